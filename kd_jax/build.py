@@ -1,0 +1,218 @@
+"""From a config to plain values: the only reader of ConfigDicts."""
+
+from collections.abc import Callable, Mapping
+import importlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from kd_jax import augment
+from kd_jax import data as data_lib
+from kd_jax import distillers
+from kd_jax import loop
+from kd_jax import losses
+from kd_jax import models
+from kd_jax import optim
+from kd_jax import types
+from kd_jax.errors import UserError, nearest
+
+Known = Mapping[str, Any]
+
+
+class Training(NamedTuple):
+  """How one net is trained: plain values, nothing of a config left.
+
+  Attributes:
+    model: The net.
+    views: Augmentation of what it is trained on.
+    recipe: Static part of the optimiser.
+    hparams: Traced part of everything, float32 scalars.
+    batch_size: Examples a step.
+    total_steps: Length of the training.
+    seed: Of all its randomness.
+  """
+
+  model: types.Model
+  views: augment.Views
+  recipe: optim.Recipe
+  hparams: types.Hparams
+  batch_size: int
+  total_steps: int
+  seed: int
+
+
+def dataset(
+    config: ml_collections.ConfigDict, say: Callable[[str], None] = print
+) -> data_lib.Dataset:
+  """The data set of a config."""
+  resize = config.data.resize
+  return data_lib.load(
+      config.data.name, directory=config.data.dir, holdout=config.data.holdout,
+      embedded=config.data.embedded, resize=resize and tuple(resize), say=say)
+
+
+def device_data(
+    examples: data_lib.Examples, ids: np.ndarray, scaling: loop.Scaling
+) -> loop.DeviceData:
+  """Puts examples on the device, those of `ids` in use."""
+  put = jax.device_put
+  return loop.DeviceData(
+      put(examples.image), put(examples.label), put(ids.astype(np.int32)),
+      put(scaling.scale), put(scaling.offset))
+
+
+def scaling(kind: str, train: data_lib.Examples) -> loop.Scaling:
+  """How pixels enter a model: a scale and an offset a channel, float32 `[C]`."""
+  channels = train.image.shape[-1]
+  if kind == "unit":
+    return loop.Scaling(
+        np.full((channels,), 1 / 255, np.float32),
+        np.zeros((channels,), np.float32))
+  # Over the whole training set, held-out part included: one scaling for both
+  # stages of a study, and the test set has no say in it.
+  pixels = train.image.reshape(-1, channels)
+  mean = pixels.mean(axis=0, dtype=np.float64)
+  deviation = np.maximum(pixels.std(axis=0, dtype=np.float64), 1e-3)
+  return loop.Scaling(
+      (1 / deviation).astype(np.float32), (-mean / deviation).astype(np.float32))
+
+
+def student(
+    config: ml_collections.ConfigDict, found: data_lib.Dataset
+) -> Training:
+  """The training of the student."""
+  hard, soft = losses.distillation_weights(
+      config.alpha, config.hard_weight, config.soft_weight)
+  return _training(config.student, config, found, prefix="student", hparams={
+      "temperature": config.temperature, "hard_weight": hard,
+      "soft_weight": soft})
+
+
+def teacher(
+    config: ml_collections.ConfigDict, found: data_lib.Dataset, member: int
+) -> Training:
+  """The training of one member of the teacher; members differ in seed."""
+  training = _training(
+      config.teacher, config.teacher, found, prefix="teacher", hparams={})
+  return training._replace(seed=training.seed + member)
+
+
+def distiller(config: ml_collections.ConfigDict) -> distillers.Distiller:
+  """The method of a config."""
+  return _known("method", config.method, distillers.DISTILLERS)
+
+
+def member_weights(config: ml_collections.ConfigDict) -> tuple[float, ...]:
+  """Weight of each member of the teacher, summing to 1."""
+  count = config.teacher.count
+  weights = tuple(config.teacher.weights) or (1.0,) * count
+  if len(weights) != count or sum(weights) <= 0:
+    raise UserError(
+        f"config.teacher.weights={config.teacher.weights}: must be {count} "
+        "numbers >= 0, not all 0, one for each of teacher.count members")
+  return tuple(weight / sum(weights) for weight in weights)
+
+
+def _training(net, run, found, *, prefix: str, hparams) -> Training:
+  """Reads the keys that `student` and `teacher` have in common."""
+  num_train = len(found.train_ids)
+  per_epoch = loop.steps_per_epoch(num_train, run.batch_size)
+  total = run.steps or run.epochs * per_epoch
+  rates = None
+  if net.input_dropout or net.hidden_dropout:
+    rates = {"input": net.input_dropout, "hidden": net.hidden_dropout}
+  numbers = types.Hparams(
+      label_smoothing=run.label_smoothing, rates=rates, max_norm=net.max_norm,
+      learning_rate=run.optimizer.learning_rate,
+      momentum=run.optimizer.momentum,
+      weight_decay=run.optimizer.weight_decay, **hparams)
+  return Training(
+      model=model(net, found, prefix=prefix),
+      views=_known(f"{prefix}.views", net.views, augment.VIEWS),
+      recipe=_recipe(run.optimizer, per_epoch, total),
+      hparams=jax.tree.map(jnp.float32, numbers),
+      batch_size=run.batch_size, total_steps=total, seed=run.seed)
+
+
+def model(net, found: data_lib.Dataset, *, prefix: str) -> types.Model:
+  """The model that `net.name` stands for, checked on one image.
+
+  Args:
+    net: `config.student` or `config.teacher`.
+    found: The data set, for the image size and the number of classes.
+    prefix: "student" or "teacher", for messages.
+
+  Returns:
+    The model.
+
+  Raises:
+    UserError: If there is no such model, or it does not fit the data.
+  """
+  if ":" in net.name:
+    built = _own_model(net, found.num_classes, prefix)
+  else:
+    builder = _known(f"{prefix}.name", net.name, models.MODELS)
+    built = builder(num_classes=found.num_classes, widths=tuple(net.widths))
+  image = jax.ShapeDtypeStruct((2,) + found.train.image.shape[1:], jnp.float32)
+  try:
+    said = jax.eval_shape(
+        lambda key, image: built.apply(
+            built.init(key, image), image, train=False)[0].logits,
+        jax.random.key(0), image)
+  except Exception as error:  # Whatever a module raises on a wrong shape.
+    first = (str(error).strip().splitlines() or [""])[0]
+    raise UserError(
+        f"config.{prefix}: {net.name} with widths {tuple(net.widths)} does not "
+        f"take images {image.shape[1:]}: {type(error).__name__}: {first[:160]}"
+    ) from error
+  if said.shape != (2, found.num_classes):
+    raise UserError(
+        f"config.{prefix}.name={net.name}: gives logits {said.shape} for 2 "
+        f"images, must be (2, {found.num_classes})")
+  return built
+
+
+def _own_model(net, num_classes: int, prefix: str) -> types.Model:
+  """A user's Linen class as `package.module:Class`."""
+  key = f"config.{prefix}.name={net.name}"
+  module_name, class_name = net.name.split(":", 1)
+  try:
+    own = getattr(importlib.import_module(module_name), class_name)
+  except (ImportError, AttributeError) as error:
+    raise UserError(f"{key}: cannot be imported: {error}") from None
+  fields = getattr(own, "__dataclass_fields__", {})
+  given = {"num_classes": num_classes, "widths": tuple(net.widths)}
+  try:
+    return models.linen_model(
+        own(**{name: v for name, v in given.items() if name in fields}))
+  except TypeError as error:
+    raise UserError(f"{key}: {error}") from None
+
+
+def _recipe(optimizer, per_epoch: int, total: int) -> optim.Recipe:
+  warmup = round(
+      optimizer.warmup_steps
+      or (optimizer.warmup_epochs or 0) * per_epoch
+      or (optimizer.warmup_percent or 0) / 100 * total)
+  boundaries = [
+      round(total * percent / 100) for percent in optimizer.boundaries_percent]
+  if warmup >= total:
+    raise UserError(
+        f"config.optimizer.warmup: {warmup} steps, but the run has {total}")
+  shape = optim.schedule(
+      optimizer.schedule, total_steps=total, warmup_steps=warmup,
+      boundaries=boundaries, factor=optimizer.factor)
+  return optim.Recipe(
+      optimizer.name, shape, optimizer.nesterov, optimizer.b2,
+      optimizer.epsilon)
+
+
+def _known(key: str, name: str, known: Known) -> Any:
+  if name not in known:
+    raise UserError(
+        f"config.{key}={name!r}: no such {key.split('.')[-1]}; "
+        f"{nearest(name, known)}")
+  return known[name]

@@ -1,0 +1,16 @@
+"""XLA's persistent cache: a program compiled once is not compiled again."""
+
+import os
+import pathlib
+
+import jax
+
+
+def use_cache() -> None:
+  """Turns the cache on, unless the user has placed or disabled it already."""
+  if os.environ.get("JAX_COMPILATION_CACHE_DIR") is not None:
+    return
+  home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+  jax.config.update(
+      "jax_compilation_cache_dir", str(pathlib.Path(home) / "kd_jax" / "xla"))
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

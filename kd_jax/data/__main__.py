@@ -1,0 +1,40 @@
+"""`python -m kd_jax.data prepare NAME --from DIR`: prepare a set off line."""
+
+import argparse
+import pathlib
+import sys
+
+from kd_jax.data import tfds_source
+from kd_jax.errors import UserError
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Runs the command; returns its exit code."""
+  parser = argparse.ArgumentParser(
+      prog="python -m kd_jax.data",
+      description="Prepare a TensorFlow Datasets set from files you already "
+      "have, without network.")
+  commands = parser.add_subparsers(dest="command", required=True)
+  prepare = commands.add_parser(
+      "prepare", help="put official files into TFDS's download cache and "
+      "write the set as array_record (needs TensorFlow)")
+  prepare.add_argument("name", help="name of the set in TFDS, such as mnist")
+  prepare.add_argument(
+      "--from", dest="source", type=pathlib.Path, required=True,
+      metavar="DIR", help="folder with the official files")
+  prepare.add_argument(
+      "--dir", default=None, metavar="DIR",
+      help="TFDS data folder (default: TFDS_DATA_DIR or ~/tensorflow_datasets)")
+  arguments = parser.parse_args(argv)
+  try:
+    folder = tfds_source.prepare_from(
+        arguments.name, arguments.source, directory=arguments.dir)
+  except (UserError, tfds_source.Unavailable) as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+  print(f"prepared: {folder}")
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main())

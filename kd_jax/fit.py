@@ -1,0 +1,226 @@
+"""Running a training: dispatches segments, reads metrics one segment behind.
+
+The device never waits for the host: the next segment is dispatched before the
+last one's metrics are read. Between segments the host may look at signals and
+save; nothing it does there changes the result.
+"""
+
+from collections.abc import Callable
+import functools
+import pathlib
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kd_jax import augment
+from kd_jax import checkpoint
+from kd_jax import loop
+from kd_jax import metrics
+from kd_jax import records
+from kd_jax import rng
+from kd_jax import steps
+from kd_jax import teacher as teachers
+from kd_jax import types
+from kd_jax.build import Training
+
+# A segment should last about this long, going by a core's plain speed: it is
+# how long Ctrl-C waits. Longer ones need fewer programs.
+_SEGMENT_SECONDS = 6.0
+_FLOPS_PER_CORE = 1e11
+
+
+class Interrupted(Exception):
+  """The user or the machine asked to stop; what was done is saved."""
+
+
+class Split(NamedTuple):
+  """A part of a data set to evaluate on.
+
+  Attributes:
+    data: Its examples, on the device.
+    taught: The teacher's logits at T = 1, `[N, classes]`, or None.
+  """
+
+  data: loop.DeviceData
+  taught: jax.Array | None = None
+
+
+class Fitted(NamedTuple):
+  """A trained net: variables, the last epoch's row, and test ids it misses."""
+
+  variables: types.Variables
+  row: dict[str, Any]
+  test_wrong_ids: list[int]
+
+
+@jax.jit
+def _evaluate(logits, label, taught):
+  mask = jnp.ones(label.shape, bool)
+  told = metrics.classification(logits, label, mask)
+  if taught is not None:
+    told |= metrics.imitation(logits, taught, mask)
+  return told, metrics.errors(logits, label)
+
+
+def evaluate(predict, variables: types.Variables, split: Split):
+  """Totals over a whole split, and which examples are wrong, `[N]`."""
+  logits = predict(variables, split.data, jnp.int32(0))
+  return _evaluate(logits, split.data.label, split.taught)
+
+
+def fit(
+    training: Training,
+    learner: steps.Learner,
+    data: loop.DeviceData,
+    splits: dict[str, Split],
+    *,
+    progress: pathlib.Path,
+    mark: str,
+    stop: Callable[[], bool],
+    report: Callable[[dict[str, Any]], None],
+) -> Fitted:
+  """Trains one net to the end, from where an interrupted run left it.
+
+  Args:
+    training: How it is trained.
+    learner: Its step.
+    data: What it is trained on.
+    splits: What it is evaluated on after every epoch; must have "test".
+    progress: Where an interrupted run is saved.
+    mark: Fingerprint of the training; only a run of the same mark is continued.
+    stop: Asked between segments.
+    report: Receives a row of numbers for every epoch.
+
+  Returns:
+    The trained net.
+
+  Raises:
+    Interrupted: After saving, if `stop` says so.
+  """
+  key = jax.random.key(training.seed)
+  image = jnp.zeros((1,) + data.image.shape[1:], jnp.float32)
+  start = functools.partial(steps.init, learner)
+  state = jax.jit(start)(rng.stream(key, "init"), image, training.hparams)
+  segment = loop.make_segment(learner, training.views, training.batch_size)
+  predict = loop.make_predict(training.model, augment.VIEWS["none"])
+  arrays = learner.teacher.arrays if learner.teacher else ()
+  run = functools.partial(
+      segment, data=data, teacher_arrays=arrays, hparams=training.hparams,
+      key=key)
+
+  per_epoch = loop.steps_per_epoch(len(data.ids), training.batch_size)
+  piece = _segment_steps(training, learner, data, state, per_epoch)
+  told = _no_totals(run, state, piece)
+  saved = checkpoint.load_progress(progress, (state, told), mark)
+  done = 0
+  if saved is not None:
+    state, told = saved
+    done = int(state.step)
+    report({"event": "resumed", "step": done})
+
+  clock = _Clock(done)
+  pending = None
+  while done < training.total_steps:
+    end = min((done // per_epoch + 1) * per_epoch, training.total_steps)
+    length = min(piece, end - done)
+    state, more = run(state, length=length)
+    told = metrics.merge(told, more)
+    done += length
+    if done == end:
+      evaluated = {
+          name: evaluate(predict, state.student, split)
+          for name, split in splits.items()}
+      row = (done, told, evaluated)
+      told = jax.tree.map(jnp.zeros_like, told)
+      # The next segment is on its way before this waits for the last epoch.
+      if pending is not None:
+        report(_row(training, per_epoch, clock, *pending))
+      pending = row
+    if stop() and done < training.total_steps:
+      checkpoint.save_progress(progress, (state, told), mark)
+      if pending is not None:
+        report(_row(training, per_epoch, clock, *pending))
+      raise Interrupted()
+  row = _row(training, per_epoch, clock, *pending)
+  report(row)
+  checkpoint.drop_progress(progress)
+  wrong = np.flatnonzero(pending[2]["test"][1]).tolist()
+  return Fitted(state.student, row, wrong)
+
+
+class _Clock:
+  """Examples a second since the last row."""
+
+  def __init__(self, step: int):
+    self.step, self.time = step, time.perf_counter()
+
+  def lap(self, step: int) -> float:
+    now = time.perf_counter()
+    seconds, steps_done = now - self.time, step - self.step
+    self.step, self.time = step, now
+    return steps_done / max(seconds, 1e-9)
+
+
+def _row(training, per_epoch, clock, step, told, evaluated) -> dict[str, Any]:
+  """Numbers of one epoch, as they go to `metrics.jsonl`."""
+  rate = clock.lap(step) * training.batch_size
+  schedule = float(training.recipe.schedule(jnp.int32(step - 1)))
+  row = {
+      "epoch": -(-step // per_epoch), "step": step,
+      "total_steps": training.total_steps,
+      "examples_per_second": round(rate, 1),
+      "learning_rate": schedule * float(training.hparams.learning_rate)}
+  row |= _computed("train", told)
+  if "gradient_soft" in told:
+    soft, hard = (told[f"gradient_{n}"].compute() for n in ("soft", "hard"))
+    row["train_gradient_ratio"] = (soft / hard) ** 0.5 if hard else None
+  for name, (totals, _) in evaluated.items():
+    row |= _computed(name, totals)
+  return row
+
+
+def _computed(split: str, totals: dict) -> dict[str, Any]:
+  """`SPLIT_METRIC: value`; errors as the exact count, with the examples."""
+  values = {}
+  for name, total in totals.items():
+    if name == "errors":
+      values |= {f"{split}_errors": int(total.total),
+                 f"{split}_examples": int(total.count)}
+      values[f"{split}_accuracy"] = 1 - total.compute()
+    elif not name.startswith("gradient_"):
+      values[f"{split}_{name}"] = total.compute()
+  return values
+
+
+def _no_totals(run, state, piece):
+  """Zeros in the structure of a segment's totals, without running one."""
+  shapes = jax.eval_shape(
+      functools.partial(run, length=piece), state)[1]
+  return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+
+def _segment_steps(training, learner, data, state, per_epoch) -> int:
+  """Steps of a segment: an epoch, or equal parts of one that takes long."""
+  if jax.default_backend() != "cpu":
+    return per_epoch
+  ids = jnp.zeros((training.batch_size,), jnp.int32)
+  batch = loop.take(data, augment.VIEWS["none"], ids, ids, ids == 0)
+  flops = 3 * _forward_flops(
+      lambda image: training.model.apply(state.student, image, train=False)[0],
+      batch.image)
+  if learner.teacher is not None:
+    flops += _forward_flops(
+        lambda image: learner.teacher.members(
+            learner.teacher.arrays, batch._replace(image=image)), batch.image)
+  seconds = per_epoch * flops / (_FLOPS_PER_CORE * records.cores())
+  pieces = max(1, min(per_epoch, round(seconds / _SEGMENT_SECONDS)))
+  return -(-per_epoch // pieces)
+
+
+def _forward_flops(function, image) -> float:
+  cost = jax.jit(function).lower(image).cost_analysis()
+  return float((cost or {}).get("flops", 0.0))
+

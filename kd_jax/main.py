@@ -1,0 +1,191 @@
+"""The door: `python -m kd_jax.main --config=configs/mnist.py --workdir=DIR`.
+
+Reads the flags, then hands over to `train.py`. A mistake of the user ends here
+in a line or three and exit code 2, before any work.
+"""
+
+import os
+import pathlib
+import signal
+import sys
+import time
+
+from absl import flags
+from ml_collections import config_flags
+
+from kd_jax import config as config_lib
+from kd_jax.errors import UserError
+
+_USAGE = """\
+usage: python -m kd_jax.main --config=FILE[:VARIANT] [--workdir=DIR] [--config.KEY=VALUE ...]
+
+Trains a teacher, a student on hard labels and the same student distilled from
+the teacher; results go to DIR (default: runs/NAME-TIME). Rerunning the command
+with the same DIR continues it.
+
+  python -m kd_jax.main --config=configs/mnist.py --workdir=runs/mnist
+  python -m kd_jax.main --config=configs/mnist.py:smoke --config.temperature=8
+
+Keys and their defaults, which a config file may change:
+
+"""
+
+
+def parse(argv: list[str]):
+  """Reads the command line.
+
+  Args:
+    argv: The arguments, without the program's name.
+
+  Returns:
+    The checked config and the workdir.
+
+  Raises:
+    UserError: For anything that is not right about them.
+  """
+  nones = [arg for arg in argv if arg.startswith("--config.")
+           and arg.endswith("=None")]
+  values = flags.FlagValues()
+  holder = config_flags.DEFINE_config_file(
+      "config", None, "Path to a config file.", lock_config=True,
+      flag_values=values)
+  workdir = flags.DEFINE_string(
+      "workdir", None, "Where results go.", flag_values=values)
+  config, rest = _load(values, holder, [a for a in argv if a not in nones])
+  if rest:
+    raise UserError(f"{rest[0]}: unexpected; all arguments start with --")
+  given = set(config_flags.get_override_values(values["config"]))
+  for arg in nones:
+    name = arg.removeprefix("--config.").removesuffix("=None")
+    if name not in config_lib.KEYS:
+      raise UserError(f"--config.{name}: {config_lib.unknown(name)}")
+    _set_none(config, name)
+    given.add(name)
+  if {"hard_weight", "soft_weight"} & given and "alpha" not in given:
+    # The file's alpha was a default; the user has said something else.
+    config.alpha = None
+  config_lib.check(config)
+  return config, pathlib.Path(workdir.value or _default_workdir(values))
+
+
+def _load(values, holder, argv):
+  """The config with its overrides; every failure as a UserError."""
+  try:
+    rest = values(["kd_jax.main", *argv])[1:]
+    if holder.value is None:
+      raise UserError("--config=FILE is missing; try --config=configs/mnist.py")
+    return holder.value, rest
+  except UserError:
+    raise
+  except flags.Error as error:
+    raise UserError(_explain(str(error), argv)) from None
+  except AttributeError as error:
+    for arg in argv:
+      name = arg.removeprefix("--config.").split("=")[0]
+      if arg.startswith("--config.") and name not in config_lib.KEYS:
+        raise UserError(
+            f"--config.{name}: {config_lib.unknown(name)}") from None
+    raise UserError(f"--config: {_line(error)}") from None
+  except OSError as error:
+    file = next((a for a in argv if a.startswith("--config=")), "--config")
+    if "No such file" in str(error):
+      raise UserError(
+          f"{file}: there is no such file; try --config=configs/mnist.py"
+      ) from None
+    raise UserError(f"{file}: {_line(error)}") from None
+  except Exception as error:  # Whatever a config file raises.
+    raise UserError(f"--config: {type(error).__name__}: {_line(error)}"
+                    ) from None
+
+
+def _explain(message: str, argv: list[str]) -> str:
+  """absl's message, and what the key would take."""
+  for arg in argv:
+    name = arg.removeprefix("--config.").split("=")[0]
+    if f"--config.{name}=" in message and name in config_lib.KEYS:
+      key = config_lib.KEYS[name]
+      return f"{arg}: must be {key.allowed}\n({key.meaning})"
+  return message.splitlines()[0]
+
+
+def _line(error: Exception) -> str:
+  return " ".join(str(error).split())[:300]
+
+
+def _set_none(config, name: str) -> None:
+  *parents, leaf = name.split(".")
+  for parent in parents:
+    config = config[parent]
+  try:
+    config[leaf] = None
+  except TypeError:
+    key = config_lib.KEYS[name]
+    raise UserError(
+        f"--config.{name}=None: must be {key.allowed}\n({key.meaning})"
+    ) from None
+
+
+def _default_workdir(values) -> str:
+  name = pathlib.Path(
+      config_flags.get_config_filename(values["config"]).split(":")[0]).stem
+  return f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+class Signals:
+  """Turns the first Ctrl-C or SIGTERM into a wish to stop, the second into now."""
+
+  def __init__(self):
+    self.code = 0
+    for number in (signal.SIGINT, signal.SIGTERM):
+      signal.signal(number, self._receive)
+
+  def __call__(self) -> bool:
+    return self.code != 0
+
+  def _receive(self, number, frame):
+    del frame
+    if self.code:
+      # Not sys.exit: that would wait for the program on the device.
+      os._exit(self.code)
+    self.code = 128 + number
+    print("\nstopping at the next segment; once more to leave at once",
+          file=sys.stderr, flush=True)
+
+
+def run(argv: list[str]) -> int:
+  """Runs the program; returns its exit code."""
+  if any(arg in ("--help", "-h", "-help", "--helpfull") for arg in argv):
+    print(_USAGE + config_lib.describe())
+    return 0
+  try:
+    config, workdir = parse(argv)
+    stop = Signals()
+    return _train(config, workdir, stop, argv)
+  except UserError as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+
+
+def _train(config, workdir, stop, argv) -> int:
+  # jax takes seconds to import, so mistakes above are told first.
+  # pylint: disable=g-import-not-at-top
+  from kd_jax import compilation
+  from kd_jax import fit
+  from kd_jax import train
+  from kd_jax.screen import Screen
+  # pylint: enable=g-import-not-at-top
+  compilation.use_cache()
+  try:
+    with Screen() as screen:
+      train.train_and_evaluate(config, workdir, screen=screen, stop=stop)
+    return 0
+  except fit.Interrupted:
+    again = [a for a in argv if not a.startswith("--workdir")]
+    print(f"stopped; what is done is kept in {workdir}. To go on: python -m "
+          f"kd_jax.main {' '.join(again)} --workdir={workdir}",
+          file=sys.stderr, flush=True)
+    return stop.code
+
+
+if __name__ == "__main__":
+  sys.exit(run(sys.argv[1:]))

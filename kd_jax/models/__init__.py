@@ -1,0 +1,35 @@
+"""Models: Flax Linen modules behind a pair of pure functions.
+
+`MODELS[name](num_classes=..., **config)` gives a `types.Model`. A user's own
+Linen module goes through `linen_model` and needs to know nothing of this package.
+"""
+
+from collections.abc import Callable
+import functools
+
+from kd_jax import types
+from kd_jax.models.convolutional import Cnn
+from kd_jax.models.linen import linen_model
+from kd_jax.models.mlp import Mlp
+from kd_jax.models.resnet import Resnet
+
+__all__ = ["MODELS", "linen_model"]
+
+
+def _model(module_class: type, **defaults) -> Callable[..., types.Model]:
+  """A builder of models from a module class and its named preset."""
+  def build(*, num_classes: int, **config) -> types.Model:
+    return linen_model(
+        module_class(num_classes=num_classes, **{**defaults, **config}))
+  return functools.update_wrapper(build, module_class)
+
+
+MODELS: dict[str, Callable[..., types.Model]] = {
+    # Hinton et al. (2015), section 3: 2 x 1200 teacher, 2 x 800 student.
+    "mlp": _model(Mlp, widths=(800, 800)),
+    # The Keras knowledge-distillation example: teacher and student.
+    "cnn": _model(Cnn, widths=(256, 512)),
+    "cnn_small": _model(Cnn, widths=(16, 32)),
+    # He et al. (2015), section 4.2, with n = 1.
+    "resnet8": _model(Resnet, widths=(16, 32, 64), blocks=1),
+}

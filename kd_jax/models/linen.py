@@ -1,0 +1,166 @@
+"""Flax Linen behind two pure functions, and the layers Linen lacks for us."""
+
+from collections.abc import Mapping
+import inspect
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from kd_jax import types
+
+
+def linen_model(module: nn.Module) -> types.Model:
+  """A `types.Model` from any Linen module.
+
+  The module is called as `module(image, ...)` with those of the keywords `train`,
+  `mask`, `rates` and `axis_name` that its `__call__` names. It returns logits,
+  or `(logits, features)` with a dict of named feature taps. Collections beside
+  `params` (BatchNorm's statistics) are the model's state.
+
+  Args:
+    module: The module; image is float32 `[B, H, W, C]`.
+
+  Returns:
+    The pair of functions `init(key, image)` and `apply(variables, image, ...)`.
+
+  Raises:
+    TypeError: If the module's `__call__` asks for an argument of another name.
+
+  Example:
+    >>> model = linen_model(nn.Dense(10))
+    >>> variables = model.init(jax.random.key(0), jnp.zeros((1, 4)))
+    >>> model.apply(variables, jnp.zeros((2, 4)), train=False)[0].logits.shape
+    (2, 10)
+  """
+  understood = _keywords(module)
+
+  def init(key: jax.Array, image: jax.Array) -> types.Variables:
+    context = {"train": False, "mask": None, "rates": None, "axis_name": None}
+    with jax.numpy_dtype_promotion("standard"):
+      state = module.init(key, image, **_only(understood, context))
+    params = state.pop("params", {})
+    return types.Variables(params, state)
+
+  def apply(
+      variables: types.Variables,
+      image: jax.Array,
+      *,
+      train: bool,
+      rngs: Mapping[str, jax.Array] | None = None,
+      mask: jax.Array | None = None,
+      rates: Mapping[str, jax.Array | float] | None = None,
+      axis_name: str | None = None,
+  ) -> tuple[types.Outputs, types.Tree]:
+    context = {
+        "train": train, "mask": mask, "rates": rates, "axis_name": axis_name}
+    collections = {"params": variables.params, **variables.state}
+    with jax.numpy_dtype_promotion("standard"):
+      said, state = module.apply(
+          collections, image, rngs=rngs, mutable=list(variables.state),
+          **_only(understood, context))
+    if isinstance(said, tuple):
+      return types.Outputs(*said), state
+    return types.Outputs(said, {}), state
+
+  return types.Model(init, apply)
+
+
+def _keywords(module: nn.Module) -> frozenset[str]:
+  known = {"train", "mask", "rates", "axis_name"}
+  parameters = list(inspect.signature(module.__call__).parameters.values())[1:]
+  for parameter in parameters:
+    if parameter.name not in known and parameter.default is parameter.empty:
+      raise TypeError(
+          f"{type(module).__name__}.__call__ asks for {parameter.name!r}; beside "
+          f"the image it may ask for {', '.join(sorted(known))}")
+  return frozenset(p.name for p in parameters) & known
+
+
+def _only(names: frozenset[str], values: Mapping[str, Any]) -> dict[str, Any]:
+  return {name: value for name, value in values.items() if name in names}
+
+
+class Dropout(nn.Module):
+  """Dropout whose rate is traced and whose mask does not know about devices.
+
+  The key is folded with each row's position in the global batch, so that one
+  device and eight draw the same mask; `rate` is an argument, because Linen's own
+  layer wants a Python float and would compile once for each.
+  """
+
+  @nn.compact
+  def __call__(
+      self,
+      x: jax.Array,
+      rate: jax.Array | float,
+      *,
+      axis_name: str | None = None,
+  ) -> jax.Array:
+    first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * len(x)
+    key = self.make_rng("dropout")
+    keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(
+        first + jnp.arange(len(x)))
+    uniform = jax.vmap(lambda k: jax.random.uniform(k, x.shape[1:]))(keys)
+    return jnp.where(uniform < rate, 0.0, x / (1.0 - rate))
+
+
+class BatchNorm(nn.Module):
+  """Batch normalisation over the valid examples of all devices.
+
+  y = (x - mean) / sqrt(variance + epsilon) * scale + bias
+
+  Sums, counts and centred squares are added over the device axis and divided
+  once. Linen's layer averages the means of devices instead, which gives padding
+  a say and NaN on a device that holds nothing but padding. Running statistics
+  follow r <- momentum * r + (1 - momentum) * batch, with the biased variance.
+
+  Source: Ioffe & Szegedy (2015), algorithm 1.
+  """
+
+  momentum: float = 0.9
+  epsilon: float = 1e-5
+
+  @nn.compact
+  def __call__(
+      self,
+      x: jax.Array,
+      *,
+      train: bool,
+      mask: jax.Array | None = None,
+      axis_name: str | None = None,
+  ) -> jax.Array:
+    shape = (x.shape[-1],)
+    wide = x.astype(jnp.float32)
+    scale = self.param("scale", nn.initializers.ones, shape)
+    bias = self.param("bias", nn.initializers.zeros, shape)
+    mean_ = self.variable("batch_stats", "mean", jnp.zeros, shape)
+    variance_ = self.variable("batch_stats", "variance", jnp.ones, shape)
+    mean, variance = mean_.value, variance_.value
+    if train and not self.is_initializing():
+      mean, variance = _moments(wide, mask, axis_name)
+      follow = lambda old, new: self.momentum * old + (1 - self.momentum) * new
+      mean_.value = follow(mean_.value, mean)
+      variance_.value = follow(variance_.value, variance)
+    gain = scale * jax.lax.rsqrt(variance + self.epsilon)
+    channel = (1,) * (x.ndim - 1) + shape
+    y = (wide - mean.reshape(channel)) * gain.reshape(channel)
+    return (y + bias.reshape(channel)).astype(x.dtype)
+
+
+def _moments(
+    x: jax.Array, mask: jax.Array | None, axis_name: str | None
+) -> tuple[jax.Array, jax.Array]:
+  """Mean and biased variance of each channel over valid rows, `[channels]`."""
+  axes = tuple(range(x.ndim - 1))
+  rows = jnp.ones(len(x), bool) if mask is None else mask
+  valid = rows.reshape((-1,) + (1,) * (x.ndim - 1))
+  total = lambda v: jnp.sum(jnp.where(valid, v, 0.0), axis=axes)
+  summed = lambda v: v if axis_name is None else jax.lax.psum(v, axis_name)
+  positions = x.size // (len(x) * x.shape[-1])
+  count = summed(jnp.sum(rows, dtype=jnp.float32)) * positions
+  count = jnp.maximum(count, 1.0)
+  mean = summed(total(x)) / count
+  centred = x - mean.reshape((1,) * (x.ndim - 1) + (-1,))
+  return mean, summed(total(jnp.square(centred))) / count

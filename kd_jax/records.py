@@ -1,0 +1,116 @@
+"""What a run leaves behind: config, manifest, metrics, summary, fingerprints."""
+
+import hashlib
+import json
+import os
+import pathlib
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from typing import Any
+
+import jax
+
+import kd_jax
+from kd_jax import checkpoint
+
+SCHEMA = 1
+
+
+def fingerprint(values: dict[str, Any]) -> str:
+  """SHA-256 of plain values together with `kd_jax.NUMERICS`.
+
+  Example:
+    >>> fingerprint({"a": 1}) == fingerprint({"a": 1.5})
+    False
+  """
+  text = json.dumps(
+      {**values, "numerics": kd_jax.NUMERICS}, sort_keys=True, default=list)
+  return hashlib.sha256(text.encode()).hexdigest()
+
+
+def runtime() -> dict[str, Any]:
+  """What the bits of a result depend on beside its config."""
+  device = jax.devices()[0]
+  return {"jax": jax.__version__, "platform": device.platform,
+          "device": device.device_kind, "devices": jax.device_count(),
+          "cores": cores()}
+
+
+def cores() -> int:
+  """Processor cores that this process may use."""
+  if hasattr(os, "sched_getaffinity"):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
+
+
+def manifest(**more: Any) -> dict[str, Any]:
+  """Versions, commit, machine and command of this process."""
+  # pylint: disable-next=g-import-not-at-top
+  from importlib import metadata
+  packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy",
+              "ml_collections")
+  versions = {"kd_jax": kd_jax.__version__, "python": platform.python_version()}
+  versions |= {name: metadata.version(name) for name in packages}
+  commit, dirty = _commit()
+  return {"schema": SCHEMA, "versions": versions, "commit": commit,
+          "dirty": dirty, **runtime(), "system": platform.platform(),
+          "command": shlex.join(["python", "-m", "kd_jax.main", *sys.argv[1:]]),
+          "numerics": kd_jax.NUMERICS, **more}
+
+
+class Recorder:
+  """Writes a run's files into its workdir.
+
+  `metrics.jsonl` gets a line an epoch, at once; TensorBoard events go beside it.
+  """
+
+  def __init__(self, workdir: pathlib.Path, *, tensorboard: bool):
+    workdir.mkdir(parents=True, exist_ok=True)
+    self.workdir = workdir
+    self._metrics = (workdir / "metrics.jsonl").open("a")
+    self._tensorboard = tensorboard
+    self._writers: dict[str, Any] = {}
+
+  def write(self, name: str, value: dict[str, Any]) -> None:
+    """Writes `name` as a whole JSON file."""
+    checkpoint.write_json(self.workdir / name, value)
+
+  def row(self, net: str, row: dict[str, Any]) -> None:
+    """Appends an epoch of a net to the metrics."""
+    line = {"net": net, "time": round(time.time(), 3), **row}
+    self._metrics.write(json.dumps(line) + "\n")
+    self._metrics.flush()
+    if self._tensorboard and "step" in row and "event" not in row:
+      writer = self._writer(net)
+      for key, value in row.items():
+        if isinstance(value, (int, float)):
+          writer.add_scalar(key, value, row["step"])
+
+  def close(self) -> None:
+    self._metrics.close()
+    for writer in self._writers.values():
+      writer.close()
+
+  def _writer(self, net: str):
+    if net not in self._writers:
+      import tensorboardX  # pylint: disable=g-import-not-at-top
+      self._writers[net] = tensorboardX.SummaryWriter(
+          str(self.workdir / "tensorboard" / net))
+    return self._writers[net]
+
+
+def _commit() -> tuple[str | None, bool | None]:
+  """Commit of the source tree this package runs from, and whether it is dirty."""
+  root = pathlib.Path(kd_jax.__file__).parents[1]
+  if not (root / ".git").exists():
+    return None, None
+  git = lambda *words: subprocess.run(
+      ["git", "-C", str(root), *words], capture_output=True, text=True,
+      check=True).stdout.strip()
+  try:
+    return git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))
+  except (OSError, subprocess.CalledProcessError):
+    return None, None

@@ -1,0 +1,54 @@
+"""Randomness as a function of names and counters, never of history.
+
+A run has one key. Whatever needs random numbers folds its own name and counters
+into it, so that a run can be cut, resumed or spread over devices anywhere and
+still draw the same numbers, and every point of a sweep sees the same batches.
+"""
+
+import zlib
+
+import jax
+import jax.numpy as jnp
+
+Counter = jax.Array | int
+
+
+def stream(key: jax.Array, name: str, *counters: Counter) -> jax.Array:
+  """The key of a named stream at the given counters.
+
+  Args:
+    key: A typed key, `[]`.
+    name: What the numbers are for, such as "order", "views" or "dropout".
+    *counters: Integers such as the epoch or the step; may be traced.
+
+  Returns:
+    A typed key, `[]`.
+
+  Example:
+    >>> key = stream(jax.random.key(0), "order", 3)
+    >>> bool(key == stream(jax.random.key(0), "order", 3))
+    True
+  """
+  key = jax.random.fold_in(key, zlib.crc32(name.encode()))
+  for counter in counters:
+    key = jax.random.fold_in(key, counter)
+  return key
+
+
+def epoch_order(key: jax.Array, epoch: Counter, ids: jax.Array) -> jax.Array:
+  """The order in which an epoch visits the examples: `ids` `[N]`, permuted."""
+  return jax.random.permutation(stream(key, "order", epoch), ids)
+
+
+def epoch_views(
+    key: jax.Array, epoch: Counter, *, num_examples: int, num_views: int
+) -> jax.Array:
+  """The view of every example in an epoch, int32 `[num_examples]`.
+
+  One draw, indexed by example id: neither the batch size nor the number of
+  devices nor a held-out split changes the view that an example gets.
+  """
+  if num_views == 1:
+    return jnp.zeros((num_examples,), jnp.int32)
+  shape = (num_examples,)
+  return jax.random.randint(stream(key, "views", epoch), shape, 0, num_views)

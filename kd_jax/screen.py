@@ -1,0 +1,91 @@
+"""What the user sees: a bar with time left, or plain lines, and a table."""
+
+import time
+from typing import Any
+
+import rich.console
+import rich.progress
+import rich.table
+
+# Between plain lines, where there is no terminal to draw a bar on.
+_LINE_SECONDS = 5.0
+
+
+class Screen:
+  """Shows the progress of nets that train one after another.
+
+  Use as a context manager. On a terminal there is a live bar; otherwise a line
+  now and then, and always for the last epoch.
+  """
+
+  def __init__(self, console: rich.console.Console | None = None):
+    self.console = console or rich.console.Console(
+        highlight=False, soft_wrap=True)
+    self._bar = rich.progress.Progress(
+        rich.progress.TextColumn("{task.description:>10}"),
+        rich.progress.BarColumn(bar_width=24),
+        rich.progress.TextColumn("{task.fields[said]}"),
+        rich.progress.TimeElapsedColumn(),
+        rich.progress.TextColumn("left"),
+        rich.progress.TimeRemainingColumn(elapsed_when_finished=False),
+        console=self.console, disable=not self.console.is_terminal)
+    self._tasks: dict[str, rich.progress.TaskID] = {}
+    self._started: dict[str, tuple[float, int]] = {}
+    self._last_line = 0.0
+
+  def __enter__(self) -> "Screen":
+    self._bar.start()
+    return self
+
+  def __exit__(self, *error) -> None:
+    self._bar.stop()
+
+  def say(self, text: str, *, style: str | None = None) -> None:
+    """Prints a line (or a few) for good."""
+    self.console.print(text, style=style, markup=False)
+
+  def row(self, net: str, row: dict[str, Any]) -> None:
+    """Shows an epoch of a net."""
+    if row.get("event") == "resumed":
+      self.say(f"{net}: goes on from step {row['step']}")
+      self._started[net] = (time.monotonic(), row["step"])
+      return
+    self.advance(net, row["step"], row["total_steps"], _said(row))
+
+  def advance(self, what: str, done: int, total: int, said: str) -> None:
+    """Shows that `done` of `total` parts of something are done."""
+    now = time.monotonic()
+    began, first = self._started.setdefault(what, (now, done))
+    if self.console.is_terminal:
+      if what not in self._tasks:
+        self._tasks[what] = self._bar.add_task(what, total=total, said="")
+      self._bar.update(self._tasks[what], completed=done, said=said)
+      return
+    if now - self._last_line < _LINE_SECONDS and done < total:
+      return
+    self._last_line = now
+    left = ""
+    if done > first and done < total:
+      seconds = (now - began) / (done - first) * (total - done)
+      left = f"  {_clock(seconds)} left"
+    self.say(f"{what:>10}  {100 * done / total:3.0f}%  {said}{left}")
+
+  def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """Prints a table; the first column is text, the others are figures."""
+    table = rich.table.Table(title=title, title_justify="left")
+    for index, column in enumerate(columns):
+      table.add_column(column, justify="right" if index else "left")
+    for row in rows:
+      table.add_row(*row)
+    self.console.print(table)
+
+
+def _said(row: dict[str, Any]) -> str:
+  split = "heldout" if "heldout_errors" in row else "test"
+  return (f"epoch {row['epoch']}  {row[f'{split}_errors']} errors of "
+          f"{row[f'{split}_examples']} ({split})  "
+          f"{row['examples_per_second']:,.0f} examples/s")
+
+
+def _clock(seconds: float) -> str:
+  return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

@@ -1,0 +1,125 @@
+"""One step of training, and prediction: the whole algorithm on a screen."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from kd_jax import distillers
+from kd_jax import metrics
+from kd_jax import optim
+from kd_jax import rng
+from kd_jax import teacher as teachers
+from kd_jax import types
+from kd_jax.state import TrainState
+
+# (state, batch, teacher arrays, hparams, key) -> (state, metrics)
+Step = Callable[..., tuple[TrainState, dict[str, metrics.Mean]]]
+
+
+class Learner(NamedTuple):
+  """The static parts of a step: functions, no arrays.
+
+  Attributes:
+    model: The net in training, student or future teacher.
+    distiller: The method.
+    recipe: The optimiser.
+    teacher: Who is asked, or None where the method needs nobody.
+  """
+
+  model: types.Model
+  distiller: distillers.Distiller
+  recipe: optim.Recipe
+  teacher: teachers.Teacher | None = None
+
+
+def init(
+    learner: Learner, key: jax.Array, image: jax.Array, hparams: types.Hparams
+) -> TrainState:
+  """The state before the first step; `image` is any `[B, H, W, C]`."""
+  student = learner.model.init(rng.stream(key, "student"), image)
+  # The method shapes its own parameters by what both nets say of an image.
+  method = learner.distiller.init(rng.stream(key, "method"), None, None)
+  trainable = (student.params, method)
+  with jax.numpy_dtype_promotion("standard"):
+    moments = optim.optimizer(learner.recipe, hparams).init(trainable)
+  return TrainState(jnp.zeros((), jnp.int32), student, method, moments)
+
+
+def make_step(learner: Learner, *, axis_name: str | None = None) -> Step:
+  """The step of a learner.
+
+  Args:
+    learner: Model, method, optimiser and teacher.
+    axis_name: The mapped device axis to sum over, or None on one device.
+
+  Returns:
+    `(state, batch, teacher_arrays, hparams, key) -> (state, metrics)`. The loss
+    is the mean over the valid examples of all devices; metrics are totals and
+    counts, of the parameters before the update.
+  """
+  psum = lambda x: x if axis_name is None else jax.lax.psum(x, axis_name)
+
+  def step(state, batch, teacher_arrays, hparams, key):
+    taught = None
+    if learner.distiller.needs_teacher:
+      taught = teachers.outputs(
+          learner.teacher, teacher_arrays, batch, hparams.temperature)
+    # Outside the differentiated function: a psum within it would be summed
+    # once more with the gradients.
+    count = psum(jnp.sum(batch.mask, dtype=jnp.float32))
+    rngs = {"dropout": rng.stream(key, "dropout", state.step)}
+
+    def loss(trainable):
+      params, method = trainable
+      said, running = learner.model.apply(
+          types.Variables(params, state.student.state), batch.image, train=True,
+          rngs=rngs, mask=batch.mask, rates=hparams.rates, axis_name=axis_name)
+      terms = learner.distiller.terms(method, said, taught, batch, hparams)
+      valid = jnp.where(batch.mask, distillers.total(terms), 0.0)
+      return jnp.sum(valid) / count, (said, running, terms)
+
+    (_, (said, running, terms)), gradients = jax.value_and_grad(
+        loss, has_aux=True)(state.trainable)
+    gradients = psum(gradients)
+    # optax and its schedules count in int32 and promote.
+    with jax.numpy_dtype_promotion("standard"):
+      updates, moments = optim.optimizer(learner.recipe, hparams).update(
+          gradients, state.optimizer, state.trainable)
+      params, method = optax.apply_updates(state.trainable, updates)
+    params = optim.project(params, hparams.max_norm)
+    told = _tell(learner, state, said, taught, terms, batch, hparams)
+    return state.replace(
+        step=state.step + 1, student=types.Variables(params, running),
+        method=method, optimizer=moments), psum(told)
+
+  return step
+
+
+def _tell(learner, state, said, taught, terms, batch, hparams):
+  """Totals and counts that describe a step: errors and every term apart.
+
+  `gradient_NAME` is the squared norm of the term's weighted gradient with
+  respect to the student's logits, per example: their ratio says which term
+  leads, whatever the weights seem to say.
+  """
+  told = {"errors": metrics.Mean.of(
+      metrics.errors(said.logits, batch.label), batch.mask)}
+  for name, term in terms.items():
+    told[name] = metrics.Mean.of(term.value, batch.mask)
+  if len(terms) < 2:
+    return told
+
+  def weighted(logits):
+    again = learner.distiller.terms(
+        state.method, said._replace(logits=logits), taught, batch, hparams)
+    return {name: term.weight * term.value for name, term in again.items()}
+
+  values, pull = jax.vjp(weighted, said.logits)
+  for name in values:
+    ones = {n: jnp.full_like(v, n == name) for n, v in values.items()}
+    square = jnp.sum(jnp.square(pull(ones)[0]), axis=-1)
+    told[f"gradient_{name}"] = metrics.Mean.of(square, batch.mask)
+  return told

@@ -1,0 +1,84 @@
+"""The few shapes of value that every room of the code passes around."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+
+# A nested dict of arrays. Flax calls it a variable collection, jax a pytree.
+Tree = Any
+
+
+class Batch(NamedTuple):
+  """Some examples, as one step sees them.
+
+  Attributes:
+    image: Pixels of the chosen views, float32 `[B, H, W, C]`.
+    label: True classes, int32 `[B]`.
+    id: Positions of the examples in the unsplit data set, int32 `[B]`.
+    view: Which transform made each image, int32 `[B]`; 0 is the identity.
+    mask: False for the padding that fills a ragged last batch, bool `[B]`.
+  """
+
+  image: jax.Array
+  label: jax.Array
+  id: jax.Array
+  view: jax.Array
+  mask: jax.Array
+
+
+class Outputs(NamedTuple):
+  """What a model says: logits `[B, classes]` and named feature taps."""
+
+  logits: jax.Array
+  features: Mapping[str, jax.Array]
+
+
+class Variables(NamedTuple):
+  """What a model holds: trained parameters, and running state (BatchNorm)."""
+
+  params: Tree
+  state: Tree
+
+
+class Model(NamedTuple):
+  """A model as a pair of pure functions.
+
+  Attributes:
+    init: `(key, image) -> Variables`.
+    apply: `(variables, image, *, train, rngs=None, mask=None, rates=None,
+      axis_name=None) -> (Outputs, new_state)`. `mask` `[B]` marks the valid
+      examples, `rates` holds the dropout rates by name as traced scalars, and
+      `axis_name` names the mapped device axis, where there is one.
+  """
+
+  init: Callable[..., Variables]
+  apply: Callable[..., tuple[Outputs, Tree]]
+
+
+@flax.struct.dataclass
+class Hparams:
+  """The traced numbers of a run: a sweep changes them without recompiling.
+
+  Attributes:
+    temperature: T of the soft targets, > 0.
+    hard_weight: Weight of the hard term (cross-entropy with the labels).
+    soft_weight: Weight of the soft term (T**2 times the KL to the teacher).
+    label_smoothing: Share of the hard target spread over all classes.
+    learning_rate: Peak learning rate; a factor outside the unit-peak schedule.
+    momentum: Decay of the first moment (SGD's momentum, Adam's b1).
+    weight_decay: L2 coefficient (coupled in SGD, decoupled in AdamW).
+    rates: Dropout rates by the place they act on, or None without dropout.
+    max_norm: Largest norm of a unit's incoming weights, or None without it.
+  """
+
+  temperature: jax.Array | float = 1.0
+  hard_weight: jax.Array | float = 1.0
+  soft_weight: jax.Array | float = 0.0
+  label_smoothing: jax.Array | float = 0.0
+  learning_rate: jax.Array | float = 1e-3
+  momentum: jax.Array | float = 0.9
+  weight_decay: jax.Array | float = 0.0
+  rates: Mapping[str, jax.Array | float] | None = None
+  max_norm: jax.Array | float | None = None
