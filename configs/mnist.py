@@ -51,7 +51,7 @@ def get_config(variant: str = "default"):
   config.teacher.input_dropout = 0.1
   config.teacher.hidden_dropout = 0.5
   config.teacher.max_norm = 3.5
-  config.teacher.epochs = 30
+  config.teacher.epochs = 20
 
   if variant == "paper":
     config.temperature = 20.0

@@ -86,8 +86,10 @@ def make_step(learner: Learner, *, axis_name: str | None = None) -> Step:
     gradients = psum(gradients)
     # optax and its schedules count in int32 and promote.
     with jax.numpy_dtype_promotion("standard"):
-      updates, moments = optim.optimizer(learner.recipe, hparams).update(
-          gradients, state.optimizer, state.trainable)
+      rate = hparams.learning_rate + _nothing_of_all(gradients)
+      updates, moments = optim.optimizer(
+          learner.recipe, hparams.replace(learning_rate=rate)).update(
+              gradients, state.optimizer, state.trainable)
       params, method = optax.apply_updates(state.trainable, updates)
     params = optim.project(params, hparams.max_norm)
     told = _tell(learner, state, said, taught, terms, batch, hparams)
@@ -96,6 +98,16 @@ def make_step(learner: Learner, *, axis_name: str | None = None) -> Step:
         method=method, optimizer=moments), psum(told)
 
   return step
+
+
+def _nothing_of_all(gradients: types.Tree) -> jax.Array:
+  """Zero, known only when the last gradient is (or NaN, if one is).
+
+  An update that needs it comes after the whole backward pass, so XLA can write
+  the new weights over the old ones; otherwise it copies every weight matrix
+  first, in case the backward pass still has to read it (4% of a step on a CPU).
+  """
+  return 0.0 * sum(leaf.ravel()[0] for leaf in jax.tree.leaves(gradients))
 
 
 def _tell(learner, state, said, taught, terms, batch, hparams):

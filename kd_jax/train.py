@@ -98,11 +98,13 @@ def train_and_evaluate(
   # Everything that can be refused is built before anything is trained.
   student = build.student(config, bench.dataset)
   method = build.distiller(config)
-  baseline = _student(bench, "baseline", student, distillers.DISTILLERS["hard"])
-  summary = {"baseline": baseline}
+  summary = {}
   if method.needs_teacher:
     taught = _teacher(config, bench, student)
-    summary = {"teacher": taught.record, **summary}
+    summary["teacher"] = taught.record
+  summary["baseline"] = _student(
+      bench, "baseline", student, distillers.DISTILLERS["hard"])
+  if method.needs_teacher:
     summary["distilled"] = _student(
         bench, "distilled", student, method, taught)
   return _conclude(bench, summary, time.perf_counter() - began)

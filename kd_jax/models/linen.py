@@ -100,10 +100,21 @@ class Dropout(nn.Module):
   ) -> jax.Array:
     first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * len(x)
     key = self.make_rng("dropout")
-    keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(
+    size = x.size // len(x)
+    bits = jax.vmap(lambda row: _bits16(jax.random.fold_in(key, row), size))(
         first + jnp.arange(len(x)))
-    uniform = jax.vmap(lambda k: jax.random.uniform(k, x.shape[1:]))(keys)
-    return jnp.where(uniform < rate, 0.0, x / (1.0 - rate))
+    threshold = jnp.round(jnp.float32(rate) * 65536).astype(jnp.uint32)
+    kept = 1.0 - threshold.astype(jnp.float32) / 65536
+    keep = bits.astype(jnp.uint32) >= threshold
+    # The scale is of the rate as it was rounded, so that the mean stays.
+    scale = (1.0 / kept).astype(x.dtype)
+    return jnp.where(keep.reshape(x.shape), x * scale, 0)
+
+
+def _bits16(key: jax.Array, size: int) -> jax.Array:
+  """Random uint16 `[size]`, two from each word: half the work of a uniform."""
+  words = jax.random.bits(key, (-(-size // 2),), jnp.uint32)
+  return jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)[:size]
 
 
 class BatchNorm(nn.Module):
