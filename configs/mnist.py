@@ -32,34 +32,39 @@ def get_config(variant: str = "default"):
 
   config.data.name = "mnist"
   config.method = "kd"
-  config.temperature = 4.0
+  config.temperature = 8.0
   config.alpha = 0.9
   config.batch_size = 128
   config.epochs = 20
+  # For the embedded digits and other small sets: 20 epochs would end too soon.
+  config.min_steps = 2000
   config.optimizer.name = "adam"
   config.optimizer.learning_rate = 1e-3
   config.optimizer.schedule = "cosine"
 
   config.student.name = "mlp"
   config.student.widths = (800, 800)
-  # "The transfer set was not jittered": soft targets carry what jitter taught.
+  # The images of the transfer set are not shifted; the soft targets carry what
+  # the teacher learnt from shifts.
   config.student.views = "none"
 
   config.teacher.name = "mlp"
   config.teacher.widths = (1200, 1200)
   config.teacher.views = "shift2"
-  config.teacher.input_dropout = 0.1
-  config.teacher.hidden_dropout = 0.5
-  config.teacher.max_norm = 3.5
+  # No dropout here: in 20 epochs it costs more than it gives (75 against 46
+  # errors of 6,000 held out).
   config.teacher.epochs = 20
+  config.teacher.min_steps = 4000
 
   if variant == "paper":
     config.temperature = 20.0
     config.epochs = 40
     config.teacher.epochs = 200
+    config.teacher.input_dropout = 0.1
+    config.teacher.hidden_dropout = 0.5
+    config.teacher.max_norm = 3.5
   if variant == "smoke":
-    config.epochs = 2
+    config.steps = config.teacher.steps = 500
     config.student.widths = (100, 100)
-    config.teacher.epochs = 2
     config.teacher.widths = (200, 200)
   return config

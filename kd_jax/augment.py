@@ -6,13 +6,14 @@ View 0 is always the image itself.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 
 
-class Views(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Views:
   """A family of transforms.
 
   Attributes:

@@ -14,10 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kd_jax import augment
-from kd_jax import checkpoint
-from kd_jax import loop
-from kd_jax import types
+from kd_jax import augment, checkpoint, loop, types
 from kd_jax.errors import UserError
 
 _SPOT_CHECKS = 64

@@ -9,14 +9,8 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from kd_jax import augment
+from kd_jax import augment, distillers, loop, losses, models, optim, types
 from kd_jax import data as data_lib
-from kd_jax import distillers
-from kd_jax import loop
-from kd_jax import losses
-from kd_jax import models
-from kd_jax import optim
-from kd_jax import types
 from kd_jax.errors import UserError, nearest
 
 Known = Mapping[str, Any]
@@ -105,6 +99,21 @@ def distiller(config: ml_collections.ConfigDict) -> distillers.Distiller:
   return _known("method", config.method, distillers.DISTILLERS)
 
 
+def check_names(config: ml_collections.ConfigDict) -> None:
+  """Refuses names that stand for nothing, before anything is loaded.
+
+  Raises:
+    UserError: Naming the key, and the nearest names that there are.
+  """
+  distiller(config)
+  member_weights(config)
+  for prefix in ("student", "teacher"):
+    net = config[prefix]
+    _known(f"{prefix}.views", net.views, augment.VIEWS)
+    if ":" not in net.name:
+      _known(f"{prefix}.name", net.name, models.MODELS)
+
+
 def member_weights(config: ml_collections.ConfigDict) -> tuple[float, ...]:
   """Weight of each member of the teacher, summing to 1."""
   count = config.teacher.count
@@ -120,7 +129,7 @@ def _training(net, run, found, *, prefix: str, hparams) -> Training:
   """Reads the keys that `student` and `teacher` have in common."""
   num_train = len(found.train_ids)
   per_epoch = loop.steps_per_epoch(num_train, run.batch_size)
-  total = run.steps or run.epochs * per_epoch
+  total = run.steps or max(run.epochs * per_epoch, run.min_steps)
   rates = None
   if net.input_dropout or net.hidden_dropout:
     rates = {"input": net.input_dropout, "hidden": net.hidden_dropout}

@@ -14,91 +14,100 @@ from ml_collections import config_dict
 from kd_jax.errors import UserError
 
 
-class Key(NamedTuple):
-  """One key: default (or type, where the default is none), check and meaning."""
+class Rule(NamedTuple):
+  """What a value may be: in words, and as a test."""
 
-  default: Any
   allowed: str
   check: Callable[[Any], bool]
+
+
+class Key(NamedTuple):
+  """One key: its default, what it may be, what it means, and its type.
+
+  The type is only needed where the default is None.
+  """
+
+  default: Any
+  rule: Rule
   meaning: str
+  kind: type | None = None
 
 
 def _finite(value: Any) -> bool:
   return isinstance(value, (int, float)) and abs(value) < float("inf")
 
 
-def _or_none(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
-  return lambda value: value is None or check(value)
-
-
-def _one_of(*names: str) -> tuple[str, Callable[[Any], bool]]:
-  return f"one of {', '.join(names)}", lambda value: value in names
+def _one_of(*names: str) -> Rule:
+  return Rule(f"one of {', '.join(names)}", lambda value: value in names)
 
 
 def _all(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
   return lambda values: all(check(value) for value in values)
 
 
-_WHOLE = ("an integer >= 1", lambda v: isinstance(v, int) and v >= 1)
-_COUNT = ("an integer >= 0", lambda v: isinstance(v, int) and v >= 0)
-_SHARE = ("a number in [0, 1]", lambda v: _finite(v) and 0 <= v <= 1)
-_PART = ("a number in [0, 1)", lambda v: _finite(v) and 0 <= v < 1)
-_POSITIVE = ("a number > 0", lambda v: _finite(v) and v > 0)
-_NOT_NEGATIVE = ("a number >= 0", lambda v: _finite(v) and v >= 0)
-_PERCENT = ("a number in [0, 100]", lambda v: _finite(v) and 0 <= v <= 100)
-_TEXT = ("text", lambda v: isinstance(v, str) and bool(v))
-_BOOL = ("true or false", lambda v: isinstance(v, bool))
-_WIDTHS = ("integers >= 1, such as (800,800)", _all(_WHOLE[1]))
-_SEED = ("an integer in [0, 2**32)",
-         lambda v: isinstance(v, int) and 0 <= v < 2**32)
+_WHOLE = Rule("an integer >= 1", lambda v: isinstance(v, int) and v >= 1)
+_COUNT = Rule("an integer >= 0", lambda v: isinstance(v, int) and v >= 0)
+_SHARE = Rule("a number in [0, 1]", lambda v: _finite(v) and 0 <= v <= 1)
+_PART = Rule("a number in [0, 1)", lambda v: _finite(v) and 0 <= v < 1)
+_POSITIVE = Rule("a number > 0", lambda v: _finite(v) and v > 0)
+_NOT_NEGATIVE = Rule("a number >= 0", lambda v: _finite(v) and v >= 0)
+_PERCENT = Rule("a number in [0, 100]", lambda v: _finite(v) and 0 <= v <= 100)
+_TEXT = Rule("text", lambda v: isinstance(v, str) and bool(v))
+_BOOL = Rule("true or false", lambda v: isinstance(v, bool))
+_WIDTHS = Rule("integers >= 1, such as (800,800)", _all(_WHOLE.check))
+_SEED = Rule("an integer in [0, 2**32)",
+             lambda v: isinstance(v, int) and 0 <= v < 2**32)
 
 
-def _optional(kind: type | Any, rule: tuple[str, Callable[[Any], bool]]):
-  return (config_dict.placeholder(kind), f"{rule[0]}, or None",
-          _or_none(rule[1]))
+def _optional(kind: type, rule: Rule, meaning: str) -> Key:
+  """A key that may be None, and is unless someone sets it."""
+  either = Rule(f"{rule.allowed}, or None",
+                lambda value: value is None or rule.check(value))
+  return Key(None, either, meaning, kind)
 
 
 def _net(widths: tuple[int, ...], views: str) -> dict[str, Key]:
   """Keys of a net, alike for `student` and `teacher`."""
   return {
-      "name": Key("mlp", *_TEXT, "a model of kd_jax.models, or MODULE:CLASS"),
-      "widths": Key(widths, *_WIDTHS, "units or channels a layer"),
-      "input_dropout": Key(0.0, *_PART, "rate at which pixels are dropped"),
-      "hidden_dropout": Key(0.0, *_PART, "rate at which units are dropped"),
-      "max_norm": Key(*_optional(float, _POSITIVE),
-                      "bound on the norm of a unit's incoming weights"),
-      "views": Key(views, *_TEXT, "augmentation: none, shift2 or crop4_flip"),
+      "name": Key("mlp", _TEXT, "a model of kd_jax.models, or MODULE:CLASS"),
+      "widths": Key(widths, _WIDTHS, "units or channels a layer"),
+      "input_dropout": Key(0.0, _PART, "rate at which pixels are dropped"),
+      "hidden_dropout": Key(0.0, _PART, "rate at which units are dropped"),
+      "max_norm": _optional(
+          float, _POSITIVE, "bound on the norm of a unit's incoming weights"),
+      "views": Key(views, _TEXT, "augmentation: none, shift2 or crop4_flip"),
   }
 
 
 def _training(epochs: int) -> dict[str, Key]:
   """Keys of a training, alike for the student and, under `teacher`, for it."""
   return {
-      "seed": Key(0, *_SEED, "of initialisation, order, views and dropout"),
-      "batch_size": Key(128, *_WHOLE, "examples a step"),
-      "epochs": Key(epochs, *_WHOLE, "length of the training"),
-      "steps": Key(*_optional(int, _WHOLE), "length in steps, over epochs"),
-      "label_smoothing": Key(0.0, *_SHARE, "of the hard term only"),
+      "seed": Key(0, _SEED, "of initialisation, order, views and dropout"),
+      "batch_size": Key(128, _WHOLE, "examples a step"),
+      "epochs": Key(epochs, _WHOLE, "length of the training"),
+      "steps": _optional(int, _WHOLE, "length in steps, over epochs"),
+      "min_steps": Key(0, _COUNT, "at least so many steps, for small data"),
+      "label_smoothing": Key(0.0, _SHARE, "of the hard term only"),
       "optimizer.name": Key(
-          "adam", *_one_of("sgd", "adam", "adamw", "rmsprop"), "optimiser"),
-      "optimizer.learning_rate": Key(1e-3, *_POSITIVE, "peak of the schedule"),
-      "optimizer.momentum": Key(0.9, *_PART, "of SGD; b1 of Adam"),
-      "optimizer.nesterov": Key(False, *_BOOL, "Nesterov's form (sgd)"),
-      "optimizer.weight_decay": Key(0.0, *_NOT_NEGATIVE, "L2 coefficient"),
-      "optimizer.b2": Key(0.999, *_PART, "decay of the second moment"),
-      "optimizer.epsilon": Key(1e-8, *_POSITIVE, "added to its root"),
+          "adam", _one_of("sgd", "adam", "adamw", "rmsprop"), "optimiser"),
+      "optimizer.learning_rate": Key(1e-3, _POSITIVE, "peak of the schedule"),
+      "optimizer.momentum": Key(0.9, _PART, "of SGD; b1 of Adam"),
+      "optimizer.nesterov": Key(False, _BOOL, "Nesterov's form (sgd)"),
+      "optimizer.weight_decay": Key(0.0, _NOT_NEGATIVE, "L2 coefficient"),
+      "optimizer.b2": Key(0.999, _PART, "decay of the second moment"),
+      "optimizer.epsilon": Key(1e-8, _POSITIVE, "added to its root"),
       "optimizer.schedule": Key(
-          "cosine", *_one_of("constant", "cosine", "linear", "step"),
+          "cosine", _one_of("constant", "cosine", "linear", "step"),
           "shape of the learning rate"),
-      "optimizer.warmup_steps": Key(*_optional(int, _COUNT), "linear warm-up"),
-      "optimizer.warmup_epochs": Key(
-          *_optional(float, _NOT_NEGATIVE), "the same in epochs"),
-      "optimizer.warmup_percent": Key(
-          *_optional(float, _PERCENT), "the same in percent of the run"),
+      "optimizer.warmup_steps": _optional(int, _COUNT, "linear warm-up"),
+      "optimizer.warmup_epochs": _optional(
+          float, _NOT_NEGATIVE, "the same in epochs"),
+      "optimizer.warmup_percent": _optional(
+          float, _PERCENT, "the same in percent of the run"),
       "optimizer.boundaries_percent": Key(
-          (), "percents of the run, such as (50.0,75.0)", _all(_PERCENT[1]),
-          "where schedule=step multiplies"),
-      "optimizer.factor": Key(0.1, *_POSITIVE, "what schedule=step multiplies by"),
+          (), Rule("percents of the run, such as (50.0,75.0)",
+                   _all(_PERCENT.check)), "where schedule=step multiplies"),
+      "optimizer.factor": Key(0.1, _POSITIVE, "what schedule=step multiplies by"),
   }
 
 
@@ -107,45 +116,43 @@ def _under(prefix: str, keys: dict[str, Key]) -> dict[str, Key]:
 
 
 KEYS: dict[str, Key] = {
-    "method": Key("kd", *_TEXT, "a method of kd_jax.distillers"),
-    "temperature": Key(4.0, *_POSITIVE, "T of the soft targets"),
-    "alpha": Key(
-        config_dict.placeholder(float), "a number in [0, 1], or None",
-        _or_none(_SHARE[1]),
+    "method": Key("kd", _TEXT, "a method of kd_jax.distillers"),
+    "temperature": Key(4.0, _POSITIVE, "T of the soft targets"),
+    "alpha": _optional(
+        float, _SHARE,
         "hard_weight = 1 - alpha, soft_weight = alpha: share of the SOFT term"),
-    "hard_weight": Key(*_optional(float, _NOT_NEGATIVE), "instead of alpha"),
-    "soft_weight": Key(*_optional(float, _NOT_NEGATIVE), "instead of alpha"),
+    "hard_weight": _optional(float, _NOT_NEGATIVE, "instead of alpha"),
+    "soft_weight": _optional(float, _NOT_NEGATIVE, "instead of alpha"),
     **_training(20),
-    "data.name": Key("mnist", *_TEXT, "a TFDS set, or a folder of raw files"),
-    "data.dir": Key(*_optional(str, _TEXT), "folder of data; else KD_JAX_DATA"),
-    "data.holdout": Key(0.0, *_PART, "part of the training set held out"),
+    "data.name": Key("mnist", _TEXT, "a TFDS set, or a folder of raw files"),
+    "data.dir": _optional(str, _TEXT, "folder of data; else KD_JAX_DATA"),
+    "data.holdout": Key(0.0, _PART, "part of the training set held out"),
     "data.embedded": Key(
-        "auto", *_one_of("auto", "never", "only"), "the 5,000 built-in digits"),
-    "data.resize": Key(
-        config_dict.placeholder(tuple), "(height,width), or None",
-        _or_none(lambda v: len(v) == 2 and all(map(_WHOLE[1], v))),
-        "scale images of differing sizes (TFDS)"),
+        "auto", _one_of("auto", "never", "only"), "the 5,000 built-in digits"),
+    "data.resize": _optional(
+        tuple, Rule("(height,width)", lambda v: len(v) == 2 and all(
+            map(_WHOLE.check, v))), "scale images of differing sizes (TFDS)"),
     "data.scale": Key(
-        "unit", *_one_of("unit", "standard"),
+        "unit", _one_of("unit", "standard"),
         "pixels to [0, 1], or to the training set's mean 0 and deviation 1"),
     **_under("student", _net((800, 800), "none")),
     **_under("teacher", _net((1200, 1200), "shift2")),
     **_under("teacher", _training(20)),
-    "teacher.count": Key(1, *_WHOLE, "members of the ensemble"),
+    "teacher.count": Key(1, _WHOLE, "members of the ensemble"),
     "teacher.mean": Key(
-        "probabilities", *_one_of("probabilities", "logits"),
+        "probabilities", _one_of("probabilities", "logits"),
         "what is averaged over members"),
     "teacher.weights": Key(
-        (), "numbers >= 0, one a member", _all(_NOT_NEGATIVE[1]),
+        (), Rule("numbers >= 0, one a member", _all(_NOT_NEGATIVE.check)),
         "weights of the members; () for all alike"),
     "teacher.bank": Key(
-        "auto", *_one_of("auto", "always", "never"), "store the logits?"),
-    "teacher.dir": Key(*_optional(str, _TEXT), "folder of trained teachers"),
-    "teacher.logits": Key(
-        *_optional(str, _TEXT), ".npy of logits [N, C] or [N, V, C] by id"),
-    "teacher.test_logits": Key(
-        *_optional(str, _TEXT), ".npy of its logits [N, C] of the test set"),
-    "tensorboard": Key(True, *_BOOL, "write event files"),
+        "auto", _one_of("auto", "always", "never"), "store the logits?"),
+    "teacher.dir": _optional(str, _TEXT, "folder of trained teachers"),
+    "teacher.logits": _optional(
+        str, _TEXT, ".npy of logits [N, C] or [N, V, C] by id"),
+    "teacher.test_logits": _optional(
+        str, _TEXT, ".npy of its logits [N, C] of the test set"),
+    "tensorboard": Key(True, _BOOL, "write event files"),
 }
 
 
@@ -164,7 +171,9 @@ def default() -> ml_collections.ConfigDict:
       if parent not in place:
         place[parent] = ml_collections.ConfigDict()
       place = place[parent]
-    place[leaf] = key.default
+    # A placeholder is made anew each time: two configs must not share one.
+    place[leaf] = (key.default if key.kind is None
+                   else config_dict.placeholder(key.kind))
   return config.lock()
 
 
@@ -193,12 +202,12 @@ def check(config: ml_collections.ConfigDict) -> None:
       raise UserError(f"config.{name}: {unknown(name)}")
     key = KEYS[name]
     try:
-      fine = key.check(value)
+      fine = key.rule.check(value)
     except TypeError:
       fine = False
     if not fine:
       raise UserError(
-          f"config.{name}={value!r}: must be {key.allowed}\n({key.meaning})")
+          f"config.{name}={value!r}: must be {key.rule.allowed}\n({key.meaning})")
   weights = [values["hard_weight"], values["soft_weight"]]
   given = [weight is not None for weight in weights]
   if values["alpha"] is not None and any(given):
@@ -229,8 +238,6 @@ def describe() -> str:
   """All keys with defaults and meanings, a line each, for `--help`."""
   lines = []
   for name, key in KEYS.items():
-    value = key.default
-    if isinstance(value, config_dict.FieldReference):
-      value = value.get()
-    lines.append(f"  --config.{name}={value}\n      {key.meaning} ({key.allowed})")
+    lines += [f"  --config.{name}={key.default}",
+              f"      {key.meaning} ({key.rule.allowed})"]
   return "\n".join(lines)

@@ -5,12 +5,13 @@ Nothing in the step, the loop or the trainer knows a method by name.
 """
 
 from collections.abc import Callable, Mapping
+import functools
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
-from kd_jax import losses
-from kd_jax import types
+from kd_jax import losses, types
 
 
 class Term(NamedTuple):
@@ -42,7 +43,8 @@ class Distiller(NamedTuple):
 
 def total(terms: Terms) -> jax.Array:
   """The loss of each example, `[B]`: the weighted sum of the terms."""
-  return sum(term.weight * term.value for term in terms.values())
+  weighted = [term.weight * term.value for term in terms.values()]
+  return functools.reduce(jnp.add, weighted)
 
 
 def _no_params(key, student, teacher) -> types.Tree:

@@ -15,15 +15,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kd_jax import augment
-from kd_jax import checkpoint
-from kd_jax import loop
-from kd_jax import metrics
-from kd_jax import records
-from kd_jax import rng
-from kd_jax import steps
-from kd_jax import teacher as teachers
-from kd_jax import types
+from kd_jax import (
+  augment,
+  checkpoint,
+  loop,
+  metrics,
+  records,
+  rng,
+  steps,
+  types,
+)
 from kd_jax.build import Training
 
 # A segment should last about this long, going by a core's plain speed: it is
@@ -122,33 +123,41 @@ def fit(
     report({"event": "resumed", "step": done})
 
   clock = _Clock(done)
-  pending = None
+  ended: _Epoch | None = None
   while done < training.total_steps:
     end = min((done // per_epoch + 1) * per_epoch, training.total_steps)
     length = min(piece, end - done)
     state, more = run(state, length=length)
     told = metrics.merge(told, more)
     done += length
+    last, ended = ended, None
     if done == end:
-      evaluated = {
+      ended = _Epoch(done, told, {
           name: evaluate(predict, state.student, split)
-          for name, split in splits.items()}
-      row = (done, told, evaluated)
+          for name, split in splits.items()})
       told = jax.tree.map(jnp.zeros_like, told)
-      # The next segment is on its way before this waits for the last epoch.
-      if pending is not None:
-        report(_row(training, per_epoch, clock, *pending))
-      pending = row
+    # By now the next segment is on its way, so this wait costs nothing.
+    if last is not None:
+      report(_row(training, per_epoch, clock, last))
     if stop() and done < training.total_steps:
       checkpoint.save_progress(progress, (state, told), mark)
-      if pending is not None:
-        report(_row(training, per_epoch, clock, *pending))
+      if ended is not None:
+        report(_row(training, per_epoch, clock, ended))
       raise Interrupted()
-  row = _row(training, per_epoch, clock, *pending)
+  assert ended is not None  # A run ends with an epoch, be it a short one.
+  row = _row(training, per_epoch, clock, ended)
   report(row)
   checkpoint.drop_progress(progress)
-  wrong = np.flatnonzero(pending[2]["test"][1]).tolist()
+  wrong = np.flatnonzero(ended.evaluated["test"][1]).tolist()
   return Fitted(state.student, row, wrong)
+
+
+class _Epoch(NamedTuple):
+  """What is known when an epoch ends, still on the device."""
+
+  step: int
+  told: dict[str, metrics.Mean]
+  evaluated: dict[str, tuple[dict[str, Any], jax.Array]]
 
 
 class _Clock:
@@ -164,8 +173,9 @@ class _Clock:
     return steps_done / max(seconds, 1e-9)
 
 
-def _row(training, per_epoch, clock, step, told, evaluated) -> dict[str, Any]:
+def _row(training, per_epoch, clock, ended: _Epoch) -> dict[str, Any]:
   """Numbers of one epoch, as they go to `metrics.jsonl`."""
+  step, told, evaluated = ended
   rate = clock.lap(step) * training.batch_size
   schedule = float(training.recipe.schedule(jnp.int32(step - 1)))
   row = {
@@ -184,7 +194,7 @@ def _row(training, per_epoch, clock, step, told, evaluated) -> dict[str, Any]:
 
 def _computed(split: str, totals: dict) -> dict[str, Any]:
   """`SPLIT_METRIC: value`; errors as the exact count, with the examples."""
-  values = {}
+  values: dict[str, Any] = {}
   for name, total in totals.items():
     if name == "errors":
       values |= {f"{split}_errors": int(total.total),

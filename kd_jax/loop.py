@@ -15,11 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kd_jax import augment
-from kd_jax import metrics
-from kd_jax import rng
-from kd_jax import steps
-from kd_jax import types
+from kd_jax import augment, metrics, rng, steps, types
 from kd_jax.state import TrainState
 
 

@@ -320,10 +320,10 @@ def distillation_loss(
 
 
 def _check_temperature(temperature: Scalar) -> None:
-  if isinstance(temperature, (int, float)):
-    if not 0 < temperature < float("inf"):
-      raise ValueError(
-          f"temperature must be positive and finite, got {temperature}")
+  number = isinstance(temperature, (int, float))
+  if number and not 0 < temperature < float("inf"):
+    raise ValueError(
+        f"temperature must be positive and finite, got {temperature}")
 
 
 def _at_least_float32(logits: jax.Array) -> jax.Array:

@@ -4,6 +4,7 @@ Reads the flags, then hands over to `train.py`. A mistake of the user ends here
 in a line or three and exit code 2, before any work.
 """
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -17,7 +18,8 @@ from kd_jax import config as config_lib
 from kd_jax.errors import UserError
 
 _USAGE = """\
-usage: python -m kd_jax.main --config=FILE[:VARIANT] [--workdir=DIR] [--config.KEY=VALUE ...]
+usage: python -m kd_jax.main --config=FILE[:VARIANT] [--workdir=DIR]
+                             [--config.KEY=VALUE ...]
 
 Trains a teacher, a student on hard labels and the same student distilled from
 the teacher; results go to DIR (default: runs/NAME-TIME). Rerunning the command
@@ -104,7 +106,7 @@ def _explain(message: str, argv: list[str]) -> str:
     name = arg.removeprefix("--config.").split("=")[0]
     if f"--config.{name}=" in message and name in config_lib.KEYS:
       key = config_lib.KEYS[name]
-      return f"{arg}: must be {key.allowed}\n({key.meaning})"
+      return f"{arg}: must be {key.rule.allowed}\n({key.meaning})"
   return message.splitlines()[0]
 
 
@@ -121,7 +123,7 @@ def _set_none(config, name: str) -> None:
   except TypeError:
     key = config_lib.KEYS[name]
     raise UserError(
-        f"--config.{name}=None: must be {key.allowed}\n({key.meaning})"
+        f"--config.{name}=None: must be {key.rule.allowed}\n({key.meaning})"
     ) from None
 
 
@@ -136,8 +138,16 @@ class Signals:
 
   def __init__(self):
     self.code = 0
+    self._before = {}
+
+  def __enter__(self) -> "Signals":
     for number in (signal.SIGINT, signal.SIGTERM):
-      signal.signal(number, self._receive)
+      self._before[number] = signal.signal(number, self._receive)
+    return self
+
+  def __exit__(self, *error) -> None:
+    for number, handler in self._before.items():
+      signal.signal(number, handler)
 
   def __call__(self) -> bool:
     return self.code != 0
@@ -155,12 +165,13 @@ class Signals:
 def run(argv: list[str]) -> int:
   """Runs the program; returns its exit code."""
   if any(arg in ("--help", "-h", "-help", "--helpfull") for arg in argv):
-    print(_USAGE + config_lib.describe())
+    with contextlib.suppress(BrokenPipeError):
+      print(_USAGE + config_lib.describe(), flush=True)
     return 0
   try:
     config, workdir = parse(argv)
-    stop = Signals()
-    return _train(config, workdir, stop, argv)
+    with Signals() as stop:
+      return _train(config, workdir, stop, argv)
   except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
@@ -169,9 +180,7 @@ def run(argv: list[str]) -> int:
 def _train(config, workdir, stop, argv) -> int:
   # jax takes seconds to import, so mistakes above are told first.
   # pylint: disable=g-import-not-at-top
-  from kd_jax import compilation
-  from kd_jax import fit
-  from kd_jax import train
+  from kd_jax import compilation, fit, train
   from kd_jax.screen import Screen
   # pylint: enable=g-import-not-at-top
   compilation.use_cache()

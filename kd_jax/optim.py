@@ -57,7 +57,9 @@ def _adamw(recipe, hparams):
 def _rmsprop(recipe, hparams):
   return (
       optax.add_decayed_weights(hparams.weight_decay),
-      optax.scale_by_rms(decay=recipe.b2, eps=recipe.epsilon),
+      # Epsilon is added to the root, as in PyTorch; optax puts it within.
+      optax.scale_by_rms(
+          decay=recipe.b2, eps=recipe.epsilon, eps_in_sqrt=False),
       optax.trace(decay=hparams.momentum),
   )
 
@@ -126,8 +128,10 @@ def schedule(
       "constant": lambda: optax.constant_schedule(1.0),
       "cosine": lambda: optax.cosine_decay_schedule(1.0, rest),
       "linear": lambda: optax.linear_schedule(1.0, 0.0, rest),
-      "step": lambda: optax.piecewise_constant_schedule(
-          1.0, {b - warmup_steps: factor for b in boundaries}),
+      # In a short run two boundaries may round to one step: both count.
+      "step": lambda: optax.piecewise_constant_schedule(1.0, {
+          b - warmup_steps: factor ** boundaries.count(b)
+          for b in boundaries}),
   }[name]()
 
   def shape(step: jax.Array) -> jax.Array:
@@ -164,7 +168,9 @@ def project(
       return leaf
     axes = tuple(range(leaf.ndim - 1))
     square = jnp.sum(jnp.square(leaf), axis=axes, keepdims=True)
-    # A maximum under the root keeps a unit of zero weights at zero.
-    return leaf * (max_norm / jnp.sqrt(jnp.maximum(square, max_norm**2)))
+    outside = square > max_norm**2
+    norm = jnp.sqrt(jnp.where(outside, square, 1.0))
+    # Exactly 1 within the ball: m / sqrt(m**2) may round to another number.
+    return leaf * jnp.where(outside, max_norm / norm, 1.0)
 
   return jax.tree_util.tree_map_with_path(constrain, params)

@@ -7,12 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from kd_jax import distillers
-from kd_jax import metrics
-from kd_jax import optim
-from kd_jax import rng
+from kd_jax import distillers, metrics, optim, rng, types
 from kd_jax import teacher as teachers
-from kd_jax import types
 from kd_jax.state import TrainState
 
 # (state, batch, teacher arrays, hparams, key) -> (state, metrics)
@@ -64,7 +60,7 @@ def make_step(learner: Learner, *, axis_name: str | None = None) -> Step:
 
   def step(state, batch, teacher_arrays, hparams, key):
     taught = None
-    if learner.distiller.needs_teacher:
+    if learner.teacher is not None:
       taught = teachers.outputs(
           learner.teacher, teacher_arrays, batch, hparams.temperature)
     # Outside the differentiated function: a psum within it would be summed

@@ -11,8 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kd_jax import losses
-from kd_jax import types
+from kd_jax import losses, types
 
 MEANS = ("probabilities", "logits")
 
@@ -135,5 +134,5 @@ def combine(
 def _weights(weights: Sequence[float] | None, count: int) -> jax.Array:
   if weights is None:
     return jnp.full((count,), 1.0 / count, jnp.float32)
-  weights = jnp.asarray(weights, jnp.float32)
-  return weights / jnp.sum(weights)
+  given = jnp.asarray(weights, jnp.float32)
+  return given / jnp.sum(given)

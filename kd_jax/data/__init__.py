@@ -14,8 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kd_jax.data import embedded as embedded_source
-from kd_jax.data import raw
-from kd_jax.data import tfds_source
+from kd_jax.data import raw, tfds_source
 from kd_jax.errors import UserError
 
 ENVIRONMENT_VARIABLE = "KD_JAX_DATA"

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 import gzip
 import hashlib
+import math
 import pathlib
+import struct
 import zipfile
 import zlib
 
@@ -29,6 +31,11 @@ _MNIST_SHA256 = (
 _CIFAR10 = tuple(f"data_batch_{i}.bin" for i in range(1, 6)) + (
     "test_batch.bin",)
 _CIFAR100 = ("train.bin", "test.bin")
+# The kind of files a well-known set comes in; a user's own may be of any kind.
+_KIND = {
+    "mnist": "idx", "fashion_mnist": "idx", "kmnist": "idx",
+    "cifar10": "cifar10", "cifar100": "cifar100",
+}
 # Where the official archives and torchvision put the files of a set.
 _FOLDERS = {
     "mnist": ("MNIST/raw",),
@@ -57,11 +64,9 @@ def find(
     no folder holds files of a known kind.
 
   Raises:
-    UserError: If a file is truncated, malformed or not the official one.
+    UserError: If a file is missing beside others of its set, truncated,
+      malformed or not the official one.
   """
-  own = directory / f"{name}.npz"
-  if own.is_file():
-    return _read_npz(own)
   folders = [directory / name]
   folders += [directory / folder for folder in _FOLDERS.get(name, ())]
   folders.append(directory)
@@ -69,48 +74,72 @@ def find(
     reader = _reader(name, folder)
     if reader is not None:
       return reader()
-    say(f"data: {folder} passed over: no files of {name} of a known kind")
+    say(f"data: {folder} passed over: no files of {name} of a known kind (idx, "
+        "CIFAR's binary version, .npz)")
   return None
 
 
 def _reader(name: str, folder: pathlib.Path) -> Callable[[], Arrays] | None:
   """What reads the files of a folder, or None if it holds none that we know."""
-  cifar = name in ("cifar10", "cifar100")
-  if not cifar and (idx := _idx_files(folder)):
-    return lambda: _read_idx_files(idx, name)
-  if name != "cifar100" and all((folder / f).is_file() for f in _CIFAR10):
-    return lambda: _read_cifar(folder, _CIFAR10[:-1], _CIFAR10[-1:], 1)
-  if name != "cifar10" and all((folder / f).is_file() for f in _CIFAR100):
-    return lambda: _read_cifar(folder, _CIFAR100[:1], _CIFAR100[1:], 2)
-  archives = sorted(folder.glob("*.npz"))
-  if folder.name == name and len(archives) == 1:
-    return lambda: _read_npz(archives[0])
-  return None
+  kind = _KIND.get(name)
+  if kind in ("idx", None) and (files := _files(folder, _IDX)):
+    return lambda: _read_idx_files(files, name)
+  if kind in ("cifar10", None) and (files := _files(folder, _CIFAR10)):
+    return lambda: _read_cifar(files[:-1], files[-1:], 1)
+  if kind in ("cifar100", None) and (files := _files(folder, _CIFAR100)):
+    return lambda: _read_cifar(files[:1], files[1:], 2)
+  archive = _archive(name, folder)
+  return archive and (lambda: _read_npz(archive))
 
 
-def _idx_files(folder: pathlib.Path) -> list[pathlib.Path] | None:
-  files = []
-  for stem in _IDX:
+def _files(
+    folder: pathlib.Path, names: tuple[str, ...]
+) -> list[pathlib.Path] | None:
+  """The files of these names, all of them; None if not one is there."""
+  found, missing = [], []
+  for name in names:
     # Some archives write t10k-images.idx3-ubyte.
-    spellings = [stem, stem.replace("-idx", ".idx")]
-    candidates = [
-        folder / (s + end) for s in spellings for end in ("", ".gz")]
-    existing = [f for f in candidates if f.is_file()]
-    if not existing:
-      return None
-    files.append(existing[0])
-  return files
+    spellings = (name, name.replace("-idx", ".idx"))
+    candidates = [folder / (s + end) for s in spellings for end in ("", ".gz")]
+    existing = [file for file in candidates if file.is_file()]
+    found += existing[:1]
+    missing += [] if existing else [name]
+  if found and missing:
+    raise UserError(
+        f"{folder}: has {found[0].name} but lacks {', '.join(missing)}")
+  return found or None
+
+
+def _archive(name: str, folder: pathlib.Path) -> pathlib.Path | None:
+  """NAME.npz; or, in a folder called NAME, the only .npz with such arrays."""
+  own = folder / f"{name}.npz"
+  if own.is_file():
+    return own
+  if folder.name != pathlib.PurePath(name).name:
+    return None
+  archives = [file for file in folder.glob("*.npz") if _holds_arrays(file)]
+  return archives[0] if len(archives) == 1 else None
+
+
+def _holds_arrays(path: pathlib.Path) -> bool:
+  try:
+    with zipfile.ZipFile(path) as archive:
+      return any(f"{key}.npy" in archive.namelist() for key in _NPZ_KEYS)
+  except (OSError, zipfile.BadZipFile):
+    return True  # Reading it will say what is wrong.
 
 
 def _read_idx_files(files: list[pathlib.Path], name: str) -> Arrays:
   arrays = []
   for index, path in enumerate(files):
     content = _content(path)
-    if name == "mnist":
-      if hashlib.sha256(content).hexdigest() != _MNIST_SHA256[index]:
-        raise UserError(
-            f"{path}: wrong checksum, so not MNIST's official file; fetch it "
-            "again, or give your own data another data.name")
+    official = hashlib.sha256(content).hexdigest() == _MNIST_SHA256[index]
+    if name == "mnist" and not official:
+      raise UserError(
+          f"{path}: wrong checksum, so not MNIST's official file; fetch it "
+          "again, or give your own data another data.name")
+    if name != "mnist" and name in _KIND and official:
+      raise UserError(f"{path}: this is MNIST's file, not one of {name}")
     arrays.append(_parse_idx(content, path))
   return _as_arrays(arrays, files[0].parent)
 
@@ -130,35 +159,38 @@ def _parse_idx(content: bytes, path: pathlib.Path) -> np.ndarray:
   if len(content) < 4 or content[:3] != b"\x00\x00\x08":
     raise UserError(f"{path}: not an idx file of unsigned bytes")
   start = 4 + 4 * content[3]
-  sizes = np.frombuffer(content[4:start], ">u4")
-  expected = start + int(np.prod(sizes, dtype=np.int64))
-  if len(sizes) != content[3] or len(content) != expected:
+  sizes = struct.unpack(f">{content[3]}I", content[4:start].ljust(start - 4))
+  expected = start + math.prod(sizes)
+  if len(content) < start or len(content) != expected:
     raise UserError(
-        f"{path}: truncated: {len(content)} bytes of {expected}; fetch it again")
+        f"{path}: truncated or damaged: {len(content)} bytes where its header "
+        f"says {expected}; fetch it again")
   return np.frombuffer(content, np.uint8, offset=start).reshape(sizes)
 
 
-def _read_cifar(folder, train_files, test_files, label_bytes: int) -> Arrays:
+def _read_cifar(train_files, test_files, label_bytes: int) -> Arrays:
   """CIFAR's binary version: label byte(s), then 3 x 32 x 32 pixels, planar."""
   record = label_bytes + 3072
   arrays = []
   for files in (train_files, test_files):
     parts = []
     for file in files:
-      content = _content(folder / file)
+      content = _content(file)
       if not content or len(content) % record:
         raise UserError(
-            f"{folder / file}: truncated: {len(content)} bytes are no whole "
-            f"number of {record}-byte records; fetch it again")
+            f"{file}: truncated: {len(content)} bytes are no whole number of "
+            f"{record}-byte records; fetch it again")
       parts.append(np.frombuffer(content, np.uint8).reshape(-1, record))
     rows = np.concatenate(parts)
     pixels = rows[:, label_bytes:].reshape(-1, 3, 32, 32)
     # CIFAR-100 stores the coarse label first; the fine one is the last.
     arrays += [pixels.transpose(0, 2, 3, 1), rows[:, label_bytes - 1]]
-  return _as_arrays(arrays, folder)
+  return _as_arrays(arrays, test_files[0].parent)
 
 
 def _read_npz(path: pathlib.Path) -> Arrays:
+  if not zipfile.is_zipfile(path):
+    raise UserError(f"{path}: truncated, or not an .npz archive")
   try:
     with np.load(path, allow_pickle=False) as archive:
       missing = [key for key in _NPZ_KEYS if key not in archive]
@@ -166,8 +198,9 @@ def _read_npz(path: pathlib.Path) -> Arrays:
         raise UserError(
             f"{path}: lacks {', '.join(missing)}; it must hold "
             f"{', '.join(_NPZ_KEYS)}")
-      arrays = [archive[key] for key in _NPZ_KEYS]
-  except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+      arrays = [np.asarray(archive[key]) for key in _NPZ_KEYS]
+  except (ValueError, OSError, EOFError, RuntimeError, zlib.error,
+          zipfile.BadZipFile) as error:
     raise UserError(f"{path}: unreadable as .npz ({error})") from None
   return _as_arrays(arrays, path)
 
@@ -195,4 +228,7 @@ def _as_labels(label: np.ndarray, path: pathlib.Path) -> np.ndarray:
     raise UserError(
         f"{path}: labels must be integers [N], got {label.dtype} "
         f"{list(label.shape)}")
-  return label.astype(np.int32)
+  whole = label.astype(np.int32)
+  if not np.array_equal(whole, label):
+    raise UserError(f"{path}: labels beyond 32 bits; number classes from 0")
+  return whole

@@ -39,9 +39,8 @@ def linen_model(module: nn.Module) -> types.Model:
   def init(key: jax.Array, image: jax.Array) -> types.Variables:
     context = {"train": False, "mask": None, "rates": None, "axis_name": None}
     with jax.numpy_dtype_promotion("standard"):
-      state = module.init(key, image, **_only(understood, context))
-    params = state.pop("params", {})
-    return types.Variables(params, state)
+      state = dict(module.init(key, image, **_only(understood, context)))
+    return types.Variables(state.pop("params", {}), state)
 
   def apply(
       variables: types.Variables,
@@ -58,7 +57,7 @@ def linen_model(module: nn.Module) -> types.Model:
     collections = {"params": variables.params, **variables.state}
     with jax.numpy_dtype_promotion("standard"):
       said, state = module.apply(
-          collections, image, rngs=rngs, mutable=list(variables.state),
+          collections, image, rngs=dict(rngs or {}), mutable=list(variables.state),
           **_only(understood, context))
     if isinstance(said, tuple):
       return types.Outputs(*said), state
@@ -71,6 +70,8 @@ def _keywords(module: nn.Module) -> frozenset[str]:
   known = {"train", "mask", "rates", "axis_name"}
   parameters = list(inspect.signature(module.__call__).parameters.values())[1:]
   for parameter in parameters:
+    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+      continue  # nn.Sequential takes *args and **kwargs, and asks for neither.
     if parameter.name not in known and parameter.default is parameter.empty:
       raise TypeError(
           f"{type(module).__name__}.__call__ asks for {parameter.name!r}; beside "
@@ -106,8 +107,9 @@ class Dropout(nn.Module):
     threshold = jnp.round(jnp.float32(rate) * 65536).astype(jnp.uint32)
     kept = 1.0 - threshold.astype(jnp.float32) / 65536
     keep = bits.astype(jnp.uint32) >= threshold
-    # The scale is of the rate as it was rounded, so that the mean stays.
-    scale = (1.0 / kept).astype(x.dtype)
+    # The scale is of the rate as it was rounded, so that the mean stays. A rate
+    # that rounds to 1 keeps nothing; an infinite scale would give NaN gradients.
+    scale = (1.0 / jnp.maximum(kept, 2.0**-16)).astype(x.dtype)
     return jnp.where(keep.reshape(x.shape), x * scale, 0)
 
 

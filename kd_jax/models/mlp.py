@@ -31,16 +31,15 @@ class Mlp(nn.Module):
       rates: Mapping[str, jax.Array | float] | None = None,
       axis_name: str | None = None,
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    drop = train and rates is not None
+    def drop(x, place):
+      if not train or rates is None:
+        return x
+      return Dropout()(x, rates[place], axis_name=axis_name)
+
     features = {}
-    x = image.reshape((len(image), -1))
+    x = drop(image.reshape((len(image), -1)), "input")
     for index, width in enumerate(self.widths):
-      if drop:
-        rate = rates["input" if index == 0 else "hidden"]
-        x = Dropout()(x, rate, axis_name=axis_name)
       x = nn.relu(nn.Dense(width, kernel_init=nn.initializers.he_normal())(x))
       features[f"hidden_{index}"] = x
-    if drop:
-      rate = rates["hidden" if self.widths else "input"]
-      x = Dropout()(x, rate, axis_name=axis_name)
+      x = drop(x, "hidden")
     return nn.Dense(self.num_classes)(x), features

@@ -1,0 +1,157 @@
+"""kd_jax's systems: (a) a live teacher, (b) a bank of its logits.
+
+They run what `kd_jax.main` runs: `loop.make_segment` over a whole epoch, the
+state donated, data and teacher as arguments.
+"""
+
+from collections.abc import Callable
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import problem as problem_lib
+from benchmarks.problem import Net, Problem, Product, System
+from kd_jax import (
+  augment,
+  build,
+  distillers,
+  loop,
+  losses,
+  models,
+  optim,
+  rng,
+  steps,
+  types,
+)
+from kd_jax import data as data_lib
+from kd_jax import teacher as teachers
+
+VERSIONS = {"jax": jax.__version__}
+# Compile time is to be seen, not spared.
+jax.config.update("jax_enable_compilation_cache", False)
+_VIEWS = augment.VIEWS["none"]
+
+
+def device() -> str:
+  """Name of the device that jax computes on."""
+  return jax.devices()[0].device_kind
+
+
+def precision(tf32: bool) -> None:
+  """Products on a GPU in float32 or in TF32, as in PyTorch's; a CPU has one."""
+  if jax.default_backend() != "cpu":
+    jax.config.update(
+        "jax_default_matmul_precision", "tensorfloat32" if tf32 else "highest")
+
+
+def system(problem: Problem, *, banked: bool) -> System:
+  """A student's training; every call of `epoch` goes on from the last."""
+  key = jax.random.key(0)
+  hparams = _hparams()
+  data, teacher = _data(problem), _live_teacher()
+  if banked:
+    logits = loop.make_predict(_mlp(problem_lib.TEACHER_WIDTH), _VIEWS)(
+        teacher.arrays[0], data, jnp.int32(0))
+    teacher = teachers.banked(logits[:, None, None])
+  learner = steps.Learner(
+      _mlp(problem.width), distillers.DISTILLERS["kd"],
+      optim.Recipe("sgd", optim.schedule("constant", total_steps=1)), teacher)
+  segment = loop.make_segment(learner, _VIEWS, problem_lib.BATCH)
+  start = functools.partial(steps.init, learner)
+  state = jax.jit(start)(key, jnp.zeros((1, 28, 28, 1)), hparams)
+  held = [state.replace(student=_variables(problem_lib.student_net(problem)))]
+  jax.block_until_ready((held, data, teacher.arrays))
+
+  def epoch() -> float:
+    state, told = segment(
+        held.pop(), data, teacher.arrays, hparams, key, length=problem.steps)
+    held.append(jax.block_until_ready(state))
+    return float(hparams.hard_weight * told["hard"].total
+                 + hparams.soft_weight * told["soft"].total)
+
+  return System(epoch, lambda: _net(held[0].student), _device_peak)
+
+
+def first_order(problem: Problem) -> np.ndarray:
+  """The order in which the first epoch visits the examples, `[N]`."""
+  ids = jnp.arange(len(problem.label), dtype=jnp.int32)
+  key = rng.stream(jax.random.key(0), "data")
+  return np.asarray(rng.epoch_order(key, 0, ids))
+
+
+def product(product: Product, repeats: int) -> Callable[[], object]:
+  """A call that computes a product `repeats` times, one after the other.
+
+  Gradients are taken as the transposes of the forward product, so that XLA gets
+  the product that it gets in a step. Each waits for the last: a number of the
+  result goes into an operand, in place. Nothing else is computed or copied.
+  """
+  x, w, g = (jnp.asarray(value) for value in problem_lib.operands(product))
+  first, second, apply = {
+      "forward": (x, w, lambda x, w: x @ w),
+      "weights": (g, x, lambda g, x: jax.linear_transpose(
+          lambda w: x @ w, w)(g)[0]),
+      "inputs": (g, w, lambda g, w: jax.linear_transpose(
+          lambda x: x @ w, x)(g)[0]),
+  }[product.kind]
+
+  @jax.jit
+  def many(first, second):
+    def body(_, carry):
+      first, _ = carry
+      result = apply(first, second)
+      return first.at[0, 0].set(result[0, 0]), result
+    blank = jnp.zeros(jax.eval_shape(apply, first, second).shape)
+    return jax.lax.fori_loop(0, repeats, body, (first, blank))[1]
+
+  return lambda: many(first, second).block_until_ready()
+
+
+def square_product(size: int) -> Callable[[], object]:
+  """A call that multiplies two matrices `[size, size]`."""
+  matrix = jnp.ones((size, size))
+  multiply = jax.jit(lambda a, b: a @ b)
+  return lambda: multiply(matrix, matrix).block_until_ready()
+
+
+def _hparams() -> types.Hparams:
+  hard, soft = losses.distillation_weights(problem_lib.ALPHA)
+  return jax.tree.map(jnp.float32, types.Hparams(
+      temperature=problem_lib.TEMPERATURE, hard_weight=hard, soft_weight=soft,
+      learning_rate=problem_lib.LEARNING_RATE, momentum=problem_lib.MOMENTUM))
+
+
+def _data(problem: Problem) -> loop.DeviceData:
+  examples = data_lib.Examples(problem.image, problem.label)
+  ids = np.arange(len(problem.label))
+  return build.device_data(examples, ids, build.scaling("unit", examples))
+
+
+def _mlp(width: int) -> types.Model:
+  return models.MODELS["mlp"](
+      num_classes=problem_lib.CLASSES, widths=(width, width))
+
+
+def _live_teacher() -> teachers.Teacher:
+  return teachers.live(
+      [_mlp(problem_lib.TEACHER_WIDTH)],
+      [_variables(problem_lib.teacher_net())])
+
+
+def _variables(net: Net) -> types.Variables:
+  params = {
+      f"Dense_{index}": {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias)}
+      for index, (kernel, bias) in enumerate(net)}
+  return types.Variables(params, {})
+
+
+def _net(variables: types.Variables) -> Net:
+  return [(np.asarray(layer["kernel"]), np.asarray(layer["bias"]))
+          for _, layer in sorted(variables.params.items())]
+
+
+def _device_peak() -> int:
+  stats = jax.devices()[0].memory_stats() or {}
+  return stats.get("peak_bytes_in_use", 0)

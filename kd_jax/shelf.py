@@ -1,0 +1,174 @@
+"""The shelf of teachers: nets trained or found, and logits from elsewhere."""
+
+import functools
+import hashlib
+import pathlib
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from kd_jax import (
+  banks,
+  build,
+  checkpoint,
+  distillers,
+  loop,
+  records,
+  steps,
+  types,
+)
+from kd_jax import bench as benches
+from kd_jax import fit as fitting
+from kd_jax import teacher as teachers
+from kd_jax.bench import Bench
+from kd_jax.errors import UserError
+
+
+class Taught(NamedTuple):
+  """A teacher ready for use.
+
+  Attributes:
+    teacher: What a student's step asks.
+    splits: The evaluation splits with the teacher's logits.
+    record: Its own numbers, for the summary.
+    marks: What determines it.
+  """
+
+  teacher: teachers.Teacher
+  splits: dict[str, fitting.Split]
+  record: dict[str, Any]
+  marks: list[str]
+
+
+def obtain(
+    config: ml_collections.ConfigDict, bench: Bench, student: build.Training
+) -> Taught:
+  """The teacher of the run: a user's logits, or nets trained or found."""
+  if config.teacher.logits is not None:
+    return _from_file(config, bench, student)
+  weights = build.member_weights(config)
+  trainings = [build.teacher(config, bench.dataset, member)
+               for member in range(config.teacher.count)]
+  marks, nets = zip(*(
+      _member(config, bench, member, training)
+      for member, training in enumerate(trainings)))
+  models = [training.model for training in trainings]
+  combine = functools.partial(
+      teachers.combine, weights=jnp.float32(weights), temperature=1.0,
+      mean=config.teacher.mean)
+  splits = {}
+  for name, split in bench.splits.items():
+    said = [benches.predictor(model)(net.variables, split.data, jnp.int32(0))
+            for model, net in zip(models, nets)]
+    splits[name] = split._replace(taught=combine(jnp.stack(said)))
+  variables = [net.variables for net in nets]
+  views = student.views
+  options = {"weights": weights, "mean": config.teacher.mean}
+  if _banks(config, views.count, student, len(bench.train.ids)):
+    file = bench.workdir / "banks" / f"{records.fingerprint({'m': marks})[:16]}"
+    bank = banks.obtain(
+        file.with_name(f"{file.name}-{config.student.views}.npy"),
+        {"data": bench.dataset.fingerprint, "teachers": list(marks),
+         "views": config.student.views},
+        models, variables, bench.train, views,
+        num_classes=bench.dataset.num_classes,
+        tick=lambda done: bench.screen.advance(
+            "bank", done, views.count, f"{done} of {views.count} views"))
+    teacher = teachers.banked(jnp.asarray(bank), **options)
+  else:
+    teacher = teachers.live(models, variables, **options)
+  record = nets[0].record if len(nets) == 1 else _ensemble_record(nets, splits)
+  return Taught(teacher, splits, record, list(marks))
+
+
+class _Member(NamedTuple):
+  variables: types.Variables
+  record: dict[str, Any]
+
+
+def _member(config, bench, member, training) -> tuple[str, _Member]:
+  """One net of the teacher, from where teachers are kept or trained anew."""
+  own = ("name", "widths", "input_dropout", "hidden_dropout", "max_norm",
+         "views", "batch_size", "epochs", "steps", "min_steps", "label_smoothing")
+  marks = benches.select(
+      bench.values, tuple(f"teacher.{name}" for name in own),
+      ("teacher.optimizer.",))
+  mark = records.fingerprint(
+      marks | benches.data_marks(bench) | {"seed": training.seed, "net": "teacher"})
+  shelf = pathlib.Path(config.teacher.dir or bench.workdir / "teachers")
+  path = shelf / mark[:16]
+  name = "teacher" if config.teacher.count == 1 else f"teacher_{member}"
+  learner = steps.Learner(
+      training.model, distillers.DISTILLERS["hard"], training.recipe)
+  record = benches.net(bench, name, path, mark, training, learner, bench.splits)
+  variables = checkpoint.load_parameters(path)
+  _check_record(path, record, training.model, variables, bench)
+  checkpoint.save_net(bench.workdir / "parameters" / name, variables, record)
+  return mark, _Member(variables, record)
+
+
+def _check_record(path, record, model, variables, bench) -> None:
+  """A teacher must be as good as its record says, whoever put it there."""
+  totals, _ = fitting.evaluate(
+      benches.predictor(model), variables, bench.splits["test"])
+  errors, number = int(totals["errors"].total), record["test_examples"]
+  # Another machine may round a tie the other way; 0.1 points is no rounding.
+  if abs(errors - record["test_errors"]) > 0.001 * number:
+    raise UserError(
+        f"{path}: this teacher makes {errors} test errors of {number}, its "
+        f"record says {record['test_errors']}; delete the folder")
+
+
+def _ensemble_record(nets, splits) -> dict[str, Any]:
+  """The ensemble's own test numbers, and its members'."""
+  split = splits["test"]
+  errors = np.asarray(jnp.argmax(split.taught, -1) != split.data.label)
+  wrong = np.flatnonzero(errors).tolist()
+  return {
+      "test_errors": len(wrong), "test_examples": len(errors),
+      "test_accuracy": 1 - len(wrong) / len(errors), "test_wrong_ids": wrong,
+      "parameters": sum(net.record["parameters"] for net in nets),
+      "members": [net.record for net in nets]}
+
+
+def _from_file(config, bench, student) -> Taught:
+  """A teacher of any make, by its logits."""
+  dataset, classes = bench.dataset, bench.dataset.num_classes
+  bank, accuracy = banks.from_file(
+      config.teacher.logits, dataset.train.label,
+      num_views=student.views.count, num_classes=classes)
+  record: dict[str, Any] = {
+      "logits": config.teacher.logits, "train_accuracy": accuracy}
+  splits = dict(bench.splits)
+  if "heldout" in splits:
+    taught = jnp.asarray(bank[dataset.heldout_ids, 0, 0])
+    splits["heldout"] = splits["heldout"]._replace(taught=taught)
+  if config.teacher.test_logits is not None:
+    key = f"config.teacher.test_logits={config.teacher.test_logits}"
+    said = banks.read_logits(key, config.teacher.test_logits)
+    if said.shape != (len(dataset.test.label), classes):
+      raise UserError(
+          f"{key}: has shape {list(said.shape)}, must be "
+          f"{[len(dataset.test.label), classes]}")
+    splits["test"] = splits["test"]._replace(
+        taught=jnp.asarray(said, jnp.float32))
+    wrong = np.flatnonzero(said.argmax(-1) != dataset.test.label).tolist()
+    record |= {
+        "test_errors": len(wrong), "test_examples": len(said),
+        "test_accuracy": 1 - len(wrong) / len(said), "test_wrong_ids": wrong}
+  bench.screen.say(
+      f"teacher: {config.teacher.logits}, accuracy {accuracy:.2%} on the "
+      "training set")
+  mark = hashlib.sha256(bank.tobytes()).hexdigest()
+  return Taught(teachers.banked(jnp.asarray(bank)), splits, record, [mark])
+
+
+def _banks(config, num_views: int, student: build.Training, number: int) -> bool:
+  """Whether storing the logits costs less than asking the teacher each time."""
+  if config.teacher.bank != "auto":
+    return config.teacher.bank == "always"
+  epochs = student.total_steps / loop.steps_per_epoch(
+      number, student.batch_size)
+  return num_views < max(epochs, 1.5)

@@ -1,0 +1,75 @@
+"""Strict settings for every test, eight devices, and data to run on."""
+
+import os
+import pathlib
+import tempfile
+
+# Before jax starts: host devices are fixed from then on. The programs that the
+# tests start share one compilation cache, which ends with the tests.
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="kd_jax_xla_"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+from kd_jax import loop  # noqa: E402
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _strict_promotion():
+  """Our own functions never mix dtypes by accident; optax's may."""
+  with jax.numpy_dtype_promotion("strict"):
+    yield
+
+
+@pytest.fixture
+def key():
+  return jax.random.key(0)
+
+
+@pytest.fixture(scope="session")
+def official_data() -> pathlib.Path:
+  """The folder with real MNIST and CIFAR files, or a skip that says how."""
+  for folder in (os.environ.get("KD_JAX_DATA"), ROOT.parent / "shared/data"):
+    if folder and (pathlib.Path(folder) / "mnist").is_dir():
+      return pathlib.Path(folder)
+  pytest.skip(
+      "needs the four official idx files of MNIST in DIR/mnist: set "
+      "KD_JAX_DATA=DIR")
+
+
+def blobs(number: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+  """A set that a small net can learn: 7 kinds of noisy 12x10 grey patterns."""
+  patterns = np.random.default_rng(0).integers(0, 200, (7, 12, 10, 1))
+  draw = np.random.default_rng(seed)
+  label = draw.integers(0, 7, number).astype(np.int32)
+  noise = draw.integers(0, 56, (number, 12, 10, 1))
+  return (patterns[label] + noise).astype(np.uint8), label
+
+
+@pytest.fixture(scope="session")
+def own_data(tmp_path_factory) -> pathlib.Path:
+  """A user's own data set: DIR/blobs.npz, 7 classes of 12x10 grey images."""
+  folder = tmp_path_factory.mktemp("data")
+  x_train, y_train = blobs(300, seed=1)
+  x_test, y_test = blobs(110, seed=2)
+  np.savez(folder / "blobs.npz", x_train=x_train, y_train=y_train,
+           x_test=x_test, y_test=y_test)
+  return folder
+
+
+@pytest.fixture
+def device_data() -> loop.DeviceData:
+  """150 of those examples on the device: no multiple of any batch size here."""
+  image, label = blobs(150)
+  return loop.DeviceData(
+      jnp.asarray(image), jnp.asarray(label), jnp.arange(150, dtype=jnp.int32),
+      jnp.full((1,), 1 / 255, jnp.float32), jnp.zeros((1,), jnp.float32))

@@ -1,0 +1,214 @@
+"""The step: its gradient, its mask, its modes, and its metrics."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kd_jax import augment
+from kd_jax import distillers
+from kd_jax import loop
+from kd_jax import losses
+from kd_jax import optim
+from kd_jax import steps
+from kd_jax import teacher as teachers
+from kd_jax import types
+from kd_jax.models import MODELS
+
+CLASSES = 7
+NONE = augment.VIEWS["none"]
+
+
+def hyper(**changes) -> types.Hparams:
+  values = {"temperature": 3.0, "hard_weight": 0.3, "soft_weight": 0.7,
+            "learning_rate": 0.5, "momentum": 0.0} | changes
+  return jax.tree.map(jnp.float32, types.Hparams(**values))
+
+
+def learner(widths=(16,), *, method="kd", name="mlp", teacher=None, **recipe):
+  constant = optim.schedule("constant", total_steps=100)
+  options = {"name": "sgd", "schedule": constant} | recipe
+  return steps.Learner(
+      MODELS[name](num_classes=CLASSES, widths=widths),
+      distillers.DISTILLERS[method], optim.Recipe(**options), teacher)
+
+
+def a_teacher(key, image, name="mlp", widths=(24,)):
+  model = MODELS[name](num_classes=CLASSES, widths=widths)
+  return teachers.live([model], [model.init(key, image)])
+
+
+def a_batch(data, number=32, valid=32):
+  ids = jnp.arange(number, dtype=jnp.int32)
+  return loop.take(data, NONE, ids, ids * 0, ids < valid)
+
+
+def a_step(learner, key, batch, hparams):
+  state = steps.init(learner, key, batch.image, hparams)
+  arrays = learner.teacher.arrays if learner.teacher else ()
+  after, told = jax.jit(steps.make_step(learner))(
+      state, batch, arrays, hparams, key)
+  return state, after, told
+
+
+def distance(a, b) -> float:
+  """||a - b|| / ||b|| over whole trees."""
+  norm = lambda t: np.sqrt(sum(float(jnp.sum(jnp.square(x)))
+                               for x in jax.tree.leaves(t)))
+  return norm(jax.tree.map(jnp.subtract, a, b)) / norm(b)
+
+
+def test_a_step_is_gradient_descent_on_the_papers_loss(key, device_data):
+  # A linear model, so that the gradient can be written down:
+  #   dL/dz = hard (q1 - y) + soft T (qT - pT),  dL/dW = x' dL/dz / B.
+  batch = a_batch(device_data)
+  teacher = a_teacher(key, batch.image)
+  learns = learner(widths=(), teacher=teacher)
+  before, after, _ = a_step(learns, key, batch, hyper())
+
+  softmax = lambda z: np.exp(z) / np.exp(z).sum(-1, keepdims=True)
+  x = np.asarray(batch.image, np.float64).reshape(32, -1)
+  w = np.asarray(before.student.params["Dense_0"]["kernel"], np.float64)
+  z = x @ w
+  v = np.asarray(teacher.members(teacher.arrays, batch)[0], np.float64)
+  y = np.eye(CLASSES)[np.asarray(batch.label)]
+  dz = 0.3 * (softmax(z) - y) + 0.7 * 3 * (softmax(z / 3) - softmax(v / 3))
+  expected = w - 0.5 * x.T @ dz / 32
+  got = after.student.params["Dense_0"]["kernel"]
+  np.testing.assert_allclose(got, expected, atol=2e-6)
+
+
+def test_padding_takes_no_part(key, device_data):
+  # 20 valid rows of 32 must teach what a batch of just those 20 teaches.
+  whole, short = a_batch(device_data, 32, valid=20), a_batch(device_data, 20, 20)
+  garbage = jnp.where(whole.mask[:, None, None, None], whole.image, 1e3)
+  learns = learner(teacher=a_teacher(key, whole.image))
+  _, padded, told = a_step(
+      learns, key, whole._replace(image=garbage), hyper())
+  _, sliced, told_short = a_step(learns, key, short, hyper())
+  assert distance(padded.student.params, sliced.student.params) < 1e-6
+  assert int(told["errors"].count) == 20
+  assert int(told["errors"].total) == int(told_short["errors"].total)
+
+
+@pytest.mark.parametrize("method", distillers.DISTILLERS)
+def test_the_teacher_is_left_alone_by_every_method(method, key, device_data):
+  # P7, P9: neither gradient nor running statistics reach a teacher.
+  batch = a_batch(device_data)
+  teacher = a_teacher(key, batch.image, "resnet8", (4, 4, 4))
+  needs = distillers.DISTILLERS[method].needs_teacher
+  learns = learner(method=method, teacher=teacher if needs else None)
+  state = steps.init(learns, key, batch.image, hyper())
+  step = steps.make_step(learns)
+
+  def loss_after(arrays, params):
+    held = state.replace(student=types.Variables(params, {}))
+    after, told = step(held, batch, arrays, hyper(), key)
+    leaves = jax.tree.leaves(after.student.params)
+    return sum(jnp.sum(leaf) for leaf in leaves) + told["hard"].total
+
+  taught, learned = jax.grad(loss_after, argnums=(0, 1))(
+      teacher.arrays, state.student.params)
+  assert all(not jnp.any(leaf) for leaf in jax.tree.leaves(taught))
+  assert any(jnp.any(leaf) for leaf in jax.tree.leaves(learned))
+
+
+def test_the_teacher_is_asked_in_evaluation_mode(key, device_data):
+  # P7: in training mode BatchNorm would use the batch's own statistics.
+  batch = a_batch(device_data)
+  teacher = a_teacher(key, batch.image, "resnet8", (4, 4, 4))
+  model = MODELS["resnet8"](num_classes=CLASSES, widths=(4, 4, 4))
+  quiet, _ = model.apply(teacher.arrays[0], batch.image, train=False)
+  said = teachers.outputs(teacher, teacher.arrays, batch, 1.0)
+  np.testing.assert_array_equal(said.logits, quiet.logits)
+  loud, _ = model.apply(teacher.arrays[0], batch.image, train=True)
+  assert np.abs(np.asarray(loud.logits - quiet.logits)).max() > 1e-3
+
+
+def test_the_student_learns_in_training_mode(key, device_data):
+  # P8: BatchNorm follows the batches, and dropout is at work.
+  batch = a_batch(device_data)
+  learns = learner((4, 4, 4), name="resnet8", method="hard")
+  before, after, _ = a_step(learns, key, batch, hyper())
+  assert distance(after.student.state, before.student.state) > 0
+  dropped = hyper(rates={"input": 0.5, "hidden": 0.5})
+  plain = learner(method="hard")
+  _, kept, _ = a_step(plain, key, batch, hyper())
+  _, thinned, _ = a_step(plain, key, batch, dropped)
+  assert distance(kept.student.params, thinned.student.params) > 0
+
+
+def test_dropout_differs_from_step_to_step(key, device_data):
+  batch = a_batch(device_data)
+  learns = learner(method="hard")
+  hparams = hyper(rates={"input": 0.5, "hidden": 0.5}, learning_rate=0.0)
+  state, after, first = a_step(learns, key, batch, hparams)
+  assert int(after.step) == int(state.step) + 1
+  _, second = jax.jit(steps.make_step(learns))(after, batch, (), hparams, key)
+  assert float(first["hard"].total) != float(second["hard"].total)
+
+
+def test_metrics_are_those_of_the_parameters_before_the_update(
+    key, device_data):
+  batch = a_batch(device_data)
+  learns = learner(teacher=a_teacher(key, batch.image))
+  before, _, told = a_step(learns, key, batch, hyper())
+  logits = learns.model.apply(
+      before.student, batch.image, train=False)[0].logits
+  v = learns.teacher.members(learns.teacher.arrays, batch)[0]
+  hard = losses.hard_cross_entropy(logits, batch.label)
+  soft = 9.0 * losses.distillation_kl(logits, v, 3.0)
+  assert told["hard"].compute() == pytest.approx(float(hard.mean()), rel=1e-5)
+  assert told["soft"].compute() == pytest.approx(float(soft.mean()), rel=1e-5)
+  # The terms' weighted gradients, (eq. 2) scaled: soft T (qT - pT) a row.
+  gap = 0.7 * 3.0 * (losses.tempered_softmax(logits, 3.0)
+                     - losses.tempered_softmax(v, 3.0))
+  square = float(jnp.sum(jnp.square(gap)))
+  assert float(told["gradient_soft"].total) == pytest.approx(square, rel=1e-4)
+
+
+def test_weights_are_projected_after_the_update(key, device_data):
+  batch = a_batch(device_data)
+  learns = learner(method="hard")
+  _, after, _ = a_step(
+      learns, key, batch, hyper(max_norm=0.5, learning_rate=5.0))
+  kernel = np.asarray(after.student.params["Dense_0"]["kernel"])
+  assert np.linalg.norm(kernel, axis=0).max() <= 0.5 + 1e-5
+
+
+def test_eight_devices_take_the_step_of_one(key, device_data):
+  # 57 valid rows of 64: the last device holds one, so local means would be off.
+  batch = a_batch(device_data, 64, valid=57)
+  for name, widths in (("mlp", (16,)), ("resnet8", (4, 4, 4))):
+    learns = learner(widths, name=name, teacher=a_teacher(key, batch.image))
+    state, alone, told = a_step(learns, key, batch, hyper())
+    shards = jax.tree.map(lambda x: x.reshape((8, 8) + x.shape[1:]), batch)
+    step = steps.make_step(learns, axis_name="device")
+    spread, shared = jax.pmap(
+        step, axis_name="device", in_axes=(None, 0, None, None, None))(
+            state, shards, learns.teacher.arrays, hyper(), key)
+    ones = jax.tree.map(lambda x: x[0], spread)
+    assert distance(ones.student.params, alone.student.params) < 1e-5
+    assert int(shared["errors"].total[0]) == int(told["errors"].total)
+    assert int(shared["errors"].count[3]) == 57
+
+
+def test_a_nan_is_passed_on_and_not_hidden(key, device_data):
+  batch = a_batch(device_data)
+  image = batch.image.at[0, 0, 0, 0].set(jnp.nan)
+  _, after, _ = a_step(
+      learner(method="hard"), key, batch._replace(image=image), hyper())
+  leaves = jax.tree.leaves(after.student.params)
+  assert any(bool(jnp.isnan(leaf).any()) for leaf in leaves)
+
+
+def test_methods_without_soft_weight_are_hard_labels(key, device_data):
+  # P11: no value of the weights is a special case.
+  batch = a_batch(device_data)
+  teacher = a_teacher(key, batch.image)
+  only_hard = hyper(hard_weight=1.0, soft_weight=0.0)
+  _, plain, _ = a_step(learner(method="hard"), key, batch, hyper())
+  for method in ("kd", "logits"):
+    _, after, _ = a_step(
+        learner(method=method, teacher=teacher), key, batch, only_hard)
+    assert distance(after.student.params, plain.student.params) < 1e-6
