@@ -44,6 +44,7 @@ _SQUARE = 2048
 
 def main(argv: list[str]) -> None:
   """Runs what the command line asks for."""
+  load = os.getloadavg()[0]
   args = _parse(argv)
   if args.table:
     text = tables.block(args.table)
@@ -57,8 +58,8 @@ def main(argv: list[str]) -> None:
   if args.check:
     print(json.dumps(checked, indent=2))
     return
-  report = _measure(problem, args)
-  report["check"] = checked
+  report = _measure(problem, args) | {"check": checked}
+  report["machine"]["load"] = round(load, 2)
   pathlib.Path(args.out).write_text(json.dumps(report, indent=1) + "\n")
   print(tables.block(args.out))
 
@@ -184,8 +185,6 @@ def _measure(problem: Problem, args: argparse.Namespace) -> dict:
   """Everything that goes into the tables."""
   libraries = _libraries(args.tf32)
   names = tables.SYSTEMS if "torch" in libraries else ("a", "b")
-  # Before this process has anything to run.
-  load = os.getloadavg()[0]
   alone = {name: _child(name, problem, args) for name in names}
   calls = dict(_calls(problem, names, libraries))
   for call in calls.values():
@@ -197,10 +196,11 @@ def _measure(problem: Problem, args: argparse.Namespace) -> dict:
     print(f"round {index + 1} of {args.rounds}: " + ", ".join(
         f"({name}) {taken[name][-1]:.2f} s" for name in names), file=sys.stderr)
   return {
-      "machine": _machine(libraries) | {"load": round(load, 2)},
+      "machine": _machine(libraries),
       "settings": {
           "command": shlex.join(
               ["python", "-m", "benchmarks.mnist_step", *sys.argv[1:]]),
+          "commit": _commit(), "date": time.strftime("%Y-%m-%d"),
           "examples": len(problem.label), "data": problem.source,
           "rounds": args.rounds, "tf32": args.tf32, "repeats": _REPEATS,
           "square": _SQUARE},
@@ -245,6 +245,14 @@ def _machine(libraries: list[str]) -> dict:
     versions |= _module(library).VERSIONS
   return {"cpu": _cpu(), "cores": _cores(), "versions": versions,
           "device": {name: _module(name).device() for name in libraries}}
+
+
+def _commit() -> str:
+  """The commit that was measured, marked where the files differ from it."""
+  done = subprocess.run(
+      ["git", "describe", "--always", "--dirty"], cwd=ROOT, check=False,
+      stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+  return done.stdout.strip() or "unknown"
 
 
 def _cpu() -> str:

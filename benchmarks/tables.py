@@ -120,7 +120,7 @@ def _heading(report: Report) -> str:
       f"{name} on {kind}" for name, kind in machine["device"].items())
   away = max(max(one.values()) for one in report.check.values())
   lines = [
-      f"`{settings['command']}`", "",
+      f"`{settings['command']}` at {settings['commit']}, {settings['date']}", "",
       f"- {machine['cpu']}, {machine['cores']} cores; {device}; {versions}; "
       f"load of the machine before the run {machine['load']:.2f}",
       f"- {settings['examples']:,} examples of {settings['data']}, "

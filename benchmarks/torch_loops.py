@@ -89,7 +89,7 @@ def _lean_epoch(student, teacher, optimizer, image, label, order):
   with torch.no_grad():
     bank = torch.cat([teacher(x) for x in image.split(500)])
   if order is not None:
-    order = torch.from_numpy(order).long().to(_DEVICE)
+    order = torch.tensor(order).long().to(_DEVICE)
 
   def epoch():
     total = 0.0

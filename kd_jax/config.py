@@ -197,6 +197,11 @@ def check(config: ml_collections.ConfigDict) -> None:
     UserError: Naming the key, the value and what is allowed.
   """
   values = flatten(config)
+  lacking = [name for name in KEYS if name not in values]
+  if lacking:
+    raise UserError(
+        f"config.{lacking[0]}: missing; a config starts from "
+        "kd_jax.config.default()")
   for name, value in values.items():
     if name not in KEYS:
       raise UserError(f"config.{name}: {unknown(name)}")

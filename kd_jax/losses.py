@@ -215,10 +215,17 @@ def hard_cross_entropy(
   Returns:
     C in nats, `[...]`.
 
+  Raises:
+    ValueError: If s is a Python number outside [0, 1].
+
   Example:
     >>> hard_cross_entropy(jnp.array([0.0, jnp.log(3.0)]), jnp.array(1)).round(4)
     Array(0.2877, dtype=float32)
   """
+  number = isinstance(label_smoothing, (int, float))
+  if number and not 0 <= label_smoothing <= 1:
+    raise ValueError(
+        f"label_smoothing must be in [0, 1], got {label_smoothing}")
   log_q = tempered_log_softmax(logits, 1.0, where=where)
   log_q_label = jnp.take_along_axis(log_q, labels[..., None], axis=-1)[..., 0]
   exists = _existing(logits, where)
@@ -327,7 +334,9 @@ def _check_temperature(temperature: Scalar) -> None:
 
 
 def _at_least_float32(logits: jax.Array) -> jax.Array:
-  return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+  # Not `promote_types`, which refuses two dtypes under strict promotion.
+  wide = logits.dtype == jnp.float64
+  return logits.astype(jnp.float64 if wide else jnp.float32)
 
 
 def _existing(logits: jax.Array, where: jax.Array | None) -> jax.Array:

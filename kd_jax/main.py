@@ -73,10 +73,13 @@ def parse(argv: list[str]):
 def _load(values, holder, argv):
   """The config with its overrides; every failure as a UserError."""
   try:
-    rest = values(["kd_jax.main", *argv])[1:]
+    with _as_arguments(argv):
+      rest = values(sys.argv)[1:]
     if holder.value is None:
       raise UserError("--config=FILE is missing; try --config=configs/mnist.py")
-    return holder.value, rest
+    config = holder.value
+    config.keys()  # A file that failed to load says so on first use.
+    return config, rest
   except UserError:
     raise
   except flags.Error as error:
@@ -98,6 +101,16 @@ def _load(values, holder, argv):
   except Exception as error:  # Whatever a config file raises.
     raise UserError(f"--config: {type(error).__name__}: {_line(error)}"
                     ) from None
+
+
+@contextlib.contextmanager
+def _as_arguments(argv):
+  """config_flags looks for the overrides of a config in sys.argv itself."""
+  before, sys.argv = sys.argv, ["kd_jax.main", *argv]
+  try:
+    yield
+  finally:
+    sys.argv = before
 
 
 def _explain(message: str, argv: list[str]) -> str:

@@ -66,7 +66,7 @@ class Calibration:
     """Bins the examples of a batch: logits `[B, classes]`, label, mask `[B]`."""
     confidence = jnp.max(losses.tempered_softmax(logits, 1.0), axis=-1)
     correct = jnp.argmax(logits, axis=-1) == label
-    index = jnp.clip(jnp.ceil(confidence * bins) - 1, 0, bins - 1)
+    index = jnp.clip(jnp.ceil(confidence * bins).astype(jnp.int32), 1, bins) - 1
     one_hot = (index[:, None] == jnp.arange(bins)[None, :]) & mask[:, None]
     per_bin = lambda values: jnp.sum(jnp.where(one_hot, values[:, None], 0), 0)
     return cls(

@@ -1,6 +1,7 @@
 """The main job, as a protocol: teacher, hard-label student, distilled student."""
 
 from collections.abc import Callable
+import contextlib
 import pathlib
 import time
 from typing import Any
@@ -42,19 +43,20 @@ def train_and_evaluate(
   began = time.perf_counter()
   build.check_names(config)
   bench = benches.prepare(config, workdir, screen, stop)
-  # Everything that can be refused is built before anything is trained.
-  student = build.student(config, bench.dataset)
-  method = build.distiller(config)
-  summary = {}
-  if method.needs_teacher:
-    taught = shelf.obtain(config, bench, student)
-    summary["teacher"] = taught.record
-  summary["baseline"] = _student(
-      bench, "baseline", student, distillers.DISTILLERS["hard"])
-  if method.needs_teacher:
-    summary["distilled"] = _student(
-        bench, "distilled", student, method, taught)
-  return _conclude(bench, summary, time.perf_counter() - began)
+  with contextlib.closing(bench.recorder):
+    # Everything that can be refused is built before anything is trained.
+    student = build.student(config, bench.dataset)
+    method = build.distiller(config)
+    summary = {}
+    if method.needs_teacher:
+      taught = shelf.obtain(config, bench, student)
+      summary["teacher"] = taught.record
+    summary["baseline"] = _student(
+        bench, "baseline", student, distillers.DISTILLERS["hard"])
+    if method.needs_teacher:
+      summary["distilled"] = _student(
+          bench, "distilled", student, method, taught)
+    return _conclude(bench, summary, time.perf_counter() - began)
 
 
 def _student(
@@ -102,7 +104,6 @@ def _conclude(bench: Bench, summary: dict, seconds: float) -> dict[str, Any]:
           **({"notice": dataset.notice} if dataset.notice else {})},
       **summary, "seconds": round(seconds, 2)}
   bench.recorder.write("summary.json", summary)
-  bench.recorder.close()
   columns = ["net", "test errors", "accuracy", "NLL", "ECE", "agreement",
              "parameters"]
   rows = [[name, *_figures(summary[name])]

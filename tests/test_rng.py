@@ -36,11 +36,12 @@ def test_a_traced_counter_gives_the_stream_of_the_integer(key):
 
 
 def test_the_numbers_are_those_of_version_1(key):
-  assert _bits(rng.stream(key, "order", 3)) == (0, 0), _RAISE
+  assert _bits(rng.stream(key, "order", 3)) == (
+      3275723437, 3039705163), _RAISE
   order = rng.epoch_order(key, 0, jnp.arange(100, dtype=jnp.int32))
-  assert order[:5].tolist() == [], _RAISE
+  assert order[:5].tolist() == [79, 99, 92, 52, 0], _RAISE
   views = rng.epoch_views(key, 0, num_examples=100, num_views=25)
-  assert views[:5].tolist() == [], _RAISE
+  assert views[:5].tolist() == [0, 13, 17, 4, 22], _RAISE
 
 
 @pytest.mark.parametrize("ids", [range(97), [5, 3, 1000, 8]])
@@ -112,8 +113,7 @@ def _spied_epoch(key, batch_size: int, ids: np.ndarray, epoch: int) -> float:
 
   learner = steps.Learner(
       models.MODELS["mlp"](num_classes=2, widths=()),
-      distillers.DISTILLERS["hard"].__class__(
-          lambda *_: {}, terms, needs_teacher=False),
+      distillers.Distiller(lambda *_: {}, terms, needs_teacher=False),
       optim.Recipe("sgd", optim.schedule("constant", total_steps=99)))
   hparams = jax.tree.map(jnp.float32, types.Hparams())
   data = loop.DeviceData(
@@ -128,12 +128,12 @@ def _spied_epoch(key, batch_size: int, ids: np.ndarray, epoch: int) -> float:
   return float(told["spied"].total)
 
 
-@pytest.mark.parametrize("ids", [np.arange(40), np.arange(1, 40, 3)])
-def test_the_view_of_an_example_belongs_to_its_id_not_to_its_batch(key, ids):
-  # Batches of 7 are ragged: 40 = 5 * 7 + 5. The held-out 27 change nothing.
+def test_the_view_of_an_example_belongs_to_its_id_not_to_its_batch(key):
+  # 13 of the 40 examples are trained on; batches of 5 and of 8 are ragged.
+  ids = np.arange(1, 40, 3)
   views = rng.epoch_views(
       rng.stream(key, "data"), 2, num_examples=40, num_views=25)
   expected = float(np.sum(np.sin(1.0 + ids) * np.asarray(views)[ids]))
-  for batch_size in (7, 16):
+  for batch_size in (5, 8):
     spied = _spied_epoch(key, batch_size, ids, epoch=2)
-    assert spied == pytest.approx(expected, rel=1e-4, abs=1e-3)
+    assert spied == pytest.approx(expected, rel=1e-4)

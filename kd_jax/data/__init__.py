@@ -1,8 +1,8 @@
 """Where arrays come from: raw files, TensorFlow Datasets, or the embedded set.
 
-`load` tries the sources in that order and says which one it used. Whatever the
-source, a data set ends up as uint8 images and int32 labels in memory, with a
-fingerprint of their content.
+`load` tries the sources in that order and returns which one it used. Whatever
+the source, a data set ends up as uint8 images and int32 labels in memory, with
+a fingerprint of their content.
 """
 
 from collections.abc import Callable
@@ -85,9 +85,12 @@ def load(
   if embedded not in ("auto", "never", "only"):
     raise UserError(
         f"data.embedded={embedded!r}: must be 'auto', 'never' or 'only'")
-  directory = directory or os.environ.get(ENVIRONMENT_VARIABLE) or None
   source, notice, train, test, num_classes = _find(
       name, directory, embedded, resize, say)
+  if resize and source != "tfds" and train.image.shape[1:3] != tuple(resize):
+    raise UserError(
+        f"data.resize={resize}: only for sets read through TFDS; {name} comes "
+        f"from {source} with images of {train.image.shape[1:3]}")
   train_ids, heldout_ids = split_ids(len(train.label), holdout)
   dataset = Dataset(
       name=name, source=source, notice=notice, train=train, test=test,
@@ -97,7 +100,9 @@ def load(
   return dataset
 
 
-def split_ids(num_examples: int, holdout: float) -> tuple[np.ndarray, np.ndarray]:
+def split_ids(
+    num_examples: int, holdout: float
+) -> tuple[np.ndarray, np.ndarray]:
   """Ids to train on and ids held out, by a hash of the id alone.
 
   The held-out part is the same in every run and for every seed, and a smaller
@@ -120,16 +125,29 @@ def split_ids(num_examples: int, holdout: float) -> tuple[np.ndarray, np.ndarray
   return train.astype(np.int32), heldout.astype(np.int32)
 
 
+def _folder(name, directory) -> pathlib.Path | None:
+  """The folder to look in, from the argument or the environment."""
+  given = f"data.dir={directory}"
+  if not directory:
+    directory = os.environ.get(ENVIRONMENT_VARIABLE)
+    given = f"{ENVIRONMENT_VARIABLE}={directory}"
+  if not directory:
+    return None
+  folder = pathlib.Path(directory).expanduser()
+  if not folder.is_dir():
+    raise UserError(
+        f"{given}: there is no such folder; name one that holds {name}, or "
+        "leave it out")
+  return folder
+
+
 def _find(name, directory, embedded, resize, say):
-  """The first source that has the set: (source, notice, train, test, classes)."""
+  """What the first source that has the set gives, for `load`."""
   if embedded == "only":
     return _embedded(name)
+  directory = _folder(name, directory)
   if directory is not None:
-    if not pathlib.Path(directory).is_dir():
-      raise UserError(
-          f"data.dir={directory}: there is no such folder; name one that holds "
-          f"{name}, or leave it out")
-    arrays = raw.find(name, pathlib.Path(directory), say=say)
+    arrays = raw.find(name, directory, say=say)
     if arrays is not None:
       return "raw", "", Examples(*arrays[:2]), Examples(*arrays[2:]), _classes(
           arrays[1], arrays[3])
@@ -146,8 +164,8 @@ def _find(name, directory, embedded, resize, say):
     if name == "mnist":
       forbidden = f"; data.embedded={embedded!r} forbids the embedded digits"
     raise UserError(
-        f"data.name={name}: {error}{forbidden}\nGive a folder of its files with "
-        f"--config.data.dir=DIR or {ENVIRONMENT_VARIABLE}=DIR") from None
+        f"data.name={name}: {error}{forbidden}\nGive a folder of its files "
+        f"with --config.data.dir=DIR or {ENVIRONMENT_VARIABLE}=DIR") from None
 
 
 def _embedded(name):
@@ -161,11 +179,11 @@ def _embedded(name):
 
 
 def _classes(*labels: np.ndarray) -> int:
-  return int(max(label.max() for label in labels)) + 1
+  return int(max(label.max(initial=-1) for label in labels)) + 1
 
 
 def _hash(values: np.ndarray) -> np.ndarray:
-  """The finaliser of splitmix64: a fixed, well-mixed uint64 for each integer."""
+  """The finaliser of splitmix64: a fixed, well-mixed uint64 an integer."""
   with np.errstate(over="ignore"):
     x = values.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -177,7 +195,7 @@ def _fingerprint(*parts: Examples) -> str:
   digest = hashlib.sha256()
   for array in (a for part in parts for a in part):
     digest.update(f"{array.dtype.str}{array.shape}".encode())
-    digest.update(np.ascontiguousarray(array))
+    digest.update(np.ascontiguousarray(array).data)
   return digest.hexdigest()
 
 
@@ -198,5 +216,7 @@ def _check(dataset: Dataset) -> None:
     raise UserError(
         f"{name}: training images {dataset.train.image.shape[1:]} differ in "
         f"shape from test images {dataset.test.image.shape[1:]}")
+  if dataset.num_classes < 2:
+    raise UserError(f"{name}: all labels are 0, so there is nothing to learn")
   if len(dataset.train_ids) == 0:
     raise UserError(f"data.holdout leaves nothing of {name} to train on")

@@ -4,7 +4,7 @@ import argparse
 import pathlib
 import sys
 
-from kd_jax.data import tfds_source
+from kd_jax.data import offline, tfds_source
 from kd_jax.errors import UserError
 
 
@@ -23,13 +23,14 @@ def main(argv: list[str] | None = None) -> int:
       "--from", dest="source", type=pathlib.Path, required=True,
       metavar="DIR", help="folder with the official files")
   prepare.add_argument(
-      "--dir", default=None, metavar="DIR",
+      "--dir", type=pathlib.Path, default=None, metavar="DIR",
       help="TFDS data folder (default: TFDS_DATA_DIR or ~/tensorflow_datasets)")
   arguments = parser.parse_args(argv)
   try:
-    folder = tfds_source.prepare_from(
-        arguments.name, arguments.source, directory=arguments.dir)
-  except (UserError, tfds_source.Unavailable) as error:
+    folder = offline.prepare_from(
+        arguments.name, arguments.source,
+        directory=arguments.dir and arguments.dir.expanduser())
+  except (UserError, tfds_source.Unavailable, OSError) as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
   print(f"prepared: {folder}")

@@ -1,6 +1,7 @@
 """Raw files in a folder: idx, CIFAR's binary version, or one .npz."""
 
 from collections.abc import Callable
+import functools
 import gzip
 import hashlib
 import math
@@ -52,7 +53,8 @@ def find(
 ) -> Arrays | None:
   """The arrays of a set, from the first folder that holds its files.
 
-  Looks in `directory/name`, in the official folder names, then in `directory`.
+  Looks for `directory/name.npz`, then in `directory/name`, in the official
+  folder names and in `directory` itself.
 
   Args:
     name: Name of the set; names that are not known are a user's own sets.
@@ -67,6 +69,9 @@ def find(
     UserError: If a file is missing beside others of its set, truncated,
       malformed or not the official one.
   """
+  own = directory / f"{name}.npz"
+  if own.is_file():
+    return _read_npz(own)
   folders = [directory / name]
   folders += [directory / folder for folder in _FOLDERS.get(name, ())]
   folders.append(directory)
@@ -83,13 +88,14 @@ def _reader(name: str, folder: pathlib.Path) -> Callable[[], Arrays] | None:
   """What reads the files of a folder, or None if it holds none that we know."""
   kind = _KIND.get(name)
   if kind in ("idx", None) and (files := _files(folder, _IDX)):
-    return lambda: _read_idx_files(files, name)
+    return functools.partial(_read_idx_files, files, name)
   if kind in ("cifar10", None) and (files := _files(folder, _CIFAR10)):
-    return lambda: _read_cifar(files[:-1], files[-1:], 1)
+    return functools.partial(_read_cifar, files[:-1], files[-1:], 1)
   if kind in ("cifar100", None) and (files := _files(folder, _CIFAR100)):
-    return lambda: _read_cifar(files[:1], files[1:], 2)
-  archive = _archive(name, folder)
-  return archive and (lambda: _read_npz(archive))
+    return functools.partial(_read_cifar, files[:1], files[1:], 2)
+  if archive := _archive(name, folder):
+    return functools.partial(_read_npz, archive)
+  return None
 
 
 def _files(
@@ -111,14 +117,13 @@ def _files(
 
 
 def _archive(name: str, folder: pathlib.Path) -> pathlib.Path | None:
-  """NAME.npz; or, in a folder called NAME, the only .npz with such arrays."""
-  own = folder / f"{name}.npz"
-  if own.is_file():
-    return own
-  if folder.name != pathlib.PurePath(name).name:
+  """In a folder called NAME: NAME.npz, or the only .npz with such arrays."""
+  last = pathlib.PurePath(name).name
+  if folder.name != last:
     return None
   archives = [file for file in folder.glob("*.npz") if _holds_arrays(file)]
-  return archives[0] if len(archives) == 1 else None
+  named = [file for file in archives if file.stem == last]
+  return (named or archives)[0] if len(named or archives) == 1 else None
 
 
 def _holds_arrays(path: pathlib.Path) -> bool:
@@ -155,13 +160,14 @@ def _content(path: pathlib.Path) -> bytes:
 
 
 def _parse_idx(content: bytes, path: pathlib.Path) -> np.ndarray:
-  """An idx array of unsigned bytes: 0, 0, 8, rank, sizes as big-endian uint32."""
+  """An idx array of bytes: 0, 0, 8, rank, sizes as big-endian uint32, data."""
   if len(content) < 4 or content[:3] != b"\x00\x00\x08":
     raise UserError(f"{path}: not an idx file of unsigned bytes")
   start = 4 + 4 * content[3]
-  sizes = struct.unpack(f">{content[3]}I", content[4:start].ljust(start - 4))
+  whole = len(content) >= start
+  sizes = struct.unpack(f">{content[3]}I", content[4:start]) if whole else ()
   expected = start + math.prod(sizes)
-  if len(content) < start or len(content) != expected:
+  if len(content) != expected:
     raise UserError(
         f"{path}: truncated or damaged: {len(content)} bytes where its header "
         f"says {expected}; fetch it again")

@@ -5,19 +5,18 @@ and reading tfrecord, need it.
 """
 
 from collections.abc import Callable
+import contextlib
 import logging
 import os
-import pathlib
-import shutil
 import threading
 
 import numpy as np
 
 from kd_jax.errors import UserError, nearest
 
-# Where TFDS fetches from; asked first, because its own attempts hang for minutes.
+# Where TFDS fetches from; asked first, as its own attempts hang for minutes.
 _PROBE = "https://storage.googleapis.com"
-_PROBE_SECONDS = 4.0
+_PROBE_SECONDS = 3.5
 _CHUNK = 2048
 
 
@@ -36,102 +35,52 @@ def load(
 
   Args:
     name: Name of an image-classification set.
-    directory: TFDS's data folder; default its own (TFDS_DATA_DIR or
+    directory: TFDS's data folder, looked at before its own (TFDS_DATA_DIR or
       ~/tensorflow_datasets).
     resize: `(height, width)` to scale images to; needed where sizes differ.
     say: Receives a line for each long step.
 
   Returns:
     uint8 images `[N, H, W, C]` and int32 labels `[N]`, train then test (or
-    validation, where a set has no labelled test part), and the class count.
+    validation, where a set has no test part), and the class count.
 
   Raises:
     Unavailable: If the set is not prepared and cannot be.
-    UserError: If the name is unknown or the set does not fit.
+    UserError: If the name is unknown, the set does not fit or is damaged.
   """
-  tfds = _import_tfds()
+  tfds = import_tfds()
   builder = _prepared_builder(tfds, name, directory)
   if builder is None:
-    builder = _known_builder(tfds, name, directory)
+    builder = known_builder(tfds, name, directory)
+    _keys(builder, name)  # Refused, if at all, before anything is downloaded.
     _require_network()
     say(f"data: TFDS downloads and prepares {name} in {builder.data_dir}")
     prepare(builder)
-  image_key, label_key = _keys(builder, name)
-  parts = []
-  for split in ("train", _test_split(builder, name)):
-    parts += _read(builder, split, image_key, label_key, resize, say)
-  return tuple(parts), builder.info.features[label_key].num_classes
+  keys = _keys(builder, name)
+  splits = ("train", _test_split(builder, name))
+  file_format = builder.info.file_format
+  if file_format != tfds.core.FileFormat.ARRAY_RECORD:
+    _import_tensorflow(f"reading {file_format.value}")
+    say(f"data: {name} was prepared as {file_format.value}: read once through "
+        "TensorFlow (array_record would not need it)")
+  train, test = (_read(builder, name, split, keys, resize) for split in splits)
+  return (*train, *test), builder.info.features[keys[1]].num_classes
 
 
 def prepare(builder) -> None:
   """Downloads (or takes from the download cache) and writes array_record."""
-  tfds = _import_tfds()
-  try:
-    import tensorflow  # pylint: disable=g-import-not-at-top,unused-import
-  except ImportError:
-    raise Unavailable(
-        "preparing a set with TFDS needs TensorFlow: pip install tensorflow-cpu "
-        "(tensorflow on macOS)") from None
+  tfds = import_tfds()
+  _import_tensorflow("preparing a set with TFDS")
   config = tfds.download.DownloadConfig(try_download_gcs=False)
   try:
     builder.download_and_prepare(
         file_format="array_record", download_config=config)
   except Exception as error:  # TFDS raises whatever its builders raise.
-    first = str(error).strip().splitlines()[:1]
-    raise Unavailable(
-        f"TFDS could not prepare it: {type(error).__name__}: "
-        f"{(first or [''])[0][:160]}") from error
+    raise Unavailable(f"TFDS could not prepare it: {_line(error)}") from error
 
 
-def prepare_from(
-    name: str,
-    source: pathlib.Path,
-    *,
-    directory: str | os.PathLike | None = None,
-    say: Callable[[str], None] = print,
-) -> pathlib.Path:
-  """Prepares a set without network from its official files in a folder.
-
-  Args:
-    name: Name of a set that TFDS knows.
-    source: Folder that holds the files under their official names.
-    directory: TFDS's data folder; default its own.
-    say: Receives a line for each file.
-
-  Returns:
-    The folder of the prepared set.
-
-  Raises:
-    UserError: If a file is missing or TFDS does not list the set's files.
-    Unavailable: If TensorFlow is not installed or a checksum is wrong.
-  """
-  tfds = _import_tfds()
-  # pylint: disable=g-import-not-at-top
-  from etils import epath
-  from tensorflow_datasets.core.download import resource
-  # pylint: enable=g-import-not-at-top
-  if not source.is_dir():
-    raise UserError(f"--from {source}: there is no such folder")
-  builder = _known_builder(tfds, name, directory)
-  if not builder.url_infos:
-    raise UserError(f"{name}: TFDS does not list the files this set is made of")
-  cache = pathlib.Path(builder._data_dir_root) / "downloads"
-  cache.mkdir(parents=True, exist_ok=True)
-  for url, info in builder.url_infos.items():
-    file = source / url.rsplit("/", 1)[-1]
-    if not file.is_file():
-      raise UserError(f"--from {source}: lacks {file.name}, a file of {name}")
-    target = cache / resource.get_dl_fname(url, info.checksum)
-    shutil.copyfile(file, target)
-    resource.write_info_file(
-        url=url, path=epath.Path(target), dataset_name=name,
-        original_fname=file.name, url_info=info)
-    say(f"data: {file.name} -> {target}")
-  prepare(builder)
-  return pathlib.Path(builder.data_dir)
-
-
-def _import_tfds():
+def import_tfds():
+  """Imports TFDS when it is first needed; Unavailable if it is not there."""
   try:
     import tensorflow_datasets as tfds  # pylint: disable=g-import-not-at-top
   except ImportError:
@@ -143,31 +92,62 @@ def _import_tfds():
   return tfds
 
 
+def _import_tensorflow(purpose: str) -> None:
+  """Imports TensorFlow and keeps it off the accelerators: they are JAX's."""
+  try:
+    import tensorflow as tf  # pylint: disable=g-import-not-at-top
+  except ImportError:
+    raise Unavailable(
+        f"{purpose} needs TensorFlow: pip install tensorflow-cpu (tensorflow "
+        "on macOS)") from None
+  with contextlib.suppress(RuntimeError):  # Already in use by the caller.
+    tf.config.set_visible_devices([], "GPU")
+
+
 def _prepared_builder(tfds, name, directory):
   """A builder of the set as it lies prepared on disk, or None."""
   # pylint: disable-next=g-import-not-at-top
-  from tensorflow_datasets.core import read_only_builder
+  from tensorflow_datasets.core import naming, read_only_builder
+  try:
+    naming.parse_builder_name_kwargs(name)
+  except ValueError:
+    return None
   for where in ([directory, None] if directory else [None]):
     try:
       return read_only_builder.builder_from_files(name, data_dir=where)
-    except (tfds.core.registered.DatasetNotFoundError, ValueError, OSError):
+    except tfds.core.registered.DatasetNotFoundError:
       continue
+    except Exception as error:  # Whatever its files may raise.
+      raise UserError(
+          f"data.name={name}: what TFDS prepared in "
+          f"{where or 'its own folder'} is unreadable\n({_line(error)});\n"
+          "delete it and prepare it again") from None
   return None
 
 
-def _known_builder(tfds, name, directory):
+def known_builder(tfds, name: str, directory: str | os.PathLike | None):
+  """A builder of a set that TFDS can prepare; UserError if it cannot."""
   # TFDS looks an unknown name up among community sets, on line, for long.
   names = tfds.list_builders(with_community_datasets=False)
   if name.split("/")[0].split(":")[0] not in names:
     raise UserError(
         f"data.name={name}: no such set in TFDS, and no folder of raw files of "
         f"that name; {nearest(name, names)}")
-  return tfds.builder(
-      name, data_dir=directory, try_gcs=False, file_format="array_record")
+  try:
+    return tfds.builder(
+        name, data_dir=directory, try_gcs=False, file_format="array_record")
+  except Exception as error:  # Of a config or version that does not exist, ...
+    raise UserError(f"data.name={name}: {_line(error)}") from None
+
+
+def _line(error: Exception) -> str:
+  """The kind of an error and its first line, without TFDS's "Failed to ..."."""
+  first = (str(error).strip().splitlines() or [""])[0].split('}": ')[-1]
+  return f"{type(error).__name__}: {first[:200].rstrip(':')}"
 
 
 def _require_network() -> None:
-  """Finds out within seconds, in a thread, as name look-ups ignore time-outs."""
+  """Finds out in seconds, in a thread, as name look-ups ignore time-outs."""
   import requests  # pylint: disable=g-import-not-at-top
   answered = threading.Event()
 
@@ -175,7 +155,7 @@ def _require_network() -> None:
     try:
       requests.head(_PROBE, timeout=_PROBE_SECONDS)
       answered.set()
-    except requests.RequestException:
+    except Exception:  # Whatever it is, nothing answered.
       pass
 
   thread = threading.Thread(target=ask, daemon=True)
@@ -183,21 +163,30 @@ def _require_network() -> None:
   thread.join(_PROBE_SECONDS)
   if not answered.is_set():
     raise Unavailable(
-        "no raw files, no prepared TFDS set, and no network to download it from")
+        "no raw files, no prepared TFDS set, and no network to download it")
 
 
 def _keys(builder, name: str) -> tuple[str, str]:
   """Names of the image and the label feature."""
+  tfds = import_tfds()
   features = builder.info.features
+  if not isinstance(features, tfds.features.FeaturesDict):
+    features = {}
   keys = builder.info.supervised_keys or ("image", "label")
-  image, label = keys[0], keys[1]
-  classes = getattr(features[label] if label in features else None,
-                    "num_classes", None)
-  if image not in features or classes is None:
+  # Sets of other kinds have nested keys, or features without names.
+  image, label = (
+      features[key] if isinstance(key, str) and key in features else None
+      for key in keys[:2])
+  if not (isinstance(image, tfds.features.Image) and
+          isinstance(label, tfds.features.ClassLabel) and label.num_classes):
     raise UserError(
         f"data.name={name}: not an image-classification set (its features are "
         f"{', '.join(features)})")
-  return image, label
+  if image.np_dtype != np.uint8:
+    raise UserError(
+        f"data.name={name}: its images are {np.dtype(image.np_dtype)}, "
+        "not uint8")
+  return keys[0], keys[1]
 
 
 def _test_split(builder, name: str) -> str:
@@ -210,41 +199,39 @@ def _test_split(builder, name: str) -> str:
       f"{', '.join(splits)}")
 
 
-def _read(builder, split, image_key, label_key, resize, say):
+def _read(builder, name, split, keys, resize):
   """All images and labels of a split."""
   images, labels = [], []
-  for example in _examples(builder, split, say):
-    images.append(_sized(np.asarray(example[image_key]), resize))
-    labels.append(int(example[label_key]))
-  shapes = {image.shape for image in images}
-  if len(shapes) != 1:
-    raise UserError(
-        f"data.name={builder.name}: its images differ in size; give "
-        "--config.data.resize='(HEIGHT,WIDTH)'")
-  stacked = np.stack(images)
-  if stacked.dtype != np.uint8:
-    raise UserError(
-        f"data.name={builder.name}: images are {stacked.dtype}, not uint8")
-  return stacked, np.asarray(labels, np.int32)
+  for image, label in _examples(builder, name, split, keys):
+    images.append(_sized(image, resize))
+    labels.append(label)
+    if images[-1].shape != images[0].shape:
+      raise UserError(
+          f"data.name={name}: its images differ in size: {images[0].shape}, "
+          f"{images[-1].shape}; give --config.data.resize='(HEIGHT,WIDTH)'")
+  if not images:
+    raise UserError(f"data.name={name}: its {split} part is empty")
+  return np.stack(images), np.asarray(labels, np.int32)
 
 
-def _examples(builder, split, say):
-  tfds = _import_tfds()
-  file_format = builder.info.file_format
-  if file_format != tfds.core.FileFormat.ARRAY_RECORD:
-    say(f"data: {builder.name} was prepared as {file_format.value}: read once "
-        "through TensorFlow (array_record would not need it)")
-    try:
-      yield from tfds.as_numpy(builder.as_dataset(split=split))
-    except ImportError:
-      raise Unavailable(
-          f"reading {file_format.value} needs TensorFlow: "
-          "pip install tensorflow-cpu") from None
-    return
-  source = builder.as_data_source(split=split)
-  for start in range(0, len(source), _CHUNK):
-    stop = min(start + _CHUNK, len(source))
-    yield from source.__getitems__(list(range(start, stop)))
+def _examples(builder, name, split, keys):
+  """Yields `(image, label)` of each example, in the order of the files."""
+  tfds = import_tfds()
+  try:
+    if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
+      for example in tfds.as_numpy(builder.as_dataset(split=split)):
+        yield example[keys[0]], int(example[keys[1]])
+      return
+    source = builder.as_data_source(split=split)
+    for start in range(0, len(source), _CHUNK):
+      stop = min(start + _CHUNK, len(source))
+      for example in source.__getitems__(list(range(start, stop))):
+        yield np.asarray(example[keys[0]]), int(example[keys[1]])
+  except Exception as error:  # Whatever damaged files may raise.
+    raise UserError(
+        f"data.name={name}: the {split} part in {builder.data_dir} is "
+        f"unreadable\n({_line(error)});\n"
+        "delete that folder and prepare it again") from error
 
 
 def _sized(image: np.ndarray, resize: tuple[int, int] | None) -> np.ndarray:
@@ -253,5 +240,6 @@ def _sized(image: np.ndarray, resize: tuple[int, int] | None) -> np.ndarray:
   from PIL import Image  # pylint: disable=g-import-not-at-top
   flat = image[..., 0] if image.shape[-1] == 1 else image
   height, width = resize
-  scaled = Image.fromarray(flat).resize((width, height), Image.BILINEAR)
+  scaled = Image.fromarray(flat).resize(
+      (width, height), Image.Resampling.BILINEAR)
   return np.asarray(scaled).reshape(height, width, image.shape[-1])

@@ -1,0 +1,78 @@
+"""What is kept on disk: whole, readable, and never unpickled."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kd_jax import checkpoint
+from kd_jax import types
+from kd_jax.errors import UserError
+from kd_jax.models import MODELS
+
+
+@pytest.fixture
+def net(key):
+  model = MODELS["resnet8"](num_classes=3, widths=(4, 4, 4))
+  return model.init(key, jnp.zeros((1, 8, 8, 1)))
+
+
+def test_a_net_comes_back_to_the_bit(tmp_path, net):
+  checkpoint.save_net(tmp_path / "net", net, {"test_errors": 5})
+  again = checkpoint.load_parameters(tmp_path / "net")
+  jax.tree.map(np.testing.assert_array_equal, again, net)
+  assert checkpoint.parameters_sha256(again.params) == (
+      checkpoint.parameters_sha256(net.params))
+  assert checkpoint.load_record(tmp_path / "net")["test_errors"] == 5
+
+
+def test_a_net_without_running_state_comes_back(tmp_path):
+  plain = types.Variables({"w": jnp.ones((2,))}, {})
+  checkpoint.save_net(tmp_path / "net", plain, {})
+  assert checkpoint.load_parameters(tmp_path / "net").state == {}
+
+
+def test_saving_replaces_the_net_that_was_there(tmp_path, net):
+  checkpoint.save_net(tmp_path / "net", net, {"test_errors": 5})
+  other = net._replace(params=jax.tree.map(jnp.zeros_like, net.params))
+  checkpoint.save_net(tmp_path / "net", other, {"test_errors": 6})
+  leaves = jax.tree.leaves(checkpoint.load_parameters(tmp_path / "net").params)
+  assert not any(jnp.any(leaf) for leaf in leaves)
+  assert checkpoint.load_record(tmp_path / "net")["test_errors"] == 6
+
+
+def test_the_hash_sees_every_bit_name_and_shape():
+  sha = checkpoint.parameters_sha256
+  params = {"a": jnp.zeros((2, 3)), "b": jnp.ones((2,))}
+  assert sha(params) == sha(dict(reversed(params.items())))
+  assert sha(params) != sha({"a": params["a"], "c": params["b"]})
+  assert sha(params) != sha({"a": jnp.zeros((3, 2)), "b": params["b"]})
+  nudged = jnp.nextafter(params["b"], 2.0)
+  assert sha(params) != sha({"a": params["a"], "b": nudged})
+
+
+def test_a_record_of_another_schema_is_refused(tmp_path):
+  (tmp_path / "record.json").write_text(json.dumps({"schema": 99}))
+  with pytest.raises(UserError, match="schema 99"):
+    checkpoint.load_record(tmp_path)
+
+
+def test_a_torn_record_counts_as_none(tmp_path):
+  (tmp_path / "record.json").write_text('{"schema": 1, "test')
+  assert checkpoint.load_record(tmp_path) is None
+  assert checkpoint.load_record(tmp_path / "nothing") is None
+
+
+def test_progress_is_only_for_its_own_mark(tmp_path):
+  tree = {"x": jnp.arange(3), "key": jax.random.key(5)}
+  checkpoint.save_progress(tmp_path / "p", tree, "mine")
+  checkpoint.save_progress(tmp_path / "p", {**tree, "x": jnp.arange(3) + 1},
+                           "mine")
+  again = checkpoint.load_progress(tmp_path / "p", tree, "mine")
+  np.testing.assert_array_equal(again["x"], [1, 2, 3])
+  assert bool(again["key"] == tree["key"])
+  assert checkpoint.load_progress(tmp_path / "p", tree, "other") is None
+  checkpoint.drop_progress(tmp_path / "p")
+  assert checkpoint.load_progress(tmp_path / "p", tree, "mine") is None

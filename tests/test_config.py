@@ -1,0 +1,192 @@
+"""Keys: every one is read, has a rule, and a mistake is told in a line."""
+
+import pathlib
+
+import ml_collections
+import pytest
+
+from kd_jax import bench
+from kd_jax import build
+from kd_jax import config as config_lib
+from kd_jax import data
+from kd_jax.errors import UserError
+
+
+def valid() -> ml_collections.ConfigDict:
+  config = config_lib.default()
+  config.alpha = 0.9
+  return config
+
+
+def test_the_defaults_are_valid():
+  config_lib.check(valid())
+
+
+def test_two_configs_share_nothing():
+  first, second = valid(), config_lib.default()
+  assert second.alpha is None and first.alpha == 0.9
+
+
+def test_a_misspelt_key_is_refused():
+  config = valid()
+  with pytest.raises(AttributeError):
+    config.tempreature = 3.0
+  with pytest.raises(AttributeError):
+    config.student.width = (3,)
+  assert "did you mean temperature" in config_lib.unknown("tempreature")
+  assert "teacher.widths" in config_lib.unknown("teacher.width")
+
+
+@pytest.mark.parametrize(("key", "value"), [
+    ("temperature", 0.0), ("temperature", -1.0), ("temperature", float("inf")),
+    ("temperature", float("nan")), ("alpha", 1.1), ("alpha", -0.1),
+    ("batch_size", 0), ("epochs", 0), ("data.holdout", 1.0),
+    ("student.hidden_dropout", 1.0), ("student.widths", (8, 0)),
+    ("optimizer.name", "sdg"), ("optimizer.schedule", "cosinus"),
+    ("optimizer.learning_rate", 0.0), ("teacher.mean", "median"),
+    ("data.embedded", "maybe"), ("seed", -1), ("student.max_norm", 0.0),
+    ("data.resize", (3,)), ("label_smoothing", 2.0),
+])
+def test_a_value_out_of_range_is_named_with_what_is_allowed(key, value):
+  config = valid()
+  with config.unlocked():
+    config.update_from_flattened_dict({key: value})
+  with pytest.raises(UserError) as error:
+    config_lib.check(config)
+  message = str(error.value)
+  assert f"config.{key}=" in message and "must be" in message
+  assert len(message.splitlines()) <= 3
+
+
+def test_a_config_from_scratch_is_told_where_to_start():
+  config = ml_collections.ConfigDict({"temperature": 4.0})
+  with pytest.raises(UserError, match=r"method: missing.*config\.default"):
+    config_lib.check(config)
+
+
+def test_alpha_and_weights_exclude_each_other():
+  config = valid()
+  config.hard_weight = 1.0
+  with pytest.raises(UserError, match="alpha"):
+    config_lib.check(config)
+  config.alpha = None
+  with pytest.raises(UserError, match="both"):
+    config_lib.check(config)
+  config.soft_weight = 2.0
+  config_lib.check(config)
+
+
+def test_one_unit_for_a_warm_up():
+  config = valid()
+  config.optimizer.warmup_steps = 3
+  config.optimizer.warmup_percent = 5.0
+  with pytest.raises(UserError, match=r"warmup_steps.*warmup_percent"):
+    config_lib.check(config)
+
+
+def test_help_lists_every_key():
+  text = config_lib.describe()
+  for name, key in config_lib.KEYS.items():
+    assert f"--config.{name}={key.default}" in text
+
+
+class Watched:
+  """A ConfigDict that remembers which of its keys were read."""
+
+  def __init__(self, config, read, prefix=""):
+    self.__dict__.update(_config=config, _read=read, _prefix=prefix)
+
+  def __getattr__(self, name):
+    value = getattr(self._config, name)
+    self._read.add(self._prefix + name)
+    if isinstance(value, ml_collections.ConfigDict):
+      return Watched(value, self._read, f"{self._prefix}{name}.")
+    return value
+
+  __getitem__ = __getattr__
+
+
+def test_every_key_is_read(own_data, monkeypatch, tmp_path):
+  """P19: a key that nothing reads would be accepted and ignored."""
+  config = valid()
+  config.data.name, config.data.dir = "blobs", str(own_data)
+  read: set[str] = set()
+  watched = Watched(config, read)
+  found = build.dataset(watched)
+  build.check_names(watched)
+  build.student(watched, found)
+  build.teacher(watched, found, 0)
+  # The shell reads these where it uses them.
+  from kd_jax import shelf, train
+  source = "".join(pathlib.Path(module.__file__).read_text()
+                   for module in (bench, shelf, train))
+  shell = {name for name in config_lib.KEYS if f"config.{name}" in source}
+  unread = set(config_lib.KEYS) - read - shell
+  assert not unread
+
+
+def test_durations_in_epochs_percent_and_steps_agree(own_data):
+  found = data.load("blobs", directory=own_data)  # 300: ten steps of 32
+  shapes = []
+  for key, value in (("steps", 5), ("epochs", 0.5), ("percent", 10.0)):
+    config = valid()
+    config.batch_size, config.epochs = 32, 5
+    config.optimizer[f"warmup_{key}"] = value
+    training = build.student(config, found)
+    assert training.total_steps == 50
+    shapes.append([round(float(training.recipe.schedule(s)), 6)
+                   for s in (0, 3, 5, 20, 49)])
+  assert shapes[0] == shapes[1] == shapes[2]
+  assert shapes[0][0] == pytest.approx(1 / 6, abs=1e-5)
+  config.min_steps = 77
+  assert build.student(config, found).total_steps == 77
+  config.steps = 3
+  config.optimizer.warmup_percent = None
+  assert build.student(config, found).total_steps == 3
+
+
+def test_a_warm_up_longer_than_the_run_is_refused(own_data):
+  config = valid()
+  config.steps, config.optimizer.warmup_steps = 5, 5
+  with pytest.raises(UserError, match="warmup"):
+    build.student(config, data.load("blobs", directory=own_data))
+
+
+def test_weights_of_members_fit_their_number():
+  config = valid()
+  config.teacher.count, config.teacher.weights = 2, (1.0, 3.0)
+  assert build.member_weights(config) == (0.25, 0.75)
+  config.teacher.weights = (1.0,)
+  with pytest.raises(UserError, match="2 numbers"):
+    build.member_weights(config)
+
+
+@pytest.mark.parametrize(("key", "value", "hint"), [
+    ("method", "logit", "did you mean logits"), ("student.name", "mpl", "mlp"),
+    ("teacher.views", "shift3", "shift2"),
+])
+def test_an_unknown_name_is_told_with_the_nearest(key, value, hint):
+  config = valid()
+  config.update_from_flattened_dict({key: value})
+  with pytest.raises(UserError, match=hint):
+    build.check_names(config)
+
+
+@pytest.mark.parametrize(("name", "hint"), [
+    ("no_such_module:Net", "cannot be imported"),
+    ("flax.linen:Nope", "cannot be imported"),
+    ("flax.linen:Dense", r"missing|features"),
+])
+def test_a_users_class_that_does_not_fit_is_told(name, hint, own_data):
+  config = valid()
+  config.student.name = name
+  with pytest.raises(UserError, match=hint):
+    build.student(config, data.load("blobs", directory=own_data))
+
+
+def test_pixels_are_standardised_over_the_training_set(own_data):
+  found = data.load("blobs", directory=own_data, holdout=0.2)
+  scaling = build.scaling("standard", found.train)
+  pixels = found.train.image * scaling.scale + scaling.offset
+  assert pixels.mean() == pytest.approx(0, abs=1e-4)
+  assert pixels.std() == pytest.approx(1, abs=1e-4)

@@ -1,0 +1,137 @@
+"""Every config file, in every variant, is what its keys say."""
+
+import functools
+import importlib.util
+import pathlib
+import re
+import shlex
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kd_jax import build, main
+from kd_jax import config as config_lib
+from kd_jax import data as data_lib
+from kd_jax.errors import UserError
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+FILES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
+# (image, classes, training examples) of the real sets.
+SHAPES = {
+    "mnist": ((28, 28, 1), 10, 60_000),
+    "fashion_mnist": ((28, 28, 1), 10, 60_000),
+    "cifar10": ((32, 32, 3), 10, 50_000),
+    "cifar100": ((32, 32, 3), 100, 50_000),
+}
+
+
+@functools.cache
+def _module(name: str):
+  spec = importlib.util.spec_from_file_location(
+      f"config_{name}", ROOT / "configs" / f"{name}.py")
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+VARIANTS = [(name, variant) for name in FILES
+            for variant in _module(name).VARIANTS]
+
+
+def _parse(*arguments: str):
+  """Through the door, as the program does."""
+  return main.parse([*arguments, "--workdir=anywhere"])[0]
+
+
+def _dataset(config) -> data_lib.Dataset:
+  """As many examples as the set has, of which only two have pixels."""
+  shape, classes, number = SHAPES[config.data.name]
+  examples = data_lib.Examples(
+      np.zeros((2, *shape), np.uint8), np.zeros((2,), np.int32))
+  return data_lib.Dataset(
+      name=config.data.name, source="fake", notice="", train=examples,
+      test=examples, train_ids=np.arange(number, dtype=np.int32),
+      heldout_ids=np.zeros((0,), np.int32), num_classes=classes, fingerprint="")
+
+
+def test_there_is_a_config_for_every_shape_above():
+  assert {_module(name).get_config().data.name for name in FILES} == set(SHAPES)
+
+
+@pytest.mark.parametrize(("name", "variant"), VARIANTS)
+def test_a_variant_is_accepted_and_has_the_known_keys_only(
+    name, variant, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  own = _module(name).get_config(variant)
+  config_lib.check(own)
+  assert set(config_lib.flatten(own)) == set(config_lib.KEYS)
+  assert own.is_locked
+  parsed = _parse(f"--config=configs/{name}.py:{variant}")
+  assert config_lib.flatten(parsed) == config_lib.flatten(own)
+  assert parsed.data.name == name
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_first_variant_is_the_default_and_variants_differ(name):
+  module = _module(name)
+  assert module.VARIANTS[0] == "default"
+  configs = [config_lib.flatten(module.get_config(v)) for v in module.VARIANTS]
+  assert config_lib.flatten(module.get_config()) == configs[0]
+  assert all(other != configs[0] for other in configs[1:])
+
+
+@pytest.mark.parametrize(("name", "variant"), VARIANTS)
+def test_a_variant_builds(name, variant):
+  config = _module(name).get_config(variant)
+  found = _dataset(config)
+  student = build.student(config, found)
+  teacher = build.teacher(config, found, 0)
+  for training in (student, teacher):
+    assert training.total_steps >= 1
+    first, last = (float(training.recipe.schedule(jnp.int32(step)))
+                   for step in (0, training.total_steps - 1))
+    assert 0 <= last <= first <= 1
+  method = build.distiller(config)
+  assert method.needs_teacher
+  assert np.isclose(
+      student.hparams.hard_weight + student.hparams.soft_weight, 1)
+  assert student.hparams.soft_weight == np.float32(config.alpha)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_an_unknown_variant_is_refused_with_the_file_and_the_nearest(
+    name, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  with pytest.raises(UserError, match=rf"configs/{name}.py:smok: .*smoke\?"):
+    _parse(f"--config=configs/{name}.py:smok")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_docstring_has_a_command_that_parses_and_names_all_variants(
+    name, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  module = _module(name)
+  commands = re.findall(r"^  python -m kd_jax\.main (.*)$", module.__doc__, re.M)
+  assert commands
+  for command in commands:
+    config, workdir = main.parse(shlex.split(command))
+    assert config.data.name == name
+    assert workdir.parts[0] == "runs"
+  named = re.findall(
+      rf"^  configs/{name}\.py(?::(\w+))?  ", module.__doc__, re.M)
+  assert tuple(variant or "default" for variant in named) == module.VARIANTS
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_cifar_divides_its_rate_by_10_at_a_half_and_at_three_quarters(name):
+  config = _module(name).get_config()
+  # 164 epochs of 391 steps (50,000 / 128 = 390.6): 64,124.
+  for training in (build.student(config, _dataset(config)),
+                   build.teacher(config, _dataset(config), 0)):
+    assert training.total_steps == 64_124
+    shape = training.recipe.schedule
+    rates = [float(shape(jnp.int32(step)) * training.hparams.learning_rate)
+             for step in (0, 32_061, 32_062, 48_092, 48_093, 64_123)]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+    assert training.recipe.nesterov

@@ -1,0 +1,123 @@
+"""Running a training: stopped anywhere, it goes on to the same bits."""
+
+import jax
+import numpy as np
+import pytest
+from test_steps import a_teacher
+
+from kd_jax import build
+from kd_jax import checkpoint
+from kd_jax import config as config_lib
+from kd_jax import data
+from kd_jax import distillers
+from kd_jax import fit
+from kd_jax import loop
+from kd_jax import steps
+
+
+def training(own_data, **changes):
+  """A training on 300 examples: three epochs of five steps."""
+  config = config_lib.default()
+  config.alpha, config.batch_size, config.epochs = 0.9, 64, 3
+  config.student.widths, config.student.views = (12,), "shift2"
+  config.student.hidden_dropout = 0.3
+  config.data.holdout = 0.1
+  config.update_from_flattened_dict(changes)
+  found = data.load("blobs", directory=own_data, holdout=config.data.holdout)
+  return build.student(config, found), found
+
+
+@pytest.fixture
+def run(own_data, tmp_path):
+  """Runs a training, stopping after `pieces` segments if that is given."""
+  trained, found = training(own_data)
+  scaling = build.scaling("unit", found.train)
+  put = lambda part, ids: build.device_data(part, ids, scaling)
+  train = put(found.train, found.train_ids)
+  test = put(found.test, np.arange(len(found.test.label)))
+  teacher = a_teacher(jax.random.key(3),
+                      loop.pixels(train, train.image[:1]))
+  learner = steps.Learner(
+      trained.model, distillers.DISTILLERS["kd"], trained.recipe, teacher)
+
+  def go(pieces=None, mark="m"):
+    rows, asked = [], []
+
+    def stop():
+      asked.append(1)
+      return pieces is not None and len(asked) >= pieces
+
+    fitted = fit.fit(
+        trained, learner, train, {"test": fit.Split(test)},
+        progress=tmp_path / "progress", mark=mark, stop=stop,
+        report=rows.append)
+    return fitted, rows
+
+  go.training = trained
+  return go
+
+
+def sha(fitted):
+  return checkpoint.parameters_sha256(fitted.variables.params)
+
+
+def test_rows_tell_of_every_epoch(run):
+  fitted, rows = run()
+  assert [row["epoch"] for row in rows] == [1, 2, 3]
+  assert [row["step"] for row in rows] == [5, 10, 15]
+  last = rows[-1]
+  assert last == fitted.row
+  assert last["train_examples"] == 270 and last["test_examples"] == 110
+  assert last["test_errors"] == len(fitted.test_wrong_ids)
+  for name in ("train_hard", "train_soft", "train_gradient_ratio", "test_nll",
+               "test_ece", "learning_rate", "examples_per_second"):
+    assert last[name] >= 0
+  assert last["test_accuracy"] == 1 - last["test_errors"] / 110
+  assert rows[0]["train_hard"] > rows[-1]["train_hard"]
+  # P18: the rate that was realised at the last step of each epoch.
+  assert rows[0]["learning_rate"] > rows[1]["learning_rate"] > 0
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 4, 6])
+def test_stopped_and_continued_is_uninterrupted(run, pieces, monkeypatch):
+  whole = sha(run()[0])
+  # Two segments an epoch, so that it also stops in the middle of one.
+  monkeypatch.setattr(fit, "_segment_steps", lambda *args: 3)
+  try:
+    fitted, rows = run(pieces)
+    assert pieces == 6  # the sixth segment is the last: nothing to stop
+  except fit.Interrupted:
+    fitted, rows = run()
+    assert rows[0] == {"event": "resumed", "step": [3, 5, 8, 10][pieces - 1]}
+    last = rows[-1]
+    assert last["train_examples"] == 270, "the epoch's totals were saved too"
+  assert sha(fitted) == whole
+
+
+def test_a_run_of_other_settings_is_not_continued(run):
+  with pytest.raises(fit.Interrupted):
+    run(1, mark="one")
+  _, rows = run(mark="other")
+  assert rows[0]["epoch"] == 1
+
+
+def test_what_is_finished_leaves_no_progress(run, tmp_path):
+  with pytest.raises(fit.Interrupted):
+    run(1)
+  assert (tmp_path / "progress").is_dir()
+  run()
+  assert not (tmp_path / "progress").exists()
+
+
+def test_long_epochs_are_cut_into_segments(own_data, monkeypatch):
+  trained, found = training(own_data)
+  scaling = build.scaling("unit", found.train)
+  train = build.device_data(found.train, found.train_ids, scaling)
+  learner = steps.Learner(
+      trained.model, distillers.DISTILLERS["hard"], trained.recipe)
+  state = steps.init(learner, jax.random.key(0),
+                     loop.pixels(train, train.image[:1]), trained.hparams)
+  pieces = lambda: fit._segment_steps(trained, learner, train, state, 5)
+  assert pieces() == 5
+  monkeypatch.setattr(fit, "_FLOPS_PER_CORE", 1e3)
+  assert pieces() == 1

@@ -1,0 +1,340 @@
+"""The program as its users meet it: its files, its numbers, its refusals."""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+from conftest import ROOT
+import jax
+import numpy as np
+import pytest
+
+from kd_jax import checkpoint
+from kd_jax import data
+from kd_jax import loop
+from kd_jax import main
+from kd_jax.augment import VIEWS
+from kd_jax.models import MODELS
+
+SMALL = (
+    "--config=configs/mnist.py", "--config.data.name=blobs",
+    "--config.epochs=3", "--config.min_steps=0", "--config.teacher.epochs=6",
+    "--config.teacher.min_steps=0", "--config.student.widths=(12,)",
+    "--config.teacher.widths=(24,)", "--config.batch_size=64",
+    "--config.tensorboard=false")
+
+
+@pytest.fixture(autouse=True)
+def _at_the_root(monkeypatch):
+  monkeypatch.chdir(ROOT)
+  # The program computes as users run it: optax and all may promote.
+  with jax.numpy_dtype_promotion("standard"):
+    yield
+
+
+@pytest.fixture
+def small(own_data, tmp_path):
+  """Runs the small job; gives exit code and summary."""
+  def run(*more, workdir="run"):
+    place = tmp_path / workdir
+    code = main.run([*SMALL, f"--config.data.dir={own_data}",
+                     f"--workdir={place}", *more])
+    file = place / "summary.json"
+    return code, json.loads(file.read_text()) if file.is_file() else None
+  return run
+
+
+def test_the_main_job_leaves_what_it_promises(small, own_data, tmp_path, capsys):
+  code, summary = small("--config.tensorboard=true", "--config.data.holdout=0.1")
+  assert code == 0
+  assert summary["schema"] == 1
+  assert summary["dataset"] == {
+      "name": "blobs", "source": "raw", "train_examples": 270,
+      "test_examples": 110}
+  assert list(summary) == ["schema", "dataset", "teacher", "baseline",
+                           "distilled", "seconds"]
+  for name in ("teacher", "baseline", "distilled"):
+    record = summary[name]
+    assert record["test_examples"] == 110
+    assert record["test_errors"] == len(record["test_wrong_ids"])
+    assert record["test_accuracy"] == 1 - record["test_errors"] / 110
+    assert record["heldout_examples"] == 30
+    assert re.fullmatch("[0-9a-f]{64}", record["parameters_sha256"])
+  final = summary["distilled"]
+  assert final["temperature"] == 8.0 and final["alpha"] == 0.9
+  assert final["hard_weight"] == pytest.approx(0.1)
+  assert 0 <= final["agreement"] <= 1 and final["kl"] >= 0
+  # 120 x 24 + 24 + 24 x 7 + 7 of the teacher, 12 units in the students.
+  assert summary["teacher"]["parameters"] == 3079
+  assert summary["baseline"]["parameters"] == final["parameters"] == 1543
+  run = tmp_path / "run"
+  assert json.loads((run / "config.json").read_text())["temperature"] == 8.0
+  manifest = json.loads((run / "manifest.json").read_text())
+  assert manifest["data"]["source"] == "raw" and manifest["versions"]["jax"]
+  lines = (run / "metrics.jsonl").read_text().splitlines()
+  rows = [json.loads(line) for line in lines]
+  assert [r["epoch"] for r in rows if r["net"] == "distilled"] == [1, 2, 3]
+  assert list((run / "tensorboard" / "teacher").glob("events*"))
+  said = capsys.readouterr().out
+  assert "distilled" in said and "T = 8" in said and "0.1 * CE" in said
+
+
+def test_saved_parameters_make_the_errors_of_the_summary(
+    small, own_data, tmp_path):
+  _, summary = small()
+  found = data.load("blobs", directory=own_data)
+  images = found.test.image.astype(np.float32) / 255
+  for name, widths in (("teacher", (24,)), ("distilled", (12,))):
+    held = checkpoint.load_parameters(tmp_path / "run/parameters" / name)
+    model = MODELS["mlp"](num_classes=7, widths=widths)
+    logits = model.apply(held, images, train=False)[0].logits
+    wrong = np.flatnonzero(np.argmax(logits, -1) != found.test.label)
+    assert wrong.tolist() == summary[name]["test_wrong_ids"]
+    assert (checkpoint.parameters_sha256(held.params)
+            == summary[name]["parameters_sha256"])
+
+
+def hashes(summary):
+  return [summary[name]["parameters_sha256"]
+          for name in ("teacher", "baseline", "distilled")]
+
+
+def test_the_same_command_twice_gives_the_same_bits(small):
+  _, first = small(workdir="a")
+  _, second = small(workdir="b")
+  _, other = small("--config.seed=1", workdir="c")
+  assert hashes(first) == hashes(second)
+  assert hashes(first)[0] == hashes(other)[0], "the teacher has its own seed"
+  assert hashes(first)[1:] != hashes(other)[1:]
+
+
+def test_a_rerun_uses_what_is_there(small, capsys):
+  _, first = small()
+  capsys.readouterr()
+  _, again = small()
+  assert hashes(first) == hashes(again)
+  assert capsys.readouterr().out.count("already trained") == 3
+  # Another temperature is another distilled student, and nothing else.
+  _, hotter = small("--config.temperature=2")
+  assert capsys.readouterr().out.count("already trained") == 2
+  assert hashes(hotter)[:2] == hashes(first)[:2]
+  assert hashes(hotter)[2] != hashes(first)[2]
+
+
+def test_a_teacher_is_shared_by_its_folder(small, tmp_path, capsys):
+  shelf = f"--config.teacher.dir={tmp_path / 'shelf'}"
+  small(shelf, workdir="a")
+  capsys.readouterr()
+  small(shelf, "--config.seed=5", workdir="b")
+  assert "teacher: already trained" in capsys.readouterr().out
+  # One that does not do what its record says is refused.
+  record = next((tmp_path / "shelf").glob("*/record.json"))
+  told = json.loads(record.read_text())
+  record.write_text(json.dumps(told | {"test_errors": 77}))
+  code, _ = small(shelf, workdir="c")
+  assert code == 2 and "record says 77" in capsys.readouterr().err
+
+
+def test_bank_and_live_teacher_train_the_same_student(small):
+  views = "--config.student.views=shift2"
+  _, banked = small(views, "--config.teacher.bank=always", workdir="a")
+  _, live = small(views, "--config.teacher.bank=never", workdir="b")
+  assert hashes(banked) == hashes(live)
+
+
+def test_auto_banks_where_it_pays(small, tmp_path):
+  small("--config.student.views=shift2", workdir="a")  # 25 views, 3 epochs
+  assert not (tmp_path / "a/banks").exists()
+  small(workdir="b")
+  assert list((tmp_path / "b/banks").glob("*.npy"))
+
+
+@pytest.mark.parametrize("mean", ["probabilities", "logits"])
+def test_several_teachers_are_one(small, mean):
+  _, summary = small(
+      "--config.teacher.count=2", f"--config.teacher.mean={mean}",
+      "--config.teacher.weights=(1.0,3.0)")
+  teacher = summary["teacher"]
+  assert len(teacher["members"]) == 2
+  first, second = (m["parameters_sha256"] for m in teacher["members"])
+  assert first != second
+  assert teacher["test_errors"] == len(teacher["test_wrong_ids"])
+
+
+@pytest.mark.parametrize("more", [
+    ("--config.method=logits",), ("--config.method=hard",),
+    ("--config.student.name=resnet8", "--config.student.widths=(4,4,4)",
+     "--config.epochs=1"),
+    ("--config.optimizer.name=sgd", "--config.optimizer.nesterov=true",
+     "--config.optimizer.schedule=step", "--config.data.scale=standard",
+     "--config.optimizer.boundaries_percent=(50.0,)"),
+    ("--config.hard_weight=1.0", "--config.soft_weight=2.0"),
+    ("--config.student.name=examples.own_model:Net",),
+], ids=lambda more: more[0].removeprefix("--config."))
+def test_variations_run(small, more):
+  code, summary = small(*more)
+  assert code == 0
+  method = next((m for m in more if "method=hard" in m), None)
+  assert ("distilled" in summary) == (method is None)
+
+
+def test_a_users_logits_are_a_teacher(small, own_data, tmp_path):
+  found = data.load("blobs", directory=own_data)
+  np.save(tmp_path / "t.npy", np.eye(7)[found.train.label] * 4.0)
+  np.save(tmp_path / "s.npy", np.eye(7)[found.test.label] * 4.0)
+  code, summary = small(
+      f"--config.teacher.logits={tmp_path / 't.npy'}",
+      f"--config.teacher.test_logits={tmp_path / 's.npy'}",
+      "--config.data.holdout=0.1")
+  assert code == 0
+  assert summary["teacher"]["train_accuracy"] == 1.0
+  assert summary["teacher"]["test_errors"] == 0
+  assert "agreement" in summary["distilled"]
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    ((), "--config=FILE is missing"),
+    (("--config=configs/nope.py",), "no such file"),
+    (("--config=configs/mnist.py:huge",), "known: default, paper, smoke"),
+    (("--config.tempature=3",), "did you mean temperature"),
+    (("--config.student.width=3",), "did you mean student.widths"),
+    (("--config.temperature=0",), "must be a number > 0"),
+    (("--config.temperature=-1",), "must be a number > 0"),
+    (("--config.alpha=1.5",), "must be a number in [0, 1]"),
+    (("--config.batch_size=abc",), "must be an integer >= 1"),
+    (("--config.batch_size=0",), "must be an integer >= 1"),
+    (("--config.batch_size=None",), "must be an integer >= 1"),
+    (("--config.tempature=None",), "did you mean temperature"),
+    (("--config.student.name=mpl",), "did you mean mlp"),
+    (("--config.optimizer.name=sdg",), "one of sgd"),
+    (("--config.method=kdd",), "did you mean kd"),
+    (("--config.alpha=0.5", "--config.hard_weight=1"), "not both"),
+    (("--config.data.dir=/no/such/folder",), "no such folder"),
+    (("--config.data.name=mnsit",), "did you mean mnist"),
+    (("--config.teacher.logits=/no/such.npy",), "cannot be read"),
+    (("--nonsense=1",), "nonsense"), (("stray",), "unexpected"),
+])
+def test_a_mistake_is_told_in_a_line_and_costs_nothing(
+    arguments, words, own_data, tmp_path, capsys):
+  config = [] if not arguments or arguments[0].startswith("--config=") else [
+      *SMALL, f"--config.data.dir={own_data}"]
+  code = main.run([*config, f"--workdir={tmp_path / 'run'}", *arguments])
+  told = capsys.readouterr().err
+  assert code == 2
+  assert words in told and "Traceback" not in told
+  assert len(told.strip().splitlines()) <= 3
+  assert not (tmp_path / "run" / "parameters").exists()
+
+
+def test_a_config_file_that_raises_is_told(tmp_path, capsys):
+  broken = tmp_path / "broken.py"
+  broken.write_text("def get_config():\n  return 1 / 0\n")
+  assert main.run([f"--config={broken}"]) == 2
+  assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_weights_on_the_command_line_replace_the_files_alpha():
+  config, _ = main.parse(["--config=configs/mnist.py",
+                          "--config.hard_weight=1", "--config.soft_weight=2"])
+  assert config.alpha is None and config.soft_weight == 2.0
+
+
+def program(*arguments, **options):
+  return subprocess.Popen(
+      [sys.executable, "-m", "kd_jax.main", *arguments], cwd=ROOT, text=True,
+      stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+
+
+def test_help_is_quick_and_lists_the_keys():
+  began = time.monotonic()
+  with program("--help") as running:
+    said, _ = running.communicate(timeout=60)
+  assert running.returncode == 0
+  assert "--config.temperature=4.0" in said
+  # Two seconds is the promise on a quiet machine; jax alone takes longer.
+  assert time.monotonic() - began < 10
+
+
+def wait_for(path: pathlib.Path, words: str) -> None:
+  for _ in range(1200):
+    if path.is_file() and words in path.read_text():
+      return
+    time.sleep(0.05)
+  raise AssertionError(f"{words} never came in {path}")
+
+
+@pytest.mark.parametrize(("number", "code"), [
+    (signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_and_run_again_is_uninterrupted(
+    number, code, small, own_data, tmp_path, capsys):
+  longer = ("--config.epochs=600", "--config.batch_size=16")
+  _, whole = small(*longer, workdir="whole")
+  place = tmp_path / "cut"
+  arguments = [*SMALL, f"--config.data.dir={own_data}", *longer,
+               f"--workdir={place}"]
+  with program(*arguments) as running:
+    wait_for(place / "metrics.jsonl", "baseline")
+    running.send_signal(number)
+    _, told = running.communicate(timeout=60)
+  assert running.returncode == code, told
+  assert "stopped; what is done is kept in" in told
+  assert f"--workdir={place}" in told and "Traceback" not in told
+  assert (place / "progress/baseline").is_dir()
+  capsys.readouterr()
+  _, again = small(*longer, workdir="cut")
+  assert "baseline: goes on from step" in capsys.readouterr().out
+  assert hashes(again) == hashes(whole)
+
+
+def test_a_second_interrupt_leaves_at_once(own_data, tmp_path):
+  place = tmp_path / "cut"
+  environment = os.environ | {"PYTHONPATH": f"{ROOT}/tests"}
+  arguments = [*SMALL, f"--config.data.dir={own_data}", f"--workdir={place}",
+               "--config.epochs=4000", "--config.batch_size=16"]
+  with program(*arguments, env=environment) as running:
+    wait_for(place / "metrics.jsonl", "baseline")
+    # Both before the program can reach the end of a segment and save.
+    running.send_signal(signal.SIGSTOP)
+    running.send_signal(signal.SIGINT)
+    running.send_signal(signal.SIGTERM)
+    running.send_signal(signal.SIGCONT)
+    _, told = running.communicate(timeout=60)
+  assert running.returncode in (130, 143), told
+  assert "Traceback" not in told
+
+
+@pytest.mark.slow
+def test_smoke_on_the_embedded_digits(tmp_path, monkeypatch):
+  monkeypatch.delenv("KD_JAX_DATA", raising=False)
+  code = main.run(["--config=configs/mnist.py:smoke",
+                   "--config.data.embedded=only", f"--workdir={tmp_path}"])
+  summary = json.loads((tmp_path / "summary.json").read_text())
+  assert code == 0
+  assert "EMBEDDED" in summary["dataset"]["notice"]
+  assert summary["dataset"]["source"] == "embedded"
+  assert summary["baseline"]["test_errors"] < 150
+
+
+@pytest.mark.slow
+def test_smoke_on_the_official_digits(tmp_path, official_data):
+  code = main.run(["--config=configs/mnist.py:smoke",
+                   f"--config.data.dir={official_data}",
+                   f"--workdir={tmp_path}"])
+  summary = json.loads((tmp_path / "summary.json").read_text())
+  assert code == 0
+  assert summary["dataset"]["train_examples"] == 60000
+  assert summary["baseline"]["test_errors"] < 800
+
+
+def test_the_full_bank_of_views_is_that_of_prediction(own_data):
+  """Views of a bank are counted from the same image as the loop's."""
+  found = data.load("blobs", directory=own_data)
+  image = found.train.image[:1]
+  view = VIEWS["shift2"].view(image[0], np.int32(0))
+  np.testing.assert_array_equal(view, image[0])
+  assert loop.steps_per_epoch(300, 64) == 5

@@ -1,0 +1,721 @@
+"""Models against NumPy: layers, sizes, features, and what padding may not do."""
+
+import functools
+import itertools
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+import numpy as np
+import pytest
+
+from kd_jax import models, types
+from kd_jax.models.linen import BatchNorm, Dropout
+
+DEVICES = 8
+# Every preset, small enough to run.
+SMALL = {
+    "mlp": {"widths": (8, 6)},
+    "cnn": {"widths": (4, 5)},
+    "cnn_small": {"widths": (4, 5)},
+    "resnet8": {"widths": (3, 3, 4)},
+}
+NAMES = sorted(models.MODELS)
+
+
+def _compiled(model: types.Model) -> types.Model:
+  """The same, far quicker than one operation after the other."""
+  return types.Model(jax.jit(model.init), jax.jit(
+      model.apply, static_argnames=("train", "axis_name")))
+
+
+@functools.cache
+def _small(name: str) -> types.Model:
+  return _compiled(models.MODELS[name](num_classes=3, **SMALL[name]))
+
+
+def _images(number=4, shape=(4, 4, 3), seed=0) -> jax.Array:
+  draw = np.random.default_rng(seed)
+  return jnp.asarray(draw.normal(size=(number, *shape)), jnp.float32)
+
+
+def _num_parameters(model: types.Model, shape) -> int:
+  """Counted without computing any."""
+  variables = jax.eval_shape(
+      model.init, jax.random.key(0), jax.ShapeDtypeStruct(
+          (1, *shape), jnp.float32))
+  return sum(math.prod(p.shape) for p in jax.tree.leaves(variables.params))
+
+
+def _assert_equal(one, other):
+  jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def _assert_close(one, other, tolerance):
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(
+      a, b, rtol=tolerance, atol=tolerance), one, other)
+
+
+# Sizes.
+
+
+@pytest.mark.parametrize(("widths", "expected"), [
+    # sum over layers of (inputs + 1) * units, 784 inputs, 10 classes.
+    ((800, 800), 785 * 800 + 801 * 800 + 801 * 10),
+    ((800, 800), 1_276_810),
+    ((1200, 1200), 2_395_210),
+    ((300, 300), 328_810),
+    ((30, 30), 24_790),
+    ((), 7_850),
+    ((5, 7, 9), 785 * 5 + 6 * 7 + 8 * 9 + 10 * 10),
+])
+def test_an_mlp_has_the_parameters_of_its_formula(widths, expected):
+  model = models.MODELS["mlp"](num_classes=10, widths=widths)
+  assert _num_parameters(model, (28, 28, 1)) == expected
+
+
+@pytest.mark.parametrize(("name", "expected"), [
+    # 784-800-800-10, the student of Hinton et al. (2015).
+    ("mlp", 1_276_810),
+    # 9*1*256+256 = 2,560; 9*256*512+512 = 1,180,160; 28 -> 14 -> 7 pixels, so
+    # 7*7*512*10+10 = 250,890.
+    ("cnn", 2_560 + 1_180_160 + 250_890),
+    # 9*1*16+16 = 160; 9*16*32+32 = 4,640; 7*7*32*10+10 = 15,690.
+    ("cnn_small", 160 + 4_640 + 15_690),
+])
+def test_a_preset_has_the_parameters_of_its_paper_on_mnist(name, expected):
+  model = models.MODELS[name](num_classes=10)
+  assert _num_parameters(model, (28, 28, 1)) == expected
+
+
+@pytest.mark.parametrize(("options", "expected"), [
+    # stem     9*3*16 + 2*16                                           =    464
+    # stage 0  2 * (9*16*16 + 2*16), no projection                     =  4,672
+    # stage 1  9*16*32 + 9*32*32 + 1*16*32, and 3 norms of 2*32        = 14,528
+    # stage 2  9*32*64 + 9*64*64 + 1*32*64, and 3 norms of 2*64        = 57,728
+    # dense    64*10 + 10                                              =    650
+    ({}, 464 + 4_672 + 14_528 + 57_728 + 650),
+    ({}, 78_042),
+    # Two more blocks a stage: 2*4,672, 2*2*(9*32*32+64), 2*2*(9*64*64+128).
+    ({"blocks": 3}, 78_042 + 9_344 + 37_120 + 147_968),
+])
+def test_a_resnet_has_the_parameters_counted_by_hand(options, expected):
+  model = models.MODELS["resnet8"](num_classes=10, **options)
+  assert _num_parameters(model, (32, 32, 3)) == expected
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("shape", "num_classes"), [
+    ((28, 28, 1), 10), ((32, 32, 3), 100), ((7, 5, 2), 2), ((1, 1, 4), 2)])
+def test_any_image_gives_float32_logits(name, shape, num_classes):
+  model = models.MODELS[name](num_classes=num_classes)
+  image = jax.ShapeDtypeStruct((3, *shape), jnp.float32)
+  said, _ = jax.eval_shape(
+      lambda image: model.apply(
+          model.init(jax.random.key(0), image), image, train=False), image)
+  assert said.logits.shape == (3, num_classes)
+  assert said.logits.dtype == jnp.float32
+
+
+@pytest.mark.parametrize(("name", "shape", "expected"), [
+    ("mlp", (28, 28, 1), {"hidden_0": (800,), "hidden_1": (800,)}),
+    ("cnn", (28, 28, 1), {"conv_0": (14, 14, 256), "conv_1": (7, 7, 512)}),
+    ("cnn_small", (28, 28, 1), {"conv_0": (14, 14, 16), "conv_1": (7, 7, 32)}),
+    ("resnet8", (32, 32, 3), {
+        "stem": (32, 32, 16), "stage_0": (32, 32, 16), "stage_1": (16, 16, 32),
+        "stage_2": (8, 8, 64), "pooled": (64,)}),
+])
+def test_features_have_names_and_shapes(name, shape, expected):
+  model = models.MODELS[name](num_classes=10)
+  image = jax.ShapeDtypeStruct((3, *shape), jnp.float32)
+  said, _ = jax.eval_shape(
+      lambda image: model.apply(
+          model.init(jax.random.key(0), image), image, train=False), image)
+  assert {k: v.shape[1:] for k, v in said.features.items()} == expected
+  assert all(v.shape[0] == 3 for v in said.features.values())
+
+
+# Purity.
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_model_is_a_pure_function(name, key):
+  model, image = _small(name), _images()
+  variables = model.init(key, image)
+  _assert_equal(model.init(key, image), variables)
+  kept = jax.tree.map(jnp.copy, variables)
+  options = {"mask": jnp.arange(4) < 3, "rates": {"input": 0.2, "hidden": 0.5}}
+  train = functools.partial(model.apply, variables, image, train=True,
+                            rngs={"dropout": key}, **options)
+  once = train()
+  _assert_equal(train(), once)
+  _assert_equal(variables, kept)
+  # Evaluation has no randomness and leaves the state as it is.
+  plain = model.apply(variables, image, train=False)
+  again = model.apply(
+      variables, image, train=False, rngs={"dropout": key}, **options)
+  _assert_close(again, plain, 1e-6)
+  _assert_equal(plain[1], variables.state)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_evaluation_of_an_image_does_not_look_at_the_others(name, key):
+  model, image = _small(name), _images()
+  variables = model.init(key, image)
+  together = model.apply(variables, image, train=False)[0].logits
+  # The same two images in another company and another order.
+  others = jnp.stack([image[3], image[0] * 9, image[1] - 5, image[0]])
+  apart = model.apply(variables, others, train=False)[0].logits
+  _assert_close(apart[jnp.array([3, 0])], together[jnp.array([0, 3])], 1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_compiled_is_eager(name, key):
+  model, image = _small(name), _images()
+  eager = models.MODELS[name](num_classes=3, **SMALL[name])
+  variables = model.init(key, image)
+  options = {"rngs": {"dropout": key}, "mask": jnp.arange(4) != 1,
+             "rates": {"input": 0.2, "hidden": 0.5}, "train": True}
+  _assert_close(model.apply(variables, image, **options),
+                eager.apply(variables, image, **options), 2e-5)
+
+
+# The nets themselves, in NumPy.
+
+
+def _conv(image, layer, *, stride, low, high):
+  """Convolution of `[B, H, W, C]` padded by (low, high), the slow way."""
+  kernel = np.asarray(layer["kernel"], np.float64)
+  size = len(kernel)
+  padded = np.pad(image, ((0, 0), (low, high), (low, high), (0, 0)))
+  steps = (padded.shape[1] - size) // stride + 1
+  out = np.zeros((len(image), steps, steps, kernel.shape[-1]))
+  for row, column in itertools.product(range(steps), repeat=2):
+    top, left = row * stride, column * stride
+    patch = padded[:, top:top + size, left:left + size]
+    out[:, row, column] = np.tensordot(patch, kernel, 3)
+  return out + np.asarray(layer.get("bias", 0.0))
+
+
+def _dense(x, layer):
+  return x @ np.asarray(layer["kernel"], np.float64) + np.asarray(layer["bias"])
+
+
+def _with_biases(params, key):
+  """Fresh biases are 0, which would hide a net that forgets them."""
+  draw = np.random.default_rng(int(jax.random.bits(key)))
+  return jax.tree.map(
+      lambda p: p + jnp.float32(0.3 * draw.normal(size=p.shape)), params)
+
+
+def test_the_mlp_is_relu_layers_and_a_linear_one(key):
+  model, image = _small("mlp"), _images()
+  variables = model.init(key, image)
+  variables = variables._replace(params=_with_biases(variables.params, key))
+  said, _ = model.apply(variables, image, train=False)
+  params = variables.params
+  first = np.maximum(_dense(
+      np.asarray(image, np.float64).reshape(4, -1), params["Dense_0"]), 0)
+  second = np.maximum(_dense(first, params["Dense_1"]), 0)
+  assert 0 < (second == 0).mean() < 1
+  np.testing.assert_allclose(said.features["hidden_0"], first, atol=1e-5)
+  np.testing.assert_allclose(said.features["hidden_1"], second, atol=1e-5)
+  np.testing.assert_allclose(
+      said.logits, _dense(second, params["Dense_2"]), atol=1e-5)
+
+
+def test_the_mlp_without_hidden_layers_is_linear(key):
+  model = _compiled(models.MODELS["mlp"](num_classes=3, widths=()))
+  image = _images()
+  variables = model.init(key, image)
+  said, _ = model.apply(variables, image, train=False)
+  assert said.features == {}
+  np.testing.assert_allclose(said.logits, _dense(
+      np.asarray(image).reshape(4, -1), variables.params["Dense_0"]), atol=1e-5)
+  # Its one dropout is of the pixels.
+  options = {"train": True, "rngs": {"dropout": key}}
+  dropped, _ = model.apply(
+      variables, image, rates={"input": 0.5, "hidden": 0.0}, **options)
+  kept, _ = model.apply(
+      variables, image, rates={"input": 0.0, "hidden": 0.5}, **options)
+  assert (dropped.logits != said.logits).any()
+  np.testing.assert_allclose(kept.logits, said.logits, atol=1e-6)
+
+
+def test_the_cnn_is_that_of_the_keras_example(key):
+  model, image = _small("cnn"), _images()
+  variables = model.init(key, image)
+  variables = variables._replace(params=_with_biases(variables.params, key))
+  params = variables.params
+  # SAME of a 3x3 window, stride 2, on an even side pads nothing and one.
+  first = _conv(np.asarray(image, np.float64), params["Conv_0"],
+                stride=2, low=0, high=1)
+  first = np.where(first > 0, first, 0.2 * first)
+  # 2x2 maxima at stride 1: each pixel with its right and lower neighbours.
+  edge = np.pad(first, ((0, 0), (0, 1), (0, 1), (0, 0)),
+                constant_values=-np.inf)
+  pooled = np.max([edge[:, :-1, :-1], edge[:, 1:, :-1],
+                   edge[:, :-1, 1:], edge[:, 1:, 1:]], axis=0)
+  second = _conv(pooled, params["Conv_1"], stride=2, low=0, high=1)
+  said, _ = model.apply(variables, image, train=False)
+  np.testing.assert_allclose(said.features["conv_0"], first, atol=1e-5)
+  np.testing.assert_allclose(said.features["conv_1"], second, atol=1e-5)
+  np.testing.assert_allclose(
+      said.logits, _dense(second.reshape(4, -1), params["Dense_0"]), atol=1e-4)
+
+
+def _norm(x, layer, state):
+  mean, variance = (np.asarray(state[k]) for k in ("mean", "variance"))
+  y = (x - mean) / np.sqrt(variance + 1e-5)
+  return y * np.asarray(layer["scale"]) + np.asarray(layer["bias"])
+
+
+def test_the_resnet_is_that_of_he_et_al(key):
+  model, image = _small("resnet8"), _images()
+  variables = model.init(key, image)
+  params = _with_biases(variables.params, key)
+  draw = np.random.default_rng(0)
+  state = jax.tree.map(
+      lambda s: s + jnp.float32(draw.uniform(size=s.shape)), variables.state)
+  said, _ = model.apply(types.Variables(params, state), image, train=False)
+  numbers = itertools.count()
+
+  def conv_norm(x, size=3, stride=1):
+    number = next(numbers)
+    # Both sides are padded alike, whatever the stride.
+    x = _conv(x, params[f"Conv_{number}"], stride=stride, low=size // 2,
+              high=size // 2)
+    layer = f"BatchNorm_{number}"
+    return _norm(x, params[layer], state["batch_stats"][layer])
+
+  relu = lambda x: np.maximum(x, 0)
+  x = relu(conv_norm(np.asarray(image, np.float64)))
+  np.testing.assert_allclose(said.features["stem"], x, atol=1e-4)
+  for stage, stride in enumerate((1, 2, 2)):
+    shortcut = x if stage == 0 else conv_norm(x, size=1, stride=stride)
+    x = relu(shortcut + conv_norm(relu(conv_norm(x, stride=stride))))
+    np.testing.assert_allclose(said.features[f"stage_{stage}"], x, atol=1e-3)
+  pooled = x.mean((1, 2))
+  np.testing.assert_allclose(said.features["pooled"], pooled, atol=1e-3)
+  np.testing.assert_allclose(
+      said.logits, _dense(pooled, params["Dense_0"]), atol=2e-3)
+
+
+# Dropout.
+
+
+@functools.partial(jax.jit, static_argnames="axis_name")
+def _drop(key, x, rate, axis_name=None):
+  return Dropout().apply(
+      {}, x, rate, axis_name=axis_name, rngs={"dropout": key})
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.3, 0.5, 0.9])
+def test_dropout_drops_the_rate_and_keeps_the_mean(rate, key):
+  x = jnp.ones((64, 4095))
+  y = np.asarray(_drop(key, x, rate))
+  number = y.size
+  sigma = math.sqrt(rate * (1 - rate) / number)
+  assert abs((y == 0).mean() - rate) < 4 * sigma
+  # y is 1 / (1 - rate) or 0: mean 1, deviation sqrt(rate / (1 - rate)).
+  assert abs(y.mean(dtype=np.float64) - 1) < 4 * math.sqrt(
+      rate / (1 - rate) / number)
+  # The rate in steps of 2**-16 is what the scale is of: mean exactly 1.
+  kept = 1 - round(rate * 65536) / 65536
+  np.testing.assert_allclose(y[y > 0], 1 / kept, rtol=1e-6)
+  # Neither rows nor columns are favoured: 5 sigma for the worst of 4,095.
+  for axis, length in ((0, 64), (1, 4095)):
+    worst = np.abs((y == 0).mean(axis) - rate).max()
+    assert worst < 5.5 * math.sqrt(rate * (1 - rate) / length)
+
+
+def test_dropout_of_rate_0_is_the_identity(key):
+  x = _images(5, (7, 3, 2))
+  np.testing.assert_array_equal(_drop(key, x, 0.0), x)
+
+
+@pytest.mark.parametrize("rate", [0.9, 0.999999, 1.0])
+def test_dropout_of_a_rate_near_1_has_finite_gradients(rate, key):
+  gradient = jax.grad(lambda x: jnp.sum(_drop(key, x, rate)))(
+      jnp.ones((6, 200)))
+  assert jnp.isfinite(gradient).all()
+
+
+def test_dropout_draws_by_key_by_row_and_by_layer(key):
+  x = jnp.ones((6, 200))
+  y = _drop(key, x, 0.5)
+  np.testing.assert_array_equal(_drop(key, x, 0.5), y)
+  assert (_drop(jax.random.key(1), x, 0.5) != y).any()
+  assert len({row.tobytes() for row in np.asarray(y)}) == 6
+  # A longer batch has the rows of the shorter one, and more.
+  np.testing.assert_array_equal(_drop(key, jnp.ones((9, 200)), 0.5)[:6], y)
+
+  class Two(nn.Module):
+
+    @nn.compact
+    def __call__(self, x):
+      return Dropout()(x, 0.5), Dropout()(x, 0.5)
+
+  first, second = jax.jit(Two().apply)({}, x, rngs={"dropout": key})
+  assert (first != second).any()
+
+
+def test_a_higher_rate_drops_what_a_lower_one_drops_and_more(key):
+  # One draw serves every rate, so points of a sweep are compared in pairs.
+  x = jnp.ones((6, 200))
+  low, high = (_drop(key, x, rate) == 0 for rate in (0.2, 0.6))
+  assert (high | ~low).all()
+  assert high.sum() > low.sum()
+
+
+def test_dropout_rates_are_traced_and_compile_once(key):
+  model, image = _small("mlp"), _images()
+  variables = model.init(key, image)
+  traces = []
+
+  @jax.jit
+  def logits(variables, image, rates):
+    traces.append(rates)
+    return model.apply(variables, image, train=True, rngs={"dropout": key},
+                       rates=rates)[0].logits
+
+  results = [
+      np.asarray(logits(variables, image, {
+          "input": jnp.float32(a), "hidden": jnp.float32(b)}))
+      for a, b in ((0, 0), (0.2, 0), (0, 0.5), (0.2, 0.5))]
+  assert len(traces) == 1
+  for index, result in enumerate(results):
+    for other in results[:index]:
+      assert (result != other).any()
+  # Rates of 0 and evaluation are the net itself.
+  plain = model.apply(variables, image, train=False)[0].logits
+  np.testing.assert_allclose(results[0], plain, rtol=1e-5, atol=1e-6)
+
+
+def test_the_mlp_drops_pixels_and_the_units_of_every_hidden_layer(key):
+  model = _compiled(models.MODELS["mlp"](num_classes=3, widths=(50, 40)))
+  image = _images()
+  variables = model.init(key, image)
+  apply = lambda pixels, units: model.apply(
+      variables, image, train=True, rngs={"dropout": key},
+      rates={"input": pixels, "hidden": units})[0]
+  plain = apply(0.0, 0.0)
+  units = apply(0.0, 0.5)
+  # Nothing before the first layer; between the first two; before the last.
+  np.testing.assert_array_equal(
+      units.features["hidden_0"], plain.features["hidden_0"])
+  assert (units.features["hidden_1"] != plain.features["hidden_1"]).any()
+  linear = _dense(
+      np.asarray(units.features["hidden_1"]), variables.params["Dense_2"])
+  assert (np.abs(units.logits - linear) > 1e-3).any()
+  pixels = apply(0.5, 0.0)
+  assert (pixels.features["hidden_0"] != plain.features["hidden_0"]).any()
+  linear = _dense(
+      np.asarray(pixels.features["hidden_1"]), variables.params["Dense_2"])
+  np.testing.assert_allclose(pixels.logits, linear, atol=1e-5)
+
+
+def _pmapped(function, x):
+  split = x.reshape((DEVICES, -1, *x.shape[1:]))
+  return jax.pmap(function, axis_name="devices")(split).reshape(x.shape)
+
+
+def _sharded(function, x):
+  mesh = jax.make_mesh(
+      (DEVICES,), ("devices",), axis_types=(jax.sharding.AxisType.Auto,))
+  rows = PartitionSpec("devices")
+  return jax.jit(jax.shard_map(
+      function, mesh=mesh, in_specs=rows, out_specs=rows))(x)
+
+
+@pytest.mark.parametrize("spread", [_pmapped, _sharded])
+def test_devices_draw_together_the_mask_of_one(spread, key):
+  x = jnp.ones((DEVICES * 3, 51))
+  local = lambda x: _drop(key, x, 0.4, axis_name="devices")
+  np.testing.assert_array_equal(spread(local, x), _drop(key, x, 0.4))
+
+
+# Batch normalisation.
+
+
+def _statistics(x, mask):
+  """Mean and biased variance of each channel over the valid rows."""
+  valid = np.asarray(x, np.float64)[np.asarray(mask)]
+  axes = tuple(range(valid.ndim - 1))
+  return valid.mean(axes), valid.var(axes)
+
+
+def _batch(shape=(16, 4, 4, 5), valid=11, mean=10):
+  """Rows far from mean 0 and variance 1, of which the last are padding."""
+  draw = np.random.default_rng(0)
+  channel = np.arange(1, shape[-1] + 1)
+  x = draw.normal(size=shape) * channel + mean * channel
+  return jnp.float32(x), jnp.arange(shape[0]) < valid
+
+
+@functools.partial(
+    jax.jit, static_argnames=("axis_name", "train", "momentum"))
+def _normalize(params, x, mask, *, axis_name=None, train=True, momentum=0.9):
+  """Output and new running statistics, from a mean of 2 and a variance of 3."""
+  state = {"mean": jnp.full(x.shape[-1], 2.0),
+           "variance": jnp.full(x.shape[-1], 3.0)}
+  y, new = BatchNorm(momentum).apply(
+      {"params": params, "batch_stats": state}, x, train=train, mask=mask,
+      axis_name=axis_name, mutable="batch_stats")
+  return y, new["batch_stats"]
+
+
+def _layer(channels=5):
+  draw = np.random.default_rng(1)
+  return {"scale": jnp.float32(draw.normal(size=channels)),
+          "bias": jnp.float32(draw.normal(size=channels))}
+
+
+@pytest.mark.parametrize("shape", [(16, 5), (16, 4, 4, 5)])
+@pytest.mark.parametrize("momentum", [0.9, 0.6])
+def test_batch_norm_equals_numpy_over_valid_rows(shape, momentum):
+  x, mask = _batch(shape)
+  params = _layer()
+  y, state = _normalize(params, x, mask, momentum=momentum)
+  mean, variance = _statistics(x, mask)
+  expected = (np.asarray(x) - mean) / np.sqrt(variance + 1e-5) * np.asarray(
+      params["scale"]) + np.asarray(params["bias"])
+  np.testing.assert_allclose(y[:11], expected[:11], rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(
+      state["mean"], momentum * 2 + (1 - momentum) * mean, rtol=1e-5)
+  np.testing.assert_allclose(
+      state["variance"], momentum * 3 + (1 - momentum) * variance, rtol=1e-5)
+
+
+def test_batch_norm_without_a_mask_takes_all_rows():
+  x, _ = _batch()
+  _assert_equal(_normalize(_layer(), x, None),
+                _normalize(_layer(), x, jnp.ones(len(x), bool)))
+
+
+def test_batch_norm_starts_from_mean_0_and_variance_1(key):
+  variables = jax.jit(functools.partial(BatchNorm().init, train=True))(
+      key, _batch()[0])
+  expected = {
+      "params": {"scale": jnp.ones(5), "bias": jnp.zeros(5)},
+      "batch_stats": {"mean": jnp.zeros(5), "variance": jnp.ones(5)}}
+  _assert_equal(variables, expected)
+
+
+def test_evaluation_uses_the_running_statistics_and_keeps_them():
+  x, mask = _batch()
+  params = _layer()
+  y, state = _normalize(params, x, mask, train=False)
+  expected = (np.asarray(x) - 2) / np.sqrt(3 + 1e-5) * np.asarray(
+      params["scale"]) + np.asarray(params["bias"])
+  np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
+  _assert_equal(state, {"mean": jnp.full(5, 2.0), "variance": jnp.full(5, 3.0)})
+
+
+def _weighted(y, mask):
+  """A loss of valid rows that no symmetry makes 0."""
+  weight = jnp.sin(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape)
+  valid = mask.reshape((-1,) + (1,) * (y.ndim - 1))
+  return jnp.sum(jnp.where(valid, weight * jnp.square(y), 0.0))
+
+
+def test_padding_changes_no_output_no_statistic_and_no_gradient():
+  x, mask = _batch()
+  valid = mask.reshape(-1, 1, 1, 1)
+  garbage = _images(16, (4, 4, 5), seed=9) * 1e6
+
+  def loss(params, x):
+    y, state = _normalize(params, x, mask)
+    return _weighted(y, mask), (y[:11], state)
+
+  run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
+  found = run(_layer(), x)
+  other = run(_layer(), jnp.where(valid, x, garbage))
+  _assert_equal(found, other)
+  np.testing.assert_array_equal(found[1][1][11:], 0.0)
+
+
+def test_batch_norm_has_the_gradients_of_its_formula():
+  x, mask = _batch()
+
+  def formula(params, x):
+    valid = x[:11]
+    mean = jnp.mean(valid, axis=(0, 1, 2), keepdims=True)
+    variance = jnp.mean((valid - mean)**2, axis=(0, 1, 2), keepdims=True)
+    y = (x - mean) / jnp.sqrt(variance + 1e-5)
+    y = (y * params["scale"].reshape(1, 1, 1, -1)
+         + params["bias"].reshape(1, 1, 1, -1))
+    return _weighted(y, mask)
+
+  found = jax.grad(
+      lambda *a: _weighted(_normalize(*a, mask)[0], mask), argnums=(0, 1))
+  _assert_close(jax.jit(found)(_layer(), x),
+                jax.jit(jax.grad(formula, argnums=(0, 1)))(_layer(), x), 2e-4)
+
+
+def _relative(found, expected) -> float:
+  """|found - expected| / |expected| over a whole tree."""
+  norm = lambda tree: math.sqrt(sum(
+      float(np.sum(np.square(np.float64(x)))) for x in jax.tree.leaves(tree)))
+  gap = jax.tree.map(lambda a, b: np.float64(a) - np.float64(b), found, expected)
+  return norm(gap) / norm(expected)
+
+
+def test_devices_normalise_as_one_even_where_one_holds_only_padding():
+  # Of a small mean, so that 1e-6 is a bound on rounding in both.
+  x, _ = _batch((DEVICES * 2, 3, 3, 5), mean=1)
+  # Device 3 has nothing valid, device 5 one of two rows.
+  mask = jnp.ones(len(x), bool).at[jnp.array([6, 7, 11])].set(False)
+  x = jnp.where(mask.reshape(-1, 1, 1, 1), x, 1e6)
+  weight = jnp.sin(jnp.arange(x.size, dtype=jnp.float32)).reshape(x.shape)
+
+  def run(params, x, mask, weight, axis_name):
+    def loss(params, x):
+      y, state = _normalize(params, x, mask, axis_name=axis_name)
+      valid = mask.reshape(-1, 1, 1, 1)
+      y = jnp.where(valid, y, 0.0)
+      return jnp.sum(weight * jnp.square(y)), (y, state)
+    gradients, (y, state) = jax.grad(
+        loss, argnums=(0, 1), has_aux=True)(params, x)
+    if axis_name is not None:
+      gradients = (jax.lax.psum(gradients[0], axis_name), gradients[1])
+    return y, state, *gradients
+
+  split = lambda v: v.reshape((DEVICES, -1, *v.shape[1:]))
+  one = jax.jit(run, static_argnums=4)(_layer(), x, mask, weight, None)
+  y, state, of_params, of_x = jax.pmap(
+      functools.partial(run, axis_name="devices"), axis_name="devices",
+      in_axes=(None, 0, 0, 0))(_layer(), split(x), split(mask), split(weight))
+  many = (y.reshape(x.shape), jax.tree.map(lambda s: s[3], state),
+          jax.tree.map(lambda g: g[3], of_params), of_x.reshape(x.shape))
+  for found, expected in zip(many, one):
+    assert _relative(found, expected) < 1e-6
+  # Every device holds the same statistics.
+  jax.tree.map(
+      lambda s: np.testing.assert_array_equal(s, np.stack([s[0]] * 8)), state)
+
+
+def test_a_batch_of_padding_alone_gives_no_nan():
+  x, _ = _batch()
+  mask = jnp.zeros(len(x), bool)
+
+  def loss(params, x):
+    y, state = _normalize(params, x, mask)
+    return _weighted(y, mask), (y, state)
+
+  found = jax.jit(jax.value_and_grad(
+      loss, argnums=(0, 1), has_aux=True))(_layer(), x)
+  assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
+
+
+def test_a_resnet_does_not_see_padding(key):
+  model, image = _small("resnet8"), _images()
+  variables = model.init(key, image)
+  apply = lambda image: model.apply(
+      variables, image, train=True, rngs={"dropout": key},
+      mask=jnp.arange(4) < 3, rates={"input": 0.2, "hidden": 0.5})
+  said, state = apply(image)
+  other, other_state = apply(image.at[3:].set(1e3))
+  _assert_close(other.logits[:3], said.logits[:3], 1e-6)
+  _assert_close(other_state, state, 1e-6)
+  assert (state["batch_stats"]["BatchNorm_0"]["mean"]
+          != variables.state["batch_stats"]["BatchNorm_0"]["mean"]).any()
+
+
+# A user's own modules.
+
+
+class _Bare(nn.Module):
+
+  @nn.compact
+  def __call__(self, image):
+    return nn.Dense(3)(image.reshape((len(image), -1)))
+
+
+class _Tapped(nn.Module):
+
+  @nn.compact
+  def __call__(self, image, train, mask=None, *, depth=1):
+    x = image.reshape((len(image), -1))
+    for _ in range(depth):
+      x = nn.relu(nn.Dense(20)(x))
+    dropped = nn.Dropout(0.5, deterministic=not train)(x)
+    seen = jnp.float32(0) if mask is None else jnp.sum(mask, dtype=jnp.float32)
+    return nn.Dense(3)(dropped), {"hidden": x, "seen": seen}
+
+
+class _Normed(nn.Module):
+
+  @nn.compact
+  def __call__(self, image, *, train):
+    x = image.reshape((len(image), -1))
+    return nn.Dense(3)(nn.BatchNorm(use_running_average=not train)(x))
+
+
+class _Demanding(nn.Module):
+
+  @nn.compact
+  def __call__(self, image, depth, *, train):
+    del depth, train
+    return image
+
+
+def test_a_module_may_know_nothing_of_this_package(key):
+  model, image = _compiled(models.linen_model(_Bare())), _images()
+  variables = model.init(key, image)
+  assert variables.state == {}
+  said, state = model.apply(
+      variables, image, train=True, rngs={"dropout": key},
+      mask=jnp.ones(4, bool), rates={"input": 0.5}, axis_name=None)
+  assert said.features == {}
+  assert state == {}
+  np.testing.assert_allclose(said.logits, _dense(
+      np.asarray(image).reshape(4, -1), variables.params["Dense_0"]), atol=1e-5)
+
+
+def test_a_module_gets_train_and_mask_and_may_name_features(key):
+  model, image = _compiled(models.linen_model(_Tapped())), _images()
+  variables = model.init(key, image)
+  apply = functools.partial(
+      model.apply, variables, image, mask=jnp.arange(4) < 3)
+  plain = apply(train=False)[0]
+  first, second = (
+      apply(train=True, rngs={"dropout": jax.random.key(s)})[0] for s in (1, 2))
+  assert plain.features["hidden"].shape == (4, 20)
+  assert plain.features["seen"] == 3
+  assert (first.logits != second.logits).any()
+  assert (first.logits != plain.logits).any()
+  again = apply(train=True, rngs={"dropout": jax.random.key(1)})[0]
+  np.testing.assert_array_equal(again.logits, first.logits)
+
+
+def test_a_module_with_linens_batch_norm_keeps_its_state(key):
+  model, image = _compiled(models.linen_model(_Normed())), _images() + 5
+  variables = model.init(key, image)
+  _, kept = model.apply(variables, image, train=False)
+  _assert_equal(kept, variables.state)
+  _, state = model.apply(variables, image, train=True)
+  mean = state["batch_stats"]["BatchNorm_0"]["mean"]
+  # Linen's momentum is 0.99 and the mean starts at 0.
+  np.testing.assert_allclose(
+      mean, 0.01 * np.asarray(image).reshape(4, -1).mean(0), rtol=1e-4)
+
+
+def test_a_module_may_take_any_arguments_that_it_does_not_ask_for(key):
+  # nn.Sequential's __call__ has *args and **kwargs.
+  module = nn.Sequential([lambda x: x.reshape((len(x), -1)), nn.Dense(3)])
+  model, image = _compiled(models.linen_model(module)), _images()
+  said, _ = model.apply(model.init(key, image), image, train=True)
+  assert said.logits.shape == (4, 3)
+
+
+def test_a_module_that_asks_for_something_unknown_is_refused_by_name():
+  with pytest.raises(TypeError, match=r"_Demanding.*asks for 'depth'"):
+    models.linen_model(_Demanding())
+
+
+def test_models_pass_on_only_what_a_module_has():
+  with pytest.raises(TypeError, match="depth"):
+    models.MODELS["mlp"](num_classes=3, depth=3)

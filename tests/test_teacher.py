@@ -1,0 +1,186 @@
+"""Ensembles, and banks on disk: the right rows, or a refusal."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_steps import CLASSES
+
+from kd_jax import augment
+from kd_jax import banks
+from kd_jax import loop
+from kd_jax import losses
+from kd_jax import teacher as teachers
+from kd_jax import types
+from kd_jax.errors import UserError
+from kd_jax.models import MODELS
+
+SHIFT = augment.VIEWS["shift2"]
+
+
+def softmax(z, temperature=1.0):
+  e = np.exp(np.asarray(z, np.float64) / temperature)
+  return e / e.sum(-1, keepdims=True)
+
+
+@pytest.fixture
+def members():
+  return np.random.default_rng(0).normal(size=(3, 4, 5)).astype(np.float32) * 3
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0, 20.0])
+def test_mean_of_probabilities_at_the_temperature_asked(members, temperature):
+  """P21: the arithmetic mean of tempered probabilities, at this T."""
+  weights = np.array([0.2, 0.3, 0.5], np.float32)
+  logits = teachers.combine(
+      jnp.asarray(members), jnp.asarray(weights), temperature)
+  expected = np.einsum("m,mbc->bc", weights, softmax(members, temperature))
+  got = losses.tempered_softmax(logits, temperature)
+  np.testing.assert_allclose(got, expected, rtol=2e-5)
+
+
+def test_mean_of_logits_is_the_geometric_mean(members):
+  weights = jnp.full((3,), 1 / 3, jnp.float32)
+  logits = teachers.combine(jnp.asarray(members), weights, 4.0, mean="logits")
+  product = np.prod(softmax(members, 4.0), axis=0) ** (1 / 3)
+  expected = product / product.sum(-1, keepdims=True)
+  np.testing.assert_allclose(
+      losses.tempered_softmax(logits, 4.0), expected, rtol=2e-5)
+
+
+def test_one_member_keeps_its_bits(members):
+  one = jnp.asarray(members[:1])
+  np.testing.assert_array_equal(
+      teachers.combine(one, jnp.ones((1,)), 7.0), one[0])
+
+
+def test_equal_members_are_one_teacher(members):
+  same = jnp.asarray(np.stack([members[0]] * 4))
+  logits = teachers.combine(same, jnp.full((4,), 0.25), 5.0)
+  np.testing.assert_allclose(
+      losses.tempered_softmax(logits, 5.0), softmax(members[0], 5.0), rtol=1e-5)
+
+
+def test_a_bank_answers_by_id_and_view():
+  bank = jnp.arange(6 * 3 * 2 * 4, dtype=jnp.float32).reshape(6, 3, 2, 4)
+  ids, view = jnp.array([5, 0, 2]), jnp.array([1, 2, 0])
+  batch = types.Batch(None, None, ids, view, None)
+  said = teachers.banked(bank).members(bank, batch)
+  np.testing.assert_array_equal(said[0], [bank[5, 1, 0], bank[0, 2, 0],
+                                          bank[2, 0, 0]])
+  np.testing.assert_array_equal(said[1], bank[ids, view, 1])
+
+
+@pytest.fixture
+def nets(key, device_data):
+  models = [MODELS["mlp"](num_classes=CLASSES, widths=(w,)) for w in (16, 24)]
+  image = loop.pixels(device_data, device_data.image[:1])
+  return models, [m.init(jax.random.key(i), image)
+                  for i, m in enumerate(models)]
+
+
+def obtain(path, nets, examples, **marks):
+  return banks.obtain(
+      path, {"data": "d", "teachers": ["a", "b"], "views": "shift2"} | marks,
+      *nets, examples, SHIFT, num_classes=CLASSES)
+
+
+def test_a_bank_is_built_once_and_found_again(tmp_path, nets, device_data):
+  path = tmp_path / "bank.npy"
+  bank = obtain(path, nets, device_data)
+  assert bank.shape == (150, 25, 2, CLASSES) and bank.dtype == np.float32
+  assert isinstance(bank, np.memmap)
+  written = path.stat().st_mtime_ns
+  obtain(path, nets, device_data)
+  assert path.stat().st_mtime_ns == written
+
+
+def test_a_banks_rows_are_the_live_logits(tmp_path, nets, device_data):
+  bank = obtain(tmp_path / "bank.npy", nets, device_data)
+  ids = jnp.arange(64, dtype=jnp.int32)
+  view = ids % 25
+  batch = loop.take(device_data, SHIFT, ids, view, ids >= 0)
+  live = teachers.live(*nets)
+  said = jax.jit(live.members)(live.arrays, batch)
+  gap = np.abs(np.asarray(said).swapaxes(0, 1) - bank[ids, view]).max()
+  assert gap <= 1e-5 * np.abs(bank).max()
+
+
+def test_a_permuted_bank_is_refused(tmp_path, nets, device_data):
+  """P10: rows that belong to other images."""
+  path = tmp_path / "bank.npy"
+  bank = np.array(obtain(path, nets, device_data))
+  np.save(path, bank[np.random.default_rng(0).permutation(150)])
+  with pytest.raises(UserError, match="permuted, foreign or damaged"):
+    obtain(path, nets, device_data)
+  np.save(path, np.roll(bank, 1, axis=1))  # views off by one
+  with pytest.raises(UserError, match="permuted, foreign or damaged"):
+    obtain(path, nets, device_data)
+
+
+def test_a_bank_of_something_else_is_refused(tmp_path, nets, device_data):
+  path = tmp_path / "bank.npy"
+  obtain(path, nets, device_data)
+  with pytest.raises(UserError, match=r"other data.*delete it"):
+    obtain(path, nets, device_data, data="e")
+  with pytest.raises(UserError, match="other teachers"):
+    obtain(path, nets, device_data, teachers=["b", "a"])
+
+
+def test_a_damaged_bank_is_refused(tmp_path, nets, device_data):
+  path = tmp_path / "bank.npy"
+  obtain(path, nets, device_data)
+  whole = path.read_bytes()
+  path.write_bytes(whole[:len(whole) // 2])
+  with pytest.raises(UserError, match="delete it"):
+    obtain(path, nets, device_data)
+  np.save(path, np.zeros((3, 3), np.float32))
+  with pytest.raises(UserError, match="delete it"):
+    obtain(path, nets, device_data)
+
+
+def test_a_half_built_bank_is_built_again(tmp_path, nets, device_data):
+  path = tmp_path / "bank.npy"
+  np.save(path, np.zeros((150, 25, 2, CLASSES), np.float32))  # no marks yet
+  assert np.abs(obtain(path, nets, device_data)).max() > 0
+
+
+def own_logits(label, wrong=0):
+  logits = np.eye(CLASSES)[label] * 5
+  logits[:wrong] = np.roll(logits[:wrong], 1, axis=1)
+  return logits
+
+
+def test_a_users_logits_become_a_bank(tmp_path, device_data):
+  label = np.asarray(device_data.label)
+  file = str(tmp_path / "t.npy")
+  np.save(file, own_logits(label, wrong=15))
+  bank, accuracy = banks.from_file(
+      file, label, num_views=1, num_classes=CLASSES)
+  assert bank.shape == (150, 1, 1, CLASSES) and accuracy == 0.9
+  np.save(file, np.stack([own_logits(label)] * 25, axis=1))
+  bank, _ = banks.from_file(file, label, num_views=25, num_classes=CLASSES)
+  assert bank.shape == (150, 25, 1, CLASSES)
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda y: own_logits(y)[:-1], "must be"),
+    (lambda y: own_logits(y)[:, :-1], "must be"),
+    (lambda y: np.stack([own_logits(y)] * 3, 1), "views"),
+    (lambda y: own_logits(np.roll(y, 1)), "order of the data set"),
+    (lambda y: own_logits(y).astype(np.int64), "floats"),
+    (lambda y: np.array([{}], dtype=object), "cannot be read"),
+])
+def test_logits_that_cannot_be_right_are_refused(
+    make, message, tmp_path, device_data):
+  label = np.asarray(device_data.label)
+  file = str(tmp_path / "t.npy")
+  np.save(file, make(label))
+  with pytest.raises(UserError, match=message):
+    banks.from_file(file, label, num_views=1, num_classes=CLASSES)
+
+
+def test_a_missing_file_of_logits_is_named(tmp_path):
+  with pytest.raises(UserError, match=r"teacher\.logits=.*nope\.npy"):
+    banks.from_file(str(tmp_path / "nope.npy"), np.zeros(3, np.int32),
+                    num_views=1, num_classes=2)
