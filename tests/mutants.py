@@ -1,0 +1,128 @@
+"""Breaks the code in known ways, one at a time; each must turn a test red.
+
+  python tests/mutants.py [WORD ...]     all, or those whose name has a word
+
+A mutation is a textual change in a copy of the repository. One that no longer
+applies, or that its tests do not notice, is an error.
+"""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from typing import NamedTuple
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+class Mutant(NamedTuple):
+  """One way to be wrong: in `file`, `old` becomes `new`; `tests` must notice."""
+
+  name: str
+  file: str
+  old: str
+  new: str
+  tests: str
+
+
+MUTANTS = (
+    Mutant("drop T**2 in the loss", "losses.py",
+           "soft = temperature**2 * distillation_kl(",
+           "soft = distillation_kl(", "test_losses.py -k p2"),
+    Mutant("drop T**2 in the method", "distillers.py",
+           "Term(hparams.soft_weight, hparams.temperature**2 * kl)",
+           "Term(hparams.soft_weight, kl)",
+           "test_steps.py -k papers_loss"),
+    Mutant("swap KL", "losses.py", "  return jnp.sum(p * gap, axis=-1)",
+           "  return -jnp.sum(jnp.exp(log_q) * gap, axis=-1)",
+           "test_losses.py -k p5"),
+    Mutant("mean over classes", "losses.py",
+           "  return jnp.sum(p * gap, axis=-1)",
+           "  return jnp.mean(p * gap, axis=-1)", "test_losses.py -k p3"),
+    Mutant("no stop_gradient in the loss", "losses.py",
+           "  logits = jax.lax.stop_gradient(logits)\n  return tempered",
+           "  return tempered", "test_losses.py -k p9"),
+    Mutant("no softmax", "losses.py",
+           "  return jax.nn.log_softmax(scores, axis=-1, where=exists)",
+           "  return scores", "test_losses.py -k p1_"),
+    Mutant("half precision", "losses.py",
+           "  return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))",
+           "  return logits", "test_losses.py -k p13"),
+    Mutant("alpha on the hard term", "losses.py", "    return 1 - alpha, alpha",
+           "    return alpha, 1 - alpha", "test_losses.py -k p6"),
+    Mutant("teacher in training mode", "teacher.py",
+           "train=False, mask=batch.mask)", "train=True, mask=batch.mask)",
+           "test_steps.py -k evaluation_mode"),
+    Mutant("student in evaluation mode", "steps.py", "batch.image, train=True,",
+           "batch.image, train=False,", "test_steps.py -k training_mode"),
+    Mutant("mask ignored by the loss", "steps.py",
+           "jnp.where(batch.mask, distillers.total(terms), 0.0)",
+           "distillers.total(terms)", "test_steps.py -k padding"),
+    Mutant("mask ignored by BatchNorm", "models/linen.py",
+           "rows = jnp.ones(len(x), bool) if mask is None else mask",
+           "rows = jnp.ones(len(x), bool)", "test_models.py -k 'padding or valid'"),
+    Mutant("mean of device means", "steps.py",
+           "count = psum(jnp.sum(batch.mask, dtype=jnp.float32))",
+           "count = 8 * jnp.sum(batch.mask, dtype=jnp.float32)",
+           "test_steps.py -k eight_devices"),
+    Mutant("views off by one", "loop.py",
+           "image = augment.batch_views(views, rows(data.image), view)",
+           "image = augment.batch_views(\n      views, rows(data.image), view + 1)",
+           "test_loop.py -k plain_loop"),
+    Mutant("bank row permuted", "teacher.py", "arrays.at[batch.id, view]",
+           "arrays.at[batch.id[::-1], view]", "test_loop.py -k live_teacher"),
+    Mutant("bank of the wrong view", "teacher.py",
+           "view = batch.view if num_views > 1 else jnp.zeros_like(batch.view)",
+           "view = jnp.zeros_like(batch.view)", "test_loop.py -k live_teacher"),
+    Mutant("the cut matters", "loop.py",
+           "epoch, first = jnp.divmod(state.step, num_steps)",
+           "epoch, first = jnp.divmod(state.step, num_steps)\n    first *= 0",
+           "test_loop.py -k cuts"),
+    Mutant("the same batches every epoch", "rng.py",
+           'stream(key, "order", epoch), ids)', 'stream(key, "order"), ids)',
+           "test_rng.py"),
+    Mutant("constraint before the update", "steps.py",
+           "    params = optim.project(params, hparams.max_norm)\n", "",
+           "test_steps.py -k projected"),
+)
+
+
+def killed(mutant: Mutant) -> bool:
+  """Whether the mutant's tests fail on a copy that has it."""
+  with tempfile.TemporaryDirectory() as folder:
+    copy = pathlib.Path(folder) / "repo"
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(
+        ".git", ".venv*", "runs", "__pycache__", ".*_cache", ".hypothesis"))
+    file = copy / "kd_jax" / mutant.file
+    text = file.read_text()
+    if text.count(mutant.old) < 1:
+      raise SystemExit(f"{mutant.name}: no longer applies to {mutant.file}")
+    file.write_text(text.replace(mutant.old, mutant.new))
+    words = mutant.tests.split(" -k ")
+    chosen = ["-k", words[1].strip("'")] if len(words) > 1 else []
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "--no-header",
+         f"tests/{words[0]}", *chosen], cwd=copy, capture_output=True,
+        text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(copy)})
+  if run.returncode not in (0, 1):  # 5: nothing was selected
+    raise SystemExit(f"{mutant.name}: the tests did not run\n{run.stdout}")
+  return run.returncode == 1
+
+
+def main(words: list[str]) -> int:
+  """Tries the mutants; returns the number that lived."""
+  chosen = [m for m in MUTANTS if all(word in m.name for word in words)]
+  lived = 0
+  for mutant in chosen:
+    dead = killed(mutant)
+    lived += not dead
+    print(f"{'killed' if dead else 'LIVED ':6}  {mutant.name}", flush=True)
+  print(f"{len(chosen) - lived} passed, {lived} failed")
+  return lived
+
+
+if __name__ == "__main__":
+  sys.exit(min(main(sys.argv[1:]), 1))
