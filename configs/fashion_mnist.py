@@ -15,8 +15,8 @@ Variants:
   configs/fashion_mnist.py          20 epochs of each net
   configs/fashion_mnist.py:smoke    the same program with small nets, 500 steps
 
-The loss is hard_weight * CE + soft_weight * T**2 * KL; alpha is the share of the
-SOFT term. Expected score: not measured. The settings are those of
+The loss is hard_weight * CE + soft_weight * T**2 * KL; alpha is the share of
+the SOFT term. Expected score: not measured. The settings are those of
 configs/mnist.py, not chosen for this set.
 """
 

@@ -18,11 +18,12 @@ import sys
 
 import numpy as np
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Not needed where kd_jax is installed.
-sys.path.append(str(ROOT))
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
 
 from kd_jax import data
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def numpy_teacher(image, label, test_image) -> list[np.ndarray]:
@@ -61,7 +62,8 @@ def torch_teacher(image, label, test_image) -> list[np.ndarray]:
   for _ in range(8):
     for ids in torch.randperm(len(label)).split(50):
       optimizer.zero_grad()
-      torch.nn.functional.cross_entropy(net(inputs[ids]), target[ids]).backward()
+      loss = torch.nn.functional.cross_entropy(net(inputs[ids]), target[ids])
+      loss.backward()
       optimizer.step()
   net.eval()  # Without dropout from here on.
   with torch.no_grad():
@@ -92,7 +94,8 @@ def main():
       sys.executable, "-m", "kd_jax.main", "--config=configs/mnist.py:smoke",
       "--config.data.embedded=only", "--config.steps=2000",
       f"--config.teacher.logits={files[0]}",
-      f"--config.teacher.test_logits={files[1]}", f"--workdir={workdir}", *others,
+      f"--config.teacher.test_logits={files[1]}", f"--workdir={workdir}",
+      *others,
   ], check=True, cwd=ROOT)
 
 

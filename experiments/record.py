@@ -11,8 +11,7 @@ import json
 import pathlib
 import sys
 
-from kd_jax import records
-from kd_jax import report
+from kd_jax import records, report
 from kd_jax.errors import UserError
 
 

@@ -69,7 +69,7 @@ def test_shift2_has_25_views_one_for_every_shift_by_up_to_2_pixels():
 
 @pytest.mark.parametrize("index", range(25))
 def test_shift2_walks_the_shifts_row_by_row_from_none(index):
-  # 12 is the middle of the 5 x 5 offsets; a crop further down moves the image up.
+  # 12 is the middle of the 5 x 5 offsets; a lower crop moves the image up.
   offset = (index + 12) % 25
   image = _image()
   view = augment.VIEWS["shift2"].view(jnp.asarray(image), jnp.int32(index))

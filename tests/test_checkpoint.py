@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kd_jax import checkpoint
-from kd_jax import types
+from kd_jax import checkpoint, types
 from kd_jax.errors import UserError
 from kd_jax.models import MODELS
 

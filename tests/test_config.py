@@ -5,10 +5,8 @@ import pathlib
 import ml_collections
 import pytest
 
-from kd_jax import bench
-from kd_jax import build
+from kd_jax import bench, build, data
 from kd_jax import config as config_lib
-from kd_jax import data
 from kd_jax.errors import UserError
 
 

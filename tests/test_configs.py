@@ -112,7 +112,8 @@ def test_the_docstring_has_a_command_that_parses_and_names_all_variants(
     name, monkeypatch):
   monkeypatch.chdir(ROOT)
   module = _module(name)
-  commands = re.findall(r"^  python -m kd_jax\.main (.*)$", module.__doc__, re.M)
+  commands = re.findall(
+      r"^  python -m kd_jax\.main (.*)$", module.__doc__, re.M)
   assert commands
   for command in commands:
     config, workdir = main.parse(shlex.split(command))

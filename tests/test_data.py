@@ -161,9 +161,19 @@ def test_npz_is_read(tmp_path, file, shape):
   np.savez(tmp_path / "other.npz", weights=np.zeros(3))
   if "/" in file:
     np.savez(tmp_path / "letters" / "other.npz", weights=np.zeros(3))
+  if file == "letters/letters.npz":
+    write_npz(tmp_path / "letters" / "again.npz", pictures(classes=5))
   dataset = load("letters", tmp_path)
   assert_holds(dataset, arrays)
   assert dataset.num_classes == 7
+
+
+def test_npz_of_another_name_is_not_taken(tmp_path):
+  write_npz(tmp_path / "digits.npz", pictures())
+  assert "no such set" in refusal("letters", tmp_path)
+  write_npz(tmp_path / "letters" / "a.npz", pictures())
+  write_npz(tmp_path / "letters" / "b.npz", pictures())
+  assert "no such set" in refusal("letters", tmp_path)
 
 
 def test_npz_may_hold_images_without_channels_and_labels_as_a_column(tmp_path):
@@ -333,6 +343,13 @@ def test_truncated_idx_files(tmp_path, file, gz, kept):
   assert str(path) in refusal("letters", tmp_path)
 
 
+def test_gz_that_is_none(tmp_path):
+  write_idx(tmp_path / "letters", pictures())
+  path = tmp_path / "letters" / IDX[2]
+  path.rename(f"{path}.gz")
+  assert f"{path}.gz: truncated or unreadable" in refusal("letters", tmp_path)
+
+
 def test_idx_files_with_more_than_their_header_says(tmp_path):
   write_idx(tmp_path / "letters", pictures())
   with (tmp_path / "letters" / IDX[1]).open("ab") as file:
@@ -378,11 +395,13 @@ def test_truncated_npz(tmp_path, kept):
   assert f"{path}: truncated" in refusal("letters", tmp_path)
 
 
-def test_npz_with_a_damaged_member(tmp_path):
+@pytest.mark.parametrize("place", [60, 2000])
+def test_npz_with_a_damaged_member(tmp_path, place):
+  """At its start, where inflating fails, or within, where the sum is wrong."""
   path = tmp_path / "letters.npz"
   np.savez_compressed(path, **dict(zip(NPZ, pictures())))
   content = bytearray(path.read_bytes())
-  content[2000:2100] = bytes(100)
+  content[place:place + 100] = b"\xff" * 100
   path.write_bytes(content)
   assert "letters.npz: unreadable" in refusal("letters", tmp_path)
 

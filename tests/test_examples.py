@@ -34,6 +34,7 @@ def test_a_function_of_an_example_is_at_most_40_lines(file):
       assert node.end_lineno - node.lineno < 40, node.name
 
 
+@pytest.mark.slow
 def test_the_losses_serve_loops_of_plain_jax_and_of_nnx():
   said = _run("own_loop.py")
   found = re.findall(
@@ -61,10 +62,12 @@ def _distils(make: str, workdir: pathlib.Path, *, best: int) -> None:
   assert distilled["agreement"] > 0.85
 
 
+@pytest.mark.slow
 def test_a_numpy_function_may_be_the_teacher(tmp_path):
   _distils("numpy", tmp_path, best=50)
 
 
+@pytest.mark.slow
 def test_a_pytorch_module_may_be_the_teacher(tmp_path):
   pytest.importorskip("torch", reason="needs PyTorch, which kd_jax does not")
   _distils("torch", tmp_path, best=100)

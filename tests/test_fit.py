@@ -5,14 +5,8 @@ import numpy as np
 import pytest
 from test_steps import a_teacher
 
-from kd_jax import build
-from kd_jax import checkpoint
+from kd_jax import build, checkpoint, data, distillers, fit, loop, steps
 from kd_jax import config as config_lib
-from kd_jax import data
-from kd_jax import distillers
-from kd_jax import fit
-from kd_jax import loop
-from kd_jax import steps
 
 
 def training(own_data, **changes):

@@ -8,11 +8,7 @@ import numpy as np
 import pytest
 from test_steps import CLASSES, a_teacher, distance, hyper, learner
 
-from kd_jax import augment
-from kd_jax import checkpoint
-from kd_jax import loop
-from kd_jax import rng
-from kd_jax import steps
+from kd_jax import augment, checkpoint, loop, rng, steps
 from kd_jax import teacher as teachers
 from kd_jax.models import MODELS
 

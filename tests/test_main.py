@@ -14,10 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-from kd_jax import checkpoint
-from kd_jax import data
-from kd_jax import loop
-from kd_jax import main
+from kd_jax import checkpoint, data, loop, main
 from kd_jax.augment import VIEWS
 from kd_jax.models import MODELS
 

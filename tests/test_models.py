@@ -1,4 +1,4 @@
-"""Models against NumPy: layers, sizes, features, and what padding may not do."""
+"""Models against NumPy: sizes, layers, features, and what padding must not."""
 
 import functools
 import itertools
@@ -566,7 +566,8 @@ def _relative(found, expected) -> float:
   """|found - expected| / |expected| over a whole tree."""
   norm = lambda tree: math.sqrt(sum(
       float(np.sum(np.square(np.float64(x)))) for x in jax.tree.leaves(tree)))
-  gap = jax.tree.map(lambda a, b: np.float64(a) - np.float64(b), found, expected)
+  gap = jax.tree.map(
+      lambda a, b: np.float64(a) - np.float64(b), found, expected)
   return norm(gap) / norm(expected)
 
 

@@ -168,7 +168,7 @@ SCHEDULES = [
     ("linear", {"warmup_steps": 20},
      {0: 1 / 21, 9: 10 / 21, 19: 20 / 21, 20: 1, 21: 79 / 80, 60: 0.5,
       99: 1 / 80}),
-    # (1 + cos(pi * step / 100)) / 2; the last step is sin(pi / 200)**2 = 2.5e-4.
+    # (1 + cos(pi step / 100)) / 2; at the last step sin(pi / 200)**2 = 2.5e-4.
     ("cosine", {}, {0: 1, 25: (1 + math.sqrt(0.5)) / 2, 50: 0.5,
                     75: (1 - math.sqrt(0.5)) / 2,
                     99: math.sin(math.pi / 200)**2, 100: 0}),
@@ -184,7 +184,8 @@ SCHEDULES = [
     ("step", {"boundaries": (5, 50), "warmup_steps": 10},
      {4: 5 / 11, 9: 10 / 11, 10: 0.1, 49: 0.1, 50: 0.01}),
     # In a short run two boundaries may fall on one step: both multiply.
-    ("step", {"boundaries": (1, 1)}, {0: 1, 1: 0.01, 2: 0.01, 3: 0.01, 9: 0.01}),
+    ("step", {"boundaries": (1, 1)},
+     {0: 1, 1: 0.01, 2: 0.01, 3: 0.01, 9: 0.01}),
     ("step", {}, {0: 1, 1: 1, 50: 1, 75: 1, 99: 1}),
 ]
 
@@ -281,7 +282,7 @@ def test_units_of_zero_weights_stay_zero():
 
 
 def test_units_within_any_ball_keep_their_bits():
-  # m / sqrt(m**2) rounds to something else than 1 for many m: it must not matter.
+  # m / sqrt(m**2) is not 1 for many m: that must not matter.
   kernel = jnp.float32(np.random.default_rng(0).normal(size=(5, 4)) * 1e-3)
   project = jax.jit(jax.vmap(
       lambda max_norm: optim.project({"kernel": kernel}, max_norm)["kernel"]))

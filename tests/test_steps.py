@@ -5,14 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kd_jax import augment
-from kd_jax import distillers
-from kd_jax import loop
-from kd_jax import losses
-from kd_jax import optim
-from kd_jax import steps
+from kd_jax import augment, distillers, loop, losses, optim, steps, types
 from kd_jax import teacher as teachers
-from kd_jax import types
 from kd_jax.models import MODELS
 
 CLASSES = 7

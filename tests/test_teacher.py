@@ -6,12 +6,8 @@ import numpy as np
 import pytest
 from test_steps import CLASSES
 
-from kd_jax import augment
-from kd_jax import banks
-from kd_jax import loop
-from kd_jax import losses
+from kd_jax import augment, banks, loop, losses, types
 from kd_jax import teacher as teachers
-from kd_jax import types
 from kd_jax.errors import UserError
 from kd_jax.models import MODELS
 
