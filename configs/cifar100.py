@@ -18,8 +18,8 @@ As in section 4.2: batches of 128, 64,000 steps, learning rate 0.1, divided by
 10 at a half and at three quarters, 4 pixels of padding, crop and flip. Not as
 there: Nesterov's momentum, weight decay 5e-4 (theirs is 1e-4), projections
 where channels change (theirs have none), pixels scaled by channel (they
-subtract the mean of each pixel). T = 4 and alpha = 0.9 are those of Tian, Krishnan &
-Isola (2020), arXiv 1910.10699.
+subtract the mean of each pixel). T = 4 and alpha = 0.9 are those of Tian et al.
+(2020), arXiv 1910.10699.
 
 The loss is hard_weight * CE + soft_weight * T**2 * KL; alpha is the share of
 the SOFT term. Expected score: not measured.
