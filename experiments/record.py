@@ -11,7 +11,7 @@ import json
 import pathlib
 import sys
 
-from kd_jax import records, report
+from kd_jax import distillers, records, report
 from kd_jax.errors import UserError
 
 
@@ -31,23 +31,26 @@ def rows(workdir: pathlib.Path, study: str, name: str) -> list[report.Row]:
   epochs = [json.loads(line) for line in lines]
   result = []
   for net in ("teacher", "baseline", "distilled"):
+    if net not in summary:
+      continue
     record = summary[net]
+    method = config["method"] if net == "distilled" else "hard"
+    own = record["fingerprint"][:16]
+    # A workdir may have seen other runs before: only this one's epochs count.
     curve = {r["epoch"]: r["test_errors"] for r in epochs
-             if r["net"] == net and "epoch" in r}
-    loss = "CE"
-    if net == "distilled":
-      loss = (f"{record['hard_weight']:.3g} CE + {record['soft_weight']:.3g} T² "
-              f"KL, T = {record['temperature']:g}")
+             if r["net"] == net and r.get("fingerprint", own) == own
+             and "epoch" in r}
     kept = ("fingerprint", "test_errors", "test_examples", "test_nll",
             "test_ece", "heldout_errors", "agreement", "kl", "parameters",
             "parameters_sha256", "seconds", "test_wrong_ids")
     result.append({
         "schema": records.SCHEMA, "study": study, "row": name, "net": net,
-        "method": config["method"] if net == "distilled" else "hard",
-        "loss": loss, "source": summary["dataset"]["source"],
+        "method": method,
+        "loss": distillers.DISTILLERS[method].formula.format(**record),
+        "source": summary["dataset"]["source"],
         "seed": config["teacher.seed" if net == "teacher" else "seed"],
         "teacher_seed": config["teacher.seed"],
-        "teacher_fingerprint": summary["teacher"]["fingerprint"],
+        "teacher_fingerprint": summary.get("teacher", {}).get("fingerprint"),
         **{key: record[key] for key in kept if key in record},
         "curve": [curve[epoch] for epoch in sorted(curve)],
         "commit": manifest["commit"], "dirty": manifest["dirty"],

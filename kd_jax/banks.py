@@ -89,8 +89,8 @@ def obtain(
     bank.flush()
     # The marks come last: a bank without them is an unfinished one.
     checkpoint.write_json(sidecar, marks)
-  _refuse_other_marks(path, json.loads(sidecar.read_text()), marks)
   try:
+    _refuse_other_marks(path, json.loads(sidecar.read_text()), marks)
     bank = np.load(path, mmap_mode="r", allow_pickle=False)
   except (ValueError, OSError) as error:
     raise UserError(f"{path}: unreadable bank ({error}); delete it") from None
@@ -166,7 +166,11 @@ def from_file(
         "(examples, views of the student's augmentation, classes)")
   accuracy = float((logits[:, 0].argmax(-1) == found_labels).mean())
   chance = np.bincount(found_labels).max() / len(found_labels)
-  if accuracy < min(2 * chance, (1 + chance) / 2):
+  # Permuted rows stay within a few standard errors of chance.
+  margin = 5 * (chance * (1 - chance) / len(found_labels)) ** 0.5
+  if not np.isfinite(logits.max(-1)).all():
+    raise UserError(f"{key}: holds NaN or infinite logits")
+  if accuracy <= chance + margin:
     raise UserError(
         f"{key}: agrees with the labels on {accuracy:.1%} of the training set, "
         f"chance is {chance:.1%}; its rows must be in the order of the data set")

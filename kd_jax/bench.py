@@ -64,6 +64,8 @@ def prepare(
         build.device_data(held, everything(held), scaling))
   values = config_lib.flatten(config)
   recorder = records.Recorder(workdir, tensorboard=config.tensorboard)
+  # An older run's results must not lie beside this one's settings.
+  (workdir / "summary.json").unlink(missing_ok=True)
   recorder.write("config.json", values)
   recorder.write("manifest.json", records.manifest(
       data={"name": dataset.name, "source": dataset.source,
@@ -91,7 +93,7 @@ def net(
   began = time.perf_counter()
 
   def report(row):
-    bench.recorder.row(name, row)
+    bench.recorder.row(name, {"fingerprint": mark[:16], **row})
     bench.screen.row(name, row)
 
   fitted = fitting.fit(

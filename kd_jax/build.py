@@ -1,7 +1,9 @@
 """From a config to plain values: the only reader of ConfigDicts."""
 
 from collections.abc import Callable, Mapping
+import hashlib
 import importlib
+import inspect
 from typing import Any, NamedTuple
 
 import jax
@@ -130,16 +132,21 @@ def _training(net, run, found, *, prefix: str, hparams) -> Training:
   num_train = len(found.train_ids)
   per_epoch = loop.steps_per_epoch(num_train, run.batch_size)
   total = run.steps or max(run.epochs * per_epoch, run.min_steps)
+  built = model(net, found, prefix=prefix)
   rates = None
   if net.input_dropout or net.hidden_dropout:
     rates = {"input": net.input_dropout, "hidden": net.hidden_dropout}
+    if "rates" not in built.understands:
+      raise UserError(
+          f"config.{prefix}.input_dropout, hidden_dropout: {net.name} has no "
+          "dropout; set both to 0")
   numbers = types.Hparams(
       label_smoothing=run.label_smoothing, rates=rates, max_norm=net.max_norm,
       learning_rate=run.optimizer.learning_rate,
       momentum=run.optimizer.momentum,
       weight_decay=run.optimizer.weight_decay, **hparams)
   return Training(
-      model=model(net, found, prefix=prefix),
+      model=built,
       views=_known(f"{prefix}.views", net.views, augment.VIEWS),
       recipe=_recipe(run.optimizer, per_epoch, total),
       hparams=jax.tree.map(jnp.float32, numbers),
@@ -164,7 +171,8 @@ def model(net, found: data_lib.Dataset, *, prefix: str) -> types.Model:
     built = _own_model(net, found.num_classes, prefix)
   else:
     builder = _known(f"{prefix}.name", net.name, models.MODELS)
-    built = builder(num_classes=found.num_classes, widths=tuple(net.widths))
+    widths = {"widths": tuple(net.widths)} if net.widths else {}
+    built = builder(num_classes=found.num_classes, **widths)
   image = jax.ShapeDtypeStruct((2,) + found.train.image.shape[1:], jnp.float32)
   try:
     said = jax.eval_shape(
@@ -184,16 +192,27 @@ def model(net, found: data_lib.Dataset, *, prefix: str) -> types.Model:
   return built
 
 
+def source_mark(name: str) -> dict[str, str]:
+  """What a user's own module is at present: the hash of its file, or nothing."""
+  if ":" not in name:
+    return {}
+  module = importlib.import_module(name.split(":", 1)[0])
+  source = inspect.getsource(module)
+  return {"source": hashlib.sha256(source.encode()).hexdigest()}
+
+
 def _own_model(net, num_classes: int, prefix: str) -> types.Model:
   """A user's Linen class as `package.module:Class`."""
   key = f"config.{prefix}.name={net.name}"
   module_name, class_name = net.name.split(":", 1)
   try:
     own = getattr(importlib.import_module(module_name), class_name)
-  except (ImportError, AttributeError) as error:
+  except Exception as error:  # Whatever a user's file raises.
     raise UserError(f"{key}: cannot be imported: {error}") from None
   fields = getattr(own, "__dataclass_fields__", {})
-  given = {"num_classes": num_classes, "widths": tuple(net.widths)}
+  given: dict[str, Any] = {"num_classes": num_classes}
+  if net.widths:
+    given["widths"] = tuple(net.widths)
   try:
     return models.linen_model(
         own(**{name: v for name, v in given.items() if name in fields}))
@@ -208,6 +227,9 @@ def _recipe(optimizer, per_epoch: int, total: int) -> optim.Recipe:
       or (optimizer.warmup_percent or 0) / 100 * total)
   boundaries = [
       round(total * percent / 100) for percent in optimizer.boundaries_percent]
+  if optimizer.nesterov and optimizer.name != "sgd":
+    raise UserError(
+        f"config.optimizer.nesterov=True: needs name=sgd, not {optimizer.name}")
   if warmup >= total:
     raise UserError(
         f"config.optimizer.warmup: {warmup} steps, but the run has {total}")

@@ -11,6 +11,7 @@ import shutil
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from kd_jax import types
@@ -45,19 +46,15 @@ def num_parameters(params: types.Tree) -> int:
 def save_net(
     path: str | os.PathLike, variables: types.Variables, record: dict[str, Any]
 ) -> None:
-  """Saves a trained net and what is known of it; replaces a net at `path`.
-
-  The record is written last: a folder without one is an unfinished save.
-  """
-  path = pathlib.Path(path)
-  shutil.rmtree(path, ignore_errors=True)
-  path.mkdir(parents=True)
-  _save(path / _ARRAYS, {"params": variables.params, "state": variables.state})
-  write_json(path / _RECORD, {"schema": SCHEMA, **record})
+  """Saves a trained net and what is known of it; replaces a net at `path`."""
+  # From the host: what a GPU has saved, a machine without one can load.
+  arrays = jax.device_get({"params": variables.params, "state": variables.state})
+  _put(pathlib.Path(path), arrays, {"schema": SCHEMA, **record})
 
 
 def load_record(path: str | os.PathLike) -> dict[str, Any] | None:
   """The record of a saved net, or None if there is none (or not a whole one)."""
+  _settle(pathlib.Path(path))
   file = pathlib.Path(path) / _RECORD
   if not file.is_file():
     return None
@@ -93,24 +90,14 @@ def load_parameters(path: str | os.PathLike) -> types.Variables:
   path = pathlib.Path(path)
   if not (path / _ARRAYS).is_dir():
     raise UserError(f"{path}: no saved net here")
-  saved = _restore(path / _ARRAYS, None)
+  saved = jax.tree.map(jnp.asarray, _restore(path / _ARRAYS, None))
   return types.Variables(saved["params"], saved["state"])
 
 
 def save_progress(path: str | os.PathLike, progress: Any, mark: str) -> None:
-  """Saves an unfinished run, any tree of arrays, under the mark of its config.
-
-  Written beside the last one and then put in its place, so that there is always
-  a whole one.
-  """
-  path = pathlib.Path(path)
-  fresh = path.with_name(path.name + ".new")
-  shutil.rmtree(fresh, ignore_errors=True)
-  fresh.mkdir(parents=True)
-  _save(fresh / _ARRAYS, {"progress": progress})
-  write_json(fresh / _RECORD, {"schema": SCHEMA, "mark": mark})
-  shutil.rmtree(path, ignore_errors=True)
-  fresh.rename(path)
+  """Saves an unfinished run, any tree of arrays, under the mark of its config."""
+  _put(pathlib.Path(path), {"progress": progress},
+       {"schema": SCHEMA, "mark": mark})
 
 
 def load_progress(path: str | os.PathLike, like: Any, mark: str) -> Any | None:
@@ -135,6 +122,30 @@ def write_json(path: pathlib.Path, value: Any) -> None:
   fresh = path.with_name(path.name + ".new")
   fresh.write_text(json.dumps(value, indent=2) + "\n")
   fresh.replace(path)
+
+
+def _put(path: pathlib.Path, tree: Any, record: dict[str, Any]) -> None:
+  """Writes arrays and record beside `path`, then puts them in its place.
+
+  Whenever the program dies, there is a whole folder: the new one, or the old.
+  """
+  fresh, old = (path.with_name(path.name + end) for end in (".new", ".old"))
+  shutil.rmtree(fresh, ignore_errors=True)
+  fresh.mkdir(parents=True)
+  _save(fresh / _ARRAYS, tree)
+  write_json(fresh / _RECORD, record)
+  shutil.rmtree(old, ignore_errors=True)
+  if path.exists():
+    path.rename(old)
+  fresh.rename(path)
+  shutil.rmtree(old, ignore_errors=True)
+
+
+def _settle(path: pathlib.Path) -> None:
+  """Takes the old folder back where a program died before the new one came."""
+  old = path.with_name(path.name + ".old")
+  if old.is_dir() and not path.exists():
+    old.rename(path)
 
 
 def _save(path: pathlib.Path, tree: Any) -> None:

@@ -70,7 +70,7 @@ def _net(widths: tuple[int, ...], views: str) -> dict[str, Key]:
   """Keys of a net, alike for `student` and `teacher`."""
   return {
       "name": Key("mlp", _TEXT, "a model of kd_jax.models, or MODULE:CLASS"),
-      "widths": Key(widths, _WIDTHS, "units or channels a layer"),
+      "widths": Key(widths, _WIDTHS, "of the layers; () for the model's own"),
       "input_dropout": Key(0.0, _PART, "rate at which pixels are dropped"),
       "hidden_dropout": Key(0.0, _PART, "rate at which units are dropped"),
       "max_norm": _optional(

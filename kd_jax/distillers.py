@@ -28,15 +28,18 @@ class Distiller(NamedTuple):
   """A method of distillation.
 
   Attributes:
-    init: `(key, student, teacher) -> params`, the parameters of its own that
-      train beside the student's and are dropped afterwards; `{}` for most.
+    formula: The loss in words, with hard_weight, soft_weight and temperature to
+      be filled in; it stands in every table.
+    init: `(key) -> params`, the parameters of its own that train beside the
+      student's and are dropped afterwards; `{}` for most.
     terms: `(params, student, teacher, batch, hparams) -> Terms`; the loss of an
       example is the sum of weight times value. `teacher` is None where the
       method needs none.
     needs_teacher: Whether the terms look at a teacher.
   """
 
-  init: Callable[..., types.Tree]
+  formula: str
+  init: Callable[[jax.Array], types.Tree]
   terms: Callable[..., Terms]
   needs_teacher: bool = True
 
@@ -47,8 +50,8 @@ def total(terms: Terms) -> jax.Array:
   return functools.reduce(jnp.add, weighted)
 
 
-def _no_params(key, student, teacher) -> types.Tree:
-  del key, student, teacher
+def _no_params(key: jax.Array) -> types.Tree:
+  del key
   return {}
 
 
@@ -89,8 +92,12 @@ def _logits(params, student, teacher, batch, hparams) -> Terms:
   }
 
 
+_WEIGHTED = "{hard_weight:.3g} * CE + {soft_weight:.3g} * "
+
 DISTILLERS: dict[str, Distiller] = {
-    "hard": Distiller(_no_params, _hard_labels, needs_teacher=False),
-    "kd": Distiller(_no_params, _kd),
-    "logits": Distiller(_no_params, _logits),
+    "hard": Distiller("CE", _no_params, _hard_labels, needs_teacher=False),
+    "kd": Distiller(
+        _WEIGHTED + "T**2 * KL, T = {temperature:g}", _no_params, _kd),
+    "logits": Distiller(
+        _WEIGHTED + "|z - v|**2 / 2N", _no_params, _logits),
 }

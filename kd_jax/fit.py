@@ -218,19 +218,17 @@ def _segment_steps(training, learner, data, state, per_epoch) -> int:
     return per_epoch
   ids = jnp.zeros((training.batch_size,), jnp.int32)
   batch = loop.take(data, augment.VIEWS["none"], ids, ids, ids == 0)
-  flops = 3 * _forward_flops(
-      lambda image: training.model.apply(state.student, image, train=False)[0],
-      batch.image)
+  flops = 3 * _flops(
+      lambda held, batch: training.model.apply(
+          held, batch.image, train=False)[0].logits, state.student, batch)
   if learner.teacher is not None:
-    flops += _forward_flops(
-        lambda image: learner.teacher.members(
-            learner.teacher.arrays, batch._replace(image=image)), batch.image)
+    flops += _flops(learner.teacher.members, learner.teacher.arrays, batch)
   seconds = per_epoch * flops / (_FLOPS_PER_CORE * records.cores())
   pieces = max(1, min(per_epoch, round(seconds / _SEGMENT_SECONDS)))
   return -(-per_epoch // pieces)
 
 
-def _forward_flops(function, image) -> float:
-  cost = jax.jit(function).lower(image).cost_analysis()
+def _flops(function, *arguments) -> float:
+  """XLA's count for a call, lowered but not compiled."""
+  cost = jax.jit(function).lower(*arguments).cost_analysis()
   return float((cost or {}).get("flops", 0.0))
-

@@ -7,6 +7,7 @@ in a line or three and exit code 2, before any work.
 import contextlib
 import os
 import pathlib
+import shlex
 import signal
 import sys
 import time
@@ -63,11 +64,22 @@ def parse(argv: list[str]):
       raise UserError(f"--config.{name}: {config_lib.unknown(name)}")
     _set_none(config, name)
     given.add(name)
-  if {"hard_weight", "soft_weight"} & given and "alpha" not in given:
-    # The file's alpha was a default; the user has said something else.
-    config.alpha = None
+  _make_way(config, given)
   config_lib.check(config)
   return config, pathlib.Path(workdir.value or _default_workdir(values))
+
+
+def _make_way(config, given: set[str]) -> None:
+  """Takes back what a file says where the user's own words exclude it."""
+  if {"hard_weight", "soft_weight"} & given and "alpha" not in given:
+    config.alpha = None
+  for net in ("student", "teacher"):
+    if f"{net}.name" in given and f"{net}.widths" not in given:
+      config[net].widths = ()
+  for prefix, run in (("", config), ("teacher.", config.teacher)):
+    if f"{prefix}epochs" in given:
+      run.steps = run.steps if f"{prefix}steps" in given else None
+      run.min_steps = run.min_steps if f"{prefix}min_steps" in given else 0
 
 
 def _load(values, holder, argv):
@@ -202,10 +214,9 @@ def _train(config, workdir, stop, argv) -> int:
       train.train_and_evaluate(config, workdir, screen=screen, stop=stop)
     return 0
   except fit.Interrupted:
-    again = [a for a in argv if not a.startswith("--workdir")]
+    again = shlex.join([*argv, f"--workdir={workdir}"])
     print(f"stopped; what is done is kept in {workdir}. To go on: python -m "
-          f"kd_jax.main {' '.join(again)} --workdir={workdir}",
-          file=sys.stderr, flush=True)
+          f"kd_jax.main {again}", file=sys.stderr, flush=True)
     return stop.code
 
 

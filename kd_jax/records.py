@@ -1,6 +1,7 @@
 """What a run leaves behind: config, manifest, metrics, summary, fingerprints."""
 
 import hashlib
+import importlib.util
 import json
 import os
 import pathlib
@@ -15,6 +16,7 @@ import jax
 
 import kd_jax
 from kd_jax import checkpoint
+from kd_jax.errors import UserError
 
 SCHEMA = 1
 
@@ -68,9 +70,17 @@ class Recorder:
   """
 
   def __init__(self, workdir: pathlib.Path, *, tensorboard: bool):
-    workdir.mkdir(parents=True, exist_ok=True)
     self.workdir = workdir
-    self._metrics = (workdir / "metrics.jsonl").open("a")
+    try:
+      workdir.mkdir(parents=True, exist_ok=True)
+      self._metrics = (workdir / "metrics.jsonl").open("a")
+    except OSError as error:
+      raise UserError(f"--workdir={workdir}: cannot be written: {error}"
+                      ) from None
+    if tensorboard and importlib.util.find_spec("tensorboardX") is None:
+      raise UserError(
+          "config.tensorboard=True: needs pip install tensorboardX; or give "
+          "--config.tensorboard=false")
     self._tensorboard = tensorboard
     self._writers: dict[str, Any] = {}
 

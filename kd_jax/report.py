@@ -60,23 +60,22 @@ def table(rows: Iterable[Row]) -> str:
   """A markdown table: a line for each (row, net), seeds gathered."""
   groups: dict[tuple, list[Row]] = {}
   for row in rows:
-    groups.setdefault((row["row"], row["net"]), []).append(row)
+    key = (row["row"], row["net"], row["source"], row["test_examples"])
+    groups.setdefault(key, []).append(row)
   lines = ["| config | net | loss | test errors | of | n | paper | agreement | "
-           "seconds |", "|---|---|---|--:|--:|--:|--:|--:|--:|"]
-  for (name, net), members in groups.items():
+           "seconds | data |", "|---|---|---|--:|--:|--:|--:|--:|--:|---|"]
+  for (name, net, source, number), members in groups.items():
     # The same teacher serves several seeds of a student: count it once.
-    distinct = {row["fingerprint"]: row for row in members}.values()
+    distinct = {row["seed"]: row for row in members}.values()
     errors, half = interval([row["test_errors"] for row in distinct])
     shown = f"{errors:.1f} ± {half:.1f}" if half is not None else f"{errors:.0f}"
-    first = members[0]
     agreement = [row["agreement"] for row in distinct if "agreement" in row]
     cells = [
-        first["source"], net, first["loss"], shown,
-        f"{first['test_examples']:,}", str(len(distinct)),
-        str(PAPER.get((name, net), "")),
+        name, net, members[0]["loss"], shown, f"{number:,}", str(len(distinct)),
+        str(PAPER.get((name, net), "")) if source != "embedded" else "",
         f"{100 * interval(agreement)[0]:.2f}%" if agreement else "",
-        f"{interval([row['seconds'] for row in distinct])[0]:.0f}"]
-    lines.append("| " + " | ".join([name, *cells[1:]]) + " |")
+        f"{interval([row['seconds'] for row in distinct])[0]:.0f}", source]
+    lines.append("| " + " | ".join(cells) + " |")
   return "\n".join(lines) + "\n"
 
 

@@ -25,6 +25,9 @@ from kd_jax import teacher as teachers
 from kd_jax.bench import Bench
 from kd_jax.errors import UserError
 
+# Bytes up to which teacher.bank=auto stores logits, on disk and on the device.
+_LARGEST_BANK = 2 * 1024**3
+
 
 class Taught(NamedTuple):
   """A teacher ready for use.
@@ -66,7 +69,7 @@ def obtain(
   variables = [net.variables for net in nets]
   views = student.views
   options = {"weights": weights, "mean": config.teacher.mean}
-  if _banks(config, views.count, student, len(bench.train.ids)):
+  if _banks(config, bench, student):
     file = bench.workdir / "banks" / f"{records.fingerprint({'m': marks})[:16]}"
     bank = banks.obtain(
         file.with_name(f"{file.name}-{config.student.views}.npy"),
@@ -74,8 +77,7 @@ def obtain(
          "views": config.student.views},
         models, variables, bench.train, views,
         num_classes=bench.dataset.num_classes,
-        tick=lambda done: bench.screen.advance(
-            "bank", done, views.count, f"{done} of {views.count} views"))
+        tick=lambda done: _tick(bench, done, views.count))
     teacher = teachers.banked(jnp.asarray(bank), **options)
   else:
     teacher = teachers.live(models, variables, **options)
@@ -95,6 +97,7 @@ def _member(config, bench, member, training) -> tuple[str, _Member]:
   marks = benches.select(
       bench.values, tuple(f"teacher.{name}" for name in own),
       ("teacher.optimizer.",))
+  marks |= build.source_mark(config.teacher.name)
   mark = records.fingerprint(
       marks | benches.data_marks(bench) | {"seed": training.seed, "net": "teacher"})
   shelf = pathlib.Path(config.teacher.dir or bench.workdir / "teachers")
@@ -106,7 +109,8 @@ def _member(config, bench, member, training) -> tuple[str, _Member]:
   variables = checkpoint.load_parameters(path)
   _check_record(path, record, training.model, variables, bench)
   checkpoint.save_net(bench.workdir / "parameters" / name, variables, record)
-  return mark, _Member(variables, record)
+  # Its bits, not its config: another machine's teacher is another teacher.
+  return record["parameters_sha256"], _Member(variables, record)
 
 
 def _check_record(path, record, model, variables, bench) -> None:
@@ -129,6 +133,9 @@ def _ensemble_record(nets, splits) -> dict[str, Any]:
   return {
       "test_errors": len(wrong), "test_examples": len(errors),
       "test_accuracy": 1 - len(wrong) / len(errors), "test_wrong_ids": wrong,
+      "fingerprint": records.fingerprint(
+          {"members": [net.record["fingerprint"] for net in nets]}),
+      "seconds": sum(net.record["seconds"] for net in nets),
       "parameters": sum(net.record["parameters"] for net in nets),
       "members": [net.record for net in nets]}
 
@@ -141,6 +148,8 @@ def _from_file(config, bench, student) -> Taught:
       num_views=student.views.count, num_classes=classes)
   record: dict[str, Any] = {
       "logits": config.teacher.logits, "train_accuracy": accuracy}
+  marks = [hashlib.sha256(bank.tobytes()).hexdigest()]
+  record |= {"fingerprint": marks[0], "seconds": 0.0}
   splits = dict(bench.splits)
   if "heldout" in splits:
     taught = jnp.asarray(bank[dataset.heldout_ids, 0, 0])
@@ -152,6 +161,7 @@ def _from_file(config, bench, student) -> Taught:
       raise UserError(
           f"{key}: has shape {list(said.shape)}, must be "
           f"{[len(dataset.test.label), classes]}")
+    marks.append(hashlib.sha256(said.tobytes()).hexdigest())
     splits["test"] = splits["test"]._replace(
         taught=jnp.asarray(said, jnp.float32))
     wrong = np.flatnonzero(said.argmax(-1) != dataset.test.label).tolist()
@@ -161,14 +171,22 @@ def _from_file(config, bench, student) -> Taught:
   bench.screen.say(
       f"teacher: {config.teacher.logits}, accuracy {accuracy:.2%} on the "
       "training set")
-  mark = hashlib.sha256(bank.tobytes()).hexdigest()
-  return Taught(teachers.banked(jnp.asarray(bank)), splits, record, [mark])
+  return Taught(teachers.banked(jnp.asarray(bank)), splits, record, marks)
 
 
-def _banks(config, num_views: int, student: build.Training, number: int) -> bool:
+def _tick(bench: Bench, done: int, total: int) -> None:
+  bench.screen.advance("bank", done, total, f"{done} of {total} views")
+  if bench.stop():
+    raise fitting.Interrupted()  # A bank without marks is built again.
+
+
+def _banks(config, bench: Bench, student: build.Training) -> bool:
   """Whether storing the logits costs less than asking the teacher each time."""
   if config.teacher.bank != "auto":
     return config.teacher.bank == "always"
+  views = student.views.count
+  size = (4 * len(bench.train.label) * views * config.teacher.count
+          * bench.dataset.num_classes)
   epochs = student.total_steps / loop.steps_per_epoch(
-      number, student.batch_size)
-  return num_views < max(epochs, 1.5)
+      len(bench.train.ids), student.batch_size)
+  return views < max(epochs, 1.5) and size <= _LARGEST_BANK

@@ -36,8 +36,7 @@ def init(
 ) -> TrainState:
   """The state before the first step; `image` is any `[B, H, W, C]`."""
   student = learner.model.init(rng.stream(key, "student"), image)
-  # The method shapes its own parameters by what both nets say of an image.
-  method = learner.distiller.init(rng.stream(key, "method"), None, None)
+  method = learner.distiller.init(rng.stream(key, "method"))
   trainable = (student.params, method)
   with jax.numpy_dtype_promotion("standard"):
     moments = optim.optimizer(learner.recipe, hparams).init(trainable)

@@ -69,6 +69,7 @@ def _student(
   """Trains the student one way, or finds it trained; gives its record."""
   own = ("seed", "batch_size", "epochs", "steps", "min_steps", "label_smoothing")
   marks = benches.select(bench.values, own, ("optimizer.", "student."))
+  marks |= build.source_mark(bench.values["student.name"])
   if taught:
     marks |= benches.select(
         bench.values, ("method", "temperature"), ("teacher.mean",))
@@ -84,11 +85,10 @@ def _student(
       bench, name, bench.workdir / "parameters" / name, mark, training, learner,
       taught.splits if taught else bench.splits)
   if taught:
-    temperature = float(training.hparams.temperature)
-    record |= {"method": bench.values["method"], "temperature": temperature,
-               "alpha": bench.values["alpha"],
-               "hard_weight": float(training.hparams.hard_weight),
-               "soft_weight": float(training.hparams.soft_weight)}
+    numbers = {name: float(getattr(training.hparams, name)) for name in (
+        "temperature", "hard_weight", "soft_weight")}
+    record |= {"method": bench.values["method"], "alpha": bench.values["alpha"],
+               "loss": method.formula.format(**numbers), **numbers}
   return record
 
 
@@ -110,10 +110,7 @@ def _conclude(bench: Bench, summary: dict, seconds: float) -> dict[str, Any]:
           for name in ("teacher", "baseline", "distilled") if name in summary]
   title = f"{dataset.name}: errors of {len(dataset.test.label)} test examples"
   if "distilled" in summary:
-    final = summary["distilled"]
-    title += (f"\nloss of distilled: {final['hard_weight']:.3g} * CE + "
-              f"{final['soft_weight']:.3g} * T**2 * KL, "
-              f"T = {final['temperature']:g}")
+    title += f"\nloss of distilled: {summary['distilled']['loss']}"
   if dataset.notice:
     title += f"\n{dataset.notice}"
   bench.screen.table(title, columns, rows)

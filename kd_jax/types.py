@@ -51,10 +51,12 @@ class Model(NamedTuple):
       axis_name=None) -> (Outputs, new_state)`. `mask` `[B]` marks the valid
       examples, `rates` holds the dropout rates by name as traced scalars, and
       `axis_name` names the mapped device axis, where there is one.
+    understands: Those of the keywords that make a difference to it.
   """
 
   init: Callable[..., Variables]
   apply: Callable[..., tuple[Outputs, Tree]]
+  understands: frozenset[str] = frozenset()
 
 
 @flax.struct.dataclass

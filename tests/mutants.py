@@ -48,7 +48,7 @@ MUTANTS = (
            "  return jax.nn.log_softmax(scores, axis=-1, where=exists)",
            "  return scores", "test_losses.py -k p1_"),
     Mutant("half precision", "losses.py",
-           "  return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))",
+           "  return logits.astype(jnp.float64 if wide else jnp.float32)",
            "  return logits", "test_losses.py -k p13"),
     Mutant("alpha on the hard term", "losses.py", "    return 1 - alpha, alpha",
            "    return alpha, 1 - alpha", "test_losses.py -k p6"),

@@ -64,6 +64,14 @@ def test_a_torn_record_counts_as_none(tmp_path):
   assert checkpoint.load_record(tmp_path / "nothing") is None
 
 
+def test_a_save_that_died_half_way_leaves_the_old_net(tmp_path, net):
+  checkpoint.save_net(tmp_path / "net", net, {"test_errors": 5})
+  (tmp_path / "net").rename(tmp_path / "net.old")  # died between two renames
+  (tmp_path / "net.new").mkdir()
+  assert checkpoint.load_record(tmp_path / "net")["test_errors"] == 5
+  checkpoint.load_parameters(tmp_path / "net")
+
+
 def test_progress_is_only_for_its_own_mark(tmp_path):
   tree = {"x": jnp.arange(3), "key": jax.random.key(5)}
   checkpoint.save_progress(tmp_path / "p", tree, "mine")

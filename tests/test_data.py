@@ -615,7 +615,8 @@ def write(name, features, rows, keys=("image", "label"),
 arrays = np.load(sys.argv[1] + "/rows.npz")
 rows = {split: [{"image": image, "label": int(label)} for image, label in zip(
     arrays[f"x_{split}"], arrays[f"y_{split}"])] for split in ("train", "test")}
-mixed = {split: [{"image": np.full((20 + i % 3, 30, 3), 9 * i, np.uint8),
+half = np.arange(30)[:, None] >= 15  # Of each row, dark left and bright right.
+mixed = {split: [{"image": np.tile(half * np.uint8(9 * i), (20 + i % 3, 1, 3)),
                   "label": i} for i in range(7)] for split in rows}
 label = F.ClassLabel(num_classes=7)
 image = {"image": F.Image(shape=(24, 20, 1)), "label": label}
@@ -798,10 +799,11 @@ def test_images_of_differing_sizes_need_resize(prepared):
   directory = prepared / "array_record"
   message = refusal("mixed", directory)
   assert "differ in size" in message and "--config.data.resize" in message
-  dataset = load("mixed", directory, resize=(8, 9))
-  assert dataset.train.image.shape == (7, 8, 9, 3)
+  dataset = load("mixed", directory, resize=(8, 10))
+  assert dataset.train.image.shape == (7, 8, 10, 3)
   for image, label in zip(*dataset.train):
-    np.testing.assert_array_equal(image, 9 * label)
+    np.testing.assert_array_equal(image[:, :4], 0)
+    np.testing.assert_array_equal(image[:, 6:], 9 * label)
 
 
 def test_resize_of_grey_images(prepared):

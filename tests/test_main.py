@@ -1,6 +1,7 @@
 """The program as its users meet it: its files, its numbers, its refusals."""
 
 import json
+import linecache
 import os
 import pathlib
 import re
@@ -14,8 +15,10 @@ import jax
 import numpy as np
 import pytest
 
-from kd_jax import checkpoint, data, loop, main
+from experiments import record
+from kd_jax import checkpoint, data, loop, main, report
 from kd_jax.augment import VIEWS
+from kd_jax.distillers import DISTILLERS
 from kd_jax.models import MODELS
 
 SMALL = (
@@ -164,7 +167,7 @@ def test_several_teachers_are_one(small, mean):
 
 
 @pytest.mark.parametrize("more", [
-    ("--config.method=logits",), ("--config.method=hard",),
+    *((f"--config.method={method}",) for method in DISTILLERS),
     ("--config.student.name=resnet8", "--config.student.widths=(4,4,4)",
      "--config.epochs=1"),
     ("--config.optimizer.name=sgd", "--config.optimizer.nesterov=true",
@@ -214,6 +217,9 @@ def test_a_users_logits_are_a_teacher(small, own_data, tmp_path):
     (("--config.data.dir=/no/such/folder",), "no such folder"),
     (("--config.data.name=mnsit",), "did you mean mnist"),
     (("--config.teacher.logits=/no/such.npy",), "cannot be read"),
+    (("--config.student.name=cnn", "--config.student.hidden_dropout=0.5"),
+     "cnn has no dropout"),
+    (("--config.optimizer.nesterov=true",), "needs name=sgd"),
     (("--nonsense=1",), "nonsense"), (("stray",), "unexpected"),
 ])
 def test_a_mistake_is_told_in_a_line_and_costs_nothing(
@@ -239,6 +245,56 @@ def test_weights_on_the_command_line_replace_the_files_alpha():
   config, _ = main.parse(["--config=configs/mnist.py",
                           "--config.hard_weight=1", "--config.soft_weight=2"])
   assert config.alpha is None and config.soft_weight == 2.0
+
+
+def test_what_the_user_says_goes_before_what_the_file_says():
+  parse = lambda *more: main.parse(["--config=configs/mnist.py:smoke", *more])[0]
+  assert parse().steps == 500
+  config = parse("--config.epochs=3", "--config.student.name=resnet8")
+  assert config.steps is None and config.min_steps == 0 and config.epochs == 3
+  assert config.teacher.steps == 500
+  assert config.student.widths == ()  # the model's own, not those of an MLP
+  assert parse("--config.epochs=3", "--config.steps=7").steps == 7
+
+
+def test_a_changed_module_of_the_users_is_trained_again(
+    small, tmp_path, monkeypatch, capsys):
+  monkeypatch.syspath_prepend(str(tmp_path))
+  file = tmp_path / "users_net.py"
+  source = (ROOT / "examples/own_model.py").read_text()
+  name = "--config.student.name=users_net:Net"
+  file.write_text(source)
+  small(name)
+  file.write_text(source.replace("Dense(64)", "Dense(8)"))
+  monkeypatch.delitem(sys.modules, "users_net")
+  linecache.checkcache()
+  capsys.readouterr()
+  _, summary = small(name)
+  assert "baseline: already trained" not in capsys.readouterr().out
+  assert summary["baseline"]["parameters"] == 120 * 8 + 8 + 8 * 7 + 7
+
+
+def test_an_unfinished_run_leaves_no_old_summary(small):
+  small()
+  code, summary = small("--config.teacher.logits=/no/such.npy")
+  assert code == 2 and summary is None
+
+
+def test_a_finished_run_becomes_rows(small, tmp_path):
+  small("--config.epochs=2")
+  small()
+  study = tmp_path / "study"
+  study.mkdir()
+  arguments = [str(tmp_path / "run"), "--study", str(study), "--row", "x"]
+  assert record.main(arguments) == record.main(arguments) == 0
+  rows = report.read(study)
+  assert [row["net"] for row in rows] == ["teacher", "baseline", "distilled"]
+  assert rows[2]["loss"] == "0.1 * CE + 0.9 * T**2 * KL, T = 8"
+  for row in rows:
+    assert row["curve"][-1] == row["test_errors"]
+    assert len(row["curve"]) == (6 if row["net"] == "teacher" else 3)
+  assert report.main([str(study), "--readme", str(tmp_path / "none.md")]) == 0
+  assert "0.1 * CE" in (study / "table.md").read_text()
 
 
 def program(*arguments, **options):

@@ -65,7 +65,7 @@ def test_rows_tell_which_examples_are_wrong():
 
 def rows(errors, **more):
   return [{"row": "paper", "net": "distilled", "source": "raw", "loss": "l",
-           "fingerprint": str(i), "test_errors": e, "test_examples": 10000,
+           "seed": i, "test_errors": e, "test_examples": 10000,
            "seconds": 1.0, **more} for i, e in enumerate(errors)]
 
 

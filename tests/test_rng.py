@@ -113,7 +113,7 @@ def _spied_epoch(key, batch_size: int, ids: np.ndarray, epoch: int) -> float:
 
   learner = steps.Learner(
       models.MODELS["mlp"](num_classes=2, widths=()),
-      distillers.Distiller(lambda *_: {}, terms, needs_teacher=False),
+      distillers.Distiller("", lambda _: {}, terms, needs_teacher=False),
       optim.Recipe("sgd", optim.schedule("constant", total_steps=99)))
   hparams = jax.tree.map(jnp.float32, types.Hparams())
   data = loop.DeviceData(

@@ -143,8 +143,10 @@ def _read_idx_files(files: list[pathlib.Path], name: str) -> Arrays:
       raise UserError(
           f"{path}: wrong checksum, so not MNIST's official file; fetch it "
           "again, or give your own data another data.name")
-    if name != "mnist" and name in _KIND and official:
-      raise UserError(f"{path}: this is MNIST's file, not one of {name}")
+    if name != "mnist" and official:
+      raise UserError(
+          f"{path}: this is MNIST's file, not one of {name}; for MNIST give "
+          "data.name=mnist")
     arrays.append(_parse_idx(content, path))
   return _as_arrays(arrays, files[0].parent)
 

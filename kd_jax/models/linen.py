@@ -63,7 +63,7 @@ def linen_model(module: nn.Module) -> types.Model:
       return types.Outputs(*said), state
     return types.Outputs(said, {}), state
 
-  return types.Model(init, apply)
+  return types.Model(init, apply, understood)
 
 
 def _keywords(module: nn.Module) -> frozenset[str]:
