@@ -128,7 +128,7 @@ def main(argv: list[str] | None = None) -> int:
     return 2
   generated = table(rows)
   (arguments.study / "table.md").write_text(generated)
-  if any("curve" in row for row in rows):
+  if any(row["row"] == "paper" for row in rows):
     curves(rows, arguments.study / "curves.png", name="paper")
   readme = arguments.readme
   if readme.is_file():

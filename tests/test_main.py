@@ -217,8 +217,8 @@ def test_a_users_logits_are_a_teacher(small, own_data, tmp_path):
     (("--config.data.dir=/no/such/folder",), "no such folder"),
     (("--config.data.name=mnsit",), "did you mean mnist"),
     (("--config.teacher.logits=/no/such.npy",), "cannot be read"),
-    (("--config.student.name=cnn", "--config.student.hidden_dropout=0.5"),
-     "cnn has no dropout"),
+    (("--config.student.name=cnn", "--config.student.widths=()",
+      "--config.student.hidden_dropout=0.5"), "cnn has no dropout"),
     (("--config.optimizer.nesterov=true",), "needs name=sgd"),
     (("--nonsense=1",), "nonsense"), (("stray",), "unexpected"),
 ])
