@@ -46,6 +46,7 @@ def parse(argv: list[str]):
   Raises:
     UserError: For anything that is not right about them.
   """
+  argv = _last_of_each(argv)
   nones = [arg for arg in argv if arg.startswith("--config.")
            and arg.endswith("=None")]
   values = flags.FlagValues()
@@ -67,6 +68,14 @@ def parse(argv: list[str]):
   _make_way(config, given)
   config_lib.check(config)
   return config, pathlib.Path(workdir.value or _default_workdir(values))
+
+
+def _last_of_each(argv: list[str]) -> list[str]:
+  """Of a key given twice, the last counts; absl would join two tuples."""
+  last = {arg.split("=")[0]: index for index, arg in enumerate(argv)}
+  return [arg for index, arg in enumerate(argv)
+          if not arg.startswith("--config.") or "=" not in arg
+          or last[arg.split("=")[0]] == index]
 
 
 def _make_way(config, given: set[str]) -> None:

@@ -255,6 +255,8 @@ def test_what_the_user_says_goes_before_what_the_file_says():
   assert config.teacher.steps == 500
   assert config.student.widths == ()  # the model's own, not those of an MLP
   assert parse("--config.epochs=3", "--config.steps=7").steps == 7
+  config = parse("--config.student.widths=(3,)", "--config.student.widths=(4,5)")
+  assert config.student.widths == (4, 5)
 
 
 def test_a_changed_module_of_the_users_is_trained_again(
