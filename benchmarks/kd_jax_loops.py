@@ -1,6 +1,6 @@
 """kd_jax's systems: (a) a live teacher, (b) a bank of its logits.
 
-They run what `kd_jax.main` runs: `loop.make_segment` over a whole epoch, the
+They run what `kd_jax.main` runs: `loop.compiled_segment` over a whole epoch, the
 state donated, data and teacher as arguments.
 """
 
@@ -58,7 +58,7 @@ def system(problem: Problem, *, banked: bool) -> System:
   learner = steps.Learner(
       _mlp(problem.width), distillers.DISTILLERS["kd"],
       optim.Recipe("sgd", optim.schedule("constant", total_steps=1)), teacher)
-  segment = loop.make_segment(learner, _VIEWS, problem_lib.BATCH)
+  segment = loop.compiled_segment(learner, _VIEWS, problem_lib.BATCH)
   start = functools.partial(steps.init, learner)
   state = jax.jit(start)(key, jnp.zeros((1, 28, 28, 1)), hparams)
   held = [state.replace(student=_variables(problem_lib.student_net(problem)))]
@@ -66,7 +66,7 @@ def system(problem: Problem, *, banked: bool) -> System:
 
   def epoch() -> float:
     state, told = segment(
-        held.pop(), data, teacher.arrays, hparams, key, length=problem.steps)
+        held.pop(), data, teacher.arrays, hparams, key, problem.steps)
     held.append(jax.block_until_ready(state))
     return float(hparams.hard_weight * told["hard"].total
                  + hparams.soft_weight * told["soft"].total)

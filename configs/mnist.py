@@ -10,6 +10,8 @@ Variants:
   configs/mnist.py:smoke    the same program in under a minute
   configs/mnist.py:paper    the paper's teacher: dropout, weight constraint,
                             2-pixel jitter, 200 epochs
+  configs/mnist.py:sweep    a 2x30 student at seven temperatures, five seeds
+                            each, beside hard labels; one compiled program
 
 The loss is hard_weight * CE + soft_weight * T**2 * KL; alpha is the share of the
 SOFT term. The paper gives neither optimiser, learning rate, length nor weights
@@ -17,9 +19,10 @@ for MNIST; those here were chosen on a held-out tenth of the training set.
 """
 
 from kd_jax import config as config_lib
+from kd_jax import sweep
 from kd_jax.errors import UserError, nearest
 
-VARIANTS = ("default", "smoke", "paper")
+VARIANTS = ("default", "smoke", "paper", "sweep")
 
 
 def get_config(variant: str = "default"):
@@ -67,4 +70,11 @@ def get_config(variant: str = "default"):
     config.steps = config.teacher.steps = 500
     config.student.widths = (100, 100)
     config.teacher.widths = (200, 200)
+  if variant == "sweep":
+    config.student.widths = (30, 30)
+    # alpha = 0 is hard labels alone, whatever the temperature.
+    config.sweep.points = tuple(sweep.product({"seed": range(5)}, sweep.chain(
+        sweep.fixed({"alpha": 0.0, "temperature": 1.0}),
+        sweep.product({"temperature": (1.0, 2.0, 2.5, 4.0, 8.0, 14.0, 20.0)}))))
+    config.sweep.reference = (("alpha", 0.0),)
   return config

@@ -80,11 +80,16 @@ def student(
     config: ml_collections.ConfigDict, found: data_lib.Dataset
 ) -> Training:
   """The training of the student."""
+  return _training(config.student, config, found, prefix="student",
+                   hparams=student_hparams(config))
+
+
+def student_hparams(config: ml_collections.ConfigDict) -> types.Hparams:
+  """The traced numbers of the student's training, float32 scalars."""
   hard, soft = losses.distillation_weights(
       config.alpha, config.hard_weight, config.soft_weight)
-  return _training(config.student, config, found, prefix="student", hparams={
-      "temperature": config.temperature, "hard_weight": hard,
-      "soft_weight": soft})
+  return _hparams(config.student, config, temperature=config.temperature,
+                  hard_weight=hard, soft_weight=soft)
 
 
 def teacher(
@@ -92,7 +97,8 @@ def teacher(
 ) -> Training:
   """The training of one member of the teacher; members differ in seed."""
   training = _training(
-      config.teacher, config.teacher, found, prefix="teacher", hparams={})
+      config.teacher, config.teacher, found, prefix="teacher",
+      hparams=_hparams(config.teacher, config.teacher))
   return training._replace(seed=training.seed + member)
 
 
@@ -133,24 +139,29 @@ def _training(net, run, found, *, prefix: str, hparams) -> Training:
   per_epoch = loop.steps_per_epoch(num_train, run.batch_size)
   total = run.steps or max(run.epochs * per_epoch, run.min_steps)
   built = model(net, found, prefix=prefix)
-  rates = None
-  if net.input_dropout or net.hidden_dropout:
-    rates = {"input": net.input_dropout, "hidden": net.hidden_dropout}
-    if "rates" not in built.understands:
-      raise UserError(
-          f"config.{prefix}.input_dropout, hidden_dropout: {net.name} has no "
-          "dropout; set both to 0")
-  numbers = types.Hparams(
-      label_smoothing=run.label_smoothing, rates=rates, max_norm=net.max_norm,
-      learning_rate=run.optimizer.learning_rate,
-      momentum=run.optimizer.momentum,
-      weight_decay=run.optimizer.weight_decay, **hparams)
+  if hparams.rates is not None and "rates" not in built.understands:
+    raise UserError(
+        f"config.{prefix}.input_dropout, hidden_dropout: {net.name} has no "
+        "dropout; set both to 0")
   return Training(
       model=built,
       views=_known(f"{prefix}.views", net.views, augment.VIEWS),
       recipe=_recipe(run.optimizer, per_epoch, total),
-      hparams=jax.tree.map(jnp.float32, numbers),
+      hparams=hparams,
       batch_size=run.batch_size, total_steps=total, seed=run.seed)
+
+
+def _hparams(net, run, **objective: float) -> types.Hparams:
+  """Reads the traced keys that `student` and `teacher` have in common."""
+  rates = None
+  if net.input_dropout or net.hidden_dropout:
+    rates = {"input": net.input_dropout, "hidden": net.hidden_dropout}
+  numbers = types.Hparams(
+      label_smoothing=run.label_smoothing, rates=rates, max_norm=net.max_norm,
+      learning_rate=run.optimizer.learning_rate,
+      momentum=run.optimizer.momentum,
+      weight_decay=run.optimizer.weight_decay, **objective)
+  return jax.tree.map(jnp.float32, numbers)
 
 
 def model(net, found: data_lib.Dataset, *, prefix: str) -> types.Model:

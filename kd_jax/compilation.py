@@ -10,7 +10,11 @@ def use_cache() -> None:
   """Turns the cache on, unless the user has placed or disabled it already."""
   if os.environ.get("JAX_COMPILATION_CACHE_DIR") is not None:
     return
-  home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-  jax.config.update(
-      "jax_compilation_cache_dir", str(pathlib.Path(home) / "kd_jax" / "xla"))
+  jax.config.update("jax_compilation_cache_dir", str(home() / "xla"))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def home() -> pathlib.Path:
+  """Where what is worth keeping between runs is kept."""
+  cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+  return pathlib.Path(cache) / "kd_jax"

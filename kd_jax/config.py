@@ -6,6 +6,7 @@ some. There is no second place where a key gets a default or a check.
 
 from collections.abc import Callable, Iterator
 import difflib
+import re
 from typing import Any, NamedTuple
 
 import ml_collections
@@ -43,6 +44,10 @@ def _one_of(*names: str) -> Rule:
 
 def _all(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
   return lambda values: all(check(value) for value in values)
+
+
+def _lanes(value: Any) -> bool:
+  return bool(re.fullmatch("auto|[1-9][0-9]*x[1-9][0-9]*", value))
 
 
 _WHOLE = Rule("an integer >= 1", lambda v: isinstance(v, int) and v >= 1)
@@ -153,6 +158,20 @@ KEYS: dict[str, Key] = {
     "teacher.test_logits": _optional(
         str, _TEXT, ".npy of its logits [N, C] of the test set"),
     "tensorboard": Key(True, _BOOL, "write event files"),
+    "sweep.points": Key(
+        (), Rule("a sweep of kd_jax.sweep: dicts of dotted keys", _all(
+            lambda point: isinstance(point, dict))),
+        "what is swept; () for a single run"),
+    "sweep.lanes": Key(
+        "auto", Rule("auto, or seeds x points such as 4x8", _lanes),
+        "runs trained at once by one program"),
+    "sweep.memory": Key(
+        0.4, Rule("a number in (0, 1]", lambda v: _finite(v) and 0 < v <= 1),
+        "share of the device's memory that lanes may take"),
+    "sweep.reference": Key(
+        (), Rule("pairs of key and value, such as (('alpha', 0.0),)", _all(
+            lambda pair: len(pair) == 2 and pair[0] in KEYS)),
+        "the point that tables compare the others with"),
 }
 
 

@@ -105,59 +105,122 @@ def fit(
   image = jnp.zeros((1,) + data.image.shape[1:], jnp.float32)
   start = functools.partial(steps.init, learner)
   state = jax.jit(start)(rng.stream(key, "init"), image, training.hparams)
-  segment = loop.make_segment(learner, training.views, training.batch_size)
+  segment = loop.compiled_segment(
+      learner, training.views, training.batch_size)
   predict = loop.make_predict(training.model, augment.VIEWS["none"])
   arrays = learner.teacher.arrays if learner.teacher else ()
-  run = functools.partial(
-      segment, data=data, teacher_arrays=arrays, hparams=training.hparams,
-      key=key)
-
   per_epoch = loop.steps_per_epoch(len(data.ids), training.batch_size)
-  piece = _segment_steps(training, learner, data, state, per_epoch)
-  told = _no_totals(run, state, piece)
-  saved = checkpoint.load_progress(progress, (state, told), mark)
-  done = 0
-  if saved is not None:
-    state, told = saved
-    done = int(state.step)
-    report({"event": "resumed", "step": done})
+  last: dict[str, Any] = {}
 
-  clock = _Clock(done)
-  ended: _Epoch | None = None
-  while done < training.total_steps:
-    end = min((done // per_epoch + 1) * per_epoch, training.total_steps)
-    length = min(piece, end - done)
-    state, more = run(state, length=length)
-    told = metrics.merge(told, more)
-    done += length
-    last, ended = ended, None
-    if done == end:
-      ended = _Epoch(done, told, {
-          name: evaluate(predict, state.student, split)
-          for name, split in splits.items()})
-      told = jax.tree.map(jnp.zeros_like, told)
-    # By now the next segment is on its way, so this wait costs nothing.
-    if last is not None:
-      report(_row(training, per_epoch, clock, last))
-    if stop() and done < training.total_steps:
-      checkpoint.save_progress(progress, (state, told), mark)
-      if ended is not None:
-        report(_row(training, per_epoch, clock, ended))
-      raise Interrupted()
-  assert ended is not None  # A run ends with an epoch, be it a short one.
-  row = _row(training, per_epoch, clock, ended)
-  report(row)
-  checkpoint.drop_progress(progress)
-  wrong = np.flatnonzero(ended.evaluated["test"][1]).tolist()
-  return Fitted(state.student, row, wrong)
+  def evaluate_all(state, step):
+    del step
+    return {name: evaluate(predict, state.student, split)
+            for name, split in splits.items()}
+
+  def ended(epoch):
+    last["epoch"] = epoch
+    last["row"] = _row(training, per_epoch, clock, epoch)
+    report(last["row"])
+
+  def resumed(step):
+    clock.step = step
+    report({"event": "resumed", "step": step})
+
+  def run(state, length):
+    return segment(state, data, arrays, training.hparams, key, length)
+
+  clock = _Clock(0)
+  state = follow(
+      Program(run, evaluate_all, jax.eval_shape(run, state, 1)[1]), state, total_steps=training.total_steps, per_epoch=per_epoch,
+      piece=_segment_steps(training, learner, data, state, per_epoch),
+      progress=progress, mark=mark, stop=stop, ended=ended, resumed=resumed)
+  wrong = np.flatnonzero(last["epoch"].evaluated["test"][1]).tolist()
+  return Fitted(state.student, last["row"], wrong)
 
 
-class _Epoch(NamedTuple):
+class Epoch(NamedTuple):
   """What is known when an epoch ends, still on the device."""
 
   step: int
   told: dict[str, metrics.Mean]
-  evaluated: dict[str, tuple[dict[str, Any], jax.Array]]
+  evaluated: Any
+
+
+class Program(NamedTuple):
+  """What a training runs, one net or many lanes of them.
+
+  Attributes:
+    run: `(state, length) -> (state, totals)`; may donate the state.
+    evaluate: `(state, step) -> anything`, dispatched when an epoch ends.
+    totals: Shapes of the totals.
+  """
+
+  run: Callable[[Any, int], tuple[Any, dict[str, metrics.Mean]]]
+  evaluate: Callable[[Any, int], Any]
+  totals: dict[str, metrics.Mean]
+
+
+def follow(
+    program: Program,
+    state: Any,
+    *,
+    total_steps: int,
+    per_epoch: int,
+    piece: int,
+    progress: pathlib.Path,
+    mark: str,
+    stop: Callable[[], bool],
+    ended: Callable[[Epoch], None],
+    resumed: Callable[[int], None],
+) -> Any:
+  """Runs a program to its end, segment by segment; gives the last state.
+
+  Args:
+    program: What is run.
+    state: Where it begins, unless there is something to resume.
+    total_steps: Where it ends.
+    per_epoch: Steps of an epoch.
+    piece: Steps of a segment.
+    progress: Where an interrupted run is saved.
+    mark: Fingerprint; only a run of the same mark is continued.
+    stop: Asked between segments.
+    ended: Told of every epoch, one segment after it was dispatched.
+    resumed: Told the step at which an interrupted run goes on.
+
+  Raises:
+    Interrupted: After saving, if `stop` says so.
+  """
+  told = jax.tree.map(
+      lambda x: jnp.zeros(x.shape, x.dtype), program.totals)
+  done = 0
+  saved = checkpoint.load_progress(progress, (state, told, jnp.int32(0)), mark)
+  if saved is not None:
+    state, told, at = saved
+    done = int(at)
+    resumed(done)
+  epoch: Epoch | None = None
+  while done < total_steps:
+    end = min((done // per_epoch + 1) * per_epoch, total_steps)
+    length = min(piece, end - done)
+    state, more = program.run(state, length)
+    told = metrics.merge(told, more)
+    done += length
+    last, epoch = epoch, None
+    if done == end:
+      epoch = Epoch(done, told, program.evaluate(state, done))
+      told = jax.tree.map(jnp.zeros_like, told)
+    # By now the next segment is on its way, so this wait costs nothing.
+    if last is not None:
+      ended(last)
+    if stop() and done < total_steps:
+      checkpoint.save_progress(progress, (state, told, jnp.int32(done)), mark)
+      if epoch is not None:
+        ended(epoch)
+      raise Interrupted()
+  assert epoch is not None  # A run ends with an epoch, be it a short one.
+  ended(epoch)
+  checkpoint.drop_progress(progress)
+  return state
 
 
 class _Clock:
@@ -173,7 +236,7 @@ class _Clock:
     return steps_done / max(seconds, 1e-9)
 
 
-def _row(training, per_epoch, clock, ended: _Epoch) -> dict[str, Any]:
+def _row(training, per_epoch, clock, ended: Epoch) -> dict[str, Any]:
   """Numbers of one epoch, as they go to `metrics.jsonl`."""
   step, told, evaluated = ended
   rate = clock.lap(step) * training.batch_size
@@ -203,13 +266,6 @@ def _computed(split: str, totals: dict) -> dict[str, Any]:
     elif not name.startswith("gradient_"):
       values[f"{split}_{name}"] = total.compute()
   return values
-
-
-def _no_totals(run, state, piece):
-  """Zeros in the structure of a segment's totals, without running one."""
-  shapes = jax.eval_shape(
-      functools.partial(run, length=piece), state)[1]
-  return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
 
 def _segment_steps(training, learner, data, state, per_epoch) -> int:

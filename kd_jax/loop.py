@@ -8,7 +8,6 @@ names and counters (`rng.py`), and the state carries the rest.
 """
 
 from collections.abc import Callable
-import functools
 from typing import NamedTuple
 
 import jax
@@ -73,7 +72,7 @@ def take(
 def make_segment(
     learner: steps.Learner, views: augment.Views, batch_size: int
 ) -> Callable[..., tuple[TrainState, dict[str, metrics.Mean]]]:
-  """The compiled segment of a learner.
+  """The segment of a learner, to be compiled or mapped over lanes.
 
   Args:
     learner: What `steps.make_step` needs.
@@ -81,30 +80,42 @@ def make_segment(
     batch_size: Examples a step.
 
   Returns:
-    `segment(state, data, teacher_arrays, hparams, key, length=K)`: K further
-    steps from `state.step`, all of one epoch. The state is donated. Gives the
-    new state and the totals of the K steps.
+    `segment(state, data, teacher_arrays, hparams, key, length)`: `length` further
+    steps from `state.step`, all of one epoch. Gives the new state and the totals
+    of those steps. `length` is traced: one program serves every cut of a run.
   """
   step = steps.make_step(learner)
 
-  @functools.partial(
-      jax.jit, static_argnames="length", donate_argnames="state")
-  def segment(state, data, teacher_arrays, hparams, key, *, length):
+  def segment(state, data, teacher_arrays, hparams, key, length):
     num_steps = steps_per_epoch(len(data.ids), batch_size)
     epoch, first = jnp.divmod(state.step, num_steps)
     order, mask, view = _epoch(
         data, views, batch_size, num_steps, rng.stream(key, "data"), epoch)
 
-    def body(state, position):
+    def next_step(state, position):
       row = lambda x: jax.lax.dynamic_index_in_dim(x, position, keepdims=False)
       ids = row(order)
       batch = take(data, views, ids, view[ids], row(mask))
       return step(state, batch, teacher_arrays, hparams, key)
 
-    state, told = jax.lax.scan(body, state, first + jnp.arange(length))
-    return state, jax.tree.map(lambda x: jnp.sum(x, axis=0), told)
+    def body(number, carried):
+      state, told = carried
+      state, more = next_step(state, first + number)
+      return state, metrics.merge(told, more)
+
+    nothing = jax.tree.map(
+        lambda x: jnp.zeros(x.shape, x.dtype),
+        jax.eval_shape(next_step, state, first)[1])
+    return jax.lax.fori_loop(0, length, body, (state, nothing))
 
   return segment
+
+
+def compiled_segment(
+    learner: steps.Learner, views: augment.Views, batch_size: int
+) -> Callable[..., tuple[TrainState, dict[str, metrics.Mean]]]:
+  """`make_segment`, compiled for one device; the state is donated."""
+  return jax.jit(make_segment(learner, views, batch_size), donate_argnums=0)
 
 
 def _epoch(data, views, batch_size, num_steps, key, epoch):

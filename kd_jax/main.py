@@ -4,6 +4,7 @@ Reads the flags, then hands over to `train.py`. A mistake of the user ends here
 in a line or three and exit code 2, before any work.
 """
 
+from collections.abc import Sequence
 import contextlib
 import os
 import pathlib
@@ -16,11 +17,14 @@ from absl import flags
 from ml_collections import config_flags
 
 from kd_jax import config as config_lib
+from kd_jax import sweep
 from kd_jax.errors import UserError
 
 _USAGE = """\
 usage: python -m kd_jax.main --config=FILE[:VARIANT] [--workdir=DIR]
                              [--config.KEY=VALUE ...]
+                             [--sweep.KEY=VALUE,VALUE ...] [--sweep=FILE]
+                             [--plan]
 
 Trains a teacher, a student on hard labels and the same student distilled from
 the teacher; results go to DIR (default: runs/NAME-TIME). Rerunning the command
@@ -28,6 +32,15 @@ with the same DIR continues it.
 
   python -m kd_jax.main --config=configs/mnist.py --workdir=runs/mnist
   python -m kd_jax.main --config=configs/mnist.py:smoke --config.temperature=8
+
+With --sweep.KEY=..., every combination of the values is trained instead, as lanes
+of few compiled programs, with one teacher; tables, pictures and a page come at the
+end. --sweep=FILE reads the points from JSON, a list of {"KEY": VALUE}. --plan tells
+runs, compilations, memory and time, and does nothing.
+
+  python -m kd_jax.main --config=configs/mnist.py --workdir=runs/sweep \\
+    --sweep.temperature=1,2,4,8,20 --sweep.alpha=0.5,0.9 --sweep.seed=0,1,2
+  python -m kd_jax.main --config=configs/mnist.py:sweep --plan
 
 Keys and their defaults, which a config file may change:
 
@@ -46,6 +59,7 @@ def parse(argv: list[str]):
   Raises:
     UserError: For anything that is not right about them.
   """
+  argv, points = _points(argv)
   argv = _last_of_each(argv)
   nones = [arg for arg in argv if arg.startswith("--config.")
            and arg.endswith("=None")]
@@ -66,8 +80,23 @@ def parse(argv: list[str]):
     _set_none(config, name)
     given.add(name)
   _make_way(config, given)
+  if points is not None:
+    config.sweep.points = tuple(points)
   config_lib.check(config)
   return config, pathlib.Path(workdir.value or _default_workdir(values))
+
+
+def _points(argv: list[str]) -> tuple[list[str], list | None]:
+  """Takes the sweep out of the arguments: the rest, and its points."""
+  words = [arg for arg in argv if arg.startswith(("--sweep.", "--sweep="))]
+  if not words:
+    return argv, None
+  files = [word for word in words if word.startswith("--sweep=")]
+  axes = [word.removeprefix("--sweep.") for word in words if word not in files]
+  parts = [sweep.read(file.removeprefix("--sweep=")) for file in files]
+  if axes:
+    parts.append(sweep.parse(axes))
+  return [arg for arg in argv if arg not in words], sweep.product(*parts)
 
 
 def _last_of_each(argv: list[str]) -> list[str]:
@@ -161,6 +190,12 @@ def _set_none(config, name: str) -> None:
     ) from None
 
 
+def _cores() -> int:
+  if hasattr(os, "sched_getaffinity"):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
+
+
 def _default_workdir(values) -> str:
   name = pathlib.Path(
       config_flags.get_config_filename(values["config"]).split(":")[0]).stem
@@ -202,30 +237,78 @@ def run(argv: list[str]) -> int:
     with contextlib.suppress(BrokenPipeError):
       print(_USAGE + config_lib.describe(), flush=True)
     return 0
+  plan_only = "--plan" in argv
+  argv = [arg for arg in argv if arg != "--plan"]
   try:
     config, workdir = parse(argv)
+    if plan_only:
+      return show_plan(config)
+    rest = [arg for arg in argv if not arg.startswith("--workdir")]
+    again = shlex.join(
+        ["python", "-m", "kd_jax.main", *rest, f"--workdir={workdir}"])
+    command = [arg for arg in rest if arg.startswith("--config")]
     with Signals() as stop:
-      return _train(config, workdir, stop, argv)
+      return train(config, workdir, stop, command, again=again)
   except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
 
 
-def _train(config, workdir, stop, argv) -> int:
+def show_plan(config) -> int:
+  """Prints what a sweep would do."""
+  if not config.sweep.points:
+    raise UserError(
+        "--plan: there is no sweep; give --sweep.KEY=VALUE,VALUE or a config "
+        "that has one, such as configs/mnist.py:sweep")
+  os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(_cores()))
+  # pylint: disable=g-import-not-at-top
+  from kd_jax.screen import Screen
+  from kd_jax.sweep import estimate
+  # pylint: enable=g-import-not-at-top
+  screen = Screen()
+  columns, rows, summary = estimate.table(config, screen.say)
+  screen.table("plan", columns, rows)
+  screen.say(summary)
+  return 0
+
+
+def train(
+    config, workdir: pathlib.Path, stop, command: Sequence[str], *, again: str,
+    study: str | None = None,
+) -> int:
+  """Runs a checked config, or its sweep; returns the exit code.
+
+  Args:
+    config: Of `parse`.
+    workdir: Where results go.
+    stop: The `Signals`.
+    command: `--config=FILE` and overrides, for the commands of a sweep's rows.
+    again: The command that goes on after an interruption.
+    study: Name of a sweep in its rows.
+  """
+  if config.sweep.points:
+    # A host device for each core, for lanes to share; fixed before jax starts.
+    os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(_cores()))
   # jax takes seconds to import, so mistakes above are told first.
   # pylint: disable=g-import-not-at-top
-  from kd_jax import compilation, fit, train
+  from kd_jax import compilation, fit
+  from kd_jax import train as training
   from kd_jax.screen import Screen
+  from kd_jax.sweep.run import run_sweep
   # pylint: enable=g-import-not-at-top
   compilation.use_cache()
   try:
     with Screen() as screen:
-      train.train_and_evaluate(config, workdir, screen=screen, stop=stop)
+      if config.sweep.points:
+        run_sweep(
+            config, workdir, screen=screen, stop=stop, study=study,
+            command=command)
+      else:
+        training.train_and_evaluate(config, workdir, screen=screen, stop=stop)
     return 0
   except fit.Interrupted:
-    again = shlex.join([*argv, f"--workdir={workdir}"])
-    print(f"stopped; what is done is kept in {workdir}. To go on: python -m "
-          f"kd_jax.main {again}", file=sys.stderr, flush=True)
+    print(f"stopped; what is done is kept in {workdir}. To go on: {again}",
+          file=sys.stderr, flush=True)
     return stop.code
 
 

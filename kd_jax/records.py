@@ -99,6 +99,13 @@ class Recorder:
         if isinstance(value, (int, float)):
           writer.add_scalar(key, value, row["step"])
 
+  def hparams(
+      self, name: str, hparams: dict[str, Any], results: dict[str, float]
+  ) -> None:
+    """A finished lane in TensorBoard's table of hyper-parameters."""
+    if self._tensorboard:
+      self._writer("sweep").add_hparams(hparams, results, name=name)
+
   def close(self) -> None:
     self._metrics.close()
     for writer in self._writers.values():

@@ -85,6 +85,31 @@ def obtain(
   return Taught(teacher, splits, record, list(marks))
 
 
+def student_marks(
+    bench: Bench, hparams: types.Hparams, taught: Taught | None
+) -> dict[str, Any]:
+  """What determines a student, but for the machine; `taught` is None without."""
+  own = ("seed", "batch_size", "epochs", "steps", "min_steps", "label_smoothing")
+  marks = benches.select(bench.values, own, ("optimizer.", "student."))
+  marks |= build.source_mark(bench.values["student.name"])
+  if taught:
+    marks |= benches.select(
+        bench.values, ("method", "temperature"), ("teacher.mean",))
+    marks |= {"weights": [float(hparams.hard_weight), float(hparams.soft_weight)],
+              "teachers": taught.marks,
+              "member_weights": taught.teacher.weights.tolist()}
+  return marks | benches.data_marks(bench)
+
+
+def loss_record(
+    method: distillers.Distiller, hparams: types.Hparams
+) -> dict[str, Any]:
+  """The loss in words and its numbers, as they stand in every record."""
+  numbers = {name: float(getattr(hparams, name)) for name in (
+      "temperature", "hard_weight", "soft_weight")}
+  return {"loss": method.formula.format(**numbers), **numbers}
+
+
 class _Member(NamedTuple):
   variables: types.Variables
   record: dict[str, Any]

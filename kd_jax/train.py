@@ -67,28 +67,17 @@ def _student(
     taught: Taught | None = None,
 ) -> dict[str, Any]:
   """Trains the student one way, or finds it trained; gives its record."""
-  own = ("seed", "batch_size", "epochs", "steps", "min_steps", "label_smoothing")
-  marks = benches.select(bench.values, own, ("optimizer.", "student."))
-  marks |= build.source_mark(bench.values["student.name"])
-  if taught:
-    marks |= benches.select(
-        bench.values, ("method", "temperature"), ("teacher.mean",))
-    marks |= {"weights": [float(training.hparams.hard_weight),
-                          float(training.hparams.soft_weight)],
-              "teachers": taught.marks,
-              "member_weights": taught.teacher.weights.tolist()}
   mark = records.fingerprint(
-      marks | benches.data_marks(bench) | records.runtime() | {"net": name})
+      shelf.student_marks(bench, training.hparams, taught) | records.runtime()
+      | {"net": name})
   learner = steps.Learner(
       training.model, method, training.recipe, taught and taught.teacher)
   record = benches.net(
       bench, name, bench.workdir / "parameters" / name, mark, training, learner,
       taught.splits if taught else bench.splits)
   if taught:
-    numbers = {name: float(getattr(training.hparams, name)) for name in (
-        "temperature", "hard_weight", "soft_weight")}
-    record |= {"method": bench.values["method"], "alpha": bench.values["alpha"],
-               "loss": method.formula.format(**numbers), **numbers}
+    record |= {"method": bench.values["method"], "alpha": bench.values["alpha"]}
+    record |= shelf.loss_record(method, training.hparams)
   return record
 
 

@@ -19,12 +19,12 @@ BATCH = 32  # 150 examples: five steps an epoch, the last of 22
 def run(learner, data, lengths, key, hparams=None, views=SHIFT, batch=BATCH):
   """Runs segments of the given lengths; gives the state and all totals."""
   hparams = hparams or hyper(learning_rate=0.1, momentum=0.9)
-  segment = loop.make_segment(learner, views, batch)
+  segment = loop.compiled_segment(learner, views, batch)
   state = steps.init(learner, key, data.image[:1].astype(jnp.float32), hparams)
   arrays = learner.teacher.arrays if learner.teacher else ()
   totals = []
   for length in lengths:
-    state, told = segment(state, data, arrays, hparams, key, length=length)
+    state, told = segment(state, data, arrays, hparams, key, length)
     totals.append(told)
   return state, totals
 
@@ -93,39 +93,40 @@ def test_a_segment_is_the_plain_loop_over_steps(key, device_data):
 def test_nothing_crosses_to_the_host_inside_a_segment(key, device_data):
   learns = learner(method="hard")
   hparams = hyper()
-  segment = loop.make_segment(learns, SHIFT, BATCH)
+  segment = loop.compiled_segment(learns, SHIFT, BATCH)
   image = device_data.image[:1].astype(jnp.float32)
   state = steps.init(learns, key, image, hparams)
+  length = jnp.int32(5)
   with jax.transfer_guard("disallow"):
-    state, told = segment(state, device_data, (), hparams, key, length=5)
+    state, told = segment(state, device_data, (), hparams, key, length)
     jax.block_until_ready(told)
 
 
 def test_a_sweep_of_values_compiles_once(key, device_data):
   image = device_data.image[:1].astype(jnp.float32)
   learns = learner(teacher=a_teacher(key, image))
-  segment = loop.make_segment(learns, NONE, BATCH)
+  segment = loop.compiled_segment(learns, NONE, BATCH)
   for temperature in (1.0, 4.0, 20.0):
     hparams = hyper(temperature=temperature, learning_rate=0.1 * temperature)
     state = steps.init(learns, key, image, hparams)
-    segment(state, device_data, learns.teacher.arrays, hparams, key, length=5)
+    segment(state, device_data, learns.teacher.arrays, hparams, key, 5)
   assert segment._cache_size() == 1
 
 
 def test_vmap_over_points_equals_single_runs(key, device_data):
   image = device_data.image[:1].astype(jnp.float32)
   learns = learner(teacher=a_teacher(key, image))
-  segment = loop.make_segment(learns, NONE, BATCH)
+  segment = loop.compiled_segment(learns, NONE, BATCH)
   points = [hyper(temperature=t, learning_rate=0.1) for t in (1.0, 8.0)]
   begin = lambda: steps.init(learns, key, image, points[0])
   both = jax.tree.map(lambda *x: jnp.stack(x), *points)
   two = jax.tree.map(lambda x: jnp.stack([x, x]), begin())
   lanes, _ = jax.vmap(
-      functools.partial(segment, length=1), in_axes=(0, None, None, 0, None))(
-          two, device_data, learns.teacher.arrays, both, key)
+      segment, in_axes=(0, None, None, 0, None, None))(
+          two, device_data, learns.teacher.arrays, both, key, 1)
   for lane, point in enumerate(points):
     single, _ = segment(
-        begin(), device_data, learns.teacher.arrays, point, key, length=1)
+        begin(), device_data, learns.teacher.arrays, point, key, 1)
     one = jax.tree.map(lambda x, lane=lane: x[lane], lanes)
     assert distance(one.student.params, single.student.params) < 1e-5
 

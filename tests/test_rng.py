@@ -122,8 +122,8 @@ def _spied_epoch(key, batch_size: int, ids: np.ndarray, epoch: int) -> float:
   state = steps.init(learner, key, jnp.zeros((1, 4, 4, 1)), hparams)
   length = loop.steps_per_epoch(len(ids), batch_size)
   state = state.replace(step=jnp.int32(epoch * length))
-  segment = loop.make_segment(learner, augment.VIEWS["shift2"], batch_size)
-  _, told = segment(state, data, (), hparams, key, length=length)
+  segment = loop.compiled_segment(learner, augment.VIEWS["shift2"], batch_size)
+  _, told = segment(state, data, (), hparams, key, length)
   assert told["spied"].count == len(ids)
   return float(told["spied"].total)
 

@@ -1,42 +1,16 @@
-"""Rows to people: tables and pictures, generated from `results.jsonl` alone.
+"""The table and the curves of main runs: the rows that name a net."""
 
-  python -m kd_jax.report experiments/mnist
-
-writes `table.md` and `curves.png` beside the rows, and the same table into the
-README between its markers. Nobody types a number into a table.
-"""
-
-import argparse
 from collections.abc import Iterable, Sequence
-import json
 import pathlib
-import re
-import sys
 from typing import Any
-
-from kd_jax.errors import UserError
 
 Row = dict[str, Any]
 
 # Hinton, Vinyals & Dean (2015), section 3: errors of 10,000.
 PAPER = {("paper", "teacher"): 67, ("paper", "baseline"): 146,
          ("paper", "distilled"): 74}
-_MARKERS = ("<!-- results: {} -->", "<!-- end of results -->")
 # Okabe & Ito's palette, told apart by the colour-blind too.
 _COLOURS = {"teacher": "#000000", "baseline": "#D55E00", "distilled": "#0072B2"}
-
-
-def read(study: pathlib.Path) -> list[Row]:
-  """The rows of a study's folder.
-
-  Raises:
-    UserError: If there are none.
-  """
-  file = study / "results.jsonl"
-  if not file.is_file():
-    raise UserError(f"{file}: there is no such file")
-  lines = file.read_text().splitlines()
-  return [json.loads(line) for line in lines if line.strip()]
 
 
 def interval(values: Sequence[float]) -> tuple[float, float | None]:
@@ -102,41 +76,3 @@ def curves(rows: Iterable[Row], path: pathlib.Path, *, name: str) -> None:
   figure.tight_layout()
   figure.savefig(path, metadata={"Software": None})
   pyplot.close(figure)
-
-
-def into(text: str, study: str, generated: str) -> str:
-  """`text` with what lies between the study's markers replaced."""
-  begin, end = _MARKERS[0].format(study), _MARKERS[1]
-  pattern = re.escape(begin) + r".*?" + re.escape(end)
-  return re.sub(pattern, lambda _: f"{begin}\n{generated}{end}", text, count=1,
-                flags=re.S)
-
-
-def main(argv: list[str] | None = None) -> int:
-  """Runs the command; returns its exit code."""
-  parser = argparse.ArgumentParser(
-      prog="python -m kd_jax.report", description="Generates the table and the "
-      "picture of a study from its results.jsonl.")
-  parser.add_argument("study", type=pathlib.Path, help="folder of the study")
-  parser.add_argument("--readme", type=pathlib.Path, default="README.md",
-                      help="file whose marked table is replaced too")
-  arguments = parser.parse_args(argv)
-  try:
-    rows = read(arguments.study)
-  except UserError as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 2
-  generated = table(rows)
-  (arguments.study / "table.md").write_text(generated)
-  if any(row["row"] == "paper" for row in rows):
-    curves(rows, arguments.study / "curves.png", name="paper")
-  readme = arguments.readme
-  if readme.is_file():
-    readme.write_text(
-        into(readme.read_text(), arguments.study.name, generated))
-  print(generated, end="")
-  return 0
-
-
-if __name__ == "__main__":
-  sys.exit(main())

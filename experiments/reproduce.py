@@ -1,0 +1,135 @@
+"""Reproduces a table of a paper, from data to verdict.
+
+  python -m experiments.reproduce hinton15_temperature --plan
+  python -m experiments.reproduce hinton15_temperature --minutes=60
+  python -m experiments.reproduce hinton15_temperature --smoke
+
+A study first chooses its settings on held-out data, then trains for the table
+with them. What is finished is kept: the same command goes on.
+"""
+
+import argparse
+import os
+import pathlib
+import shlex
+import shutil
+import sys
+import time
+from types import ModuleType
+
+from experiments.hinton15_temperature import study as hinton15_temperature
+from kd_jax import config as config_lib
+from kd_jax import main as door
+from kd_jax import report
+from kd_jax.errors import UserError, nearest
+
+STUDIES: dict[str, ModuleType] = {"hinton15_temperature": hinton15_temperature}
+
+
+class Deadline(door.Signals):
+  """Wishes to stop on Ctrl-C, and when the minutes are over."""
+
+  def __init__(self, minutes: float | None):
+    super().__init__()
+    self._end = None if minutes is None else time.monotonic() + 60 * minutes
+
+  def __call__(self) -> bool:
+    late = self._end is not None and time.monotonic() > self._end
+    return super().__call__() or late
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Runs the command; returns its exit code."""
+  argv = sys.argv[1:] if argv is None else argv
+  arguments = _parser().parse_args(argv)
+  again = shlex.join(["python", "-m", "experiments.reproduce", *argv])
+  try:
+    if arguments.study not in STUDIES:
+      raise UserError(f"{arguments.study}: no such study; "
+                      f"{nearest(arguments.study, STUDIES)}")
+    if arguments.data:
+      os.environ["KD_JAX_DATA"] = str(arguments.data)
+    study = STUDIES[arguments.study]
+    workdir = arguments.workdir or pathlib.Path("runs") / (
+        arguments.study + ("-smoke" if arguments.smoke else ""))
+    if arguments.plan:
+      return _plan(study, workdir, arguments)
+    with Deadline(arguments.minutes) as stop:
+      return _run(study, workdir, arguments, stop, again)
+  except UserError as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+
+
+def _run(study, workdir, arguments, stop, again: str) -> int:
+  """Both stages, and what they say."""
+  made = study.smaller if arguments.smoke else lambda config: config
+  stage = lambda name, config: door.train(
+      _at(made(config), workdir), workdir / name, stop, study.COMMAND,
+      again=again, study=arguments.study)
+  code = stage("choosing", study.choosing())
+  if code or stop():
+    return code or stop.code
+  choice = study.choose(report.read(workdir / "choosing"))
+  for width, settings in choice.items():
+    print(f"chosen for 2x{width}: {settings}", flush=True)
+  code = stage("table", study.table(choice, arguments.seeds))
+  if (workdir / "table" / "results.jsonl").is_file():
+    verdict = study.conclude(report.read(workdir / "table"))
+    (workdir / "table" / "conclusion.md").write_text(verdict)
+    print("\n" + verdict)
+    if arguments.record:
+      record(study, workdir)
+  return code
+
+
+def _plan(study, workdir, arguments) -> int:
+  made = study.smaller if arguments.smoke else lambda config: config
+  print("Stage one, on held-out data.")
+  door.show_plan(_at(made(study.choosing()), workdir))
+  # What will be chosen makes no difference to the cost.
+  likely = {width: {"alpha": 0.9, "optimizer.learning_rate": 1e-3}
+            for width in study.EPOCHS}
+  print("Stage two, for the table.")
+  return door.show_plan(
+      _at(made(study.table(likely, arguments.seeds)), workdir))
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+      prog="python -m experiments.reproduce", description=__doc__,
+      formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("study", help=f"one of: {', '.join(STUDIES)}")
+  parser.add_argument("--workdir", type=pathlib.Path,
+                      help="where everything goes (default: runs/STUDY)")
+  parser.add_argument("--data", type=pathlib.Path,
+                      help="folder of data sets (default: KD_JAX_DATA)")
+  parser.add_argument("--seeds", type=int, default=10, help="a point (default 10)")
+  parser.add_argument("--minutes", type=float,
+                      help="stop after so many, to go on another time")
+  parser.add_argument("--plan", action="store_true",
+                      help="tell runs, compilations, memory and time; do nothing")
+  parser.add_argument("--smoke", action="store_true",
+                      help="the same program in a minute or two; proves nothing")
+  parser.add_argument("--record", action="store_true",
+                      help="make the study's committed rows and tables anew")
+  return parser
+
+
+def _at(config, workdir: pathlib.Path):
+  config.teacher.dir = str(workdir / "teachers")
+  return config
+
+
+def record(study: ModuleType, workdir: pathlib.Path) -> None:
+  """Copies the rows into the study's folder and makes its tables anew."""
+  folder = pathlib.Path(study.__file__).parent
+  shutil.copy(workdir / "choosing" / "results.jsonl", folder / "choosing.jsonl")
+  for name in ("results.jsonl", "teacher.json"):
+    shutil.copy(workdir / "table" / name, folder / name)
+  report.write(folder, reference=study.REFERENCE)
+  (folder / "conclusion.md").write_text(study.conclude(report.read(folder)))
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -1,0 +1,119 @@
+"""Rows to people: tables, pictures and a page, from `results.jsonl` alone.
+
+  python -m kd_jax.report experiments/mnist
+
+writes them beside the rows, and the same table into the README between its
+markers. Nobody types a number into a table.
+
+Rows of main runs name a net and become a table a net (`main_table`). Rows of a
+sweep have overrides and become a point for all seeds of a setting (`points`),
+told by `tables`, `plots` and `page`.
+"""
+
+from collections.abc import Mapping
+import json
+import pathlib
+import re
+from typing import Any
+
+from kd_jax.errors import UserError
+from kd_jax.report.main_table import PAPER, Row, curves, interval, table
+
+__all__ = ["PAPER", "Row", "curves", "interval", "into", "main", "read",
+           "side_file", "table", "write"]
+
+SCHEMA = 1
+_MARKERS = ("<!-- results: {} -->", "<!-- end of results -->")
+
+
+def read(study: pathlib.Path) -> list[Row]:
+  """The rows of a study's folder.
+
+  Raises:
+    UserError: If there is no such file, or a line of it is no row.
+  """
+  file = study / "results.jsonl"
+  if not file.is_file():
+    raise UserError(f"{file}: there is no such file")
+  rows = []
+  for number, line in enumerate(file.read_text().splitlines(), 1):
+    if line.strip():
+      rows.append(_row(line, f"{file}, line {number}"))
+  return rows
+
+
+def _row(line: str, where: str) -> Row:
+  try:
+    row = json.loads(line)
+  except json.JSONDecodeError as error:
+    raise UserError(
+        f"{where}: is not JSON ({error.msg}); delete the line if a run was "
+        "stopped while it wrote it") from None
+  if not isinstance(row, dict):
+    raise UserError(f"{where}: is not a row, that is {{\"name\": value, ...}}")
+  return row
+
+
+def side_file(folder: pathlib.Path, name: str) -> Any:
+  """What a JSON file beside the rows holds; None if there is none.
+
+  Raises:
+    UserError: If the file is not JSON.
+  """
+  file = folder / name
+  if not file.is_file():
+    return None
+  try:
+    return json.loads(file.read_text())
+  except json.JSONDecodeError as error:
+    raise UserError(f"{file}: is not JSON ({error})") from None
+
+
+def into(text: str, study: str, generated: str) -> str:
+  """`text` with what lies between the study's markers replaced."""
+  begin, end = _MARKERS[0].format(study), _MARKERS[1]
+  pattern = re.escape(begin) + r".*?" + re.escape(end)
+  return re.sub(pattern, lambda _: f"{begin}\n{generated}{end}", text, count=1,
+                flags=re.S)
+
+
+def write(
+    folder: pathlib.Path, *, reference: Mapping[str, Any] | None = None
+) -> list[pathlib.Path]:
+  """Writes the tables, the plots and `report.html` of a sweep's folder.
+
+  Args:
+    folder: Holds `results.jsonl`; the files are written beside it.
+    reference: Overrides of the point that the others are compared with, such
+      as `{"alpha": 0}`.
+
+  Returns:
+    The files written.
+  """
+  # matplotlib and scipy are slow to start; those who only read need neither.
+  # pylint: disable-next=g-import-not-at-top
+  from kd_jax.report import page, plots, points, tables
+  rows = read(folder)
+  for row in rows:
+    if "overrides" not in row or row.get("schema") != SCHEMA:
+      raise UserError(
+          f"{folder / 'results.jsonl'}: {row.get('row', 'a row')!r} is no row "
+          f"of a sweep (overrides, schema {SCHEMA})")
+  if not rows:
+    raise UserError(f"{folder / 'results.jsonl'}: has no rows yet")
+  sweep = points.gather(rows, reference=reference)
+  written = tables.write(sweep, folder)
+  teacher = side_file(folder, "teacher.json")
+  pictures = plots.write(sweep, teacher, folder)
+  written += list(pictures.values())
+  sides = {name: side_file(folder, f"{name}.json")
+           for name in ("config", "manifest", "summary")}
+  file = folder / "report.html"
+  file.write_text(page.page(sweep, pictures, sides), encoding="utf-8")
+  return [*written, file]
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Runs the command `python -m kd_jax.report`; returns its exit code."""
+  from kd_jax.report import __main__  # pylint: disable=g-import-not-at-top
+  return __main__.main(argv)

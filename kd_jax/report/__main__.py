@@ -1,0 +1,88 @@
+"""`python -m kd_jax.report STUDY`: the door of the reports."""
+
+import argparse
+import json
+import pathlib
+import sys
+from typing import Any
+
+from kd_jax import report
+from kd_jax.errors import UserError
+
+
+def _reference(words: list[str]) -> dict[str, Any] | None:
+  """`["alpha=0"]` as `{"alpha": 0}`; what is not JSON stays text."""
+  found = {}
+  for word in words:
+    key, equals, value = word.partition("=")
+    if not (key and equals and value):
+      raise UserError(
+          f"--reference {word}: give KEY=VALUE, such as --reference alpha=0")
+    try:
+      found[key] = json.loads(value)
+    except json.JSONDecodeError:
+      found[key] = value
+  return found or None
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+      prog="python -m kd_jax.report", description="Generates the tables and "
+      "pictures of a study, and a page for a sweep, from its results.jsonl.")
+  parser.add_argument("study", type=pathlib.Path, help="folder of the study")
+  parser.add_argument(
+      "--readme", type=pathlib.Path, default="README.md",
+      help="file whose marked table is replaced too (default: %(default)s)")
+  parser.add_argument(
+      "--reference", action="append", default=[], metavar="KEY=VALUE",
+      help="setting that the points of a sweep are compared with, such as "
+      "alpha=0; may be given several times")
+  return parser
+
+
+def _generate(study: pathlib.Path, reference: dict[str, Any] | None) -> str:
+  """Writes the files of a study; returns its table."""
+  rows = report.read(study)
+  file = study / "results.jsonl"
+  if not rows:
+    raise UserError(f"{file}: has no rows yet")
+  sweeps = sum("overrides" in row for row in rows)
+  mains = sum("net" in row and "overrides" not in row for row in rows)
+  if sweeps + mains < len(rows) or (sweeps and mains):
+    raise UserError(
+        f"{file}: {sweeps} rows of a sweep (overrides), {mains} of main runs "
+        f"(net), {len(rows) - sweeps - mains} of neither; keep one kind")
+  if sweeps:
+    report.write(study, reference=reference)
+    return (study / "table.md").read_text(encoding="utf-8")
+  if reference:
+    raise UserError(
+        f"--reference: {file} holds main runs; only sweeps have a reference")
+  generated = report.table(rows)
+  (study / "table.md").write_text(generated, encoding="utf-8")
+  if any(row["row"] == "paper" for row in rows):
+    report.curves(rows, study / "curves.png", name="paper")
+  return generated
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Runs the command; returns its exit code."""
+  arguments = _parser().parse_args(argv)
+  try:
+    generated = _generate(arguments.study, _reference(arguments.reference))
+  except UserError as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+  readme = arguments.readme
+  if readme.is_file():
+    text = readme.read_text(encoding="utf-8")
+    # By its full name: of `.` the last part would be empty.
+    readme.write_text(
+        report.into(text, arguments.study.resolve().name, generated),
+        encoding="utf-8")
+  print(generated, end="")
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main())

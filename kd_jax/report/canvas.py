@@ -1,0 +1,81 @@
+"""Figures on white, alike wherever they are drawn: the door to matplotlib."""
+
+from collections.abc import Callable, Sequence
+import functools
+import io
+import pathlib
+from typing import Any, ParamSpec
+
+from kd_jax.report import names, panels
+
+# Okabe & Ito's palette, told apart by the colour-blind too; without the yellow,
+# which is not seen on white. Shapes say the same once more.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9",
+           "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_STYLE = {"font.size": 9, "axes.titlesize": 9, "axes.spines.top": False,
+          "axes.spines.right": False, "axes.grid": True,
+          "axes.axisbelow": True, "grid.linewidth": 0.3,
+          "legend.frameon": False, "legend.fontsize": 8, "figure.dpi": 150,
+          "savefig.dpi": 150}
+
+
+P = ParamSpec("P")
+
+
+def styled(draw: Callable[P, bool]) -> Callable[P, bool]:
+  """A function that draws, in the style of these pictures."""
+  @functools.wraps(draw)
+  def inner(*args: P.args, **kwargs: P.kwargs) -> bool:
+    import matplotlib  # pylint: disable=g-import-not-at-top
+    # Of the user's own settings none may change a byte.
+    style: dict[Any, Any] = {**matplotlib.rcParamsDefault, **_STYLE}
+    with matplotlib.rc_context(style):
+      return draw(*args, **kwargs)
+  return inner
+
+
+def figure(rows: int, columns: int, size: tuple[float, float], **more: Any):
+  """A figure and its axes `[rows, columns]`, on white, for no screen."""
+  # pylint: disable-next=g-import-not-at-top
+  from matplotlib.figure import Figure
+  drawn = Figure(figsize=size, layout="constrained", facecolor="white")
+  return drawn, drawn.subplots(rows, columns, squeeze=False, **more)
+
+
+def save(drawn: Any, path: pathlib.Path) -> bool:
+  """Saves a figure, without a word on what wrote it; says that it did."""
+  # pylint: disable-next=g-import-not-at-top
+  from PIL import Image  # comes with matplotlib
+  written = io.BytesIO()
+  drawn.savefig(written, format="png", metadata={"Software": None})
+  image = Image.open(written).convert("RGB")
+  # A palette is a third of the size, and lines on white need no more.
+  image.quantize(256).save(path, optimize=True)
+  return True
+
+
+def log_temperature(axes: Any, values: Sequence[float]) -> None:
+  """Makes x a log axis of T that writes the values themselves."""
+  shown = panels.ticks(values)
+  axes.set_xscale("log")
+  axes.set_xticks(shown, [names.shown(value) for value in shown])
+  axes.set_xticks([], minor=True)
+  axes.set_xlabel("temperature T (log scale)")
+
+
+def log_loss(axes: Any) -> None:
+  """Makes y a log axis with plain numbers at 1, 2, 3 and 5."""
+  from matplotlib import ticker  # pylint: disable=g-import-not-at-top
+  axes.set_yscale("log")
+  axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 3.0, 5.0)))
+  axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+  axes.yaxis.set_minor_locator(ticker.NullLocator())
+
+
+def ramp(number: int) -> list[Any]:
+  """So many colours in an order, dark to light."""
+  import matplotlib  # pylint: disable=g-import-not-at-top
+  # The yellow end of the ramp is not seen on white.
+  return [matplotlib.colormaps["viridis"](0.92 * index / max(number - 1, 1))
+          for index in range(number)]

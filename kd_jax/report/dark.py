@@ -1,0 +1,113 @@
+"""What a teacher says beside the label: its soft targets at several T."""
+
+from collections.abc import Mapping, Sequence
+import math
+import pathlib
+from typing import Any
+
+from kd_jax.report import canvas, names
+
+# Of the examples, of T and of the classes, so many are shown.
+_EXAMPLES, _COLUMNS, _CLASSES = 4, 4, 5
+# What papers name; of those that the teacher was measured at, the nearest.
+_USUAL = (1.0, 4.0, 10.0, 20.0)
+
+
+def softened(logits: Sequence[float], temperature: float) -> list[float]:
+  """softmax(logits / T).
+
+  Example:
+    >>> softened([0.0, 0.0], 3.0)
+    [0.5, 0.5]
+  """
+  top = max(logits)
+  powers = [math.exp((logit - top) / temperature) for logit in logits]
+  return [power / sum(powers) for power in powers]
+
+
+def temperatures(teacher: Mapping[str, Any]) -> list[float]:
+  """A few of the temperatures that a teacher was measured at."""
+  known = sorted(entry["temperature"] for entry in teacher.get("entropy") or [])
+  if not known:
+    return list(_USUAL)
+  near = lambda wanted: min(known, key=lambda t: abs(math.log(t / wanted)))
+  return sorted({near(wanted) for wanted in _USUAL})[:_COLUMNS]
+
+
+@canvas.styled
+def knowledge(teacher: Mapping[str, Any] | None, path: pathlib.Path) -> bool:
+  """Entropy of the soft targets against T, and examples with their classes."""
+  if not teacher:
+    return False
+  entropy = sorted(teacher.get("entropy") or [], key=lambda e: e["temperature"])
+  examples = (teacher.get("examples") or [])[:_EXAMPLES]
+  if not entropy and not examples:
+    return False
+  heights = [2.6] * bool(entropy) + [1.05] * len(examples)
+  chosen = temperatures(teacher)
+  drawn, axes = canvas.figure(
+      len(heights), 1 + len(chosen), (6.8, sum(heights) + 0.5),
+      height_ratios=heights)
+  if entropy:
+    for at in axes[0]:
+      at.remove()
+    _entropy(drawn.add_subplot(axes[0, 0].get_gridspec()[0, :]), entropy,
+             examples)
+  for example, row in zip(examples, axes[len(heights) - len(examples):]):
+    _example(example, chosen, row, first=example is examples[0],
+             last=example is examples[-1])
+  return canvas.save(drawn, path)
+
+
+def _entropy(axes: Any, entropy: Sequence[Any], examples: Sequence[Any]) -> None:
+  across = [entry["temperature"] for entry in entropy]
+  axes.plot(across, [entry["mean"] for entry in entropy], marker="o",
+            markersize=4, color=canvas.COLOURS[0], label="mean")
+  axes.fill_between(
+      across, [entry["low"] for entry in entropy],
+      [entry["high"] for entry in entropy], color=canvas.COLOURS[0], alpha=0.2,
+      linewidth=0, label="10th to 90th percentile")
+  if examples:
+    most = math.log(len(examples[0]["logits"]))
+    axes.axhline(most, color="black", linewidth=0.8, linestyle="--",
+                 label="all classes alike")
+  canvas.log_temperature(axes, across)
+  axes.set(ylabel="entropy (nats)", title="Entropy of the soft targets",
+           ylim=(0, None))
+  axes.legend(loc="lower right")
+
+
+def _example(
+    example: Mapping[str, Any], chosen: Sequence[float], row: Sequence[Any], *,
+    first: bool, last: bool,
+) -> None:
+  """An image, and bars of the teacher's top classes at each T."""
+  picture, *others = row
+  image = example["image"]
+  # A grey image may come as HxWx1, which imshow does not take.
+  if isinstance(image[0][0], list) and len(image[0][0]) == 1:
+    image = [[pixel[0] for pixel in line] for line in image]
+  if isinstance(image[0][0], list):
+    picture.imshow([[[v / 255 for v in p] for p in line] for line in image])
+  else:
+    picture.imshow(image, cmap="gray", vmin=0, vmax=255)
+  picture.set_axis_off()
+  picture.set_title(f"label {example['label']}", fontsize=8)
+  logits = example["logits"]
+  top = sorted(range(len(logits)), key=lambda c: -logits[c])[:_CLASSES]
+  for at, temperature in zip(others, chosen):
+    shares = softened(logits, temperature)
+    colours = [canvas.COLOURS[1] if c == example["label"] else canvas.COLOURS[0]
+               for c in top]
+    at.bar(range(len(top)), [shares[c] for c in top], color=colours)
+    at.set_xticks(range(len(top)), [str(c) for c in top])
+    at.set(ylim=(0, 1), yticks=[0, 0.5, 1])
+    at.tick_params(labelsize=7)
+    at.grid(False, axis="x")
+    if at is not others[0]:
+      at.set_yticklabels([])
+    if first:
+      at.set_title(f"T = {names.shown(temperature)}", fontsize=8)
+    if last:
+      at.set_xlabel("class", fontsize=8)
+  others[0].set_ylabel("probability", fontsize=8)

@@ -1,0 +1,110 @@
+"""Keys and values of a config as people write them, and in which order."""
+
+from collections.abc import Iterable, Mapping
+import json
+from typing import Any
+
+Settings = Mapping[str, Any]
+
+MISSING = "-"
+# In no column: runs that differ in these alone belong to one point.
+SEEDS = ("seed", "teacher.seed")
+_SHORT = {"temperature": "T", "student.widths": "widths"}
+_FIRST = ("student.widths", "alpha", "temperature")
+# A prefix that says nothing to who knows that students are compared.
+_DROPPED = ("student.", "optimizer.", "data.")
+
+
+def shown(value: Any) -> str:
+  """A value as text, alike for 2 and 2.0, for tuples and lists.
+
+  Example:
+    >>> shown(2.0), shown([30, 30]), shown(None), shown(1e-3)
+    ('2', '30x30', 'none', '0.001')
+  """
+  if value is None:
+    return "none"
+  if isinstance(value, bool):
+    return str(value).lower()
+  if isinstance(value, (int, float)):
+    # 12 digits tell settings apart, and 0.1 + 0.2 from nothing that was meant.
+    return f"{value:.12g}"
+  if isinstance(value, (list, tuple)):
+    return "x".join(map(shown, value)) if value else "()"
+  if isinstance(value, dict):
+    return json.dumps(value, sort_keys=True)
+  return str(value)
+
+
+def order(value: Any) -> tuple:
+  """A key to sort values of all kinds by: numbers, then lists, then text."""
+  if value is None:
+    return (0,)
+  if isinstance(value, (int, float)):
+    return (1, float(value))
+  if isinstance(value, (list, tuple)):
+    return (2, tuple(map(order, value)))
+  return (3, shown(value))
+
+
+def columns(keys: Iterable[str]) -> list[str]:
+  """Keys in the order in which they are told: widths, alpha, T, others."""
+  rank = lambda key: _FIRST.index(key) if key in _FIRST else len(_FIRST)
+  return sorted(set(keys), key=lambda key: (rank(key), key))
+
+
+def short(keys: Iterable[str]) -> dict[str, str]:
+  """A short name for each key, no two alike.
+
+  Example:
+    >>> short(["temperature", "optimizer.b2", "teacher.widths"])
+    {'temperature': 'T', 'optimizer.b2': 'b2', 'teacher.widths': 'teacher widths'}
+  """
+  full = {key: key.replace(".", " ").replace("_", " ") for key in keys}
+  names = {}
+  for key in full:
+    left = key
+    for prefix in _DROPPED:
+      left = left.removeprefix(prefix)
+    names[key] = _SHORT.get(key, left.replace(".", " ").replace("_", " "))
+  taken = list(names.values())
+  return {key: name if taken.count(name) == 1 else full[key]
+          for key, name in names.items()}
+
+
+def label(settings: Settings, keys: Iterable[str]) -> str:
+  """Settings in a phrase, of those keys that they have.
+
+  Example:
+    >>> label({"alpha": 0.9, "temperature": 8.0}, ["alpha", "temperature"])
+    'alpha 0.9, T 8'
+  """
+  keys = list(keys)
+  names = short(keys)
+  return ", ".join(
+      f"{names[key]} {shown(settings[key])}" for key in keys if key in settings)
+
+
+def same(a: Any, b: Any) -> bool:
+  """Whether two values are the same setting."""
+  return shown(a) == shown(b)
+
+
+def setting(row: Mapping[str, Any]) -> dict[str, Any]:
+  """The overrides of a row but for the seeds: what makes its point."""
+  return {key: value for key, value in row["overrides"].items()
+          if key not in SEEDS}
+
+
+def idle(settings: Settings) -> set[str]:
+  """Keys that change nothing under these settings.
+
+  Example:
+    >>> idle({"alpha": 0.0})
+    {'temperature'}
+  """
+  if settings.get("method") == "hard":
+    return {"temperature", "alpha"}
+  if same(settings.get("alpha"), 0) or same(settings.get("soft_weight"), 0):
+    return {"temperature"}
+  return set()

@@ -1,0 +1,176 @@
+"""Rows of a sweep -> a record a point, with statistics over its seeds.
+
+A point is all rows whose overrides are alike but for the seeds. Keys alike in all
+points are `common`; the others are columns.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+import json
+from typing import Any
+
+from kd_jax import statistics
+from kd_jax.report import compare, names
+from kd_jax.report.main_table import Row
+from kd_jax.report.sweep import Point, Sweep, run
+
+
+def records(
+    rows: Iterable[Row], *, reference: Mapping[str, Any] | None = None
+) -> list[Point]:
+  """The points of `gather`."""
+  return list(gather(rows, reference=reference).points)
+
+
+def gather(
+    rows: Iterable[Row], *, reference: Mapping[str, Any] | None = None
+) -> Sweep:
+  """Gathers the rows of a sweep into points, whatever order they come in.
+
+  Args:
+    rows: Rows with overrides.
+    reference: Overrides (keys by their full or short names) of the point that
+      others are compared with; of several, each point takes the one whose other
+      settings are its own.
+
+  Raises:
+    UserError: If no point is the reference.
+  """
+  distinct, notes = _distinct(rows)
+  groups: dict[str, list[Row]] = {}
+  for row in distinct:
+    identity = {key: names.shown(value)
+                for key, value in names.setting(row).items()}
+    groups.setdefault(json.dumps(identity, sort_keys=True), []).append(row)
+  settings = {name: names.setting(group[0]) for name, group in groups.items()}
+  keys, common = _varying(list(settings.values()))
+  teachers = sorted({row["teacher_fingerprint"] for row in distinct
+                     if row.get("teacher_fingerprint")})
+  points = [
+      _point({key: settings[name][key] for key in keys if key in settings[name]},
+             group, several=len(teachers) > 1)
+      for name, group in groups.items()]
+  points.sort(key=lambda point: [
+      names.order(point.values.get(key)) for key in keys])
+  for point in points:
+    notes += _twice(point, keys)
+  if reference is not None:
+    points = compare.compared(
+        points, reference, keys, common, several=len(teachers) > 1)
+  study = ", ".join(sorted({str(row.get("study", "")) for row in distinct}))
+  return Sweep(
+      study, tuple(points), tuple(keys), common, tuple(teachers),
+      dict(reference) if reference is not None else None, tuple(notes))
+
+
+def _distinct(rows: Iterable[Row]) -> tuple[list[Row], list[str]]:
+  """Rows in an order of their own, one a fingerprint; notes on the others."""
+  # The content decides, not the place in the file: of a run that failed and was
+  # then repeated, the one that ended.
+  text = lambda row: json.dumps(row, sort_keys=True)
+  ranked = sorted(rows, key=lambda row: (
+      row.get("failed") is not None, row.get("seed") or 0, text(row)))
+  found: dict[str, Row] = {}
+  differ = set()
+  for row in ranked:
+    name = str(row.get("fingerprint") or text(row))
+    kept = found.setdefault(name, row)
+    if row.get("failed") is None and (
+        kept.get("test_errors") != row.get("test_errors")):
+      differ.add(name[:8])
+  notes = []
+  if differ:
+    notes.append(
+        "Recorded twice with different test errors, counted once: "
+        f"{', '.join(sorted(differ))}.")
+  by_run = lambda row: (
+      str(row.get("teacher_fingerprint") or ""), row.get("seed") or 0, text(row))
+  return sorted(found.values(), key=by_run), notes
+
+
+def _twice(point: Point, keys: Sequence[str]) -> list[str]:
+  """A note where a point has a seed twice: another config lies beneath."""
+  runs = [run(row) for row in point.good]
+  seeds = sorted({seed or 0 for teacher, seed in runs
+                  if runs.count((teacher, seed)) > 1})
+  if not seeds:
+    return []
+  where = names.label(point.values, keys) or "all runs"
+  return [f"{where}: seeds {', '.join(map(str, seeds))} ran under several "
+          "fingerprints (another config or version); all are in its mean."]
+
+
+def _varying(
+    settings: list[dict[str, Any]]
+) -> tuple[list[str], dict[str, Any]]:
+  """The keys that vary, in order, and those alike in all settings."""
+  everything = names.columns(key for one in settings for key in one)
+  common = {
+      key: settings[0][key] for key in everything
+      if all(key in one for one in settings)
+      and len({names.shown(one[key]) for one in settings}) == 1}
+  return [key for key in everything if key not in common], common
+
+
+def _groups(
+    rows: Sequence[Row], value: Callable[[Row], float]
+) -> dict[str, list[float]]:
+  """The values of runs, a list for each teacher."""
+  groups: dict[str, list[float]] = {}
+  for row in rows:
+    groups.setdefault(row.get("teacher_fingerprint") or "", []).append(value(row))
+  return {name: groups[name] for name in sorted(groups)}
+
+
+def _mean(rows: Sequence[Row], name: str) -> float | None:
+  values = [row[name] for row in rows if row.get(name) is not None]
+  return sum(values) / len(values) if values else None
+
+
+def _point(values: dict[str, Any], runs: list[Row], *, several: bool) -> Point:
+  """The point of these runs; over teachers where the study has several."""
+  good = [row for row in runs if row.get("failed") is None]
+  told: dict[str, Any] = {
+      "n": len(good), "failed": len(runs) - len(good),
+      "teachers": len({row.get("teacher_fingerprint") for row in good} - {None}),
+      **{name: _mean(good, key) for name, key in (
+          ("nll", "test_nll"), ("ece", "test_ece"), ("agreement", "agreement"),
+          ("seconds", "seconds"), ("heldout", "heldout_errors"))}}
+  tested = [row for row in good if row.get("test_errors") is not None]
+  if tested:
+    told |= _errors(tested, several=several and told["teachers"] > 0)
+  told |= _heldout(good)
+  return Point(values, tuple(runs), **told)
+
+
+def _errors(rows: list[Row], *, several: bool) -> dict[str, Any]:
+  """Mean test errors of runs, and how far to trust it."""
+  groups = _groups(rows, lambda row: row["test_errors"])
+  told: dict[str, Any]
+  if several:
+    nested = statistics.nested(groups)
+    told = {"errors": nested.mean, "low": nested.low, "high": nested.high,
+            "between_sd": nested.between_sd, "within_sd": nested.within_sd}
+  else:
+    plain = statistics.summary([row["test_errors"] for row in rows])
+    told = {"errors": plain.mean, "sd": plain.sd, "low": plain.low,
+            "high": plain.high}
+  examples = rows[0].get("test_examples")
+  if examples:
+    told |= {"examples": examples, "binomial": statistics.binomial_error(
+        told["errors"], examples)}
+  return told
+
+
+def _heldout(rows: list[Row]) -> dict[str, Any]:
+  """The epoch with the fewest mean held-out errors."""
+  told: dict[str, Any] = {}
+  sizes = [row["heldout_examples"] for row in rows if row.get("heldout_examples")]
+  if sizes:
+    told["heldout_examples"] = sizes[0]
+  curves = [row["heldout_curve"] for row in rows if row.get("heldout_curve")]
+  if curves:
+    # One epoch for all seeds: the best of each would flatter twice.
+    means = [sum(errors) / len(errors) for errors in zip(*curves)]
+    told["heldout_best"] = min(means)
+    told["best_epoch"] = means.index(min(means)) + 1
+  return told

@@ -1,0 +1,110 @@
+"""What a sweep is once its rows are gathered: points, and what they share."""
+
+import dataclasses
+from typing import Any
+
+from kd_jax.report import names
+from kd_jax.report.main_table import Row
+
+Run = tuple[str | None, int | None]  # teacher's fingerprint, seed
+
+
+def run(row: Row) -> Run:
+  """What rows of two points are paired by."""
+  return row.get("teacher_fingerprint"), row.get("seed")
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+  """One setting: its values of the varying keys, its runs, what they say.
+
+  Numbers are None where the rows do not say, or too few runs do.
+
+  Attributes:
+    values: Varying keys that this point has.
+    runs: Its distinct rows, failed ones too, by teacher and seed.
+    errors, low, high: Mean test errors and their 95% t-interval: over seeds
+      where all have one teacher, else over the means of teachers.
+    sd: Sample standard deviation over seeds, given one teacher.
+    between_sd, within_sd: The same between and within several teachers.
+    binomial: sqrt(n p (1 - p)) at the mean: what another test set of the same
+      size would add; not in the interval.
+    heldout: Mean held-out errors of the last epoch.
+    heldout_best: Those of the epoch `best_epoch`, which has the fewest.
+    difference, difference_low, difference_high, p, pairs: Test errors minus
+      those of the reference point, paired by teacher and seed.
+    p_holm: `p` corrected within all points that share the reference point.
+  """
+
+  values: dict[str, Any]
+  runs: tuple[Row, ...]
+  n: int
+  failed: int
+  teachers: int = 0
+  examples: int | None = None
+  errors: float | None = None
+  low: float | None = None
+  high: float | None = None
+  sd: float | None = None
+  between_sd: float | None = None
+  within_sd: float | None = None
+  binomial: float | None = None
+  heldout: float | None = None
+  heldout_best: float | None = None
+  best_epoch: int | None = None
+  heldout_examples: int | None = None
+  nll: float | None = None
+  ece: float | None = None
+  agreement: float | None = None
+  seconds: float | None = None
+  is_reference: bool = False
+  reference: str | None = None
+  difference: float | None = None
+  difference_low: float | None = None
+  difference_high: float | None = None
+  p: float | None = None
+  p_holm: float | None = None
+  pairs: int | None = None
+
+  @property
+  def good(self) -> list[Row]:
+    """The runs that did not fail."""
+    return [row for row in self.runs if row.get("failed") is None]
+
+  @property
+  def half(self) -> float | None:
+    """Half the width of the interval of the errors."""
+    if self.low is None or self.high is None:
+      return None
+    return (self.high - self.low) / 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+  """All points of a study, and what they have in common.
+
+  Attributes:
+    points: Sorted by their values.
+    keys: The varying keys, in the order of the columns.
+    common: Keys alike in all points, with their values.
+    teachers: Fingerprints of all teachers, sorted.
+    reference: What the reference point was asked to be.
+    notes: Sentences on rows that were left out or look wrong.
+  """
+
+  study: str
+  points: tuple[Point, ...]
+  keys: tuple[str, ...]
+  common: dict[str, Any]
+  teachers: tuple[str, ...]
+  reference: dict[str, Any] | None
+  notes: tuple[str, ...]
+
+  @property
+  def rows(self) -> list[Row]:
+    """The distinct rows, in the order of the points."""
+    return [row for point in self.points for row in point.runs]
+
+  def label(self, point: Point) -> str:
+    """A point in a phrase."""
+    return names.label(point.values, self.keys) or "all runs"

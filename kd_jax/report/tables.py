@@ -1,0 +1,299 @@
+"""Points as markdown, CSV and LaTeX: byte for byte alike from the same rows."""
+
+from collections.abc import Callable
+import csv
+import io
+import pathlib
+import re
+from typing import Any, NamedTuple
+
+from kd_jax.report import names
+from kd_jax.report.sweep import Point, Sweep
+
+Cell = Callable[[Point], Any]
+
+
+class Column(NamedTuple):
+  """A column: its title, a cell's text, and the number to sort it by."""
+
+  title: str
+  text: Callable[[Point], str]
+  number: Cell
+
+
+def number(value: float | None, digits: int, *, sign: bool = False) -> str:
+  """A number with a true minus; empty where there is none.
+
+  Example:
+    >>> number(-1.25, 1, sign=True), number(2, 1, sign=True), number(None, 1)
+    ('−1.2', '+2.0', '')
+  """
+  if value is None:
+    return ""
+  text = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+  if not float(text):
+    text = text.lstrip("+-")
+  return text.replace("-", "−")
+
+
+def with_half(mean: float | None, half: float | None) -> str:
+  """A mean ± half its interval; the mean alone where there is no interval."""
+  if mean is None:
+    return ""
+  return number(mean, 1) + (f" ± {number(half, 1)}" if half is not None else "")
+
+
+def probability(p: float | None) -> str:
+  """A p-value as people read it.
+
+  Example:
+    >>> probability(0.0004), probability(0.04)
+    ('< 0.001', '0.040')
+  """
+  if p is None:
+    return ""
+  return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def difference(point: Point) -> str:
+  """The difference from the reference, with its interval."""
+  if point.is_reference:
+    return "reference"
+  shown = number(point.difference, 1, sign=True)
+  if point.difference_low is None:
+    return shown
+  return (f"{shown} [{number(point.difference_low, 1, sign=True)}, "
+          f"{number(point.difference_high, 1, sign=True)}]")
+
+
+def columns(sweep: Sweep) -> list[Column]:
+  """The columns that the rows of a sweep have something for."""
+  short = names.short(sweep.keys)
+  found = [Column(short[key], _setting(key), _setting_number(key))
+           for key in sweep.keys]
+  plain = lambda title, name, digits, factor=1.0: Column(
+      title, lambda point: number(_times(getattr(point, name), factor), digits),
+      lambda point: getattr(point, name))
+  found += [
+      plain("n", "n", 0), plain("failed", "failed", 0),
+      Column("test errors", lambda p: with_half(p.errors, p.half),
+             lambda p: p.errors)]
+  more = [plain("sd", "sd", 1),
+          plain("sd between teachers", "between_sd", 1),
+          plain("sd within", "within_sd", 1),
+          plain("binomial", "binomial", 1),
+          Column("difference", difference, lambda p: p.difference),
+          Column("p", lambda p: probability(p.p), lambda p: p.p),
+          Column("p (Holm)", lambda p: probability(p.p_holm),
+                 lambda p: p.p_holm),
+          plain("held-out errors", "heldout", 1),
+          Column("held-out, best epoch", _best, lambda p: p.heldout_best),
+          plain("NLL", "nll", 4), plain("ECE", "ece", 4),
+          plain("agreement %", "agreement", 2, 100.0),
+          plain("seconds", "seconds", 1)]
+  return found + [column for column in more
+                  if any(column.number(p) is not None for p in sweep.points)]
+
+
+def _times(value: float | None, factor: float) -> float | None:
+  return None if value is None else value * factor
+
+
+def _setting(key: str) -> Callable[[Point], str]:
+  return lambda point: (
+      names.shown(point.values[key]) if key in point.values else names.MISSING)
+
+
+def _setting_number(key: str) -> Cell:
+  """What a setting sorts by: a number, or of a list its first."""
+  def cell(point: Point) -> Any:
+    value = point.values.get(key)
+    while isinstance(value, (list, tuple)) and value:
+      value = value[0]
+    return value if isinstance(value, (int, float)) else None
+  return cell
+
+
+def _best(point: Point) -> str:
+  if point.heldout_best is None:
+    return ""
+  return f"{number(point.heldout_best, 1)} (epoch {point.best_epoch})"
+
+
+def captions(sweep: Sweep) -> list[str]:
+  """Sentences without which the numbers of a sweep cannot be read."""
+  told = []
+  if sweep.common:
+    keys = names.columns(sweep.common)
+    told.append(f"In all points: {names.label(sweep.common, keys)}.")
+  if "alpha" in {*sweep.common, *sweep.keys}:
+    told.append("alpha is the share of the soft term.")
+  told.append(_plus_minus(sweep))
+  examples = sorted({p.examples for p in sweep.points if p.examples})
+  if examples:
+    told.append(
+        f"Test errors are of {_either(examples)}. The test set is held fixed: "
+        "what another of its size would add, binomial = sqrt(n p (1 - p)), is "
+        "not in ±.")
+  return told + _heldout(sweep) + _differences(sweep) + list(sweep.notes)
+
+
+def _either(numbers: list[int]) -> str:
+  return " or ".join(f"{number:,}" for number in numbers)
+
+
+def _plus_minus(sweep: Sweep) -> str:
+  """What n and ± are."""
+  counted = "n runs a point, one a seed"
+  if any(point.failed for point in sweep.points):
+    counted += "; failed runs are counted and are in no mean"
+  if len(sweep.teachers) > 1:
+    return (
+        f"{counted}. ± is half the 95% t-interval over the means of "
+        f"{len(sweep.teachers)} teachers, each of its seeds; the standard "
+        "deviations are between those means and, pooled, within teachers.")
+  given = ""
+  if sweep.teachers:
+    given = f", given this teacher ({sweep.teachers[0][:8]})"
+  return (f"{counted}. ± is half the 95% t-interval of the mean over "
+          f"seeds{given}; sd is that of one seed.")
+
+
+def _heldout(sweep: Sweep) -> list[str]:
+  sizes = sorted({p.heldout_examples for p in sweep.points if p.heldout_examples})
+  if not sizes:
+    return []
+  trained = sorted({row["train_examples"] for row in sweep.rows
+                    if row.get("train_examples")})
+  rest = f" on {_either(trained)} others" if trained else " without them"
+  told = (f"Held-out errors are of {_either(sizes)} training examples, of runs "
+          f"trained{rest}, after the last epoch.")
+  if any(p.heldout_best is not None for p in sweep.points):
+    told += (" The best epoch has the fewest mean held-out errors and was chosen "
+             "by them: a held-out figure, never test.")
+  return [told]
+
+
+def _differences(sweep: Sweep) -> list[str]:
+  if sweep.reference is None:
+    return []
+  wanted = ", ".join(
+      f"{key} {names.shown(value)}" for key, value in sweep.reference.items())
+  by = ("teacher, seeds averaged" if len(sweep.teachers) > 1 else "seed")
+  families: dict[str, int] = {}
+  for point in sweep.points:
+    if point.reference is not None:
+      families[point.reference] = families.get(point.reference, 0) + 1
+  told = "; ".join(f"{size} against {name}" for name, size in families.items())
+  return [
+      f"Difference: test errors minus those of the reference ({wanted}) with the "
+      f"same other settings, paired by {by}, with its 95% t-interval; p is "
+      "two-sided. p (Holm) is corrected within a family, all points that share "
+      f"a reference: {told or 'none'}."]
+
+
+def markdown(sweep: Sweep) -> str:
+  """A markdown table, and its captions under it."""
+  shown = columns(sweep)
+  lines = [[_markdown(column.title) for column in shown],
+           ["--:" if column.title not in text_columns(sweep) else "---"
+            for column in shown]]
+  lines += [[_markdown(column.text(point)) for column in shown]
+            for point in sweep.points]
+  body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+  below = "\n".join(_markdown(sentence) for sentence in captions(sweep))
+  return f"{body}\n\n{below}\n"
+
+
+def text_columns(sweep: Sweep) -> set[str]:
+  """Titles of columns of text."""
+  short = names.short(sweep.keys)
+  return {short[key] for key in sweep.keys if any(
+      isinstance(point.values.get(key), str) for point in sweep.points)}
+
+
+def _markdown(text: str) -> str:
+  """Text that markdown shows as it is, on one line."""
+  text = " ".join(text.split()).replace("&", "&amp;")
+  text = re.sub(r"([\\`*|~]|(?<=\])\()", r"\\\1", text)
+  return re.sub(r"<(?! )", "&lt;", text)
+
+
+_FIELDS = (
+    "n", "failed", "teachers", "errors", "low", "high", "sd", "between_sd",
+    "within_sd", "binomial", "examples", "difference", "difference_low",
+    "difference_high", "p", "p_holm", "pairs", "is_reference", "reference",
+    "heldout", "heldout_best", "best_epoch", "heldout_examples", "nll", "ece",
+    "agreement", "seconds")
+# Where a name of the record says too little without the others.
+_PLAIN = {
+    "errors": "test_errors", "low": "test_errors_low",
+    "high": "test_errors_high", "sd": "test_errors_sd",
+    "examples": "test_examples", "heldout": "heldout_errors",
+    "heldout_best": "heldout_errors_best_epoch", "nll": "test_nll",
+    "ece": "test_ece"}
+
+
+def comma_separated(sweep: Sweep) -> str:
+  """A CSV file of ten digits a number, the full names of keys as column names."""
+  out = io.StringIO()
+  writer = csv.writer(out, lineterminator="\n")
+  writer.writerow([*sweep.keys, *(_PLAIN.get(name, name) for name in _FIELDS)])
+  for point in sweep.points:
+    writer.writerow(
+        [names.shown(point.values[key]) if key in point.values else ""
+         for key in sweep.keys] + [_exact(getattr(point, name))
+                                   for name in _FIELDS])
+  return out.getvalue()
+
+
+def _exact(value: Any) -> str:
+  if value is None:
+    return ""
+  if isinstance(value, bool):
+    return str(value).lower()
+  # More digits than runs can tell; the last bits are those of scipy's version.
+  return f"{value:.10g}" if isinstance(value, float) else str(value)
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%",
+    "$": r"\$", "#": r"\#", "_": r"\_", "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "|": "$|$",
+    "±": r"$\pm$", "−": "$-$", "α": r"$\alpha$"}
+
+
+def escape_latex(text: str) -> str:
+  r"""Text that LaTeX prints as it is.
+
+  Example:
+    >>> escape_latex("50% of a_b")
+    '50\\% of a\\_b'
+  """
+  return "".join(_LATEX.get(letter, letter) for letter in " ".join(text.split()))
+
+
+def latex(sweep: Sweep) -> str:
+  """A LaTeX table of the package booktabs."""
+  shown = columns(sweep)
+  line = lambda cells: " & ".join(map(escape_latex, cells)) + r" \\"
+  align = "".join(
+      "l" if column.title in text_columns(sweep) else "r" for column in shown)
+  caption = " ".join(map(escape_latex, captions(sweep)))
+  lines = [
+      r"% needs \usepackage{booktabs}", r"\begin{table}", r"\centering",
+      r"\small", rf"\begin{{tabular}}{{{align}}}", r"\toprule",
+      line(column.title for column in shown), r"\midrule",
+      *(line(column.text(point) for column in shown) for point in sweep.points),
+      r"\bottomrule", r"\end{tabular}", rf"\caption{{{caption}}}",
+      r"\end{table}"]
+  return "\n".join(lines) + "\n"
+
+
+def write(sweep: Sweep, folder: pathlib.Path) -> list[pathlib.Path]:
+  """Writes `table.md`, `table.csv` and `table.tex`; returns their paths."""
+  texts = {"table.md": markdown(sweep), "table.csv": comma_separated(sweep),
+           "table.tex": latex(sweep)}
+  for name, text in texts.items():
+    (folder / name).write_text(text, encoding="utf-8")
+  return [folder / name for name in texts]

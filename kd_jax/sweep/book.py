@@ -1,0 +1,65 @@
+"""The rows of a sweep on disk: what is finished is never done again."""
+
+from collections.abc import Sequence
+import json
+import pathlib
+from typing import Any
+
+from kd_jax.sweep.plan import Chunk
+
+Row = dict[str, Any]
+
+
+class Book:
+  """`results.jsonl`: a row for each finished lane of the sweep.
+
+  The file is always whole. Rows that the present sweep does not ask for, of
+  other settings or another plan, are kept aside in `results.other.jsonl`, and
+  come back if they are asked for again.
+  """
+
+  def __init__(self, workdir: pathlib.Path):
+    self._file = workdir / "results.jsonl"
+    self._aside = workdir / "results.other.jsonl"
+    self._known = {row["fingerprint"]: row
+                   for file in (self._aside, self._file) for row in _read(file)}
+    self._wanted: list[str] = []
+
+  @property
+  def rows(self) -> list[Row]:
+    """The finished rows of the sweep, in its order."""
+    return [self._known[f] for f in self._wanted if f in self._known]
+
+  def has(self, chunk: Chunk) -> bool:
+    """Whether all lanes of a chunk are finished."""
+    return all(chunk.fingerprint(mark) in self._known for mark in chunk.lanes)
+
+  def want(self, fingerprints: Sequence[str]) -> None:
+    """Says which rows the sweep consists of."""
+    self._wanted = list(dict.fromkeys(fingerprints))
+    self._write()
+
+  def add(self, rows: Sequence[Row]) -> None:
+    """Writes finished rows."""
+    self._known |= {row["fingerprint"]: row for row in rows}
+    self._write()
+
+  def _write(self) -> None:
+    wanted = set(self._wanted)
+    other = [row for f, row in self._known.items() if f not in wanted]
+    if other:
+      _replace(self._aside, other)
+    _replace(self._file, self.rows)
+
+
+def _read(file: pathlib.Path) -> list[Row]:
+  if not file.is_file():
+    return []
+  lines = file.read_text().splitlines()
+  return [json.loads(line) for line in lines if line.strip()]
+
+
+def _replace(file: pathlib.Path, rows: Sequence[Row]) -> None:
+  fresh = file.with_name(file.name + ".new")
+  fresh.write_text("".join(json.dumps(row) + "\n" for row in rows))
+  fresh.replace(file)

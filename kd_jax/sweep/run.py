@@ -1,0 +1,136 @@
+"""A sweep, as a protocol: teachers, plan, chunks of lanes, rows, report."""
+
+from collections.abc import Callable, Sequence
+import contextlib
+import pathlib
+import shlex
+import time
+from typing import Any
+
+import ml_collections
+
+from kd_jax import config as config_lib
+from kd_jax import records, report, sweep
+from kd_jax.screen import Screen
+from kd_jax.sweep import chunk as chunks
+from kd_jax.sweep import dark, estimate, jobs, plan
+from kd_jax.sweep.book import Book
+from kd_jax.sweep.jobs import Job
+from kd_jax.sweep.programs import Programs
+
+# A chunk, and the job it belongs to.
+Planned = list[tuple[Job, plan.Chunk]]
+
+
+def run_sweep(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    *,
+    screen: Screen,
+    stop: Callable[[], bool] = lambda: False,
+    study: str | None = None,
+    command: Sequence[str] = (),
+) -> dict[str, Any]:
+  """Runs `config.sweep.points` as lanes of compiled programs.
+
+  Args:
+    config: Checked by `config.check`.
+    workdir: Where rows go and where a rerun finds them.
+    screen: Tells the user.
+    stop: Asked between segments; if true, the sweep saves and ends.
+    study: Name in the rows; default the workdir's.
+    command: `--config=FILE` and overrides, for the command of each row.
+
+  Returns:
+    The summary, as written to `workdir/summary.json`.
+
+  Raises:
+    UserError: If something asked for cannot be.
+    fit.Interrupted: If `stop` said so. All finished rows are on disk.
+  """
+  began = time.perf_counter()
+  groups = sweep.expand(config, config.sweep.points)
+  with contextlib.ExitStack() as stack:
+    ready = jobs.prepare(groups, workdir, stack, screen=screen, stop=stop)
+    recorder = ready[0].bench.recorder
+    recorder.write("config.json", config_lib.flatten(config))
+    dark.write(workdir / "teacher.json", ready)
+    book = Book(workdir)
+    programs = Programs(config, screen.say)
+    planned = _plan(ready, book, programs, workdir / "plan.json")
+    book.want([chunk.fingerprint(mark) for job, chunk in planned
+               for mark in chunk.lanes if mark in job.lanes])
+    meter = estimate.Meter(screen, planned, book)
+    for job, chunk in planned:
+      if not book.has(chunk):
+        seconds = time.perf_counter()
+        rows = chunks.train(
+            job, chunk, programs.get(job, chunk.shape), stop=stop,
+            tick=lambda step, j=job, c=chunk: meter.tick(j, c, step))
+        seconds = (time.perf_counter() - seconds) / len(rows)
+        book.add([
+            row | {"command": _command(command, row["overrides"])}
+            for row in chunks.stamp(
+                rows, study=study or workdir.name, seconds=round(seconds, 2))])
+        _tell_tensorboard(recorder, rows)
+    summary = _summary(ready, planned, book, programs)
+    summary["seconds"] = round(time.perf_counter() - began, 2)
+    recorder.write("summary.json", summary)
+  files = report.write(workdir, reference=dict(config.sweep.reference) or None)
+  screen.say(f"{summary['seconds']:.0f} s, {len(book.rows)} rows in "
+             f"{workdir / 'results.jsonl'}; tables, pictures and report.html "
+             f"beside it ({len(files)} files)")
+  return summary
+
+
+def _plan(ready, book: Book, programs: Programs, file: pathlib.Path) -> Planned:
+  """Every chunk of the sweep, as it was planned before or is now."""
+  before = plan.load(file)
+  planned: Planned = []
+  for job in ready:
+    lanes = [(lane.seed, mark) for mark, lane in job.lanes.items()]
+    made = plan.extend(
+        before, job.mark, lanes, book.has,
+        lambda seeds, job=job: programs.shape(job, seeds))
+    planned += [(job, chunk) for chunk in made]
+  now = [chunk for _, chunk in planned]
+  # What the sweep does not ask for today, it may ask for again.
+  plan.save(file, [c for c in before if c not in now and book.has(c)] + now)
+  return planned
+
+
+def _command(base: Sequence[str], overrides: dict[str, Any]) -> str:
+  """The single run that a lane equals."""
+  words = [f"--config.{key}={value}" for key, value in overrides.items()]
+  return shlex.join(["python", "-m", "kd_jax.main", *base, *words])
+
+
+def _tell_tensorboard(recorder: records.Recorder, rows) -> None:
+  plain = (bool, int, float, str)
+  for row in rows:
+    recorder.hparams(
+        row["fingerprint"][:8],
+        {key: value if isinstance(value, plain) else str(value)
+         for key, value in row["overrides"].items()},
+        {key: row[key] for key in ("test_errors", "heldout_errors", "test_nll")
+         if row.get(key) is not None})
+
+
+def _summary(ready, planned: Planned, book: Book, programs: Programs):
+  """What the sweep was, for machines."""
+  taught = [job.taught for job in ready if job.taught]
+  dataset = ready[0].bench.dataset
+  return {
+      "schema": records.SCHEMA,
+      "dataset": {"name": dataset.name, "source": dataset.source,
+                  "train_examples": len(dataset.train_ids),
+                  "test_examples": len(dataset.test.label),
+                  **({"notice": dataset.notice} if dataset.notice else {})},
+      **({"teacher": taught[0].record} if taught else {}),
+      "groups": len(ready),
+      "compilations": programs.compilations,
+      "probe_compilations": programs.probes,
+      "lanes": len(book.rows),
+      "failed": sum(row["failed"] is not None for row in book.rows),
+      "chunks": [{"group": job.mark[:16], "shape": list(chunk.shape),
+                  "lanes": len(set(chunk.lanes))} for job, chunk in planned]}

@@ -1,0 +1,215 @@
+"""`report.html` in a real browser, from a file, without a network."""
+
+import json
+import pathlib
+import shutil
+
+import pytest
+from test_report import row, sweep_rows, teacher_json
+
+from kd_jax import report
+
+ALERT = "<script>alert(1)</script>"
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
+DRIVER = shutil.which("chromedriver")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> pathlib.Path:
+  """A study with a hostile row; `report.html` is written."""
+  folder = tmp_path_factory.mktemp("study")
+  rows = sweep_rows()
+  rows[0] |= {"command": f"python {ALERT}", "loss": ALERT, "device": ALERT}
+  rows.append(row(
+      5, over={"alpha": 0.9, "student.widths": [5, 5], "data.name": ALERT},
+      study=f'toy"{ALERT}'))
+  text = "".join(json.dumps(r) + "\n" for r in rows)
+  (folder / "results.jsonl").write_text(text)
+  (folder / "teacher.json").write_text(json.dumps(teacher_json()))
+  (folder / "config.json").write_text(json.dumps({f"data.{ALERT}": ALERT}))
+  (folder / "manifest.json").write_text(
+      json.dumps({"versions": {"jax": "0.10.1"}, "command": "python -m x"}))
+  report.write(folder, reference={"alpha": 0})
+  return folder
+
+
+@pytest.fixture(scope="module")
+def chromium():
+  """A headless Chromium."""
+  webdriver = pytest.importorskip(
+      "selenium.webdriver", reason="needs pip install selenium")
+  if not (BROWSER and DRIVER):
+    pytest.skip("needs a browser: apt-get install chromium chromium-driver")
+  options = webdriver.ChromeOptions()
+  for flag in ("--headless=new", "--no-sandbox", "--disable-gpu",
+               "--disable-dev-shm-usage", "--window-size=1200,900"):
+    options.add_argument(flag)
+  options.binary_location = BROWSER
+  options.set_capability(
+      "goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+  # By its path, or selenium would look for a driver on the network.
+  service = webdriver.ChromeService(DRIVER)
+  driver = webdriver.Chrome(options=options, service=service)
+  try:
+    yield driver
+  finally:
+    driver.quit()
+    # The pool of the connection to the driver stays open otherwise.
+    driver.command_executor.close()
+
+
+@pytest.fixture
+def page(chromium, folder):
+  """The page, newly opened, logs emptied before."""
+  for kind in ("browser", "performance"):
+    chromium.get_log(kind)
+  chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+  chromium.get((folder / "report.html").as_uri())
+  return chromium
+
+
+def find(page, css):
+  return page.find_elements("css selector", css)
+
+
+def column(page, title):
+  """The texts of a column of the table of points."""
+  titles = [b.text for b in find(page, "#table th button")]
+  at = titles.index(title) + 1
+  return [cell.text for cell in find(page, f"#table td:nth-child({at})")]
+
+
+def header(page, title):
+  return next(b for b in find(page, "#table th button") if b.text == title)
+
+
+def test_nothing_is_loaded_and_nothing_complains(page):
+  # Longer than any late request of the page itself.
+  page.execute_async_script("setTimeout(arguments[0], 300)")
+  assert page.get_log("browser") == []
+  events = [json.loads(e["message"])["message"] for e in
+            page.get_log("performance")]
+  asked = [e["params"]["request"]["url"] for e in events
+           if e["method"] == "Network.requestWillBeSent"]
+  assert [url for url in asked if not url.startswith("data:")] == [
+      page.current_url]
+  pictures = page.execute_script(
+      "return [...document.images].map(i => [i.naturalWidth, i.alt.length])")
+  assert len(pictures) == 5 and all(w > 100 and a > 9 for w, a in pictures)
+
+
+def test_the_policy_forbids_the_network(page):
+  told = page.execute_async_script("""
+      const done = arguments[0];
+      document.addEventListener("securitypolicyviolation",
+                                (e) => done(e.effectiveDirective));
+      fetch("https://example.org/").catch(() => 0);
+      setTimeout(() => done("nothing"), 3000);""")
+  assert told == "connect-src"
+
+
+def test_a_header_sorts_numbers_up_and_down(page):
+  button = header(page, "T")
+  button.click()
+  cell = button.find_element("xpath", "..")
+  assert cell.get_attribute("aria-sort") == "ascending"
+  up = ["1", "1", "4", "4", "20", "20"]
+  assert column(page, "T") == [*up, "-", "-", "-"], "what is missing is last"
+  button.click()
+  assert cell.get_attribute("aria-sort") == "descending"
+  assert column(page, "T") == [*up[::-1], "-", "-", "-"]
+  header(page, "n").click()
+  assert cell.get_attribute("aria-sort") is None
+  assert len(find(page, "#table th[aria-sort]")) == 1
+
+
+def test_differences_sort_by_number_whatever_their_sign_looks_like(page):
+  header(page, "difference").click()
+  shown = [float(text.split()[0].replace("−", "-"))
+           for text in column(page, "difference")
+           if text not in ("", "reference")]
+  # 30 wide: 302.7 - 356 for T = 1 (301, 302, 306: 303), 306, 322; 800 alike.
+  assert shown == [-53, -53, -50, -50, -34, -34]
+
+
+def test_a_key_sorts_too(page):
+  button = header(page, "test errors")
+  page.execute_script("arguments[0].focus()", button)
+  page.switch_to.active_element.send_keys("\n")
+  found = [float(text.split()[0]) for text in column(page, "test errors")]
+  assert found == sorted(found) and found[0] == 5
+  # T = 4 of the wide net: 84, 88, 86.
+  assert "86.0 ± 5.0" in column(page, "test errors")
+
+
+def test_a_point_tells_its_values(page):
+  from selenium.webdriver import ActionChains
+  (mark,) = find(
+      page, '.point[data-point="widths 30x30, alpha 0.9, T 4"] .mark')
+  page.execute_script("arguments[0].scrollIntoView({block: 'center'})", mark)
+  (tip,) = find(page, "#tip")
+  assert not tip.is_displayed()
+  ActionChains(page).move_to_element(mark).perform()
+  assert tip.text.split("\n") == [
+      "widths 30x30, alpha 0.9, T 4", "306.0 ± 5.0 test errors", "n 3",
+      "−50.0 [−70.7, −29.3] against widths 30x30, alpha 0"]
+  ActionChains(page).move_by_offset(0, 150).perform()
+  assert not tip.is_displayed()
+  # And without a mouse.
+  page.execute_script("arguments[0].parentNode.focus()", mark)
+  assert "306.0 ± 5.0" in tip.text
+
+
+def test_dark_is_dark_and_pictures_stay_on_white(page):
+  ground = lambda: page.execute_script(
+      "return getComputedStyle(document.body).backgroundColor")
+  card = lambda: page.execute_script(
+      "return getComputedStyle(document.images[0]).backgroundColor")
+  assert ground() == "rgb(255, 255, 255)"
+  page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [
+      {"name": "prefers-color-scheme", "value": "dark"}]})
+  assert ground() == "rgb(20, 24, 29)" and card() == "rgb(255, 255, 255)"
+  page.execute_cdp_cmd("Emulation.setEmulatedMedia", {
+      "media": "print", "features": [
+          {"name": "prefers-color-scheme", "value": "dark"}]})
+  assert ground() == "rgb(255, 255, 255)", "paper is white"
+
+
+def test_hostile_text_is_shown_as_text(page):
+  assert len(find(page, "script")) == 1, "the page's own"
+  text = page.execute_script("return document.body.textContent")
+  assert text.count(ALERT) >= 6
+  assert ALERT in page.title and ALERT in find(page, "h1")[0].text
+  assert ALERT in column(page, "name")
+
+
+def test_a_narrow_screen_scrolls_the_table_alone(page):
+  page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
+      "width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True})
+  try:
+    whole, seen = page.execute_script(
+        "return [document.documentElement.scrollWidth, innerWidth]")
+    table, wrapper = page.execute_script("""
+        const table = document.getElementById("table");
+        return [table.scrollWidth, table.parentNode.clientWidth]""")
+    assert whole <= seen == 390 and table > wrapper
+  finally:
+    page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_each_run_has_its_command(page, folder):
+  runs = [details for details in find(page, "#runs ~ details")]
+  assert len(runs) == 9
+  assert "python -m kd_jax.main --config.seed=2" in runs[3].get_attribute(
+      "textContent")
+  text = page.execute_script("return document.body.textContent")
+  assert "versions.jax" in text and "0.10.1" in text
+  assert "alpha is the share of the soft term" in text
+
+
+def test_no_handler_stands_in_the_markup(folder):
+  """Handlers in attributes would need a weaker policy than the page has."""
+  text = (folder / "report.html").read_text()
+  assert " onclick" not in text and "javascript:" not in text
+  for start in ("src=\"http", "href=", "url(", "@import"):
+    assert start not in text

@@ -1,0 +1,419 @@
+"""Rows of a sweep become points, tables, plots: by hand-derived numbers."""
+
+import csv
+import json
+import pathlib
+import random
+import subprocess
+import sys
+
+from conftest import ROOT
+import pytest
+
+from kd_jax import report
+from kd_jax.errors import UserError
+from kd_jax.report import dark, names, panels, plots, points, svg, tables
+
+TEACHER = "a" * 64
+
+
+def row(errors, seed=0, *, teacher=TEACHER, over=None, **more):
+  """A row of a sweep; `over` are its overrides but for the seed."""
+  over = {"alpha": 0.9, "temperature": 4.0} if over is None else over
+  return {
+      "schema": 1, "study": "toy", "row": "r", "method": "kd",
+      "loss": "0.1 * CE + 0.9 * T**2 * KL, T = 4",
+      "overrides": {**over, "seed": seed}, "seed": seed,
+      "fingerprint": f"{teacher[:4]}{sorted(over.items())}{seed}{errors}",
+      "teacher_fingerprint": teacher, "test_errors": errors,
+      "test_examples": 10000, "test_nll": 0.05, "test_ece": 0.01,
+      "agreement": 0.975, "failed": None, "seconds": 2.0,
+      "command": f"python -m kd_jax.main --config.seed={seed}", **more}
+
+
+def runs(values, **more):
+  return [row(errors, seed, **more) for seed, errors in enumerate(values)]
+
+
+def sweep_rows():
+  """Two widths, three T and alpha 0, three seeds."""
+  rows = []
+  for width, base in ((30, 300), (800, 80)):
+    widths = [width, width]
+    rows += runs([base + 50, base + 56, base + 62],
+                 over={"student.widths": widths, "alpha": 0.0},
+                 curve={"train_hard": [0.5, 0.2], "train_soft": []})
+    for t in (1.0, 4.0, 20.0):
+      rows += runs(
+          [base + t, base + 2 * t, base + 6],
+          over={"student.widths": widths, "alpha": 0.9, "temperature": t},
+          curve={"train_hard": [0.5, 0.2], "train_soft": [0.9, 0.3]},
+          test_bins={"count": [10, 90], "confidence": [4.0, 80.0],
+                     "correct": [5, 81]})
+  return rows
+
+
+def teacher_json():
+  example = {"id": 3, "label": 1, "image": [[0, 255], [128, 0]],
+             "logits": [0.0, 4.0, 1.0]}
+  return {"schema": 1, "teacher_fingerprint": TEACHER, "examples": [example],
+          "entropy": [{"temperature": t, "mean": 0.2, "low": 0.1, "high": 0.4}
+                      for t in (1.0, 4.0, 20.0)]}
+
+
+def lines(text):
+  """The cells of a markdown table by line, and what follows it."""
+  table, below = text.split("\n\n", 1)
+  return [line[2:-2].split(" | ") for line in table.splitlines()], below
+
+
+def cells(rows, **more):
+  """The one line of a table, by title of the column."""
+  (titles, _, *found), _ = lines(tables.markdown(points.gather(rows, **more)))
+  return [dict(zip(titles, line)) for line in found]
+
+
+def test_cells_are_those_derived_by_hand():
+  # 90, 96, 102: mean 96, sd 6, s.e. 3.464; t(2, 0.975) = 4.303 -> 14.9.
+  # Binomial: sqrt(10000 * 0.0096 * 0.9904) = 9.75.
+  (line,) = cells(runs([90, 96, 102]))
+  assert line["test errors"] == "96.0 ± 14.9" and line["sd"] == "6.0"
+  assert (line["n"], line["failed"], line["binomial"]) == ("3", "0", "9.8")
+  assert line["NLL"] == "0.0500" and line["agreement %"] == "97.50"
+  assert line["seconds"] == "2.0" and "difference" not in line
+
+
+def test_one_run_has_no_interval():
+  (line,) = cells([row(90)])
+  assert line["test errors"] == "90.0" and "sd" not in line
+
+
+def test_keys_that_do_not_vary_are_told_once():
+  sweep = points.gather(
+      [row(9, over={"alpha": 0.0, "epochs": 2, "optimizer.b2": 0.9}),
+       row(8, over={"alpha": 0.9, "epochs": 2.0, "temperature": 4,
+                    "optimizer.b2": 0.99})])
+  assert sweep.keys == ("alpha", "temperature", "optimizer.b2")
+  assert sweep.common == {"epochs": 2}
+  (titles, _, first, _), below = lines(tables.markdown(sweep))
+  assert titles[:3] == ["alpha", "T", "b2"] and first[:3] == ["0", "-", "0.9"]
+  assert "In all points: epochs 2." in below
+  assert "alpha is the share of the soft term" in below
+
+
+def test_points_are_sorted_by_number_not_by_text():
+  rows = [row(9, over={"temperature": t, "student.widths": [w, w]})
+          for t in (10, 2.5, 1) for w in (800, 30)]
+  found = [(p.values["student.widths"][0], p.values["temperature"])
+           for p in points.records(rows)]
+  assert found == [(30, 1), (30, 2.5), (30, 10), (800, 1), (800, 2.5), (800, 10)]
+
+
+def test_the_difference_is_paired_by_seed_and_corrected_by_family():
+  # Differences -8, -10, -12: mean -10, sd 2, s.e. 1.1547, half 4.97;
+  # t = 8.66 with 2 degrees: p = 0.0131. Of T = 8: 2, 3, 4, p = 0.0351.
+  reference = runs([100, 110, 120], over={"alpha": 0.0})
+  four = runs([92, 100, 108])
+  eight = runs([102, 113, 124], over={"alpha": 0.9, "temperature": 8})
+  first, a, b = cells(reference + four[::-1] + eight, reference={"alpha": 0})
+  assert first["difference"] == "reference" and first["p"] == ""
+  assert a["difference"] == "−10.0 [−15.0, −5.0]"
+  assert (a["p"], b["p"]) == ("0.013", "0.035")
+  # Holm: the smaller of two times two, then the larger once.
+  assert (a["p (Holm)"], b["p (Holm)"]) == ("0.026", "0.035")
+
+
+def test_only_common_seeds_are_compared():
+  rows = runs([100, 110, 120], over={"alpha": 0.0}) + runs([90, 100])
+  _, point = points.records(rows, reference={"alpha": 0})
+  assert (point.difference, point.pairs, point.n) == (-10.0, 2, 2)
+
+
+def test_each_width_has_its_own_reference_and_family():
+  sweep = points.gather(sweep_rows(), reference={"alpha": 0})
+  by_width = {}
+  for point in sweep.points:
+    by_width.setdefault(point.values["student.widths"][0], set()).add(
+        point.reference)
+  assert by_width == {30: {None, "widths 30x30, alpha 0"},
+                      800: {None, "widths 800x800, alpha 0"}}
+  caption = tables.captions(sweep)[-1]
+  assert "3 against widths 30x30, alpha 0" in caption
+  assert "3 against widths 800x800, alpha 0" in caption
+
+
+def test_t_of_a_reference_without_soft_term_does_not_matter():
+  rows = runs([10, 12], over={"alpha": 0.0, "temperature": 2.5})
+  rows += runs([7, 8], over={"alpha": 0.5, "temperature": 8.0})
+  point = points.records(rows, reference={"alpha": 0})[1]
+  assert point.difference == -3.5
+  # Where alpha is 1 in the reference, its T does matter.
+  rows = runs([10, 12], over={"alpha": 1.0, "temperature": 2.5})
+  rows += runs([7, 8], over={"alpha": 0.5, "temperature": 8.0})
+  point = points.records(rows, reference={"alpha": 1})[0]
+  assert point.difference is None and point.reference is None
+
+
+def test_the_reference_of_the_same_t_comes_first():
+  rows = [row(errors, over={"alpha": a, "temperature": t})
+          for errors, a, t in ((10, 0, 1), (20, 0, 2), (15, 1, 2))]
+  assert points.records(rows, reference={"alpha": 0})[2].difference == -5
+
+
+def test_failed_runs_are_counted_and_in_no_mean():
+  rows = runs([90, 96, 102])
+  rows.append(row(9999, 3, failed="nan in epoch 3", test_nll=None))
+  (line,) = cells(rows)
+  assert (line["n"], line["failed"]) == ("3", "1")
+  assert line["test errors"] == "96.0 ± 14.9"
+  assert "failed runs are counted" in tables.markdown(points.gather(rows))
+
+
+def test_a_point_of_failures_alone_has_no_numbers():
+  failed = row(None, over={"alpha": 0.5}, failed="nan in epoch 1")
+  first, second = cells([failed, row(90)], reference={"alpha": 0.5})
+  assert (first["n"], first["failed"], first["test errors"]) == ("0", "1", "")
+  assert second["difference"] == ""
+
+
+def test_a_fingerprint_counts_once_and_differing_copies_are_told():
+  rows = runs([90, 96, 102])
+  (line,) = cells(rows + rows[:2])
+  assert line["n"] == "3" and line["test errors"] == "96.0 ± 14.9"
+  other = {**rows[0], "test_errors": 95}
+  for order in ([*rows, other], [other, *rows]):
+    sweep = points.gather(order)
+    assert sweep.points[0].n == 3 and sweep.points[0].errors == 96
+    assert "different test errors" in sweep.notes[0]
+
+
+def test_a_repeated_run_replaces_its_failure():
+  good = row(90)
+  (point,) = points.records([{**good, "failed": "nan in epoch 1"}, good])
+  assert (point.n, point.failed) == (1, 0)
+
+
+def test_a_seed_under_two_configs_is_told():
+  sweep = points.gather([row(90, fingerprint="x"), row(91, fingerprint="y")])
+  assert sweep.points[0].n == 2 and "seeds 0 ran under" in sweep.notes[0]
+
+
+def test_with_one_teacher_the_caption_says_so():
+  below = tables.markdown(points.gather(runs([90, 96])))
+  assert "given this teacher (aaaaaaaa)" in below
+
+
+def test_with_two_teachers_the_interval_is_over_teachers():
+  # Means 10 and 14: mean 12, sd 2.828, s.e. 2, t(1) = 12.706 -> 25.4. Within:
+  # 9, 11 and 13, 15: pooled variance (2 + 2) / 2 = 2.
+  rows = runs([9, 11]) + runs([13, 15], teacher="b" * 64)
+  rows += runs([10, 14], over={"alpha": 0.0})
+  rows += runs([18, 20], over={"alpha": 0.0}, teacher="b" * 64)
+  reference, line = cells(rows, reference={"alpha": 0})
+  assert line["test errors"] == "12.0 ± 25.4" and "sd" not in line
+  assert line["sd between teachers"] == "2.8" and line["sd within"] == "1.4"
+  # Paired by teacher: 10 - 12 and 14 - 19, not four pairs of seeds.
+  point = points.records(rows, reference={"alpha": 0})[1]
+  assert (point.difference, point.pairs, point.teachers) == (-3.5, 2, 2)
+  below = tables.markdown(points.gather(rows))
+  assert "means of 2 teachers" in below and "given this teacher" not in below
+
+
+def test_the_seed_of_the_teacher_makes_no_point_of_its_own():
+  rows = [row(9, over={"alpha": 0.9, "teacher.seed": 0}),
+          row(8, over={"alpha": 0.9, "teacher.seed": 1}, teacher="b" * 64)]
+  assert len(points.records(rows)) == 1
+
+
+def test_the_best_epoch_is_one_for_all_seeds_and_held_out():
+  # Means by epoch: 30, 20, 25; the best of each seed would be 19 and 20.
+  rows = [row(90, 0, heldout_errors=26, heldout_examples=600,
+              heldout_curve=[30, 21, 26]),
+          row(91, 1, heldout_errors=24, heldout_examples=600,
+              heldout_curve=[30, 19, 24], train_examples=5400)]
+  (line,) = cells(rows)
+  assert line["held-out errors"] == "25.0"
+  assert line["held-out, best epoch"] == "20.0 (epoch 2)"
+  below = tables.markdown(points.gather(rows))
+  assert "600 training examples" in below and "never test" in below
+  assert "trained on 5,400 others" in below
+
+
+def test_csv_has_plain_names_and_all_digits():
+  text = tables.comma_separated(points.gather(runs([90, 96, 101])))
+  (line,) = csv.DictReader(text.splitlines())
+  assert float(line["test_errors"]) == pytest.approx(287 / 3, rel=1e-9)
+  assert line["test_errors_low"] and line["n"] == "3"
+
+
+HOSTILE = 'a|b_<script>alert(1)</script>,"50%" \\ & $x^{2}~#'
+
+
+def test_hostile_text_is_text():
+  rows = [row(9, over={"data.name": HOSTILE, "alpha": 0.5}),
+          row(8, over={"data.name": "plain", "alpha": 0.5})]
+  sweep = points.gather(rows)
+  markdown = tables.markdown(sweep)
+  assert "<script" not in markdown and r"a\|b_&lt;script>" in markdown
+  parsed = list(csv.DictReader(tables.comma_separated(sweep).splitlines()))
+  assert HOSTILE in [line["data.name"] for line in parsed]
+  assert (r"a$|$b\_$<$script$>$alert(1)$<$/script$>$,"
+          r'"50\%" \textbackslash{} \& \$x\textasciicircum{}\{2\}'
+          r"\textasciitilde{}\#") in tables.latex(sweep)
+
+
+def test_latex_is_booktabs():
+  text = tables.latex(points.gather(runs([90, 96, 102])))
+  for word in (r"\toprule", r"\midrule", r"\bottomrule", r"96.0 $\pm$ 14.9"):
+    assert word in text
+  assert "±" not in text and "−" not in text
+
+
+def test_files_do_not_depend_on_the_order_of_rows(tmp_path):
+  rows = sweep_rows()
+  contents = []
+  for seed in range(2):
+    random.Random(seed).shuffle(rows)
+    folder = tmp_path / str(seed)
+    folder.mkdir()
+    (folder / "results.jsonl").write_text("".join(
+        json.dumps(dict(random.Random(seed).sample(list(r.items()), len(r))))
+        + "\n" for r in rows))
+    (folder / "teacher.json").write_text(json.dumps(teacher_json()))
+    written = report.write(folder, reference={"alpha": 0})
+    contents.append({path.name: path.read_bytes() for path in written})
+  assert contents[0] == contents[1]
+  assert set(contents[0]) == {
+      "table.md", "table.csv", "table.tex", "errors.png", "differences.png",
+      "learning.png", "reliability.png", "dark.png", "report.html"}
+  assert str(tmp_path).encode() not in contents[0]["report.html"]
+
+
+def test_what_is_not_there_is_not_drawn(tmp_path):
+  """No side file, no curve, no T: tables and a page all the same."""
+  (tmp_path / "results.jsonl").write_text(
+      "\n".join(json.dumps(r) for r in runs([90, 96], over={"alpha": 0.5})))
+  (tmp_path / "errors.png").write_text("of rows that are no more")
+  written = {path.name for path in report.write(tmp_path)}
+  assert written == {"table.md", "table.csv", "table.tex", "report.html"}
+  assert not (tmp_path / "errors.png").exists()
+  page = (tmp_path / "report.html").read_text()
+  assert "<svg" not in page and "Manifest" not in page
+
+
+def test_the_heat_map_needs_t_and_alpha(tmp_path):
+  grid = [row(t * 10 + a, over={"alpha": a, "temperature": t})
+          for t in (1, 4) for a in (0.5, 0.9)]
+  path = tmp_path / "heat.png"
+  assert not plots.heat_map(points.gather(sweep_rows()), path)
+  assert not path.exists()
+  assert plots.heat_map(points.gather(grid), path)
+  assert path.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_bins_are_added_up_before_dividing():
+  bins = {"count": [10, 60], "confidence": [4.0, 48.0], "correct": [5, 54]}
+  # 120 examples, 96 of confidence, 108 right; 20 are too few to be shown.
+  assert plots._bins([{"test_bins": bins}] * 2) == [(0.8, 0.9)]
+
+
+def test_points_find_their_line_and_their_level():
+  sweep = points.gather(sweep_rows(), reference={"alpha": 0})
+  narrow, wide = panels.panels(sweep)
+  assert (narrow.title, wide.title) == ("widths 30x30", "widths 800x800")
+  assert [panels.temperature(p) for p in narrow.lines[0].points] == [1, 4, 20]
+  assert [p.values["student.widths"] for p in narrow.levels] == [[30, 30]]
+  # Without a reference the point has no T all the same.
+  assert panels.panels(points.gather(sweep_rows()))[0].levels
+
+
+def test_the_svg_tells_each_value():
+  sweep = points.gather(sweep_rows(), reference={"alpha": 0})
+  drawn = svg.errors_by_temperature(sweep)
+  # 304, 308, 306: mean 306, sd 2, half 4.97.
+  assert "widths 30x30, alpha 0.9, T 4; 306.0 ± 5.0 test errors; n 3" in drawn
+  assert drawn.count("<title>") == 8
+
+
+def test_soft_targets_and_their_temperatures():
+  # softmax([0, 2 log 2] / 2) = [1, 2] / 3.
+  assert dark.softened([0.0, 1.3862943611198906], 2.0) == pytest.approx(
+      [1 / 3, 2 / 3])
+  assert dark.temperatures(teacher_json()) == [1.0, 4.0, 20.0]
+  assert not dark.knowledge(None, pathlib.Path("nowhere.png"))
+  assert not dark.knowledge({"schema": 1}, pathlib.Path("nowhere.png"))
+
+
+def test_names_that_would_meet_stay_long():
+  assert names.short(["student.widths", "teacher.widths"]) == {
+      "student.widths": "widths", "teacher.widths": "teacher widths"}
+  assert set(names.short(["data.name", "student.name"]).values()) == {
+      "data name", "student name"}
+
+
+@pytest.fixture
+def study(tmp_path):
+  (tmp_path / "results.jsonl").write_text(
+      "".join(json.dumps(r) + "\n" for r in sweep_rows()))
+  return tmp_path
+
+
+def test_the_door_writes_the_files_and_the_readme(study, capsys):
+  readme = study / "R.md"
+  readme.write_text(f"a <!-- results: {study.name} -->old"
+                    "<!-- end of results --> b")
+  assert report.main([str(study), "--readme", str(readme),
+                      "--reference", "widths=30x30", "--reference", "T=4"]) == 0
+  table = (study / "table.md").read_text()
+  assert table in readme.read_text() and table == capsys.readouterr().out
+  assert "reference (widths 30x30, T 4)" in table
+  assert (study / "report.html").is_file()
+
+
+@pytest.mark.parametrize(("words", "told"), [
+    (["--reference", "alpha"], "KEY=VALUE"),
+    (["--reference", "alhpa=0"], "did you mean alpha?"),
+    (["--reference", "alpha=0.3"], "there are alpha=0, alpha=0.9"),
+])
+def test_a_wrong_reference_is_told(study, capsys, words, told):
+  assert report.main([str(study), *words]) == 2
+  error = capsys.readouterr().err
+  assert told in error and error.startswith("error: ") and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(("text", "told"), [
+    ('{"row": 1', "line 1: is not JSON"),
+    ("[1]", "line 1: is not a row"),
+    ("", "has no rows yet"),
+    ('{"row": "x"}', "1 of neither"),
+    ('{"overrides": {}, "net": "n"}\n{"net": "n"}', "keep one kind"),
+    ('{"schema": 2, "overrides": {}}', "schema 1"),
+])
+def test_wrong_rows_are_told(tmp_path, capsys, text, told):
+  (tmp_path / "results.jsonl").write_text(text)
+  assert report.main([str(tmp_path)]) == 2
+  error = capsys.readouterr().err
+  assert told in error and error.count("\n") == 1
+
+
+def test_main_runs_have_no_reference(tmp_path, capsys):
+  (tmp_path / "results.jsonl").write_text('{"net": "teacher"}')
+  assert report.main([str(tmp_path), "--reference", "alpha=0"]) == 2
+  assert "only sweeps have a reference" in capsys.readouterr().err
+
+
+def test_a_broken_side_file_is_told(study):
+  (study / "config.json").write_text("{")
+  with pytest.raises(UserError, match=r"config\.json: is not JSON"):
+    report.write(study)
+
+
+def test_the_command_helps_and_starts_light():
+  run = lambda *words: subprocess.run(
+      [sys.executable, "-W", "error", *words], cwd=ROOT, capture_output=True,
+      text=True, check=False)
+  help_ = run("-m", "kd_jax.report", "--help")
+  assert help_.returncode == 0 and "--reference" in help_.stdout
+  light = run("-c", "import sys, kd_jax.report; "
+              "sys.exit('matplotlib' in sys.modules or 'scipy' in sys.modules)")
+  assert light.returncode == 0, light.stderr
