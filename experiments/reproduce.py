@@ -14,28 +14,14 @@ import pathlib
 import shlex
 import shutil
 import sys
-import time
 from types import ModuleType
 
 from experiments.hinton15_temperature import study as hinton15_temperature
-from kd_jax import config as config_lib
 from kd_jax import main as door
 from kd_jax import report
 from kd_jax.errors import UserError, nearest
 
 STUDIES: dict[str, ModuleType] = {"hinton15_temperature": hinton15_temperature}
-
-
-class Deadline(door.Signals):
-  """Wishes to stop on Ctrl-C, and when the minutes are over."""
-
-  def __init__(self, minutes: float | None):
-    super().__init__()
-    self._end = None if minutes is None else time.monotonic() + 60 * minutes
-
-  def __call__(self) -> bool:
-    late = self._end is not None and time.monotonic() > self._end
-    return super().__call__() or late
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -54,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         arguments.study + ("-smoke" if arguments.smoke else ""))
     if arguments.plan:
       return _plan(study, workdir, arguments)
-    with Deadline(arguments.minutes) as stop:
+    with door.Signals(arguments.minutes) as stop:
       return _run(study, workdir, arguments, stop, again)
   except UserError as error:
     print(f"error: {error}", file=sys.stderr)
@@ -104,7 +90,8 @@ def _parser() -> argparse.ArgumentParser:
                       help="where everything goes (default: runs/STUDY)")
   parser.add_argument("--data", type=pathlib.Path,
                       help="folder of data sets (default: KD_JAX_DATA)")
-  parser.add_argument("--seeds", type=int, default=10, help="a point (default 10)")
+  parser.add_argument("--seeds", type=int, default=10,
+                      help="runs of each point (default 10)")
   parser.add_argument("--minutes", type=float,
                       help="stop after so many, to go on another time")
   parser.add_argument("--plan", action="store_true",

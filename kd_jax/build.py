@@ -151,7 +151,7 @@ def _training(net, run, found, *, prefix: str, hparams) -> Training:
       batch_size=run.batch_size, total_steps=total, seed=run.seed)
 
 
-def _hparams(net, run, **objective: float) -> types.Hparams:
+def _hparams(net, run, **objective: jax.Array | float) -> types.Hparams:
   """Reads the traced keys that `student` and `teacher` have in common."""
   rates = None
   if net.input_dropout or net.hidden_dropout:

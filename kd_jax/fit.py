@@ -130,8 +130,9 @@ def fit(
     return segment(state, data, arrays, training.hparams, key, length)
 
   clock = _Clock(0)
+  program = Program(run, evaluate_all, jax.eval_shape(run, state, 1)[1])
   state = follow(
-      Program(run, evaluate_all, jax.eval_shape(run, state, 1)[1]), state, total_steps=training.total_steps, per_epoch=per_epoch,
+      program, state, total_steps=training.total_steps, per_epoch=per_epoch,
       piece=_segment_steps(training, learner, data, state, per_epoch),
       progress=progress, mark=mark, stop=stop, ended=ended, resumed=resumed)
   wrong = np.flatnonzero(last["epoch"].evaluated["test"][1]).tolist()

@@ -11,15 +11,18 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-import jax.numpy as jnp
 import numpy as np
 
 from kd_jax import augment, loop, metrics, rng, steps, types
 from kd_jax.state import TrainState
 
 _AXIS = "lanes"
+# The axes of a state. The step is everyone's: mapped over, it would draw an order
+# of its own for each point.
+_HELD = TrainState(None, 0, 0, 0)  # type: ignore[arg-type]
 
 
 class Shape(NamedTuple):
@@ -34,7 +37,7 @@ class Shape(NamedTuple):
     return self.devices * self.seeds
 
   @property
-  def count(self) -> int:
+  def size(self) -> int:
     return self.rows * self.points
 
 
@@ -93,23 +96,18 @@ def compile_lanes(
     return steps.init(
         learner, rng.stream(jax.random.key(seed), "init"), image, hparams)
 
-  once = loop.make_segment(learner, views, batch_size)
-
-  def advance(state, fixed, hparams, seed, length):
-    return once(state, *fixed, hparams, jax.random.key(seed), length)
+  advance = mapped_segment(
+      loop.make_segment(learner, views, batch_size), shape)
 
   def judge(state, split):
     return evaluate(state.student, split)
 
-  # The step is everyone's: mapped over, it would draw an order for each point.
-  held = TrainState(None, 0, 0, 0)  # type: ignore[arg-type]
   init = place.spread(_rectangle(
-      start, shape, (None, 0), (0, 0), held), (P(_AXIS), P(_AXIS)), held)
-  segment = place.spread(_rectangle(
-      advance, shape, (held, None, 0, None, None), (held, None, 0, 0, None),
-      (held, 0)), (held, P(), P(_AXIS), P(_AXIS), P()), (held, 0), donate=True)
+      start, shape, (None, 0), (0, 0), _HELD), (P(_AXIS), P(_AXIS)), _HELD)
+  segment = place.spread(
+      advance, (_HELD, P(), P(_AXIS), P(_AXIS), P()), (_HELD, 0), donate=True)
   evaluation = place.spread(_rectangle(
-      judge, shape, (held, None), (held, None), 0), (held, P()), 0)
+      judge, shape, (_HELD, None), (_HELD, None), 0), (_HELD, P()), 0)
 
   seeds = jnp.zeros((shape.rows,), jnp.uint32)
   lanes = jax.tree.map(
@@ -124,6 +122,22 @@ def compile_lanes(
           place.copies(jnp.int32(length))),
       lambda state, split: evaluation(state, place.copies(split)),
       lowered.out_info[1], _memory(compiled))
+
+
+def mapped_segment(
+    segment: Callable[..., Any], shape: Shape
+) -> Callable[..., Any]:
+  """A segment of `loop.make_segment` over a device's rectangle of lanes.
+
+  Returns:
+    `(state, (data, teacher_arrays), hparams, seeds, length) -> (state, totals)`.
+  """
+  def advance(state, fixed, hparams, seed, length):
+    return segment(state, *fixed, hparams, jax.random.key(seed), length)
+
+  return _rectangle(
+      advance, shape, (_HELD, None, 0, None, None), (_HELD, None, 0, 0, None),
+      (_HELD, 0))
 
 
 def stack(items: list[Any], shape: Shape) -> Any:
@@ -178,13 +192,12 @@ class _Placement(NamedTuple):
 
   def spread(self, function, in_specs, out_specs, *, donate=False):
     """`function` compiled for each device's part of the rows."""
-    donated = {"donate_argnums": 0} if donate else {}
-    if self.mesh is None:
-      return jax.jit(function, **donated)
-    # Lanes are independent: nothing to check between devices.
-    return jax.jit(jax.shard_map(
-        function, mesh=self.mesh, in_specs=_specs(in_specs),
-        out_specs=_specs(out_specs), check_vma=False), **donated)
+    if self.mesh is not None:
+      # Lanes are independent: nothing to check between devices.
+      function = jax.shard_map(
+          function, mesh=self.mesh, in_specs=_specs(in_specs),
+          out_specs=_specs(out_specs), check_vma=False)
+    return jax.jit(function, donate_argnums=0 if donate else ())
 
 
 def _specs(axes):

@@ -12,6 +12,7 @@ import shlex
 import signal
 import sys
 import time
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
@@ -203,11 +204,15 @@ def _default_workdir(values) -> str:
 
 
 class Signals:
-  """Turns the first Ctrl-C or SIGTERM into a wish to stop, the second into now."""
+  """Turns the first Ctrl-C or SIGTERM into a wish to stop, the second into now.
 
-  def __init__(self):
+  With `minutes`, the wish also comes when they are over.
+  """
+
+  def __init__(self, minutes: float | None = None):
     self.code = 0
-    self._before = {}
+    self._end = None if minutes is None else time.monotonic() + 60 * minutes
+    self._before: dict[int, Any] = {}
 
   def __enter__(self) -> "Signals":
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -219,7 +224,8 @@ class Signals:
       signal.signal(number, handler)
 
   def __call__(self) -> bool:
-    return self.code != 0
+    late = self._end is not None and time.monotonic() > self._end
+    return self.code != 0 or late
 
   def _receive(self, number, frame):
     del frame

@@ -98,6 +98,7 @@ def test_keys_that_do_not_vary_are_told_once():
   (titles, _, first, _), below = lines(tables.markdown(sweep))
   assert titles[:3] == ["alpha", "T", "b2"] and first[:3] == ["0", "-", "0.9"]
   assert "In all points: epochs 2." in below
+  assert "- is what the study's own config says" in below
   assert "alpha is the share of the soft term" in below
 
 
@@ -173,7 +174,7 @@ def test_a_point_of_failures_alone_has_no_numbers():
   failed = row(None, over={"alpha": 0.5}, failed="nan in epoch 1")
   first, second = cells([failed, row(90)], reference={"alpha": 0.5})
   assert (first["n"], first["failed"], first["test errors"]) == ("0", "1", "")
-  assert second["difference"] == ""
+  assert second["test errors"] == "90.0" and "difference" not in second
 
 
 def test_a_fingerprint_counts_once_and_differing_copies_are_told():
@@ -209,7 +210,7 @@ def test_with_two_teachers_the_interval_is_over_teachers():
   rows = runs([9, 11]) + runs([13, 15], teacher="b" * 64)
   rows += runs([10, 14], over={"alpha": 0.0})
   rows += runs([18, 20], over={"alpha": 0.0}, teacher="b" * 64)
-  reference, line = cells(rows, reference={"alpha": 0})
+  _, line = cells(rows, reference={"alpha": 0})
   assert line["test errors"] == "12.0 ± 25.4" and "sd" not in line
   assert line["sd between teachers"] == "2.8" and line["sd within"] == "1.4"
   # Paired by teacher: 10 - 12 and 14 - 19, not four pairs of seeds.
@@ -287,6 +288,8 @@ def test_files_do_not_depend_on_the_order_of_rows(tmp_path):
       "table.md", "table.csv", "table.tex", "errors.png", "differences.png",
       "learning.png", "reliability.png", "dark.png", "report.html"}
   assert str(tmp_path).encode() not in contents[0]["report.html"]
+  # Nor on the version of what drew them.
+  assert b"matplotlib" not in contents[0]["errors.png"]
 
 
 def test_what_is_not_there_is_not_drawn(tmp_path):
@@ -315,6 +318,11 @@ def test_bins_are_added_up_before_dividing():
   bins = {"count": [10, 60], "confidence": [4.0, 48.0], "correct": [5, 54]}
   # 120 examples, 96 of confidence, 108 right; 20 are too few to be shown.
   assert plots._bins([{"test_bins": bins}] * 2) == [(0.8, 0.9)]
+
+
+def test_one_epoch_is_no_curve(tmp_path):
+  rows = runs([9, 8], curve={"train_hard": [0.5]})
+  assert not plots.learning_curves(points.gather(rows), tmp_path / "l.png")
 
 
 def test_points_find_their_line_and_their_level():

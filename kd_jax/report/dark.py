@@ -8,7 +8,7 @@ from typing import Any
 from kd_jax.report import canvas, names
 
 # Of the examples, of T and of the classes, so many are shown.
-_EXAMPLES, _COLUMNS, _CLASSES = 4, 4, 5
+_EXAMPLES, _COLUMNS, _CLASSES = 6, 4, 5
 # What papers name; of those that the teacher was measured at, the nearest.
 _USUAL = (1.0, 4.0, 10.0, 20.0)
 

@@ -148,7 +148,8 @@ def _pictures(pictures: Mapping[str, pathlib.Path]) -> str:
           f'src="data:image/png;base64,{data}">'
           f"<figcaption>{html.escape(caption)}</figcaption></figure>")
       if name == "errors":
-        figure = f"<details><summary>The first picture as an image</summary>{figure}</details>"
+        figure = ("<details><summary>The first picture as an image</summary>"
+                  f"{figure}</details>")
       parts.append(figure)
   return "\n".join(["<h2>Pictures</h2>", *parts]) if parts else ""
 

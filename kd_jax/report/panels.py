@@ -65,8 +65,10 @@ def panels(sweep: Sweep, *, by: Sequence[str] | None = None) -> list[Panel]:
   lined = [point for point in told if not level(point)]
   found = []
   for title, group in split(lined, by):
-    lines = [Line(label, sorted(points, key=temperature))
-             for label, points in split(group, others)]
+    groups = split(group, others)
+    plain = "as configured" if len(groups) > 1 else "mean of seeds"
+    lines = [Line(label or plain, sorted(points, key=temperature))
+             for label, points in groups]
     shared = {point.reference for point in group}
     levels = [point for point in told if level(point) and (
         sweep.label(point) in shared

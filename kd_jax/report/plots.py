@@ -48,7 +48,7 @@ def errors_by_temperature(sweep: Sweep, path: pathlib.Path) -> bool:
           [panels.temperature(point) * aside for point in told],
           [point.errors for point in told], yerr=_bars(told),
           color=COLOURS[index % 7], marker=MARKERS[index % 7], markersize=4.5,
-          linewidth=1.2, capsize=2.5, label=line.label or "mean of seeds")
+          linewidth=1.2, capsize=2.5, label=line.label)
     at.set(title=panel.title, ylabel=panels.errors_of(sweep))
     at.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
   values = [panels.temperature(point) for panel in shown
@@ -105,9 +105,12 @@ def heat_map(sweep: Sweep, path: pathlib.Path) -> bool:
 
 
 def _mean_curve(rows: Sequence[Row], name: str) -> list[float]:
+  """The mean of curves; nothing where they are one epoch long, and no curves."""
   curves = [curve for row in rows
-            if (curve := (row.get("curve") or {}).get(name))]
-  return [sum(values) / len(values) for values in zip(*curves)]
+            if (curve := (row.get("curve") or {}).get(name))
+            and None not in curve]
+  means = [sum(values) / len(values) for values in zip(*curves)]
+  return means if len(means) > 1 else []
 
 
 def _shades(points: Sequence[Point]) -> list[Any]:
@@ -151,6 +154,7 @@ def learning_curves(sweep: Sweep, path: pathlib.Path) -> bool:
     _legend(row)
   for at in axes[-1]:
     at.set_xlabel("epoch")
+    at.xaxis.get_major_locator().set_params(integer=True)
   return save(drawn, path)
 
 

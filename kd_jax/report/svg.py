@@ -25,7 +25,7 @@ def steps(low: float, high: float, *, about: int = 5) -> list[float]:
 
   Example:
     >>> steps(72.0, 131.0)
-    [80.0, 100.0, 120.0]
+    [80.0, 90.0, 100.0, 110.0, 120.0, 130.0]
   """
   rough = (high - low) / about or 1.0
   unit = 10.0 ** math.floor(math.log10(rough))
@@ -126,7 +126,7 @@ def _legend(panel: Panel, levels: Sequence[Point], sweep: Sweep) -> list[str]:
   parts = [_text(_LEFT, 14, panel.title, anchor="start", kind="title")]
   x = float(_LEFT)
   for index, line in enumerate(panel.lines):
-    label = line.label or "mean of seeds"
+    label = line.label
     parts += [
         f'<path class="mark c{index % 7}" transform="translate({x + 8:.1f} 29)" '
         f'd="{_MARKS[index % 7]}"/>',

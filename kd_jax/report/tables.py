@@ -128,6 +128,8 @@ def captions(sweep: Sweep) -> list[str]:
     told.append(f"In all points: {names.label(sweep.common, keys)}.")
   if "alpha" in {*sweep.common, *sweep.keys}:
     told.append("alpha is the share of the soft term.")
+  if any(key not in p.values for p in sweep.points for key in sweep.keys):
+    told.append(f"{names.MISSING} is what the study's own config says.")
   told.append(_plus_minus(sweep))
   examples = sorted({p.examples for p in sweep.points if p.examples})
   if examples:
@@ -155,8 +157,8 @@ def _plus_minus(sweep: Sweep) -> str:
   given = ""
   if sweep.teachers:
     given = f", given this teacher ({sweep.teachers[0][:8]})"
-  return (f"{counted}. ± is half the 95% t-interval of the mean over "
-          f"seeds{given}; sd is that of one seed.")
+  return (f"{counted}. ± is half the 95% t-interval of the mean over seeds"
+          f"{given}; sd is that of one seed.")
 
 
 def _heldout(sweep: Sweep) -> list[str]:
@@ -179,12 +181,12 @@ def _differences(sweep: Sweep) -> list[str]:
     return []
   wanted = ", ".join(
       f"{key} {names.shown(value)}" for key, value in sweep.reference.items())
-  by = ("teacher, seeds averaged" if len(sweep.teachers) > 1 else "seed")
+  by = "teacher, seeds averaged" if len(sweep.teachers) > 1 else "seed"
   families: dict[str, int] = {}
   for point in sweep.points:
     if point.reference is not None:
       families[point.reference] = families.get(point.reference, 0) + 1
-  told = "; ".join(f"{size} against {name}" for name, size in families.items())
+  told = "; ".join(f"{n} against {name}" for name, n in families.items())
   return [
       f"Difference: test errors minus those of the reference ({wanted}) with the "
       f"same other settings, paired by {by}, with its 95% t-interval; p is "
@@ -236,8 +238,7 @@ _PLAIN = {
 
 def comma_separated(sweep: Sweep) -> str:
   """A CSV file of ten digits a number, the full names of keys as column names."""
-  out = io.StringIO()
-  writer = csv.writer(out, lineterminator="\n")
+  writer = csv.writer(out := io.StringIO(), lineterminator="\n")
   writer.writerow([*sweep.keys, *(_PLAIN.get(name, name) for name in _FIELDS)])
   for point in sweep.points:
     writer.writerow(

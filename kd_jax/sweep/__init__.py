@@ -9,6 +9,7 @@ Keys whose values a program takes as numbers (`TRACED`) make *lanes* of one
 compiled program; all others split a sweep into *groups*, a compilation each.
 """
 
+import ast
 from collections.abc import Iterable, Mapping, Sequence
 import itertools
 import json
@@ -240,8 +241,8 @@ def _check_key(key: str) -> None:
 def _values(key: str, text: str) -> list[Any]:
   """`1,2.5,none` or `(30,30),(300,300)` as values; bare words are text."""
   try:
-    found = json.loads("[" + text.replace("(", "[").replace(")", "]") + "]")
-  except ValueError:
+    found = ast.literal_eval(f"[{text}]")
+  except (ValueError, SyntaxError):
     names = {"true": True, "false": False, "none": None, "null": None}
     found = [names.get(word.lower(), _number(word))
              for word in text.split(",") if word]

@@ -70,7 +70,7 @@ def train(
       piece=job.per_epoch, progress=job.bench.workdir / "progress" / "sweep",
       mark=chunk.mark, stop=stop, ended=ended, resumed=tick)
   curves = _curves(job, chunk)
-  sizes = checkpoint.num_parameters(state.student.params) // chunk.shape.count
+  sizes = checkpoint.num_parameters(state.student.params) // chunk.shape.size
   real = list(dict.fromkeys(chunk.lanes))
   numbers = [_numbers(last["evaluated"], *divmod(
       chunk.lanes.index(mark), chunk.shape.points)) for mark in real]

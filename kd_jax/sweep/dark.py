@@ -20,12 +20,11 @@ def write(file: pathlib.Path, ready: Sequence[Job]) -> None:
   one a class, on which it is least sure.
   """
   taught = next((job.taught for job in ready if job.taught), None)
-  if taught is None or taught.splits["test"].taught is None:
+  if taught is None or (logits := taught.splits["test"].taught) is None:
     return
-  split = taught.splits["test"]
-  logits = split.taught
+  data = taught.splits["test"].data
   entropies = {t: np.asarray(_entropy(logits, t)) for t in _TEMPERATURES}
-  label = np.asarray(split.data.label)
+  label = np.asarray(data.label)
   right = np.asarray(jnp.argmax(logits, -1)) == label
   unsure = np.argsort(-np.where(right, entropies[4.0], -1.0), kind="stable")
   classes, first = np.unique(label[unsure], return_index=True)
@@ -41,9 +40,9 @@ def write(file: pathlib.Path, ready: Sequence[Job]) -> None:
           for t, e in entropies.items()],
       "examples": [
           {"id": int(i), "label": int(label[i]),
-           "image": np.asarray(split.data.image[i]).squeeze(-1).tolist()
-           if split.data.image.shape[-1] == 1
-           else np.asarray(split.data.image[i]).tolist(),
+           "image": np.asarray(data.image[i]).squeeze(-1).tolist()
+           if data.image.shape[-1] == 1
+           else np.asarray(data.image[i]).tolist(),
            "logits": [round(float(v), 4) for v in np.asarray(logits[i])]}
           for i in unsure[chosen]]})
 

@@ -62,11 +62,17 @@ class Meter:
       screen.say(f"sweep: {len(book.rows)} of {self._lanes} lanes are done")
 
   def tick(self, job: Job, chunk: Chunk, step: int) -> None:
-    """Shows that a chunk has come to a step."""
-    cost = self._cost(job, chunk)
-    now = self._done + cost * step / job.training.total_steps
-    if step >= job.training.total_steps:
-      self._done += cost
+    """Shows that a chunk has come to a step; its end is told by `finished`."""
+    part = step / job.training.total_steps
+    if part < 1:
+      self._show(job, self._done + part * self._cost(job, chunk))
+
+  def finished(self, job: Job, chunk: Chunk) -> None:
+    """Shows that the rows of a chunk are on disk."""
+    self._done += self._cost(job, chunk)
+    self._show(job, self._done)
+
+  def _show(self, job: Job, now: float) -> None:
     split = "heldout" if "heldout" in job.bench.splits else "test"
     errors = [row[f"{split}_errors"] for row in self._book.rows
               if row["failed"] is None]
@@ -78,7 +84,7 @@ class Meter:
 
   def _cost(self, job: Job, chunk: Chunk) -> float:
     return (self._costs[job.mark] * job.training.total_steps
-            * chunk.shape.count)
+            * chunk.shape.size)
 
 
 def table(
@@ -110,7 +116,7 @@ def table(
     cost = len(seeds) * training.total_steps * step_seconds(
         training.model, found.train.image, training.batch_size)
     chunks = plan.chunks("", [(s, str(n)) for n, s in enumerate(seeds)], shape)
-    held = _lane_bytes(training, found) * shape.count + found.train.image.nbytes
+    held = _lane_bytes(training, found) * shape.size + found.train.image.nbytes
     rows.append([
         _group_name(groups, group), f"{len(seeds)}",
         probe.name(shape), f"{len(chunks)}",

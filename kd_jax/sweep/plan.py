@@ -21,7 +21,7 @@ class Chunk(NamedTuple):
   Attributes:
     group: Mark of the compiled program.
     shape: The rectangle.
-    lanes: Marks of the lanes, row by row, `shape.count` of them; the padding
+    lanes: Marks of the lanes, row by row, `shape.size` of them; the padding
       of a ragged chunk repeats lanes.
   """
 
@@ -92,7 +92,7 @@ def chunks(
 def efficiency(lanes: int, seeds: Sequence[int], shape: Shape) -> float:
   """Part of the work that is no padding."""
   made = chunks("", [(seed, str(n)) for n, seed in enumerate(seeds)], shape)
-  return lanes / (len(made) * shape.count)
+  return lanes / (len(made) * shape.size)
 
 
 def extend(

@@ -40,7 +40,7 @@ def candidates(seeds: Sequence[int]) -> list[Shape]:
              (max(1, most // min(across, most)), most)]
     shapes |= {plan.balanced(seeds, Shape(devices, s, min(p, across)))
                for s, p in tried if s * min(p, across) * devices <= most}
-  return sorted(shapes, key=lambda shape: (shape.count, shape.rows))
+  return sorted(shapes, key=lambda shape: (shape.size, shape.rows))
 
 
 def choose(
@@ -71,7 +71,7 @@ def choose(
   if len(fitting) == 1:
     return fitting[0].shape
   seconds = _measure(fitting, hparams)
-  rate = [plan.efficiency(len(seeds), seeds, each.shape) * each.shape.count
+  rate = [plan.efficiency(len(seeds), seeds, each.shape) * each.shape.size
           / second for each, second in zip(fitting, seconds, strict=True)]
   enough = max(rate) / _WORTH
   chosen = next(n for n, lanes in enumerate(rate) if lanes >= enough)
@@ -126,7 +126,7 @@ def _measure(fitting: Sequence[Lanes], hparams: types.Hparams) -> list[float]:
 def _seconds(lanes: Lanes, hparams: types.Hparams, length: int) -> float:
   """Of `length` steps of all lanes, from a fresh start."""
   shape = lanes.shape
-  filled = lanes_lib.stack([hparams] * shape.count, shape)
+  filled = lanes_lib.stack([hparams] * shape.size, shape)
   seeds = jnp.arange(shape.rows, dtype=jnp.uint32)
   state, _ = lanes.segment(lanes.init(seeds, filled), filled, seeds, 1)
   jax.block_until_ready(state)

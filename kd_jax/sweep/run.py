@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 import contextlib
+import functools
 import pathlib
 import shlex
 import time
@@ -66,12 +67,13 @@ def run_sweep(
         seconds = time.perf_counter()
         rows = chunks.train(
             job, chunk, programs.get(job, chunk.shape), stop=stop,
-            tick=lambda step, j=job, c=chunk: meter.tick(j, c, step))
+            tick=functools.partial(meter.tick, job, chunk))
         seconds = (time.perf_counter() - seconds) / len(rows)
         book.add([
             row | {"command": _command(command, row["overrides"])}
             for row in chunks.stamp(
                 rows, study=study or workdir.name, seconds=round(seconds, 2))])
+        meter.finished(job, chunk)
         _tell_tensorboard(recorder, rows)
     summary = _summary(ready, planned, book, programs)
     summary["seconds"] = round(time.perf_counter() - began, 2)
@@ -91,7 +93,7 @@ def _plan(ready, book: Book, programs: Programs, file: pathlib.Path) -> Planned:
     lanes = [(lane.seed, mark) for mark, lane in job.lanes.items()]
     made = plan.extend(
         before, job.mark, lanes, book.has,
-        lambda seeds, job=job: programs.shape(job, seeds))
+        functools.partial(programs.shape, job))
     planned += [(job, chunk) for chunk in made]
   now = [chunk for _, chunk in planned]
   # What the sweep does not ask for today, it may ask for again.

@@ -1,0 +1,275 @@
+"""A sweep from the command to the rows: equal to single runs, and resumable."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+
+from conftest import ROOT
+import jax
+import pytest
+
+from kd_jax import checkpoint, compilation, fit, main
+from kd_jax.sweep import chunk as chunks
+from kd_jax.sweep import probe
+
+BASE = (
+    "--config=configs/mnist.py", "--config.data.name=blobs",
+    "--config.epochs=2", "--config.min_steps=0", "--config.teacher.epochs=4",
+    "--config.teacher.min_steps=0", "--config.student.widths=(12,)",
+    "--config.teacher.widths=(24,)", "--config.batch_size=64",
+    "--config.tensorboard=false")
+GRID = ("--sweep.temperature=1,4,8", "--sweep.seed=0,1")
+
+
+@pytest.fixture(autouse=True)
+def _as_users_run_it(monkeypatch, tmp_path):
+  monkeypatch.chdir(ROOT)
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+  with jax.numpy_dtype_promotion("standard"):
+    yield
+
+
+@pytest.fixture
+def swept(own_data, tmp_path):
+  """Runs a sweep; gives exit code, rows and summary."""
+  def run(*more, lanes="2x3", workdir="sweep"):
+    place = tmp_path / workdir
+    code = main.run([
+        *BASE, f"--config.data.dir={own_data}", f"--workdir={place}",
+        f"--config.sweep.lanes={lanes}", *more])
+    read = lambda name: (place / name).read_text() if (
+        place / name).is_file() else ""
+    rows = [json.loads(line) for line in read("results.jsonl").splitlines()]
+    return code, rows, json.loads(read("summary.json") or "null")
+  run.workdir = tmp_path / "sweep"
+  return run
+
+
+def test_rows_are_whole_and_one_program_made_them(swept):
+  code, rows, summary = swept(*GRID, "--config.data.holdout=0.1")
+  assert code == 0 and len(rows) == 6
+  assert (summary["groups"], summary["compilations"], summary["lanes"]) == (
+      1, 1, 6)
+  assert [row["overrides"] for row in rows] == [
+      {"temperature": t, "seed": s} for s in (0, 1) for t in (1, 4, 8)]
+  for row in rows:
+    assert row["schema"] == 1 and row["failed"] is None
+    assert row["test_examples"] == 110 and row["heldout_examples"] == 30
+    assert row["test_errors"] == len(row["test_wrong_ids"])
+    assert sum(row["test_bins"]["count"]) == 110
+    assert sum(row["test_bins"]["correct"]) == 110 - row["test_errors"]
+    assert len(row["curve"]["train_soft"]) == len(row["heldout_curve"]) == 2
+    assert row["heldout_curve"][-1] == row["heldout_errors"]
+    assert row["parameters"] == 1543 and row["seconds"] > 0
+    assert row["teacher_fingerprint"] == summary["teacher"]["fingerprint"]
+    assert f"T = {row['overrides']['temperature']}" in row["loss"]
+  assert len({row["fingerprint"] for row in rows}) == 6
+  found = {path.name for path in swept.workdir.iterdir()}
+  assert {"table.md", "table.csv", "table.tex", "report.html", "plan.json",
+          "teacher.json", "config.json", "manifest.json"} <= found
+
+
+def test_a_row_is_the_single_run_of_its_command(swept, own_data, tmp_path):
+  _, rows, _ = swept(*GRID)
+  row = rows[-1]
+  words = shlex.split(row["command"])
+  assert words[:3] == ["python", "-m", "kd_jax.main"]
+  place = tmp_path / "single"
+  assert main.run([*words[3:], f"--workdir={place}"]) == 0
+  single = json.loads((place / "summary.json").read_text())["distilled"]
+  assert single["test_wrong_ids"] == row["test_wrong_ids"]
+  assert single["test_nll"] == pytest.approx(row["test_nll"], rel=1e-4)
+  assert single["agreement"] == pytest.approx(row["agreement"], abs=1e-6)
+
+
+def test_a_static_key_is_a_compilation_more(swept):
+  code, rows, summary = swept(
+      "--sweep.temperature=1,4", "--sweep.student.widths=(8,),(12,)",
+      "--sweep.method=kd,hard")
+  assert code == 0 and len(rows) == 8
+  assert summary["groups"] == summary["compilations"] == 4
+  hard = [row for row in rows if row["method"] == "hard"]
+  assert all(row["teacher_fingerprint"] is None for row in hard)
+
+
+def test_later_chunks_compile_nothing(swept, monkeypatch):
+  """Also the last one, which is padded: five lanes, two at a time."""
+  monkeypatch.setattr(compilation, "use_cache", lambda: None)
+  seen, done = [], []
+  train = chunks.train
+
+  def watched(*args, **more):
+    done.append(len(seen))
+    return train(*args, **more)
+
+  monkeypatch.setattr("kd_jax.sweep.run.chunks.train", watched)
+  listen = lambda name, seconds, **_: seen.append(name) if (
+      "backend_compile" in name) else None
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  try:
+    code, rows, summary = swept(
+        "--sweep.temperature=1,2,3,4,5", lanes="1x2",
+        workdir="one")
+  finally:
+    jax.monitoring.clear_event_listeners()
+  assert code == 0 and len(rows) == 5 and summary["compilations"] == 1
+  assert len(done) >= 1
+  sizes = [chunk["lanes"] for chunk in summary["chunks"]]
+  assert sum(sizes) == 5
+  # The first chunk compiles the programs' helpers, those after it nothing.
+  assert len(set(done[2:])) <= 1
+
+
+def test_what_is_finished_is_not_done_again(swept, monkeypatch):
+  _, before, _ = swept(*GRID)
+  trained = []
+  train = chunks.train
+  monkeypatch.setattr("kd_jax.sweep.run.chunks.train", lambda job, chunk, *a, **k:
+                      trained.append(chunk) or train(job, chunk, *a, **k))
+  _, again, summary = swept(*GRID)
+  assert not trained and again == before and summary["compilations"] == 0
+  # One temperature more: only its lanes run, the others' rows stay.
+  code, more, _ = swept("--sweep.temperature=1,4,8,20", "--sweep.seed=0,1")
+  assert code == 0 and len(more) == 8 and len(trained) == 1
+  assert [row for row in more if row["overrides"]["temperature"] != 20] == before
+  # A narrower sweep keeps aside what it does not ask for.
+  _, less, _ = swept("--sweep.temperature=4", "--sweep.seed=0,1")
+  assert len(less) == 2 and len(trained) == 1
+  _, back, _ = swept(*GRID)
+  assert back == before and len(trained) == 1
+
+
+def test_other_settings_are_other_rows(swept):
+  _, before, _ = swept("--sweep.temperature=1,4", lanes="1x2")
+  _, after, _ = swept(
+      "--sweep.temperature=1,4", "--config.optimizer.learning_rate=0.01",
+      lanes="1x2")
+  assert not ({r["fingerprint"] for r in before}
+              & {r["fingerprint"] for r in after})
+  aside = (swept.workdir / "results.other.jsonl").read_text().splitlines()
+  assert [json.loads(line) for line in aside] == before
+
+
+def test_numerics_void_a_row_and_documentation_does_not(swept, monkeypatch):
+  _, before, _ = swept("--sweep.temperature=1,4", lanes="1x2")
+  monkeypatch.setattr("kd_jax.NUMERICS", 10**6)
+  _, after, _ = swept("--sweep.temperature=1,4", lanes="1x2")
+  assert {r["fingerprint"] for r in before}.isdisjoint(
+      r["fingerprint"] for r in after)
+
+
+@pytest.mark.parametrize("asked", [1, 2, 3])
+def test_stopped_and_continued_is_uninterrupted(swept, asked, monkeypatch):
+  sweep = ("--sweep.temperature=1,4,8", "--sweep.seed=0,1",
+           "--config.data.holdout=0.1")
+  _, whole, _ = swept(*sweep, lanes="1x1", workdir="whole")
+  monkeypatch.setattr(fit, "_segment_steps", lambda *args: 10**6)
+  stops = iter([False] * 4 + [False] * (asked - 1) + [True] * 99)
+  with monkeypatch.context() as patch:
+    patch.setattr(main.Signals, "__call__", lambda self: next(stops))
+    code, rows, summary = swept(*sweep, lanes="1x1")
+  assert summary is None and len(rows) < 6
+  code, rows, _ = swept(*sweep, lanes="1x1")
+  own = lambda row: {k: v for k, v in row.items()
+                     if k not in ("seconds", "study", "command")}
+  assert code == 0 and list(map(own, rows)) == list(map(own, whole))
+
+
+def test_a_killed_sweep_goes_on(own_data, tmp_path):
+  """SIGKILL at any time costs the chunk that was running, nothing more."""
+  place = tmp_path / "killed"
+  command = [sys.executable, "-m", "kd_jax.main", *BASE, *GRID,
+             f"--config.data.dir={own_data}", f"--workdir={place}",
+             "--config.sweep.lanes=1x1", "--config.epochs=40"]
+  env = {**os.environ, "JAX_NUM_CPU_DEVICES": "1"}
+  running = subprocess.Popen(command, cwd=ROOT, env=env,
+                             stdout=subprocess.PIPE, text=True)
+  file = place / "results.jsonl"
+  rows = []
+  while running.poll() is None and not rows:
+    rows = file.read_text().splitlines() if file.is_file() else []
+  running.kill()
+  running.communicate()
+  kept = file.read_text().splitlines()
+  done = subprocess.run(command, cwd=ROOT, env=env, check=False,
+                        capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  assert file.read_text().splitlines()[:len(kept)] == kept
+  assert len(file.read_text().splitlines()) == 6
+
+
+def test_a_broken_lane_is_told_and_harms_no_other(swept):
+  code, rows, summary = swept(
+      "--sweep.optimizer.learning_rate=0.001,1e38", lanes="1x2")
+  assert code == 0 and summary["failed"] == 1
+  fine, broken = rows
+  assert fine["failed"] is None and "not finite" in broken["failed"]
+  assert broken["test_nll"] is None, "NaN is no JSON"
+  _, alone, _ = swept("--sweep.optimizer.learning_rate=0.001", workdir="alone")
+  assert alone[0]["test_wrong_ids"] == fine["test_wrong_ids"]
+
+
+def test_lanes_are_chosen_by_measuring_once(swept, capsys):
+  code, _, summary = swept(*GRID, lanes="auto")
+  assert code == 0 and "steps a second over all lanes" in capsys.readouterr().out
+  assert summary["compilations"] == 1 and summary["probe_compilations"] >= 1
+  # Another workdir, the same machine: remembered.
+  code, _, summary = swept(*GRID, lanes="auto", workdir="second")
+  assert code == 0 and summary["probe_compilations"] == 0
+  assert "steps a second" not in capsys.readouterr().out
+
+
+def test_memory_limits_lanes(monkeypatch):
+  made = []
+
+  def make(shape):
+    made.append(shape)
+    program = type("Lanes", (), {})()
+    program.shape, program.bytes = shape, 10 * shape.size
+    return program
+
+  monkeypatch.setattr(
+      probe, "_measure", lambda fitting, hparams: [1.0] * len(fitting))
+  shape = probe.choose(make, [0] * 32, None, limit=100, say=lambda text: None)
+  assert shape.size <= 10 < max(s.size for s in made)
+
+
+def test_the_plan_is_told_before_any_work(swept, capsys):
+  code, rows, summary = swept(*GRID, "--plan")
+  said = capsys.readouterr().out
+  assert code == 0 and not rows and summary is None
+  assert "6 runs in 1 compilations, 1 teacher(s)" in said
+  assert not swept.workdir.exists()
+
+
+def test_a_plan_of_nothing_is_refused(capsys):
+  assert main.run([*BASE, "--plan"]) == 2
+  assert "there is no sweep" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("word", "says"), [
+    ("--sweep.temprature=1", "did you mean temperature"),
+    ("--sweep.temperature=hot", "must be a number > 0"),
+    ("--sweep=nowhere.json", "cannot be read"),
+    ("--config.sweep.lanes=many", "auto, or seeds x points"),
+])
+def test_mistakes_are_told_in_a_line(word, says, capsys):
+  assert main.run([*BASE, word]) == 2
+  told = capsys.readouterr().err
+  assert says in told and "Traceback" not in told
+
+
+def test_a_sweep_in_tensorboards_table(swept):
+  code, _, _ = swept("--sweep.temperature=1,4", "--config.tensorboard=true",
+                     lanes="1x2")
+  assert code == 0
+  assert list((swept.workdir / "tensorboard" / "sweep").rglob("*tfevents*"))
+
+
+def test_a_students_own_parameters_stay_unsaved(swept):
+  swept("--sweep.temperature=1,4", lanes="1x2")
+  nets = {path.name for path in (swept.workdir / "parameters").iterdir()}
+  assert nets == {"teacher"}
+  checkpoint.load_parameters(swept.workdir / "parameters" / "teacher")
