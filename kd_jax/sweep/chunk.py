@@ -89,10 +89,12 @@ def _epoch(epoch: fitting.Epoch, chunk: Chunk, per_epoch: int) -> Row:
   if "heldout" in evaluated:
     told["heldout_errors"] = evaluated["heldout"][0]["errors"]
   for name, mean in told.items():
-    values = np.asarray(mean.total, np.float64).ravel()
-    if not name.endswith("errors"):
-      values = values / np.maximum(np.asarray(mean.count).ravel(), 1)
-    row[name] = [_plain(value) for value in values.tolist()]
+    values = np.asarray(mean.total).ravel()
+    if name.endswith("errors"):
+      row[name] = values.tolist()  # The exact count.
+      continue
+    means = values / np.maximum(np.asarray(mean.count).ravel(), 1)
+    row[name] = [_plain(value) for value in means.tolist()]
   return row
 
 
@@ -159,7 +161,8 @@ def _row(job: Job, chunk: Chunk, mark: str) -> Row:
       "teacher_fingerprint":
           job.taught.record["fingerprint"] if job.taught else None,
       "lanes": [chunk.shape.rows, chunk.shape.points],
-      "data": job.bench.dataset.source}
+      "data": job.bench.dataset.source,
+      "train_examples": len(job.bench.train.ids)}
 
 
 def _plain(value: float) -> float | None:

@@ -98,7 +98,11 @@ def _job(group: Group, bench: Bench, training, teachers) -> Job:
     taught = _taught(group.config, bench, training, teachers)
   learner = steps.Learner(
       training.model, method, training.recipe, taught and taught.teacher)
-  marked = {_mark(lane, bench, taught): lane for lane in group.lanes}
+  marked: dict[str, Lane] = {}
+  for lane in group.lanes:
+    same = marked.setdefault(_mark(lane, bench, taught), lane)
+    if same is not lane:
+      bench.screen.say(f"sweep: {lane.name} is the same run as {same.name}")
   return Job(
       bench, training, learner, taught, marked, static_key(group.config))
 

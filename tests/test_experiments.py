@@ -1,0 +1,126 @@
+"""The scripts that make claims: arguments, stages, verdicts."""
+
+import json
+
+from conftest import ROOT
+import jax
+import pytest
+
+from experiments import reproduce, temperature_sweep
+from experiments.hinton15_temperature import study
+from kd_jax import report
+
+SMALL = (
+    "--config=configs/mnist.py", "--config.data.name=blobs",
+    "--config.epochs=1", "--config.min_steps=0", "--config.teacher.epochs=2",
+    "--config.teacher.min_steps=0", "--config.teacher.widths=(24,)",
+    "--config.batch_size=64", "--config.tensorboard=false",
+    "--config.sweep.lanes=3x4")
+
+
+@pytest.fixture(autouse=True)
+def _as_users_run_it(monkeypatch):
+  monkeypatch.chdir(ROOT)
+  with jax.numpy_dtype_promotion("standard"):
+    yield
+
+
+def test_a_temperature_sweep(own_data, tmp_path, capsys):
+  place = tmp_path / "sweep"
+  arguments = [*SMALL, f"--config.data.dir={own_data}", "--temperatures=1,4",
+               "--alphas=0.5,1.0", "--seeds=2", "--widths=8,12"]
+  assert temperature_sweep.main([*arguments, "--plan"]) == 0
+  # (2 T x 2 alpha + hard labels) x 2 seeds x 2 widths.
+  assert "20 runs in 2 compilations" in capsys.readouterr().out
+  assert temperature_sweep.main([*arguments, f"--workdir={place}"]) == 0
+  rows = report.read(place)
+  assert len(rows) == 20
+  hard = [row for row in rows if row["overrides"]["alpha"] == 0]
+  assert len(hard) == 4 and all(row["loss"].startswith("1 * CE + 0")
+                                for row in hard)
+  assert json.loads((place / "summary.json").read_text())["compilations"] == 2
+  table = (place / "table.md").read_text()
+  assert "8x8" in table or "8×8" in table
+
+
+@pytest.mark.parametrize(("words", "says"), [
+    (["--config=nowhere.py"], "there is no such file"),
+    (["--config=configs/mnist.py", "--temperatures=hot"], "number > 0"),
+    (["--config=configs/mnist.py", "--alphas=2"], "number in [0, 1]"),
+])
+def test_mistakes_are_told_in_a_line(words, says, capsys):
+  assert temperature_sweep.main([*words, "--plan"]) == 2
+  told = capsys.readouterr().err
+  assert says in told and "Traceback" not in told
+
+
+def test_no_such_study(capsys):
+  assert reproduce.main(["hinton15_temprature"]) == 2
+  assert "did you mean hinton15_temperature" in capsys.readouterr().err
+
+
+def test_the_study_is_what_its_readme_says():
+  config = study.table({w: {"alpha": 0.9, "optimizer.learning_rate": 1e-3}
+                        for w in study.EPOCHS})
+  points = config.sweep.points
+  # (12 temperatures and hard labels) x 10 seeds x 3 widths.
+  assert len(points) == 13 * 10 * 3
+  assert config.data.holdout == 0 and study.choosing().data.holdout == 0.1
+  assert {p["temperature"] for p in points if p["alpha"]} == set(
+      study.TEMPERATURES)
+  readme = (ROOT / "experiments/hinton15_temperature/README.md").read_text()
+  assert "margin of 10 errors" in readme and study.MARGIN == 10
+
+
+def row(width, t, seed, errors, alpha=0.9, **more):
+  return {"overrides": {"student.widths": [width, width], "temperature": t,
+                        "alpha": alpha, "optimizer.learning_rate": 1e-3},
+          "seed": seed, "test_errors": errors, "failed": None, **more}
+
+
+def test_settings_are_chosen_on_held_out_data_alone():
+  rows = [row(30, 8.0, 0, 9, alpha=0.5, heldout_errors=20),
+          row(30, 8.0, 1, 9, alpha=0.5, heldout_errors=30),
+          # Better on the test set, worse on what is held out: 25 < 26.
+          row(30, 8.0, 0, 1, alpha=0.9, heldout_errors=26),
+          row(30, 8.0, 1, 1, alpha=0.9, heldout_errors=26)]
+  assert study.choose(rows) == {
+      30: {"alpha": 0.5, "optimizer.learning_rate": 1e-3}}
+
+
+def rows_of(width, errors_at):
+  """Ten seeds a temperature, whose noise is the seed's own and small."""
+  noise = [0, 3, -2, 1, -1, 2, 0, -3, 1, -1]
+  wiggle = lambda t, seed: ((7 * seed + int(10 * t)) % 3) - 1
+  return [row(width, t, seed, errors_at(t) + noise[seed] + wiggle(t, seed))
+          for t in study.TEMPERATURES for seed in range(10)]
+
+
+def test_the_verdict_can_go_either_way():
+  middle = lambda t: 300 if 2.5 <= t <= 4 else 320
+  flat = lambda t: 100
+  said = study.conclude(rows_of(30, middle) + rows_of(300, flat)
+                        + rows_of(800, lambda t: 100 + int(t)))
+  assert "The claim for 2x30 holds" in said
+  assert "alike: 6 of 6 pairs; the claim for 2x300 holds" in said
+  # 10 against 20, 14 and 40, ... differ by up to 30 errors.
+  assert "the claim for 2x800 is not shown" in said
+  said = study.conclude(rows_of(30, flat))
+  assert "The claim for 2x30 does not hold" in said
+  assert "2x300**: not all temperatures" in said
+
+
+def test_the_committed_table_is_that_of_the_rows(tmp_path):
+  folder = ROOT / "experiments/hinton15_temperature"
+  if not (folder / "results.jsonl").is_file():
+    pytest.skip("the study is not recorded yet")
+  for name in ("results.jsonl", "teacher.json"):
+    (tmp_path / name).write_bytes((folder / name).read_bytes())
+  report.write(tmp_path, reference=study.REFERENCE)
+  for name in ("table.md", "table.csv", "table.tex"):
+    assert (tmp_path / name).read_text() == (folder / name).read_text(), name
+  rows = report.read(folder)
+  assert study.conclude(rows) == (folder / "conclusion.md").read_text()
+  for each in rows:
+    assert len(each["test_wrong_ids"]) == each["test_errors"]
+    assert not each["dirty"] and each["data"] == "raw"
