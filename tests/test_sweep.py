@@ -77,7 +77,7 @@ def test_a_sweep_from_a_file(tmp_path):
   assert len(sweep.read(str(file))) == 1
   for wrong in ("{}", "[1]", "no"):
     file.write_text(wrong)
-    with pytest.raises(UserError, match="points.json"):
+    with pytest.raises(UserError, match=r"points\.json"):
       sweep.read(str(file))
 
 

@@ -17,9 +17,9 @@ import re
 from typing import Any
 
 from kd_jax.errors import UserError
-from kd_jax.report.main_table import PAPER, Row, curves, interval, table
+from kd_jax.report.main_table import PAPER, Row, curves, table
 
-__all__ = ["PAPER", "Row", "curves", "interval", "into", "main", "read",
+__all__ = ["PAPER", "Row", "curves", "into", "main", "read",
            "side_file", "table", "write"]
 
 SCHEMA = 1

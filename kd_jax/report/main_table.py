@@ -1,8 +1,10 @@
 """The table and the curves of main runs: the rows that name a net."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 import pathlib
 from typing import Any
+
+from kd_jax import statistics
 
 Row = dict[str, Any]
 
@@ -11,23 +13,6 @@ PAPER = {("paper", "teacher"): 67, ("paper", "baseline"): 146,
          ("paper", "distilled"): 74}
 # Okabe & Ito's palette, told apart by the colour-blind too.
 _COLOURS = {"teacher": "#000000", "baseline": "#D55E00", "distilled": "#0072B2"}
-
-
-def interval(values: Sequence[float]) -> tuple[float, float | None]:
-  """Mean, and half the width of its 95% t-interval (None for one value).
-
-  Example:
-    >>> mean, half = interval([1.0, 2.0, 3.0])  # t(2) = 4.303, s.e. 0.577
-    >>> mean, round(half, 3)
-    (2.0, 2.484)
-  """
-  import numpy as np  # pylint: disable=g-import-not-at-top
-  from scipy import stats  # pylint: disable=g-import-not-at-top
-  mean = float(np.mean(values))
-  if len(values) < 2:
-    return mean, None
-  error = float(np.std(values, ddof=1)) / len(values) ** 0.5
-  return mean, float(stats.t.ppf(0.975, len(values) - 1)) * error
 
 
 def table(rows: Iterable[Row]) -> str:
@@ -41,14 +26,17 @@ def table(rows: Iterable[Row]) -> str:
   for (name, net, source, number), members in groups.items():
     # The same teacher serves several seeds of a student: count it once.
     distinct = {row["seed"]: row for row in members}.values()
-    errors, half = interval([row["test_errors"] for row in distinct])
-    shown = f"{errors:.1f} ± {half:.1f}" if half is not None else f"{errors:.0f}"
+    errors = statistics.summary([row["test_errors"] for row in distinct])
+    shown = f"{errors.mean:.0f}"
+    if errors.high is not None:
+      shown = f"{errors.mean:.1f} ± {errors.high - errors.mean:.1f}"
+    seconds = statistics.summary([row["seconds"] for row in distinct]).mean
     agreement = [row["agreement"] for row in distinct if "agreement" in row]
     cells = [
         name, net, members[0]["loss"], shown, f"{number:,}", str(len(distinct)),
         str(PAPER.get((name, net), "")) if source != "embedded" else "",
-        f"{100 * interval(agreement)[0]:.2f}%" if agreement else "",
-        f"{interval([row['seconds'] for row in distinct])[0]:.0f}", source]
+        f"{100 * statistics.summary(agreement).mean:.2f}%" if agreement else "",
+        f"{seconds:.0f}", source]
     lines.append("| " + " | ".join(cells) + " |")
   return "\n".join(lines) + "\n"
 
