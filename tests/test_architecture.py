@@ -50,7 +50,8 @@ def test_imports_point_upward(path):
     ("flax.linen", {"models"}), ("orbax", {"checkpoint"}),
     ("tensorflow_datasets", {"data"}), ("tensorflow", {"data"}),
     ("optax", {"optim", "steps"}), ("tensorboardX", {"records"}),
-    ("matplotlib", {"report"}), ("scipy", {"statistics"}), ("rich", {"screen"}), ("absl", {"main"}),
+    ("matplotlib", {"report"}), ("scipy", {"statistics"}),
+    ("rich", {"screen"}), ("absl", {"main"}),
     ("ml_collections",
      {"config", "build", "bench", "shelf", "sweep", "train", "main"}),
 ])

@@ -1,6 +1,5 @@
 """Segments: every example once, any cut the same bits, nothing to the host."""
 
-import functools
 
 import jax
 import jax.numpy as jnp
