@@ -101,7 +101,7 @@ MUTANTS = (
            "test_metrics.py -k ece"),
     Mutant("one seed for all lanes", "lanes.py",
            "jax.random.key(seed), length)", "jax.random.key(0), length)",
-           "test_lanes.py -k 'single_run and 2-3'"),
+           "test_lanes.py -k 1x2x3"),
     Mutant("an order for each point", "lanes.py",
            "_HELD, None, 0, None, None), (_HELD, None, 0, 0, None),",
            "_HELD, None, 0, 0, None), (_HELD, None, 0, 0, None),",

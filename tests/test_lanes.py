@@ -71,7 +71,8 @@ def taught(key, device_data):
 SHAPES = [(1, 1, 1), (1, 1, 3), (1, 3, 1), (1, 2, 3), (2, 1, 2), (4, 2, 2)]
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(
+    "shape", SHAPES, ids=lambda shape: "x".join(map(str, shape)))
 def test_every_lane_is_the_single_run(shape, taught, device_data):
   shape = lanes.Shape(*shape)
   rates = {"rates": {"input": 0.1, "hidden": 0.3}, "max_norm": 2.0}
