@@ -69,7 +69,7 @@ def obtain(
   variables = [net.variables for net in nets]
   views = student.views
   options = {"weights": weights, "mean": config.teacher.mean}
-  if _banks(config, bench, student):
+  if wants_bank(config, bench, student):
     file = bench.workdir / "banks" / f"{records.fingerprint({'m': marks})[:16]}"
     bank = banks.obtain(
         file.with_name(f"{file.name}-{config.student.views}.npy"),
@@ -205,7 +205,9 @@ def _tick(bench: Bench, done: int, total: int) -> None:
     raise fitting.Interrupted()  # A bank without marks is built again.
 
 
-def _banks(config, bench: Bench, student: build.Training) -> bool:
+def wants_bank(
+    config: ml_collections.ConfigDict, bench: Bench, student: build.Training
+) -> bool:
   """Whether storing the logits costs less than asking the teacher each time."""
   if config.teacher.bank != "auto":
     return config.teacher.bank == "always"

@@ -111,10 +111,10 @@ def _taught(
     config: ml_collections.ConfigDict, bench: Bench, training, teachers
 ) -> shelf.Taught:
   """The teacher of a group; groups that want the same one share it."""
-  # Whether there is a bank depends on how often each view is asked for.
   wanted: dict[str, Any] = benches.select(
-      bench.values, ("student.views", "batch_size"), ("teacher.", "data."))
-  key = json.dumps([training.total_steps, wanted], sort_keys=True)
+      bench.values, ("student.views",), ("teacher.", "data."))
+  wanted["banked"] = shelf.wants_bank(config, bench, training)
+  key = json.dumps(wanted, sort_keys=True)
   if key not in teachers:
     teachers[key] = shelf.obtain(config, bench, training)
   return teachers[key]
