@@ -115,7 +115,11 @@ def record(study: ModuleType, workdir: pathlib.Path) -> None:
   for name in ("results.jsonl", "teacher.json"):
     shutil.copy(workdir / "table" / name, folder / name)
   report.write(folder, reference=study.REFERENCE)
-  (folder / "conclusion.md").write_text(study.conclude(report.read(folder)))
+  rows = report.read(folder)
+  (folder / "conclusion.md").write_text(study.conclude(rows))
+  readme = folder.parents[1] / "README.md"
+  readme.write_text(report.into(
+      readme.read_text(), folder.name, study.overview(rows)))
 
 
 if __name__ == "__main__":

@@ -105,6 +105,9 @@ def test_the_verdict_can_go_either_way():
   assert "alike: 6 of 6 pairs; the claim for 2x300 holds" in said
   # 10 against 20, 14 and 40, ... differ by up to 30 errors.
   assert "the claim for 2x800 is not shown" in said
+  table = study.overview(rows_of(30, middle)).splitlines()
+  assert table[0] == "| T | 2x30 | 2x300 | 2x800 |"
+  assert table[7].startswith("| 3 | ") and table[7].endswith("(10) |  |  |")
   said = study.conclude(rows_of(30, flat))
   assert "The claim for 2x30 does not hold" in said
   assert "2x300**: not all temperatures" in said
@@ -121,6 +124,8 @@ def test_the_committed_table_is_that_of_the_rows(tmp_path):
     assert (tmp_path / name).read_text() == (folder / name).read_text(), name
   rows = report.read(folder)
   assert study.conclude(rows) == (folder / "conclusion.md").read_text()
+  readme = (ROOT / "README.md").read_text()
+  assert study.overview(rows) in readme
   for each in rows:
     assert len(each["test_wrong_ids"]) == each["test_errors"]
     assert not each["dirty"] and each["data"] == "raw"
