@@ -12,7 +12,6 @@ on a GPU. jax is not imported here: see sweep_parts.py.
 
 import argparse
 import json
-import math
 import os
 import pathlib
 import shlex
@@ -21,33 +20,22 @@ import sys
 import tempfile
 import time
 
-import numpy as np
-
-from benchmarks import mnist_step, tables
-from benchmarks import problem as problem_lib
+from benchmarks import mnist_step, sweep_tables, tables
+from benchmarks.sweep_tables import RUNS
 from kd_jax import data as data_lib
 from kd_jax.errors import UserError
 
-SQUARE = 2048
-RUNS = 32
-_TESTED = f"1x1x{RUNS}"
-_MOST_LANES = 64
-# (seeds, points) on one device, and on each of several.
-_ON_ONE = ((1, 1), (1, 2), (1, 4), (1, 8), (1, 16), (1, 32), (1, 64), (4, 8),
-           (8, 8))
-_ON_EACH = ((1, 1), (1, 4), (1, 16), (1, 32), (4, 8))
-# From this width on, a CPU gets few lanes: they are slow, and no faster.
-_WIDE = 800
 # Parts of the time left.
 _SHARES = {"one": 5, "all": 4, "alone": 4}
-Json = dict
+# A process told to do without the cache, and with it.
+_CACHES = ("cold", "warm")
 
 
 def main(argv: list[str]) -> None:
   """Runs what the command line asks for."""
   args = _parse(argv)
   if args.table:
-    text = block(args.table)
+    text = sweep_tables.block(args.table)
     print(text if not args.readme else tables.put(text, args.readme))
     return
   try:
@@ -55,7 +43,7 @@ def main(argv: list[str]) -> None:
   except KeyboardInterrupt:
     raise UserError(
         f"interrupted; {args.out} has what was measured") from None
-  print(block(args.out))
+  print(sweep_tables.block(args.out))
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
@@ -88,37 +76,6 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   return args
 
 
-def rectangles(
-    width: int, devices: int, *, quick: bool, backend: str = "cpu"
-) -> list[str]:
-  """Names of the rectangles to measure, as devices x seeds x points."""
-  tried = _ON_ONE if devices == 1 else _ON_EACH
-  if quick:
-    tried = ((1, 1), (1, 8), (1, 32), (4, 8)) if devices == 1 else ((1, 4),)
-  few = width >= _WIDE and backend == "cpu"
-  return [
-      f"{devices}x{seeds}x{points}" for seeds, points in tried
-      if (devices * seeds * points <= _MOST_LANES or seeds * points == 1)
-      and (not few or seeds * points <= 8 or (devices, points) == (1, RUNS))]
-
-
-def lanes(name: str) -> int:
-  """How many runs a system of the tables trains at once."""
-  return math.prod(map(int, name.split("x"))) if name[0].isdigit() else 1
-
-
-def flops(width: int) -> int:
-  """Of a student's matrix products in a step."""
-  return sum(product.flops for product in problem_lib.products(width)
-             if product.net == "student")
-
-
-def moved(width: int) -> int:
-  """Bytes of SGD in a step: weight, momentum, gradient read; two written."""
-  return 5 * 4 * sum(
-      (rows + 1) * columns for rows, columns in problem_lib._layers(width))
-
-
 def tell(text: str, end: float) -> None:
   """A line of progress, with the time that is left at most."""
   left = max(0, round(end - time.time()))
@@ -129,12 +86,7 @@ def tell(text: str, end: float) -> None:
 def measure(args: argparse.Namespace) -> None:
   """Measures everything; `args.out` is written after each stage."""
   end = time.time() + 60 * args.minutes
-  command = shlex.join(["python", "-m", "benchmarks.sweep", *sys.argv[1:]])
-  load = round(os.getloadavg()[0], 2)
-  report: Json = {"machine": {}, "widths": {}, "settings": {
-      "command": command, "commit": mnist_step._commit(),
-      "date": time.strftime("%Y-%m-%d"), "load": load,
-      "data": "MNIST" if args.data else "random images of MNIST's size"}}
+  report: dict = {"machine": {}, "widths": {}, "settings": _settings(args)}
   stages = [(width, part) for width in args.widths for part in _SHARES]
   for number, (width, part) in enumerate(stages):
     shares = [_SHARES[each] for _, each in stages[number:]]
@@ -144,47 +96,93 @@ def measure(args: argparse.Namespace) -> None:
       _measure_alone(args, width, found, time.time() + seconds, end)
     else:
       devices = 1 if part == "one" else report["machine"]["most_devices"]
-      if str(devices) in found["rounds"]:
-        continue
-      tell(f"width {width}, {devices} device(s): rounds", end)
-      told = _child(args, devices, end, {
-          "part": "rounds", "width": width, "rounds": args.rounds,
-          "seconds": seconds, "quick": args.quick, "devices": devices,
-          "timing": 0.1 if args.quick else 0.5,
-          "lanes": 8 if args.quick else RUNS})
-      report["machine"] = told.pop("machine") | report["machine"]
-      found["rounds"][str(devices)] = told
+      if str(devices) not in found["rounds"]:
+        told = _measure_rounds(args, width, devices, seconds, end)
+        report["machine"] = told.pop("machine") | report["machine"]
+        found["rounds"][str(devices)] = told
     pathlib.Path(args.out).write_text(json.dumps(report, indent=1) + "\n")
 
 
-def _measure_alone(args, width: int, found: Json, stop: float, end: float):
-  """One process a run, and what a sweep costs beside its steps."""
-  steps = found["rounds"]["1"]["step_seconds"]
-  autos = [part["auto"]["shape"] for part in found["rounds"].values()
-           if part["auto"]]
-  known = {**steps, **found["rounds"][max(found["rounds"], key=int)][
-      "step_seconds"], **steps}
-  largest = max(steps, key=lanes)
-  names = list(dict.fromkeys(["loop", _TESTED, largest, *autos]))
-  plan = [(name, False) for name in names if name in known]
-  # The first with a cache fills it.
-  plan += [(name, True) for name in ("loop", _TESTED) for _ in range(2)]
-  plan += 2 * plan[:2]
+def _settings(args: argparse.Namespace) -> dict:
+  return {
+      "command": shlex.join(
+          ["python", "-m", "benchmarks.sweep", *sys.argv[1:]]),
+      "commit": mnist_step._commit(), "date": time.strftime("%Y-%m-%d"),
+      "load": round(os.getloadavg()[0], 2),
+      "data": "MNIST" if args.data else "random images of MNIST's size"}
+
+
+def _measure_rounds(
+    args: argparse.Namespace, width: int, devices: int, seconds: float,
+    end: float,
+) -> dict:
+  """Rounds of everything that one process with so many devices can run."""
+  tell(f"width {width}, devices {devices}: rounds", end)
+  return _child(devices, {
+      "part": "rounds", "data": args.data, "width": width, "devices": devices,
+      "rounds": args.rounds, "seconds": seconds, "end": end,
+      "quick": args.quick, "timing": 0.1 if args.quick else 0.5,
+      "lanes": 8 if args.quick else RUNS})
+
+
+def _measure_alone(
+    args: argparse.Namespace, width: int, found: dict, stop: float, end: float
+) -> None:
+  """A process for each of some programs, as often as there is time."""
+  steps = sweep_tables.step_seconds(found)
+  per_epoch = found["rounds"]["1"]["per_epoch"]
   with tempfile.TemporaryDirectory() as cache:
     filled = set()
-    for number, (name, warm) in enumerate(plan):
+    for number, (name, kind) in enumerate(_alone_plan(found)):
       if number > 1 and time.time() > stop:
         break
-      kind = "warm" if warm else "cold"
-      tell(f"width {width}: {name} in a process of its own, {kind}", end)
-      per_epoch = 469
+      tell(f"width {width}: {name} in a process of its own, {kind} cache", end)
+      # A whole epoch of one run; of lanes, a second's worth.
       count = per_epoch if name == "loop" else max(
-          2, min(per_epoch, round(1 / np.median(known[name]))))
+          2, min(per_epoch, round(1 / steps[name])))
       began = time.time()
-      told = _child(args, int(name[0]) if name != "loop" else 1, end, {
-          "part": "alone", "width": width, "name": name, "steps": count,
-          "warm": warm, "began": began}, cache)
+      told = _child(sweep_tables.devices(name), {
+          "part": "alone", "data": args.data, "width": width, "name": name,
+          "steps": count, "warm": kind == "warm", "began": began}, cache)
       told |= {"wall": time.time() - began, "count": count}
-      if not warm or name in filled:
+      if kind == "cold" or name in filled:
         found["alone"].setdefault(name, {}).setdefault(kind, []).append(told)
-      filled |= {name} if warm else set()
+      else:
+        filled.add(name)  # The first with a cache fills it.
+
+
+def _alone_plan(found: dict) -> list[tuple[str, str]]:
+  """What to run alone, the most important first."""
+  known = sweep_tables.step_seconds(found)
+  autos = [part["auto"]["shape"] for part in found["rounds"].values()
+           if part["auto"]]
+  tested = [name for name in ("loop", sweep_tables.TESTED) if name in known]
+  largest = max(found["rounds"]["1"]["step_seconds"], key=sweep_tables.lanes)
+  names = dict.fromkeys([*tested, largest, *autos])
+  cold, warm = ([(name, kind) for name in tested] for kind in _CACHES)
+  first = [(name, "cold") for name in names]
+  return first + warm + warm + 2 * (cold + warm)
+
+
+def _child(devices: int, spec: dict, cache: str | None = None) -> dict:
+  """What a process of `sweep_parts` finds."""
+  environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)}
+  environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+  if cache is not None:
+    environment["XDG_CACHE_HOME"] = cache
+  done = subprocess.run(
+      [sys.executable, "-m", "benchmarks.sweep_parts", json.dumps(spec)],
+      cwd=mnist_step.ROOT, env=environment, check=False,
+      stdout=subprocess.PIPE, text=True)
+  if done.returncode:
+    raise UserError(
+        f"measuring width {spec['width']}, {spec['part']}, failed; its own "
+        "message is above")
+  return json.loads(done.stdout.splitlines()[-1])
+
+
+if __name__ == "__main__":
+  try:
+    main(sys.argv[1:])
+  except UserError as error:
+    sys.exit(f"error: {error}")

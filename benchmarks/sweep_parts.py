@@ -196,8 +196,7 @@ def _rectangles(todo: Work, spec: dict, began: float, seconds: dict, tell):
   """The rectangles to measure, compiled, and the names of those left out."""
   made: dict[str, Lanes] = {}
   left_out = []
-  for shape in sweep.shapes(
-      spec["width"], spec["devices"], jax.default_backend(), spec["quick"]):
+  for shape in X:
     name = probe.name(shape)
     if time.monotonic() - began > _COMPILING * spec["seconds"]:
       left_out.append(name)

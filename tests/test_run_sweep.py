@@ -183,6 +183,8 @@ def test_stopped_and_continued_is_uninterrupted(swept, asked, monkeypatch):
     patch.setattr(main.Signals, "__call__", lambda self: next(stops))
     code, rows, summary = swept(*sweep, lanes="1x1")
   assert summary is None and len(rows) < 6
+  # What is finished is in the tables already.
+  assert (swept.workdir / "report.html").is_file() == bool(rows)
   code, rows, _ = swept(*sweep, lanes="1x1")
   own = lambda row: {k: v for k, v in row.items()
                      if k not in ("seconds", "study", "command")}

@@ -11,7 +11,7 @@ from typing import Any
 import ml_collections
 
 from kd_jax import config as config_lib
-from kd_jax import records, report, sweep
+from kd_jax import fit, records, report, sweep
 from kd_jax.screen import Screen
 from kd_jax.sweep import chunk as chunks
 from kd_jax.sweep import dark, estimate, jobs, plan
@@ -61,28 +61,49 @@ def run_sweep(
     planned = _plan(ready, book, programs, workdir / "plan.json")
     book.want([chunk.fingerprint(mark) for job, chunk in planned
                for mark in chunk.lanes if mark in job.lanes])
+    told = functools.partial(
+        _report, config, workdir, book, screen, began)
     meter = estimate.Meter(screen, planned, book)
-    for job, chunk in planned:
-      if not book.has(chunk):
-        seconds = time.perf_counter()
-        rows = chunks.train(
-            job, chunk, programs.get(job, chunk.shape), stop=stop,
-            tick=functools.partial(meter.tick, job, chunk))
-        seconds = (time.perf_counter() - seconds) / len(rows)
-        book.add([
-            row | {"command": _command(command, row["overrides"])}
-            for row in chunks.stamp(
-                rows, study=study or workdir.name, seconds=round(seconds, 2))])
-        meter.finished(job, chunk)
-        _tell_tensorboard(recorder, rows)
+    try:
+      for job, chunk in planned:
+        if not book.has(chunk):
+          rows = _train(job, chunk, programs, meter, stop)
+          book.add([row | {"study": study or workdir.name,
+                           "command": _command(command, row["overrides"])}
+                    for row in rows])
+          meter.finished(job, chunk)
+          _tell_tensorboard(recorder, rows)
+    except fit.Interrupted:
+      told()
+      raise
     summary = _summary(ready, planned, book, programs)
     summary["seconds"] = round(time.perf_counter() - began, 2)
     recorder.write("summary.json", summary)
-  files = report.write(workdir, reference=dict(config.sweep.reference) or None)
-  screen.say(f"{summary['seconds']:.0f} s, {len(book.rows)} rows in "
+  told()
+  return summary
+
+
+def _train(job: Job, chunk: plan.Chunk, programs: Programs, meter, stop):
+  """The rows of a chunk; seconds are its share of each lane."""
+  began = time.perf_counter()
+  rows = chunks.train(
+      job, chunk, programs.get(job, chunk.shape), stop=stop,
+      tick=functools.partial(meter.tick, job, chunk))
+  seconds = (time.perf_counter() - began) / len(rows)
+  return chunks.stamp(rows, seconds=round(seconds, 2))
+
+
+def _report(config, workdir, book: Book, screen: Screen, began: float) -> None:
+  """Tables and pictures of the rows so far."""
+  if not book.rows:
+    return
+  reference = dict(config.sweep.reference)
+  lacking = reference and not any(
+      reference.items() <= row["overrides"].items() for row in book.rows)
+  files = report.write(workdir, reference=None if lacking else reference or None)
+  screen.say(f"{time.perf_counter() - began:.0f} s, {len(book.rows)} rows in "
              f"{workdir / 'results.jsonl'}; tables, pictures and report.html "
              f"beside it ({len(files)} files)")
-  return summary
 
 
 def _plan(ready, book: Book, programs: Programs, file: pathlib.Path) -> Planned:
