@@ -42,7 +42,7 @@ def main(argv: list[str]) -> None:
     measure(args)
   except KeyboardInterrupt:
     raise UserError(
-        f"interrupted; {args.out} has what was measured") from None
+        f"interrupted; {args.out} has the parts that were done") from None
   print(sweep_tables.block(args.out))
 
 
@@ -55,8 +55,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
       help="folder of MNIST; default KD_JAX_DATA, else random images")
   parser.add_argument("--out", default="sweep.json", help="where numbers go")
   parser.add_argument(
-      "--widths", help="default 30,300,800", type=lambda text: [
-          int(width) for width in text.split(",")])
+      "--widths", type=_widths, help="default 30,300,800")
   parser.add_argument("--rounds", type=int, help="at most; default 7")
   parser.add_argument(
       "--minutes", type=float, help="time for everything; default 12")
@@ -81,6 +80,13 @@ def tell(text: str, end: float) -> None:
   left = max(0, round(end - time.time()))
   print(f"[{left // 60}:{left % 60:02d} left] {text}", file=sys.stderr,
         flush=True)
+
+
+def _widths(text: str) -> list[int]:
+  widths = [int(width) for width in text.split(",")]
+  if min(widths) < 1:
+    raise argparse.ArgumentTypeError("widths are numbers above 0: 30,800")
+  return widths
 
 
 def measure(args: argparse.Namespace) -> None:

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import kd_jax_loops as loops
-from benchmarks import mnist_step, sweep
+from benchmarks import mnist_step, sweep, sweep_tables
 from benchmarks import problem as problem_lib
 from benchmarks.problem import BATCH, CLASSES, Problem
 from kd_jax import (
@@ -187,23 +187,33 @@ def rounds(spec: dict) -> dict:
       "step_seconds": _turns(calls, spec, began, tell),
       "compile_seconds": seconds, "left_out": left_out, "auto": auto,
       "bytes": {name: each.bytes for name, each in made.items()},
-      "machine": mnist_step._machine(libraries) | {
-          "backend": jax.default_backend(),
-          "devices": jax.local_device_count()}}
+      "per_epoch": todo.steps, "machine": _machine(libraries)}
+
+
+def _machine(libraries: list[str]) -> dict:
+  """What ran, and how many devices there can be: a CPU's are its cores."""
+  machine, backend = mnist_step._machine(libraries), jax.default_backend()
+  most = machine["cores"] if backend == "cpu" else jax.local_device_count()
+  return machine | {"backend": backend, "most_devices": most}
 
 
 def _rectangles(todo: Work, spec: dict, began: float, seconds: dict, tell):
   """The rectangles to measure, compiled, and the names of those left out."""
   made: dict[str, Lanes] = {}
   left_out = []
-  for shape in X:
-    name = probe.name(shape)
+  for name in sweep_tables.rectangles(
+      spec["width"], spec["devices"], backend=jax.default_backend(),
+      quick=spec["quick"]):
     if time.monotonic() - began > _COMPILING * spec["seconds"]:
       left_out.append(name)
       continue
     tell(f"  compiling {name}")
-    made[name] = _compiled(todo, shape, seconds)
+    made[name] = _compiled(todo, _shape(name), seconds)
   return made, left_out
+
+
+def _shape(name: str) -> Shape:
+  return Shape(*map(int, name.split("x")))
 
 
 def _compiled(todo: Work, shape: Shape, seconds: dict) -> Lanes:
@@ -240,12 +250,12 @@ def _others(
     problem: Problem, libraries: list[str], spec: dict
 ) -> dict[str, Callable[[], float]]:
   """The machine's sgemm, and torch's loop with cached logits."""
-  square = loops.square_product(sweep.SQUARE)
+  square = loops.square_product(sweep_tables.SQUARE)
   square()
   calls = {"square": lambda: problem_lib.seconds(
       lambda: [square() for _ in range(_SQUARES)]) / _SQUARES}
   if "torch" in libraries and spec["devices"] == 1:
-    flops = sweep.flops(problem.width)
+    flops = sweep_tables.flops(problem.width)
     enough = math.ceil(spec["timing"] * _TORCH_FLOPS / flops)
     few = problem.first(BATCH * max(2, enough))
     epoch = mnist_step._system("d", few).epoch
@@ -291,7 +301,7 @@ def alone(spec: dict) -> dict[str, float]:
   todo = jax.block_until_ready(work(problem))
   lap("data")
   run = (single(todo) if spec["name"] == "loop" else program(
-      todo, rectangle(todo, sweep.shape(spec["name"]))))
+      todo, rectangle(todo, _shape(spec["name"]))))
   lap("compile")
   state = jax.block_until_ready(run.start())
   lap("parameters")

@@ -61,11 +61,10 @@ def flops(width: int) -> int:
 
 
 def moved(width: int) -> int:
-  """Bytes of a step's SGD: weight, momentum, gradient read; the first two
-  written."""
-  shapes = {(one.fan_in, one.fan_out) for one in problem_lib.products(width)
-            if one.net == "student"}
-  return 5 * 4 * sum((fan_in + 1) * fan_out for fan_in, fan_out in shapes)
+  """Bytes of a step's SGD: it reads weight, momentum and gradient, writes two."""
+  layers = [one for one in problem_lib.products(width)
+            if (one.net, one.kind) == ("student", "forward")]
+  return 5 * 4 * sum((one.fan_in + 1) * one.fan_out for one in layers)
 
 
 def step_seconds(found: dict) -> dict[str, float]:
@@ -216,3 +215,103 @@ def _rise(found: dict | None) -> list[str]:
   where = f" at {names[1 + rise.index(worst)]}" if rise else ""
   return [f"{worst:.2f}{where}, up to {names[-1]}", "<= 1.1",
           "met" if worst <= 1.1 else "missed"]
+
+
+def _wall(report: dict) -> str:
+  """Wall time of all runs, and the memory of their processes."""
+  rows = []
+  for width, found in report["widths"].items():
+    if "1" not in found["rounds"]:
+      continue
+    fastest = {epochs: run_seconds(found, TESTED, "cold", epochs)
+               for epochs in _EPOCHS}
+    for title, system, cache in _systems(found):
+      row = [f"2x{width}: {title}"]
+      for epochs in _EPOCHS:
+        taken = run_seconds(found, system, cache, epochs)
+        row.append(_clock(taken, fastest[epochs]))
+      rows.append([*row, _peak(found, system, cache)])
+  titles = [f"{RUNS} runs of {epochs} epoch{'s' * (epochs > 1)}, s"
+            for epochs in _EPOCHS]
+  return "\n".join([tables._table(
+      ["system", *titles, "peak memory of a process, MiB"], rows), "",
+      f"In parentheses: times that of {TESTED} with a cold cache. Start of "
+      "Python, imports, data, parameters, compilation and one evaluation of "
+      "10,000 images are in, but for PyTorch's, whose steps alone are told. A "
+      "fresh process with one run of one epoch is measured whole; the rest is "
+      "put together from a process's fixed costs and the steps' median times. "
+      "A cold cache is none; a warm one is kd_jax's own, filled before."])
+
+
+def _systems(found: dict) -> list[tuple[str, str, str]]:
+  """Title, system and cache of the rows at a width."""
+  largest = max(found["rounds"]["1"]["step_seconds"], key=lanes)
+  found_auto = _parts(found)[-1][1]["auto"]
+  auto = found_auto and found_auto["shape"]
+  systems = [("one process a run", "process", "cold"),
+             ("one process a run, warm cache", "process", "warm"),
+             ("loop over one compiled run", "loop", "cold"),
+             (f"lanes {TESTED}", TESTED, "cold"),
+             (f"lanes {TESTED}, warm cache", TESTED, "warm")]
+  if auto and auto != TESTED:
+    systems.append((f"lanes=auto, {auto}", auto, "cold"))
+  if largest not in (TESTED, auto):
+    systems.append((f"lanes {largest}", largest, "cold"))
+  if "torch" in step_seconds(found):
+    systems.append(("PyTorch's loop, steps alone", "torch", "cold"))
+  return systems
+
+
+def _clock(taken: float | None, fastest: float | None) -> str:
+  if taken is None:
+    return _MISSING
+  return f"{taken:,.1f}" + (f" ({taken / fastest:.1f}x)" if fastest else "")
+
+
+def _peak(found: dict, system: str, cache: str) -> str:
+  name = "loop" if system == "process" else system
+  told = found["alone"].get(name, {}).get(cache, [])
+  peaks = [one["device_peak_bytes"] or one["peak_bytes"] for one in told]
+  return f"{max(peaks) / 2**20:,.0f}" if peaks else ""
+
+
+def _width(width: int, found: dict) -> list[str]:
+  """Every system at a width: a heading and a table."""
+  rows, notes = [], []
+  for number, part in _parts(found):
+    auto = part["auto"]
+    rows += [_row(width, number, part, name)
+             for name in sorted(part["step_seconds"], key=lanes)
+             if name != "square"]
+    if auto:
+      notes.append(f"lanes=auto with {number} device{'s' * (number > 1)} takes "
+                   f"{auto['shape']}.")
+    if part["left_out"]:
+      notes.append(f"No time was left for {', '.join(part['left_out'])}.")
+  if "torch" not in step_seconds(found):
+    notes.append("PyTorch is not installed.")
+  heading = (
+      f"784-{width}-{width}-10: {flops(width) / 1e9:.4f} GFLOP and "
+      f"{moved(width) / 1e6:.2f} MB of weights, momentum and gradients a step "
+      f"and lane. {' '.join(notes)}")
+  return [heading.strip(), tables._table(
+      ["devices x seeds x points", "ms a step and lane", "times the loop",
+       "GFLOP/s", "of sgemm's", "GB/s of SGD", "compilation, s",
+       "XLA's memory, MiB"], rows)]
+
+
+def _row(width: int, number: int, part: dict, name: str) -> list[str]:
+  """A system's costs, beside the least that its arithmetic and SGD ask for."""
+  lane = np.array(part["step_seconds"][name]) / lanes(name)
+  square = np.array(part["step_seconds"]["square"])
+  share = flops(width) / lane * square / (2 * SQUARE**3)
+  known = name in part["compile_seconds"]
+  title = f"{name}, {number} devices" if name == "loop" and number > 1 else name
+  return [
+      title, tables._spread(1e3 * lane, ".3f"),
+      tables._spread(np.array(part["step_seconds"]["loop"]) / lane, ".2f"),
+      f"{np.median(flops(width) / lane) / 1e9:.0f}",
+      f"{100 * np.median(share):.0f} %",
+      f"{np.median(moved(width) / lane) / 1e9:.1f}",
+      f"{part['compile_seconds'][name]:.1f}" if known else "",
+      f"{part['bytes'][name] / 2**20:,.0f}" if name in part["bytes"] else ""]

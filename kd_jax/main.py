@@ -14,11 +14,8 @@ import sys
 import time
 from typing import Any
 
-from absl import flags
-from ml_collections import config_flags
-
 from kd_jax import config as config_lib
-from kd_jax import sweep
+from kd_jax.arguments import parse
 from kd_jax.errors import UserError
 
 _USAGE = """\
@@ -46,161 +43,6 @@ runs, compilations, memory and time, and does nothing.
 Keys and their defaults, which a config file may change:
 
 """
-
-
-def parse(argv: list[str]):
-  """Reads the command line.
-
-  Args:
-    argv: The arguments, without the program's name.
-
-  Returns:
-    The checked config and the workdir.
-
-  Raises:
-    UserError: For anything that is not right about them.
-  """
-  argv, points = _points(argv)
-  argv = _last_of_each(argv)
-  nones = [arg for arg in argv if arg.startswith("--config.")
-           and arg.endswith("=None")]
-  values = flags.FlagValues()
-  holder = config_flags.DEFINE_config_file(
-      "config", None, "Path to a config file.", lock_config=True,
-      flag_values=values)
-  workdir = flags.DEFINE_string(
-      "workdir", None, "Where results go.", flag_values=values)
-  config, rest = _load(values, holder, [a for a in argv if a not in nones])
-  if rest:
-    raise UserError(f"{rest[0]}: unexpected; all arguments start with --")
-  given = set(config_flags.get_override_values(values["config"]))
-  for arg in nones:
-    name = arg.removeprefix("--config.").removesuffix("=None")
-    if name not in config_lib.KEYS:
-      raise UserError(f"--config.{name}: {config_lib.unknown(name)}")
-    _set_none(config, name)
-    given.add(name)
-  _make_way(config, given)
-  if points is not None:
-    config.sweep.points = tuple(points)
-  config_lib.check(config)
-  return config, pathlib.Path(workdir.value or _default_workdir(values))
-
-
-def _points(argv: list[str]) -> tuple[list[str], list | None]:
-  """Takes the sweep out of the arguments: the rest, and its points."""
-  words = [arg for arg in argv if arg.startswith(("--sweep.", "--sweep="))]
-  if not words:
-    return argv, None
-  files = [word for word in words if word.startswith("--sweep=")]
-  axes = [word.removeprefix("--sweep.") for word in words if word not in files]
-  parts = [sweep.read(file.removeprefix("--sweep=")) for file in files]
-  if axes:
-    parts.append(sweep.parse(axes))
-  return [arg for arg in argv if arg not in words], sweep.product(*parts)
-
-
-def _last_of_each(argv: list[str]) -> list[str]:
-  """Of a key given twice, the last counts; absl would join two tuples."""
-  last = {arg.split("=")[0]: index for index, arg in enumerate(argv)}
-  return [arg for index, arg in enumerate(argv)
-          if not arg.startswith("--config.") or "=" not in arg
-          or last[arg.split("=")[0]] == index]
-
-
-def _make_way(config, given: set[str]) -> None:
-  """Takes back what a file says where the user's own words exclude it."""
-  if {"hard_weight", "soft_weight"} & given and "alpha" not in given:
-    config.alpha = None
-  for net in ("student", "teacher"):
-    if f"{net}.name" in given and f"{net}.widths" not in given:
-      config[net].widths = ()
-  for prefix, run in (("", config), ("teacher.", config.teacher)):
-    if f"{prefix}epochs" in given:
-      run.steps = run.steps if f"{prefix}steps" in given else None
-      run.min_steps = run.min_steps if f"{prefix}min_steps" in given else 0
-
-
-def _load(values, holder, argv):
-  """The config with its overrides; every failure as a UserError."""
-  try:
-    with _as_arguments(argv):
-      rest = values(sys.argv)[1:]
-    if holder.value is None:
-      raise UserError("--config=FILE is missing; try --config=configs/mnist.py")
-    config = holder.value
-    config.keys()  # A file that failed to load says so on first use.
-    return config, rest
-  except UserError:
-    raise
-  except flags.Error as error:
-    raise UserError(_explain(str(error), argv)) from None
-  except AttributeError as error:
-    for arg in argv:
-      name = arg.removeprefix("--config.").split("=")[0]
-      if arg.startswith("--config.") and name not in config_lib.KEYS:
-        raise UserError(
-            f"--config.{name}: {config_lib.unknown(name)}") from None
-    raise UserError(f"--config: {_line(error)}") from None
-  except OSError as error:
-    file = next((a for a in argv if a.startswith("--config=")), "--config")
-    if "No such file" in str(error):
-      raise UserError(
-          f"{file}: there is no such file; try --config=configs/mnist.py"
-      ) from None
-    raise UserError(f"{file}: {_line(error)}") from None
-  except Exception as error:  # Whatever a config file raises.
-    raise UserError(f"--config: {type(error).__name__}: {_line(error)}"
-                    ) from None
-
-
-@contextlib.contextmanager
-def _as_arguments(argv):
-  """config_flags looks for the overrides of a config in sys.argv itself."""
-  before, sys.argv = sys.argv, ["kd_jax.main", *argv]
-  try:
-    yield
-  finally:
-    sys.argv = before
-
-
-def _explain(message: str, argv: list[str]) -> str:
-  """absl's message, and what the key would take."""
-  for arg in argv:
-    name = arg.removeprefix("--config.").split("=")[0]
-    if f"--config.{name}=" in message and name in config_lib.KEYS:
-      key = config_lib.KEYS[name]
-      return f"{arg}: must be {key.rule.allowed}\n({key.meaning})"
-  return message.splitlines()[0]
-
-
-def _line(error: Exception) -> str:
-  return " ".join(str(error).split())[:300]
-
-
-def _set_none(config, name: str) -> None:
-  *parents, leaf = name.split(".")
-  for parent in parents:
-    config = config[parent]
-  try:
-    config[leaf] = None
-  except TypeError:
-    key = config_lib.KEYS[name]
-    raise UserError(
-        f"--config.{name}=None: must be {key.rule.allowed}\n({key.meaning})"
-    ) from None
-
-
-def _cores() -> int:
-  if hasattr(os, "sched_getaffinity"):
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1
-
-
-def _default_workdir(values) -> str:
-  name = pathlib.Path(
-      config_flags.get_config_filename(values["config"]).split(":")[0]).stem
-  return f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 class Signals:
@@ -235,6 +77,12 @@ class Signals:
     self.code = 128 + number
     print("\nstopping at the next segment; once more to leave at once",
           file=sys.stderr, flush=True)
+
+
+def _cores() -> int:
+  if hasattr(os, "sched_getaffinity"):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
 
 
 def run(argv: list[str]) -> int:
