@@ -16,6 +16,7 @@ import shutil
 import sys
 from types import ModuleType
 
+from experiments import temperature_sweep
 from experiments.hinton15_temperature import study as hinton15_temperature
 from kd_jax import main as door
 from kd_jax import report
@@ -35,6 +36,8 @@ def main(argv: list[str] | None = None) -> int:
                       f"{nearest(arguments.study, STUDIES)}")
     if arguments.data:
       os.environ["KD_JAX_DATA"] = str(arguments.data)
+    if arguments.record and arguments.smoke:
+      raise UserError("--record with --smoke: a smoke run proves nothing")
     study = STUDIES[arguments.study]
     workdir = arguments.workdir or pathlib.Path("runs") / (
         arguments.study + ("-smoke" if arguments.smoke else ""))
@@ -64,7 +67,8 @@ def _run(study, workdir, arguments, stop, again: str) -> int:
     verdict = study.conclude(report.read(workdir / "table"))
     (workdir / "table" / "conclusion.md").write_text(verdict)
     print("\n" + verdict)
-    if arguments.record:
+    # What is recorded is whole; --minutes ends with 0 too, so ask the rows.
+    if arguments.record and not stop():
       record(study, workdir)
   return code
 
@@ -90,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
                       help="where everything goes (default: runs/STUDY)")
   parser.add_argument("--data", type=pathlib.Path,
                       help="folder of data sets (default: KD_JAX_DATA)")
-  parser.add_argument("--seeds", type=int, default=10,
+  parser.add_argument("--seeds", type=temperature_sweep.positive, default=10,
                       help="runs of each point (default 10)")
   parser.add_argument("--minutes", type=float,
                       help="stop after so many, to go on another time")

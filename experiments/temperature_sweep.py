@@ -15,6 +15,7 @@ import shlex
 import sys
 import time
 
+from kd_jax import arguments as arguments_lib
 from kd_jax import main as door
 from kd_jax import sweep
 from kd_jax.errors import UserError
@@ -41,7 +42,11 @@ def main(argv: list[str] | None = None) -> int:
   argv = sys.argv[1:] if argv is None else argv
   arguments, rest = _parser().parse_known_args(argv)
   try:
-    config, _ = door.parse(rest)
+    rest = arguments_lib.joined(rest)
+    for word in rest:
+      if not word.startswith("--config"):
+        raise UserError(f"{word}: not known here; --help tells what is")
+    config, _ = arguments_lib.parse(rest)
     config.sweep.points = tuple(points(arguments))
     config.sweep.reference = (("alpha", 0.0),)
     workdir = arguments.workdir or pathlib.Path(
@@ -51,8 +56,9 @@ def main(argv: list[str] | None = None) -> int:
     given = [a for a in argv if not a.startswith("--workdir")]
     again = shlex.join(["python", "-m", "experiments.temperature_sweep", *given,
                         f"--workdir={workdir}"])
+    command = next(w for w in rest if w.startswith("--config="))
     with door.Signals(arguments.minutes) as stop:
-      return door.train(config, workdir, stop, rest, again=again)
+      return door.train(config, workdir, stop, command, again=again)
   except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
@@ -66,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument("--temperatures", default="1,2,4,8,20", metavar="T,T,...")
   parser.add_argument("--alphas", metavar="ALPHA,...",
                       help="shares of the soft term (default: the config's)")
-  parser.add_argument("--seeds", type=_seeds, default=3, metavar="N",
+  parser.add_argument("--seeds", type=positive, default=3, metavar="N",
                       help="runs of each point (default 3)")
   parser.add_argument("--widths", metavar="N,N,...",
                       help="units of both layers (default: the config's)")
@@ -79,10 +85,11 @@ def _parser() -> argparse.ArgumentParser:
   return parser
 
 
-def _seeds(text: str) -> int:
-  number = int(text)
+def positive(text: str) -> int:
+  """An integer of 1 or more, for argparse."""
+  number = int(text) if text.isdigit() else 0
   if number < 1:
-    raise argparse.ArgumentTypeError("must be 1 or more")
+    raise argparse.ArgumentTypeError(f"{text}: must be 1 or more")
   return number
 
 

@@ -25,7 +25,7 @@ def parse(argv: list[str]):
   Raises:
     UserError: For anything that is not right about them.
   """
-  argv, points = _points(argv)
+  argv, points = _points(joined(argv))
   argv = _last_of_each(argv)
   nones = [arg for arg in argv if arg.startswith("--config.")
            and arg.endswith("=None")]
@@ -45,24 +45,45 @@ def parse(argv: list[str]):
       raise UserError(f"--config.{name}: {config_lib.unknown(name)}")
     _set_none(config, name)
     given.add(name)
-  _make_way(config, given)
+  config_lib.make_way(config, given)
   if points is not None:
     config.sweep.points = tuple(points)
+    reference = dict(config.sweep.reference)
+    if "sweep.reference" not in given and not any(
+        sweep.matches(point, reference) for point in points):
+      config.sweep.reference = ()  # It was one of the file's own points.
   config_lib.check(config)
   return config, pathlib.Path(workdir.value or _default_workdir(values))
 
 
-def _points(argv: list[str]) -> tuple[list[str], list | None]:
+def joined(argv: list[str]) -> list[str]:
+  """`--name value` as `--name=value`, for the flags that take one."""
+  words: list[str] = []
+  for arg in argv:
+    if words and words[-1] in ("--config", "--workdir", "--sweep"):
+      words[-1] += f"={arg}"
+    else:
+      words.append(arg)
+  return words
+
+
+def _points(argv: list[str]) -> tuple[list[str], sweep.Sweep | None]:
   """Takes the sweep out of the arguments: the rest, and its points."""
   words = [arg for arg in argv if arg.startswith(("--sweep.", "--sweep="))]
   if not words:
     return argv, None
   files = [word for word in words if word.startswith("--sweep=")]
   axes = [word.removeprefix("--sweep.") for word in words if word not in files]
+  for word in axes:
+    if f"sweep.{word.split('=')[0]}" in config_lib.KEYS:
+      raise UserError(f"--sweep.{word}: did you mean --config.sweep.{word}?")
   parts = [sweep.read(file.removeprefix("--sweep=")) for file in files]
   if axes:
     parts.append(sweep.parse(axes))
-  return [arg for arg in argv if arg not in words], sweep.product(*parts)
+  points = sweep.product(*parts)
+  if not points:
+    raise UserError(f"{words[0]}: is a sweep of nothing")
+  return [arg for arg in argv if arg not in words], points
 
 
 def _last_of_each(argv: list[str]) -> list[str]:
@@ -71,19 +92,6 @@ def _last_of_each(argv: list[str]) -> list[str]:
   return [arg for index, arg in enumerate(argv)
           if not arg.startswith("--config.") or "=" not in arg
           or last[arg.split("=")[0]] == index]
-
-
-def _make_way(config, given: set[str]) -> None:
-  """Takes back what a file says where the user's own words exclude it."""
-  if {"hard_weight", "soft_weight"} & given and "alpha" not in given:
-    config.alpha = None
-  for net in ("student", "teacher"):
-    if f"{net}.name" in given and f"{net}.widths" not in given:
-      config[net].widths = ()
-  for prefix, run in (("", config), ("teacher.", config.teacher)):
-    if f"{prefix}epochs" in given:
-      run.steps = run.steps if f"{prefix}steps" in given else None
-      run.min_steps = run.min_steps if f"{prefix}min_steps" in given else 0
 
 
 def _load(values, holder, argv):

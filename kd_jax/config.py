@@ -248,6 +248,21 @@ def check(config: ml_collections.ConfigDict) -> None:
       raise UserError(f"config.{' and config.'.join(warmups)}: give one of them")
 
 
+def make_way(config: ml_collections.ConfigDict, given: set[str]) -> None:
+  """Takes back what a file says where the keys given exclude it."""
+  if {"hard_weight", "soft_weight"} & given and "alpha" not in given:
+    config.alpha = None
+  if "alpha" in given and not {"hard_weight", "soft_weight"} & given:
+    config.hard_weight = config.soft_weight = None
+  for net in ("student", "teacher"):
+    if f"{net}.name" in given and f"{net}.widths" not in given:
+      config[net].widths = ()
+  for prefix, run in (("", config), ("teacher.", config.teacher)):
+    if f"{prefix}epochs" in given:
+      run.steps = run.steps if f"{prefix}steps" in given else None
+      run.min_steps = run.min_steps if f"{prefix}min_steps" in given else 0
+
+
 def unknown(name: str) -> str:
   """A phrase for a key that does not exist, with the nearest that do."""
   leaf = name.rsplit(".", 1)[-1]

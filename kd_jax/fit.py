@@ -196,7 +196,8 @@ def follow(
   done = 0
   saved = checkpoint.load_progress(progress, (state, told, jnp.int32(0)), mark)
   if saved is not None:
-    state, told, at = saved
+    # From the host: orbax puts all on one device, a program may want several.
+    state, told, at = jax.device_get(saved)
     done = int(at)
     resumed(done)
   epoch: Epoch | None = None

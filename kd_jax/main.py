@@ -4,7 +4,6 @@ Reads the flags, then hands over to `train.py`. A mistake of the user ends here
 in a line or three and exit code 2, before any work.
 """
 
-from collections.abc import Sequence
 import contextlib
 import os
 import pathlib
@@ -15,7 +14,7 @@ import time
 from typing import Any
 
 from kd_jax import config as config_lib
-from kd_jax.arguments import parse
+from kd_jax.arguments import joined, parse
 from kd_jax.errors import UserError
 
 _USAGE = """\
@@ -92,7 +91,7 @@ def run(argv: list[str]) -> int:
       print(_USAGE + config_lib.describe(), flush=True)
     return 0
   plan_only = "--plan" in argv
-  argv = [arg for arg in argv if arg != "--plan"]
+  argv = [arg for arg in joined(argv) if arg != "--plan"]
   try:
     config, workdir = parse(argv)
     if plan_only:
@@ -100,7 +99,7 @@ def run(argv: list[str]) -> int:
     rest = [arg for arg in argv if not arg.startswith("--workdir")]
     again = shlex.join(
         ["python", "-m", "kd_jax.main", *rest, f"--workdir={workdir}"])
-    command = [arg for arg in rest if arg.startswith("--config")]
+    command = next(arg for arg in rest if arg.startswith("--config="))
     with Signals() as stop:
       return train(config, workdir, stop, command, again=again)
   except UserError as error:
@@ -127,7 +126,7 @@ def show_plan(config) -> int:
 
 
 def train(
-    config, workdir: pathlib.Path, stop, command: Sequence[str], *, again: str,
+    config, workdir: pathlib.Path, stop, command: str, *, again: str,
     study: str | None = None,
 ) -> int:
   """Runs a checked config, or its sweep; returns the exit code.
@@ -136,7 +135,7 @@ def train(
     config: Of `parse`.
     workdir: Where results go.
     stop: The `Signals`.
-    command: `--config=FILE` and overrides, for the commands of a sweep's rows.
+    command: `--config=FILE`, for the commands of a sweep's rows.
     again: The command that goes on after an interruption.
     study: Name of a sweep in its rows.
   """

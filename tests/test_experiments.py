@@ -31,7 +31,7 @@ def test_a_temperature_sweep(own_data, tmp_path, capsys):
                "--alphas=0.5,1.0", "--seeds=2", "--widths=8,12"]
   assert temperature_sweep.main([*arguments, "--plan"]) == 0
   # (2 T x 2 alpha + hard labels) x 2 seeds x 2 widths.
-  assert "20 runs in 2 compilations" in capsys.readouterr().out
+  assert "20 runs in 2 compilation(s)" in capsys.readouterr().out
   assert temperature_sweep.main([*arguments, f"--workdir={place}"]) == 0
   rows = report.read(place)
   assert len(rows) == 20
@@ -52,6 +52,22 @@ def test_mistakes_are_told_in_a_line(words, says, capsys):
   assert temperature_sweep.main([*words, "--plan"]) == 2
   told = capsys.readouterr().err
   assert says in told and "Traceback" not in told
+
+
+@pytest.mark.parametrize(("words", "says"), [
+    (["--smoke", "--record"], "proves nothing"), (["--seeds=0"], "1 or more")])
+def test_mistakes_of_a_study_are_told(words, says, capsys):
+  try:
+    code = reproduce.main(["hinton15_temperature", *words])
+  except SystemExit as stopped:  # argparse's own way
+    code = stopped.code
+  assert code == 2 and says in capsys.readouterr().err
+
+
+def test_a_flag_of_another_program_is_refused(capsys):
+  assert temperature_sweep.main(
+      ["--config=configs/mnist.py", "--sweep.seed=1,2", "--plan"]) == 2
+  assert "not known here" in capsys.readouterr().err
 
 
 def test_no_such_study(capsys):

@@ -43,7 +43,8 @@ def swept(own_data, tmp_path):
         f"--config.sweep.lanes={lanes}", *more])
     read = lambda name: (place / name).read_text() if (
         place / name).is_file() else ""
-    rows = [json.loads(line) for line in read("results.jsonl").splitlines()]
+    lines = read("results.jsonl").splitlines() if code == 0 else []
+    rows = [json.loads(line) for line in lines]
     return code, rows, json.loads(read("summary.json") or "null")
   run.workdir = tmp_path / "sweep"
   return run
@@ -84,6 +85,58 @@ def test_a_row_is_the_single_run_of_its_command(swept, own_data, tmp_path):
   assert single["test_wrong_ids"] == row["test_wrong_ids"]
   assert single["test_nll"] == pytest.approx(row["test_nll"], rel=1e-4)
   assert single["agreement"] == pytest.approx(row["agreement"], abs=1e-6)
+
+
+def test_the_command_of_a_row_is_exact(own_data, tmp_path):
+  """It makes the lane's config, whatever takes what back on the way."""
+  from kd_jax import arguments, sweep
+  from kd_jax.sweep import commands
+  file = "--config=configs/mnist.py:sweep"
+  config, _ = arguments.parse(
+      [file, f"--config.data.dir={own_data}", "--config.steps=50"])
+  for point in ({"seed": 3}, {"epochs": 7, "seed": 1}, {"alpha": 0.25},
+                {"hard_weight": 0.5, "soft_weight": 1.5},
+                {"student.name": "cnn"}, {"student.max_norm": 3.0},
+                {"student.name": "mlp", "student.widths": (8, 9)}):
+    words = shlex.split(commands.single_run(config, file, point))
+    assert words[:3] == ["python", "-m", "kd_jax.main"]
+    made, _ = arguments.parse(words[3:])
+    assert commands._values(made) == commands._values(
+        sweep.applied(config, point))
+    assert made.sweep.points == (), "a single run"
+
+
+def test_swept_keys_make_way_as_given_ones_do():
+  from kd_jax import arguments, sweep
+  config, _ = arguments.parse(["--config=configs/mnist.py"])
+  assert config.min_steps == 2000
+  own = sweep.applied(config, {"epochs": 2, "student.name": "cnn"})
+  assert own.min_steps == 0 and own.student.widths == ()
+
+
+def test_a_reference_that_no_point_sets_is_refused_at_once(swept, capsys):
+  code, rows, _ = swept(
+      "--sweep.temperature=1,4", "--config.sweep.reference=(('alpha',0.0),)")
+  assert code == 2 and not rows
+  told = capsys.readouterr()
+  assert "no point of the sweep sets that" in told.err
+  assert "teacher" not in told.out, "before any work"
+
+
+def test_rows_that_are_none_are_told(swept, capsys):
+  swept("--sweep.temperature=1,4", lanes="1x2")
+  file = swept.workdir / "results.jsonl"
+  for wrong in ("{", '{"net": "teacher"}'):
+    file.write_text(wrong + "\n")
+    assert swept("--sweep.temperature=1,4", lanes="1x2")[0] == 2
+    assert "results.jsonl" in capsys.readouterr().err
+
+
+def test_where_the_workdir_lies_is_no_part_of_a_row(swept, monkeypatch):
+  _, before, _ = swept("--sweep.temperature=1,4", lanes="1x2", workdir="a")
+  _, after, _ = swept(
+      "--sweep.temperature=1,4", lanes="1x2", workdir="b/../c")
+  assert [r["fingerprint"] for r in before] == [r["fingerprint"] for r in after]
 
 
 def test_devices_share_the_lanes(swept, monkeypatch):
@@ -182,6 +235,8 @@ def test_stopped_and_continued_is_uninterrupted(swept, asked, monkeypatch):
   with monkeypatch.context() as patch:
     patch.setattr(main.Signals, "__call__", lambda self: next(stops))
     code, rows, summary = swept(*sweep, lanes="1x1")
+  file = swept.workdir / "results.jsonl"
+  rows = file.read_text().splitlines() if file.is_file() else []
   assert summary is None and len(rows) < 6
   # What is finished is in the tables already.
   assert (swept.workdir / "report.html").is_file() == bool(rows)
@@ -189,6 +244,25 @@ def test_stopped_and_continued_is_uninterrupted(swept, asked, monkeypatch):
   own = lambda row: {k: v for k, v in row.items()
                      if k not in ("seconds", "study", "command")}
   assert code == 0 and list(map(own, rows)) == list(map(own, whole))
+
+
+def test_a_chunk_over_several_devices_goes_on_too(swept, monkeypatch):
+  """What orbax restores lies on one device, the program wants two."""
+  monkeypatch.setattr(jax, "local_device_count", lambda: 2)
+  _, whole, _ = swept(*GRID, lanes="1x3", workdir="whole")
+  stops = iter([False] * 5 + [True] * 99)
+  with monkeypatch.context() as patch:
+    patch.setattr(main.Signals, "__call__", lambda self: next(stops))
+    _, rows, _ = swept(*GRID, lanes="1x3")
+  assert not rows and (swept.workdir / "progress" / "sweep").is_dir()
+  code, rows, _ = swept(*GRID, lanes="1x3")
+  numbers = lambda row: (row["test_wrong_ids"], row["test_nll"], row["curve"])
+  assert code == 0 and list(map(numbers, rows)) == list(map(numbers, whole))
+  # A plan for two devices is not run on one; what is finished stays.
+  monkeypatch.setattr(jax, "local_device_count", lambda: 1)
+  code, more, _ = swept("--sweep.temperature=1,4,8", "--sweep.seed=0,1,2",
+                        lanes="1x3")
+  assert code == 0 and len(more) == 9 and more[:6] == rows
 
 
 def test_a_killed_sweep_goes_on(own_data, tmp_path):
@@ -254,7 +328,7 @@ def test_the_plan_is_told_before_any_work(swept, capsys):
   code, rows, summary = swept(*GRID, "--plan")
   said = capsys.readouterr().out
   assert code == 0 and not rows and summary is None
-  assert "6 runs in 1 compilations, 1 teacher(s)" in said
+  assert "6 runs in 1 compilation(s), 1 teacher(s)" in said
   assert not swept.workdir.exists()
 
 
@@ -268,6 +342,7 @@ def test_a_plan_of_nothing_is_refused(capsys):
     ("--sweep.temperature=hot", "must be a number > 0"),
     ("--sweep=nowhere.json", "cannot be read"),
     ("--config.sweep.lanes=many", "auto, or seeds x points"),
+    ("--sweep.lanes=2x2", "did you mean --config.sweep.lanes=2x2"),
 ])
 def test_mistakes_are_told_in_a_line(word, says, capsys):
   assert main.run([*BASE, word]) == 2

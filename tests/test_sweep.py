@@ -191,7 +191,8 @@ def test_twelve_points_in_rectangles_of_eight_are_two_of_six():
 def extended(kept, marks, finished=()):
   shape = lanes.Shape(1, 1, 2)
   return plan.extend(kept, "g", [(0, mark) for mark in marks],
-                     lambda chunk: chunk in finished, lambda seeds: shape)
+                     lambda chunk: chunk in finished, lambda seeds: shape,
+                     devices=1)
 
 
 def test_a_plan_is_extended_never_repacked():
@@ -208,6 +209,13 @@ def test_an_unfinished_chunk_with_a_lane_nobody_wants_is_given_up():
   less = extended(first, "bc")
   assert [chunk.lanes for chunk in less] == [("c", "c"), ("b", "b")]
   assert extended(first, "bc", finished=first) == first
+
+
+def test_an_unfinished_chunk_for_more_devices_is_given_up():
+  wide = plan.Chunk("g", lanes.Shape(2, 1, 1), ("a", "b"))
+  assert [chunk.lanes for chunk in extended([wide], "ab")] == [("a", "b")]
+  assert extended([wide], "ab")[0].shape == lanes.Shape(1, 1, 2)
+  assert extended([wide], "ab", finished=[wide]) == [wide]
 
 
 def test_the_fingerprint_knows_plan_and_lane():

@@ -24,9 +24,8 @@ SEEDS = 10
 # Two students are alike if they differ by less, in errors of 10,000.
 MARGIN = 10
 REFERENCE = {"alpha": 0.0}
-# What every row's own command begins with.
-COMMAND = ("--config=configs/mnist.py:paper", "--config.data.embedded=never",
-           "--config.min_steps=0")
+# What both stages start from.
+COMMAND = "--config=configs/mnist.py:paper"
 _ALPHAS = (0.5, 0.9, 1.0)
 _RATES = {30: (1e-3, 3e-3), 300: (1e-3,), 800: (1e-3,)}
 # Both sides of what the paper says of 30 units, so that neither is favoured.

@@ -26,13 +26,13 @@ SCHEMA = 1
 _MARKERS = ("<!-- results: {} -->", "<!-- end of results -->")
 
 
-def read(study: pathlib.Path) -> list[Row]:
+def read(study: pathlib.Path, name: str = "results.jsonl") -> list[Row]:
   """The rows of a study's folder.
 
   Raises:
     UserError: If there is no such file, or a line of it is no row.
   """
-  file = study / "results.jsonl"
+  file = study / name
   if not file.is_file():
     raise UserError(f"{file}: there is no such file")
   rows = []

@@ -6,7 +6,7 @@ import pathlib
 import sys
 from typing import Any
 
-from kd_jax import report
+from kd_jax import report, statistics
 from kd_jax.errors import UserError
 
 
@@ -37,6 +37,10 @@ def _parser() -> argparse.ArgumentParser:
       "--reference", action="append", default=[], metavar="KEY=VALUE",
       help="setting that the points of a sweep are compared with, such as "
       "alpha=0; may be given several times")
+  parser.add_argument(
+      "--compare", nargs=2, metavar="FINGERPRINT",
+      help="only tell McNemar's exact test of two nets, by the beginnings of "
+      "their fingerprints")
   return parser
 
 
@@ -53,7 +57,7 @@ def _generate(study: pathlib.Path, reference: dict[str, Any] | None) -> str:
         f"{file}: {sweeps} rows of a sweep (overrides), {mains} of main runs "
         f"(net), {len(rows) - sweeps - mains} of neither; keep one kind")
   if sweeps:
-    report.write(study, reference=reference)
+    report.write(study, reference=reference or _configured(study))
     return (study / "table.md").read_text(encoding="utf-8")
   if reference:
     raise UserError(
@@ -65,10 +69,38 @@ def _generate(study: pathlib.Path, reference: dict[str, Any] | None) -> str:
   return generated
 
 
+def _configured(study: pathlib.Path) -> dict[str, Any] | None:
+  """The reference that the sweep itself named, if it did."""
+  config = report.side_file(study, "config.json") or {}
+  return dict(config.get("sweep.reference") or ()) or None
+
+
+def _compare(study: pathlib.Path, names: list[str]) -> str:
+  """McNemar's test of two nets, in a line."""
+  nets = []
+  for name in names:
+    found = [row for row in report.read(study)
+             if str(row.get("fingerprint", "")).startswith(name)]
+    if len(found) != 1:
+      raise UserError(
+          f"--compare {name}: {len(found)} rows have a fingerprint that begins "
+          "so; the page and results.jsonl list them")
+    nets.append(found[0])
+  test = statistics.mcnemar(*(net["test_wrong_ids"] for net in nets))
+  told = [f"{net['row']}, seed {net['seed']}: {net['test_errors']} errors"
+          for net in nets]
+  return (f"{told[0]}\n{told[1]}\nonly the first is wrong on {test.only_first}, "
+          f"only the second on {test.only_second}; exact McNemar p = {test.p:.3g} "
+          "(of these two nets, not of their methods)\n")
+
+
 def main(argv: list[str] | None = None) -> int:
   """Runs the command; returns its exit code."""
   arguments = _parser().parse_args(argv)
   try:
+    if arguments.compare:
+      print(_compare(arguments.study, arguments.compare), end="")
+      return 0
     generated = _generate(arguments.study, _reference(arguments.reference))
   except UserError as error:
     print(f"error: {error}", file=sys.stderr)

@@ -105,7 +105,7 @@ def _difference(
   """The point with its difference from another."""
   told: dict[str, Any] = {"reference": names.label(other.values, keys)
                           or "the reference", "pairs": 0}
-  pairs = _pairs(point.good, other.good)
+  pairs = _pairs(point.good, other.good, alone=not several)
   if pairs:
     if several:
       # Seeds under one teacher are no independent word on teachers.
@@ -123,14 +123,17 @@ def _middle(pairs: list[tuple[float, float]]) -> tuple[float, float]:
 
 
 def _pairs(
-    rows: Sequence[Row], others: Sequence[Row]
+    rows: Sequence[Row], others: Sequence[Row], *, alone: bool
 ) -> dict[str, list[tuple[float, float]]]:
   """Test errors of runs with the same teacher and seed, by teacher.
 
-  A reference may have no teacher (hard labels only); then the seed decides.
+  A reference may have no teacher (hard labels only), or each point one teacher
+  of its own (`alone`); then the seed decides.
   """
-  errors = {run(row): row["test_errors"] for row in others
-            if row.get("test_errors") is not None}
+  told = [row for row in others if row.get("test_errors") is not None]
+  errors = {run(row): row["test_errors"] for row in told}
+  if alone:
+    errors |= {(None, row.get("seed")): row["test_errors"] for row in told}
   found: dict[str, list[tuple[float, float]]] = {}
   for row in sorted(rows, key=lambda row: row.get("seed") or 0):
     teacher, seed = run(row)

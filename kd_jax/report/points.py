@@ -45,9 +45,13 @@ def gather(
   keys, common = _varying(list(settings.values()))
   teachers = sorted({row["teacher_fingerprint"] for row in distinct
                      if row.get("teacher_fingerprint")})
+  # Where the teacher is what varies, each point has one of its own.
+  several = any(
+      len({row.get("teacher_fingerprint") for row in group} - {None}) > 1
+      for group in groups.values())
   points = [
       _point({key: settings[name][key] for key in keys if key in settings[name]},
-             group, several=len(teachers) > 1)
+             group, several=several)
       for name, group in groups.items()]
   points.sort(key=lambda point: [
       names.order(point.values.get(key)) for key in keys])
@@ -55,11 +59,24 @@ def gather(
     notes += _twice(point, keys)
   if reference is not None:
     points = compare.compared(
-        points, reference, keys, common, several=len(teachers) > 1)
+        points, reference, keys, common, several=several)
+  notes += _machines(distinct)
   study = ", ".join(sorted({str(row.get("study", "")) for row in distinct}))
   return Sweep(
       study, tuple(points), tuple(keys), common, tuple(teachers),
       dict(reference) if reference is not None else None, tuple(notes))
+
+
+def _machines(rows: Sequence[Row]) -> list[str]:
+  """A note where rows come from several kinds of machine, or versions."""
+  kinds = {(row["device"], row.get("cores"), (row.get("versions") or {}).get("jax"))
+           for row in rows if row.get("device")}
+  if len(kinds) < 2:
+    return []
+  told = "; ".join(sorted(
+      f"{device}, {cores} cores, jax {jax}" for device, cores, jax in kinds))
+  return [f"Runs are of several machines or versions ({told}): paired runs may "
+          "differ by more than their settings."]
 
 
 def _distinct(rows: Iterable[Row]) -> tuple[list[Row], list[str]]:

@@ -105,6 +105,11 @@ class Sweep:
     """The distinct rows, in the order of the points."""
     return [row for point in self.points for row in point.runs]
 
+  @property
+  def nested(self) -> bool:
+    """Whether points have several teachers, so that intervals are over them."""
+    return any(point.teachers > 1 for point in self.points)
+
   def label(self, point: Point) -> str:
     """A point in a phrase."""
     return names.label(point.values, self.keys) or "all runs"

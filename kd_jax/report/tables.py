@@ -149,13 +149,15 @@ def _plus_minus(sweep: Sweep) -> str:
   counted = "n runs a point, one a seed"
   if any(point.failed for point in sweep.points):
     counted += "; failed runs are counted and are in no mean"
-  if len(sweep.teachers) > 1:
+  if sweep.nested:
     return (
         f"{counted}. ± is half the 95% t-interval over the means of "
         f"{len(sweep.teachers)} teachers, each of its seeds; the standard "
         "deviations are between those means and, pooled, within teachers.")
   given = ""
-  if sweep.teachers:
+  if len(sweep.teachers) > 1:
+    given = ", given the one teacher of each point"
+  elif sweep.teachers:
     given = f", given this teacher ({sweep.teachers[0][:8]})"
   return (f"{counted}. ± is half the 95% t-interval of the mean over seeds"
           f"{given}; sd is that of one seed.")
@@ -181,7 +183,7 @@ def _differences(sweep: Sweep) -> list[str]:
     return []
   wanted = ", ".join(
       f"{key} {names.shown(value)}" for key, value in sweep.reference.items())
-  by = "teacher, seeds averaged" if len(sweep.teachers) > 1 else "seed"
+  by = "teacher, seeds averaged" if sweep.nested else "seed"
   families: dict[str, int] = {}
   for point in sweep.points:
     if point.reference is not None:

@@ -162,10 +162,6 @@ def applied(
   """A copy of `config` with a point's values, checked."""
   # Not ConfigDict(config): that would share its placeholders with the copy.
   own = config.copy_and_resolve_references()
-  if {"hard_weight", "soft_weight"} & set(point) and "alpha" not in point:
-    own.alpha = None
-  elif point.get("alpha") is not None:
-    own.hard_weight = own.soft_weight = None
   for key, value in point.items():
     *parents, leaf = key.split(".")
     place = own
@@ -176,8 +172,16 @@ def applied(
     except TypeError:
       rule = config_lib.KEYS[key].rule.allowed
       raise UserError(f"sweep of {key}: {value!r} must be {rule}") from None
+  config_lib.make_way(own, set(point))
   config_lib.check(own)
   return own
+
+
+def matches(point: Point, reference: Mapping[str, Any]) -> bool:
+  """Whether a point sets all that a (non-empty) reference sets."""
+  return bool(reference) and all(
+      key in point and _plain(point[key]) == _plain(value)
+      for key, value in reference.items())
 
 
 def title(values: Mapping[str, Any]) -> str:
@@ -186,8 +190,19 @@ def title(values: Mapping[str, Any]) -> str:
   return " ".join(f"{short(key)}={_short(value)}" for key, value in values.items())
 
 
+def program_key(config: ml_collections.ConfigDict) -> str:
+  """`static_key` without what says where files lie: the same on every machine.
+
+  What the files hold is in the marks of the lanes.
+  """
+  own = config.copy_and_resolve_references()
+  own.data.dir = own.teacher.dir = None
+  own.teacher.logits = own.teacher.test_logits = None
+  return static_key(own)
+
+
 def static_key(config: ml_collections.ConfigDict) -> str:
-  """What a compiled program is made for: equal texts share one."""
+  """What makes a group: lanes of equal texts share a program."""
   values = config_lib.flatten(config)
   static = {key: value for key, value in values.items()
             if key not in TRACED and not key.startswith(_NOT_SWEPT)}

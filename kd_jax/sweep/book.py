@@ -5,6 +5,8 @@ import json
 import pathlib
 from typing import Any
 
+from kd_jax import records, report
+from kd_jax.errors import UserError
 from kd_jax.sweep.plan import Chunk
 
 Row = dict[str, Any]
@@ -55,8 +57,13 @@ class Book:
 def _read(file: pathlib.Path) -> list[Row]:
   if not file.is_file():
     return []
-  lines = file.read_text().splitlines()
-  return [json.loads(line) for line in lines if line.strip()]
+  rows = report.read(file.parent, file.name)
+  foreign = [row for row in rows if "fingerprint" not in row or (
+      "overrides" not in row) or row.get("schema") != records.SCHEMA]
+  if foreign:
+    raise UserError(f"{file}: has rows that are not of a sweep of schema "
+                    f"{records.SCHEMA}; use another workdir")
+  return rows
 
 
 def _replace(file: pathlib.Path, rows: Sequence[Row]) -> None:

@@ -23,6 +23,7 @@ def train(
     chunk: Chunk,
     program: lanes.Lanes,
     *,
+    piece: int,
     stop: Callable[[], bool],
     tick: Callable[[int], None],
 ) -> list[Row]:
@@ -32,6 +33,7 @@ def train(
     job: The group they belong to.
     chunk: The lanes.
     program: Compiled for the chunk's shape.
+    piece: Steps of a segment.
     stop: Asked between segments.
     tick: Told the steps done, after each epoch.
 
@@ -67,8 +69,10 @@ def train(
           lambda state, length: program.segment(state, hparams, seeds, length),
           evaluate, program.totals),
       program.init(seeds, hparams), total_steps=total, per_epoch=job.per_epoch,
-      piece=job.per_epoch, progress=job.bench.workdir / "progress" / "sweep",
-      mark=chunk.mark, stop=stop, ended=ended, resumed=tick)
+      piece=piece, progress=job.bench.workdir / "progress" / "sweep",
+      # Half a training goes on where its other half was: its bits depend on it.
+      mark=records.fingerprint({"chunk": chunk.mark, **records.runtime()}),
+      stop=stop, ended=ended, resumed=tick)
   curves = _curves(job, chunk)
   sizes = checkpoint.num_parameters(state.student.params) // chunk.shape.size
   real = list(dict.fromkeys(chunk.lanes))

@@ -21,6 +21,7 @@ def write(file: pathlib.Path, ready: Sequence[Job]) -> None:
   """
   taught = next((job.taught for job in ready if job.taught), None)
   if taught is None or (logits := taught.splits["test"].taught) is None:
+    file.unlink(missing_ok=True)  # Of an older sweep.
     return
   data = taught.splits["test"].data
   entropies = {t: np.asarray(_entropy(logits, t)) for t in _TEMPERATURES}

@@ -1,6 +1,7 @@
 """What a sweep will take, and how far it is."""
 
 from collections.abc import Callable, Sequence
+import functools
 from typing import Any
 
 import jax
@@ -22,19 +23,36 @@ from kd_jax.sweep.plan import Chunk
 # minutes.
 _FLOPS_PER_CORE = 1e11
 _STEP_SECONDS = 8e-4
+# How long Ctrl-C should have to wait, at most a few times.
+_SEGMENT_SECONDS = 10.0
 
 
 def step_seconds(model: types.Model, image: Any, batch_size: int) -> float:
   """Roughly, of one lane on this machine's cores; `image` is `[1, H, W, C]`."""
-  batch = jax.ShapeDtypeStruct((batch_size,) + image.shape[1:], jnp.float32)
+  flops = 3 * _forward_flops(model, (batch_size, *image.shape[1:]))
+  return flops / (_FLOPS_PER_CORE * records.cores()) + _STEP_SECONDS
 
+
+@functools.cache
+def _forward_flops(model: types.Model, shape: tuple[int, ...]) -> float:
   def forward(key, images):
     held = model.init(key, images[:1])
     return model.apply(held, images, train=False)[0].logits
 
-  cost = jax.jit(forward).lower(jax.random.key(0), batch).cost_analysis() or {}
-  flops = 3 * float(cost.get("flops", 0.0))
-  return flops / (_FLOPS_PER_CORE * records.cores()) + _STEP_SECONDS
+  images = jax.ShapeDtypeStruct(shape, jnp.float32)
+  cost = jax.jit(forward).lower(jax.random.key(0), images).cost_analysis() or {}
+  return float(cost.get("flops", 0.0))
+
+
+def segment_steps(job: Job, chunk: Chunk) -> int:
+  """Steps of a segment: an epoch, or equal parts of one that takes long."""
+  if jax.default_backend() != "cpu":
+    return job.per_epoch
+  seconds = (job.per_epoch * chunk.shape.size / chunk.shape.devices
+             * step_seconds(job.training.model, job.bench.train.image,
+                            job.training.batch_size))
+  pieces = max(1, min(job.per_epoch, round(seconds / _SEGMENT_SECONDS)))
+  return -(-job.per_epoch // pieces)
 
 
 class Meter:
@@ -57,7 +75,6 @@ class Meter:
     self._total = sum(self._cost(*each) for each in planned)
     done = [each for each in planned if book.has(each[1])]
     self._done = sum(self._cost(*each) for each in done)
-    self._began = self._done
     if done:
       screen.say(f"sweep: {len(book.rows)} of {self._lanes} lanes are done")
 
@@ -124,7 +141,7 @@ def table(
     seconds, lanes = seconds + cost, lanes + len(seeds)
   seconds += sum(teachers.values())
   summary = (
-      f"{lanes} runs in {len(rows)} compilations, {len(teachers)} teacher(s) "
+      f"{lanes} runs in {len(rows)} compilation(s), {len(teachers)} teacher(s) "
       f"({_clock(sum(teachers.values()))} unless found); at most about "
       f"{_clock(seconds)} on {records.cores()} cores")
   return columns, rows, summary
@@ -136,7 +153,7 @@ def _shape(config, group, seeds: list[int]):
     rows, points = map(int, config.sweep.lanes.split("x"))
     return plan.balanced(
         seeds, lanes_lib.Shape(jax.local_device_count(), rows, points))
-  return (programs.remembered(sweep.static_key(group.config), seeds)
+  return (programs.remembered(sweep.program_key(group.config), seeds)
           or probe.candidates(seeds)[-1])
 
 

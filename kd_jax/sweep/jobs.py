@@ -14,7 +14,7 @@ from kd_jax import build, loop, records, shelf, steps
 from kd_jax import config as config_lib
 from kd_jax.bench import Bench
 from kd_jax.screen import Screen
-from kd_jax.sweep import Group, Lane, static_key
+from kd_jax.sweep import Group, Lane, program_key
 
 
 class Job(NamedTuple):
@@ -104,7 +104,7 @@ def _job(group: Group, bench: Bench, training, teachers) -> Job:
     if same is not lane:
       bench.screen.say(f"sweep: {lane.name} is the same run as {same.name}")
   return Job(
-      bench, training, learner, taught, marked, static_key(group.config))
+      bench, training, learner, taught, marked, program_key(group.config))
 
 
 def _taught(

@@ -101,6 +101,8 @@ def extend(
     lanes: Sequence[tuple[int, str]],
     finished: Callable[[Chunk], bool],
     shape: Callable[[list[int]], Shape],
+    *,
+    devices: int,
 ) -> list[Chunk]:
   """The chunks of a group: those planned before, and new ones for new lanes.
 
@@ -110,15 +112,17 @@ def extend(
     lanes: Seed and mark of each lane that is asked for.
     finished: Whether all rows of a chunk are there.
     shape: Chooses the rectangle for new lanes, given their seeds.
+    devices: How many there are.
 
   Returns:
     Chunks that hold every lane. An unfinished one with a lane that nobody asks
-    for any more is given up.
+    for any more, or for more devices than there are, is given up.
   """
   asked = {mark for _, mark in lanes}
   mine = [chunk for chunk in kept if chunk.group == group
           and asked & set(chunk.lanes)
-          and (finished(chunk) or set(chunk.lanes) <= asked)]
+          and (finished(chunk) or (set(chunk.lanes) <= asked
+                                   and chunk.shape.devices <= devices))]
   planned = {mark for chunk in mine for mark in chunk.lanes}
   new = [lane for lane in lanes if lane[1] not in planned]
   if not new:

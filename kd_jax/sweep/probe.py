@@ -6,6 +6,7 @@ device, so it is measured, and the choice is kept.
 """
 
 from collections.abc import Callable, Sequence
+import contextlib
 import json
 import os
 import pathlib
@@ -20,7 +21,7 @@ from kd_jax import lanes as lanes_lib
 from kd_jax.lanes import Lanes, Shape
 from kd_jax.sweep import plan
 
-# Beyond these a device has been full for long.
+# Lanes of a device: beyond these it has been full for long.
 _MOST_LANES = {"cpu": 64}
 _MOST_LANES_ELSEWHERE = 256
 _ROUNDS, _SECONDS = 3, 0.25
@@ -39,7 +40,7 @@ def candidates(seeds: Sequence[int]) -> list[Shape]:
     tried = [(1, 1), (1, 8), (1, 32), (1, most), (4, 8),
              (max(1, most // min(across, most)), most)]
     shapes |= {plan.balanced(seeds, Shape(devices, s, min(p, across)))
-               for s, p in tried if s * min(p, across) * devices <= most}
+               for s, p in tried if s * min(p, across) <= most}
   return sorted(shapes, key=lambda shape: (shape.size, shape.rows))
 
 
@@ -65,7 +66,7 @@ def choose(
   """
   fitting: list[Lanes] = []
   for shape in candidates(seeds):
-    made = make(shape)  # Compiling takes no memory on the device.
+    made = make(shape)
     if not fitting or made.bytes <= limit:
       fitting.append(made)
   if len(fitting) == 1:
@@ -97,16 +98,19 @@ def remembered(key: str) -> Shape | None:
 def remember(key: str, shape: Shape) -> None:
   """Keeps a choice for later runs."""
   file = _file()
-  file.parent.mkdir(parents=True, exist_ok=True)
-  checkpoint.write_json(file, {**_known(), key: list(shape)})
+  # Where nothing can be kept, it is measured again.
+  with contextlib.suppress(OSError):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint.write_json(file, {**_known(), key: list(shape)})
 
 
 def device_bytes() -> int:
-  """Memory of a device; of the machine, for a CPU."""
+  """Memory of a device; of a CPU's, an equal share of the machine's."""
   stats = jax.local_devices()[0].memory_stats() or {}
   if "bytes_limit" in stats:
     return int(stats["bytes_limit"])
-  return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+  whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+  return whole // jax.local_device_count()
 
 
 def _measure(fitting: Sequence[Lanes], hparams: types.Hparams) -> list[float]:

@@ -21,10 +21,11 @@ class Programs:
   """
 
   def __init__(
-      self, config: ml_collections.ConfigDict, say: Callable[[str], None]):
+      self, config: ml_collections.ConfigDict, say: Callable[[str], None],
+      stop: Callable[[], bool]):
     self.compilations = self.probes = 0
     self._lanes, self._memory = config.sweep.lanes, config.sweep.memory
-    self._say = say
+    self._say, self._stop = say, stop
     self._made: dict[tuple[str, lanes.Shape], lanes.Lanes] = {}
 
   def shape(self, job: Job, seeds: list[int]) -> lanes.Shape:
@@ -51,9 +52,13 @@ class Programs:
     made: dict[lanes.Shape, lanes.Lanes] = {}
 
     def make(shape: lanes.Shape) -> lanes.Lanes:
+      if self._stop():
+        raise fitting.Interrupted()
       made[shape] = _compiled(job, shape)
       return made[shape]
 
+    self._say(f"lanes: trying {len(probe.candidates(seeds))} ways to run "
+              f"{len(seeds)} at once")
     shape = probe.choose(
         make, seeds, job.training.hparams, say=self._say,
         limit=int(self._memory * probe.device_bytes()))

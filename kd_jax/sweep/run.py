@@ -1,20 +1,21 @@
 """A sweep, as a protocol: teachers, plan, chunks of lanes, rows, report."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 import contextlib
 import functools
 import pathlib
-import shlex
 import time
 from typing import Any
 
+import jax
 import ml_collections
 
 from kd_jax import config as config_lib
 from kd_jax import fit, records, report, sweep
+from kd_jax.errors import UserError
 from kd_jax.screen import Screen
 from kd_jax.sweep import chunk as chunks
-from kd_jax.sweep import dark, estimate, jobs, plan
+from kd_jax.sweep import commands, dark, estimate, jobs, plan
 from kd_jax.sweep.book import Book
 from kd_jax.sweep.jobs import Job
 from kd_jax.sweep.programs import Programs
@@ -30,7 +31,7 @@ def run_sweep(
     screen: Screen,
     stop: Callable[[], bool] = lambda: False,
     study: str | None = None,
-    command: Sequence[str] = (),
+    command: str = "",
 ) -> dict[str, Any]:
   """Runs `config.sweep.points` as lanes of compiled programs.
 
@@ -40,7 +41,7 @@ def run_sweep(
     screen: Tells the user.
     stop: Asked between segments; if true, the sweep saves and ends.
     study: Name in the rows; default the workdir's.
-    command: `--config=FILE` and overrides, for the command of each row.
+    command: `--config=FILE` of the config, for the command of each row.
 
   Returns:
     The summary, as written to `workdir/summary.json`.
@@ -51,25 +52,27 @@ def run_sweep(
   """
   began = time.perf_counter()
   groups = sweep.expand(config, config.sweep.points)
+  _check_reference(groups, dict(config.sweep.reference))
   with contextlib.ExitStack() as stack:
     ready = jobs.prepare(groups, workdir, stack, screen=screen, stop=stop)
     recorder = ready[0].bench.recorder
     recorder.write("config.json", config_lib.flatten(config))
     dark.write(workdir / "teacher.json", ready)
     book = Book(workdir)
-    programs = Programs(config, screen.say)
+    programs = Programs(config, screen.say, stop)
     planned = _plan(ready, book, programs, workdir / "plan.json")
     book.want([chunk.fingerprint(mark) for job, chunk in planned
                for mark in chunk.lanes if mark in job.lanes])
     told = functools.partial(
         _report, config, workdir, book, screen, began)
     meter = estimate.Meter(screen, planned, book)
+    told_as = functools.partial(commands.single_run, config, command)
     try:
       for job, chunk in planned:
         if not book.has(chunk):
           rows = _train(job, chunk, programs, meter, stop)
           book.add([row | {"study": study or workdir.name,
-                           "command": _command(command, row["overrides"])}
+                           "command": told_as(row["overrides"])}
                     for row in rows])
           meter.finished(job, chunk)
           _tell_tensorboard(recorder, rows)
@@ -83,11 +86,21 @@ def run_sweep(
   return summary
 
 
+def _check_reference(groups, reference: dict[str, Any]) -> None:
+  lanes = (lane for group in groups for lane in group.lanes)
+  if reference and not any(
+      sweep.matches(lane.point, reference) for lane in lanes):
+    raise UserError(
+        f"config.sweep.reference={reference}: no point of the sweep sets that; "
+        'add one, or give "--config.sweep.reference=()"')
+
+
 def _train(job: Job, chunk: plan.Chunk, programs: Programs, meter, stop):
   """The rows of a chunk; seconds are its share of each lane."""
+  program = programs.get(job, chunk.shape)
   began = time.perf_counter()
   rows = chunks.train(
-      job, chunk, programs.get(job, chunk.shape), stop=stop,
+      job, chunk, program, piece=estimate.segment_steps(job, chunk), stop=stop,
       tick=functools.partial(meter.tick, job, chunk))
   seconds = (time.perf_counter() - began) / len(rows)
   return chunks.stamp(rows, seconds=round(seconds, 2))
@@ -98,9 +111,8 @@ def _report(config, workdir, book: Book, screen: Screen, began: float) -> None:
   if not book.rows:
     return
   reference = dict(config.sweep.reference)
-  lacking = reference and not any(
-      reference.items() <= row["overrides"].items() for row in book.rows)
-  files = report.write(workdir, reference=None if lacking else reference or None)
+  there = any(sweep.matches(row["overrides"], reference) for row in book.rows)
+  files = report.write(workdir, reference=reference if there else None)
   screen.say(f"{time.perf_counter() - began:.0f} s, {len(book.rows)} rows in "
              f"{workdir / 'results.jsonl'}; tables, pictures and report.html "
              f"beside it ({len(files)} files)")
@@ -114,18 +126,13 @@ def _plan(ready, book: Book, programs: Programs, file: pathlib.Path) -> Planned:
     lanes = [(lane.seed, mark) for mark, lane in job.lanes.items()]
     made = plan.extend(
         before, job.mark, lanes, book.has,
-        functools.partial(programs.shape, job))
+        functools.partial(programs.shape, job),
+        devices=jax.local_device_count())
     planned += [(job, chunk) for chunk in made]
   now = [chunk for _, chunk in planned]
   # What the sweep does not ask for today, it may ask for again.
   plan.save(file, [c for c in before if c not in now and book.has(c)] + now)
   return planned
-
-
-def _command(base: Sequence[str], overrides: dict[str, Any]) -> str:
-  """The single run that a lane equals."""
-  words = [f"--config.{key}={value}" for key, value in overrides.items()]
-  return shlex.join(["python", "-m", "kd_jax.main", *base, *words])
 
 
 def _tell_tensorboard(recorder: records.Recorder, rows) -> None:
