@@ -4,10 +4,10 @@
   python -m benchmarks.sweep --table FILE.json --readme benchmarks/README.md
 
 Every run distils from a bank of logits; batch 128, SGD with momentum 0.9, alpha
-0.9, a temperature of its own. Rectangles of lanes, a loop over the compiled single
-run and PyTorch's loop are measured in turn in one process for each width and
-number of devices; ratios are taken within a round. It runs without PyTorch, and
-on a GPU. jax is not imported here: see sweep_parts.py.
+0.9, a temperature of its own. Rectangles of lanes, a loop over the compiled
+single run and PyTorch's loop are measured in turn in one process for each width
+and number of devices; ratios are taken within a round. It runs without PyTorch,
+and on a GPU. jax is not imported here: see sweep_parts.py.
 """
 
 import argparse
@@ -21,10 +21,18 @@ import tempfile
 import time
 
 from benchmarks import mnist_step, sweep_tables, tables
-from benchmarks.sweep_tables import RUNS
+from benchmarks.sweep_tables import RUNS, TESTED
 from kd_jax import data as data_lib
 from kd_jax.errors import UserError
 
+_MOST_LANES = 64
+# (seeds, points) on one device, and on each of several.
+_ON_ONE = ((1, 1), (1, 2), (1, 4), (1, 8), (1, 16), (1, 32), (1, 64), (4, 8),
+           (8, 8))
+_ON_EACH = ((1, 1), (1, 4), (1, 16), (1, 32), (4, 8))
+_QUICK_ON_ONE, _QUICK_ON_EACH = ((1, 1), (1, 32), (4, 8)), ((1, 4),)
+# From this width on a CPU gets few lanes: more take long and much memory.
+_WIDE, _FEW_LANES = 800, 8
 # Parts of the time left.
 _SHARES = {"one": 5, "all": 4, "alone": 4}
 # A process told to do without the cache, and with it.
@@ -62,7 +70,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   parser.add_argument(
       "--quick", action="store_true",
       help="a minute and a half: few rectangles, 2 rounds, short timings")
-  parser.add_argument("--table", help="print the tables of an earlier FILE.json")
+  parser.add_argument("--table", help="print the tables of a FILE.json")
   parser.add_argument("--readme", help="with --table: put them into this file")
   args = parser.parse_args(argv)
   quick = args.quick
@@ -89,6 +97,21 @@ def _widths(text: str) -> list[int]:
   return widths
 
 
+def rectangles(
+    width: int, devices: int, *, backend: str, quick: bool
+) -> list[str]:
+  """Names of the rectangles to measure, the small ones first."""
+  tried = _ON_ONE if devices == 1 else _ON_EACH
+  if quick:
+    tried = _QUICK_ON_ONE if devices == 1 else _QUICK_ON_EACH
+  few = width >= _WIDE and backend == "cpu"
+  return [
+      f"{devices}x{seeds}x{points}" for seeds, points in tried
+      if devices * seeds * points <= max(devices, _MOST_LANES)
+      and (not few or seeds * points <= _FEW_LANES
+           or f"{devices}x{seeds}x{points}" == TESTED)]
+
+
 def measure(args: argparse.Namespace) -> None:
   """Measures everything; `args.out` is written after each stage."""
   end = time.time() + 60 * args.minutes
@@ -101,7 +124,7 @@ def measure(args: argparse.Namespace) -> None:
     if part == "alone":
       _measure_alone(args, width, found, time.time() + seconds, end)
     else:
-      devices = 1 if part == "one" else report["machine"]["most_devices"]
+      devices = 1 if part == "one" else _most_devices(report["machine"])
       if str(devices) not in found["rounds"]:
         told = _measure_rounds(args, width, devices, seconds, end)
         report["machine"] = told.pop("machine") | report["machine"]
@@ -116,6 +139,11 @@ def _settings(args: argparse.Namespace) -> dict:
       "commit": mnist_step._commit(), "date": time.strftime("%Y-%m-%d"),
       "load": round(os.getloadavg()[0], 2),
       "data": "MNIST" if args.data else "random images of MNIST's size"}
+
+
+def _most_devices(machine: dict) -> int:
+  """A CPU may be as many devices as it has cores."""
+  return machine["cores" if machine["backend"] == "cpu" else "devices"]
 
 
 def _measure_rounds(
@@ -162,7 +190,7 @@ def _alone_plan(found: dict) -> list[tuple[str, str]]:
   known = sweep_tables.step_seconds(found)
   autos = [part["auto"]["shape"] for part in found["rounds"].values()
            if part["auto"]]
-  tested = [name for name in ("loop", sweep_tables.TESTED) if name in known]
+  tested = [name for name in ("loop", TESTED) if name in known]
   largest = max(found["rounds"]["1"]["step_seconds"], key=sweep_tables.lanes)
   names = dict.fromkeys([*tested, largest, *autos])
   cold, warm = ([(name, kind) for name in tested] for kind in _CACHES)

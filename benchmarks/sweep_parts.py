@@ -1,16 +1,12 @@
 """What the processes of benchmarks/sweep.py do: rounds, or one run alone.
 
   python -m benchmarks.sweep_parts '{"part": "rounds", "width": 30, ...}'
-
-The last line of output is what was found, as JSON; progress goes to stderr. One
-process sees one number of devices, since that is fixed when jax starts.
 """
 
 from collections.abc import Callable
 import functools
 import json
 import math
-import statistics
 import sys
 import time
 from typing import Any, NamedTuple
@@ -31,8 +27,8 @@ from kd_jax import (
   fit,
   loop,
   optim,
+  rng,
   steps,
-  types,
 )
 from kd_jax import lanes as lanes_lib
 from kd_jax import teacher as teachers
@@ -41,33 +37,23 @@ from kd_jax.lanes import Lanes, Shape
 from kd_jax.sweep import probe
 
 _VIEWS = augment.VIEWS["none"]
-_TEST_EXAMPLES = 10_000
-# Compiling ends when this share of a process's time is gone.
-_COMPILING = 0.5
-_SQUARES = 3
-# A guess, to know how many batches of torch's fill the time of a timing.
-_TORCH_FLOPS = 5e10
+_COMPILING = 0.5  # The share of a process's time after which it ends.
+_TORCH_BATCHES = 20
 
 
 class Work(NamedTuple):
-  """What every lane does, with its data on the device."""
+  """What every lane does."""
 
   learner: steps.Learner
   predict: Callable[..., jax.Array]
   data: loop.DeviceData
   test: fit.Split
-  hparams: types.Hparams
+  hparams: Any
   steps: int
 
 
 class Program(NamedTuple):
-  """A compiled way to train.
-
-  Attributes:
-    start: `() -> state` before the first step.
-    advance: `(state, length) -> state`, within an epoch; donates.
-    evaluate: Evaluates a state's lanes on the test images, and waits.
-  """
+  """A compiled way to train: `advance` is `(state, length) -> state`."""
 
   start: Callable[[], Any]
   advance: Callable[[Any, int], Any]
@@ -77,8 +63,7 @@ class Program(NamedTuple):
 def main(argv: list[str]) -> None:
   """Does what the parent asks for."""
   spec = json.loads(argv[0])
-  part = {"rounds": rounds, "alone": alone}[spec["part"]]
-  print(json.dumps(part(spec)))
+  print(json.dumps({"rounds": rounds, "alone": alone}[spec["part"]](spec)))
 
 
 def work(problem: Problem) -> Work:
@@ -90,34 +75,39 @@ def work(problem: Problem) -> Work:
       model, distillers.DISTILLERS["kd"],
       optim.Recipe("sgd", optim.schedule("constant", total_steps=1)),
       teachers.banked(normal(len(problem.label), 1, 1, CLASSES)))
-  few = problem.first(_TEST_EXAMPLES)
+  few = problem.first(10_000)  # As many as test images.
   return Work(
       learner, loop.make_predict(model, _VIEWS), loops._data(problem),
       fit.Split(loops._data(few), normal(len(few.label), CLASSES)),
       loops._hparams(), problem.steps)
 
 
-def single(todo: Work) -> Program:
-  """The run of one student, as `kd_jax.main` compiles it."""
+def single(todo: Work, seconds: dict[str, float]) -> Program:
+  """The run of one student, as `kd_jax.main` compiles it; adds `seconds`."""
+  began = time.perf_counter()
   key, image = jax.random.key(0), jnp.zeros((1, 28, 28, 1))
   arrays = todo.learner.teacher.arrays
   start = jax.jit(functools.partial(steps.init, todo.learner))
   segment = loop.compiled_segment(todo.learner, _VIEWS, BATCH).lower(
       jax.eval_shape(start, key, image, todo.hparams), todo.data, arrays,
       todo.hparams, key, jnp.int32(0)).compile()
+  seconds["loop"] = time.perf_counter() - began
   return Program(
-      lambda: start(key, image, todo.hparams),
+      lambda: start(rng.stream(key, "init"), image, todo.hparams),
       lambda state, length: segment(
           state, todo.data, arrays, todo.hparams, key, jnp.int32(length))[0],
       lambda state: jax.block_until_ready(
           fit.evaluate(todo.predict, state.student, todo.test)))
 
 
-def rectangle(todo: Work, shape: Shape) -> Lanes:
-  """Many students at once, compiled."""
-  return lanes_lib.compile_lanes(
-      todo.learner, _VIEWS, BATCH, shape, todo.data, todo.hparams,
-      functools.partial(fit.evaluate, todo.predict))
+def rectangle(todo: Work, name: str, seconds: dict[str, float]) -> Lanes:
+  """Many students at once, compiled; adds the `seconds` that took."""
+  start = time.perf_counter()
+  made = lanes_lib.compile_lanes(
+      todo.learner, _VIEWS, BATCH, Shape(*map(int, name.split("x"))),
+      todo.data, todo.hparams, functools.partial(fit.evaluate, todo.predict))
+  seconds[name] = time.perf_counter() - start
+  return made
 
 
 def program(todo: Work, made: Lanes) -> Program:
@@ -133,34 +123,39 @@ def program(todo: Work, made: Lanes) -> Program:
       lambda state: jax.block_until_ready(made.evaluate(state, todo.test)))
 
 
-def timing(run: Program, *, per_epoch: int, wanted: float) -> Callable[[], float]:
-  """A call that trains for some `wanted` seconds.
+def timing(run: Program, per_epoch: int, wanted: float) -> Callable[[], float]:
+  """A call that trains for `wanted` seconds and gives those a step.
 
-  It gives the seconds of a step of all lanes. The order of an epoch is drawn
-  once a segment; where that is shorter than an epoch, its cost is measured
-  apart and spread over an epoch's steps, as it is in a run.
+  An epoch's order is drawn once a segment; where that is shorter than an epoch,
+  the order's cost is measured apart and spread over an epoch's steps.
   """
   held = [run.start()]
 
   def segment(length: int) -> float:
-    state = held.pop()
-    if length < per_epoch:  # From the epoch's beginning, to stay within it.
-      zero = jax.device_put(jnp.int32(0), state.step.sharding)
-      state = state.replace(step=zero)
-    jax.block_until_ready(state)
+    state = held.pop()  # From the epoch's beginning, to stay within it.
+    zero = jax.device_put(jnp.int32(0), state.step.sharding)
+    state = jax.block_until_ready(state.replace(step=zero))
     began = time.perf_counter()
     held.append(jax.block_until_ready(run.advance(state, length)))
     return time.perf_counter() - began
 
   segment(1)
-  order = statistics.median(segment(0) for _ in range(3))
-  few = min(4, per_epoch)
-  step = max(segment(few) - order, 1e-9) / few
-  length = max(2, min(per_epoch, math.ceil(wanted / step)))
-  repeats = max(1, math.ceil(wanted / (step * length)))
+  order = min(segment(0) for _ in range(3))
+  wanted = max(wanted, 4 * order)
+  length = min(4, per_epoch)
+  while (taken := segment(length)) - order < wanted / 4 and length < per_epoch:
+    length = min(4 * length, per_epoch)
+  step = (taken - order) / length
+  epoch = order + step * per_epoch
+  if epoch < 2 * wanted:
+    length, repeats = per_epoch, math.ceil(wanted / epoch)
+  else:
+    length, repeats = max(2, math.ceil(wanted / step)), 1
 
   def call() -> float:
+    nonlocal order
     taken = sum(segment(length) for _ in range(repeats)) / repeats
+    order = min(order, segment(0))  # Whatever disturbs only adds.
     return (taken - order) / length + order / per_epoch
 
   return call
@@ -173,96 +168,78 @@ def rounds(spec: dict) -> dict:
   libraries = mnist_step._libraries(tf32=False)
   problem = problem_lib.load(spec["data"], None)._replace(width=spec["width"])
   todo = work(problem)
-  timed = functools.partial(
-      timing, per_epoch=todo.steps, wanted=spec["timing"])
-  start = time.perf_counter()
-  once = single(todo)
-  seconds = {"loop": time.perf_counter() - start}
+  timed = lambda run: timing(run, todo.steps, spec["timing"])
+  seconds: dict[str, float] = {}
   made, left_out = _rectangles(todo, spec, began, seconds, tell)
   auto = None if left_out else _auto(todo, made, seconds, spec["lanes"], tell)
-  calls = {"loop": timed(once)} | {
+  calls = {"loop": timed(single(todo, seconds))} | {
       name: timed(program(todo, each)) for name, each in made.items()}
   calls |= _others(problem, libraries, spec)
   return {
       "step_seconds": _turns(calls, spec, began, tell),
       "compile_seconds": seconds, "left_out": left_out, "auto": auto,
       "bytes": {name: each.bytes for name, each in made.items()},
-      "per_epoch": todo.steps, "machine": _machine(libraries)}
-
-
-def _machine(libraries: list[str]) -> dict:
-  """What ran, and how many devices there can be: a CPU's are its cores."""
-  machine, backend = mnist_step._machine(libraries), jax.default_backend()
-  most = machine["cores"] if backend == "cpu" else jax.local_device_count()
-  return machine | {"backend": backend, "most_devices": most}
+      "per_epoch": todo.steps,
+      "machine": mnist_step._machine(libraries) | {
+          "backend": jax.default_backend(), "devices": jax.device_count()}}
 
 
 def _rectangles(todo: Work, spec: dict, began: float, seconds: dict, tell):
   """The rectangles to measure, compiled, and the names of those left out."""
   made: dict[str, Lanes] = {}
   left_out = []
-  for name in sweep_tables.rectangles(
+  for name in sweep.rectangles(
       spec["width"], spec["devices"], backend=jax.default_backend(),
       quick=spec["quick"]):
     if time.monotonic() - began > _COMPILING * spec["seconds"]:
       left_out.append(name)
       continue
     tell(f"  compiling {name}")
-    made[name] = _compiled(todo, _shape(name), seconds)
+    made[name] = rectangle(todo, name, seconds)
   return made, left_out
 
 
-def _shape(name: str) -> Shape:
-  return Shape(*map(int, name.split("x")))
-
-
-def _compiled(todo: Work, shape: Shape, seconds: dict) -> Lanes:
-  """A rectangle; adds the seconds it took to compile."""
-  start = time.perf_counter()
-  made = rectangle(todo, shape)
-  seconds[probe.name(shape)] = time.perf_counter() - start
-  return made
-
-
 def _auto(todo: Work, made: dict, seconds: dict, lanes: int, tell):
-  """What `sweep.lanes=auto` chooses for so many points of one seed.
-
-  The choice joins those that are measured.
-  """
+  """What `sweep.lanes=auto` chooses for points of one seed; joins `made`."""
   tell(f"  asking sweep.lanes=auto for {lanes} points of a seed")
+  seeds = [0] * lanes
   tried = dict(made)
-  said: list[str] = []
-
-  def make(shape: Shape) -> Lanes:
-    name = probe.name(shape)
+  for name in map(probe.name, probe.candidates(seeds)):
     if name not in tried:
-      tried[name] = _compiled(todo, shape, seconds)
-    return tried[name]
-
-  limit = int(config.default().sweep.memory * probe.device_bytes())
+      tried[name] = rectangle(todo, name, seconds)
+  said: list[str] = []
   name = probe.name(probe.choose(
-      make, [0] * lanes, todo.hparams, limit=limit, say=said.append))
+      lambda shape: tried[probe.name(shape)], seeds, todo.hparams,
+      limit=int(config.default().sweep.memory * probe.device_bytes()),
+      say=said.append))
   made[name] = tried[name]
   return {"shape": name, "said": "; ".join(said)}
 
 
-def _others(
-    problem: Problem, libraries: list[str], spec: dict
-) -> dict[str, Callable[[], float]]:
+def _others(problem: Problem, libraries: list[str], spec: dict):
   """The machine's sgemm, and torch's loop with cached logits."""
   square = loops.square_product(sweep_tables.SQUARE)
   square()
-  calls = {"square": lambda: problem_lib.seconds(
-      lambda: [square() for _ in range(_SQUARES)]) / _SQUARES}
+  calls = {"square": lambda: problem_lib.seconds(square)}
   if "torch" in libraries and spec["devices"] == 1:
-    flops = sweep_tables.flops(problem.width)
-    enough = math.ceil(spec["timing"] * _TORCH_FLOPS / flops)
-    few = problem.first(BATCH * max(2, enough))
+    few = problem.first(BATCH * _TORCH_BATCHES)
     epoch = mnist_step._system("d", few).epoch
-    repeats = max(1, math.ceil(spec["timing"] / problem_lib.seconds(epoch)))
-    calls["torch"] = lambda: problem_lib.seconds(
-        lambda: [epoch() for _ in range(repeats)]) / repeats / few.steps
+    # A small net may want one thread.
+    for threads in {1, mnist_step._cores()}:
+      calls[f"torch, threads: {threads}"] = functools.partial(
+          _torch_step, epoch, threads, few.steps, spec["timing"])
   return calls
+
+
+def _torch_step(epoch, threads: int, per_epoch: int, wanted: float) -> float:
+  """Seconds a step of torch's."""
+  mnist_step._module("torch").configure(threads, tf32=False)
+  epoch()
+  count, began = 0, time.perf_counter()
+  while (taken := time.perf_counter() - began) < wanted:
+    epoch()
+    count += 1
+  return taken / count / per_epoch
 
 
 def _turns(calls, spec: dict, began: float, tell) -> dict[str, list[float]]:
@@ -291,8 +268,7 @@ def alone(spec: dict) -> dict[str, float]:
     now = time.time()
     laps[name], last = now - last, now
 
-  if spec["warm"]:
-    # As kd_jax.main does; the import of loops has turned it off.
+  if spec["warm"]:  # The import of loops has turned the cache off.
     jax.config.update("jax_enable_compilation_cache", True)
     compilation.use_cache()
   loops.precision(False)
@@ -300,8 +276,8 @@ def alone(spec: dict) -> dict[str, float]:
   problem = problem_lib.load(spec["data"], None)._replace(width=spec["width"])
   todo = jax.block_until_ready(work(problem))
   lap("data")
-  run = (single(todo) if spec["name"] == "loop" else program(
-      todo, rectangle(todo, _shape(spec["name"]))))
+  run = single(todo, {}) if spec["name"] == "loop" else program(
+      todo, rectangle(todo, spec["name"], {}))
   lap("compile")
   state = jax.block_until_ready(run.start())
   lap("parameters")
@@ -320,3 +296,5 @@ if __name__ == "__main__":
     main(sys.argv[1:])
   except UserError as error:
     sys.exit(f"error: {error}")
+  except KeyboardInterrupt:
+    sys.exit(130)  # The parent tells.

@@ -1,7 +1,7 @@
 """Names, formulas and tables of benchmarks/sweep.py; nothing of jax.
 
 A system is "loop", "torch" or a rectangle "devices x seeds x points", such as
-1x4x8. Every ratio is the median over rounds of what was computed within a round.
+1x4x8. Every ratio is the median over rounds of those within a round.
 """
 
 import json
@@ -18,30 +18,7 @@ SQUARE = 2048
 # Runs of the sweep whose wall time is told, and the rectangle for them.
 RUNS, TESTED = 32, "1x1x32"
 _EPOCHS = (1, 20)
-_MOST_LANES = 64
-# (seeds, points) on one device, and on each of several.
-_ON_ONE = ((1, 1), (1, 2), (1, 4), (1, 8), (1, 16), (1, 32), (1, 64), (4, 8),
-           (8, 8))
-_ON_EACH = ((1, 1), (1, 4), (1, 16), (1, 32), (4, 8))
-_QUICK_ON_ONE, _QUICK_ON_EACH = ((1, 1), (1, 8), (1, 32), (4, 8)), ((1, 4),)
-# From this width on a CPU gets few lanes: more take long and much memory.
-_WIDE, _FEW_LANES = 800, 8
 _MISSING = "not measured"
-
-
-def rectangles(
-    width: int, devices: int, *, backend: str, quick: bool
-) -> list[str]:
-  """Names of the rectangles to measure, the small ones first."""
-  tried = _ON_ONE if devices == 1 else _ON_EACH
-  if quick:
-    tried = _QUICK_ON_ONE if devices == 1 else _QUICK_ON_EACH
-  few = width >= _WIDE and backend == "cpu"
-  return [
-      f"{devices}x{seeds}x{points}" for seeds, points in tried
-      if devices * seeds * points <= max(devices, _MOST_LANES)
-      and (not few or seeds * points <= _FEW_LANES
-           or f"{devices}x{seeds}x{points}" == TESTED)]
 
 
 def lanes(name: str) -> int:
@@ -61,7 +38,7 @@ def flops(width: int) -> int:
 
 
 def moved(width: int) -> int:
-  """Bytes of a step's SGD: it reads weight, momentum and gradient, writes two."""
+  """Bytes of a step's SGD: reads weight, momentum, gradient; writes two."""
   layers = [one for one in problem_lib.products(width)
             if (one.net, one.kind) == ("student", "forward")]
   return 5 * 4 * sum((one.fan_in + 1) * one.fan_out for one in layers)
@@ -89,13 +66,13 @@ def run_seconds(
 
   Returns:
     Seconds, or None if it was not measured. Every run is evaluated once.
-    PyTorch's are its steps alone.
+    PyTorch's, which must be there, are its steps alone.
   """
   per_epoch = found["rounds"]["1"]["per_epoch"]
   steps = step_seconds(found)
   if system == "torch":
-    taken = steps.get(system)
-    return taken and RUNS * epochs * per_epoch * taken
+    return RUNS * epochs * per_epoch * min(
+        taken for name, taken in steps.items() if name.startswith(system))
   name = "loop" if system == "process" else system
   told = found["alone"].get(name, {}).get(cache)
   if not told or name not in steps:
@@ -107,8 +84,8 @@ def run_seconds(
     epoch = middle("steps") * per_epoch / told[0]["count"]
     return RUNS * (fixed + epochs * epoch)
   turns = math.ceil(RUNS / lanes(system))
-  return (fixed + (turns - 1) * again
-          + turns * epochs * per_epoch * steps[system])
+  taken = epochs * per_epoch * steps[system]
+  return fixed + turns * taken + (turns - 1) * again
 
 
 def block(file: str) -> str:
@@ -123,11 +100,9 @@ def block(file: str) -> str:
     parts = [_heading(report), _targets(report), _wall(report)] + [
         text for width, found in report["widths"].items() if found["rounds"]
         for text in _width(int(width), found)]
-  except (OSError, ValueError) as error:
-    raise UserError(f"{file}: cannot be read ({error})") from None
-  except KeyError as error:
+  except (OSError, ValueError, KeyError) as error:
     raise UserError(
-        f"{file}: has no {error}; it must be of benchmarks.sweep") from None
+        f"{file}: not a file that benchmarks.sweep wrote ({error!r})") from None
   begin, end = tables._marks(path.stem)
   return "\n\n".join([begin, *parts, end])
 
@@ -138,30 +113,39 @@ def _parts(found: dict) -> list[tuple[int, dict]]:
 
 
 def _times(found: dict, name: str) -> np.ndarray | None:
+  """`_over_loop` of the process with the fewest devices that has the system."""
+  return next((_over_loop(part, name) for _, part in _parts(found)
+               if name in part["step_seconds"]), None)
+
+
+def _over_loop(part: dict, name: str) -> np.ndarray:
   """How many times as fast as the loop a lane is, in each round."""
-  for _, part in _parts(found):
-    taken = part["step_seconds"]
-    if name in taken:
-      return np.array(taken["loop"]) * lanes(name) / np.array(taken[name])
-  return None
+  taken = part["step_seconds"]
+  return np.array(taken["loop"]) * lanes(name) / np.array(taken[name])
 
 
 def _heading(report: dict) -> str:
   machine, settings = report["machine"], report["settings"]
-  rates = [2 * SQUARE**3 / 1e9 / np.array(part["step_seconds"]["square"])
-           for found in report["widths"].values() for _, part in _parts(found)]
+  parts = [part["step_seconds"] for found in report["widths"].values()
+           for _, part in _parts(found)]
+  rates = [2 * SQUARE**3 / 1e9 / np.array(part["square"]) for part in parts]
+  rounds = sorted({len(part["square"]) for part in parts})
   versions = ", ".join(
       f"{name} {version}" for name, version in machine["versions"].items())
   device = ", ".join(
       f"{name} on {kind}" for name, kind in machine["device"].items())
   return "\n".join([
-      f"`{settings['command']}` at {settings['commit']}, {settings['date']}", "",
+      f"`{settings['command']}` at {settings['commit']}, {settings['date']}\n",
       f"- {machine['cpu']}, {machine['cores']} cores; {device}; {versions}; "
       f"load of the machine before the run {settings['load']:.2f}",
-      f"- images of {settings['data']}, batches of {problem_lib.BATCH}; median "
-      "(least to most) over rounds",
+      f"- {settings['data']}, batches of {problem_lib.BATCH}; median (least to "
+      f"most), rounds: {' or '.join(map(str, rounds))}",
       f"- sgemm of {SQUARE}x{SQUARE} in jax, in the same rounds: "
       f"{tables._spread(np.concatenate(rates), '.0f')} GFLOP/s"])
+
+
+def _some(number: int, what: str) -> str:
+  return f"{number} {what}" + "s" * (number > 1)
 
 
 def _targets(report: dict) -> str:
@@ -176,18 +160,18 @@ def _targets(report: dict) -> str:
     rows.append([f"{net}: {name} over the loop", *_verdict(times, aim)])
   for cache in ("cold", "warm"):
     for epochs in _EPOCHS:
-      both = narrow and [run_seconds(narrow, system, cache, epochs)
-                         for system in ("process", TESTED)]
-      times = both[0] / both[1] if both and None not in both else None
+      both = [narrow and run_seconds(narrow, system, cache, epochs)
+              for system in ("process", TESTED)]
+      times = None if None in both else both[0] / both[1]
       rows.append([
-          f"2x30: {RUNS} runs of {epochs} epoch{'s' * (epochs > 1)} as {TESTED} "
-          f"over one process a run, {cache} cache", *_verdict(times, 20)])
+          f"2x30: {RUNS} runs of {_some(epochs, 'epoch')}, {TESTED} over one "
+          f"process a run, {cache} cache", *_verdict(times, 20)])
   for number, part in _parts(wide or {"rounds": {}}):
     name = part["auto"] and part["auto"]["shape"]
-    times = name and np.array(part["step_seconds"]["loop"]) * lanes(
-        name) / np.array(part["step_seconds"][name])
-    rows.append([f"2x800: lanes=auto ({name}) over the loop, {number} "
-                 f"device{'s' * (number > 1)}", *_verdict(times, 0.95)])
+    rows.append([
+        f"2x800: lanes=auto ({name or '?'}) over the loop, "
+        f"{_some(number, 'device')}",
+        *_verdict(_over_loop(part, name) if name else None, 0.95)])
   rows.append(["2x30: most that a lane costs more than in fewer lanes of a "
                "seed", *_rise(narrow)])
   return tables._table(["target", "measured", "aim", ""], rows)
@@ -196,17 +180,14 @@ def _targets(report: dict) -> str:
 def _verdict(times, aim: float) -> list[str]:
   if times is None:
     return [_MISSING, f">= {aim}", ""]
-  times = np.atleast_1d(times)
-  text = (tables._spread(times, ".2f") if len(times) > 1 else f"{times[0]:.1f}")
-  return [text, f">= {aim}",
-          "met" if np.median(times) >= aim else "missed"]
+  text = f"{times:.1f}" if np.ndim(times) == 0 else tables._spread(times, ".2f")
+  return [text, f">= {aim}", "met" if np.median(times) >= aim else "missed"]
 
 
 def _rise(found: dict | None) -> list[str]:
   """The worst ratio of a rectangle 1x1xN's cost a lane to a smaller one's."""
   names = found and sorted(
-      (name for name in step_seconds(found) if name.startswith("1x1x")),
-      key=lanes)
+      (name for name in step_seconds(found) if name[:4] == "1x1x"), key=lanes)
   if not names:
     return [_MISSING, "<= 1.1", ""]
   speed = [np.median(_times(found, name)) for name in names]
@@ -226,15 +207,13 @@ def _wall(report: dict) -> str:
     fastest = {epochs: run_seconds(found, TESTED, "cold", epochs)
                for epochs in _EPOCHS}
     for title, system, cache in _systems(found):
-      row = [f"2x{width}: {title}"]
-      for epochs in _EPOCHS:
-        taken = run_seconds(found, system, cache, epochs)
-        row.append(_clock(taken, fastest[epochs]))
-      rows.append([*row, _peak(found, system, cache)])
-  titles = [f"{RUNS} runs of {epochs} epoch{'s' * (epochs > 1)}, s"
-            for epochs in _EPOCHS]
-  return "\n".join([tables._table(
-      ["system", *titles, "peak memory of a process, MiB"], rows), "",
+      taken = [_clock(run_seconds(found, system, cache, epochs), least)
+               for epochs, least in fastest.items()]
+      rows.append([f"2x{width}: {title}", *taken, _peak(found, system, cache)])
+  titles = [f"{RUNS} runs of {_some(epochs, 'epoch')}, s" for epochs in _EPOCHS]
+  titles = ["system", *titles, "peak memory of a process, MiB"]
+  return "\n".join([
+      tables._table(titles, rows), "",
       f"In parentheses: times that of {TESTED} with a cold cache. Start of "
       "Python, imports, data, parameters, compilation and one evaluation of "
       "10,000 images are in, but for PyTorch's, whose steps alone are told. A "
@@ -246,8 +225,7 @@ def _wall(report: dict) -> str:
 def _systems(found: dict) -> list[tuple[str, str, str]]:
   """Title, system and cache of the rows at a width."""
   largest = max(found["rounds"]["1"]["step_seconds"], key=lanes)
-  found_auto = _parts(found)[-1][1]["auto"]
-  auto = found_auto and found_auto["shape"]
+  auto = (_parts(found)[-1][1]["auto"] or {}).get("shape")
   systems = [("one process a run", "process", "cold"),
              ("one process a run, warm cache", "process", "warm"),
              ("loop over one compiled run", "loop", "cold"),
@@ -255,11 +233,15 @@ def _systems(found: dict) -> list[tuple[str, str, str]]:
              (f"lanes {TESTED}, warm cache", TESTED, "warm")]
   if auto and auto != TESTED:
     systems.append((f"lanes=auto, {auto}", auto, "cold"))
-  if largest not in (TESTED, auto):
+  if largest not in ("loop", TESTED, auto):
     systems.append((f"lanes {largest}", largest, "cold"))
-  if "torch" in step_seconds(found):
+  if _has_torch(found):
     systems.append(("PyTorch's loop, steps alone", "torch", "cold"))
   return systems
+
+
+def _has_torch(found: dict) -> bool:
+  return any(name.startswith("torch") for name in step_seconds(found))
 
 
 def _clock(taken: float | None, fastest: float | None) -> str:
@@ -270,8 +252,8 @@ def _clock(taken: float | None, fastest: float | None) -> str:
 
 def _peak(found: dict, system: str, cache: str) -> str:
   name = "loop" if system == "process" else system
-  told = found["alone"].get(name, {}).get(cache, [])
-  peaks = [one["device_peak_bytes"] or one["peak_bytes"] for one in told]
+  peaks = [one["device_peak_bytes"] or one["peak_bytes"]
+           for one in found["alone"].get(name, {}).get(cache, [])]
   return f"{max(peaks) / 2**20:,.0f}" if peaks else ""
 
 
@@ -280,15 +262,16 @@ def _width(width: int, found: dict) -> list[str]:
   rows, notes = [], []
   for number, part in _parts(found):
     auto = part["auto"]
-    rows += [_row(width, number, part, name)
-             for name in sorted(part["step_seconds"], key=lanes)
+    names = sorted(part["step_seconds"], key=lambda name: (
+        name[0].isdigit(), lanes(name)))
+    rows += [_row(width, number, part, name) for name in names
              if name != "square"]
     if auto:
-      notes.append(f"lanes=auto with {number} device{'s' * (number > 1)} takes "
-                   f"{auto['shape']}.")
+      notes.append(
+          f"lanes=auto with {_some(number, 'device')} takes {auto['shape']}.")
     if part["left_out"]:
       notes.append(f"No time was left for {', '.join(part['left_out'])}.")
-  if "torch" not in step_seconds(found):
+  if not _has_torch(found):
     notes.append("PyTorch is not installed.")
   heading = (
       f"784-{width}-{width}-10: {flops(width) / 1e9:.4f} GFLOP and "
@@ -305,11 +288,11 @@ def _row(width: int, number: int, part: dict, name: str) -> list[str]:
   lane = np.array(part["step_seconds"][name]) / lanes(name)
   square = np.array(part["step_seconds"]["square"])
   share = flops(width) / lane * square / (2 * SQUARE**3)
-  known = name in part["compile_seconds"]
   title = f"{name}, {number} devices" if name == "loop" and number > 1 else name
+  known = name in part["compile_seconds"]  # PyTorch compiles nothing.
   return [
       title, tables._spread(1e3 * lane, ".3f"),
-      tables._spread(np.array(part["step_seconds"]["loop"]) / lane, ".2f"),
+      tables._spread(_over_loop(part, name), ".2f"),
       f"{np.median(flops(width) / lane) / 1e9:.0f}",
       f"{100 * np.median(share):.0f} %",
       f"{np.median(moved(width) / lane) / 1e9:.1f}",
