@@ -425,3 +425,58 @@ def test_the_command_helps_and_starts_light():
   light = run("-c", "import sys, kd_jax.report; "
               "sys.exit('matplotlib' in sys.modules or 'scipy' in sys.modules)")
   assert light.returncode == 0, light.stderr
+
+
+def test_where_the_teacher_is_what_varies_each_point_has_its_own_interval():
+  rows = runs([90, 96, 102], over={"teacher.epochs": 5})
+  rows += runs([80, 80, 86], over={"teacher.epochs": 20}, teacher="b" * 64)
+  _, better = cells(rows, reference={"teacher.epochs": 5})
+  # 80, 80, 86: mean 82, sd 3.46; differences -10, -16, -16 by seed: mean -14.
+  assert better["test errors"] == "82.0 ± 8.6" and better["sd"] == "3.5"
+  assert better["difference"].replace("−", "-").startswith("-14.0")
+  assert "given the one teacher of each point" in tables.markdown(
+      points.gather(rows))
+
+
+def test_rows_of_several_machines_are_told():
+  known = {"device": "cpu", "cores": 2, "versions": {"jax": "0.10.2"}}
+  one = runs([90, 96], **known)
+  assert "several machines" not in tables.markdown(points.gather(one))
+  rows = [*one, row(99, 2, **{**known, "cores": 64})]
+  assert "several machines or versions (cpu, 2 cores, jax 0.10.2; cpu, 64" in (
+      tables.markdown(points.gather(rows)))
+
+
+def test_what_goes_with_the_widths_is_in_no_label():
+  rows = []
+  for width, epochs in ((30, 40), (800, 8)):
+    for t in (1.0, 4.0):
+      rows += runs([90, 96], over={
+          "student.widths": [width, width], "epochs": epochs, "temperature": t})
+  sweep = points.gather(rows)
+  assert "epochs" in sweep.keys and "epochs" not in sweep.telling
+  assert [panel.title for panel in panels.panels(sweep)] == [
+      "widths 30x30", "widths 800x800"]
+
+
+def test_two_nets_are_compared_by_mcnemar(tmp_path, capsys):
+  # Only the first is wrong on 1, 2, 3: p = 2 / 2**3.
+  rows = [row(4, 0, test_wrong_ids=[1, 2, 3, 9]), row(1, 1, test_wrong_ids=[9])]
+  rows[0]["fingerprint"], rows[1]["fingerprint"] = "abc1", "def2"
+  (tmp_path / "results.jsonl").write_text(
+      "".join(json.dumps(r) + "\n" for r in rows))
+  assert report.main([str(tmp_path), "--compare", "abc", "def"]) == 0
+  told = capsys.readouterr().out
+  assert "only the first is wrong on 3" in told and "p = 0.25" in told
+  assert report.main([str(tmp_path), "--compare", "abc", "x"]) == 2
+  assert "0 rows have a fingerprint" in capsys.readouterr().err
+
+
+def test_the_door_takes_the_sweeps_own_reference(tmp_path):
+  rows = runs([90, 96], over={"alpha": 0.9}) + runs([99, 98], over={"alpha": 0.0})
+  (tmp_path / "results.jsonl").write_text(
+      "".join(json.dumps(r) + "\n" for r in rows))
+  (tmp_path / "config.json").write_text(
+      json.dumps({"sweep.reference": [["alpha", 0.0]]}))
+  assert report.main([str(tmp_path), "--readme", str(tmp_path / "no")]) == 0
+  assert "reference" in (tmp_path / "table.md").read_text()

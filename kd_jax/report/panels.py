@@ -58,8 +58,8 @@ def panels(sweep: Sweep, *, by: Sequence[str] | None = None) -> list[Panel]:
   Nets of different widths differ too much to share an axis, so that widths are
   what panels differ in unless told otherwise.
   """
-  by = [key for key in sweep.keys if key in (by or [_WIDTHS])]
-  others = [key for key in sweep.keys if key not in (*by, T)]
+  by = [key for key in sweep.telling if key in (by or [_WIDTHS])]
+  others = [key for key in sweep.telling if key not in (*by, T)]
   told = [point for point in sweep.points if point.n]
   level = lambda point: point.is_reference or not has_temperature(point)
   lined = [point for point in told if not level(point)]

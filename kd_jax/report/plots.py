@@ -63,7 +63,7 @@ def _levels(axes: Any, points: Sequence[Point], sweep: Sweep) -> None:
     if point.errors is None:
       continue
     label = names.label(point.values, [
-        key for key in sweep.keys if key != "student.widths"])
+        key for key in sweep.telling if key != "student.widths"])
     axes.axhline(point.errors, color=_GREY, linewidth=1.2,
                  linestyle=("--", ":", "-.")[index % 3], label=label or "reference")
     if point.half:
@@ -77,10 +77,15 @@ def heat_map(sweep: Sweep, path: pathlib.Path) -> bool:
           and panels.has_temperature(point) and "alpha" in point.values]
   across = sorted({panels.temperature(point) for point in told})
   up = sorted({point.values["alpha"] for point in told})
-  if len(across) < 2 or len(up) < 2:
-    return False
   groups = panels.split(told, [
-      key for key in sweep.keys if key not in ("alpha", panels.T)])
+      key for key in sweep.telling if key not in ("alpha", panels.T)])
+  # A row of one cell, as of hard labels, is no row of a map.
+  rows = lambda group: [
+      sum(p.values["alpha"] == alpha for p in group) for alpha in up]
+  groups = [(title, group) for title, group in groups
+            if sum(row > 1 for row in rows(group)) > 1]
+  if not groups:
+    return False
   drawn, axes = figure(
       len(groups), 1, (1.8 + 0.62 * len(across),
                        (0.9 + 0.42 * len(up)) * len(groups)))
@@ -123,7 +128,7 @@ def _shades(points: Sequence[Point]) -> list[Any]:
 def _one_line_panels(sweep: Sweep) -> list[panels.Panel]:
   """Panels whose points differ in T alone."""
   return panels.panels(
-      sweep, by=[key for key in sweep.keys if key != panels.T] or ["-"])
+      sweep, by=[key for key in sweep.telling if key != panels.T] or ["-"])
 
 
 @styled
@@ -147,7 +152,7 @@ def learning_curves(sweep: Sweep, path: pathlib.Path) -> bool:
         curve = _mean_curve(point.good, name)
         if curve:
           at.plot(range(1, len(curve) + 1), curve, label=label, **style)
-      at.set(title=f"{panel.title}: {title}" if panel.title else title)
+      at.set(title=f"{panel.title}\n{title}" if panel.title else title)
       canvas.log_loss(at)
       if at is row[0]:
         at.set_ylabel(f"loss term, {unit}log scale")
@@ -177,7 +182,7 @@ def _drawn(panel: panels.Panel, sweep: Sweep):
                   "marker": MARKERS[index % 7], "markevery": 0.2}, point
   for point in panel.levels:
     label = names.label(point.values, [
-        key for key in sweep.keys if key != "student.widths"])
+        key for key in sweep.telling if key != "student.widths"])
     yield label or "reference", {
         "color": _GREY, "linestyle": "--", "linewidth": 1.2}, point
 
@@ -248,12 +253,20 @@ def differences(sweep: Sweep, path: pathlib.Path) -> bool:
     at.set_yticks(range(len(members)), [
         names.label(p.values, rest) or sweep.label(p) for p in members])
     at.axvline(0, color="black", linewidth=0.8)
-    title = names.label(members[0].values, alike)
-    at.set_title(f"{title or 'all points'}, against {family}", loc="left")
+    title = names.label(
+        members[0].values, [key for key in alike if key in sweep.telling])
+    at.set_title(f"{title or 'all points'}, against {_against(sweep)}",
+                 loc="left")
     at.set_ylim(len(members) - 0.4, -0.6)
   axes[-1, 0].set_xlabel(
       "test errors minus the reference's, 95% interval; filled: p (Holm) < 0.05")
   return save(drawn, path)
+
+
+def _against(sweep: Sweep) -> str:
+  """The reference as it was asked for."""
+  reference = sweep.reference or {}
+  return names.label(reference, list(reference)) or "the reference"
 
 
 def write(

@@ -141,7 +141,7 @@ def _legend(panel: Panel, levels: Sequence[Point], sweep: Sweep) -> list[str]:
 
 
 def _rest(sweep: Sweep) -> list[str]:
-  return [key for key in sweep.keys if key != "student.widths"]
+  return [key for key in sweep.telling if key != "student.widths"]
 
 
 def told(point: Point, sweep: Sweep) -> str:

@@ -110,6 +110,24 @@ class Sweep:
     """Whether points have several teachers, so that intervals are over them."""
     return any(point.teachers > 1 for point in self.points)
 
+  @property
+  def telling(self) -> tuple[str, ...]:
+    """The keys that a label needs: without those that go with the widths.
+
+    Where each width was trained for its own number of epochs, the width says it.
+    """
+    widths = "student.widths"
+    if widths not in self.keys:
+      return self.keys
+    values: dict[str, dict[str, set[str]]] = {}
+    for point in self.points:
+      for key in self.keys:
+        values.setdefault(key, {}).setdefault(
+            names.shown(point.values.get(widths)), set()).add(
+                names.shown(point.values.get(key)))
+    return tuple(key for key in self.keys if key == widths or any(
+        len(found) > 1 for found in values[key].values()))
+
   def label(self, point: Point) -> str:
     """A point in a phrase."""
     return names.label(point.values, self.keys) or "all runs"
