@@ -144,20 +144,24 @@ def test_a_key_sorts_too(page):
 
 def test_a_point_tells_its_values(page):
   from selenium.webdriver import ActionChains
+  from selenium.webdriver.support.ui import WebDriverWait
+  wait = WebDriverWait(page, 20).until
   (mark,) = find(
       page, '.point[data-point="widths 30x30, alpha 0.9, T 4"] .mark')
   page.execute_script("arguments[0].scrollIntoView({block: 'center'})", mark)
   (tip,) = find(page, "#tip")
   assert not tip.is_displayed()
   ActionChains(page).move_to_element(mark).perform()
+  wait(lambda _: tip.is_displayed())
   # Pairs: -46, -48, -56; mean -50, sd 5.29, s.e. 3.06, half 13.1.
   assert tip.text.split("\n") == [
       "widths 30x30, alpha 0.9, T 4", "306.0 ± 5.0 test errors", "n 3",
       "−50.0 [−63.1, −36.9] against widths 30x30, alpha 0"]
   ActionChains(page).move_by_offset(0, 150).perform()
-  assert not tip.is_displayed()
+  wait(lambda _: not tip.is_displayed())
   # And without a mouse.
   page.execute_script("arguments[0].parentNode.focus()", mark)
+  wait(lambda _: tip.is_displayed())
   assert "306.0 ± 5.0" in tip.text
 
 
