@@ -79,6 +79,7 @@ class Signals:
 
 
 def _cores() -> int:
+  # Not records.cores: that imports jax, and this is to be set before.
   if hasattr(os, "sched_getaffinity"):
     return len(os.sched_getaffinity(0))
   return os.cpu_count() or 1
