@@ -8,7 +8,7 @@ names and counters (`rng.py`), and the state carries the rest.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -70,27 +70,35 @@ def take(
 
 
 def make_segment(
-    learner: steps.Learner, views: augment.Views, batch_size: int
+    learner: steps.Learner,
+    views: augment.Views,
+    batch_size: int,
+    *,
+    axis_name: str | None = None,
+    own: Callable[[jax.Array], jax.Array] = lambda rows: rows,
 ) -> Callable[..., tuple[TrainState, dict[str, metrics.Mean]]]:
-  """The segment of a learner, to be compiled or mapped over lanes.
+  """The segment of a learner, to be compiled or mapped over lanes or devices.
 
   Args:
     learner: What `steps.make_step` needs.
     views: The augmentation of the transfer set.
-    batch_size: Examples a step.
+    batch_size: Examples a step, of all devices.
+    axis_name: The mapped device axis, or None.
+    own: Gives of `[steps, B]` the columns that this device works on.
 
   Returns:
     `segment(state, data, teacher_arrays, hparams, key, length)`: `length` further
     steps from `state.step`, all of one epoch. Gives the new state and the totals
     of those steps. `length` is traced: one program serves every cut of a run.
   """
-  step = steps.make_step(learner)
+  step = steps.make_step(learner, axis_name=axis_name)
 
   def segment(state, data, teacher_arrays, hparams, key, length):
     num_steps = steps_per_epoch(len(data.ids), batch_size)
     epoch, first = jnp.divmod(state.step, num_steps)
     order, mask, view = _epoch(
         data, views, batch_size, num_steps, rng.stream(key, "data"), epoch)
+    order, mask = own(order), own(mask)
 
     def next_step(state, position):
       row = lambda x: jax.lax.dynamic_index_in_dim(x, position, keepdims=False)
@@ -131,28 +139,44 @@ def _epoch(data, views, batch_size, num_steps, key, epoch):
 
 
 def make_predict(
-    model: types.Model, views: augment.Views, batch_size: int = 500
+    model: types.Model,
+    views: augment.Views,
+    batch_size: int = 500,
+    *,
+    parts: int = 1,
+    spread: Callable[..., Any] = lambda function: function,
 ) -> Callable[[types.Variables, DeviceData, jax.Array], jax.Array]:
   """The compiled prediction of a model over all examples of a data set.
+
+  Args:
+    model: The net.
+    views: The augmentation.
+    batch_size: Examples at once.
+    parts: The number of batches is made a multiple of it.
+    spread: Maps `(variables, data, view, ids [batches, B]) -> logits` over the
+      batches of several devices.
 
   Returns:
     `predict(variables, data, view) -> logits` `[N, classes]` of `data.image`, by
     id, all in the one view (an int32 scalar; 0 is the image itself).
   """
 
+  def batches(variables, data, view, ids):
+    def logits(ids):
+      batch = take(data, views, ids, jnp.full_like(ids, view), ids >= 0)
+      return model.apply(variables, batch.image, train=False)[0].logits
+
+    return jax.lax.map(logits, ids)
+
   @jax.jit
   def predict(variables, data, view):
     number = len(data.image)
     # Equal batches, so that every row is computed by one program.
     size = min(batch_size, number)
-    num_batches = -(-number // size)
+    num_batches = parts * -(-number // (size * parts))
     ids = jnp.minimum(jnp.arange(num_batches * size), number - 1)
-
-    def logits(ids):
-      batch = take(data, views, ids, jnp.full_like(ids, view), ids >= 0)
-      return model.apply(variables, batch.image, train=False)[0].logits
-
-    said = jax.lax.map(logits, ids.reshape(num_batches, size))
+    said = spread(batches)(
+        variables, data, view, ids.reshape(num_batches, size))
     return said.reshape((num_batches * size,) + said.shape[2:])[:number]
 
   return predict

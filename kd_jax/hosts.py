@@ -1,0 +1,135 @@
+"""Several processes working as one: who writes, who reads which bytes.
+
+Every process runs the same program. What is decided by what lies on a disk, or by
+a signal, is found out by process 0 and told to the others, so that all take the
+same way; process 0 alone writes. With one process all of this does nothing.
+"""
+
+from collections.abc import Callable
+import json
+import os
+import pathlib
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+import numpy as np
+
+from kd_jax.errors import UserError
+
+# Seconds after which a process that says nothing counts as dead.
+HEARTBEAT_SECONDS = 20
+_JOINING_SECONDS = 300
+
+
+def join(
+    coordinator: str | None, processes: int | None, process_id: int | None
+) -> None:
+  """Joins this process with the others; before jax does anything else.
+
+  Args:
+    coordinator: HOST:PORT of process 0, or None where a cluster tells (Slurm, TPU
+      pods, Open MPI).
+    processes: Their number, or None.
+    process_id: This one's, from 0, or None.
+
+  Raises:
+    UserError: If they do not come together.
+  """
+  try:
+    jax.distributed.initialize(
+        coordinator, processes, process_id,
+        initialization_timeout=_JOINING_SECONDS,
+        heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+  except (RuntimeError, ValueError) as error:
+    line = " ".join(str(error).split())[:200]
+    raise UserError(
+        f"--coordinator={coordinator}: the processes do not come together: "
+        f"{line}") from None
+
+
+def first() -> bool:
+  """Whether this is the process that writes."""
+  return jax.process_index() == 0
+
+
+def agreed(find: Callable[[], Any]) -> Any:
+  """What process 0 finds, on every process; JSON values only.
+
+  Raises:
+    UserError: On every process, if process 0 finds that something is wrong.
+  """
+  if jax.process_count() == 1:
+    return find()
+  said: dict[str, Any] = {}
+  if first():
+    try:
+      said = {"found": find()}
+    except (UserError, OSError) as error:
+      said = {"error": str(error)}
+  told = json.loads(_told(json.dumps(said).encode()))
+  if "error" in told:
+    raise UserError(told["error"])
+  return told["found"]
+
+
+def agreed_arrays(find: Callable[[], Any], like: Any) -> Any:
+  """Arrays that process 0 finds, on every process, or None if it finds none.
+
+  Args:
+    find: Gives a tree of the structure of `like`, or None.
+    like: A tree of arrays, or of their shapes.
+  """
+  if jax.process_count() == 1:
+    return find()
+  found = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
+
+  def look() -> bool:
+    nonlocal found
+    there = find()
+    found = found if there is None else jax.tree.map(np.asarray, there)
+    return there is not None
+
+  if not agreed(look):
+    return None
+  return multihost_utils.broadcast_one_to_all(found)
+
+
+def any_of(flag: bool) -> bool:
+  """Whether any process says so."""
+  if jax.process_count() == 1:
+    return flag
+  return bool(multihost_utils.process_allgather(np.int32(flag)).any())
+
+
+def together(name: str) -> None:
+  """Waits for all processes."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(name)
+
+
+def read(path: str | os.PathLike) -> bytes:
+  """A file's bytes: each process reads its part, then they exchange them."""
+  path = pathlib.Path(path)
+  count = jax.process_count()
+  if count == 1:
+    return path.read_bytes()
+  size = path.stat().st_size
+  part = -(-size // count)
+  with path.open("rb") as file:
+    file.seek(jax.process_index() * part)
+    own = np.frombuffer(file.read(part), np.uint8)
+  # As bytes: jax has no int64 by default.
+  sizes = multihost_utils.process_allgather(
+      np.frombuffer(np.int64(size).tobytes(), np.uint8))
+  if len({row.tobytes() for row in sizes}) > 1:
+    raise UserError(f"{path}: is not the same file for every process")
+  padded = np.pad(own, (0, part - len(own)))
+  return multihost_utils.process_allgather(padded).tobytes()[:size]
+
+
+def _told(message: bytes) -> bytes:
+  """A message of process 0, on every process."""
+  size = int(multihost_utils.broadcast_one_to_all(np.int32(len(message))))
+  own = np.frombuffer(message[:size].ljust(size), np.uint8)
+  return multihost_utils.broadcast_one_to_all(own).tobytes()
