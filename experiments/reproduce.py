@@ -6,6 +6,10 @@
 
 A study first chooses its settings on held-out data, then trains for the table
 with them. What is finished is kept: the same command goes on.
+
+On several machines each gives its part, `--shard=1/3` and so on, and leaves it in
+`WORKDIR/choosing-1of3`. The parts of a stage are joined before the next begins:
+`python -m kd_jax.report merge WORKDIR/choosing-*of3 --out WORKDIR/choosing`.
 """
 
 import argparse
@@ -21,6 +25,7 @@ from experiments.hinton15_temperature import study as hinton15_temperature
 from kd_jax import main as door
 from kd_jax import report
 from kd_jax.errors import UserError, nearest
+from kd_jax.sweep import shard as shards
 
 STUDIES: dict[str, ModuleType] = {"hinton15_temperature": hinton15_temperature}
 
@@ -38,31 +43,41 @@ def main(argv: list[str] | None = None) -> int:
       os.environ["KD_JAX_DATA"] = str(arguments.data)
     if arguments.record and arguments.smoke:
       raise UserError("--record with --smoke: a smoke run proves nothing")
+    shard = shards.parse(arguments.shard) if arguments.shard else None
+    if arguments.record and shard:
+      raise UserError("--record with --shard: merge the shards, then record "
+                      "without --shard")
     study = STUDIES[arguments.study]
     workdir = arguments.workdir or pathlib.Path("runs") / (
         arguments.study + ("-smoke" if arguments.smoke else ""))
     if arguments.plan:
-      return _plan(study, workdir, arguments)
+      return _plan(study, workdir, arguments, shard)
     with door.Signals(arguments.minutes) as stop:
-      return _run(study, workdir, arguments, stop, again)
+      return _run(study, workdir, arguments, stop, again, shard)
   except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
 
 
-def _run(study, workdir, arguments, stop, again: str) -> int:
-  """Both stages, and what they say."""
+def _run(study, workdir, arguments, stop, again: str, shard) -> int:
+  """Both stages, and what they say; of a shard, the one whose turn it is."""
   made = study.smaller if arguments.smoke else lambda config: config
   stage = lambda name, config: door.train(
-      _at(made(config), workdir), workdir / name, stop, study.COMMAND,
-      again=again, study=arguments.study)
-  code = stage("choosing", study.choosing())
-  if code or stop():
-    return code or stop.code
+      _at(made(config), workdir), shards.apart(workdir / name, shard), stop,
+      study.COMMAND, again=again, study=arguments.study, shard=shard)
+  if not (shard and _whole(workdir / "choosing")):
+    code = stage("choosing", study.choosing())
+    if code or stop():
+      return code or stop.code
+    if shard:
+      return _to_merge(workdir, "choosing", shard, "give the same commands again")
   choice = study.choose(report.read(workdir / "choosing"))
   for width, settings in choice.items():
     print(f"chosen for 2x{width}: {settings}", flush=True)
   code = stage("table", study.table(choice, arguments.seeds))
+  if shard:
+    return code if stop() else _to_merge(
+        workdir, "table", shard, "give the command without --shard")
   if (workdir / "table" / "results.jsonl").is_file():
     verdict = study.conclude(report.read(workdir / "table"))
     (workdir / "table" / "conclusion.md").write_text(verdict)
@@ -73,16 +88,30 @@ def _run(study, workdir, arguments, stop, again: str) -> int:
   return code
 
 
-def _plan(study, workdir, arguments) -> int:
+def _whole(folder: pathlib.Path) -> bool:
+  """Whether a folder holds all rows of a stage, run there or merged."""
+  summary = report.side_file(folder, "summary.json")
+  return summary is not None and summary.get("missing", 0) == 0
+
+
+def _to_merge(workdir, stage: str, shard: shards.Shard, then: str) -> int:
+  """Says what comes when all shards of a stage are through."""
+  parts = workdir / f"{stage}-*of{shard.of}"
+  print(f"{stage}: shard {shard} is done. When all are: python -m kd_jax.report "
+        f"merge {parts} --out {workdir / stage}; then {then}", flush=True)
+  return 0
+
+
+def _plan(study, workdir, arguments, shard) -> int:
   made = study.smaller if arguments.smoke else lambda config: config
   print("Stage one, on held-out data.")
-  door.show_plan(_at(made(study.choosing()), workdir))
+  door.show_plan(_at(made(study.choosing()), workdir), shard)
   # What will be chosen makes no difference to the cost.
   likely = {width: {"alpha": 0.9, "optimizer.learning_rate": 1e-3}
             for width in study.EPOCHS}
   print("Stage two, for the table.")
   return door.show_plan(
-      _at(made(study.table(likely, arguments.seeds)), workdir))
+      _at(made(study.table(likely, arguments.seeds)), workdir), shard)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -98,6 +127,8 @@ def _parser() -> argparse.ArgumentParser:
                       help="runs of each point (default 10)")
   parser.add_argument("--minutes", type=float,
                       help="stop after so many, to go on another time")
+  parser.add_argument("--shard", metavar="I/N",
+                      help="run the I-th of N parts, in a folder of its own")
   parser.add_argument("--plan", action="store_true",
                       help="tell runs, compilations, memory and time; do nothing")
   parser.add_argument("--smoke", action="store_true",
@@ -108,7 +139,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _at(config, workdir: pathlib.Path):
-  config.teacher.dir = str(workdir / "teachers")
+  """Takes the teachers that lie in `WORKDIR/teachers`, if any.
+
+  Otherwise each stage keeps its own, which goes with it when it is merged; and
+  shards that train at once do not write into one folder.
+  """
+  if (workdir / "teachers").is_dir():
+    config.teacher.dir = str(workdir / "teachers")
   return config
 
 

@@ -19,6 +19,7 @@ from kd_jax import arguments as arguments_lib
 from kd_jax import main as door
 from kd_jax import sweep
 from kd_jax.errors import UserError
+from kd_jax.sweep import shard as shards
 
 
 def points(arguments: argparse.Namespace) -> sweep.Sweep:
@@ -49,16 +50,18 @@ def main(argv: list[str] | None = None) -> int:
     config, _ = arguments_lib.parse(rest)
     config.sweep.points = tuple(points(arguments))
     config.sweep.reference = (("alpha", 0.0),)
-    workdir = arguments.workdir or pathlib.Path(
-        time.strftime("runs/temperatures-%Y%m%d-%H%M%S"))
+    shard = shards.parse(arguments.shard) if arguments.shard else None
+    workdir = arguments.workdir or shards.apart(pathlib.Path(
+        time.strftime("runs/temperatures-%Y%m%d-%H%M%S")), shard)
     if arguments.plan:
-      return door.show_plan(config)
+      return door.show_plan(config, shard)
     given = [a for a in argv if not a.startswith("--workdir")]
     again = shlex.join(["python", "-m", "experiments.temperature_sweep", *given,
                         f"--workdir={workdir}"])
     command = next(w for w in rest if w.startswith("--config="))
     with door.Signals(arguments.minutes) as stop:
-      return door.train(config, workdir, stop, command, again=again)
+      return door.train(
+          config, workdir, stop, command, again=again, shard=shard)
   except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
@@ -80,6 +83,8 @@ def _parser() -> argparse.ArgumentParser:
                       help="where everything goes (default: new, under runs)")
   parser.add_argument("--minutes", type=float,
                       help="stop after so many, to go on another time")
+  parser.add_argument("--shard", metavar="I/N",
+                      help="run the I-th of N parts, in a folder of its own")
   parser.add_argument("--plan", action="store_true",
                       help="tell runs, compilations, memory and time; do nothing")
   return parser

@@ -88,6 +88,12 @@ def test_the_study_is_what_its_readme_says():
   assert "margin of 10 errors" in readme and study.MARGIN == 10
 
 
+def test_a_smoke_run_has_no_table_of_what_it_did_not_choose():
+  config = study.smaller(study.table(
+      {30: {"alpha": 0.9, "optimizer.learning_rate": 1e-3}}, 2))
+  assert {p["student.widths"] for p in config.sweep.points} == {(30, 30)}
+
+
 def row(width, t, seed, errors, alpha=0.9, **more):
   return {"overrides": {"student.widths": [width, width], "temperature": t,
                         "alpha": alpha, "optimizer.learning_rate": 1e-3},

@@ -79,7 +79,7 @@ def table(choice: Choice, seeds: int = SEEDS):
               sweep.fixed({"alpha": 0.0, "temperature": 1.0}),
               sweep.product(sweep.fixed({"alpha": choice[width]["alpha"]}),
                             {"temperature": TEMPERATURES})))
-      for width in EPOCHS)))
+      for width in EPOCHS if width in choice)))
   return config
 
 

@@ -35,8 +35,12 @@ def read(study: pathlib.Path, name: str = "results.jsonl") -> list[Row]:
   file = study / name
   if not file.is_file():
     raise UserError(f"{file}: there is no such file")
+  try:
+    text = file.read_text(encoding="utf-8")
+  except ValueError:
+    raise UserError(f"{file}: is not text, so no rows") from None
   rows = []
-  for number, line in enumerate(file.read_text().splitlines(), 1):
+  for number, line in enumerate(text.splitlines(), 1):
     if line.strip():
       rows.append(_row(line, f"{file}, line {number}"))
   return rows
@@ -64,8 +68,8 @@ def side_file(folder: pathlib.Path, name: str) -> Any:
   if not file.is_file():
     return None
   try:
-    return json.loads(file.read_text())
-  except json.JSONDecodeError as error:
+    return json.loads(file.read_text(encoding="utf-8"))
+  except ValueError as error:  # Also what is no text.
     raise UserError(f"{file}: is not JSON ({error})") from None
 
 

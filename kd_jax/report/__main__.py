@@ -1,4 +1,7 @@
-"""`python -m kd_jax.report STUDY`: the door of the reports."""
+"""`python -m kd_jax.report STUDY`: the door of the reports.
+
+`python -m kd_jax.report merge DIR... --out OUT` joins what shards have left.
+"""
 
 import argparse
 import json
@@ -28,7 +31,9 @@ def _reference(words: list[str]) -> dict[str, Any] | None:
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
       prog="python -m kd_jax.report", description="Generates the tables and "
-      "pictures of a study, and a page for a sweep, from its results.jsonl.")
+      "pictures of a study, and a page for a sweep, from its results.jsonl.",
+      epilog="python -m kd_jax.report merge DIR... --out OUT joins the rows of "
+      "the shards of a sweep, and generates the same of them together")
   parser.add_argument("study", type=pathlib.Path, help="folder of the study")
   parser.add_argument(
       "--readme", type=pathlib.Path, default="README.md",
@@ -94,8 +99,39 @@ def _compare(study: pathlib.Path, names: list[str]) -> str:
           "(of these two nets, not of their methods)\n")
 
 
+def _merge(argv: list[str]) -> int:
+  """Joins folders, makes the tables, and says what is missing."""
+  parser = argparse.ArgumentParser(
+      prog="python -m kd_jax.report merge",
+      description="Joins the rows that the shards of a sweep have left. What OUT "
+      "holds already is joined with them.")
+  parser.add_argument("folders", nargs="+", type=pathlib.Path, metavar="DIR",
+                      help="workdir of a shard")
+  parser.add_argument("--out", required=True, type=pathlib.Path,
+                      help="folder of the whole")
+  arguments = parser.parse_args(argv)
+  # What the plan says needs jax, which those who only read do without.
+  # pylint: disable-next=g-import-not-at-top
+  from kd_jax.sweep import matches, merge
+  try:
+    told = merge.merge(arguments.folders, arguments.out)
+    reference = _configured(arguments.out) or {}
+    there = any(matches(row["overrides"], reference)
+                for row in report.read(arguments.out))
+    report.write(arguments.out, reference=reference if there else None)
+  except UserError as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+  print((arguments.out / "table.md").read_text(encoding="utf-8"))
+  print(told)
+  return 0
+
+
 def main(argv: list[str] | None = None) -> int:
   """Runs the command; returns its exit code."""
+  argv = sys.argv[1:] if argv is None else argv
+  if argv[:1] == ["merge"]:
+    return _merge(argv[1:])
   arguments = _parser().parse_args(argv)
   try:
     if arguments.compare:

@@ -50,8 +50,8 @@ class Book:
     wanted = set(self._wanted)
     other = [row for f, row in self._known.items() if f not in wanted]
     if other:
-      _replace(self._aside, other)
-    _replace(self._file, self.rows)
+      write(self._aside, other)
+    write(self._file, self.rows)
 
 
 def _read(file: pathlib.Path) -> list[Row]:
@@ -66,7 +66,8 @@ def _read(file: pathlib.Path) -> list[Row]:
   return rows
 
 
-def _replace(file: pathlib.Path, rows: Sequence[Row]) -> None:
+def write(file: pathlib.Path, rows: Sequence[Row]) -> None:
+  """Writes rows whole or not at all."""
   fresh = file.with_name(file.name + ".new")
   fresh.write_text("".join(json.dumps(row) + "\n" for row in rows))
   fresh.replace(file)

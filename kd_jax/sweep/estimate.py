@@ -1,11 +1,9 @@
 """What a sweep will take, and how far it is."""
 
 from collections.abc import Callable, Sequence
-import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 
 from kd_jax import bench as benches
@@ -13,10 +11,11 @@ from kd_jax import build, records, sweep, types
 from kd_jax import config as config_lib
 from kd_jax import lanes as lanes_lib
 from kd_jax.screen import Screen
-from kd_jax.sweep import plan, probe, programs
+from kd_jax.sweep import cost, plan, probe, programs
 from kd_jax.sweep.book import Book
 from kd_jax.sweep.jobs import Job
 from kd_jax.sweep.plan import Chunk
+from kd_jax.sweep.shard import Shard
 
 # A core's plain speed, and what a step costs beside its arithmetic, in lanes
 # and alone: enough to weigh small nets against large, and to say hours or
@@ -29,19 +28,8 @@ _SEGMENT_SECONDS = 10.0
 
 def step_seconds(model: types.Model, image: Any, batch_size: int) -> float:
   """Roughly, of one lane on this machine's cores; `image` is `[1, H, W, C]`."""
-  flops = 3 * _forward_flops(model, (batch_size, *image.shape[1:]))
+  flops = 3 * cost.forward_flops(model, (batch_size, *image.shape[1:]))
   return flops / (_FLOPS_PER_CORE * records.cores()) + _STEP_SECONDS
-
-
-@functools.cache
-def _forward_flops(model: types.Model, shape: tuple[int, ...]) -> float:
-  def forward(key, images):
-    held = model.init(key, images[:1])
-    return model.apply(held, images, train=False)[0].logits
-
-  images = jax.ShapeDtypeStruct(shape, jnp.float32)
-  cost = jax.jit(forward).lower(jax.random.key(0), images).cost_analysis() or {}
-  return float(cost.get("flops", 0.0))
 
 
 def segment_steps(job: Job, chunk: Chunk) -> int:
@@ -105,15 +93,19 @@ class Meter:
 
 
 def table(
-    config: ml_collections.ConfigDict, say: Callable[[str], None]
+    config: ml_collections.ConfigDict, say: Callable[[str], None],
+    shard: Shard | None = None,
 ) -> tuple[list[str], list[list[str]], str]:
-  """What a sweep would do, before any work: columns, rows and a summary.
+  """What a sweep, or a shard of it, would do, before any work.
 
   Time is a rough upper bound from arithmetic; memory is that of one chunk.
+
+  Returns:
+    Columns, rows and a summary.
   """
   columns = ["group", "runs", "lanes at once", "chunks", "steps a run",
              "memory", "time"]
-  rows, seconds, lanes = [], 0.0, 0
+  rows, seconds, runs, planned = [], 0.0, [0, 0], 0
   datasets: dict[str, Any] = {}
   teachers: dict[str, float] = {}
   groups = sweep.expand(config, config.sweep.points)
@@ -128,31 +120,51 @@ def table(
     if build.distiller(group.config).needs_teacher:
       key += str(benches.select(values, (), ("teacher.",)))
       teachers.setdefault(key, _teacher_seconds(group.config, found))
-    seeds = [lane.seed for lane in group.lanes]
-    shape = _shape(config, group, seeds)
-    cost = len(seeds) * training.total_steps * step_seconds(
+    shape, chunks = _chunks(config, group, training, found, shard)
+    dealt = shard.part(chunks, before=planned) if shard else chunks
+    own, whole = _lanes(dealt), len(group.lanes)
+    taken = own * training.total_steps * step_seconds(
         training.model, found.train.image, training.batch_size)
-    chunks = plan.chunks("", [(s, str(n)) for n, s in enumerate(seeds)], shape)
-    held = _lane_bytes(training, found) * shape.size + found.train.image.nbytes
+    held = cost.lane_bytes(
+        training, found.train.image) * shape.size + found.train.image.nbytes
     rows.append([
-        _group_name(groups, group), f"{len(seeds)}",
-        probe.name(shape), f"{len(chunks)}",
-        f"{training.total_steps:,}", f"{held / 2**20:,.0f} MiB", _clock(cost)])
-    seconds, lanes = seconds + cost, lanes + len(seeds)
-  seconds += sum(teachers.values())
+        _group_name(groups, group), _of(own, whole), probe.name(shape),
+        _of(len(dealt), len(chunks)), f"{training.total_steps:,}",
+        f"{held / 2**20:,.0f} MiB", _clock(taken)])
+    seconds, planned = seconds + taken, planned + len(chunks)
+    runs = [runs[0] + own, runs[1] + whole]
+  taught = sum(teachers.values())
   summary = (
-      f"{lanes} runs in {len(rows)} compilation(s), {len(teachers)} teacher(s) "
-      f"({_clock(sum(teachers.values()))} unless found); at most about "
-      f"{_clock(seconds)} on {records.cores()} cores")
-  return columns, rows, summary
+      f"{_of(*runs)} runs in {len(rows)} compilation(s), {len(teachers)} "
+      f"teacher(s) ({_clock(taught)} unless found); at most about "
+      f"{_clock(seconds + taught)} on {records.cores()} cores")
+  return columns, rows, f"shard {shard}: {summary}" if shard else summary
 
 
-def _shape(config, group, seeds: list[int]):
+def _of(part: int, whole: int) -> str:
+  return f"{whole}" if part == whole else f"{part} of {whole}"
+
+
+def _lanes(chunks: Sequence[Chunk]) -> int:
+  return sum(len(set(chunk.lanes)) for chunk in chunks)
+
+
+def _chunks(config, group, training, found, shard: Shard | None):
+  """The rectangle of a group, and its chunks."""
+  shape = _shape(config, group, training, found, shard)
+  return shape, plan.chunks(
+      "", [(lane.seed, str(n)) for n, lane in enumerate(group.lanes)], shape)
+
+
+def _shape(config, group, training, found, shard: Shard | None):
   """The rectangle that is given or remembered, or the largest to be tried."""
+  seeds = [lane.seed for lane in group.lanes]
   if config.sweep.lanes != "auto":
     rows, points = map(int, config.sweep.lanes.split("x"))
     return plan.balanced(
         seeds, lanes_lib.Shape(jax.local_device_count(), rows, points))
+  if shard:
+    return cost.rectangle(training, found.train.image, seeds)
   return (programs.remembered(sweep.program_key(group.config), seeds)
           or probe.candidates(seeds)[-1])
 
@@ -163,16 +175,6 @@ def _teacher_seconds(config, found) -> float:
   training = build.teacher(config, found, 0)
   return (config.teacher.count * training.total_steps * step_seconds(
       training.model, found.train.image, training.batch_size))
-
-
-def _lane_bytes(training: build.Training, found) -> int:
-  """Weights, gradients and two moments; activations forth and back."""
-  image = jnp.zeros((1,) + found.train.image.shape[1:], jnp.float32)
-  held = jax.eval_shape(training.model.init, jax.random.key(0), image)
-  weights = sum(leaf.size for leaf in jax.tree.leaves(held))
-  widest = max(leaf.shape[-1] for leaf in jax.tree.leaves(held) if leaf.shape)
-  layers = len(jax.tree.leaves(held.params))
-  return 4 * (4 * weights + 2 * training.batch_size * widest * layers)
 
 
 def _group_name(groups, group) -> str:

@@ -8,7 +8,7 @@ import ml_collections
 
 from kd_jax import augment, lanes, loop, records
 from kd_jax import fit as fitting
-from kd_jax.sweep import plan, probe
+from kd_jax.sweep import cost, plan, probe
 from kd_jax.sweep.jobs import Job
 
 
@@ -22,18 +22,21 @@ class Programs:
 
   def __init__(
       self, config: ml_collections.ConfigDict, say: Callable[[str], None],
-      stop: Callable[[], bool]):
+      stop: Callable[[], bool], *, measure: bool = True):
+    """`measure` is whether to measure how many lanes to run at once."""
     self.compilations = self.probes = 0
     self._lanes, self._memory = config.sweep.lanes, config.sweep.memory
-    self._say, self._stop = say, stop
+    self._say, self._stop, self._measure = say, stop, measure
     self._made: dict[tuple[str, lanes.Shape], lanes.Lanes] = {}
 
   def shape(self, job: Job, seeds: list[int]) -> lanes.Shape:
-    """The rectangle for lanes of these seeds: given, remembered or measured."""
+    """The rectangle for lanes of these seeds: given, by rule or measured."""
     devices = jax.local_device_count()
     if self._lanes != "auto":
       rows, points = map(int, self._lanes.split("x"))
       return plan.balanced(seeds, lanes.Shape(devices, rows, points))
+    if not self._measure:
+      return self._by_rule(job, seeds)
     tried = probe.candidates(seeds)
     if len(tried) == 1:
       return tried[0]
@@ -46,6 +49,14 @@ class Programs:
       self._made[key] = _compiled(job, shape)
       self.compilations += 1
     return self._made[key]
+
+  def _by_rule(self, job: Job, seeds: list[int]) -> lanes.Shape:
+    """The same rectangle on every machine of a kind."""
+    shape = cost.rectangle(job.training, job.bench.train.image, seeds)
+    self._say(f"lanes: {probe.name(shape)} (devices x seeds x points) at once, by "
+              "rule, as shards do not measure; --config.sweep.lanes=SEEDSxPOINTS "
+              "sets others")
+    return shape
 
   def _measured(self, job: Job, seeds: list[int]) -> lanes.Shape:
     """The fastest rectangle; its program is kept, the others' are not."""

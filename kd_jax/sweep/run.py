@@ -19,6 +19,7 @@ from kd_jax.sweep import commands, dark, estimate, jobs, plan
 from kd_jax.sweep.book import Book
 from kd_jax.sweep.jobs import Job
 from kd_jax.sweep.programs import Programs
+from kd_jax.sweep.shard import Shard
 
 # A chunk, and the job it belongs to.
 Planned = list[tuple[Job, plan.Chunk]]
@@ -32,6 +33,7 @@ def run_sweep(
     stop: Callable[[], bool] = lambda: False,
     study: str | None = None,
     command: str = "",
+    shard: Shard | None = None,
 ) -> dict[str, Any]:
   """Runs `config.sweep.points` as lanes of compiled programs.
 
@@ -42,6 +44,7 @@ def run_sweep(
     stop: Asked between segments; if true, the sweep saves and ends.
     study: Name in the rows; default the workdir's.
     command: `--config=FILE` of the config, for the command of each row.
+    shard: The part to run; None for all of it.
 
   Returns:
     The summary, as written to `workdir/summary.json`.
@@ -59,10 +62,11 @@ def run_sweep(
     recorder.write("config.json", config_lib.flatten(config))
     dark.write(workdir / "teacher.json", ready)
     book = Book(workdir)
-    programs = Programs(config, screen.say, stop)
+    programs = Programs(config, screen.say, stop, measure=shard is None)
     planned = _plan(ready, book, programs, workdir / "plan.json")
     book.want([chunk.fingerprint(mark) for job, chunk in planned
                for mark in chunk.lanes if mark in job.lanes])
+    planned = _part(planned, book, shard, screen)
     told = functools.partial(
         _report, config, workdir, book, screen, began)
     meter = estimate.Meter(screen, planned, book)
@@ -72,14 +76,18 @@ def run_sweep(
         if not book.has(chunk):
           rows = _train(job, chunk, programs, meter, stop)
           book.add([row | {"study": study or workdir.name,
-                           "command": told_as(row["overrides"])}
+                           "command": told_as(row["overrides"]),
+                           "teacher_sha256": job.taught and job.taught.marks}
                     for row in rows])
+          chunks.forget(job, chunk)
           meter.finished(job, chunk)
           _tell_tensorboard(recorder, rows)
     except fit.Interrupted:
       told()
       raise
     summary = _summary(ready, planned, book, programs)
+    if shard:
+      summary["shard"] = str(shard)
     summary["seconds"] = round(time.perf_counter() - began, 2)
     recorder.write("summary.json", summary)
   told()
@@ -133,6 +141,18 @@ def _plan(ready, book: Book, programs: Programs, file: pathlib.Path) -> Planned:
   # What the sweep does not ask for today, it may ask for again.
   plan.save(file, [c for c in before if c not in now and book.has(c)] + now)
   return planned
+
+
+def _part(planned: Planned, book: Book, shard: Shard | None, screen: Screen):
+  """The chunks of a shard, and those that are done already, whoever did them."""
+  if shard is None:
+    return planned
+  dealt = shard.part(planned)
+  lanes = lambda some: sum(len(set(chunk.lanes)) for _, chunk in some)
+  screen.say(f"shard {shard}: {len(dealt)} of {len(planned)} chunks, "
+             f"{lanes(dealt)} of {lanes(planned)} lanes")
+  return [each for place, each in enumerate(planned)
+          if shard.owns(place) or book.has(each[1])]
 
 
 def _tell_tensorboard(recorder: records.Recorder, rows) -> None:
