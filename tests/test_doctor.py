@@ -1,0 +1,451 @@
+"""The doctor: its figures are those of the run, its refusals are lines."""
+
+import functools
+import importlib.util
+import subprocess
+import sys
+
+from conftest import ROOT
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_main import SMALL
+
+from kd_jax import (
+  arguments,
+  augment,
+  data,
+  distillers,
+  loop,
+  records,
+  rng,
+  steps,
+)
+from kd_jax import build as building
+from kd_jax import teacher as teachers
+from kd_jax.data import tfds_source
+from kd_jax.doctor import Visit, __main__, cost, machine, sources, trial
+from kd_jax.doctor.examine import examine
+from kd_jax.models import MODELS
+from kd_jax.sweep import probe
+
+
+@pytest.fixture(autouse=True)
+def _at_the_root(monkeypatch):
+  monkeypatch.chdir(ROOT)
+  # As users run it: optax and all may promote.
+  with jax.numpy_dtype_promotion("standard"):
+    yield
+
+
+@pytest.fixture
+def small(own_data, tmp_path):
+  """The arguments of the small job."""
+  return [*SMALL, "--config.parallel=single", f"--config.data.dir={own_data}",
+          f"--workdir={tmp_path / 'run'}"]
+
+
+@pytest.fixture
+def doctor(small, capsys):
+  """Runs the doctor on the small job; gives exit code and what it said."""
+  def run(*more):
+    code = __main__.run([*small, *more])
+    said = capsys.readouterr()
+    assert "Traceback" not in said.out + said.err
+    return code, said.out
+  return run
+
+
+@pytest.fixture(scope="module")
+def findings(own_data, tmp_path_factory):
+  """What there is to know of the small job, found out once."""
+  place = tmp_path_factory.mktemp("doctor")
+
+  @functools.cache
+  def find(*more):
+    config, workdir = arguments.parse([
+        *SMALL, "--config.parallel=single", f"--config.data.dir={own_data}",
+        f"--workdir={place / 'run'}", *more])
+    visit = Visit()
+    return visit, examine(visit, config, workdir)
+  return find
+
+
+@pytest.fixture
+def quick(monkeypatch):
+  """Leaves the measuring of steps out."""
+  monkeypatch.setattr(cost, "plan", lambda *arguments: [])
+
+
+def lines(said, kind):
+  return [line for line in said.splitlines() if line.startswith(f"{kind}:")]
+
+
+def test_a_run_that_would_work_is_told_on_a_screen(doctor, tmp_path):
+  code, said = doctor()
+  assert code == 0
+  assert not lines(said, "problem") and not lines(said, "warning")
+  assert "nothing is in the way" in said
+  # 120 x 12 + 12 + 12 x 7 + 7 and 120 x 24 + 24 + 24 x 7 + 7.
+  assert "mlp 12, 1,543 parameters; taps hidden_0 [64, 12]" in said
+  assert "mlp 24, 3,079 parameters; taps hidden_0 [128, 24]" in said
+  assert "blobs from raw: 300 training and 110 test images of 12x10x1" in said
+  assert jax.__version__ in said and f"{sys.version_info[0]}." in said
+  for word in ("hard", "soft", "0.1 * CE + 0.9 * T**2 * KL, T = 8", "teacher",
+               "baseline", "distilled", "ms a step", "disk", "cache", "commit"):
+    assert word in said, word
+  assert len(said.splitlines()) < 60
+  # Folders are as long as they are.
+  assert all(len(line) <= 100 for line in said.splitlines()
+             if "/" not in line)
+  assert not list(tmp_path.iterdir()), "nothing is left behind"
+
+
+def first_step(small):
+  """The small job's pieces, put together without the doctor."""
+  config, _ = arguments.parse(small)
+  found = data.load("blobs", directory=config.data.dir)
+  student = building.student(config, found)
+  scaling = loop.Scaling(np.full((1,), 1 / 255, np.float32),
+                         np.zeros((1,), np.float32))
+  train = building.device_data(found.train, found.train_ids, scaling)
+  teacher = MODELS["mlp"](num_classes=7, widths=(24,))
+  image = jnp.zeros((1, 12, 10, 1))
+  key = rng.stream(jax.random.key(config.teacher.seed), "init")
+  held = teacher.init(rng.stream(key, "student"), image)
+  taught = teachers.live([teacher], [held])
+  learner = steps.Learner(
+      student.model, distillers.DISTILLERS["kd"], student.recipe, taught)
+  key = jax.random.key(student.seed)
+  state = steps.init(learner, rng.stream(key, "init"), image, student.hparams)
+  return config, found, train, student, learner, state, teacher, held
+
+
+def test_terms_are_those_of_the_runs_first_step(findings, small):
+  _, train, student, learner, state = first_step(small)[1:6]
+  visit, found = findings()
+  assert not visit.problems
+  segment = loop.make_segment(learner, student.views, student.batch_size)
+  _, told = segment(
+      state, train, learner.teacher.arrays, student.hparams,
+      jax.random.key(student.seed), 1)
+  assert [term.name for term in found.terms] == ["hard", "soft"]
+  for term in found.terms:
+    assert term.value == pytest.approx(told[term.name].compute(), rel=1e-5)
+  assert [term.weight for term in found.terms] == pytest.approx([0.1, 0.9])
+
+
+def test_gradient_norms_are_those_of_an_independent_gradient(findings, small):
+  config, found, _, student, _, state, teacher, held = first_step(small)
+  key = rng.stream(jax.random.key(config.seed), "data")
+  ids = np.asarray(rng.epoch_order(key, 0, jnp.arange(300)))[:64]
+  images = jnp.asarray(found.train.image[ids] / 255, jnp.float32)
+  label = found.train.label[ids]
+  v = teacher.apply(held, images, train=False)[0].logits
+
+  def hard(params):
+    z = student.model.apply(
+        state.student._replace(params=params), images, train=True)[0].logits
+    log_q = jax.nn.log_softmax(z)
+    return 0.1 * -jnp.mean(log_q[jnp.arange(64), label])
+
+  def soft(params):
+    z = student.model.apply(
+        state.student._replace(params=params), images, train=True)[0].logits
+    p = jax.nn.softmax(v / 8)
+    gap = jnp.log(p) - jax.nn.log_softmax(z / 8)
+    return 0.9 * 8**2 * jnp.mean(jnp.sum(p * gap, axis=-1))
+
+  _, told = findings()
+  for term, function in zip(told.terms, (hard, soft), strict=True):
+    gradient = jax.grad(function)(state.student.params)
+    norm = sum(float(np.square(np.float64(leaf)).sum())
+               for leaf in jax.tree.leaves(gradient)) ** 0.5
+    assert term.gradient == pytest.approx(norm, rel=1e-4)
+  assert told.terms[0].gradient != pytest.approx(told.terms[1].gradient)
+
+
+def test_nets_are_counted(findings, quick):
+  _, found = findings(
+      "--config.student.name=cnn", "--config.student.widths=(3,5)",
+      "--config.teacher.count=2")
+  student, teacher = found.nets
+  # 3x3x1x3 + 3, 3x3x3x5 + 5, and from 3 x 3 of 5 channels to 7 classes.
+  assert student.parameters == 30 + 140 + 45 * 7 + 7
+  assert student.taps == {"conv_0": (64, 6, 5, 3), "conv_1": (64, 3, 3, 5)}
+  assert teacher.parameters == 3079
+  # Both members twice, the students twice, of a member's state three copies.
+  assert found.disk == pytest.approx(4 * (
+      4 * 3079 + 2 * student.parameters + 9 * 3079 + 2 * 300 * 7), abs=64)
+
+
+def test_costs_are_reckoned(findings):
+  _, found = findings()
+  teacher, students = found.costs
+  assert (teacher.name, students.name) == ("teacher", "baseline, distilled")
+  # 300 examples in batches of 64 (128 for the teacher): 5 and 3 an epoch.
+  assert (teacher.steps, students.steps) == (18, 15)
+  # One step in 5 is an epoch's, after which 110 examples are looked at: a third
+  # of what 110 / 64 steps take; and all of it twice.
+  assert students.seconds == pytest.approx(
+      2 * students.step * (15 + 3 * 110 / 64 / 3))
+  for each in found.costs:
+    assert each.measured and 0 < each.step < 1
+    # At least the images of both splits, 410 of 120 bytes.
+    assert 410 * 120 < each.memory < 2**26
+  # One view: 300 x 7 logits, and as many examples to ask about.
+  assert found.bank[0] == 300 * 7 * 4
+  assert found.bank[1] == pytest.approx(300 / 128 / 3 * teacher.step)
+  # Both nets twice; of the larger, weights and Adam's two moments three times,
+  # with two counts and a step; the bank.
+  assert found.disk == pytest.approx(
+      4 * (2 * 3079 + 2 * 1543 + 3 * 3 * 3079 + 300 * 7), abs=64)
+
+
+def test_a_live_teacher_costs_the_distilled_student(findings):
+  # 25 views in 3 epochs: no bank.
+  _, found = findings("--config.student.views=shift2")
+  assert found.bank == (0, 0.0)
+  assert [each.name for each in found.costs] == [
+      "teacher", "baseline", "distilled"]
+  assert found.seconds == sum(each.seconds for each in found.costs)
+
+
+def test_hard_labels_need_no_teacher(findings):
+  visit, found = findings("--config.method=hard")
+  assert not visit.problems
+  assert [(t.name, t.weight) for t in found.terms] == [("hard", 1.0)]
+  assert [net.name for net in found.nets] == ["student"]
+  assert [each.name for each in found.costs] == ["baseline"]
+
+
+def test_dropout_and_batchnorm_are_looked_at(findings, quick):
+  visit, found = findings(
+      "--config.student.hidden_dropout=0.5", "--config.teacher.name=resnet8",
+      "--config.teacher.widths=(2,2,2)")
+  assert not visit.problems and len(found.terms) == 2
+  assert found.nets[1].taps["pooled"] == (128, 2)
+  without = findings("--config.alpha=0.9")[1]
+  hard = [each.terms[0].value for each in (found, without)]
+  assert hard[0] != pytest.approx(hard[1]), "dropout is on"
+
+
+def test_a_users_logits_are_asked(findings, own_data, tmp_path):
+  label = data.load("blobs", directory=own_data).train.label
+  np.save(tmp_path / "t.npy", np.eye(7)[label] * 4.0)
+  visit, found = findings(f"--config.teacher.logits={tmp_path / 't.npy'}")
+  assert not visit.problems
+  assert [term.name for term in found.terms] == ["hard", "soft"]
+  assert [each.name for each in found.costs] == ["baseline, distilled"]
+
+
+def test_several_devices_are_timed_together(findings, own_data, tmp_path):
+  label = data.load("blobs", directory=own_data).train.label
+  np.save(tmp_path / "t.npy", np.eye(7)[label] * 4.0)
+  logits = f"--config.teacher.logits={tmp_path / 't.npy'}"
+  one, several = (findings(f"--config.parallel={kind}", logits)
+                  for kind in ("single", "pmap"))
+  assert not several[0].problems
+  assert several[1].costs[0].measured
+  assert several[1].costs[0].step != one[1].costs[0].step
+  for term, same in zip(several[1].terms, one[1].terms, strict=True):
+    assert term.name == same.name
+    assert term[1:] == pytest.approx(same[1:], rel=1e-5)
+
+
+def test_a_sweep_is_counted(doctor):
+  code, said = doctor("--sweep.alpha=0.0,0.9,1.0", "--sweep.seed=0,1",
+                      "--sweep.student.widths=(8,),(12,)")
+  assert code == 0
+  assert "sweep of 12 lanes in 2 group(s)" in said and "a lane" in said
+  # The first lane that distils is tried, not the first.
+  assert "0.1 * CE + 0.9" in said
+
+
+@pytest.fixture
+def bad_logits(tmp_path):
+  np.save(tmp_path / "t.npy", np.zeros((299, 7)))
+  return tmp_path / "t.npy"
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (("--config.tempature=3",), "did you mean temperature"),
+    (("--config.batch_size=abc",), "must be an integer >= 1"),
+    (("--config=configs/nope.py",), "no such file"),
+    (("--config.data.dir=/no/such/folder",), "there is no such folder"),
+    (("--config.method=kdd",), "did you mean kd"),
+    (("--config.student.name=mpl",), "did you mean mlp"),
+    (("--config.student.name=cnn", "--config.student.widths=(3,)"),
+     "does not take images (12, 10, 1)"),
+    (("--config.teacher.weights=(1.0,2.0)",), "must be 1 numbers"),
+    (("--config.teacher.logits=/no/such.npy",), "cannot be read"),
+    (("--config.temperature=1e-42",), "would be NaN after one step"),
+    (("--config.optimizer.learning_rate=1e38",), "distilled: NaN or infinite"),
+    (("--stray=1",), "stray"),
+    (("--sweep.temperature=1,2", "--config.sweep.reference=(('alpha',0.0),)"),
+     "no point of the sweep sets that"),
+])
+def test_a_mistake_is_a_line_and_exit_code_1(arguments, words, doctor):
+  code, said = doctor(*arguments)
+  told = lines(said, "problem")
+  assert code == 1
+  assert any(words in line for line in told), said
+  assert len(told) == 1
+  assert "python " in said, "the machine is looked at all the same"
+
+
+def test_logits_of_another_shape_are_refused(doctor, bad_logits):
+  code, said = doctor(f"--config.teacher.logits={bad_logits}")
+  told, = lines(said, "problem")
+  assert code == 1 and "[299, 1, 7], must be [300, 1, 7]" in told
+  assert "1,543 parameters" in said, "the student is looked at all the same"
+
+
+def test_a_workdir_that_cannot_be_written_is_refused(doctor, bad_logits):
+  code, said = doctor(f"--workdir={bad_logits}/run")
+  told, = lines(said, "problem")
+  assert code == 1 and "cannot be written (Not a directory)" in told
+
+
+def test_a_workdir_in_use_is_refused(tmp_path):
+  visit = Visit()
+  assert "writable" in machine.disk(visit, tmp_path)
+  assert not list(tmp_path.iterdir()) and not visit.problems
+  with records.locked(tmp_path):
+    visit.attempt("disk", lambda: machine.disk(visit, tmp_path))
+  assert "another program is at work there" in visit.problems[0].text
+
+
+def test_both_nets_are_told(doctor):
+  code, said = doctor("--config.student.widths=(0,)")
+  assert code == 1 and len(lines(said, "problem")) == 1
+  code, said = doctor(
+      "--config.student.name=cnn", "--config.student.widths=(3,)",
+      "--config.teacher.name=cnn", "--config.teacher.widths=(3,)")
+  assert code == 1
+  assert [line.split(":")[1] for line in lines(said, "problem")] == [
+      " config.student", " config.teacher"]
+
+
+def test_too_little_memory_or_disk_is_refused(doctor, monkeypatch):
+  monkeypatch.setattr(probe, "device_bytes", lambda: 40000)
+  code, said = doctor()
+  told = lines(said, "problem")
+  assert code == 1 and len(told) == 2
+  assert all("a step needs" in line for line in told)
+  monkeypatch.setattr(machine, "free", lambda folder: 1000)
+  assert any("1000 B are free" in line
+             for line in lines(doctor()[1], "problem"))
+
+
+def test_a_warning_does_not_fail(doctor, quick):
+  code, said = doctor("--config.batch_size=400")
+  told, = lines(said, "warning")
+  assert code == 0 and "config.batch_size=400: more than the 300" in told
+
+
+def test_slow_steps_are_reckoned_not_run(findings, monkeypatch):
+  monkeypatch.setattr(cost, "_LONGEST_STEP", 0.0)
+  _, found = findings("--config.seed=1")
+  assert not any(each.measured for each in found.costs)
+  assert "~" in __main__.costs(found)[2][0][2]
+
+
+def test_what_nobody_foresaw_stops_nothing(doctor, monkeypatch):
+  def broken(*arguments):
+    raise ZeroDivisionError("of\nsome kind")
+  monkeypatch.setattr(machine, "optional", broken)
+  monkeypatch.setattr(trial, "terms", broken)
+  code, said = doctor()
+  told = lines(said, "problem")
+  assert code == 1 and len(told) == 2
+  assert told[0].startswith("problem: optional: ZeroDivisionError: of; some kind")
+  assert "distilled" in said and "cores" in said
+
+
+def test_without_a_config_the_machine_is_looked_at(
+    own_data, tmp_path, monkeypatch, capsys):
+  monkeypatch.setenv("KD_JAX_DATA", str(own_data))
+  assert __main__.run([f"--workdir={tmp_path}"]) == 0
+  said = capsys.readouterr().out
+  assert "blobs (.npz)" in said and "cores" in said
+  monkeypatch.setenv("KD_JAX_DATA", "/no/such")
+  assert __main__.run([f"--workdir={tmp_path}"]) == 0
+  assert "there is no such folder" in capsys.readouterr().out
+  assert __main__.run(["stray"]) == 1
+  assert "stray: unexpected" in capsys.readouterr().out
+
+
+def test_a_damaged_set_is_told(tmp_path):
+  (tmp_path / "mnist").mkdir()
+  (tmp_path / "mnist/train-images-idx3-ubyte").write_bytes(b"\0\0\x08\3")
+  visit = Visit()
+  assert sources.raw_sets(visit, tmp_path) == []
+  assert "lacks train-labels" in visit.problems[0].text and not visit.fatal
+
+
+def test_official_files_are_known_by_their_checksums(official_data):
+  held = sources.raw_sets(Visit(), official_data)
+  assert "mnist (official)" in held
+  found = data.load("mnist", directory=official_data)
+  arrays = [*found.train, *found.test]
+  assert sources.is_mnist(arrays)
+  assert "official, sha256" in sources.describe(found)
+  arrays[1] = np.roll(arrays[1], 1)
+  assert not sources.is_mnist(arrays)
+
+
+def test_prepared_sets_are_found_without_tfds(tmp_path):
+  for place in ("mnist/3.0.1", "glue/cola/2.0.0"):
+    (tmp_path / place).mkdir(parents=True)
+    (tmp_path / place / "dataset_info.json").touch()
+  assert sources.prepared(tmp_path) == ["glue", "mnist"]
+
+
+def test_nothing_is_downloaded_for_a_look(doctor, tmp_path, monkeypatch):
+  if importlib.util.find_spec("tensorflow") is None:
+    pytest.skip("needs TensorFlow, which downloads for TFDS")
+  def prepare(builder):
+    raise AssertionError("downloads")
+  monkeypatch.setattr(tfds_source, "prepare", prepare)
+  monkeypatch.setattr(tfds_source, "_require_network", lambda: None)
+  monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+  code, said = doctor("--config.data.name=cifar10", "--config.data.dir=None",
+                      "--sweep.seed=0,1")
+  told, = lines(said, "warning")
+  assert code == 0 and "begins with a download by TFDS" in told
+  code, said = doctor("--config.data.name=cifra10", "--config.data.dir=None")
+  assert code == 1 and "did you mean cifar10" in said
+
+
+@pytest.mark.parametrize(("version", "told"), [
+    ("3.10.4", [True]), ("3.11.0", []), ("3.13.9", []), ("3.14.0", [False])])
+def test_python_is_judged(version, told):
+  visit = Visit()
+  machine.python(visit, version)
+  assert [problem.fatal for problem in visit.problems] == told
+
+
+def test_a_missing_package_is_told():
+  visit = Visit()
+  assert machine.packages(visit, ("jax", "no-such")) == f"jax {jax.__version__}"
+  assert "no-such: not installed" in visit.problems[0].text and visit.fatal
+
+
+def test_no_batch_has_padding(device_data, small):
+  student = first_step(small)[3]
+  batch = trial.first_batch(
+      student._replace(batch_size=999, views=augment.VIEWS["shift2"]),
+      device_data)
+  assert sorted(np.asarray(batch.id)) == list(range(150))
+  assert np.asarray(batch.mask).all() and len(set(np.asarray(batch.view))) > 9
+
+
+def test_help_needs_no_jax():
+  said = subprocess.run(
+      [sys.executable, "-c",
+       "import sys; from kd_jax.doctor import __main__ as d; "
+       "d.run(['--help']); assert 'jax' not in sys.modules"],
+      cwd=ROOT, text=True, capture_output=True, check=True).stdout
+  assert "usage: python -m kd_jax.doctor" in said
