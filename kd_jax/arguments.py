@@ -4,6 +4,7 @@ import contextlib
 import pathlib
 import sys
 import time
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
@@ -11,6 +12,9 @@ from ml_collections import config_flags
 from kd_jax import config as config_lib
 from kd_jax import sweep
 from kd_jax.errors import UserError
+
+# Flags that name the processes of one run.
+HOSTS = ("--coordinator", "--processes", "--process_id")
 
 
 def parse(argv: list[str]):
@@ -25,7 +29,7 @@ def parse(argv: list[str]):
   Raises:
     UserError: For anything that is not right about them.
   """
-  argv, points = _points(joined(argv))
+  argv, points = _points(_resume(joined(argv)))
   argv = _last_of_each(argv)
   nones = [arg for arg in argv if arg.startswith("--config.")
            and arg.endswith("=None")]
@@ -60,11 +64,46 @@ def joined(argv: list[str]) -> list[str]:
   """`--name value` as `--name=value`, for the flags that take one."""
   words: list[str] = []
   for arg in argv:
-    if words and words[-1] in ("--config", "--workdir", "--sweep"):
+    if words and words[-1] in (
+        "--config", "--workdir", "--sweep", "--shard", *HOSTS):
       words[-1] += f"={arg}"
     else:
       words.append(arg)
   return words
+
+
+def hosts(argv: list[str]) -> tuple[dict[str, Any] | None, list[str]]:
+  """Takes the processes of a run out of the arguments: what was said, the rest.
+
+  Raises:
+    UserError: If something about them is wrong.
+  """
+  words = [arg for arg in argv if arg.split("=")[0] in HOSTS]
+  if not words:
+    return None, argv
+  given = {word.split("=")[0][2:]: word.partition("=")[2] for word in words}
+  for name in ("processes", "process_id"):
+    if name in given and not given[name].isdecimal():
+      raise UserError(f"--{name}={given[name]}: must be a whole number")
+  coordinator = given.get("coordinator")
+  number = lambda name: int(given[name]) if name in given else None
+  count, own = number("processes"), number("process_id")
+  if coordinator == "auto":
+    coordinator = None
+  elif coordinator is None or count is None or own is None:
+    raise UserError(
+        f"{words[0]}: give --coordinator=HOST:PORT, --processes=N and "
+        "--process_id=I together, or --coordinator=auto on a cluster")
+  elif own >= count:
+    raise UserError(f"--process_id={own}: must be from 0 to {count - 1}")
+  told = {"coordinator": coordinator, "processes": count, "process_id": own}
+  return told, [arg for arg in argv if arg not in words]
+
+
+def _resume(argv: list[str]) -> list[str]:
+  """`--resume=force` is short for a key."""
+  return [arg.replace("--resume=", "--config.checkpoint.resume=", 1)
+          if arg.startswith("--resume=") else arg for arg in argv]
 
 
 def _points(argv: list[str]) -> tuple[list[str], sweep.Sweep | None]:

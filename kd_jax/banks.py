@@ -7,6 +7,7 @@ row: a permuted bank trains a student on other images' targets and looks fine.
 
 from collections.abc import Callable, Sequence
 import json
+import os
 import pathlib
 from typing import Any
 
@@ -14,8 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kd_jax import augment, checkpoint, loop, types
+from kd_jax import augment, checkpoint, loop, parallel, types
 from kd_jax.errors import UserError
+from kd_jax.parallel import Parallel
 
 _SPOT_CHECKS = 64
 # Of the largest logit: matrix products of other shapes round differently.
@@ -29,6 +31,7 @@ def build(
     views: augment.Views,
     out: np.ndarray,
     *,
+    where: Parallel | None = None,
     tick: Callable[[int], None] = lambda view: None,
 ) -> None:
   """Fills `out` `[N, V, M, classes]` with the logits of every view of every image.
@@ -39,9 +42,11 @@ def build(
     data: The images, all N of them.
     views: The augmentation, V = `views.count`.
     out: float32; may be memory-mapped.
+    where: The devices; default one.
     tick: Told the number of views done, after each.
   """
-  predicts = [loop.make_predict(model, views) for model in models]
+  where = where or parallel.choose("single")
+  predicts = [parallel.make_predict(where, model, views) for model in models]
   for view in range(views.count):
     for member, predict in enumerate(predicts):
       out[:, view, member] = predict(variables[member], data, jnp.int32(view))
@@ -57,6 +62,7 @@ def obtain(
     views: augment.Views,
     *,
     num_classes: int,
+    where: Parallel | None = None,
     tick: Callable[[int], None] = lambda view: None,
 ) -> np.ndarray:
   """The bank at `path`, verified; built first where there is none.
@@ -69,6 +75,7 @@ def obtain(
     data: The images, all N of them.
     views: The augmentation.
     num_classes: Number of classes.
+    where: The devices; default one. Several processes keep a bank in memory.
     tick: Told the number of views done, while building.
 
   Returns:
@@ -80,12 +87,17 @@ def obtain(
   """
   shape = (len(data.image), views.count, len(models), num_classes)
   marks = {**marks, "shape": list(shape), "dtype": "float32"}
+  if jax.process_count() > 1:
+    held = np.empty(shape, np.float32)
+    build(models, variables, data, views, held, where=where, tick=tick)
+    return held
   sidecar = path.with_name(path.name + ".json")
   if not sidecar.is_file():
     path.parent.mkdir(parents=True, exist_ok=True)
     bank = np.lib.format.open_memmap(
         path, mode="w+", dtype=np.float32, shape=shape)
-    build(models, variables, data, views, bank, tick=tick)
+    _reserve(path)
+    build(models, variables, data, views, bank, where=where, tick=tick)
     bank.flush()
     # The marks come last: a bank without them is an unfinished one.
     checkpoint.write_json(sidecar, marks)
@@ -100,6 +112,13 @@ def obtain(
         f"{list(shape)}; delete it")
   verify(bank, models, variables, data, views, name=str(path))
   return bank
+
+
+def _reserve(path: pathlib.Path) -> None:
+  """Takes the space of a file now: a full disk would kill who writes into it."""
+  if hasattr(os, "posix_fallocate"):
+    with path.open("r+b") as file:
+      os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def verify(

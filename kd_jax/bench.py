@@ -1,19 +1,34 @@
 """A bench: what the trainings of a run share, and training one net on it."""
 
 from collections.abc import Callable
+import contextlib
 import functools
 import pathlib
 import time
 from typing import Any, NamedTuple
 
+import jax
 import ml_collections
 import numpy as np
 
-from kd_jax import build, checkpoint, loop, records, steps, types
+import kd_jax
+from kd_jax import (
+  build,
+  checkpoint,
+  hosts,
+  loop,
+  parallel,
+  records,
+  steps,
+  types,
+)
 from kd_jax import config as config_lib
 from kd_jax import data as data_lib
 from kd_jax import fit as fitting
 from kd_jax.augment import VIEWS
+from kd_jax.errors import UserError
+from kd_jax.parallel import Parallel
+from kd_jax.progress import Progress
 from kd_jax.screen import Screen
 
 
@@ -26,6 +41,7 @@ class Bench(NamedTuple):
     train: Its training examples on the device, the ids to train on in use.
     splits: What to evaluate on: "test", and "heldout" where there is one.
     workdir: Where everything is kept.
+    where: The devices of a training; all arrays lie on every one.
     recorder: Writes the records.
     screen: Tells the user.
     stop: Whether to stop at the next segment.
@@ -36,6 +52,7 @@ class Bench(NamedTuple):
   train: loop.DeviceData
   splits: dict[str, fitting.Split]
   workdir: pathlib.Path
+  where: Parallel
   recorder: records.Recorder
   screen: Screen
   stop: Callable[[], bool]
@@ -48,6 +65,7 @@ def prepare(
     stop: Callable[[], bool],
 ) -> Bench:
   """Loads the data, puts it on the device and writes down what is run."""
+  where = _devices(config)
   dataset = build.dataset(config, say=screen.say)
   sizes = f"{len(dataset.train_ids)} training, {len(dataset.test.label)} test"
   screen.say(f"data: {dataset.name} from {dataset.source}, {sizes} examples, "
@@ -56,38 +74,63 @@ def prepare(
     screen.say(f"\n*** {dataset.notice} ***\n", style="bold yellow")
   scaling = build.scaling(config.data.scale, dataset.train)
   everything = lambda part: np.arange(len(part.label))
-  test = build.device_data(dataset.test, everything(dataset.test), scaling)
+  put = lambda part, ids: parallel.copies(
+      where, build.device_data(part, ids, scaling))
+  test = put(dataset.test, everything(dataset.test))
   splits = {"test": fitting.Split(test)}
   if len(dataset.heldout_ids):
     held = data_lib.Examples(*(a[dataset.heldout_ids] for a in dataset.train))
-    splits["heldout"] = fitting.Split(
-        build.device_data(held, everything(held), scaling))
+    splits["heldout"] = fitting.Split(put(held, everything(held)))
   values = config_lib.flatten(config)
   recorder = records.Recorder(workdir, tensorboard=config.tensorboard)
   # An older run's results must not lie beside this one's settings.
-  (workdir / "summary.json").unlink(missing_ok=True)
+  recorder.remove("summary.json")
   recorder.write("config.json", values)
   recorder.write("manifest.json", records.manifest(
       data={"name": dataset.name, "source": dataset.source,
             "notice": dataset.notice, "fingerprint": dataset.fingerprint}))
   return Bench(
-      values, dataset, build.device_data(
-          dataset.train, dataset.train_ids, scaling),
-      splits, workdir, recorder, screen, stop)
+      values, dataset, put(dataset.train, dataset.train_ids), splits, workdir,
+      where, recorder, screen, stop)
+
+
+def _devices(config: ml_collections.ConfigDict) -> Parallel:
+  """Where trainings run; a sweep spreads its lanes over devices by itself."""
+  if not config.sweep.points:
+    return parallel.choose(config.parallel)
+  if config.parallel not in ("auto", "single"):
+    raise UserError(
+        f"config.parallel={config.parallel}: is for single runs; a sweep spreads "
+        "its lanes over all devices by itself")
+  if jax.process_count() > 1:
+    raise UserError(
+        "--processes: is for single runs; share a sweep out with --shard=I/N")
+  return parallel.choose("single")
 
 
 def net(
     bench: Bench,
     name: str,
     path: pathlib.Path,
-    mark: str,
+    marks: dict[str, Any],
     training: build.Training,
     learner: steps.Learner,
     splits: dict[str, fitting.Split],
 ) -> dict[str, Any]:
-  """The record of the net at `path`, trained first if it is not there."""
-  record = checkpoint.load_record(path)
-  if record is not None and record["fingerprint"] == mark:
+  """The record of the net at `path`, trained first if it is not there.
+
+  Args:
+    bench: What trainings share.
+    name: Of the net.
+    path: Its folder.
+    marks: What determines it, by name.
+    training: How it is trained.
+    learner: Its step.
+    splits: What it is evaluated on.
+  """
+  mark = records.fingerprint(marks)
+  record = hosts.agreed(lambda: _finished(bench, name, path, mark))
+  if record is not None:
     bench.screen.say(f"{name}: already trained, in {path}")
     return record
   began = time.perf_counter()
@@ -96,10 +139,13 @@ def net(
     bench.recorder.row(name, {"fingerprint": mark[:16], **row})
     bench.screen.row(name, row)
 
-  fitted = fitting.fit(
-      training, learner, bench.train, splits,
-      progress=bench.workdir / "progress" / name, mark=mark, stop=bench.stop,
-      report=report)
+  # Its bits depend on the machine, so it goes on where it was begun.
+  progress = open_progress(
+      bench, name, marks | records.runtime() | where_marks(bench))
+  with contextlib.closing(progress):
+    fitted = fitting.fit(
+        training, learner, bench.train, splits, where=bench.where,
+        progress=progress, stop=bench.stop, report=report)
   params = fitted.variables.params
   final = ("test_", "heldout_", "train_", "epoch", "step")
   kept = {key: value for key, value in fitted.row.items()
@@ -108,19 +154,62 @@ def net(
   kept |= {key: kept.pop(f"test_{key}") for key in ("agreement", "kl")
            if f"test_{key}" in kept}
   record = {
-      "fingerprint": mark, **kept,
+      "fingerprint": mark, **kept, **progress.forced(),
       "parameters": checkpoint.num_parameters(params),
       "parameters_sha256": checkpoint.parameters_sha256(params),
       "seconds": round(time.perf_counter() - began, 2),
       "test_wrong_ids": fitted.test_wrong_ids}
   checkpoint.save_net(path, fitted.variables, record)
+  _save_best(bench, name, fitted.best, mark)
+  hosts.together(f"{name} is saved")
+  progress.drop()
   return record
 
 
+def open_progress(bench: Bench, name: str, marks: dict[str, Any]) -> Progress:
+  """Where an unfinished training of this bench is kept."""
+  values = bench.values
+  return Progress(
+      bench.workdir / "progress" / name,
+      {**marks, "numerics": kd_jax.NUMERICS},
+      every=values["checkpoint.every"], keep=values["checkpoint.keep"],
+      force=values["checkpoint.resume"] == "force", say=bench.screen.say)
+
+
+def where_marks(bench: Bench) -> dict[str, Any]:
+  """What a net's bits depend on beside `records.runtime`."""
+  if bench.where.kind == "single":
+    return {}
+  return {"parallel": bench.where.kind, "processes": jax.process_count()}
+
+
+def _finished(bench, name, path, mark) -> dict[str, Any] | None:
+  """The record of a net that is there, whole, and the one that is wanted."""
+  record = checkpoint.load_record(path)
+  if record is None or record["fingerprint"] != mark:
+    return None
+  try:
+    checkpoint.load_parameters(path)
+  except UserError as error:
+    bench.screen.say(f"{name}: {error}; training it anew")
+    return None
+  return record
+
+
+def _save_best(bench, name: str, best, mark: str) -> None:
+  """The net of the best held-out epoch, beside the last one."""
+  if best is None:
+    return
+  checkpoint.save_net(
+      bench.workdir / "parameters" / f"{name}_best", best.variables,
+      {"fingerprint": records.fingerprint({"best": mark}),
+       "epoch": int(best.epoch), "heldout_errors": int(best.errors)})
+
+
 @functools.cache
-def predictor(model: types.Model) -> Callable[..., Any]:
+def predictor(where: Parallel, model: types.Model) -> Callable[..., Any]:
   """The compiled prediction of a model, made once."""
-  return loop.make_predict(model, VIEWS["none"])
+  return parallel.make_predict(where, model, VIEWS["none"])
 
 
 def select(

@@ -11,8 +11,18 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from kd_jax import augment, distillers, loop, losses, models, optim, types
+from kd_jax import (
+  augment,
+  distillers,
+  loop,
+  losses,
+  models,
+  optim,
+  steps,
+  types,
+)
 from kd_jax import data as data_lib
+from kd_jax import teacher as teachers
 from kd_jax.errors import UserError, nearest
 
 Known = Mapping[str, Any]
@@ -81,7 +91,7 @@ def student(
 ) -> Training:
   """The training of the student."""
   return _training(config.student, config, found, prefix="student",
-                   hparams=student_hparams(config))
+                   hparams=student_hparams(config), dtype=config.dtype)
 
 
 def student_hparams(config: ml_collections.ConfigDict) -> types.Hparams:
@@ -98,8 +108,18 @@ def teacher(
   """The training of one member of the teacher; members differ in seed."""
   training = _training(
       config.teacher, config.teacher, found, prefix="teacher",
-      hparams=_hparams(config.teacher, config.teacher))
+      hparams=_hparams(config.teacher, config.teacher), dtype=config.dtype)
   return training._replace(seed=training.seed + member)
+
+
+def learner(
+    config: ml_collections.ConfigDict, training: Training,
+    method: distillers.Distiller, teacher: teachers.Teacher | None = None,
+) -> steps.Learner:
+  """The step of a training."""
+  return steps.Learner(
+      training.model, method, training.recipe, teacher,
+      skip_nonfinite=config.nonfinite == "skip")
 
 
 def distiller(config: ml_collections.ConfigDict) -> distillers.Distiller:
@@ -133,12 +153,14 @@ def member_weights(config: ml_collections.ConfigDict) -> tuple[float, ...]:
   return tuple(weight / sum(weights) for weight in weights)
 
 
-def _training(net, run, found, *, prefix: str, hparams) -> Training:
+def _training(
+    net, run, found, *, prefix: str, hparams, dtype: str
+) -> Training:
   """Reads the keys that `student` and `teacher` have in common."""
   num_train = len(found.train_ids)
   per_epoch = loop.steps_per_epoch(num_train, run.batch_size)
   total = run.steps or max(run.epochs * per_epoch, run.min_steps)
-  built = model(net, found, prefix=prefix)
+  built = model(net, found, prefix=prefix, dtype=dtype)
   if hparams.rates is not None and "rates" not in built.understands:
     raise UserError(
         f"config.{prefix}.input_dropout, hidden_dropout: {net.name} has no "
@@ -164,13 +186,16 @@ def _hparams(net, run, **objective: jax.Array | float) -> types.Hparams:
   return jax.tree.map(jnp.float32, numbers)
 
 
-def model(net, found: data_lib.Dataset, *, prefix: str) -> types.Model:
+def model(
+    net, found: data_lib.Dataset, *, prefix: str, dtype: str = "float32"
+) -> types.Model:
   """The model that `net.name` stands for, checked on one image.
 
   Args:
     net: `config.student` or `config.teacher`.
     found: The data set, for the image size and the number of classes.
     prefix: "student" or "teacher", for messages.
+    dtype: Of its arithmetic.
 
   Returns:
     The model.
@@ -179,11 +204,11 @@ def model(net, found: data_lib.Dataset, *, prefix: str) -> types.Model:
     UserError: If there is no such model, or it does not fit the data.
   """
   if ":" in net.name:
-    built = _own_model(net, found.num_classes, prefix)
+    built = _own_model(net, found.num_classes, prefix, dtype)
   else:
     builder = _known(f"{prefix}.name", net.name, models.MODELS)
-    widths = {"widths": tuple(net.widths)} if net.widths else {}
-    built = builder(num_classes=found.num_classes, **widths)
+    given = {"widths": tuple(net.widths)} if net.widths else {}
+    built = builder(num_classes=found.num_classes, dtype=dtype, **given)
   image = jax.ShapeDtypeStruct((2,) + found.train.image.shape[1:], jnp.float32)
   try:
     said = jax.eval_shape(
@@ -212,7 +237,9 @@ def source_mark(name: str) -> dict[str, str]:
   return {"source": hashlib.sha256(source.encode()).hexdigest()}
 
 
-def _own_model(net, num_classes: int, prefix: str) -> types.Model:
+def _own_model(
+    net, num_classes: int, prefix: str, dtype: str
+) -> types.Model:
   """A user's Linen class as `package.module:Class`."""
   key = f"config.{prefix}.name={net.name}"
   module_name, class_name = net.name.split(":", 1)
@@ -222,6 +249,12 @@ def _own_model(net, num_classes: int, prefix: str) -> types.Model:
     raise UserError(f"{key}: cannot be imported: {error}") from None
   fields = getattr(own, "__dataclass_fields__", {})
   given: dict[str, Any] = {"num_classes": num_classes}
+  if dtype != "float32" and "dtype" not in fields:
+    raise UserError(
+        f"config.dtype={dtype}: {net.name} has no field dtype to be told by; "
+        "give it one, or use float32")
+  if dtype != "float32":
+    given["dtype"] = jnp.dtype(dtype)
   if net.widths:
     given["widths"] = tuple(net.widths)
   try:

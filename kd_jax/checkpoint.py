@@ -1,8 +1,9 @@
-"""What is kept on disk: trained nets, and the state of an unfinished run.
+"""What is kept on disk: trained nets, whole and checked. Nothing is unpickled.
 
-The only importer of orbax. Nothing is ever unpickled.
+With `progress.py` the only importer of orbax.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -14,12 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kd_jax import types
+from kd_jax import hosts, types
 from kd_jax.errors import UserError
 
 SCHEMA = 1
 _ARRAYS = "arrays"
 _RECORD = "record.json"
+_CHECKSUM = "arrays_sha256"
 
 
 def parameters_sha256(params: types.Tree) -> str:
@@ -49,7 +51,13 @@ def save_net(
   """Saves a trained net and what is known of it; replaces a net at `path`."""
   # From the host: what a GPU has saved, a machine without one can load.
   arrays = jax.device_get({"params": variables.params, "state": variables.state})
-  _put(pathlib.Path(path), arrays, {"schema": SCHEMA, **record})
+  if not hosts.first():
+    return
+  try:
+    _put(pathlib.Path(path), arrays, {
+        "schema": SCHEMA, **record, _CHECKSUM: _checksum(arrays)})
+  except (OSError, ValueError) as error:
+    raise UserError(unwritten(pathlib.Path(path), error)) from None
 
 
 def load_record(path: str | os.PathLike) -> dict[str, Any] | None:
@@ -90,31 +98,40 @@ def load_parameters(path: str | os.PathLike) -> types.Variables:
   path = pathlib.Path(path)
   if not (path / _ARRAYS).is_dir():
     raise UserError(f"{path}: no saved net here")
-  saved = jax.tree.map(jnp.asarray, _restore(path / _ARRAYS, None))
+  record = load_record(path) or {}
+  try:
+    saved = _restore(path / _ARRAYS)
+  except Exception as error:  # Whatever damage makes orbax raise.
+    line = " ".join(str(error).split())[:160]
+    raise UserError(f"{path}: a damaged net ({line}); delete the folder") from None
+  # Nets of earlier versions have no checksum of all arrays.
+  if record.get(_CHECKSUM, sha := _checksum(saved)) != sha:
+    raise UserError(
+        f"{path}: a damaged net: its arrays are not those that were saved; "
+        "delete the folder")
+  saved = jax.tree.map(jnp.asarray, saved)
   return types.Variables(saved["params"], saved["state"])
 
 
-def save_progress(path: str | os.PathLike, progress: Any, mark: str) -> None:
-  """Saves an unfinished run, any tree of arrays, under the mark of its config."""
-  _put(pathlib.Path(path), {"progress": progress},
-       {"schema": SCHEMA, "mark": mark})
+def manager(path: pathlib.Path, keep: int):
+  """Orbax's manager of a folder of checkpoints, of which it keeps the last."""
+  import orbax.checkpoint as ocp  # pylint: disable=g-import-not-at-top
+  from orbax.checkpoint import checkpoint_managers  # pylint: disable=g-import-not-at-top
+  return ocp.CheckpointManager(
+      path.absolute(), item_names=("arrays", "record"),
+      options=ocp.CheckpointManagerOptions(
+          preservation_policy=checkpoint_managers.LatestN(keep), create=False,
+          cleanup_tmp_directories=True, multiprocessing_options=_alone()))
 
 
-def load_progress(path: str | os.PathLike, like: Any, mark: str) -> Any | None:
-  """The unfinished run at `path` in the structure of `like`, or None.
-
-  A run with another mark was of another config and counts as none.
-  """
-  path = pathlib.Path(path)
-  record = load_record(path)
-  if record is None or record.get("mark") != mark:
-    return None
-  return _restore(path / _ARRAYS, {"progress": like})["progress"]
-
-
-def drop_progress(path: str | os.PathLike) -> None:
-  """Removes an unfinished run that has been finished."""
-  shutil.rmtree(path, ignore_errors=True)
+def unwritten(path: pathlib.Path, error: Exception) -> str:
+  """What to tell of a file that cannot be written."""
+  line = " ".join(str(error).split())
+  if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in line:
+    return (f"{path}: the disk is full; what was saved before is kept. Make "
+            "space, then the same command goes on")
+  return (f"{path}: cannot be written ({line[:160]}); what was saved before is "
+          "kept. Mend it, then the same command goes on")
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
@@ -122,6 +139,15 @@ def write_json(path: pathlib.Path, value: Any) -> None:
   fresh = path.with_name(path.name + ".new")
   fresh.write_text(json.dumps(value, indent=2) + "\n")
   fresh.replace(path)
+
+
+def _checksum(tree: types.Tree) -> str:
+  """`parameters_sha256`, alike for a tree and what orbax gives back for it."""
+  plain = lambda key: str(
+      getattr(key, "key", getattr(key, "name", getattr(key, "idx", key))))
+  leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+  return parameters_sha256(
+      {"/".join(map(plain, path)): leaf for path, leaf in leaves})
 
 
 def _put(path: pathlib.Path, tree: Any, record: dict[str, Any]) -> None:
@@ -149,15 +175,25 @@ def _settle(path: pathlib.Path) -> None:
 
 
 def _save(path: pathlib.Path, tree: Any) -> None:
-  import orbax.checkpoint as ocp  # pylint: disable=g-import-not-at-top
-  with ocp.StandardCheckpointer() as checkpointer:
+  with _checkpointer() as checkpointer:
     checkpointer.save(path.absolute(), tree)
 
 
-def _restore(path: pathlib.Path, like: Any) -> Any:
+def _restore(path: pathlib.Path) -> Any:
+  with _checkpointer() as checkpointer:
+    return checkpointer.restore(path.absolute())
+
+
+def _checkpointer():
   import orbax.checkpoint as ocp  # pylint: disable=g-import-not-at-top
-  with ocp.StandardCheckpointer() as checkpointer:
-    if like is None:
-      return checkpointer.restore(path.absolute())
-    target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-    return checkpointer.restore(path.absolute(), target)
+  return ocp.StandardCheckpointer(multiprocessing_options=_alone())
+
+
+def _alone():
+  """Orbax on process 0 alone, which waits for no other."""
+  # pylint: disable-next=g-import-not-at-top
+  from orbax.checkpoint.options import MultiprocessingOptions
+  if jax.process_count() == 1:
+    return MultiprocessingOptions()
+  return MultiprocessingOptions(
+      primary_host=0, active_processes={0}, barrier_sync_key_prefix="kd_jax")

@@ -14,6 +14,9 @@ from ml_collections import config_dict
 
 from kd_jax.errors import UserError
 
+# When a checkpoint is due.
+EVERY = re.compile(r"([0-9]+(?:\.[0-9]+)?) (steps|epochs|minutes)")
+
 
 class Rule(NamedTuple):
   """What a value may be: in words, and as a test."""
@@ -157,6 +160,24 @@ KEYS: dict[str, Key] = {
         str, _TEXT, ".npy of logits [N, C] or [N, V, C] by id"),
     "teacher.test_logits": _optional(
         str, _TEXT, ".npy of its logits [N, C] of the test set"),
+    "dtype": Key(
+        "float32", _one_of("float32", "bfloat16"),
+        "of the nets' arithmetic; parameters and losses stay float32"),
+    "nonfinite": Key(
+        "stop", _one_of("stop", "skip"),
+        "at a NaN or infinite gradient: stop, or pass over the step"),
+    "parallel": Key(
+        "auto", _one_of("auto", "single", "pmap", "sharded"),
+        "how one training uses several devices"),
+    "checkpoint.every": Key(
+        "5 minutes", Rule(
+            "so many steps, epochs or minutes, such as '2 epochs'",
+            lambda v: bool(EVERY.fullmatch(v) and float(v.split()[0]) > 0)),
+        "when an unfinished training is saved"),
+    "checkpoint.keep": Key(2, _WHOLE, "checkpoints of it that are kept"),
+    "checkpoint.resume": Key(
+        "same", _one_of("same", "force"),
+        "force: go on from a checkpoint of another config too"),
     "tensorboard": Key(True, _BOOL, "write event files"),
     "sweep.points": Key(
         (), Rule("a sweep of kd_jax.sweep: dicts of dotted keys", _all(
@@ -271,6 +292,15 @@ def unknown(name: str) -> str:
   if close:
     return f"no such key; did you mean {' or '.join(close[:3])}?"
   return "no such key; --help lists all keys"
+
+
+def unusual(values: dict[str, Any]) -> dict[str, Any]:
+  """Keys that mark a run only where they have been changed.
+
+  They came after rows had been recorded, whose fingerprints are not to change.
+  """
+  return {name: values[name] for name in ("dtype", "nonfinite")
+          if values[name] != KEYS[name].default}
 
 
 def describe() -> str:

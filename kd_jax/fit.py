@@ -7,7 +7,6 @@ save; nothing it does there changes the result.
 
 from collections.abc import Callable
 import functools
-import pathlib
 import time
 from typing import Any, NamedTuple
 
@@ -17,15 +16,18 @@ import numpy as np
 
 from kd_jax import (
   augment,
-  checkpoint,
+  hosts,
   loop,
   metrics,
+  parallel,
   records,
   rng,
   steps,
   types,
 )
 from kd_jax.build import Training
+from kd_jax.parallel import Parallel
+from kd_jax.progress import Progress
 
 # A segment should last about this long, going by a core's plain speed: it is
 # how long Ctrl-C waits. Longer ones need fewer programs.
@@ -35,6 +37,10 @@ _FLOPS_PER_CORE = 1e11
 
 class Interrupted(Exception):
   """The user or the machine asked to stop; what was done is saved."""
+
+
+class Diverged(Exception):
+  """The loss became NaN or infinite; the last good state is saved."""
 
 
 class Split(NamedTuple):
@@ -49,12 +55,34 @@ class Split(NamedTuple):
   taught: jax.Array | None = None
 
 
+class Best(NamedTuple):
+  """The net of the epoch with the fewest held-out errors, the first of them.
+
+  Attributes:
+    variables: The net.
+    epoch: The epoch, int32 `[]`, from 1; 0 before the first.
+    errors: Its held-out errors, int32 `[]`.
+  """
+
+  variables: types.Variables
+  epoch: jax.Array
+  errors: jax.Array
+
+
 class Fitted(NamedTuple):
-  """A trained net: variables, the last epoch's row, and test ids it misses."""
+  """A trained net.
+
+  Attributes:
+    variables: The net after the last epoch.
+    row: That epoch's numbers.
+    test_wrong_ids: Test examples that it misses.
+    best: The best net on the held-out split, if there is one.
+  """
 
   variables: types.Variables
   row: dict[str, Any]
   test_wrong_ids: list[int]
+  best: Best | None
 
 
 @jax.jit
@@ -78,8 +106,8 @@ def fit(
     data: loop.DeviceData,
     splits: dict[str, Split],
     *,
-    progress: pathlib.Path,
-    mark: str,
+    where: Parallel,
+    progress: Progress,
     stop: Callable[[], bool],
     report: Callable[[dict[str, Any]], None],
 ) -> Fitted:
@@ -88,10 +116,10 @@ def fit(
   Args:
     training: How it is trained.
     learner: Its step.
-    data: What it is trained on.
+    data: What it is trained on, on the devices of `where`.
     splits: What it is evaluated on after every epoch; must have "test".
-    progress: Where an interrupted run is saved.
-    mark: Fingerprint of the training; only a run of the same mark is continued.
+    where: The devices.
+    progress: Where an unfinished run is kept.
     stop: Asked between segments.
     report: Receives a row of numbers for every epoch.
 
@@ -100,15 +128,16 @@ def fit(
 
   Raises:
     Interrupted: After saving, if `stop` says so.
+    Diverged: After saving the last good state, if the loss is not finite.
   """
   key = jax.random.key(training.seed)
-  image = jnp.zeros((1,) + data.image.shape[1:], jnp.float32)
-  start = functools.partial(steps.init, learner)
-  state = jax.jit(start)(rng.stream(key, "init"), image, training.hparams)
-  segment = loop.compiled_segment(
-      learner, training.views, training.batch_size)
-  predict = loop.make_predict(training.model, augment.VIEWS["none"])
-  arrays = learner.teacher.arrays if learner.teacher else ()
+  state = _begin(training, learner, data, where, key)
+  segment = parallel.compiled_segment(
+      where, learner, training.views, training.batch_size)
+  predict = parallel.make_predict(
+      where, training.model, augment.VIEWS["none"])
+  arrays, hparams = parallel.copies(where, (
+      learner.teacher.arrays if learner.teacher else (), training.hparams))
   per_epoch = loop.steps_per_epoch(len(data.ids), training.batch_size)
   last: dict[str, Any] = {}
 
@@ -127,24 +156,39 @@ def fit(
     report({"event": "resumed", "step": step})
 
   def run(state, length):
-    return segment(state, data, arrays, training.hparams, key, length)
+    return segment(state, data, arrays, hparams, key, jnp.int32(length))
 
   clock = _Clock(0)
   program = Program(run, evaluate_all, jax.eval_shape(run, state, 1)[1])
+  watch = _Watch(
+      training, program, progress, per_epoch, keep_best="heldout" in splits)
   state = follow(
       program, state, total_steps=training.total_steps, per_epoch=per_epoch,
       piece=_segment_steps(training, learner, data, state, per_epoch),
-      progress=progress, mark=mark, stop=stop, ended=ended, resumed=resumed)
+      where=where, progress=progress, stop=stop, ended=ended, resumed=resumed,
+      watch=watch)
   wrong = np.flatnonzero(last["epoch"].evaluated["test"][1]).tolist()
-  return Fitted(state.student, last["row"], wrong)
+  return Fitted(state.student, last["row"], wrong, watch.best)
+
+
+def _begin(training, learner, data, where: Parallel, key):
+  """The state before the first step, on every device."""
+  image = jnp.zeros((1,) + data.image.shape[1:], jnp.float32)
+  start = lambda key, hparams: steps.init(
+      learner, rng.stream(key, "init"), image, hparams)
+  return parallel.make(where, start)(key, training.hparams)
 
 
 class Epoch(NamedTuple):
-  """What is known when an epoch ends, still on the device."""
+  """What is known when an epoch ends, still on the device.
+
+  `state` is a copy, and only there where somebody watches.
+  """
 
   step: int
   told: dict[str, metrics.Mean]
   evaluated: Any
+  state: Any = None
 
 
 class Program(NamedTuple):
@@ -168,11 +212,12 @@ def follow(
     total_steps: int,
     per_epoch: int,
     piece: int,
-    progress: pathlib.Path,
-    mark: str,
+    where: Parallel | None = None,
+    progress: Progress,
     stop: Callable[[], bool],
     ended: Callable[[Epoch], None],
     resumed: Callable[[int], None],
+    watch: "_Watch | None" = None,
 ) -> Any:
   """Runs a program to its end, segment by segment; gives the last state.
 
@@ -182,11 +227,12 @@ def follow(
     total_steps: Where it ends.
     per_epoch: Steps of an epoch.
     piece: Steps of a segment.
-    progress: Where an interrupted run is saved.
-    mark: Fingerprint; only a run of the same mark is continued.
+    where: The devices of a single net.
+    progress: Where an unfinished run is kept.
     stop: Asked between segments.
     ended: Told of every epoch, one segment after it was dispatched.
     resumed: Told the step at which an interrupted run goes on.
+    watch: Told of every epoch too, with a copy of its state.
 
   Raises:
     Interrupted: After saving, if `stop` says so.
@@ -194,13 +240,27 @@ def follow(
   told = jax.tree.map(
       lambda x: jnp.zeros(x.shape, x.dtype), program.totals)
   done = 0
-  saved = checkpoint.load_progress(progress, (state, told, jnp.int32(0)), mark)
+  kept = lambda: _saved_as(
+      state, told, done, watch.best if watch else None)
+  if watch:
+    watch.begin(state)
+  saved = progress.load(kept())
   if saved is not None:
-    # From the host: orbax puts all on one device, a program may want several.
-    state, told, at = jax.device_get(saved)
-    done = int(at)
+    # From the host to wherever the program wants it.
+    if where:
+      saved = parallel.copies(where, saved)
+    state, told, done = saved["state"], saved["told"], int(saved["done"])
+    if watch:
+      watch.begin(state, saved["best"] or None)
     resumed(done)
+  progress.begin(done, per_epoch)
   epoch: Epoch | None = None
+
+  def known(epoch: Epoch) -> None:
+    if watch:
+      watch.check(epoch)
+    ended(epoch)
+
   while done < total_steps:
     end = min((done // per_epoch + 1) * per_epoch, total_steps)
     length = min(piece, end - done)
@@ -209,20 +269,102 @@ def follow(
     done += length
     last, epoch = epoch, None
     if done == end:
-      epoch = Epoch(done, told, program.evaluate(state, done))
+      epoch = Epoch(done, told, program.evaluate(state, done),
+                    _copy(state) if watch else None)
       told = jax.tree.map(jnp.zeros_like, told)
     # By now the next segment is on its way, so this wait costs nothing.
     if last is not None:
-      ended(last)
-    if stop() and done < total_steps:
-      checkpoint.save_progress(progress, (state, told, jnp.int32(done)), mark)
+      known(last)
+    stopping = hosts.any_of(stop()) and done < total_steps
+    if stopping or (done < total_steps and progress.due(done)):
+      # What is saved is known to be good.
       if epoch is not None:
-        ended(epoch)
+        known(epoch)
+        epoch = None
+      elif watch:
+        watch.check(Epoch(done, told, None))
+      progress.save(done, kept(), wait=stopping)
+    if stopping:
       raise Interrupted()
   assert epoch is not None  # A run ends with an epoch, be it a short one.
-  ended(epoch)
-  checkpoint.drop_progress(progress)
+  known(epoch)
   return state
+
+
+def _saved_as(state: Any, told: Any, done: int, best: Best | None) -> Any:
+  """What a checkpoint holds."""
+  return {"state": state, "told": told, "done": jnp.int32(done),
+          "best": best or {}}
+
+
+_copy = jax.jit(functools.partial(jax.tree.map, jnp.copy))
+
+
+class _Watch:
+  """Keeps the last good state of a net, and the best on held-out examples."""
+
+  def __init__(
+      self, training: Training, program: Program, progress: Progress,
+      per_epoch: int, *, keep_best: bool):
+    self.best: Best | None = None
+    self._training, self._program, self._progress = training, program, progress
+    self._per_epoch, self._keep_best = per_epoch, keep_best
+
+  def begin(self, state: Any, best: Best | None = None) -> None:
+    """Training begins with this state, or goes on with it."""
+    self._good = _copy(state)
+    self.best = best
+    if self._keep_best and best is None:
+      self.best = Best(
+          self._good.student, jnp.int32(0), jnp.int32(jnp.iinfo(jnp.int32).max))
+
+  def check(self, epoch: Epoch) -> None:
+    """Looks at what is known of an epoch, or of the part that is done.
+
+    Raises:
+      Diverged: If a loss is not finite.
+    """
+    if not _finite(epoch.told):
+      self._diverged(epoch.step)
+    if epoch.state is None:
+      return
+    self._good = epoch.state
+    if self.best is None:
+      return
+    errors = epoch.evaluated["heldout"][0]["errors"].total
+    if int(errors) < int(self.best.errors):
+      number = -(-epoch.step // self._per_epoch)
+      self.best = Best(epoch.state.student, jnp.int32(number), errors)
+
+  def _diverged(self, end: int) -> None:
+    """Saves the last good state, finds the step, and says what to do."""
+    good = int(self._good.step)
+    # A checkpoint within the epoch is as good, and further.
+    kept = max(good, self._progress.saved or 0)
+    if kept == good:
+      nothing = jax.tree.map(
+          lambda x: jnp.zeros(x.shape, x.dtype), self._program.totals)
+      self._progress.save(
+          good, _saved_as(self._good, nothing, good, self.best), wait=True)
+    fine, bad = 0, end - good
+    while bad - fine > 1:
+      middle = (fine + bad) // 2
+      told = self._program.run(_copy(self._good), middle)[1]
+      fine, bad = (middle, bad) if _finite(told) else (fine, middle)
+    step = good + bad
+    rate = float(self._training.recipe.schedule(jnp.int32(step - 1))) * float(
+        self._training.hparams.learning_rate)
+    raise Diverged(
+        f"the loss is not finite at step {step} (learning rate {rate:.3g}, T = "
+        f"{float(self._training.hparams.temperature):g}); the state of step "
+        f"{kept} is kept. Lower the learning rate in another --workdir, go on "
+        "from there with --resume=force, or pass over such steps with "
+        "--config.nonfinite=skip")
+
+
+def _finite(told: dict[str, metrics.Mean]) -> bool:
+  return all(bool(np.isfinite(mean.total)) for name, mean in told.items()
+             if not name.startswith("gradient_"))
 
 
 class _Clock:
@@ -240,7 +382,7 @@ class _Clock:
 
 def _row(training, per_epoch, clock, ended: Epoch) -> dict[str, Any]:
   """Numbers of one epoch, as they go to `metrics.jsonl`."""
-  step, told, evaluated = ended
+  step, told, evaluated, _ = ended
   rate = clock.lap(step) * training.batch_size
   schedule = float(training.recipe.schedule(jnp.int32(step - 1)))
   row = {

@@ -9,6 +9,8 @@ from collections.abc import Callable
 import json
 import os
 import pathlib
+import sys
+import traceback
 from typing import Any
 
 import jax
@@ -20,6 +22,9 @@ from kd_jax.errors import UserError
 # Seconds after which a process that says nothing counts as dead.
 HEARTBEAT_SECONDS = 20
 _JOINING_SECONDS = 300
+# What libraries say when another process is gone.
+_LOST = ("Gloo", "NCCL", "oordination", "heartbeat", "UNAVAILABLE",
+         "DEADLINE_EXCEEDED", "Connection")
 
 
 def join(
@@ -126,6 +131,24 @@ def read(path: str | os.PathLike) -> bytes:
     raise UserError(f"{path}: is not the same file for every process")
   padded = np.pad(own, (0, part - len(own)))
   return multihost_utils.process_allgather(padded).tobytes()[:size]
+
+
+def leave(error: Exception) -> None:
+  """Ends this process at once, and says why: the others are not waited for.
+
+  They notice, by a connection that breaks or by the silence, and do the same.
+  """
+  text = " ".join(str(error).split())
+  if isinstance(error, UserError):
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    os._exit(2)
+  if any(word in text for word in _LOST):
+    print(f"error: process {jax.process_index()}: another process of this run is "
+          "lost; what was saved is kept. Start all of them again with the same "
+          f"commands to go on ({text[:120]})", file=sys.stderr, flush=True)
+    os._exit(4)
+  traceback.print_exception(error)
+  os._exit(1)
 
 
 def _told(message: bytes) -> bytes:

@@ -14,18 +14,22 @@ import time
 from typing import Any
 
 from kd_jax import config as config_lib
-from kd_jax.arguments import joined, parse
+from kd_jax.arguments import hosts, joined, parse
 from kd_jax.errors import UserError
+from kd_jax.sweep import shard as shards
 
 _USAGE = """\
 usage: python -m kd_jax.main --config=FILE[:VARIANT] [--workdir=DIR]
                              [--config.KEY=VALUE ...]
                              [--sweep.KEY=VALUE,VALUE ...] [--sweep=FILE]
-                             [--plan]
+                             [--plan] [--shard=I/N] [--resume=force]
+                             [--coordinator=HOST:PORT --processes=N
+                              --process_id=I]
 
 Trains a teacher, a student on hard labels and the same student distilled from
 the teacher; results go to DIR (default: runs/NAME-TIME). Rerunning the command
-with the same DIR continues it.
+with the same DIR continues it. An unfinished training of another config is not
+continued, but with --resume=force.
 
   python -m kd_jax.main --config=configs/mnist.py --workdir=runs/mnist
   python -m kd_jax.main --config=configs/mnist.py:smoke --config.temperature=8
@@ -38,6 +42,16 @@ runs, compilations, memory and time, and does nothing.
   python -m kd_jax.main --config=configs/mnist.py --workdir=runs/sweep \\
     --sweep.temperature=1,2,4,8,20 --sweep.alpha=0.5,0.9 --sweep.seed=0,1,2
   python -m kd_jax.main --config=configs/mnist.py:sweep --plan
+
+--shard=I/N runs the I-th of N parts of a sweep: each on its own machine, in its
+own DIR. `python -m kd_jax.report merge DIR... --out DIR` joins them.
+
+One training on several hosts: the same command on each, with --coordinator (of
+process 0), --processes and --process_id; or --coordinator=auto where Slurm, Open
+MPI or a TPU pod tells. `python -m kd_jax.doctor` looks at what is here.
+
+Exit code: 0, or 2 for a mistake or a disk that cannot be written, 3 for a loss that
+is not finite, 4 for a lost process, 130 and 143 when stopped by Ctrl-C and SIGTERM.
 
 Keys and their defaults, which a config file may change:
 
@@ -94,22 +108,28 @@ def run(argv: list[str]) -> int:
   plan_only = "--plan" in argv
   argv = [arg for arg in joined(argv) if arg != "--plan"]
   try:
-    config, workdir = parse(argv)
+    shard, known = shards.taken(argv)
+    processes, known = hosts(known)
+    config, workdir = parse(known)
     if plan_only:
-      return show_plan(config)
+      return show_plan(config, shard)
+    if not any(arg.startswith("--workdir") for arg in known):
+      workdir = shards.apart(workdir, shard)
     rest = [arg for arg in argv if not arg.startswith("--workdir")]
     again = shlex.join(
         ["python", "-m", "kd_jax.main", *rest, f"--workdir={workdir}"])
     command = next(arg for arg in rest if arg.startswith("--config="))
     with Signals() as stop:
-      return train(config, workdir, stop, command, again=again)
+      return train(
+          config, workdir, stop, command, again=again, shard=shard,
+          processes=processes)
   except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
 
 
-def show_plan(config) -> int:
-  """Prints what a sweep would do."""
+def show_plan(config, shard: shards.Shard | None = None) -> int:
+  """Prints what a sweep, or a shard of it, would do."""
   if not config.sweep.points:
     raise UserError(
         "--plan: there is no sweep; give --sweep.KEY=VALUE,VALUE or a config "
@@ -120,7 +140,7 @@ def show_plan(config) -> int:
   from kd_jax.sweep import estimate
   # pylint: enable=g-import-not-at-top
   screen = Screen()
-  columns, rows, summary = estimate.table(config, screen.say)
+  columns, rows, summary = estimate.table(config, screen.say, shard)
   screen.table("plan", columns, rows)
   screen.say(summary)
   return 0
@@ -128,7 +148,8 @@ def show_plan(config) -> int:
 
 def train(
     config, workdir: pathlib.Path, stop, command: str, *, again: str,
-    study: str | None = None,
+    study: str | None = None, shard: shards.Shard | None = None,
+    processes: dict[str, Any] | None = None,
 ) -> int:
   """Runs a checked config, or its sweep; returns the exit code.
 
@@ -139,31 +160,52 @@ def train(
     command: `--config=FILE`, for the commands of a sweep's rows.
     again: The command that goes on after an interruption.
     study: Name of a sweep in its rows.
+    shard: The part of the sweep to run.
+    processes: Of `arguments.hosts`.
   """
+  if shard and not config.sweep.points:
+    raise UserError(
+        f"--shard={shard}: there is no sweep to run a part of; give "
+        "--sweep.KEY=VALUE,VALUE or a config that has one")
   if config.sweep.points:
     # A host device for each core, for lanes to share; fixed before jax starts.
     os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(_cores()))
   # jax takes seconds to import, so mistakes above are told first.
   # pylint: disable=g-import-not-at-top
-  from kd_jax import compilation, fit
+  from kd_jax import checkpoint, compilation, fit, records
+  from kd_jax import hosts as hosts_lib
   from kd_jax import train as training
   from kd_jax.screen import Screen
   from kd_jax.sweep.run import run_sweep
   # pylint: enable=g-import-not-at-top
+  if processes:
+    hosts_lib.join(**processes)
   compilation.use_cache()
+  alone = hosts_lib.first()
   try:
-    with Screen() as screen:
+    with (records.locked(workdir) if alone else contextlib.nullcontext(),
+          Screen(quiet=not alone) as screen):
       if config.sweep.points:
         run_sweep(
             config, workdir, screen=screen, stop=stop, study=study,
-            command=command)
+            command=command, shard=shard)
       else:
         training.train_and_evaluate(config, workdir, screen=screen, stop=stop)
     return 0
   except fit.Interrupted:
     print(f"stopped; what is done is kept in {workdir}. To go on: {again}",
           file=sys.stderr, flush=True)
-    return stop.code
+    # A signal to any process stops all of them.
+    return stop.code or (128 + signal.SIGTERM if processes else 0)
+  except fit.Diverged as error:
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    return 3
+  except Exception as error:
+    if isinstance(error, OSError):
+      error = UserError(checkpoint.unwritten(workdir, error))
+    if processes:
+      hosts_lib.leave(error)
+    raise error from None
 
 
 if __name__ == "__main__":

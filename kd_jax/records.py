@@ -1,5 +1,8 @@
 """What a run leaves behind: config, manifest, metrics, summary, fingerprints."""
 
+from collections.abc import Iterator
+import contextlib
+import fcntl
 import hashlib
 import importlib.util
 import json
@@ -15,7 +18,7 @@ from typing import Any
 import jax
 
 import kd_jax
-from kd_jax import checkpoint
+from kd_jax import checkpoint, hosts
 from kd_jax.errors import UserError
 
 SCHEMA = 1
@@ -67,16 +70,16 @@ class Recorder:
   """Writes a run's files into its workdir.
 
   `metrics.jsonl` gets a line an epoch, at once; TensorBoard events go beside it.
+  Of several processes the first alone writes.
   """
 
   def __init__(self, workdir: pathlib.Path, *, tensorboard: bool):
     self.workdir = workdir
-    try:
-      workdir.mkdir(parents=True, exist_ok=True)
-      self._metrics = (workdir / "metrics.jsonl").open("a")
-    except OSError as error:
-      raise UserError(f"--workdir={workdir}: cannot be written: {error}"
-                      ) from None
+    self._writes = hosts.first()
+    self._metrics = None
+    if self._writes:
+      _refuse_newer(workdir / "manifest.json")
+      self._metrics = _appended(workdir)
     if tensorboard and importlib.util.find_spec("tensorboardX") is None:
       raise UserError(
           "config.tensorboard=True: needs pip install tensorboardX; or give "
@@ -86,10 +89,18 @@ class Recorder:
 
   def write(self, name: str, value: dict[str, Any]) -> None:
     """Writes `name` as a whole JSON file."""
-    checkpoint.write_json(self.workdir / name, value)
+    if self._writes:
+      checkpoint.write_json(self.workdir / name, value)
+
+  def remove(self, name: str) -> None:
+    """Removes a file, if there is one."""
+    if self._writes:
+      (self.workdir / name).unlink(missing_ok=True)
 
   def row(self, net: str, row: dict[str, Any]) -> None:
     """Appends an epoch of a net to the metrics."""
+    if self._metrics is None:
+      return
     line = {"net": net, "time": round(time.time(), 3), **row}
     self._metrics.write(json.dumps(line) + "\n")
     self._metrics.flush()
@@ -103,11 +114,12 @@ class Recorder:
       self, name: str, hparams: dict[str, Any], results: dict[str, float]
   ) -> None:
     """A finished lane in TensorBoard's table of hyper-parameters."""
-    if self._tensorboard:
+    if self._tensorboard and self._writes:
       self._writer("sweep").add_hparams(hparams, results, name=name)
 
   def close(self) -> None:
-    self._metrics.close()
+    if self._metrics is not None:
+      self._metrics.close()
     for writer in self._writers.values():
       writer.close()
 
@@ -117,6 +129,63 @@ class Recorder:
       self._writers[net] = tensorboardX.SummaryWriter(
           str(self.workdir / "tensorboard" / net))
     return self._writers[net]
+
+
+def _appended(workdir: pathlib.Path):
+  """`metrics.jsonl`, open to add lines to."""
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    file = (workdir / "metrics.jsonl").open("a+b")
+    # A killed program may have left half a line.
+    if file.tell():
+      file.seek(-1, os.SEEK_END)
+      if file.read() != b"\n":
+        file.write(b"\n")
+    file.close()
+    return (workdir / "metrics.jsonl").open("a")
+  except OSError as error:
+    raise UserError(f"--workdir={workdir}: cannot be written: {error}"
+                    ) from None
+
+
+def _refuse_newer(manifest: pathlib.Path) -> None:
+  """A folder of a later version, or of something else, is left alone."""
+  if not manifest.is_file():
+    return
+  try:
+    schema = json.loads(manifest.read_text())["schema"]
+  except (ValueError, KeyError, TypeError, OSError):
+    raise UserError(
+        f"--workdir={manifest.parent}: its {manifest.name} is not of kd_jax; use "
+        "another folder") from None
+  if schema != SCHEMA:
+    raise UserError(
+        f"--workdir={manifest.parent}: has schema {schema}, but this version of "
+        f"kd_jax writes {SCHEMA}; use another folder")
+
+
+@contextlib.contextmanager
+def locked(workdir: pathlib.Path) -> Iterator[None]:
+  """Keeps other programs out of a workdir; a dead program's lock is open.
+
+  Raises:
+    UserError: If another program is at work there, or it cannot be written.
+  """
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    file = (workdir / ".lock").open("a")
+  except OSError as error:
+    raise UserError(f"--workdir={workdir}: cannot be written: {error}") from None
+  with file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise UserError(
+          f"--workdir={workdir}: another program is at work there; wait for it, "
+          "or give another folder") from None
+    except OSError:
+      pass  # A file system without locks.
+    yield
 
 
 def _commit() -> tuple[str | None, bool | None]:

@@ -18,9 +18,10 @@ class Screen:
   now and then, and always for the last epoch.
   """
 
-  def __init__(self, console: rich.console.Console | None = None):
+  def __init__(
+      self, console: rich.console.Console | None = None, *, quiet: bool = False):
     self.console = console or rich.console.Console(
-        highlight=False, soft_wrap=True)
+        highlight=False, soft_wrap=True, quiet=quiet)
     self._bar = rich.progress.Progress(
         rich.progress.TextColumn("{task.description:>10}"),
         rich.progress.BarColumn(bar_width=24),

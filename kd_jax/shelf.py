@@ -5,6 +5,7 @@ import hashlib
 import pathlib
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
@@ -14,12 +15,14 @@ from kd_jax import (
   build,
   checkpoint,
   distillers,
+  hosts,
   loop,
+  parallel,
   records,
-  steps,
   types,
 )
 from kd_jax import bench as benches
+from kd_jax import config as config_lib
 from kd_jax import fit as fitting
 from kd_jax import teacher as teachers
 from kd_jax.bench import Bench
@@ -63,7 +66,8 @@ def obtain(
       mean=config.teacher.mean)
   splits = {}
   for name, split in bench.splits.items():
-    said = [benches.predictor(model)(net.variables, split.data, jnp.int32(0))
+    said = [benches.predictor(bench.where, model)(
+        net.variables, split.data, jnp.int32(0))
             for model, net in zip(models, nets)]
     splits[name] = split._replace(taught=combine(jnp.stack(said)))
   variables = [net.variables for net in nets]
@@ -76,9 +80,9 @@ def obtain(
         {"data": bench.dataset.fingerprint, "teachers": list(marks),
          "views": config.student.views},
         models, variables, bench.train, views,
-        num_classes=bench.dataset.num_classes,
+        num_classes=bench.dataset.num_classes, where=bench.where,
         tick=lambda done: _tick(bench, done, views.count))
-    teacher = teachers.banked(jnp.asarray(bank), **options)
+    teacher = teachers.banked(parallel.copies(bench.where, bank), **options)
   else:
     teacher = teachers.live(models, variables, **options)
   record = nets[0].record if len(nets) == 1 else _ensemble_record(nets, splits)
@@ -92,6 +96,7 @@ def student_marks(
   own = ("seed", "batch_size", "epochs", "steps", "min_steps", "label_smoothing")
   marks = benches.select(bench.values, own, ("optimizer.", "student."))
   marks |= build.source_mark(bench.values["student.name"])
+  marks |= config_lib.unusual(bench.values)
   if taught:
     marks |= benches.select(
         bench.values, ("method", "temperature"), ("teacher.mean",))
@@ -123,25 +128,33 @@ def _member(config, bench, member, training) -> tuple[str, _Member]:
       bench.values, tuple(f"teacher.{name}" for name in own),
       ("teacher.optimizer.",))
   marks |= build.source_mark(config.teacher.name)
-  mark = records.fingerprint(
-      marks | benches.data_marks(bench) | {"seed": training.seed, "net": "teacher"})
+  marks |= benches.data_marks(bench) | config_lib.unusual(bench.values)
+  marks |= {"seed": training.seed, "net": "teacher"}
   shelf = pathlib.Path(config.teacher.dir or bench.workdir / "teachers")
-  path = shelf / mark[:16]
+  path = shelf / records.fingerprint(marks)[:16]
   name = "teacher" if config.teacher.count == 1 else f"teacher_{member}"
-  learner = steps.Learner(
-      training.model, distillers.DISTILLERS["hard"], training.recipe)
-  record = benches.net(bench, name, path, mark, training, learner, bench.splits)
-  variables = checkpoint.load_parameters(path)
+  learner = build.learner(config, training, distillers.DISTILLERS["hard"])
+  record = benches.net(bench, name, path, marks, training, learner, bench.splits)
+  variables = _loaded(path, training.model, bench)
   _check_record(path, record, training.model, variables, bench)
   checkpoint.save_net(bench.workdir / "parameters" / name, variables, record)
   # Its bits, not its config: another machine's teacher is another teacher.
   return record["parameters_sha256"], _Member(variables, record)
 
 
+def _loaded(path, model: types.Model, bench: Bench) -> types.Variables:
+  """The net at `path`, on every device of every process."""
+  like = jax.eval_shape(
+      model.init, jax.random.key(0), loop.pixels(
+          bench.train, bench.train.image[:1]))
+  return parallel.copies(bench.where, hosts.agreed_arrays(
+      lambda: checkpoint.load_parameters(path), like))
+
+
 def _check_record(path, record, model, variables, bench) -> None:
   """A teacher must be as good as its record says, whoever put it there."""
   totals, _ = fitting.evaluate(
-      benches.predictor(model), variables, bench.splits["test"])
+      benches.predictor(bench.where, model), variables, bench.splits["test"])
   errors, number = int(totals["errors"].total), record["test_examples"]
   # Another machine may round a tie the other way; 0.1 points is no rounding.
   if abs(errors - record["test_errors"]) > 0.001 * number:
@@ -177,7 +190,7 @@ def _from_file(config, bench, student) -> Taught:
   record |= {"fingerprint": marks[0], "seconds": 0.0}
   splits = dict(bench.splits)
   if "heldout" in splits:
-    taught = jnp.asarray(bank[dataset.heldout_ids, 0, 0])
+    taught = parallel.copies(bench.where, bank[dataset.heldout_ids, 0, 0])
     splits["heldout"] = splits["heldout"]._replace(taught=taught)
   if config.teacher.test_logits is not None:
     key = f"config.teacher.test_logits={config.teacher.test_logits}"
@@ -188,7 +201,7 @@ def _from_file(config, bench, student) -> Taught:
           f"{[len(dataset.test.label), classes]}")
     marks.append(hashlib.sha256(said.tobytes()).hexdigest())
     splits["test"] = splits["test"]._replace(
-        taught=jnp.asarray(said, jnp.float32))
+        taught=parallel.copies(bench.where, said.astype(np.float32)))
     wrong = np.flatnonzero(said.argmax(-1) != dataset.test.label).tolist()
     record |= {
         "test_errors": len(wrong), "test_examples": len(said),
@@ -196,7 +209,8 @@ def _from_file(config, bench, student) -> Taught:
   bench.screen.say(
       f"teacher: {config.teacher.logits}, accuracy {accuracy:.2%} on the "
       "training set")
-  return Taught(teachers.banked(jnp.asarray(bank)), splits, record, marks)
+  bank = parallel.copies(bench.where, bank)
+  return Taught(teachers.banked(bank), splits, record, marks)
 
 
 def _tick(bench: Bench, done: int, total: int) -> None:

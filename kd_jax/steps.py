@@ -1,6 +1,7 @@
 """One step of training, and prediction: the whole algorithm on a screen."""
 
 from collections.abc import Callable
+import functools
 from typing import NamedTuple
 
 import jax
@@ -23,12 +24,14 @@ class Learner(NamedTuple):
     distiller: The method.
     recipe: The optimiser.
     teacher: Who is asked, or None where the method needs nobody.
+    skip_nonfinite: Whether a step whose gradients are not finite changes nothing.
   """
 
   model: types.Model
   distiller: distillers.Distiller
   recipe: optim.Recipe
   teacher: teachers.Teacher | None = None
+  skip_nonfinite: bool = False
 
 
 def init(
@@ -87,12 +90,29 @@ def make_step(learner: Learner, *, axis_name: str | None = None) -> Step:
               gradients, state.optimizer, state.trainable)
       params, method = optax.apply_updates(state.trainable, updates)
     params = optim.project(params, hparams.max_norm)
-    told = _tell(learner, state, said, taught, terms, batch, hparams)
-    return state.replace(
+    told = psum(_tell(learner, state, said, taught, terms, batch, hparams))
+    after = state.replace(
         step=state.step + 1, student=types.Variables(params, running),
-        method=method, optimizer=moments), psum(told)
+        method=method, optimizer=moments)
+    if learner.skip_nonfinite:
+      return _unless(_finite(gradients), state, after, told)
+    return after, told
 
   return step
+
+
+def _finite(tree: types.Tree) -> jax.Array:
+  return functools.reduce(jnp.logical_and, (
+      jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)))
+
+
+def _unless(fine, before, after, told):
+  """The step if it is fine, else nothing but its number; tells which."""
+  keep = functools.partial(jax.tree.map, functools.partial(jnp.where, fine))
+  nothing = jax.tree.map(jnp.zeros_like, told)
+  skipped = metrics.Mean(1.0 - fine.astype(jnp.float32), jnp.int32(1))
+  return (keep(after, before).replace(step=after.step),
+          keep(told, nothing) | {"skipped": skipped})
 
 
 def _nothing_of_all(gradients: types.Tree) -> jax.Array:

@@ -9,7 +9,7 @@ from typing import Any
 import ml_collections
 
 from kd_jax import bench as benches
-from kd_jax import build, distillers, records, shelf, steps
+from kd_jax import build, distillers, records, shelf
 from kd_jax.bench import Bench
 from kd_jax.screen import Screen
 from kd_jax.shelf import Taught
@@ -52,14 +52,15 @@ def train_and_evaluate(
       taught = shelf.obtain(config, bench, student)
       summary["teacher"] = taught.record
     summary["baseline"] = _student(
-        bench, "baseline", student, distillers.DISTILLERS["hard"])
+        config, bench, "baseline", student, distillers.DISTILLERS["hard"])
     if method.needs_teacher:
       summary["distilled"] = _student(
-          bench, "distilled", student, method, taught)
+          config, bench, "distilled", student, method, taught)
     return _conclude(bench, summary, time.perf_counter() - began)
 
 
 def _student(
+    config: ml_collections.ConfigDict,
     bench: Bench,
     name: str,
     training: build.Training,
@@ -67,13 +68,11 @@ def _student(
     taught: Taught | None = None,
 ) -> dict[str, Any]:
   """Trains the student one way, or finds it trained; gives its record."""
-  mark = records.fingerprint(
-      shelf.student_marks(bench, training.hparams, taught) | records.runtime()
-      | {"net": name})
-  learner = steps.Learner(
-      training.model, method, training.recipe, taught and taught.teacher)
+  marks = shelf.student_marks(bench, training.hparams, taught)
+  marks |= records.runtime() | benches.where_marks(bench) | {"net": name}
+  learner = build.learner(config, training, method, taught and taught.teacher)
   record = benches.net(
-      bench, name, bench.workdir / "parameters" / name, mark, training, learner,
+      bench, name, bench.workdir / "parameters" / name, marks, training, learner,
       taught.splits if taught else bench.splits)
   if taught:
     record |= {"method": bench.values["method"], "alpha": bench.values["alpha"]}

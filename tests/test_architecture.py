@@ -9,9 +9,10 @@ import pytest
 # Lower numbers know nothing of higher ones.
 LAYERS = {
     0: "types losses metrics augment rng models statistics",
-    1: "errors distillers teacher state steps optim loop lanes data",
+    1: "errors distillers teacher state steps optim loop lanes parallel hosts data",
     2: "config build checkpoint records screen fit bench banks shelf train "
-       "report compilation sweep arguments main",
+       "progress "
+       "report compilation sweep arguments main doctor",
 }
 LAYER = {name: n for n, names in LAYERS.items() for name in names.split()}
 FILES = sorted((ROOT / "kd_jax").rglob("*.py"))
@@ -47,7 +48,7 @@ def test_imports_point_upward(path):
 
 
 @pytest.mark.parametrize(("library", "doors"), [
-    ("flax.linen", {"models"}), ("orbax", {"checkpoint"}),
+    ("flax.linen", {"models"}), ("orbax", {"checkpoint", "progress"}),
     ("tensorflow_datasets", {"data"}), ("tensorflow", {"data"}),
     ("optax", {"optim", "steps"}), ("tensorboardX", {"records"}),
     ("matplotlib", {"report"}), ("scipy", {"statistics"}),

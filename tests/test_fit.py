@@ -1,12 +1,25 @@
 """Running a training: stopped anywhere, it goes on to the same bits."""
 
+import contextlib
+
 import jax
 import numpy as np
 import pytest
 from test_steps import a_teacher
 
-from kd_jax import build, checkpoint, data, distillers, fit, loop, steps
+from kd_jax import (
+  build,
+  checkpoint,
+  data,
+  distillers,
+  fit,
+  loop,
+  parallel,
+  steps,
+)
 from kd_jax import config as config_lib
+from kd_jax.errors import UserError
+from kd_jax.progress import Progress
 
 
 def training(own_data, **changes):
@@ -34,17 +47,19 @@ def run(own_data, tmp_path):
   learner = steps.Learner(
       trained.model, distillers.DISTILLERS["kd"], trained.recipe, teacher)
 
-  def go(pieces=None, mark="m"):
+  def go(pieces=None, mark="m", *, train=train, **options):
     rows, asked = [], []
+    progress = Progress(tmp_path / "progress", {"mark": mark}, **options)
 
     def stop():
       asked.append(1)
       return pieces is not None and len(asked) >= pieces
 
-    fitted = fit.fit(
-        trained, learner, train, {"test": fit.Split(test)},
-        progress=tmp_path / "progress", mark=mark, stop=stop,
-        report=rows.append)
+    with contextlib.closing(progress):
+      fitted = fit.fit(
+          trained, learner, train, {"test": fit.Split(test)},
+          where=parallel.choose("single"), progress=progress, stop=stop,
+          report=rows.append)
     return fitted, rows
 
   go.training = trained
@@ -88,19 +103,13 @@ def test_stopped_and_continued_is_uninterrupted(run, pieces, monkeypatch):
   assert sha(fitted) == whole
 
 
-def test_a_run_of_other_settings_is_not_continued(run):
+def test_a_run_of_other_settings_is_refused_unless_forced(run):
   with pytest.raises(fit.Interrupted):
     run(1, mark="one")
-  _, rows = run(mark="other")
-  assert rows[0]["epoch"] == 1
-
-
-def test_what_is_finished_leaves_no_progress(run, tmp_path):
-  with pytest.raises(fit.Interrupted):
-    run(1)
-  assert (tmp_path / "progress").is_dir()
-  run()
-  assert not (tmp_path / "progress").exists()
+  with pytest.raises(UserError, match="mark was one, is other"):
+    run(mark="other")
+  _, rows = run(mark="other", force=True)
+  assert rows[0] == {"event": "resumed", "step": 5}
 
 
 def test_long_epochs_are_cut_into_segments(own_data, monkeypatch):

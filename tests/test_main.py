@@ -26,7 +26,7 @@ SMALL = (
     "--config.epochs=3", "--config.min_steps=0", "--config.teacher.epochs=6",
     "--config.teacher.min_steps=0", "--config.student.widths=(12,)",
     "--config.teacher.widths=(24,)", "--config.batch_size=64",
-    "--config.tensorboard=false")
+    "--config.tensorboard=false", "--config.parallel=single")
 
 
 @pytest.fixture(autouse=True)

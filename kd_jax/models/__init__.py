@@ -7,6 +7,8 @@ Linen module goes through `linen_model` and needs to know nothing of this packag
 from collections.abc import Callable
 import functools
 
+import jax.numpy as jnp
+
 from kd_jax import types
 from kd_jax.models.convolutional import Cnn
 from kd_jax.models.linen import linen_model
@@ -18,9 +20,12 @@ __all__ = ["MODELS", "linen_model"]
 
 def _model(module_class: type, **defaults) -> Callable[..., types.Model]:
   """A builder of models from a module class and its named preset."""
-  def build(*, num_classes: int, **config) -> types.Model:
-    return linen_model(
-        module_class(num_classes=num_classes, **{**defaults, **config}))
+  def build(
+      *, num_classes: int, dtype: str = "float32", **config) -> types.Model:
+    # None lets parameters decide: they are float32, or float64 in some tests.
+    kind = None if dtype == "float32" else jnp.dtype(dtype)
+    return linen_model(module_class(
+        num_classes=num_classes, dtype=kind, **{**defaults, **config}))
   return functools.update_wrapper(build, module_class)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 
 class Cnn(nn.Module):
@@ -15,18 +16,23 @@ class Cnn(nn.Module):
   Attributes:
     num_classes: Number of logits.
     widths: Channels of the two convolutions.
+    dtype: Of the arithmetic; default that of the parameters.
   """
 
   num_classes: int
   widths: Sequence[int]
+  dtype: jnp.dtype | None = None
 
   @nn.compact
   def __call__(self, image: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
     first, second = self.widths
-    x = nn.Conv(first, (3, 3), strides=2, padding="SAME")(image)
+    conv = lambda width: nn.Conv(
+        width, (3, 3), strides=2, padding="SAME", dtype=self.dtype)
+    x = conv(first)(image)
     x = nn.leaky_relu(x, 0.2)
     features = {"conv_0": x}
     x = nn.max_pool(x, (2, 2), strides=(1, 1), padding="SAME")
-    x = nn.Conv(second, (3, 3), strides=2, padding="SAME")(x)
+    x = conv(second)(x)
     features["conv_1"] = x
-    return nn.Dense(self.num_classes)(x.reshape((len(x), -1))), features
+    dense = nn.Dense(self.num_classes, dtype=self.dtype)
+    return dense(x.reshape((len(x), -1))), features

@@ -59,11 +59,15 @@ def linen_model(module: nn.Module) -> types.Model:
       said, state = module.apply(
           collections, image, rngs=dict(rngs or {}), mutable=list(variables.state),
           **_only(understood, context))
-    if isinstance(said, tuple):
-      return types.Outputs(*said), state
-    return types.Outputs(said, {}), state
+    logits, features = said if isinstance(said, tuple) else (said, {})
+    return types.Outputs(_at_least_float32(logits), features), state
 
   return types.Model(init, apply, understood)
+
+
+def _at_least_float32(logits: jax.Array) -> jax.Array:
+  """Losses are computed in float32 (or float64), whatever the net computes in."""
+  return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
 
 def _keywords(module: nn.Module) -> frozenset[str]:

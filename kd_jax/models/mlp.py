@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from kd_jax.models.linen import Dropout
 
@@ -14,6 +15,7 @@ class Mlp(nn.Module):
   Attributes:
     num_classes: Number of logits.
     widths: Units of each hidden layer.
+    dtype: Of the arithmetic; default that of the parameters.
 
   `rates["input"]` drops pixels, `rates["hidden"]` hidden units. The features
   are the hidden layers after their ReLU, `hidden_0`, `hidden_1`, ...
@@ -21,6 +23,7 @@ class Mlp(nn.Module):
 
   num_classes: int
   widths: Sequence[int]
+  dtype: jnp.dtype | None = None
 
   @nn.compact
   def __call__(
@@ -36,10 +39,12 @@ class Mlp(nn.Module):
         return x
       return Dropout()(x, rates[place], axis_name=axis_name)
 
+    dense = lambda width, **options: nn.Dense(
+        width, dtype=self.dtype, **options)
     features = {}
     x = drop(image.reshape((len(image), -1)), "input")
     for index, width in enumerate(self.widths):
-      x = nn.relu(nn.Dense(width, kernel_init=nn.initializers.he_normal())(x))
+      x = nn.relu(dense(width, kernel_init=nn.initializers.he_normal())(x))
       features[f"hidden_{index}"] = x
       x = drop(x, "hidden")
-    return nn.Dense(self.num_classes)(x), features
+    return dense(self.num_classes)(x), features

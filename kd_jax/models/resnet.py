@@ -16,6 +16,8 @@ class Resnet(nn.Module):
     num_classes: Number of logits.
     widths: Channels of the three stages; the stem has those of the first.
     blocks: Basic blocks a stage, n.
+    dtype: Of the arithmetic; default that of the parameters. BatchNorm's
+      statistics keep theirs.
 
   Features: `stem`, `stage_0`.. and `pooled`, each after its ReLU.
   """
@@ -23,6 +25,7 @@ class Resnet(nn.Module):
   num_classes: int
   widths: Sequence[int]
   blocks: int
+  dtype: jnp.dtype | None = None
 
   @nn.compact
   def __call__(
@@ -40,7 +43,7 @@ class Resnet(nn.Module):
       # Explicit padding: SAME pads a strided window on one side only.
       return nn.Conv(
           width, (size, size), strides=stride, padding=size // 2,
-          use_bias=False, kernel_init=_FAN_OUT)(x)
+          use_bias=False, kernel_init=_FAN_OUT, dtype=self.dtype)(x)
 
     x = nn.relu(norm(conv(image, self.widths[0])))
     features = {"stem": x}
@@ -55,7 +58,7 @@ class Resnet(nn.Module):
       features[f"stage_{stage}"] = x
     pooled = jnp.mean(x, axis=(1, 2))
     features["pooled"] = pooled
-    return nn.Dense(self.num_classes)(pooled), features
+    return nn.Dense(self.num_classes, dtype=self.dtype)(pooled), features
 
 
 _FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")

@@ -29,7 +29,7 @@ TRACED = (
     "label_smoothing", "optimizer.learning_rate", "optimizer.momentum",
     "optimizer.weight_decay", "student.input_dropout", "student.hidden_dropout",
     "student.max_norm")
-_NOT_SWEPT = ("tensorboard", "sweep.")
+_NOT_SWEPT = ("tensorboard", "sweep.", "checkpoint.", "parallel")
 
 
 class Lane(NamedTuple):
@@ -205,7 +205,8 @@ def static_key(config: ml_collections.ConfigDict) -> str:
   """What makes a group: lanes of equal texts share a program."""
   values = config_lib.flatten(config)
   static = {key: value for key, value in values.items()
-            if key not in TRACED and not key.startswith(_NOT_SWEPT)}
+            if key not in (*TRACED, "dtype", "nonfinite")
+            and not key.startswith(_NOT_SWEPT)} | config_lib.unusual(values)
   # Traced where they are in use; that they are is a matter of structure.
   static["dropout"] = bool(
       values["student.input_dropout"] or values["student.hidden_dropout"])

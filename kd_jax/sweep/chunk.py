@@ -1,6 +1,7 @@
 """Training a chunk of lanes, and the rows that it leaves."""
 
 from collections.abc import Callable
+import contextlib
 import json
 from typing import Any
 
@@ -8,8 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kd_jax import bench as benches
 from kd_jax import build, checkpoint, lanes, metrics, records, shelf
 from kd_jax import fit as fitting
+from kd_jax.progress import Progress
 from kd_jax.sweep.jobs import Job
 from kd_jax.sweep.plan import Chunk
 
@@ -64,15 +67,15 @@ def train(
     last["evaluated"] = epoch.evaluated[1]
     tick(epoch.step)
 
-  state = fitting.follow(
-      fitting.Program(
-          lambda state, length: program.segment(state, hparams, seeds, length),
-          evaluate, program.totals),
-      program.init(seeds, hparams), total_steps=total, per_epoch=job.per_epoch,
-      piece=piece, progress=job.bench.workdir / "progress" / "sweep",
-      # Half a training goes on where its other half was: its bits depend on it.
-      mark=records.fingerprint({"chunk": chunk.mark, **records.runtime()}),
-      stop=stop, ended=ended, resumed=tick)
+  progress = _progress(job, chunk)
+  with contextlib.closing(progress):
+    state = fitting.follow(
+        fitting.Program(
+            lambda state, length: program.segment(state, hparams, seeds, length),
+            evaluate, program.totals),
+        program.init(seeds, hparams), total_steps=total,
+        per_epoch=job.per_epoch, piece=piece, progress=progress, stop=stop,
+        ended=ended, resumed=tick)
   curves = _curves(job, chunk)
   sizes = checkpoint.num_parameters(state.student.params) // chunk.shape.size
   real = list(dict.fromkeys(chunk.lanes))
@@ -81,6 +84,18 @@ def train(
   return [
       _row(job, chunk, mark) | number | _curve(curves, chunk.lanes.index(mark))
       | {"parameters": sizes} for mark, number in zip(real, numbers, strict=True)]
+
+
+def forget(job: Job, chunk: Chunk) -> None:
+  """Removes the checkpoints of a chunk whose rows are written."""
+  _progress(job, chunk).drop()
+
+
+def _progress(job: Job, chunk: Chunk) -> Progress:
+  # Half a training goes on where its other half was: its bits depend on it.
+  return benches.open_progress(
+      job.bench, f"sweep-{chunk.mark[:16]}",
+      {"chunk": chunk.mark, **records.runtime()})
 
 
 def _epoch(epoch: fitting.Epoch, chunk: Chunk, per_epoch: int) -> Row:

@@ -96,8 +96,8 @@ def _job(group: Group, bench: Bench, training, teachers) -> Job:
   taught = None
   if method.needs_teacher:
     taught = _taught(group.config, bench, training, teachers)
-  learner = steps.Learner(
-      training.model, method, training.recipe, taught and taught.teacher)
+  learner = build.learner(
+      group.config, training, method, taught and taught.teacher)
   marked: dict[str, Lane] = {}
   for lane in group.lanes:
     same = marked.setdefault(_mark(lane, bench, taught), lane)
