@@ -6,9 +6,11 @@ With `progress.py` the only importer of orbax.
 import errno
 import hashlib
 import json
+import logging
 import os
 import pathlib
 import shutil
+import sys
 from typing import Any
 
 import jax
@@ -182,6 +184,22 @@ def _save(path: pathlib.Path, tree: Any) -> None:
 def _restore(path: pathlib.Path) -> Any:
   with _checkpointer() as checkpointer:
     return checkpointer.restore(path.absolute())
+
+
+def quiet() -> None:
+  """Orbax tells its failures by exceptions; we tell them once, in a line.
+
+  Its log would repeat them with tracebacks, and its threads complain of event
+  loops that an exception has closed.
+  """
+  logging.getLogger("absl").setLevel(logging.CRITICAL)
+  before = sys.unraisablehook
+
+  def told(found):
+    if "Event loop is closed" not in str(found.exc_value):
+      before(found)
+
+  sys.unraisablehook = told
 
 
 def _checkpointer():

@@ -113,24 +113,45 @@ def together(name: str) -> None:
     multihost_utils.sync_global_devices(name)
 
 
-def read(path: str | os.PathLike) -> bytes:
-  """A file's bytes: each process reads its part, then they exchange them."""
-  path = pathlib.Path(path)
+def share(number: int) -> range:
+  """Which of so many things are this process's to read."""
+  count, own = jax.process_count(), jax.process_index()
+  return range(own * number // count, (own + 1) * number // count)
+
+
+def joined(own: np.ndarray, number: int) -> np.ndarray:
+  """All `number` rows, of which this process has those of its `share`."""
   count = jax.process_count()
   if count == 1:
+    return own
+  padding = -(-number // count) - len(own)
+  padded = np.pad(own, [(0, padding)] + [(0, 0)] * (own.ndim - 1))
+  parts = multihost_utils.process_allgather(padded)
+  sizes = [(i + 1) * number // count - i * number // count for i in range(count)]
+  return np.concatenate(
+      [np.asarray(part[:size]) for part, size in zip(parts, sizes)])
+
+
+def read(path: str | os.PathLike) -> bytes:
+  """A file's bytes: each process reads its share, then they exchange them.
+
+  Raises:
+    UserError: If it is not of the same size for all of them.
+  """
+  path = pathlib.Path(path)
+  if jax.process_count() == 1:
     return path.read_bytes()
   size = path.stat().st_size
-  part = -(-size // count)
-  with path.open("rb") as file:
-    file.seek(jax.process_index() * part)
-    own = np.frombuffer(file.read(part), np.uint8)
   # As bytes: jax has no int64 by default.
   sizes = multihost_utils.process_allgather(
       np.frombuffer(np.int64(size).tobytes(), np.uint8))
   if len({row.tobytes() for row in sizes}) > 1:
     raise UserError(f"{path}: is not the same file for every process")
-  padded = np.pad(own, (0, part - len(own)))
-  return multihost_utils.process_allgather(padded).tobytes()[:size]
+  own = share(size)
+  with path.open("rb") as file:
+    file.seek(own.start)
+    content = file.read(len(own))
+  return joined(np.frombuffer(content, np.uint8), size).tobytes()
 
 
 def leave(error: Exception) -> None:

@@ -181,6 +181,7 @@ def train(
   if processes:
     hosts_lib.join(**processes)
   compilation.use_cache()
+  checkpoint.quiet()
   alone = hosts_lib.first()
   try:
     with (records.locked(workdir) if alone else contextlib.nullcontext(),

@@ -174,13 +174,13 @@ def test_steps_that_are_not_finite_can_be_passed_over(arguments, tmp_path):
 
 
 class Malice:
-  """Unpickled, it leaves a file behind."""
+  """Unpickled, it leaves a folder behind."""
 
   def __init__(self, mark):
     self.mark = mark
 
   def __reduce__(self):
-    return (open, (str(self.mark), "w"))
+    return (os.mkdir, (str(self.mark),))
 
 
 def test_a_malicious_pickle_is_refused_wherever_it_lies(
@@ -195,7 +195,7 @@ def test_a_malicious_pickle_is_refused_wherever_it_lies(
   with contextlib.suppress(Exception):
     np.load(file, allow_pickle=True)
   assert mark.exists()
-  mark.unlink()
+  mark.rmdir()
 
   # As data, as a teacher's logits, as a bank, within checkpoints and nets.
   data = tmp_path / "data"
@@ -235,8 +235,8 @@ def halved(own_data, folder, process, count):
   """A copy of the data of which a process's part of the bytes is right."""
   folder.mkdir()
   content = (own_data / "blobs.npz").read_bytes()
-  part = -(-len(content) // count)
-  own = slice(process * part, (process + 1) * part)
+  size = len(content)
+  own = slice(process * size // count, (process + 1) * size // count)
   blank = bytearray(len(content))
   blank[own] = content[own]
   (folder / "blobs.npz").write_bytes(blank)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 import functools
 import gzip
 import hashlib
+import io
 import math
 import pathlib
 import struct
@@ -12,6 +13,7 @@ import zlib
 
 import numpy as np
 
+from kd_jax import hosts
 from kd_jax.errors import UserError
 
 # (train images, train labels, test images, test labels)
@@ -153,10 +155,8 @@ def _read_idx_files(files: list[pathlib.Path], name: str) -> Arrays:
 
 def _content(path: pathlib.Path) -> bytes:
   try:
-    if path.suffix == ".gz":
-      with gzip.open(path) as file:
-        return file.read()
-    return path.read_bytes()
+    content = hosts.read(path)
+    return gzip.decompress(content) if path.suffix == ".gz" else content
   except (EOFError, OSError, zlib.error) as error:
     raise UserError(f"{path}: truncated or unreadable ({error})") from None
 
@@ -197,10 +197,11 @@ def _read_cifar(train_files, test_files, label_bytes: int) -> Arrays:
 
 
 def _read_npz(path: pathlib.Path) -> Arrays:
-  if not zipfile.is_zipfile(path):
+  content = io.BytesIO(_content(path))
+  if not zipfile.is_zipfile(content):
     raise UserError(f"{path}: truncated, or not an .npz archive")
   try:
-    with np.load(path, allow_pickle=False) as archive:
+    with np.load(content, allow_pickle=False) as archive:
       missing = [key for key in _NPZ_KEYS if key not in archive]
       if missing:
         raise UserError(

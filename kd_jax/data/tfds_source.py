@@ -12,6 +12,7 @@ import threading
 
 import numpy as np
 
+from kd_jax import hosts
 from kd_jax.errors import UserError, nearest
 
 # Where TFDS fetches from; asked first, as its own attempts hang for minutes.
@@ -211,20 +212,31 @@ def _read(builder, name, split, keys, resize):
           f"{images[-1].shape}; give --config.data.resize='(HEIGHT,WIDTH)'")
   if not images:
     raise UserError(f"data.name={name}: its {split} part is empty")
-  return np.stack(images), np.asarray(labels, np.int32)
+  found = np.stack(images), np.asarray(labels, np.int32)
+  number = builder.info.splits[split].num_examples
+  if _by_parts(builder):
+    return tuple(hosts.joined(array, number) for array in found)
+  return found
+
+
+def _by_parts(builder) -> bool:
+  """Whether single examples can be read, so that a process reads its share."""
+  tfds = import_tfds()
+  return builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD
 
 
 def _examples(builder, name, split, keys):
   """Yields `(image, label)` of each example, in the order of the files."""
   tfds = import_tfds()
   try:
-    if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
+    if not _by_parts(builder):
       for example in tfds.as_numpy(builder.as_dataset(split=split)):
         yield example[keys[0]], int(example[keys[1]])
       return
     source = builder.as_data_source(split=split)
-    for start in range(0, len(source), _CHUNK):
-      stop = min(start + _CHUNK, len(source))
+    own = hosts.share(len(source))
+    for start in range(own.start, own.stop, _CHUNK):
+      stop = min(start + _CHUNK, own.stop)
       for example in source.__getitems__(list(range(start, stop))):
         yield np.asarray(example[keys[0]]), int(example[keys[1]])
   except Exception as error:  # Whatever damaged files may raise.
