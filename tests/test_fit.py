@@ -3,11 +3,13 @@
 import contextlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from test_steps import a_teacher
 
 from kd_jax import (
+  augment,
   build,
   checkpoint,
   data,
@@ -47,7 +49,7 @@ def run(own_data, tmp_path):
   learner = steps.Learner(
       trained.model, distillers.DISTILLERS["kd"], trained.recipe, teacher)
 
-  def go(pieces=None, mark="m", *, train=train, **options):
+  def go(pieces=None, mark="m", *, train=train, heldout=None, **options):
     rows, asked = [], []
     progress = Progress(tmp_path / "progress", {"mark": mark}, **options)
 
@@ -57,12 +59,13 @@ def run(own_data, tmp_path):
 
     with contextlib.closing(progress):
       fitted = fit.fit(
-          trained, learner, train, {"test": fit.Split(test)},
+          trained, learner, train, {"test": fit.Split(test)} | (
+              {"heldout": heldout} if heldout else {}),
           where=parallel.choose("single"), progress=progress, stop=stop,
           report=rows.append)
     return fitted, rows
 
-  go.training = trained
+  go.training, go.train = trained, train
   return go
 
 
@@ -124,3 +127,46 @@ def test_long_epochs_are_cut_into_segments(own_data, monkeypatch):
   assert pieces() == 5
   monkeypatch.setattr(fit, "_FLOPS_PER_CORE", 1e3)
   assert pieces() == 1
+
+
+@pytest.mark.parametrize("pieces", [None, 2])
+def test_the_best_held_out_epoch_is_kept_even_over_a_stop(
+    run, pieces, own_data):
+  found = data.load("blobs", directory=own_data, holdout=0.1)
+  held = data.Examples(*(a[found.heldout_ids] for a in found.train))
+  split = fit.Split(build.device_data(
+      held, np.arange(len(held.label)), build.scaling("unit", found.train)))
+  if pieces:
+    with pytest.raises(fit.Interrupted):
+      run(pieces, heldout=split)
+  fitted, more = run(heldout=split)
+  errors = {row["epoch"]: row["heldout_errors"] for row in more
+            if "heldout_errors" in row}
+  assert int(fitted.best.errors) <= min(errors.values())
+  predict = loop.make_predict(run.training.model, augment.VIEWS["none"])
+  totals, _ = fit.evaluate(predict, fitted.best.variables, split)
+  assert int(totals["errors"].total) == int(fitted.best.errors)
+  if not pieces:
+    first = min(errors, key=lambda epoch: (errors[epoch], epoch))
+    assert int(fitted.best.epoch) == first
+
+
+def test_saving_in_between_changes_nothing(run, tmp_path):
+  whole = sha(run()[0])
+  fitted, _ = run(every="1 steps")
+  assert sha(fitted) == whole
+  assert len(list((tmp_path / "progress").iterdir())) <= 2
+
+
+def test_a_run_that_diverges_names_the_step_and_keeps_the_last_good_state(
+    run, tmp_path):
+  # Every pixel is NaN from here on.
+  broken = run.train._replace(scale=jnp.full((1,), jnp.nan))
+  with pytest.raises(fit.Diverged, match=r"not finite at step 1 .*T = 4"):
+    run(train=broken)
+  with pytest.raises(fit.Interrupted):
+    run(2)
+  with pytest.raises(fit.Diverged, match=r"at step 11 .*the state of step 10"):
+    run(train=broken)
+  _, rows = run()
+  assert rows[0] == {"event": "resumed", "step": 10}

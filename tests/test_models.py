@@ -4,6 +4,7 @@ import functools
 import itertools
 import math
 
+from conftest import blobs
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,8 @@ from jax.sharding import PartitionSpec
 import numpy as np
 import pytest
 
-from kd_jax import models, types
+from kd_jax import losses, models, types
+from kd_jax.models import MODELS
 from kd_jax.models.linen import BatchNorm, Dropout
 
 DEVICES = 8
@@ -721,3 +723,47 @@ def test_a_module_that_asks_for_something_unknown_is_refused_by_name():
 def test_models_pass_on_only_what_a_module_has():
   with pytest.raises(TypeError, match="depth"):
     models.MODELS["mlp"](num_classes=3, depth=3)
+
+
+@pytest.mark.parametrize(("name", "widths"), [
+    ("mlp", (800, 800)), ("cnn", (32, 64)), ("resnet8", (16, 32, 64))])
+@pytest.mark.parametrize("temperature", [1.0, 20.0])
+def test_losses_of_bfloat16_nets_stay_within_bounds(name, widths, temperature):
+  # 8 bits of mantissa: logits are good to about 1%. The loss itself is computed
+  # in float32; in bfloat16 the KL at T = 20 would be lost in rounding. Bounds: 2%
+  # of the mean loss, and for no example more than 5% of it.
+  image, label = blobs(128)
+  image = jnp.asarray(image, jnp.float32) / 255
+  wide = MODELS[name](num_classes=7, widths=widths)
+  narrow = MODELS[name](num_classes=7, widths=widths, dtype="bfloat16")
+  student, teacher = (
+      wide.init(jax.random.key(seed), image[:1]) for seed in (1, 2))
+  same = jax.tree.map(
+      lambda a, b: a.dtype == b.dtype,
+      narrow.init(jax.random.key(1), image[:1]), student)
+  assert all(jax.tree.leaves(same)), "parameters are float32 in both"
+  said = lambda model, held: 4 * model.apply(held, image, train=False)[0].logits
+  z, v = said(wide, student), said(wide, teacher)
+  rounded_z, rounded_v = said(narrow, student), said(narrow, teacher)
+  assert rounded_z.dtype == jnp.float32
+  assert not np.array_equal(z, rounded_z), "it does compute in bfloat16"
+  soft = lambda z, v: temperature**2 * losses.distillation_kl(z, v, temperature)
+  exact, rounded = soft(z, v), soft(rounded_z, rounded_v)
+  mean = float(exact.mean())
+  assert abs(float(rounded.mean()) - mean) < 0.02 * mean
+  assert float(jnp.abs(rounded - exact).max()) < 0.05 * mean
+  hard = [float(losses.hard_cross_entropy(logits, jnp.asarray(label)).mean())
+          for logits in (z, rounded_z)]
+  assert hard[1] == pytest.approx(hard[0], rel=0.02)
+
+
+def test_batch_norm_keeps_float32_statistics_in_bfloat16(key):
+  image, _ = blobs(32)
+  image = jnp.asarray(image, jnp.float32) / 255
+  wide, narrow = (MODELS["resnet8"](num_classes=7, widths=(4, 4, 4), dtype=dtype)
+                  for dtype in ("float32", "bfloat16"))
+  held = wide.init(key, image)
+  states = [model.apply(held, image, train=True)[1] for model in (wide, narrow)]
+  for a, b in zip(*map(jax.tree.leaves, states)):
+    assert b.dtype == jnp.float32
+    np.testing.assert_allclose(b, a, rtol=0.05, atol=0.02)

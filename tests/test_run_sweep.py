@@ -254,7 +254,7 @@ def test_a_chunk_over_several_devices_goes_on_too(swept, monkeypatch):
   with monkeypatch.context() as patch:
     patch.setattr(main.Signals, "__call__", lambda self: next(stops))
     _, rows, _ = swept(*GRID, lanes="1x3")
-  assert not rows and (swept.workdir / "progress" / "sweep").is_dir()
+  assert not rows and list((swept.workdir / "progress").glob("sweep-*/*"))
   code, rows, _ = swept(*GRID, lanes="1x3")
   numbers = lambda row: (row["test_wrong_ids"], row["test_nll"], row["curve"])
   assert code == 0 and list(map(numbers, rows)) == list(map(numbers, whole))

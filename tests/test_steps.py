@@ -206,3 +206,24 @@ def test_methods_without_soft_weight_are_hard_labels(key, device_data):
     _, after, _ = a_step(
         learner(method=method, teacher=teacher), key, batch, only_hard)
     assert distance(after.student.params, plain.student.params) < 1e-6
+
+
+def test_a_step_that_is_not_finite_can_be_passed_over(key, device_data):
+  batch = a_batch(device_data)
+  bad = batch._replace(image=batch.image.at[0, 0, 0, 0].set(jnp.inf))
+  for name, widths in (("mlp", (16,)), ("resnet8", (4, 4, 4))):
+    careful = learner(
+        widths, name=name, method="hard")._replace(skip_nonfinite=True)
+    before, after, told = a_step(careful, key, bad, hyper())
+    jax.tree.map(np.testing.assert_array_equal, after.student, before.student)
+    jax.tree.map(np.testing.assert_array_equal, after.optimizer, before.optimizer)
+    assert int(after.step) == 1, "the next batch is another"
+    assert float(told["skipped"].compute()) == 1.0
+    assert int(told["hard"].count) == 0 and float(told["hard"].total) == 0
+    # A step that is fine is the same with and without.
+    _, plain, _ = a_step(
+        careful._replace(skip_nonfinite=False), key, batch, hyper())
+    _, after, told = a_step(careful, key, batch, hyper())
+    # Another program: the last bit may differ.
+    assert distance(after.student.params, plain.student.params) < 1e-6
+    assert float(told["skipped"].compute()) == 0.0

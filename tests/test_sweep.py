@@ -180,6 +180,12 @@ def test_balanced_needs_no_more_chunks(seeds, largest):
       len(seeds), seeds, plan.balanced(seeds, largest)) <= 1
 
 
+def test_even_parts_of_one_seed_do_not_split_another():
+  # Five and four lanes: threes would make four rows, fours make three.
+  shape = plan.balanced([0] * 5 + [1] * 4, lanes.Shape(1, 1, 4))
+  assert shape == lanes.Shape(1, 1, 4)
+
+
 def test_twelve_points_in_rectangles_of_eight_are_two_of_six():
   seeds = [0] * 12
   assert plan.balanced(seeds, lanes.Shape(1, 1, 8)).points == 6

@@ -67,7 +67,7 @@ def linen_model(module: nn.Module) -> types.Model:
 
 def _at_least_float32(logits: jax.Array) -> jax.Array:
   """Losses are computed in float32 (or float64), whatever the net computes in."""
-  return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+  return logits if logits.dtype == jnp.float64 else logits.astype(jnp.float32)
 
 
 def _keywords(module: nn.Module) -> frozenset[str]:

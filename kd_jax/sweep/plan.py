@@ -55,11 +55,18 @@ def balanced(seeds: Sequence[int], shape: Shape) -> Shape:
     >>> balanced([0] * 12 + [1] * 12, Shape(1, 4, 8))
     Shape(devices=1, seeds=4, points=6)
   """
-  most = max(seeds.count(seed) for seed in set(seeds))
-  points = _even(most, shape.points)
-  rows = sum(-(-seeds.count(seed) // points) for seed in set(seeds))
-  devices = min(shape.devices, rows)
-  return Shape(devices, _even(-(-rows // devices), shape.seeds), points)
+  counts = [seeds.count(seed) for seed in set(seeds)]
+  most = max(counts)
+
+  def tried(points: int) -> tuple[int, int, Shape]:
+    rows = sum(-(-count // points) for count in counts)
+    devices = min(shape.devices, rows)
+    made = Shape(devices, _even(-(-rows // devices), shape.seeds), points)
+    return -(-rows // made.rows), made.size, made
+
+  # Even parts of the longest seed may be too short for another.
+  return min(map(tried, (_even(most, shape.points),
+                         min(most, shape.points))))[2]
 
 
 def chunks(

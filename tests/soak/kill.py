@@ -108,7 +108,7 @@ def killed(
 
 def write_data(folder: pathlib.Path) -> None:
   """DIR/blobs.npz, as in tests/conftest.py."""
-  sys.path.insert(0, str(ROOT / "tests"))
+  sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
   from conftest import blobs  # pylint: disable=g-import-not-at-top
   x_train, y_train = blobs(300, seed=1)
   x_test, y_test = blobs(110, seed=2)
