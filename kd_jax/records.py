@@ -1,6 +1,6 @@
 """What a run leaves behind: config, manifest, metrics, summary, fingerprints."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 import fcntl
 import hashlib
@@ -186,6 +186,35 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
     except OSError:
       pass  # A file system without locks.
     yield
+
+
+@contextlib.contextmanager
+def alone(
+    path: pathlib.Path, *, say: Callable[[str], None],
+    stop: Callable[[], bool]) -> Iterator[None]:
+  """Waits until no other program is at work on the net at `path`, or `stop`."""
+  with contextlib.ExitStack() as stack:
+    if hosts.first():
+      # A shelf that cannot be written to has no one at work on it.
+      with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = stack.enter_context(
+            path.with_name(f".{path.name}.lock").open("a"))
+        _wait_for(file, path, say, stop)
+    yield
+
+
+def _wait_for(file, path, say, stop) -> None:
+  told = False
+  while not stop():
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      return
+    except BlockingIOError:
+      if not told:
+        say(f"{path}: another program is training this net; waiting for it")
+      told = True
+      time.sleep(0.2)
 
 
 def _commit() -> tuple[str | None, bool | None]:

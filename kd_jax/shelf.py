@@ -134,7 +134,10 @@ def _member(config, bench, member, training) -> tuple[str, _Member]:
   path = shelf / records.fingerprint(marks)[:16]
   name = "teacher" if config.teacher.count == 1 else f"teacher_{member}"
   learner = build.learner(config, training, distillers.DISTILLERS["hard"])
-  record = benches.net(bench, name, path, marks, training, learner, bench.splits)
+  # Programs that share a shelf train a net once; the others wait for it.
+  with records.alone(path, say=bench.screen.say, stop=bench.stop):
+    record = benches.net(
+        bench, name, path, marks, training, learner, bench.splits)
   variables = _loaded(path, training.model, bench)
   _check_record(path, record, training.model, variables, bench)
   checkpoint.save_net(bench.workdir / "parameters" / name, variables, record)

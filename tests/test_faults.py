@@ -95,6 +95,18 @@ def test_a_second_program_in_the_workdir_is_refused(arguments, tmp_path):
     running.kill()
 
 
+def test_programs_that_share_a_shelf_train_a_teacher_once(arguments, tmp_path):
+  shelf = (f"--config.teacher.dir={tmp_path / 'shelf'}",
+           "--config.teacher.epochs=400", "--config.teacher.batch_size=16")
+  first, second = (program(*arguments(*shelf, workdir=tmp_path / name))
+                   for name in ("a", "b"))
+  said = [running.communicate(timeout=240)[0] for running in (first, second)]
+  assert first.returncode == second.returncode == 0, said
+  assert sum("teacher: already trained" in text for text in said) == 1
+  assert sum("waiting for it" in text for text in said) == 1
+  assert hashes(summary(tmp_path / "a")) == hashes(summary(tmp_path / "b"))
+
+
 @pytest.fixture
 def small_disk(tmp_path):
   """A file system of some megabytes; gives its place and a way to mount it anew."""
