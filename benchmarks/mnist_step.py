@@ -198,8 +198,7 @@ def _measure(problem: Problem, args: argparse.Namespace) -> dict:
   return {
       "machine": _machine(libraries),
       "settings": {
-          "command": shlex.join(
-              ["python", "-m", "benchmarks.mnist_step", *sys.argv[1:]]),
+          "command": _command("mnist_step"),
           "commit": _commit(), "date": time.strftime("%Y-%m-%d"),
           "examples": len(problem.label), "data": problem.source,
           "rounds": args.rounds, "tf32": args.tf32, "repeats": _REPEATS,
@@ -245,6 +244,17 @@ def _machine(libraries: list[str]) -> dict:
     versions |= _module(library).VERSIONS
   return {"cpu": _cpu(), "cores": _cores(), "versions": versions,
           "device": {name: _module(name).device() for name in libraries}}
+
+
+def _command(module: str) -> str:
+  """What was called, without where this machine keeps its data."""
+  words = list(sys.argv[1:])
+  for place, word in enumerate(words):
+    if place and words[place - 1] == "--data":
+      words[place] = "DIR"
+    elif word.startswith("--data="):
+      words[place] = "--data=DIR"
+  return shlex.join(["python", "-m", f"benchmarks.{module}", *words])
 
 
 def _commit() -> str:

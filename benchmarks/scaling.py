@@ -72,7 +72,7 @@ def rows(backend: str, devices: int, *, quick: bool) -> list[dict]:
 def measure(args: argparse.Namespace) -> None:
   """Measures every row in turn and writes the record after each round."""
   report: dict = {
-      "command": " ".join(["python", "-m", "benchmarks.scaling", *sys.argv[1:]]),
+      "command": mnist_step._command("scaling"),
       "commit": mnist_step._commit(), "date": time.strftime("%Y-%m-%d"),
       "load": round(os.getloadavg()[0], 2), "width": args.width,
       "data": "MNIST" if args.data else "random images", "rows": [],

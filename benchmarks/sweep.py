@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import pathlib
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -134,8 +133,7 @@ def measure(args: argparse.Namespace) -> None:
 
 def _settings(args: argparse.Namespace) -> dict:
   return {
-      "command": shlex.join(
-          ["python", "-m", "benchmarks.sweep", *sys.argv[1:]]),
+      "command": mnist_step._command("sweep"),
       "commit": mnist_step._commit(), "date": time.strftime("%Y-%m-%d"),
       "load": round(os.getloadavg()[0], 2),
       "data": "MNIST" if args.data else "random images of MNIST's size"}
