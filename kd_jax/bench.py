@@ -133,15 +133,23 @@ def net(
   if record is not None:
     bench.screen.say(f"{name}: already trained, in {path}")
     return record
-  began = time.perf_counter()
+  return _trained(bench, name, path, marks, training, learner, splits)
+
+
+def _trained(bench, name, path, marks, training, learner, splits):
+  """Trains a net, saves it, and gives its record."""
+  mark, began = records.fingerprint(marks), time.perf_counter()
 
   def report(row):
     bench.recorder.row(name, {"fingerprint": mark[:16], **row})
     bench.screen.row(name, row)
 
+  # A sweep may train several teachers; each has checkpoints of its own.
+  several = bool(bench.values["sweep.points"])
   # Its bits depend on the machine, so it goes on where it was begun.
   progress = open_progress(
-      bench, name, marks | records.runtime() | where_marks(bench))
+      bench, f"{name}-{mark[:16]}" if several else name,
+      marks | records.runtime() | where_marks(bench))
   with contextlib.closing(progress):
     fitted = fitting.fit(
         training, learner, bench.train, splits, where=bench.where,
@@ -187,6 +195,12 @@ def _finished(bench, name, path, mark) -> dict[str, Any] | None:
   """The record of a net that is there, whole, and the one that is wanted."""
   record = checkpoint.load_record(path)
   if record is None or record["fingerprint"] != mark:
+    return None
+  forced = bench.values["checkpoint.resume"] == "force"
+  if record.get("resumed_although") and not forced:
+    bench.screen.say(
+        f"{name}: was begun with another config ({path}); training it anew, as "
+        "--resume=force is not given")
     return None
   try:
     checkpoint.load_parameters(path)

@@ -41,6 +41,8 @@ def join(
   Raises:
     UserError: If they do not come together.
   """
+  # jax's own preemption service would take SIGTERM away from ours.
+  jax.config.update("jax_enable_preemption_service", False)
   try:
     jax.distributed.initialize(
         coordinator, processes, process_id,

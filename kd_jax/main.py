@@ -172,7 +172,7 @@ def train(
     os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(_cores()))
   # jax takes seconds to import, so mistakes above are told first.
   # pylint: disable=g-import-not-at-top
-  from kd_jax import checkpoint, compilation, fit, records
+  from kd_jax import checkpoint, compilation, follow, records, watch
   from kd_jax import hosts as hosts_lib
   from kd_jax import train as training
   from kd_jax.screen import Screen
@@ -193,12 +193,12 @@ def train(
       else:
         training.train_and_evaluate(config, workdir, screen=screen, stop=stop)
     return 0
-  except fit.Interrupted:
+  except follow.Interrupted:
     print(f"stopped; what is done is kept in {workdir}. To go on: {again}",
           file=sys.stderr, flush=True)
     # A signal to any process stops all of them.
     return stop.code or (128 + signal.SIGTERM if processes else 0)
-  except fit.Diverged as error:
+  except watch.Diverged as error:
     print(f"error: {error}", file=sys.stderr, flush=True)
     return 3
   except Exception as error:

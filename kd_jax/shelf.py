@@ -15,6 +15,7 @@ from kd_jax import (
   build,
   checkpoint,
   distillers,
+  follow,
   hosts,
   loop,
   parallel,
@@ -219,7 +220,7 @@ def _from_file(config, bench, student) -> Taught:
 def _tick(bench: Bench, done: int, total: int) -> None:
   bench.screen.advance("bank", done, total, f"{done} of {total} views")
   if bench.stop():
-    raise fitting.Interrupted()  # A bank without marks is built again.
+    raise follow.Interrupted()  # A bank without marks is built again.
 
 
 def wants_bank(

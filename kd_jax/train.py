@@ -38,7 +38,7 @@ def train_and_evaluate(
 
   Raises:
     UserError: If something asked for cannot be.
-    fit.Interrupted: If `stop` said so.
+    follow.Interrupted: If `stop` said so.
   """
   began = time.perf_counter()
   build.check_names(config)

@@ -11,7 +11,7 @@ LAYERS = {
     0: "types losses metrics augment rng models statistics",
     1: "errors distillers teacher state steps optim loop lanes parallel hosts data",
     2: "config build checkpoint records screen fit bench banks shelf train "
-       "progress "
+       "progress follow watch "
        "report compilation sweep arguments main doctor",
 }
 LAYER = {name: n for n, names in LAYERS.items() for name in names.split()}

@@ -15,9 +15,11 @@ from kd_jax import (
   data,
   distillers,
   fit,
+  follow,
   loop,
   parallel,
   steps,
+  watch,
 )
 from kd_jax import config as config_lib
 from kd_jax.errors import UserError
@@ -49,7 +51,8 @@ def run(own_data, tmp_path):
   learner = steps.Learner(
       trained.model, distillers.DISTILLERS["kd"], trained.recipe, teacher)
 
-  def go(pieces=None, mark="m", *, train=train, heldout=None, **options):
+  def go(pieces=None, mark="m", *, train=train, heldout=None, trained=trained,
+         **options):
     rows, asked = [], []
     progress = Progress(tmp_path / "progress", {"mark": mark}, **options)
 
@@ -98,7 +101,7 @@ def test_stopped_and_continued_is_uninterrupted(run, pieces, monkeypatch):
   try:
     fitted, rows = run(pieces)
     assert pieces == 6  # the sixth segment is the last: nothing to stop
-  except fit.Interrupted:
+  except follow.Interrupted:
     fitted, rows = run()
     assert rows[0] == {"event": "resumed", "step": [3, 5, 8, 10][pieces - 1]}
     last = rows[-1]
@@ -107,7 +110,7 @@ def test_stopped_and_continued_is_uninterrupted(run, pieces, monkeypatch):
 
 
 def test_a_run_of_other_settings_is_refused_unless_forced(run):
-  with pytest.raises(fit.Interrupted):
+  with pytest.raises(follow.Interrupted):
     run(1, mark="one")
   with pytest.raises(UserError, match="mark was one, is other"):
     run(mark="other")
@@ -137,7 +140,7 @@ def test_the_best_held_out_epoch_is_kept_even_over_a_stop(
   split = fit.Split(build.device_data(
       held, np.arange(len(held.label)), build.scaling("unit", found.train)))
   if pieces:
-    with pytest.raises(fit.Interrupted):
+    with pytest.raises(follow.Interrupted):
       run(pieces, heldout=split)
   fitted, more = run(heldout=split)
   errors = {row["epoch"]: row["heldout_errors"] for row in more
@@ -162,11 +165,20 @@ def test_a_run_that_diverges_names_the_step_and_keeps_the_last_good_state(
     run, tmp_path):
   # Every pixel is NaN from here on.
   broken = run.train._replace(scale=jnp.full((1,), jnp.nan))
-  with pytest.raises(fit.Diverged, match=r"not finite at step 1 .*T = 4"):
+  with pytest.raises(watch.Diverged, match=r"not finite at step 1 .*T = 4"):
     run(train=broken)
-  with pytest.raises(fit.Interrupted):
+  with pytest.raises(follow.Interrupted):
     run(2)
-  with pytest.raises(fit.Diverged, match=r"at step 11 .*the state of step 10"):
+  with pytest.raises(watch.Diverged, match=r"at step 11 .*the state of step 10"):
     run(train=broken)
   _, rows = run()
   assert rows[0] == {"event": "resumed", "step": 10}
+
+
+def test_parameters_alone_that_are_not_finite_are_noticed(run, tmp_path):
+  # One step an epoch: its loss is finite, what it leaves behind is not.
+  hot = run.training._replace(
+      batch_size=512, total_steps=3, hparams=run.training.hparams.replace(
+          learning_rate=jnp.float32(jnp.inf)))
+  with pytest.raises(watch.Diverged, match=r"at step 1 .*state of step 0"):
+    run(trained=hot)

@@ -246,13 +246,16 @@ def test_stopped_and_continued_is_uninterrupted(swept, asked, monkeypatch):
   assert code == 0 and list(map(own, rows)) == list(map(own, whole))
 
 
-def test_a_chunk_over_several_devices_goes_on_too(swept, monkeypatch):
+def test_a_chunk_over_several_devices_goes_on_too(
+    swept, monkeypatch, tmp_path):
   """What orbax restores lies on one device, the program wants two."""
   monkeypatch.setattr(jax, "local_device_count", lambda: 2)
   _, whole, _ = swept(*GRID, lanes="1x3", workdir="whole")
-  stops = iter([False] * 5 + [True] * 99)
+  # Not before the lanes: as soon as an epoch of theirs is told.
+  told = tmp_path / "sweep" / "metrics.jsonl"
+  stop = lambda self: told.is_file() and '"net": "sweep"' in told.read_text()
   with monkeypatch.context() as patch:
-    patch.setattr(main.Signals, "__call__", lambda self: next(stops))
+    patch.setattr(main.Signals, "__call__", stop)
     _, rows, _ = swept(*GRID, lanes="1x3")
   assert not rows and list((swept.workdir / "progress").glob("sweep-*/*"))
   code, rows, _ = swept(*GRID, lanes="1x3")

@@ -10,8 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from kd_jax import bench as benches
-from kd_jax import build, checkpoint, lanes, metrics, records, shelf
-from kd_jax import fit as fitting
+from kd_jax import (
+  build,
+  checkpoint,
+  follow,
+  lanes,
+  metrics,
+  records,
+  shelf,
+)
 from kd_jax.progress import Progress
 from kd_jax.sweep.jobs import Job
 from kd_jax.sweep.plan import Chunk
@@ -44,7 +51,7 @@ def train(
     What was measured of each lane, padding left out.
 
   Raises:
-    fit.Interrupted: After saving, if `stop` says so.
+    follow.Interrupted: After saving, if `stop` says so.
   """
   members = [job.lanes[mark] for mark in chunk.lanes]
   hparams = lanes.stack(
@@ -69,13 +76,13 @@ def train(
 
   progress = _progress(job, chunk)
   with contextlib.closing(progress):
-    state = fitting.follow(
-        fitting.Program(
+    state = follow.follow(
+        follow.Program(
             lambda state, length: program.segment(state, hparams, seeds, length),
             evaluate, program.totals),
         program.init(seeds, hparams), total_steps=total,
         per_epoch=job.per_epoch, piece=piece, progress=progress, stop=stop,
-        ended=ended, resumed=tick)
+        ended=ended, resumed=tick, watch=follow.Watch())
   curves = _curves(job, chunk)
   sizes = checkpoint.num_parameters(state.student.params) // chunk.shape.size
   real = list(dict.fromkeys(chunk.lanes))
@@ -98,7 +105,7 @@ def _progress(job: Job, chunk: Chunk) -> Progress:
       {"chunk": chunk.mark, **records.runtime()})
 
 
-def _epoch(epoch: fitting.Epoch, chunk: Chunk, per_epoch: int) -> Row:
+def _epoch(epoch: follow.Epoch, chunk: Chunk, per_epoch: int) -> Row:
   """An epoch of all lanes, as lists in the chunk's order."""
   fine, evaluated = epoch.evaluated
   row: Row = {"fingerprint": chunk.mark, "epoch": -(-epoch.step // per_epoch),

@@ -6,7 +6,7 @@ import functools
 import jax
 import ml_collections
 
-from kd_jax import augment, lanes, loop, records
+from kd_jax import augment, follow, lanes, loop, records
 from kd_jax import fit as fitting
 from kd_jax.sweep import cost, plan, probe
 from kd_jax.sweep.jobs import Job
@@ -64,7 +64,7 @@ class Programs:
 
     def make(shape: lanes.Shape) -> lanes.Lanes:
       if self._stop():
-        raise fitting.Interrupted()
+        raise follow.Interrupted()
       made[shape] = _compiled(job, shape)
       return made[shape]
 

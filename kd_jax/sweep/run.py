@@ -11,7 +11,7 @@ import jax
 import ml_collections
 
 from kd_jax import config as config_lib
-from kd_jax import fit, records, report, sweep
+from kd_jax import follow, records, report, sweep
 from kd_jax.errors import UserError
 from kd_jax.screen import Screen
 from kd_jax.sweep import chunk as chunks
@@ -51,7 +51,7 @@ def run_sweep(
 
   Raises:
     UserError: If something asked for cannot be.
-    fit.Interrupted: If `stop` said so. All finished rows are on disk.
+    follow.Interrupted: If `stop` said so. All finished rows are on disk.
   """
   began = time.perf_counter()
   groups = sweep.expand(config, config.sweep.points)
@@ -82,7 +82,7 @@ def run_sweep(
           chunks.forget(job, chunk)
           meter.finished(job, chunk)
           _tell_tensorboard(recorder, rows)
-    except fit.Interrupted:
+    except follow.Interrupted:
       told()
       raise
     summary = _summary(ready, planned, book, programs)
