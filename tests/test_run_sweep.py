@@ -246,16 +246,14 @@ def test_stopped_and_continued_is_uninterrupted(swept, asked, monkeypatch):
   assert code == 0 and list(map(own, rows)) == list(map(own, whole))
 
 
-def test_a_chunk_over_several_devices_goes_on_too(
-    swept, monkeypatch, tmp_path):
+def test_a_chunk_over_several_devices_goes_on_too(swept, monkeypatch):
   """What orbax restores lies on one device, the program wants two."""
   monkeypatch.setattr(jax, "local_device_count", lambda: 2)
   _, whole, _ = swept(*GRID, lanes="1x3", workdir="whole")
-  # Not before the lanes: as soon as an epoch of theirs is told.
-  told = tmp_path / "sweep" / "metrics.jsonl"
-  stop = lambda self: told.is_file() and '"net": "sweep"' in told.read_text()
+  train = chunks.train
   with monkeypatch.context() as patch:
-    patch.setattr(main.Signals, "__call__", stop)
+    patch.setattr("kd_jax.sweep.run.chunks.train", lambda *a, **k: train(
+        *a, **k | {"stop": lambda: True}))
     _, rows, _ = swept(*GRID, lanes="1x3")
   assert not rows and list((swept.workdir / "progress").glob("sweep-*/*"))
   code, rows, _ = swept(*GRID, lanes="1x3")
