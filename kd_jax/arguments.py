@@ -65,7 +65,7 @@ def joined(argv: list[str]) -> list[str]:
   words: list[str] = []
   for arg in argv:
     if words and words[-1] in (
-        "--config", "--workdir", "--sweep", "--shard", *HOSTS):
+        "--config", "--workdir", "--sweep", "--shard", "--resume", *HOSTS):
       words[-1] += f"={arg}"
     else:
       words.append(arg)

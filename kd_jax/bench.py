@@ -3,6 +3,8 @@
 from collections.abc import Callable
 import contextlib
 import functools
+import json
+import os
 import pathlib
 import time
 from typing import Any, NamedTuple
@@ -45,6 +47,7 @@ class Bench(NamedTuple):
     recorder: Writes the records.
     screen: Tells the user.
     stop: Whether to stop at the next segment.
+    announce: Writes down what is run, once; nothing can be refused any more.
   """
 
   values: dict[str, Any]
@@ -56,6 +59,7 @@ class Bench(NamedTuple):
   recorder: records.Recorder
   screen: Screen
   stop: Callable[[], bool]
+  announce: Callable[[], None]
 
 
 def prepare(
@@ -66,6 +70,8 @@ def prepare(
 ) -> Bench:
   """Loads the data, puts it on the device and writes down what is run."""
   where = _devices(config)
+  values = config_lib.flatten(config)
+  _refuse_unlike(values)
   dataset = build.dataset(config, say=screen.say)
   sizes = f"{len(dataset.train_ids)} training, {len(dataset.test.label)} test"
   screen.say(f"data: {dataset.name} from {dataset.source}, {sizes} examples, "
@@ -81,23 +87,41 @@ def prepare(
   if len(dataset.heldout_ids):
     held = data_lib.Examples(*(a[dataset.heldout_ids] for a in dataset.train))
     splits["heldout"] = fitting.Split(put(held, everything(held)))
-  values = config_lib.flatten(config)
+  hosts.refuse_unlike("the data", dataset.fingerprint)
   recorder = records.Recorder(workdir, tensorboard=config.tensorboard)
-  # An older run's results must not lie beside this one's settings.
-  recorder.remove("summary.json")
-  recorder.write("config.json", values)
-  recorder.write("manifest.json", records.manifest(
-      data={"name": dataset.name, "source": dataset.source,
-            "notice": dataset.notice, "fingerprint": dataset.fingerprint}))
+
+  @functools.cache
+  def announce():
+    # An older run's results must not lie beside this one's settings.
+    recorder.remove("summary.json")
+    recorder.write("config.json", values)
+    recorder.write("manifest.json", records.manifest(
+        data={"name": dataset.name, "source": dataset.source,
+              "notice": dataset.notice, "fingerprint": dataset.fingerprint}))
+
   return Bench(
       values, dataset, put(dataset.train, dataset.train_ids), splits, workdir,
-      where, recorder, screen, stop)
+      where, recorder, screen, stop, announce)
+
+
+def _refuse_unlike(values: dict[str, Any]) -> None:
+  """Processes that were started otherwise would train something else, or hang."""
+  same = {key: value for key, value in values.items() if key != "data.dir"}
+  hosts.refuse_unlike("the config", json.dumps(same, default=list))
+  place = values["data.dir"] or os.environ.get(data_lib.ENVIRONMENT_VARIABLE)
+  there = pathlib.Path(place or "no folder").expanduser().is_dir()
+  hosts.refuse_unlike("whether there is a folder of data", str(there))
 
 
 def _devices(config: ml_collections.ConfigDict) -> Parallel:
   """Where trainings run; a sweep spreads its lanes over devices by itself."""
   if not config.sweep.points:
-    return parallel.choose(config.parallel)
+    kind = config.parallel
+    # A user's own layers may look at the whole batch: with `sharded` they do.
+    own = any(":" in name for name in (config.student.name, config.teacher.name))
+    if kind == "auto" and own and jax.device_count() > 1:
+      kind = "sharded"
+    return parallel.choose(kind)
   if config.parallel not in ("auto", "single"):
     raise UserError(
         f"config.parallel={config.parallel}: is for single runs; a sweep spreads "
@@ -132,6 +156,7 @@ def net(
   record = hosts.agreed(lambda: _finished(bench, name, path, mark))
   if record is not None:
     bench.screen.say(f"{name}: already trained, in {path}")
+    _progress(bench, name, marks).drop_if_own()
     return record
   return _trained(bench, name, path, marks, training, learner, splits)
 
@@ -141,15 +166,11 @@ def _trained(bench, name, path, marks, training, learner, splits):
   mark, began = records.fingerprint(marks), time.perf_counter()
 
   def report(row):
+    bench.announce()
     bench.recorder.row(name, {"fingerprint": mark[:16], **row})
     bench.screen.row(name, row)
 
-  # A sweep may train several teachers; each has checkpoints of its own.
-  several = bool(bench.values["sweep.points"])
-  # Its bits depend on the machine, so it goes on where it was begun.
-  progress = open_progress(
-      bench, f"{name}-{mark[:16]}" if several else name,
-      marks | records.runtime() | where_marks(bench))
+  progress = _progress(bench, name, marks)
   with contextlib.closing(progress):
     fitted = fitting.fit(
         training, learner, bench.train, splits, where=bench.where,
@@ -167,11 +188,21 @@ def _trained(bench, name, path, marks, training, learner, splits):
       "parameters_sha256": checkpoint.parameters_sha256(params),
       "seconds": round(time.perf_counter() - began, 2),
       "test_wrong_ids": fitted.test_wrong_ids}
-  checkpoint.save_net(path, fitted.variables, record)
   _save_best(bench, name, fitted.best, mark)
+  checkpoint.save_net(path, fitted.variables, record)
   hosts.together(f"{name} is saved")
   progress.drop()
   return record
+
+
+def _progress(bench: Bench, name: str, marks: dict[str, Any]) -> Progress:
+  """Where the unfinished training of a net is kept."""
+  # A sweep may train several teachers; each has checkpoints of its own.
+  if bench.values["sweep.points"]:
+    name = f"{name}-{records.fingerprint(marks)[:16]}"
+  # Its bits depend on the machine, so it goes on where it was begun.
+  return open_progress(
+      bench, name, marks | records.runtime() | where_marks(bench))
 
 
 def open_progress(bench: Bench, name: str, marks: dict[str, Any]) -> Progress:

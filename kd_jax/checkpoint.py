@@ -72,6 +72,8 @@ def load_record(path: str | os.PathLike) -> dict[str, Any] | None:
     record = json.loads(file.read_text())
   except ValueError:
     return None
+  if not isinstance(record, dict):
+    return None
   if record.get("schema") != SCHEMA:
     raise UserError(
         f"{file}: schema {record.get('schema')}, but this version of kd_jax "

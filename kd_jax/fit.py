@@ -25,9 +25,9 @@ from kd_jax.parallel import Parallel
 from kd_jax.progress import Progress
 from kd_jax.watch import Best, NetWatch
 
-# A segment should last about this long, going by a plain speed: it is how long
-# Ctrl-C waits.
-_SEGMENT_SECONDS = 6.0
+# The first segments should last about this long, going by a plain speed; later
+# ones go by the time that these took.
+_SEGMENT_SECONDS = 2.0
 _FLOPS_PER_CORE, _FLOPS_PER_ACCELERATOR = 1e11, 1e13
 
 

@@ -6,13 +6,18 @@ save; nothing it does there changes the result.
 """
 
 from collections.abc import Callable
+import time
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from kd_jax import hosts, metrics
+from kd_jax.errors import UserError
 from kd_jax.progress import Progress
+
+# A segment should last no longer: a wish to stop waits for two, and a save.
+_SEGMENT_SECONDS = 3.0
 
 
 class Interrupted(Exception):
@@ -94,7 +99,7 @@ def follow(
     state: Where it begins, unless there is something to resume.
     total_steps: Where it ends.
     per_epoch: Steps of an epoch.
-    piece: Steps of a segment.
+    piece: Steps of a segment, at most.
     progress: Where an unfinished run is kept.
     stop: Asked between segments.
     ended: Told of every epoch, one segment after it was dispatched.
@@ -110,9 +115,14 @@ def follow(
   if found is not None:
     found = program.place(found)
     state, told, done = found["state"], found["told"], int(found["done"])
+    if done >= total_steps:
+      raise UserError(
+          f"{progress.path}: is at step {done}, and this config ends at "
+          f"{total_steps}; use another --workdir")
     watch.begin(state, found["kept"])
     resumed(done)
   progress.begin(done, per_epoch)
+  pace = _Pace(piece)
   unread: Epoch | None = None
 
   def read() -> None:
@@ -124,19 +134,22 @@ def follow(
 
   while done < total_steps:
     end = min((done // per_epoch + 1) * per_epoch, total_steps)
-    length = min(piece, end - done)
+    length = min(pace.steps, end - done)
     state, more = program.run(state, length)
+    # While this segment runs: so the device never waits, and a wish to stop
+    # waits for two segments at most.
+    pace.dispatched(length, more)
     told = metrics.merge(told, more)
     done += length
     epoch = None
     if done == end:
       epoch = Epoch(done, told, program.evaluate(state, done), watch.see(state))
       told = program.no_totals()
-    # By now the next segment is on its way, so this wait costs nothing.
     read()
     unread = epoch
     stopping = hosts.any_of(stop()) and done < total_steps
-    if stopping or (done < total_steps and progress.due(done)):
+    due = done < total_steps and hosts.any_of(progress.due(done))
+    if stopping or due:
       # What is saved is known to be good.
       read()
       watch.check(Epoch(done, told, None, watch.see(state)))
@@ -146,6 +159,31 @@ def follow(
       raise Interrupted()
   read()
   return state
+
+
+class _Pace:
+  """Steps of the next segment, by the time that the last ones took.
+
+  How a run is cut has no influence on its result.
+  """
+
+  def __init__(self, most: int):
+    self.steps = self._most = hosts.agreed(lambda: most)
+    self._running: tuple[int, Any] | None = None
+    self._since: float | None = None
+
+  def dispatched(self, length: int, totals: Any) -> None:
+    """Waits for the segment before, now that the next one is dispatched."""
+    if self._running is not None:
+      before, ready = self._running
+      jax.block_until_ready(ready)
+      now = time.monotonic()
+      if self._since is not None:
+        wanted = int(before * _SEGMENT_SECONDS / max(now - self._since, 1e-6))
+        steps = max(1, min(self._most, wanted))
+        self.steps = hosts.agreed(lambda: steps)
+      self._since = now
+    self._running = length, totals
 
 
 def checkpoint_of(state: Any, told: Any, done: int, kept: Any) -> dict[str, Any]:

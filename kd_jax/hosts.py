@@ -6,6 +6,7 @@ same way; process 0 alone writes. With one process all of this does nothing.
 """
 
 from collections.abc import Callable
+import hashlib
 import json
 import os
 import pathlib
@@ -51,8 +52,8 @@ def join(
   except (RuntimeError, ValueError) as error:
     line = " ".join(str(error).split())[:200]
     raise UserError(
-        f"--coordinator={coordinator}: the processes do not come together: "
-        f"{line}") from None
+        f"--coordinator={coordinator or 'auto'}: the processes do not come "
+        f"together: {line}") from None
 
 
 def first() -> bool:
@@ -99,7 +100,29 @@ def agreed_arrays(find: Callable[[], Any], like: Any) -> Any:
 
   if not agreed(look):
     return None
-  return multihost_utils.broadcast_one_to_all(found)
+  # As bytes: a broadcast is a sum with zeros, which takes the sign off -0.
+  plain = jax.tree.map(lambda x: np.frombuffer(x.tobytes(), np.uint8), found)
+  told = multihost_utils.broadcast_one_to_all(plain)
+  return jax.tree.map(
+      lambda bytes_, x: np.frombuffer(
+          np.asarray(bytes_).tobytes(), x.dtype).reshape(x.shape), told, found)
+
+
+def refuse_unlike(what: str, value: str) -> None:
+  """Refuses to go on where the processes do not say the same.
+
+  Raises:
+    UserError: On every process.
+  """
+  if jax.process_count() == 1:
+    return
+  digest = np.frombuffer(hashlib.sha256(value.encode()).digest(), np.uint8)
+  told = multihost_utils.process_allgather(digest)
+  others = [index for index, row in enumerate(told) if (row != told[0]).any()]
+  if others:
+    raise UserError(
+        f"{what} of process {others[0]} is not that of process 0; give all "
+        "processes the same")
 
 
 def any_of(flag: bool) -> bool:

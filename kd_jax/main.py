@@ -184,8 +184,10 @@ def train(
   checkpoint.quiet()
   alone = hosts_lib.first()
   try:
-    with (records.locked(workdir) if alone else contextlib.nullcontext(),
-          Screen(quiet=not alone) as screen):
+    with contextlib.ExitStack() as stack:
+      hosts_lib.agreed(
+          lambda: stack.enter_context(records.locked(workdir)))
+      screen = stack.enter_context(Screen(quiet=not alone))
       if config.sweep.points:
         run_sweep(
             config, workdir, screen=screen, stop=stop, study=study,

@@ -6,6 +6,7 @@ whenever the program dies, an earlier checkpoint is whole.
 """
 
 from collections.abc import Callable
+import contextlib
 import hashlib
 import json
 import pathlib
@@ -64,6 +65,7 @@ class Progress:
   def begin(self, step: int, per_epoch: int) -> None:
     """The training begins, or goes on, at a step."""
     self._per_epoch = per_epoch
+    self.saved = step or None
     self._last = self._now(step)
 
   def due(self, step: int) -> bool:
@@ -85,12 +87,14 @@ class Progress:
       UserError: If it, or the one before, cannot be written.
     """
     self._last = self._now(step)
-    if not hosts.first() or step == self.saved:
+    known, self.saved = self.saved, step
+    if not hosts.first() or step == known:
       return
     import orbax.checkpoint as ocp  # pylint: disable=g-import-not-at-top
     # Copies: the next step may write over the arrays themselves.
     arrays = jax.tree.map(np.array, jax.device_get(tree))
     record = {"schema": SCHEMA, "marks": self._marks, "step": step,
+              "arrays": _shapes(arrays),
               "sha256": checkpoint.parameters_sha256(arrays)}
     record["own_sha256"] = _sha256(record)
     try:
@@ -101,11 +105,20 @@ class Progress:
         self._manager.wait_until_finished()
     except Exception as error:  # Whatever a file system or orbax raises.
       raise UserError(checkpoint.unwritten(self.path, error)) from None
-    self.saved = step
 
   def forced(self) -> dict[str, Any]:
     """What a net's record says if it was not trained by its config alone."""
     return {"resumed_although": self._changed} if self._changed else {}
+
+  def drop_if_own(self) -> None:
+    """Removes what a program left that died before it could drop it itself."""
+    if not hosts.first() or not self.path.is_dir():
+      return
+    with contextlib.suppress(Exception):  # Damaged or foreign: not ours to take.
+      newest = max(self._open().all_steps())
+      if self._record(newest)["marks"] == self._marks:
+        self.drop()
+    self.close()
 
   def drop(self) -> None:
     """Removes the checkpoints of a training that is finished and kept."""
@@ -149,6 +162,11 @@ class Progress:
         self._damaged(step, error)
         continue
       self._refuse_other(record)
+      if record["arrays"] != _shapes(like):
+        raise UserError(
+            f"{self.path}: its arrays do not fit this config: it trains another "
+            "net, by another optimiser, or with other data held out; use another "
+            "--workdir")
       try:
         return self._arrays(step, record, like)
       except Exception as error:  # Whatever damage makes orbax raise.
@@ -161,9 +179,13 @@ class Progress:
     line = " ".join(str(error).split())[:120]
     self._say(f"{self.path}: the checkpoint of step {step} is damaged "
               f"({type(error).__name__}: {line}); using the one before")
-    # Another of the same step may be written before long.
-    shutil.rmtree(self.path / str(step), ignore_errors=True)
+    # Another of the same step may be written before long; this one is kept
+    # aside, in case that somebody can make something of it.
     self.close()
+    aside = self.path.with_name(f"{self.path.name}.damaged") / str(step)
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.parent.mkdir(exist_ok=True)
+    (self.path / str(step)).rename(aside)
     self._open()
 
   def _record(self, step: int) -> dict[str, Any]:
@@ -182,7 +204,6 @@ class Progress:
         arrays=ocp.args.StandardRestore(target)))["arrays"]
     if checkpoint.parameters_sha256(found) != record["sha256"]:
       raise ValueError("its arrays are not those that were saved")
-    self.saved = step
     return found
 
   def _refuse_other(self, record: dict[str, Any]) -> None:
@@ -200,6 +221,13 @@ class Progress:
           "checkpoint with --resume=force")
     self._changed = changed
     self._say(f"{self.path}: goes on although changed: {'; '.join(changed)}")
+
+
+def _shapes(tree: Any) -> dict[str, list]:
+  """Shape and dtype of every array of a tree, by its path."""
+  leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+  return {jax.tree_util.keystr(path): [list(leaf.shape), str(leaf.dtype)]
+          for path, leaf in leaves}
 
 
 def _sha256(record: dict[str, Any]) -> str:

@@ -77,9 +77,12 @@ class Recorder:
     self.workdir = workdir
     self._writes = hosts.first()
     self._metrics = None
-    if self._writes:
+
+    def start() -> None:
       _refuse_newer(workdir / "manifest.json")
       self._metrics = _appended(workdir)
+
+    hosts.agreed(start)
     if tensorboard and importlib.util.find_spec("tensorboardX") is None:
       raise UserError(
           "config.tensorboard=True: needs pip install tensorboardX; or give "

@@ -219,7 +219,7 @@ def _from_file(config, bench, student) -> Taught:
 
 def _tick(bench: Bench, done: int, total: int) -> None:
   bench.screen.advance("bank", done, total, f"{done} of {total} views")
-  if bench.stop():
+  if hosts.any_of(bench.stop()):
     raise follow.Interrupted()  # A bank without marks is built again.
 
 

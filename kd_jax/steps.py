@@ -95,7 +95,10 @@ def make_step(learner: Learner, *, axis_name: str | None = None) -> Step:
         step=state.step + 1, student=types.Variables(params, running),
         method=method, optimizer=moments)
     if learner.skip_nonfinite:
-      return _unless(_finite(gradients), state, after, told)
+      fine = _finite((gradients, [
+          mean.total for name, mean in told.items()
+          if not name.startswith("gradient_")]))
+      return _unless(fine, state, after, told)
     return after, told
 
   return step

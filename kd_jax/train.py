@@ -91,6 +91,7 @@ def _conclude(bench: Bench, summary: dict, seconds: float) -> dict[str, Any]:
           "test_examples": len(dataset.test.label),
           **({"notice": dataset.notice} if dataset.notice else {})},
       **summary, "seconds": round(seconds, 2)}
+  bench.announce()
   bench.recorder.write("summary.json", summary)
   columns = ["net", "test errors", "accuracy", "NLL", "ECE", "agreement",
              "parameters"]

@@ -54,7 +54,7 @@ def test_killed_three_times_it_ends_with_the_same_bits(own_data, tmp_path):
   assert wanted
   kills = list(kill.killed(
       kind, own_data, tmp_path / "run", wanted, random.Random(1), 3))
-  assert kills
+  assert sum("seconds" in line for line in kills) >= 2
   rows = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
   assert all(json.loads(row) for row in rows if row.endswith("}"))
 
@@ -337,3 +337,18 @@ def test_mistakes_are_told(more, words, arguments):
   code, told = ended(*arguments(*more))
   assert code == 2
   assert words in told and len(told.splitlines()) <= 3, told
+
+
+@pytest.mark.slow
+def test_processes_that_were_started_otherwise_are_refused(arguments):
+  port = 21_000 + os.getpid() % 30_000
+  running = [
+      program(*arguments("--config.parallel=auto", f"--config.temperature={t}"),
+              f"--coordinator=127.0.0.1:{port}", "--processes=2",
+              f"--process_id={number}",
+              env=os.environ | {"JAX_NUM_CPU_DEVICES": "1"})
+      for number, t in enumerate((2, 8))]
+  told = [each.communicate(timeout=120)[1] for each in running]
+  assert running[0].returncode != 0 and running[1].returncode != 0
+  assert any("the config of process 1 is not that of process 0" in text
+             for text in told), told

@@ -182,3 +182,31 @@ def test_parameters_alone_that_are_not_finite_are_noticed(run, tmp_path):
           learning_rate=jnp.float32(jnp.inf)))
   with pytest.raises(watch.Diverged, match=r"at step 1 .*state of step 0"):
     run(trained=hot)
+
+
+def test_a_forced_run_that_does_not_fit_leaves_its_checkpoint_alone(
+    run, tmp_path):
+  with pytest.raises(follow.Interrupted):
+    run(1)
+  other = run.training._replace(recipe=run.training.recipe._replace(name="sgd"))
+  with pytest.raises(UserError, match="its arrays do not fit this config"):
+    run(trained=other, mark="other", force=True)
+  short = run.training._replace(total_steps=5)
+  with pytest.raises(UserError, match="is at step 5, and this config ends at 5"):
+    run(trained=short, mark="other", force=True)
+  _, rows = run()
+  assert rows[0] == {"event": "resumed", "step": 5}
+
+
+def test_segments_get_shorter_where_steps_take_long(monkeypatch):
+  now = [0.0]
+  monkeypatch.setattr(follow.time, "monotonic", lambda: now[0])
+  pace = follow._Pace(100)
+  for _ in range(3):
+    pace.dispatched(pace.steps, jnp.zeros(()))
+    now[0] += 6.0  # Twice as long as a segment should be.
+  assert pace.steps == 50
+  pace.dispatched(pace.steps, jnp.zeros(()))
+  now[0] += 0.1
+  pace.dispatched(pace.steps, jnp.zeros(()))
+  assert pace.steps == 100, "never longer than it began"

@@ -276,10 +276,12 @@ def test_a_changed_module_of_the_users_is_trained_again(
   assert summary["baseline"]["parameters"] == 120 * 8 + 8 + 8 * 7 + 7
 
 
-def test_an_unfinished_run_leaves_no_old_summary(small):
-  small()
+def test_what_is_refused_changes_nothing_in_the_workdir(small, tmp_path):
+  _, first = small()
+  config = (tmp_path / "run/config.json").read_text()
   code, summary = small("--config.teacher.logits=/no/such.npy")
-  assert code == 2 and summary is None
+  assert code == 2 and summary == first
+  assert (tmp_path / "run/config.json").read_text() == config
 
 
 def test_a_finished_run_becomes_rows(small, tmp_path):

@@ -6,7 +6,7 @@ import sys
 import textwrap
 from typing import Any
 
-from kd_jax.arguments import joined, parse
+from kd_jax.arguments import hosts, joined, parse
 from kd_jax.doctor import Visit, size
 
 _USAGE = """\
@@ -52,7 +52,9 @@ def run(argv: list[str]) -> int:
 
 def read(visit: Visit, argv: list[str]) -> tuple[Any, pathlib.Path]:
   """The config, or None, and the workdir; what is wrong with them is told."""
-  argv = joined(argv)
+  # A whole command of kd_jax.main may be pasted: these change nothing here.
+  argv = visit.attempt("--processes", lambda: hosts(joined(argv))[1]) or []
+  argv = [arg for arg in argv if arg.split("=")[0] not in ("--shard", "--plan")]
   if any(arg.startswith(("--config", "--sweep")) for arg in argv):
     found = visit.attempt("--config", lambda: parse(argv))
     if found is not None:

@@ -74,6 +74,11 @@ def train(
     last["evaluated"] = epoch.evaluated[1]
     tick(epoch.step)
 
+  def resumed(step):
+    job.bench.recorder.row(
+        "sweep", {"event": "resumed", "step": step, "chunk": chunk.mark})
+    tick(step)
+
   progress = _progress(job, chunk)
   with contextlib.closing(progress):
     state = follow.follow(
@@ -82,7 +87,7 @@ def train(
             evaluate, program.totals),
         program.init(seeds, hparams), total_steps=total,
         per_epoch=job.per_epoch, piece=piece, progress=progress, stop=stop,
-        ended=ended, resumed=tick, watch=follow.Watch())
+        ended=ended, resumed=resumed, watch=follow.Watch())
   curves = _curves(job, chunk)
   sizes = checkpoint.num_parameters(state.student.params) // chunk.shape.size
   real = list(dict.fromkeys(chunk.lanes))

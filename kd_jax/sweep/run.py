@@ -58,6 +58,7 @@ def run_sweep(
   _check_reference(groups, dict(config.sweep.reference))
   with contextlib.ExitStack() as stack:
     ready = jobs.prepare(groups, workdir, stack, screen=screen, stop=stop)
+    ready[0].bench.announce()
     recorder = ready[0].bench.recorder
     recorder.write("config.json", config_lib.flatten(config))
     dark.write(workdir / "teacher.json", ready)
