@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import json
 import os
 import random
@@ -294,16 +295,23 @@ def test_processes_give_the_result_of_one(
 
 
 @pytest.mark.slow
-def test_a_lost_process_ends_the_others_and_they_go_on_later(
+def test_processes_go_on_after_a_kill_and_a_signal_to_the_same_bits(
     arguments, tmp_path):
-  more = ("--config.parallel=auto", *LONG, "--config.checkpoint.every=1 epochs")
-  port = 20_000 + os.getpid() % 30_000
-  start = lambda: [
-      program(*arguments(*more), f"--coordinator=127.0.0.1:{port}",
-              "--processes=2", f"--process_id={number}",
-              env=os.environ | {"JAX_NUM_CPU_DEVICES": "1"})
-      for number in range(2)]
-  first, second = start()
+  more = ("--config.parallel=auto", "--config.epochs=80",
+          "--config.batch_size=16", "--config.checkpoint.every=1 epochs")
+  ports = itertools.count(20_000 + os.getpid() % 30_000)
+
+  def start(workdir):
+    port = next(ports)
+    return [program(*arguments(*more, workdir=tmp_path / workdir),
+                    f"--coordinator=127.0.0.1:{port}", "--processes=2",
+                    f"--process_id={number}",
+                    env=os.environ | {"JAX_NUM_CPU_DEVICES": "1"})
+            for number in range(2)]
+
+  for each in start("whole"):
+    each.communicate(timeout=240)
+  first, second = start("run")
   wait_for(tmp_path / "run/metrics.jsonl", "baseline")
   second.kill()
   began = time.monotonic()
@@ -312,14 +320,16 @@ def test_a_lost_process_ends_the_others_and_they_go_on_later(
   assert first.returncode == 4, told
   assert "another process of this run is lost" in told
   second.communicate()
-  port += 1
-  first, second = start()
+  first, second = start("run")
   wait_for(tmp_path / "run/metrics.jsonl", "resumed")
   # A signal to either stops both, and saves.
   second.send_signal(signal.SIGTERM)
   assert "stopped" in first.communicate(timeout=60)[1]
   assert second.communicate() and (first.returncode, second.returncode) == (
       143, 143)
+  for each in start("run"):
+    each.communicate(timeout=240)
+  assert hashes(summary(tmp_path / "run")) == hashes(summary(tmp_path / "whole"))
 
 
 @pytest.mark.parametrize(("more", "words"), [
