@@ -148,7 +148,12 @@ class Progress:
     return self._manager
 
   def _load(self, like: Any) -> Any | None:
-    if not self.path.is_dir() or not any(self.path.iterdir()):
+    if not self.path.is_dir():
+      return None
+    # What a program left that died while saving; orbax does not always see it.
+    for half in self.path.glob("*.orbax-checkpoint-tmp*"):
+      shutil.rmtree(half, ignore_errors=True)
+    if not any(self.path.iterdir()):
       return None
     steps = sorted(self._open().all_steps(), reverse=True)
     if not steps and any(self.path.iterdir()):

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import time
 
 import jax
@@ -113,6 +114,15 @@ def test_half_a_save_is_none(saved):
   (saved / "9").rename(saved / "9.orbax-checkpoint-tmp")
   found, said = loaded(saved)
   assert int(found["done"]) == 5 and not said
+
+
+def test_half_of_the_first_save_is_none_either(saved):
+  shutil.rmtree(saved / "5")
+  (saved / "9").rename(saved / "9.orbax-checkpoint-tmp")
+  assert loaded(saved) == (None, [])
+  with contextlib.closing(Progress(saved, MARKS)) as again:
+    again.save(9, tree(9), wait=True)
+  assert int(loaded(saved)[0]["done"]) == 9
 
 
 def test_another_config_is_refused_with_what_changed(saved):
