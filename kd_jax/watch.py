@@ -60,8 +60,6 @@ class NetWatch(Watch):
     self._training, self._program, self._progress = training, program, progress
     self._per_epoch, self._keep_best = per_epoch, keep_best
 
-  kept: Any  # The best net, or nothing.
-
   @property
   def best(self) -> Best | None:
     """The best net so far, where there is held-out data."""
