@@ -1,0 +1,77 @@
+"""What a study is: stages that leave rows, and what the rows say of the claim.
+
+A study is a module `experiments/NAME/study.py` with
+
+  CLAIM         a sentence of the paper, as `experiments/README.md` shows it
+  COMMAND       the `--config=FILE` that its sweeps start from
+  stages(options) -> list[Stage]
+                what is run, one stage after the other
+  conclude(rows: Rows) -> str
+                the verdict, as markdown: paper's value | ours, mean +- 95%
+                interval, n | verdict
+  status(rows: Rows) -> str
+                the same in a phrase, for the index of tables
+  pictures(rows: Rows, folder) -> None, optional
+                plots of its own, beside those that `kd_jax.report` draws
+
+`rows` holds the rows of every stage by its name, and those of the teachers, one a
+net, under "teachers". What is committed of a study is made from rows alone.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import pathlib
+from typing import NamedTuple
+
+import ml_collections
+
+from kd_jax.report import Row
+from kd_jax.sweep.shard import Shard
+
+Rows = Mapping[str, Sequence[Row]]
+
+
+class Options(NamedTuple):
+  """What the user asked for.
+
+  Attributes:
+    workdir: Of the study; a stage keeps its rows in `workdir/NAME`.
+    seeds: Runs of each point; None for the study's own number.
+    quick: Whether to run the same program in a minute or two, on data that
+      everybody has; it proves nothing.
+  """
+
+  workdir: pathlib.Path
+  seeds: int | None = None
+  quick: bool = False
+
+
+class Place(NamedTuple):
+  """Where a stage that is no sweep works.
+
+  Attributes:
+    folder: Its rows go to `folder/results.jsonl`, each as it is done.
+    stop: Asked between runs; if true, end: the same command goes on.
+    say: Tells the user a line.
+    shard: The part to run; None for all of it.
+  """
+
+  folder: pathlib.Path
+  stop: Callable[[], bool]
+  say: Callable[[str], None]
+  shard: Shard | None = None
+
+
+class Stage(NamedTuple):
+  """A part of a study, run when those before it are through.
+
+  Attributes:
+    name: Its folder within the workdir. The rows of `table` are committed as
+      `results.jsonl`, those of another stage as `NAME.jsonl`.
+    config: Gives the sweep, from the rows of the stages before.
+    run: Instead of a sweep: leaves rows in a place, and passes over those that
+      are there already.
+  """
+
+  name: str
+  config: Callable[[Rows], ml_collections.ConfigDict] | None = None
+  run: Callable[[Rows, Place], None] | None = None
