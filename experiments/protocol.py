@@ -14,8 +14,10 @@ A study is a module `experiments/NAME/study.py` with
   pictures(rows: Rows, folder) -> None, optional
                 plots of its own, beside those that `kd_jax.report` draws
 
-`rows` holds the rows of every stage by its name, and those of the teachers, one a
-net, under "teachers". What is committed of a study is made from rows alone.
+`rows` holds the rows of every stage by its name, those of the teachers of `table`,
+one a net, under "teachers", and of another stage under "STAGE_teachers". What is
+committed of a study is made from rows alone. A stage's config must also be had from
+no rows at all, for `--plan`.
 """
 
 from collections.abc import Callable, Mapping, Sequence

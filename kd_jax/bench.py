@@ -104,6 +104,15 @@ def prepare(
       where, recorder, screen, stop, announce)
 
 
+def transfer(bench: Bench, config: ml_collections.ConfigDict) -> Bench:
+  """The bench on which students are trained: that of their transfer set."""
+  dataset = build.transfer_set(config, bench.dataset)
+  if dataset is bench.dataset:
+    return bench
+  ids = parallel.copies(bench.where, dataset.train_ids)
+  return bench._replace(dataset=dataset, train=bench.train._replace(ids=ids))
+
+
 def _refuse_unlike(values: dict[str, Any]) -> None:
   """Processes that were started otherwise would train something else, or hang."""
   same = {key: value for key, value in values.items() if key != "data.dir"}

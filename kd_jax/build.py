@@ -60,6 +60,30 @@ def dataset(
       embedded=config.data.embedded, resize=resize and tuple(resize), say=say)
 
 
+def transfer_set(
+    config: ml_collections.ConfigDict, found: data_lib.Dataset
+) -> data_lib.Dataset:
+  """The data set as students see it; teachers see all of it.
+
+  Raises:
+    UserError: If nothing is left, or a class does not exist.
+  """
+  wanted = config.transfer
+  if not wanted.classes and wanted.part == 1:
+    return found
+  if max(wanted.classes, default=0) >= found.num_classes:
+    raise UserError(
+        f"config.transfer.classes={tuple(wanted.classes)}: {found.name} has "
+        f"classes 0 to {found.num_classes - 1}")
+  ids = data_lib.transfer_ids(
+      found.train_ids, found.train.label, classes=tuple(wanted.classes),
+      part=wanted.part, seed=wanted.seed)
+  if not len(ids):
+    raise UserError(
+        f"config.transfer: leaves none of {len(found.train_ids)} examples")
+  return found._replace(train_ids=ids)
+
+
 def device_data(
     examples: data_lib.Examples, ids: np.ndarray, scaling: loop.Scaling
 ) -> loop.DeviceData:
@@ -180,6 +204,7 @@ def _hparams(net, run, **objective: jax.Array | float) -> types.Hparams:
     rates = {"input": net.input_dropout, "hidden": net.hidden_dropout}
   numbers = types.Hparams(
       label_smoothing=run.label_smoothing, rates=rates, max_norm=net.max_norm,
+      init_scale=None if net.init_scale == 1 else net.init_scale,
       learning_rate=run.optimizer.learning_rate,
       momentum=run.optimizer.momentum,
       weight_decay=run.optimizer.weight_decay, **objective)

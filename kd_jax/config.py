@@ -6,6 +6,7 @@ some. There is no second place where a key gets a default or a check.
 
 from collections.abc import Callable, Iterator
 import difflib
+import itertools
 import re
 from typing import Any, NamedTuple
 
@@ -14,6 +15,14 @@ from ml_collections import config_dict
 
 from kd_jax.errors import UserError
 
+# Keys that came after rows had been recorded, whose fingerprints are not to change:
+# they mark a run only where they are not at their defaults. By whom they concern.
+LATER = {
+    "all": ("dtype", "nonfinite"),
+    "student": ("student.init_scale", "transfer.classes", "transfer.part",
+                "transfer.seed"),
+    "teacher": ("teacher.init_scale",),
+}
 # When a checkpoint is due.
 EVERY = re.compile(r"([0-9]+(?:\.[0-9]+)?) (steps|epochs|minutes)")
 
@@ -83,6 +92,7 @@ def _net(widths: tuple[int, ...], views: str) -> dict[str, Key]:
       "hidden_dropout": Key(0.0, _PART, "rate at which units are dropped"),
       "max_norm": _optional(
           float, _POSITIVE, "bound on the norm of a unit's incoming weights"),
+      "init_scale": Key(1.0, _POSITIVE, "factor on the initial weights"),
       "views": Key(views, _TEXT, "augmentation: none, shift2 or crop4_flip"),
   }
 
@@ -143,6 +153,13 @@ KEYS: dict[str, Key] = {
     "data.scale": Key(
         "unit", _one_of("unit", "standard"),
         "pixels to [0, 1], or to the training set's mean 0 and deviation 1"),
+    "transfer.classes": Key(
+        (), Rule("classes, such as (7,8)", _all(_COUNT.check)),
+        "classes of the examples that students see; () for all"),
+    "transfer.part": Key(
+        1.0, Rule("a number in (0, 1]", lambda v: _finite(v) and 0 < v <= 1),
+        "part of the training set that students see"),
+    "transfer.seed": Key(0, _SEED, "of the choice of that part"),
     **_under("student", _net((800, 800), "none")),
     **_under("teacher", _net((1200, 1200), "shift2")),
     **_under("teacher", _training(20)),
@@ -189,6 +206,8 @@ KEYS: dict[str, Key] = {
     "sweep.memory": Key(
         0.4, Rule("a number in (0, 1]", lambda v: _finite(v) and 0 < v <= 1),
         "share of the device's memory that lanes may take"),
+    "sweep.logits": Key(
+        False, _BOOL, "keep what every net says of test and held-out data"),
     "sweep.reference": Key(
         (), Rule("pairs of key and value, such as (('alpha', 0.0),)", _all(
             lambda pair: len(pair) == 2 and pair[0] in KEYS)),
@@ -294,13 +313,22 @@ def unknown(name: str) -> str:
   return "no such key; --help lists all keys"
 
 
-def unusual(values: dict[str, Any]) -> dict[str, Any]:
-  """Keys that mark a run only where they have been changed.
+def unusual(values: dict[str, Any], *nets: str) -> dict[str, Any]:
+  """Keys of `LATER` that are not at their defaults.
 
-  They came after rows had been recorded, whose fingerprints are not to change.
+  Args:
+    values: The config, flat.
+    *nets: "student", "teacher", or both: whom they concern beside everybody.
   """
-  return {name: values[name] for name in ("dtype", "nonfinite")
+  names = itertools.chain(*(LATER[whom] for whom in ("all", *nets)))
+  return {name: values[name] for name in names
           if values[name] != KEYS[name].default}
+
+
+def settled(values: dict[str, Any]) -> dict[str, Any]:
+  """The keys that mark every run: all but those of `LATER`."""
+  later = set(itertools.chain(*LATER.values()))
+  return {name: value for name, value in values.items() if name not in later}
 
 
 def describe() -> str:

@@ -60,7 +60,10 @@ class Fitted(NamedTuple):
 
 
 @jax.jit
-def _evaluate(logits, label, taught):
+def judge(
+    logits: jax.Array, label: jax.Array, taught: jax.Array | None = None
+) -> tuple[dict[str, Any], jax.Array]:
+  """Totals of logits `[N, classes]`, and which examples are wrong, `[N]`."""
   mask = jnp.ones(label.shape, bool)
   told = metrics.classification(logits, label, mask)
   if taught is not None:
@@ -71,7 +74,7 @@ def _evaluate(logits, label, taught):
 def evaluate(predict, variables: types.Variables, split: Split):
   """Totals over a whole split, and which examples are wrong, `[N]`."""
   logits = predict(variables, split.data, jnp.int32(0))
-  return _evaluate(logits, split.data.label, split.taught)
+  return judge(logits, split.data.label, split.taught)
 
 
 def fit(
@@ -176,16 +179,16 @@ def _row(training, per_epoch, clock, ended: Epoch) -> dict[str, Any]:
       "total_steps": training.total_steps,
       "examples_per_second": round(rate, 1),
       "learning_rate": schedule * float(training.hparams.learning_rate)}
-  row |= _computed("train", told)
+  row |= computed("train", told)
   if "gradient_soft" in told:
     soft, hard = (told[f"gradient_{n}"].compute() for n in ("soft", "hard"))
     row["train_gradient_ratio"] = (soft / hard) ** 0.5 if hard else None
   for name, (totals, _) in evaluated.items():
-    row |= _computed(name, totals)
+    row |= computed(name, totals)
   return row
 
 
-def _computed(split: str, totals: dict) -> dict[str, Any]:
+def computed(split: str, totals: dict[str, Any]) -> dict[str, Any]:
   """`SPLIT_METRIC: value`; errors as the exact count, with the examples."""
   values: dict[str, Any] = {}
   for name, total in totals.items():

@@ -163,9 +163,7 @@ def project(
   if max_norm is None:
     return params
 
-  def constrain(path, leaf):
-    if getattr(path[-1], "key", None) != "kernel":
-      return leaf
+  def constrain(leaf):
     axes = tuple(range(leaf.ndim - 1))
     square = jnp.sum(jnp.square(leaf), axis=axes, keepdims=True)
     outside = square > max_norm**2
@@ -173,4 +171,22 @@ def project(
     # Exactly 1 within the ball: m / sqrt(m**2) may round to another number.
     return leaf * jnp.where(outside, max_norm / norm, 1.0)
 
-  return jax.tree_util.tree_map_with_path(constrain, params)
+  return _of_kernels(constrain, params)
+
+
+def scaled(params: types.Tree, factor: jax.Array | float | None) -> types.Tree:
+  """Initial parameters with every kernel times `factor`; None leaves them.
+
+  Nets that start small have less of their first, random features left when they
+  are trained.
+  """
+  if factor is None:
+    return params
+  return _of_kernels(lambda leaf: leaf * factor, params)
+
+
+def _of_kernels(change: Callable[[jax.Array], jax.Array], params: types.Tree):
+  """Applies `change` to the leaves named "kernel", not to biases and scales."""
+  return jax.tree_util.tree_map_with_path(
+      lambda path, leaf: change(leaf)
+      if getattr(path[-1], "key", None) == "kernel" else leaf, params)

@@ -41,12 +41,14 @@ class Taught(NamedTuple):
     splits: The evaluation splits with the teacher's logits.
     record: Its own numbers, for the summary.
     marks: What determines it.
+    said: Logits of its members on those splits, `[members, N, classes]`.
   """
 
   teacher: teachers.Teacher
   splits: dict[str, fitting.Split]
   record: dict[str, Any]
   marks: list[str]
+  said: dict[str, jax.Array]
 
 
 def obtain(
@@ -65,12 +67,13 @@ def obtain(
   combine = functools.partial(
       teachers.combine, weights=jnp.float32(weights), temperature=1.0,
       mean=config.teacher.mean)
-  splits = {}
-  for name, split in bench.splits.items():
-    said = [benches.predictor(bench.where, model)(
-        net.variables, split.data, jnp.int32(0))
-            for model, net in zip(models, nets)]
-    splits[name] = split._replace(taught=combine(jnp.stack(said)))
+  said = {name: jnp.stack([
+      benches.predictor(bench.where, model)(
+          net.variables, split.data, jnp.int32(0))
+      for model, net in zip(models, nets)])
+          for name, split in bench.splits.items()}
+  splits = {name: split._replace(taught=combine(said[name]))
+            for name, split in bench.splits.items()}
   variables = [net.variables for net in nets]
   views = student.views
   options = {"weights": weights, "mean": config.teacher.mean}
@@ -87,7 +90,7 @@ def obtain(
   else:
     teacher = teachers.live(models, variables, **options)
   record = nets[0].record if len(nets) == 1 else _ensemble_record(nets, splits)
-  return Taught(teacher, splits, record, list(marks))
+  return Taught(teacher, splits, record, list(marks), said)
 
 
 def student_marks(
@@ -95,9 +98,10 @@ def student_marks(
 ) -> dict[str, Any]:
   """What determines a student, but for the machine; `taught` is None without."""
   own = ("seed", "batch_size", "epochs", "steps", "min_steps", "label_smoothing")
-  marks = benches.select(bench.values, own, ("optimizer.", "student."))
+  marks = benches.select(
+      config_lib.settled(bench.values), own, ("optimizer.", "student."))
   marks |= build.source_mark(bench.values["student.name"])
-  marks |= config_lib.unusual(bench.values)
+  marks |= config_lib.unusual(bench.values, "student")
   if taught:
     marks |= benches.select(
         bench.values, ("method", "temperature"), ("teacher.mean",))
@@ -129,7 +133,8 @@ def _member(config, bench, member, training) -> tuple[str, _Member]:
       bench.values, tuple(f"teacher.{name}" for name in own),
       ("teacher.optimizer.",))
   marks |= build.source_mark(config.teacher.name)
-  marks |= benches.data_marks(bench) | config_lib.unusual(bench.values)
+  marks |= benches.data_marks(bench)
+  marks |= config_lib.unusual(bench.values, "teacher")
   marks |= {"seed": training.seed, "net": "teacher"}
   shelf = pathlib.Path(config.teacher.dir or bench.workdir / "teachers")
   path = shelf / records.fingerprint(marks)[:16]
@@ -168,13 +173,14 @@ def _check_record(path, record, model, variables, bench) -> None:
 
 
 def _ensemble_record(nets, splits) -> dict[str, Any]:
-  """The ensemble's own test numbers, and its members'."""
-  split = splits["test"]
-  errors = np.asarray(jnp.argmax(split.taught, -1) != split.data.label)
-  wrong = np.flatnonzero(errors).tolist()
-  return {
-      "test_errors": len(wrong), "test_examples": len(errors),
-      "test_accuracy": 1 - len(wrong) / len(errors), "test_wrong_ids": wrong,
+  """The ensemble's own numbers, and its members'."""
+  record: dict[str, Any] = {}
+  for name, split in splits.items():
+    totals, wrong = fitting.judge(split.taught, split.data.label)
+    record |= fitting.computed(name, totals)
+    if name == "test":
+      record["test_wrong_ids"] = np.flatnonzero(wrong).tolist()
+  return record | {
       "fingerprint": records.fingerprint(
           {"members": [net.record["fingerprint"] for net in nets]}),
       "seconds": sum(net.record["seconds"] for net in nets),
@@ -214,7 +220,9 @@ def _from_file(config, bench, student) -> Taught:
       f"teacher: {config.teacher.logits}, accuracy {accuracy:.2%} on the "
       "training set")
   bank = parallel.copies(bench.where, bank)
-  return Taught(teachers.banked(bank), splits, record, marks)
+  heard = {name: split.taught[None] for name, split in splits.items()
+           if split.taught is not None}
+  return Taught(teachers.banked(bank), splits, record, marks, heard)
 
 
 def _tick(bench: Bench, done: int, total: int) -> None:

@@ -39,6 +39,8 @@ def init(
 ) -> TrainState:
   """The state before the first step; `image` is any `[B, H, W, C]`."""
   student = learner.model.init(rng.stream(key, "student"), image)
+  student = student._replace(
+      params=optim.scaled(student.params, hparams.init_scale))
   method = learner.distiller.init(rng.stream(key, "method"))
   trainable = (student.params, method)
   with jax.numpy_dtype_promotion("standard"):

@@ -45,17 +45,18 @@ def train_and_evaluate(
   bench = benches.prepare(config, workdir, screen, stop)
   with contextlib.closing(bench.recorder):
     # Everything that can be refused is built before anything is trained.
-    student = build.student(config, bench.dataset)
+    own = benches.transfer(bench, config)
+    student = build.student(config, own.dataset)
     method = build.distiller(config)
     summary = {}
     if method.needs_teacher:
       taught = shelf.obtain(config, bench, student)
       summary["teacher"] = taught.record
     summary["baseline"] = _student(
-        config, bench, "baseline", student, distillers.DISTILLERS["hard"])
+        config, own, "baseline", student, distillers.DISTILLERS["hard"])
     if method.needs_teacher:
       summary["distilled"] = _student(
-          config, bench, "distilled", student, method, taught)
+          config, own, "distilled", student, method, taught)
     return _conclude(bench, summary, time.perf_counter() - began)
 
 

@@ -73,6 +73,7 @@ class Hparams:
     weight_decay: L2 coefficient (coupled in SGD, decoupled in AdamW).
     rates: Dropout rates by the place they act on, or None without dropout.
     max_norm: Largest norm of a unit's incoming weights, or None without it.
+    init_scale: Factor on the model's initial kernels, or None without it.
   """
 
   temperature: jax.Array | float = 1.0
@@ -84,3 +85,4 @@ class Hparams:
   weight_decay: jax.Array | float = 0.0
   rates: Mapping[str, jax.Array | float] | None = None
   max_norm: jax.Array | float | None = None
+  init_scale: jax.Array | float | None = None

@@ -108,9 +108,11 @@ def test_every_key_is_read(own_data, monkeypatch, tmp_path):
   """P19: a key that nothing reads would be accepted and ignored."""
   config = valid()
   config.data.name, config.data.dir = "blobs", str(own_data)
+  config.transfer.part = 0.5
   read: set[str] = set()
   watched = Watched(config, read)
   found = build.dataset(watched)
+  build.transfer_set(watched, found)
   build.check_names(watched)
   build.student(watched, found)
   training = build.teacher(watched, found, 0)

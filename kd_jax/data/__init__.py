@@ -5,7 +5,7 @@ the source, a data set ends up as uint8 images and int32 labels in memory, with
 a fingerprint of their content.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import hashlib
 import os
 import pathlib
@@ -123,6 +123,35 @@ def split_ids(
   cut = round(num_examples * holdout)
   heldout, train = np.sort(order[:cut]), np.sort(order[cut:])
   return train.astype(np.int32), heldout.astype(np.int32)
+
+
+def transfer_ids(
+    ids: np.ndarray, labels: np.ndarray, *, classes: Sequence[int] = (),
+    part: float = 1.0, seed: int = 0,
+) -> np.ndarray:
+  """The examples that a student sees, by a hash of each id and the seed.
+
+  Args:
+    ids: Those that there are to train on, `[N]`.
+    labels: Of the unsplit training set, by id.
+    classes: Classes to keep; () for all.
+    part: Fraction of `ids` to keep, in (0, 1]; of the classes kept, as many as
+      fall into it. A smaller part lies within a larger one.
+    seed: Of the choice.
+
+  Returns:
+    Some of `ids`, in their order.
+
+  Example:
+    >>> transfer_ids(np.arange(4), np.array([3, 7, 8, 7]), classes=(7, 8))
+    array([1, 2, 3])
+  """
+  salted = _hash(ids.astype(np.uint64) ^ _hash(np.array([seed + 1])))
+  kept = np.zeros(len(ids), bool)
+  kept[np.argsort(salted, kind="stable")[:round(part * len(ids))]] = True
+  if len(classes):
+    kept &= np.isin(labels[ids], np.asarray(classes))
+  return ids[kept]
 
 
 def _folder(name, directory) -> pathlib.Path | None:

@@ -28,7 +28,7 @@ TRACED = (
     "seed", "temperature", "alpha", "hard_weight", "soft_weight",
     "label_smoothing", "optimizer.learning_rate", "optimizer.momentum",
     "optimizer.weight_decay", "student.input_dropout", "student.hidden_dropout",
-    "student.max_norm")
+    "student.max_norm", "student.init_scale")
 _NOT_SWEPT = ("tensorboard", "sweep.", "checkpoint.", "parallel")
 
 
@@ -204,10 +204,13 @@ def program_key(config: ml_collections.ConfigDict) -> str:
 def static_key(config: ml_collections.ConfigDict) -> str:
   """What makes a group: lanes of equal texts share a program."""
   values = config_lib.flatten(config)
-  static = {key: value for key, value in values.items()
-            if key not in (*TRACED, "dtype", "nonfinite")
-            and not key.startswith(_NOT_SWEPT)} | config_lib.unusual(values)
+  marking = config_lib.settled(values) | config_lib.unusual(
+      values, "student", "teacher")
+  static = {key: value for key, value in marking.items()
+            if key not in TRACED and not key.startswith(_NOT_SWEPT)}
   # Traced where they are in use; that they are is a matter of structure.
+  if "student.init_scale" in marking:
+    static["init_scale"] = True
   static["dropout"] = bool(
       values["student.input_dropout"] or values["student.hidden_dropout"])
   static["max_norm"] = values["student.max_norm"] is not None

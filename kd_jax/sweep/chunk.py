@@ -20,6 +20,7 @@ from kd_jax import (
   shelf,
 )
 from kd_jax.progress import Progress
+from kd_jax.sweep import said
 from kd_jax.sweep.jobs import Job
 from kd_jax.sweep.plan import Chunk
 
@@ -91,8 +92,12 @@ def train(
   curves = _curves(job, chunk)
   sizes = checkpoint.num_parameters(state.student.params) // chunk.shape.size
   real = list(dict.fromkeys(chunk.lanes))
-  numbers = [_numbers(last["evaluated"], *divmod(
-      chunk.lanes.index(mark), chunk.shape.points)) for mark in real]
+  places = [divmod(chunk.lanes.index(mark), chunk.shape.points) for mark in real]
+  numbers = [_numbers(last["evaluated"], *place) for place in places]
+  if job.bench.values["sweep.logits"]:
+    for mark, place in zip(real, places, strict=True):
+      said.keep(job.bench.workdir, chunk.fingerprint(mark), job, jax.tree.map(
+          lambda leaf, place=place: leaf[place], state.student))
   return [
       _row(job, chunk, mark) | number | _curve(curves, chunk.lanes.index(mark))
       | {"parameters": sizes} for mark, number in zip(real, numbers, strict=True)]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 import pathlib
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -24,7 +25,7 @@ def write(file: pathlib.Path, ready: Sequence[Job]) -> None:
     file.unlink(missing_ok=True)  # Of an older sweep.
     return
   data = taught.splits["test"].data
-  entropies = {t: np.asarray(_entropy(logits, t)) for t in _TEMPERATURES}
+  entropies = {t: np.asarray(entropy(logits, t)) for t in _TEMPERATURES}
   label = np.asarray(data.label)
   right = np.asarray(jnp.argmax(logits, -1)) == label
   unsure = np.argsort(-np.where(right, entropies[4.0], -1.0), kind="stable")
@@ -48,7 +49,7 @@ def write(file: pathlib.Path, ready: Sequence[Job]) -> None:
           for i in unsure[chosen]]})
 
 
-def _entropy(logits, temperature: float):
+def entropy(logits: jax.Array, temperature: float) -> jax.Array:
   """H = -sum p log p of the softened probabilities, in nats, `[N]`."""
   log_p = losses.tempered_log_softmax(logits, temperature)
   return -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)

@@ -115,11 +115,12 @@ def table(
     key = str(benches.select(values, (), ("data.",)))
     if key not in datasets:
       datasets[key] = build.dataset(group.config, say=say)
-    found = datasets[key]
-    training = build.student(group.config, found)
+    everything = datasets[key]
     if build.distiller(group.config).needs_teacher:
       key += str(benches.select(values, (), ("teacher.",)))
-      teachers.setdefault(key, _teacher_seconds(group.config, found))
+      teachers.setdefault(key, _teacher_seconds(group.config, everything))
+    found = build.transfer_set(group.config, everything)
+    training = build.student(group.config, found)
     shape, chunks = _chunks(config, group, training, found, shard)
     dealt = shard.part(chunks, before=planned) if shard else chunks
     own, whole = _lanes(dealt), len(group.lanes)

@@ -76,7 +76,8 @@ def prepare(
   built = []
   for group in groups:
     bench = opened(group.config)
-    built.append((group, bench, build.student(group.config, bench.dataset)))
+    own = benches.transfer(bench, group.config)
+    built.append((group, bench, own, build.student(group.config, own.dataset)))
   teachers: dict[str, shelf.Taught] = {}
   return [_job(*each, teachers) for each in built]
 
@@ -91,7 +92,7 @@ def _bench(known, stack, workdir, screen, stop, config) -> Bench:
   return known[key]._replace(values=values)
 
 
-def _job(group: Group, bench: Bench, training, teachers) -> Job:
+def _job(group: Group, bench: Bench, own: Bench, training, teachers) -> Job:
   method = build.distiller(group.config)
   taught = None
   if method.needs_teacher:
@@ -100,11 +101,11 @@ def _job(group: Group, bench: Bench, training, teachers) -> Job:
       group.config, training, method, taught and taught.teacher)
   marked: dict[str, Lane] = {}
   for lane in group.lanes:
-    same = marked.setdefault(_mark(lane, bench, taught), lane)
+    same = marked.setdefault(_mark(lane, own, taught), lane)
     if same is not lane:
-      bench.screen.say(f"sweep: {lane.name} is the same run as {same.name}")
+      own.screen.say(f"sweep: {lane.name} is the same run as {same.name}")
   return Job(
-      bench, training, learner, taught, marked, program_key(group.config))
+      own, training, learner, taught, marked, program_key(group.config))
 
 
 def _taught(

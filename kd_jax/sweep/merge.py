@@ -160,12 +160,20 @@ def _copy(source: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def _write_sides(parts: Sequence[Part], out: pathlib.Path) -> None:
-  """Settings, manifest and teacher's entropy: of the first that has them."""
+  """Settings, manifest and teachers, of the first that has them; all logits."""
   for name in ("config.json", "manifest.json", "teacher.json"):
     found = (report.side_file(part.folder, name) for part in parts)
     first = next((value for value in found if value is not None), None)
     if first is not None:
       checkpoint.write_json(out / name, first)
+  for part in reversed(parts):
+    # Every shard makes all teachers ready, and tells of all.
+    for file in (part.folder / "teachers.jsonl",
+                 *sorted((part.folder / "logits").glob("*.npz"))):
+      target = out / file.relative_to(part.folder)
+      if file.is_file() and file.resolve() != target.resolve():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, target)
 
 
 def _summary(

@@ -15,7 +15,7 @@ from kd_jax import follow, records, report, sweep
 from kd_jax.errors import UserError
 from kd_jax.screen import Screen
 from kd_jax.sweep import chunk as chunks
-from kd_jax.sweep import commands, dark, estimate, jobs, plan
+from kd_jax.sweep import commands, dark, estimate, jobs, plan, said
 from kd_jax.sweep.book import Book
 from kd_jax.sweep.jobs import Job
 from kd_jax.sweep.programs import Programs
@@ -62,6 +62,9 @@ def run_sweep(
     recorder = ready[0].bench.recorder
     recorder.write("config.json", config_lib.flatten(config))
     dark.write(workdir / "teacher.json", ready)
+    said.teachers(workdir, ready, study or workdir.name)
+    if config.sweep.logits:
+      said.keep_teachers(workdir, ready)
     book = Book(workdir)
     programs = Programs(config, screen.say, stop, measure=shard is None)
     planned = _plan(ready, book, programs, workdir / "plan.json")

@@ -1,0 +1,202 @@
+"""The MNIST numbers of Hinton, Vinyals & Dean (2015), section 3.
+
+A teacher makes 67 errors, a small net on hard labels 146, the same net on soft
+targets at T = 20 makes 74.
+
+Two stages. `choosing` picks optimiser and initial scale on a held-out tenth of the
+training set, once for hard labels and once for soft targets, with as many settings
+for either. `table` trains every row on all of it, four seeds for each of three
+teachers, and looks at the test set once.
+"""
+
+from collections.abc import Mapping, Sequence
+import json
+import math
+from typing import Any
+
+from configs import mnist
+from experiments.hinton15_mnist import verdict
+from experiments.protocol import Options, Rows, Stage
+from kd_jax import statistics, sweep
+from kd_jax.report import Row
+
+CLAIM = "teacher 67 errors, small net 146, distilled 74"
+COMMAND = "--config=configs/mnist.py:paper"
+TEACHERS = 3
+SEEDS = 12
+EPOCHS = 20
+_CHOOSING_EPOCHS, _CHOOSING_SEEDS = 10, (100, 101)
+# The row that the others are compared with.
+REFERENCE = {"alpha": 0.0, "label_smoothing": 0.0}
+
+Point = dict[str, Any]
+
+# Six settings for hard labels and six for soft targets; two seeds each.
+_ADAM = {"optimizer.name": "adam", "optimizer.learning_rate": 1e-3}
+_SGD = {"optimizer.name": "sgd", "optimizer.learning_rate": 0.1}
+_SETTINGS = [base | {"student.init_scale": scale}
+             for base in (_ADAM, _SGD) for scale in (1.0, 0.3, 0.1)]
+_HARD = {"alpha": 0.0, "temperature": 1.0}
+_SOFT = {"alpha": 0.9, "temperature": 20.0}
+# What a plan is made with before anything is chosen; it costs the same.
+_UNCHOSEN = _ADAM | {"student.init_scale": 1.0}
+
+_QUICK = {"student.widths": (40, 40), "steps": 60, "teacher.widths": (60, 60),
+          "teacher.epochs": 1}
+# Teachers beside the paper's: what differs from it.
+_PLAIN = {"teacher.input_dropout": 0.0, "teacher.hidden_dropout": 0.0,
+          "teacher.max_norm": None}
+_MEMBERS = _PLAIN | {"teacher.epochs": 20}
+
+
+def stages(options: Options) -> list[Stage]:
+  """Choosing on held-out data, then the table."""
+  made = smaller if options.quick else lambda config: config
+  return [
+      Stage("choosing", config=lambda rows: made(choosing())),
+      Stage("table", config=lambda rows: made(
+          table(rows, options.seeds or SEEDS)))]
+
+
+def choosing():
+  """Stage one: the settings of both losses, on held-out data."""
+  config = _config()
+  config.data.holdout = 0.1
+  # A teacher of its own, as the others have seen the held-out part.
+  config.teacher.epochs = 40
+  config.epochs = _CHOOSING_EPOCHS
+  config.sweep.points = tuple(sweep.product(
+      sweep.chain(*(sweep.fixed(loss | setting)
+                    for loss in (_HARD, _SOFT) for setting in _SETTINGS)),
+      {"seed": _CHOOSING_SEEDS}))
+  return config
+
+
+def choose(rows: Sequence[Row], loss: Mapping[str, Any]) -> Point:
+  """The setting with the fewest held-out errors on average, for a loss."""
+  found: dict[int, list[int]] = {}
+  for row in rows:
+    own = row["overrides"]
+    if all(own[key] == value for key, value in loss.items()):
+      place = next(n for n, setting in enumerate(_SETTINGS)
+                   if all(own[key] == value for key, value in setting.items()))
+      found.setdefault(place, []).append(row["heldout_errors"])
+  if not found:
+    return dict(_UNCHOSEN)
+  means = {n: statistics.summary(errors).mean for n, errors in found.items()}
+  return dict(_SETTINGS[min(means, key=lambda n: (means[n], n))])
+
+
+def points(rows: Rows) -> dict[str, Point]:
+  """The rows of the table: what each sets, but for seeds and teachers."""
+  found = rows.get("choosing", [])
+  hard, soft = choose(found, _HARD), choose(found, _SOFT)
+  hard_labels = hard | _HARD
+  kd = lambda **more: soft | _SOFT | {
+      key.replace("__", "."): value for key, value in more.items()}
+  return {
+      "small": hard_labels | {"label_smoothing": 0.0},
+      "distilled, T = 20": kd(),
+      **{f"distilled, T = {t:g}": kd(temperature=t)
+         for t in (1.0, 2.0, 4.0, 8.0, 50.0)},
+      "soft targets only, T = 20": kd(alpha=1.0),
+      **{f"label smoothing, entropy of T = {t}": hard_labels | {
+          "label_smoothing": _smoothing(rows, str(t))} for t in (1, 20)},
+      "distilled, images shifted": kd(student__views="shift2"),
+      "distilled, input dropout": kd(student__input_dropout=0.2),
+      "logit matching": kd(method="logits", temperature=1.0),
+      **{f"from an ensemble of {n}": kd(teacher__count=n) | _MEMBERS
+         for n in (2, 5, 10)},
+      "self-distillation": kd() | _itself(hard),
+  }
+
+
+def table(rows: Rows, seeds: int = SEEDS):
+  """Stage two: every row, its seeds shared out among the teachers."""
+  config = _config()
+  config.sweep.reference = tuple(REFERENCE.items())
+  own = points(rows)
+  # One ensemble: its members are what varies within it.
+  of_each = lambda name: 1 if "ensemble" in name else TEACHERS
+  config.sweep.points = tuple(sweep.chain(*(
+      sweep.product(sweep.fixed(point), sweep.zipped({
+          "seed": range(teacher, seeds, TEACHERS),
+          "teacher.seed": [teacher % of_each(name)] * len(
+              range(teacher, seeds, TEACHERS))}))
+      for teacher in range(TEACHERS) for name, point in own.items()
+      if range(teacher, seeds, TEACHERS))))
+  return config
+
+
+def smaller(config):
+  """The same program in a minute: two seeds, one teacher, small nets."""
+  config.data.embedded = "auto"
+  config.teacher.steps = 200
+  kept = [point | _QUICK for point in config.sweep.points
+          if point["seed"] in (0, TEACHERS, *_CHOOSING_SEEDS)]
+  config.sweep.points = tuple(kept)
+  return config
+
+
+def conclude(rows: Rows) -> str:
+  """Every row beside the paper's, as markdown."""
+  return verdict.told(rows, list(points(rows)), _named(rows))
+
+
+def status(rows: Rows) -> str:
+  """The paper's three numbers as they came out here."""
+  return verdict.phrase(rows, _named(rows))
+
+
+def _named(rows: Rows) -> dict[str, list[Row]]:
+  """The rows of the table by their names there."""
+  free = {"seed", "teacher.seed", *_QUICK}
+  bare = lambda point: json.dumps(
+      {key: value for key, value in point.items() if key not in free},
+      sort_keys=True)
+  own = {bare(point): name for name, point in points(rows).items()}
+  named: dict[str, list[Row]] = {name: [] for name in own.values()}
+  for row in rows["table"]:
+    if (name := own.get(bare(row["overrides"]))) and row["failed"] is None:
+      named[name].append(row)
+  return named
+
+
+def _smoothing(rows: Rows, temperature: str) -> float:
+  """epsilon for which smoothed labels have the entropy of the soft targets."""
+  taught = [row for row in rows.get("choosing_teachers", ())
+            if row["net"] == "teacher"]
+  if not taught:
+    return 0.1
+  wanted, low, high = taught[0]["entropy"][temperature], 0.0, 1.0
+  for _ in range(40):
+    middle = (low + high) / 2
+    low, high = (middle, high) if _entropy(middle) < wanted else (low, middle)
+  return round(low, 6)
+
+
+def _entropy(epsilon: float, classes: int = 10) -> float:
+  """Of (1 - epsilon) * one-hot + epsilon / classes, in nats."""
+  other = epsilon / classes
+  likely = 1 - epsilon + other
+  rest = (classes - 1) * other * math.log(other) if other else 0.0
+  return -likely * math.log(likely) - rest
+
+
+def _itself(setting: Point) -> Point:
+  """A teacher that is the small net, trained as the small net is."""
+  return _PLAIN | {
+      "teacher.widths": (800, 800), "teacher.views": "none",
+      "teacher.epochs": EPOCHS, **{
+          f"teacher.{key.removeprefix('student.')}": value
+          for key, value in setting.items()}}
+
+
+def _config():
+  """What both stages share: the paper's teacher, images that are not shifted."""
+  config = mnist.get_config("paper")
+  config.data.embedded = "never"
+  config.epochs, config.min_steps = EPOCHS, 0
+  # Wide nets gain nothing from lanes: one on each core.
+  config.sweep.lanes = "1x1"
+  return config

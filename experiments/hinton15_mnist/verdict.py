@@ -1,0 +1,130 @@
+"""What the rows of `hinton15_mnist` say, beside the paper."""
+
+from collections.abc import Mapping, Sequence
+
+from experiments import words
+from experiments.protocol import Rows
+from kd_jax import statistics
+from kd_jax.report import Row
+
+# Errors of 10,000 in the paper.
+PAPER = {"teacher": 67, "small": 146, "distilled, T = 20": 74}
+_TARGETS = {"teacher": (0, 67), "small": (130, 160), "distilled, T = 20": (0, 74)}
+_MAIN = "distilled, T = 20"
+
+Named = Mapping[str, Sequence[Row]]
+
+
+def told(rows: Rows, names: Sequence[str], named: Named) -> str:
+  """Every row: errors, what of the teacher's gain it has, and how sure we are."""
+  taught = _teachers(rows)
+  lines = []
+  for name in names:
+    done = named[name]
+    if done:
+      lines.append(_line(name, done, named["small"], taught))
+  tests = _tests(named)
+  adjusted = statistics.holm({name: test.p for name, test in tests.items()
+                              if test.p is not None})
+  for line in lines:
+    test = tests.get(line[0])
+    line += ([words.difference(test), words.p_value(adjusted.get(line[0]))]
+             if test else ["", ""])
+  columns = ["row", "paper", "errors of 10,000", "share of the teacher's gain",
+             "agreement %", "NLL", "ECE", f"minus {_MAIN}", "p (Holm)"]
+  return "\n".join([
+      words.table(columns, [*_of_teachers(rows, named), *lines]),
+      "Mean ± half the 95% t-interval over seeds, each with one of the teachers "
+      "(n). Share: (small - row) / (small - its teacher), by seed. Differences "
+      f"are paired by seed; p is corrected within these {len(adjusted)}.\n",
+      _verdict(rows, named)])
+
+
+def phrase(rows: Rows, named: Named) -> str:
+  """The paper's numbers as they came out here."""
+  found = [f"{name.split(',')[0]} {words.interval(values)}"
+           for name, values in _headline(rows, named).items() if values]
+  return ", ".join(found)
+
+
+def _headline(rows: Rows, named: Named) -> dict[str, list[int]]:
+  own = _papers(rows, named)
+  return {"teacher": [row["test_errors"] for row in own],
+          **{name: [row["test_errors"] for row in named[name]]
+             for name in ("small", _MAIN)}}
+
+
+def _verdict(rows: Rows, named: Named) -> str:
+  lines = ["| | paper | aim | ours | verdict |", "|---|--:|--:|--:|---|"]
+  for name, values in _headline(rows, named).items():
+    low, high = _TARGETS[name]
+    aim = f"{low} to {high}" if low else f"at most {high}"
+    mean = statistics.summary(values).mean if values else float("nan")
+    met = "met" if low <= mean <= high else "missed"
+    lines.append(f"| {name} | {PAPER[name]} | {aim} | {words.interval(values)} | "
+                 f"{met if values else ''} |")
+  return "\n".join(lines) + "\n"
+
+
+def _line(
+    name: str, done: Sequence[Row], small: Sequence[Row], taught
+) -> list[str]:
+  mean = lambda key: statistics.summary([row[key] for row in done]).mean
+  shares = _shares(done, small, taught)
+  return [name, str(PAPER.get(name, "")),
+          words.interval([row["test_errors"] for row in done]),
+          words.interval(shares, ".2f"), f"{100 * mean('agreement'):.2f}",
+          f"{mean('test_nll'):.4f}", f"{mean('test_ece'):.4f}"]
+
+
+def _shares(done, small, taught) -> list[float]:
+  """(small - row) / (small - teacher) of the seeds that both have."""
+  alone = {row["seed"]: row["test_errors"] for row in small}
+  shares = []
+  for row in done:
+    teacher = taught.get(row["teacher_fingerprint"])
+    if row["seed"] in alone and teacher is not None and row not in small:
+      gain = alone[row["seed"]] - teacher
+      shares.append((alone[row["seed"]] - row["test_errors"]) / gain)
+  return shares
+
+
+def _tests(named: Named) -> dict[str, statistics.Paired]:
+  """Each row minus the paper's, of the seeds that both have."""
+  main = {row["seed"]: row["test_errors"] for row in named[_MAIN]}
+  tests = {}
+  for name, done in named.items():
+    pairs = [(row["test_errors"], main[row["seed"]]) for row in done
+             if row["seed"] in main]
+    if name != _MAIN and len(pairs) > 1:
+      tests[name] = statistics.paired(*zip(*pairs, strict=True))
+  return tests
+
+
+def _teachers(rows: Rows) -> dict[str, int]:
+  return {row["fingerprint"]: row["test_errors"] for row in rows["teachers"]
+          if row["net"] == "teacher"}
+
+
+def _papers(rows: Rows, named: Named) -> list[Row]:
+  """The teachers of the paper's row."""
+  used = {row["teacher_fingerprint"] for row in named[_MAIN]}
+  return [row for row in rows["teachers"]
+          if row["net"] == "teacher" and row["fingerprint"] in used]
+
+
+def _of_teachers(rows: Rows, named: Named) -> list[list[str]]:
+  """The teachers themselves: the paper's, and ensembles of others."""
+  own = _papers(rows, named)
+  groups = {"teacher": own} if own else {}
+  for row in rows["teachers"]:
+    if row["net"] == "teacher" and "members" in row:
+      groups[f"ensemble of {len(row['members'])}"] = [row]
+  members = [row for row in rows["teachers"] if row["net"] == "member"]
+  if members:
+    groups["a member of these"] = members
+  return [[name, str(PAPER.get(name, "")),
+           words.interval([row["test_errors"] for row in done]), "", "",
+           f"{statistics.summary([row['test_nll'] for row in done]).mean:.4f}",
+           f"{statistics.summary([row['test_ece'] for row in done]).mean:.4f}",
+           "", ""] for name, done in groups.items()]
