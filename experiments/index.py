@@ -16,7 +16,8 @@ from kd_jax import report
 from kd_jax.report import Row
 
 ROOT = pathlib.Path(__file__).parent
-STUDIES = ("hinton15_mnist", "hinton15_temperature")
+STUDIES = ("hinton15_mnist", "hinton15_omitted", "hinton15_regulariser",
+           "hinton15_temperature")
 _TABLE = "table"
 
 

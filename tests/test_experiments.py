@@ -6,7 +6,7 @@ from conftest import ROOT
 import jax
 import pytest
 
-from experiments import reproduce, temperature_sweep
+from experiments import index, reproduce, temperature_sweep
 from experiments.hinton15_temperature import study
 from kd_jax import report
 
@@ -55,7 +55,7 @@ def test_mistakes_are_told_in_a_line(words, says, capsys):
 
 
 @pytest.mark.parametrize(("words", "says"), [
-    (["--smoke", "--record"], "proves nothing"), (["--seeds=0"], "1 or more")])
+    (["--quick", "--record"], "proves nothing"), (["--seeds=0"], "1 or more")])
 def test_mistakes_of_a_study_are_told(words, says, capsys):
   try:
     code = reproduce.main(["hinton15_temperature", *words])
@@ -121,33 +121,63 @@ def rows_of(width, errors_at):
 def test_the_verdict_can_go_either_way():
   middle = lambda t: 300 if 2.5 <= t <= 4 else 320
   flat = lambda t: 100
-  said = study.conclude(rows_of(30, middle) + rows_of(300, flat)
-                        + rows_of(800, lambda t: 100 + int(t)))
+  conclude = lambda rows: study.conclude({"table": rows})
+  said = conclude(rows_of(30, middle) + rows_of(300, flat)
+                  + rows_of(800, lambda t: 100 + int(t)))
   assert "The claim for 2x30 holds" in said
   assert "alike: 6 of 6 pairs; the claim for 2x300 holds" in said
   # 10 against 20, 14 and 40, ... differ by up to 30 errors.
   assert "the claim for 2x800 is not shown" in said
-  table = study.overview(rows_of(30, middle)).splitlines()
+  table = study.overview({"table": rows_of(30, middle)}).splitlines()
   assert table[0] == "| T | 2x30 | 2x300 | 2x800 |"
   assert table[7].startswith("| 3 | ") and table[7].endswith("(10) |  |  |")
-  said = study.conclude(rows_of(30, flat))
+  said = conclude(rows_of(30, flat))
   assert "The claim for 2x30 does not hold" in said
   assert "2x300**: not all temperatures" in said
 
 
-def test_the_committed_table_is_that_of_the_rows(tmp_path):
-  folder = ROOT / "experiments/hinton15_temperature"
-  if not (folder / "results.jsonl").is_file():
-    pytest.skip("the study is not recorded yet")
-  for name in ("results.jsonl", "teacher.json"):
-    (tmp_path / name).write_bytes((folder / name).read_bytes())
-  report.write(tmp_path, reference=study.REFERENCE)
-  for name in ("table.md", "table.csv", "table.tex"):
-    assert (tmp_path / name).read_text() == (folder / name).read_text(), name
-  rows = report.read(folder)
-  assert study.conclude(rows) == (folder / "conclusion.md").read_text()
-  readme = (ROOT / "README.md").read_text()
-  assert study.overview(rows) in readme
-  for each in rows:
-    assert len(each["test_wrong_ids"]) == each["test_errors"]
-    assert not each["dirty"] and each["data"] == "raw"
+RECORDED = [name for name in index.STUDIES
+            if (index.ROOT / name / "results.jsonl").is_file()]
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_what_is_committed_is_what_the_rows_make(name, tmp_path):
+  folder = index.ROOT / name
+  for file in (*folder.glob("*.jsonl"), *folder.glob("teacher.json")):
+    (tmp_path / file.name).write_bytes(file.read_bytes())
+  index.generate(name, tmp_path)
+  texts = [file for file in folder.iterdir()
+           if file.suffix in (".md", ".csv", ".tex") and file.name != "README.md"]
+  assert folder / "conclusion.md" in texts
+  for file in texts:
+    assert (tmp_path / file.name).read_text() == file.read_text(), file.name
+  pictures = {file.name for file in folder.glob("*.png")}
+  assert pictures == {file.name for file in tmp_path.glob("*.png")}
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_rows_are_whole(name):
+  for stage, rows in index.committed(index.ROOT / name).items():
+    for each in rows:
+      assert each["schema"] == 1, stage
+      assert not each.get("dirty") and each.get("data", "raw") != "embedded"
+      if "test_wrong_ids" in each:
+        assert len(each["test_wrong_ids"]) == each["test_errors"]
+    # A row is a few kilobytes: a study must stay light.
+    if rows:
+      assert len(json.dumps(rows)) / len(rows) < 8192, stage
+
+
+def test_the_pages_show_what_is_committed():
+  for file, text in index.documents().items():
+    assert file.read_text() == text, f"{file}: give python -m experiments.index"
+
+
+def test_every_study_tells_what_a_study_tells():
+  for name in index.STUDIES:
+    module, folder = index.study(name), index.ROOT / name
+    assert module.CLAIM and module.COMMAND.startswith("--config=configs/")
+    readme = (folder / "README.md").read_text()
+    command = f"python -m experiments.reproduce {name}"
+    for part in ("**Claim", "**Protocol", "**Deviations", "**Result", command):
+      assert part in readme, (name, part)

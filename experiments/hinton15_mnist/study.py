@@ -140,15 +140,15 @@ def smaller(config):
 
 def conclude(rows: Rows) -> str:
   """Every row beside the paper's, as markdown."""
-  return verdict.told(rows, list(points(rows)), _named(rows))
+  return verdict.told(rows, list(points(rows)), named(rows))
 
 
 def status(rows: Rows) -> str:
   """The paper's three numbers as they came out here."""
-  return verdict.phrase(rows, _named(rows))
+  return verdict.phrase(rows, named(rows))
 
 
-def _named(rows: Rows) -> dict[str, list[Row]]:
+def named(rows: Rows) -> dict[str, list[Row]]:
   """The rows of the table by their names there."""
   free = {"seed", "teacher.seed", *_QUICK}
   bare = lambda point: json.dumps(

@@ -1,0 +1,117 @@
+"""What the rows of `hinton15_regulariser` say, beside the paper."""
+
+from collections.abc import Mapping, Sequence
+
+from experiments import words
+from experiments.protocol import Rows
+from kd_jax import statistics
+from kd_jax.report import Row
+
+# Per cent of frames right, training and test: all data; 3% with early stopping;
+# 3% with soft targets.
+PAPER = {"all": (63.4, 58.9), "hard": (67.3, 44.5), "soft": (65.4, 57.0)}
+_PART = 0.03
+_STOPPED, _FULL, _SOFT = (
+    "hard labels, stopped early", "hard labels, to the end", "soft targets")
+
+# Rows by part and way of training.
+Cells = dict[tuple[float, str], list[Row]]
+
+
+def told(
+    rows: Rows, parts: Mapping[float, int], whole: Mapping[str, Sequence[Row]]
+) -> str:
+  """Accuracies, gaps, and the share of what the missing data cost."""
+  cells = _cells(rows["table"], parts, whole)
+  lines = [_line(part, way, done, cells) for (part, way), done in cells.items()]
+  head = ["data, training", "paper: training, test %", "training %", "test %",
+          "gap", "epochs", "share recovered"]
+  return words.table(head, lines) + (
+      "\nMean ± half the 95% t-interval over seeds (n), each third with its own "
+      "teacher and its own part of the data. Training accuracy is that of the last "
+      "epoch, counted while training. Share recovered: (soft - hard, stopped "
+      "early) / (all data, hard labels - hard, stopped early), of test accuracy, "
+      f"by seed; the paper's is {_papers_share():.2f}.\n\n" + _verdict(cells))
+
+
+def phrase(
+    rows: Rows, parts: Mapping[float, int], whole: Mapping[str, Sequence[Row]]
+) -> str:
+  """The paper's three numbers as they came out here."""
+  cells = _cells(rows["table"], parts, whole)
+  found = {"hard": cells.get((_PART, _STOPPED)), "soft": cells.get((_PART, _SOFT)),
+           "all the data": cells.get((1.0, _FULL))}
+  return "on 3%: " + ", ".join(
+      f"{name} {words.interval(_test(done), '.2f')}%"
+      for name, done in found.items() if done)
+
+
+def _cells(table, parts, whole) -> Cells:
+  cells: Cells = {}
+  for part in parts:
+    mine = [row for row in table if row["overrides"]["transfer.part"] == part
+            and row["failed"] is None]
+    hard = [row for row in mine if not row["overrides"]["alpha"]]
+    longest = max((row["overrides"]["epochs"] for row in hard), default=0)
+    end = [row for row in hard if row["overrides"]["epochs"] == longest]
+    # Where stopping early is not stopping, the two are one.
+    cells[part, _STOPPED] = [row for row in hard if row not in end] or end
+    cells[part, _FULL] = end
+    cells[part, _SOFT] = [row for row in mine if row["overrides"]["alpha"]]
+  cells[1.0, _FULL] = list(whole.get("small", ()))
+  cells[1.0, _SOFT] = list(whole.get("distilled, T = 20", ()))
+  return {key: done for key, done in cells.items() if done}
+
+
+def _line(part: float, way: str, done: Sequence[Row], cells: Cells) -> list[str]:
+  training = [100 * (1 - row["train_errors"] / row["train_examples"])
+              for row in done]
+  gap = [a - b for a, b in zip(training, _test(done), strict=True)]
+  return [f"{100 * part:g}%, {way}", _papers(part, way),
+          words.interval(training, ".2f"), words.interval(_test(done), ".2f"),
+          words.interval(gap, ".2f"),
+          str(done[0]["overrides"].get("epochs", "")),
+          words.interval(_shares(part, cells), ".2f") if way == _SOFT else ""]
+
+
+def _test(done: Sequence[Row]) -> list[float]:
+  return [100 * (1 - row["test_errors"] / row["test_examples"]) for row in done]
+
+
+def _by_seed(cells: Cells, part: float, way: str) -> dict[int, float]:
+  done = cells.get((part, way), [])
+  return dict(zip([row["seed"] for row in done], _test(done), strict=True))
+
+
+def _shares(part: float, cells: Cells) -> list[float]:
+  full = _by_seed(cells, 1.0, _FULL)
+  hard, soft = (_by_seed(cells, part, way) for way in (_STOPPED, _SOFT))
+  return [(soft[seed] - hard[seed]) / (full[seed] - hard[seed])
+          for seed in sorted(full.keys() & hard.keys() & soft.keys())
+          if part < 1]
+
+
+def _papers(part: float, way: str) -> str:
+  name = {(1.0, _FULL): "all", (_PART, _STOPPED): "hard", (_PART, _SOFT): "soft"}
+  if (part, way) not in name:
+    return ""
+  training, test = PAPER[name[part, way]]
+  return f"{training}, {test}"
+
+
+def _papers_share() -> float:
+  hard, soft, full = (PAPER[name][1] for name in ("hard", "soft", "all"))
+  return (soft - hard) / (full - hard)
+
+
+def _verdict(cells: Cells) -> str:
+  hard, soft = (_by_seed(cells, _PART, way) for way in (_STOPPED, _SOFT))
+  both = sorted(hard.keys() & soft.keys())
+  if len(both) < 2:
+    return "Not enough seeds yet for a verdict.\n"
+  test = statistics.paired([soft[s] for s in both], [hard[s] for s in both])
+  holds = test.difference > 0 and test.p is not None and test.p < 0.05
+  return (f"On 3% of the data, soft targets minus hard labels stopped early: "
+          f"{words.difference(test, '+.2f')} points of test accuracy (n = "
+          f"{test.n}, p {words.p_value(test.p)}); the paper's pattern "
+          f"{'holds' if holds else 'does not hold'} here.\n")

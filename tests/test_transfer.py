@@ -1,0 +1,164 @@
+"""Transfer sets, small beginnings, and what a sweep keeps of its nets."""
+
+import json
+
+from conftest import ROOT
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kd_jax import config as config_lib
+from kd_jax import data, main, optim, shelf
+from kd_jax.sweep import said
+
+BASE = (
+    "--config=configs/mnist.py", "--config.data.name=blobs",
+    "--config.epochs=2", "--config.min_steps=0", "--config.teacher.epochs=4",
+    "--config.teacher.min_steps=0", "--config.student.widths=(12,)",
+    "--config.teacher.widths=(24,)", "--config.batch_size=64",
+    "--config.tensorboard=false", "--config.sweep.lanes=1x1")
+LABELS = np.random.default_rng(0).integers(0, 7, 3000)
+
+
+@pytest.fixture(autouse=True)
+def _as_users_run_it(monkeypatch, tmp_path):
+  monkeypatch.chdir(ROOT)
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+  monkeypatch.setattr(jax, "local_device_count", lambda: 1)
+  with jax.numpy_dtype_promotion("standard"):
+    yield
+
+
+def run(own_data, workdir, *more):
+  code = main.run([*BASE, f"--config.data.dir={own_data}",
+                   f"--workdir={workdir}", *more])
+  lines = lambda name: [json.loads(line) for line in (
+      workdir / name).read_text().splitlines()] if code == 0 else []
+  return code, lines
+
+
+def test_a_part_of_the_training_set_is_nested_and_of_its_size():
+  ids = np.arange(100, 3000)
+  parts = [data.transfer_ids(ids, LABELS, part=p) for p in (0.01, 0.1, 0.5, 1.0)]
+  assert [len(part) for part in parts] == [29, 290, 1450, 2900]
+  for small, large in zip(parts, parts[1:]):
+    assert set(small) < set(large) and (np.diff(small) > 0).all()
+  other = data.transfer_ids(ids, LABELS, part=0.1, seed=1)
+  # 29 would be common to two independent tenths.
+  assert 10 < len(set(other) & set(parts[1])) < 60
+  # Ids are drawn anew: a tenth is not the tenth that would be held out.
+  heldout = set(data.split_ids(3000, 0.1)[1])
+  tenth = data.transfer_ids(np.arange(3000), LABELS, part=0.1)
+  assert 10 < len(heldout & set(tenth)) < 60
+
+
+def test_classes_that_are_left_out_are_left_out():
+  ids = np.arange(3000)
+  kept = data.transfer_ids(ids, LABELS, classes=(2, 5))
+  np.testing.assert_array_equal(kept, ids[(LABELS == 2) | (LABELS == 5)])
+  few = data.transfer_ids(ids, LABELS, classes=(2, 5), part=0.5)
+  assert set(few) < set(kept)
+  assert len(few) == pytest.approx(len(kept) / 2, rel=0.1)
+
+
+def test_students_see_the_transfer_set_and_teachers_everything(
+    own_data, tmp_path, monkeypatch):
+  seen, obtain = [], shelf.obtain
+
+  def watched(config, bench, student):
+    seen.append(len(bench.train.ids))
+    return obtain(config, bench, student)
+
+  monkeypatch.setattr(shelf, "obtain", watched)
+  code, lines = run(own_data, tmp_path / "w", "--sweep.transfer.part=0.5,1.0",
+                    "--sweep.seed=0")
+  rows = lines("results.jsonl")
+  assert code == 0 and [row["train_examples"] for row in rows] == [150, 300]
+  assert set(seen) == {300}
+  assert rows[0]["teacher_fingerprint"] == rows[1]["teacher_fingerprint"]
+  assert rows[0]["fingerprint"] != rows[1]["fingerprint"]
+  # The same run by itself, of a part and of everything.
+  for row in rows:
+    part = f"--config.transfer.part={row['overrides']['transfer.part']}"
+    alone = tmp_path / part
+    assert run(own_data, alone, part)[0] == 0
+    summary = json.loads((alone / "summary.json").read_text())
+    assert summary["distilled"]["test_wrong_ids"] == row["test_wrong_ids"]
+    assert summary["teacher"]["fingerprint"] == row["teacher_fingerprint"]
+
+
+@pytest.mark.parametrize(("word", "says"), [
+    ("--config.transfer.classes=(7,)", "has classes 0 to 6"),
+    ("--config.transfer.part=0.001", "leaves none of 300"),
+    ("--config.transfer.part=0.0", "a number in (0, 1]"),
+    ("--config.student.init_scale=0", "a number > 0")])
+def test_mistakes_are_told_in_a_line(own_data, tmp_path, capsys, word, says):
+  assert run(own_data, tmp_path / "w", word)[0] == 2
+  error = capsys.readouterr().err
+  assert says in error and "Traceback" not in error
+
+
+def test_kernels_start_small_and_nothing_else():
+  params = {"Dense_0": {"kernel": jnp.full((2, 3), 4.0), "bias": jnp.ones(3)}}
+  small = optim.scaled(params, jnp.float32(0.25))
+  np.testing.assert_array_equal(small["Dense_0"]["kernel"], np.ones((2, 3)))
+  np.testing.assert_array_equal(small["Dense_0"]["bias"], np.ones(3))
+  assert optim.scaled(params, None) is params
+
+
+def test_initial_scales_are_lanes_of_one_program(own_data, tmp_path):
+  code, lines = run(
+      own_data, tmp_path / "w", "--sweep.student.init_scale=0.1,0.5,1.0",
+      "--sweep.seed=0")
+  rows = lines("results.jsonl")
+  summary = json.loads((tmp_path / "w" / "summary.json").read_text())
+  # 1 has no scaling in its program, so that old rows keep their fingerprints.
+  assert code == 0 and summary["compilations"] == 2
+  assert len({row["test_nll"] for row in rows}) == 3
+  code, lines = run(own_data, tmp_path / "v", "--sweep.seed=0")
+  assert lines("results.jsonl")[0]["fingerprint"] == rows[2]["fingerprint"]
+
+
+def test_keys_that_came_later_mark_only_those_whom_they_concern():
+  values = config_lib.flatten(config_lib.default())
+  assert not config_lib.unusual(values, "student", "teacher")
+  values |= {"transfer.part": 0.5, "teacher.init_scale": 0.5, "dtype": "bfloat16"}
+  assert config_lib.unusual(values, "student") == {
+      "dtype": "bfloat16", "transfer.part": 0.5}
+  assert config_lib.unusual(values, "teacher") == {
+      "dtype": "bfloat16", "teacher.init_scale": 0.5}
+  assert not config_lib.settled(values).keys() & {
+      "dtype", "transfer.part", "student.init_scale"}
+
+
+def test_what_the_nets_say_is_kept(own_data, tmp_path):
+  place = tmp_path / "w"
+  code, lines = run(
+      own_data, place, "--config.sweep.logits=true", "--sweep.seed=0,1",
+      "--config.data.holdout=0.1", "--config.teacher.count=2")
+  assert code == 0
+  label = np.load(own_data / "blobs.npz")["y_test"]
+  for row in lines("results.jsonl"):
+    kept = said.load(place, row["fingerprint"])
+    assert kept["test"].shape == (110, 7) and kept["heldout"].shape == (30, 7)
+    wrong = np.flatnonzero(kept["test"].argmax(1) != label)
+    assert wrong.tolist() == row["test_wrong_ids"]
+  taught, *members = lines("teachers.jsonl")
+  assert [row["net"] for row in (taught, *members)] == [
+      "teacher", "member", "member"]
+  assert taught["members"] == [row["fingerprint"] for row in members]
+  assert taught["teacher"]["count"] == 2 and taught["test_nll"] > 0
+  # Entropy rises with the temperature, to log 7 at most.
+  entropy = list(taught["entropy"].values())
+  assert entropy == sorted(entropy) and 0 < entropy[0] < entropy[-1] < np.log(7)
+  each = said.load_teacher(place, taught["fingerprint"])["test"]
+  assert each.shape == (2, 110, 7)
+  for logits, row in zip(each, members, strict=True):
+    assert np.flatnonzero(
+        logits.argmax(1) != label).tolist() == row["test_wrong_ids"]
+
+
+def test_without_being_asked_no_logits_are_kept(own_data, tmp_path):
+  assert run(own_data, tmp_path / "w", "--sweep.seed=0")[0] == 0
+  assert not (tmp_path / "w" / "logits").exists()
