@@ -85,6 +85,16 @@ def label(settings: Settings, keys: Iterable[str]) -> str:
       f"{names[key]} {shown(settings[key])}" for key in keys if key in settings)
 
 
+def brief(text: str, most: int = 56) -> str:
+  """A label cut to a length that leaves a plot its room.
+
+  Example:
+    >>> brief("learning rate 0.001, T 8", 16)
+    'learning rate 0…'
+  """
+  return text if len(text) <= most else text[:most - 1] + "…"
+
+
 def same(a: Any, b: Any) -> bool:
   """Whether two values are the same setting."""
   return shown(a) == shown(b)

@@ -65,7 +65,8 @@ def _levels(axes: Any, points: Sequence[Point], sweep: Sweep) -> None:
     label = names.label(point.values, [
         key for key in sweep.telling if key != "student.widths"])
     axes.axhline(point.errors, color=_GREY, linewidth=1.2,
-                 linestyle=("--", ":", "-.")[index % 3], label=label or "reference")
+                 linestyle=("--", ":", "-.")[index % 3],
+                 label=names.brief(label) or "reference")
     if point.half:
       axes.axhspan(point.low, point.high, color=_GREY, alpha=0.18, linewidth=0)
 
@@ -177,13 +178,14 @@ def _drawn(panel: panels.Panel, sweep: Sweep):
   """Label, style and point of everything in a panel of lines by T."""
   points = [point for line in panel.lines for point in line.points]
   for index, (point, shade) in enumerate(zip(points, _shades(points))):
-    label = names.label(point.values, [panels.T]) or sweep.label(point)
+    label = names.brief(
+        names.label(point.values, [panels.T]) or sweep.label(point))
     yield label, {"color": shade, "linewidth": 1.1, "markersize": 3.5,
                   "marker": MARKERS[index % 7], "markevery": 0.2}, point
   for point in panel.levels:
     label = names.label(point.values, [
         key for key in sweep.telling if key != "student.widths"])
-    yield label or "reference", {
+    yield names.brief(label) or "reference", {
         "color": _GREY, "linestyle": "--", "linewidth": 1.2}, point
 
 
@@ -251,7 +253,8 @@ def differences(sweep: Sweep, path: pathlib.Path) -> bool:
                   marker="o", markersize=4,
                   markerfacecolor=colour if sure else "white")
     at.set_yticks(range(len(members)), [
-        names.label(p.values, rest) or sweep.label(p) for p in members])
+        names.brief(names.label(p.values, rest) or sweep.label(p))
+        for p in members])
     at.axvline(0, color="black", linewidth=0.8)
     title = names.label(
         members[0].values, [key for key in alike if key in sweep.telling])
