@@ -181,3 +181,17 @@ def test_every_study_tells_what_a_study_tells():
     command = f"python -m experiments.reproduce {name}"
     for part in ("**Claim", "**Protocol", "**Deviations", "**Result", command):
       assert part in readme, (name, part)
+
+
+@pytest.mark.parametrize("name", index.STUDIES)
+def test_the_quick_form_of_a_study(name, tmp_path, monkeypatch, capsys):
+  """From nothing but what is installed, through all stages, to the verdict."""
+  monkeypatch.delenv("KD_JAX_DATA", raising=False)
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+  monkeypatch.setattr(jax, "local_device_count", lambda: 1)
+  place = tmp_path / "quick"
+  assert reproduce.main([name, "--quick", f"--workdir={place}"]) == 0
+  said = (place / "conclusion.md").read_text()
+  assert "| " in said and said in capsys.readouterr().out
+  rows = index.stage_rows(place / "table")["table"]
+  assert rows and all(row["study"] == name for row in rows)
