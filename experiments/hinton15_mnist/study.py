@@ -12,6 +12,7 @@ teachers, and looks at the test set once.
 from collections.abc import Mapping, Sequence
 import json
 import math
+import pathlib
 from typing import Any
 
 from configs import mnist
@@ -149,6 +150,11 @@ def conclude(rows: Rows) -> str:
 def status(rows: Rows) -> str:
   """The paper's three numbers as they came out here."""
   return verdict.phrase(rows, named(rows))
+
+
+def pictures(rows: Rows, folder: pathlib.Path) -> None:
+  """Every row beside the paper's."""
+  verdict.draw(rows, named(rows), folder / "rows.png")
 
 
 def named(rows: Rows) -> dict[str, list[Row]]:

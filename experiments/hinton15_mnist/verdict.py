@@ -1,11 +1,12 @@
 """What the rows of `hinton15_mnist` say, beside the paper."""
 
 from collections.abc import Mapping, Sequence
+import pathlib
 
 from experiments import words
 from experiments.protocol import Rows
 from kd_jax import statistics
-from kd_jax.report import Row
+from kd_jax.report import Row, canvas
 
 # Errors of 10,000 in the paper.
 PAPER = {"teacher": 67, "small": 146, "distilled, T = 20": 74}
@@ -45,6 +46,27 @@ def phrase(rows: Rows, named: Named) -> str:
   found = [f"{name.split(',')[0]} {words.interval(values)}"
            for name, values in _headline(rows, named).items() if values]
   return ", ".join(found)
+
+
+@canvas.styled
+def draw(rows: Rows, named: Named, file: pathlib.Path) -> bool:
+  """Every row's errors with their interval, and the paper's beside."""
+  groups = {name: [row["test_errors"] for row in done] for name, done in {
+      "teacher": _papers(rows, named), **named}.items() if done}
+  drawn, axes = canvas.figure(1, 1, (6.4, 0.9 + 0.22 * len(groups)))
+  for place, (name, errors) in enumerate(groups.items()):
+    told, at = statistics.summary(errors), axes[0, 0]
+    half = None if told.high is None else told.high - told.mean
+    at.errorbar([told.mean], [place], xerr=half, color=canvas.COLOURS[0],
+                marker="o", markersize=4, capsize=2,
+                label="ours, mean and 95% interval" if not place else None)
+    if name in PAPER:
+      at.plot([PAPER[name]], [place], color=canvas.COLOURS[1], marker="D",
+              linestyle="none", label="paper" if not place else None)
+  at.set_yticks(range(len(groups)), list(groups))
+  at.set(xlabel="test errors of 10,000", ylim=(len(groups) - 0.4, -0.6))
+  at.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+  return canvas.save(drawn, file)
 
 
 def _headline(rows: Rows, named: Named) -> dict[str, list[int]]:
