@@ -9,7 +9,7 @@ for either. `table` trains every row on all of it, four seeds for each of three
 teachers, and looks at the test set once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 import json
 import math
 import pathlib
@@ -18,7 +18,7 @@ from typing import Any
 from configs import mnist
 from experiments.hinton15_mnist import verdict
 from experiments.protocol import Options, Rows, Stage
-from kd_jax import statistics, sweep
+from kd_jax import sweep
 from kd_jax.report import Row
 
 CLAIM = "teacher 67 errors, small net 146, distilled 74"
@@ -32,16 +32,23 @@ REFERENCE = {"alpha": 0.0, "label_smoothing": 0.0}
 
 Point = dict[str, Any]
 
-# Six settings for hard labels and six for soft targets; two seeds each.
-_ADAM = {"optimizer.name": "adam", "optimizer.learning_rate": 1e-3}
-_SGD = {"optimizer.name": "sgd", "optimizer.learning_rate": 0.1}
-_SETTINGS = [base | {"student.init_scale": scale}
-             for base in (_ADAM, _SGD) for scale in (1.0, 0.3, 0.1)]
 _HARD = {"alpha": 0.0, "temperature": 1.0}
 _SOFT = {"alpha": 0.9, "temperature": 20.0}
-# What a plan is made with before anything is chosen; it costs the same.
-_UNCHOSEN = _ADAM | {"student.init_scale": 1.0}
+_ADAM = {"optimizer.name": "adam", "optimizer.learning_rate": 1e-3}
+_SGD = {"optimizer.name": "sgd", "optimizer.learning_rate": 0.1}
+_SLOWER = {"optimizer.name": "sgd", "optimizer.learning_rate": 0.02}
 
+
+def _scaled(optimizer: Point, *scales: float) -> list[Point]:
+  return [optimizer | {"student.init_scale": scale} for scale in scales]
+
+
+# As many settings for hard labels as for soft targets, whose gradients are larger.
+_SETTINGS = {
+    "hard": _scaled(_ADAM, 1.0, 0.3, 0.1, 2.0, 4.0) + _scaled(_SGD, 1.0, 2.0)
+            + _scaled(_SLOWER, 1.0),
+    "soft": _scaled(_ADAM, 1.0, 0.3, 0.1, 2.0, 4.0) + _scaled(_SLOWER, 1.0, 2.0)
+            + _scaled(_SGD, 1.0)}
 _QUICK = {"student.widths": (40, 40), "steps": 60, "teacher.widths": (60, 60),
           "teacher.epochs": 1}
 # Teachers beside the paper's: what differs from it.
@@ -68,30 +75,28 @@ def choosing():
   config.epochs = _CHOOSING_EPOCHS
   config.sweep.points = tuple(sweep.product(
       sweep.chain(*(sweep.fixed(loss | setting)
-                    for loss in (_HARD, _SOFT) for setting in _SETTINGS)),
+                    for name, loss in (("hard", _HARD), ("soft", _SOFT))
+                    for setting in _SETTINGS[name])),
       {"seed": _CHOOSING_SEEDS}))
   return config
 
 
-def choose(rows: Sequence[Row], loss: Mapping[str, Any]) -> Point:
+def choose(rows: Sequence[Row], name: str) -> Point:
   """The setting with the fewest held-out errors on average, for a loss."""
-  found: dict[int, list[int]] = {}
-  for row in rows:
-    own = row["overrides"]
-    if all(own[key] == value for key, value in loss.items()):
-      place = next(n for n, setting in enumerate(_SETTINGS)
-                   if all(own[key] == value for key, value in setting.items()))
-      found.setdefault(place, []).append(row["heldout_errors"])
-  if not found:
-    return dict(_UNCHOSEN)
-  means = {n: statistics.summary(errors).mean for n, errors in found.items()}
-  return dict(_SETTINGS[min(means, key=lambda n: (means[n], n))])
+  loss = {"hard": _HARD, "soft": _SOFT}[name]
+  sets = lambda row, point: all(
+      row["overrides"][key] == value for key, value in point.items())
+  means = []
+  for setting in _SETTINGS[name]:
+    errors = [row["heldout_errors"] for row in rows if sets(row, loss | setting)]
+    means.append(sum(errors) / len(errors) if errors else math.inf)
+  return dict(_SETTINGS[name][means.index(min(means))])
 
 
 def points(rows: Rows) -> dict[str, Point]:
   """The rows of the table: what each sets, but for seeds and teachers."""
   found = rows.get("choosing", [])
-  hard, soft = choose(found, _HARD), choose(found, _SOFT)
+  hard, soft = choose(found, "hard"), choose(found, "soft")
   hard_labels = hard | _HARD
   kd = lambda **more: soft | _SOFT | {
       key.replace("__", "."): value for key, value in more.items()}
