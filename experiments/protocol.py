@@ -3,7 +3,7 @@
 A study is a module `experiments/NAME/study.py` with
 
   CLAIM         a sentence of the paper, as `experiments/README.md` shows it
-  COMMAND       the `--config=FILE` that its sweeps start from
+  COMMAND       the `--config=FILE` that its sweeps start from; "" without one
   stages(options) -> list[Stage]
                 what is run, one stage after the other
   conclude(rows: Rows) -> str
