@@ -92,7 +92,8 @@ def _table(rows: Rows, seeds: int):
 def _loss(name: str) -> whole.Point:
   """Hard labels or soft targets, as they were chosen for all the data."""
   known = whole.points(index.committed(index.ROOT / "hinton15_mnist"))
-  return known[f"{name}, {whole.SHORT} epochs"]
+  point = known[f"{name}, {whole.SHORT} epochs"]
+  return {key: value for key, value in point.items() if key != "epochs"}
 
 
 def _all_data() -> dict[str, list[Row]]:
