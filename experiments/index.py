@@ -55,7 +55,7 @@ def record(name: str, stages: Sequence[str], workdir: pathlib.Path) -> None:
     if (workdir / stage / "teachers.jsonl").is_file():
       _copy(workdir / stage / "teachers.jsonl", folder / f"{teachers}.jsonl",
             left_out)
-  if (workdir / _TABLE / "teacher.json").is_file():
+  if hasattr(study(name), "REFERENCE"):
     _copy(workdir / _TABLE / "teacher.json", folder / "teacher.json", left_out)
   generate(name, folder)
   for file, text in documents().items():
@@ -82,8 +82,8 @@ def _copy(
 def generate(name: str, folder: pathlib.Path) -> None:
   """Makes a study's tables, plots and verdict from the rows in `folder`."""
   module, rows = study(name), committed(folder)
-  if _sweep(rows[_TABLE]):
-    report.write(folder, reference=getattr(module, "REFERENCE", None))
+  if hasattr(module, "REFERENCE"):
+    report.write(folder, reference=module.REFERENCE)
   if hasattr(module, "pictures"):
     module.pictures(rows, folder)
   (folder / "conclusion.md").write_text(module.conclude(rows))
@@ -122,11 +122,6 @@ def _hours(rows: dict[str, list[Row]]) -> str:
   seconds = sum(row.get("seconds") or 0.0 for part in rows.values()
                 for row in part if row.get("net") != "member")
   return f"{seconds / 3600:.1f}" if seconds else ""
-
-
-def _sweep(rows: Sequence[Row]) -> bool:
-  """Whether rows are lanes of a sweep, which `kd_jax.report` can show."""
-  return all("lanes" in row for row in rows)
 
 
 def main() -> int:
