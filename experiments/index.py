@@ -90,28 +90,25 @@ def generate(name: str, folder: pathlib.Path) -> None:
 
 
 def documents() -> dict[pathlib.Path, str]:
-  """The pages that show several studies, as they are to be."""
-  front, page = ROOT.parent / "README.md", ROOT / "README.md"
-  texts = {front: front.read_text(), page: page.read_text()}
-  texts[page] = report.into(texts[page], "index", table())
-  for name in STUDIES:
-    rows, module = committed(ROOT / name), study(name)
-    if rows.get(_TABLE) and hasattr(module, "overview"):
-      texts[front] = report.into(texts[front], name, module.overview(rows))
-  return texts
+  """The pages that show all studies, as they are to be."""
+  found = {}
+  for page, prefix in ((ROOT.parent / "README.md", "experiments/"),
+                       (ROOT / "README.md", "")):
+    found[page] = report.into(page.read_text(), "index", table(prefix))
+  return found
 
 
-def table() -> str:
-  """Every table that is reproduced: claim, command, status, time."""
-  lines = ["| table | claim | ours | commit | hours on 2 cores | command |",
-           "|---|---|---|---|--:|---|"]
+def table(prefix: str = "") -> str:
+  """Every table that is reproduced: claim, what came out, command, time."""
+  lines = ["| table | the paper's claim | here | hours on 2 cores | commit |",
+           "|---|---|---|--:|---|"]
   for name in STUDIES:
     module, rows = study(name), committed(ROOT / name)
     done = rows.get(_TABLE, [])
     status = module.status(rows) if done else "not run yet"
     lines.append(
-        f"| [{name}]({name}) | {module.CLAIM} | {status} | {_commits(done)} | "
-        f"{_hours(rows)} | `python -m experiments.reproduce {name}` |")
+        f"| [{name}]({prefix}{name}) | {module.CLAIM} | {status} | "
+        f"{_hours(rows)} | {_commits(done)} |")
   return "\n".join(lines) + "\n"
 
 

@@ -94,7 +94,7 @@ class _Job:
           return self._to_merge(stage)
       rows |= index.stage_rows(folder)
     verdict = self.study.conclude(rows)
-    (folder / "conclusion.md").write_text(verdict)
+    (self.workdir / "conclusion.md").write_text(verdict)
     print("\n" + verdict)
     if self.arguments.record:
       index.record(self.name, [stage.name for stage in self.stages], self.workdir)

@@ -217,6 +217,18 @@ def test_folders_that_are_none_are_told(
   assert says in error and str(wrong) in error and error.count("\n") == 1
 
 
+def test_what_shards_kept_of_their_nets_is_joined(parts, tmp_path):
+  for number, folder in enumerate(parts):
+    (folder / "logits").mkdir()
+    (folder / "logits" / f"{number}.npz").write_bytes(bytes([number]))
+  told = (parts[0] / "teachers.jsonl").read_text()
+  assert merge(parts, tmp_path / "out") == 0
+  assert (tmp_path / "out" / "teachers.jsonl").read_text() == told
+  kept = sorted((tmp_path / "out" / "logits").iterdir())
+  assert [file.read_bytes() for file in kept] == [
+      bytes([number]) for number in range(len(parts))]
+
+
 def test_rows_without_a_plan_are_joined_and_it_is_told(parts, tmp_path, capsys):
   for folder in parts:
     (folder / "plan.json").unlink()

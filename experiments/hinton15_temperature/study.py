@@ -98,12 +98,13 @@ def table(choice: Choice, seeds: int = SEEDS):
 
 
 def smaller(config):
-  """The same program in a minute: a few points, an epoch, a small teacher."""
+  """The same program in a minute: two seeds of 2x30, an epoch, a small teacher."""
   config.data.embedded = "auto"
   config.teacher.steps, config.teacher.widths = 300, (100, 100)
-  kept = [point | {"epochs": 2} for point in config.sweep.points
-          if point["student.widths"] != (800, 800) and point["seed"] % 100 < 3]
-  config.sweep.points = tuple(kept)
+  config.sweep.lanes = "1x16"
+  config.sweep.points = tuple(
+      point | {"epochs": 2} for point in config.sweep.points
+      if point["student.widths"] == (30, 30) and point["seed"] % 100 < 2)
   return config
 
 
@@ -126,35 +127,6 @@ def status(rows: Rows) -> str:
   found = [line for line in conclude(rows).splitlines() if "claim for" in line]
   return "; ".join(line[line.index("claim for") + 10:].removesuffix(" here.")
                    for line in found)
-
-
-def overview(rows: Rows) -> str:
-  """Mean test errors by temperature and width, as markdown, and the verdicts."""
-  done = rows["table"]
-  columns = {width: {None: _hard(done, width), **_cells(done, width)}
-             for width in EPOCHS}
-  lines = ["| T | " + " | ".join(f"2x{width}" for width in columns) + " |",
-           "|--:|" + "--:|" * len(columns)]
-  for t in (None, *TEMPERATURES):
-    cells = [_mean(column.get(t, [])) for column in columns.values()]
-    lines.append(f"| {'hard labels' if t is None else f'{t:g}'} | "
-                 + " | ".join(cells) + " |")
-  verdicts = [line for line in conclude(rows).splitlines() if "claim for" in line]
-  return "\n".join([*lines, "", *verdicts]) + "\n"
-
-
-def _hard(rows: Sequence[Row], width: int) -> list[int]:
-  return [row["test_errors"] for row in rows if row["failed"] is None
-          and not row["overrides"]["alpha"]
-          and row["overrides"]["student.widths"][0] == width]
-
-
-def _mean(values: Sequence[int]) -> str:
-  if not values:
-    return ""
-  told = statistics.summary(values)
-  half = "" if told.high is None else f" ± {told.high - told.mean:.1f}"
-  return f"{told.mean:.1f}{half} ({told.n})"
 
 
 def _cells(rows: Sequence[Row], width: int) -> dict[float, list[int]]:

@@ -48,7 +48,7 @@ def errors_by_temperature(sweep: Sweep, path: pathlib.Path) -> bool:
           [panels.temperature(point) * aside for point in told],
           [point.errors for point in told], yerr=_bars(told),
           color=COLOURS[index % 7], marker=MARKERS[index % 7], markersize=4.5,
-          linewidth=1.2, capsize=2.5, label=line.label)
+          linewidth=1.2, capsize=2.5, label=names.brief(line.label))
     at.set(title=panel.title, ylabel=panels.errors_of(sweep))
     at.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
   values = [panels.temperature(point) for panel in shown
