@@ -205,6 +205,7 @@ def test_the_command_says_where_to_get_them(
         ["hinton15_speech", f"--workdir={tmp_path / 'w'}", *words]) == 2
     told = capsys.readouterr().err
     assert told.startswith("error: ") and "Jakobovski" in told
+    assert ("no recordings here" if place else "names no folder") in told
     assert "Traceback" not in told and told.count("\n") == 1
 
 
@@ -293,13 +294,13 @@ def planted_logits() -> np.ndarray:
 
 def test_the_score_is_the_sum_along_the_segments():
   logits = planted_logits()
-  logits[1, 3 * 7 + 1] = 2.0  # Digit 7, second third, where the second third is.
-  logits[2, 3 * 9 + 1] = 9.0  # Digit 9, second third, where the last one is.
+  logits[2, 3 * 7 + 2] = 2.0  # Digit 7, last third, where the last third is.
+  logits[2, 3 * 9 + 0] = 9.0  # Digit 9, first third, in the same place.
   told = decode.scores(logits, LABEL, UTTERANCE)
   assert told.shape == (2, 10)
-  # -log(30) a frame; frame 1: 2 - log(29 + e**2), of others -log(29 + e**2);
-  # frame 2: its state of digit 9 is not on the path, so all lose log(29 + e**9).
-  others = -np.log(30) - np.log(29 + np.exp(2)) - np.log(29 + np.exp(9))
+  # Frames 0 and 1: -log(30). Frame 2: 2 - log(28 + e**2 + e**9) for digit 7, and
+  # without the 2 for all others: the state of digit 9 is not on its path.
+  others = -2 * np.log(30) - np.log(28 + np.exp(2) + np.exp(9))
   np.testing.assert_allclose(told[0, [0, 7, 9]], [others, others + 2, others])
   np.testing.assert_allclose(told[1], -4 * np.log(30))
   np.testing.assert_array_equal(decode.digits(LABEL, UTTERANCE), [1, 0])
@@ -425,17 +426,22 @@ def test_each_fold_and_system_has_a_choice_of_its_own():
       "theo": {"baseline": {"epochs": 4, "optimizer.learning_rate": 1e-3},
                "distilled": {"epochs": 2, "optimizer.learning_rate": 3e-3}},
       "lucas": {"baseline": {"epochs": 2, "optimizer.learning_rate": 3e-4}}}
-  with pytest.raises(UserError, match="no settings are chosen for the fold of"):
-    study.table(Options(quick_path()), study.choose(rows), 3)
 
 
-def quick_path():
-  return index.ROOT / "nowhere"
+NOWHERE = Options(index.ROOT / "nowhere")
+
+
+@pytest.mark.parametrize("left", [[], ["baseline"]])
+def test_a_fold_without_a_choice_is_told(left):
+  both = {"baseline": {"epochs": 4}, "distilled": {"epochs": 2}}
+  choice = {name: both for name in recordings.SPEAKERS}
+  choice["lucas"] = {system: both[system] for system in left}
+  with pytest.raises(UserError, match="chosen for the fold of lucas"):
+    study.table(NOWHERE, choice, 3)
 
 
 def test_the_study_is_what_its_readme_says():
-  options = Options(quick_path())
-  choosing = study.choosing(options)
+  choosing = study.choosing(NOWHERE)
   points = choosing.sweep.points
   by_row = lambda soft: [p for p in points if p["soft_weight"] == soft
                          and p["data.name"] == "choose_theo"]
@@ -444,7 +450,7 @@ def test_the_study_is_what_its_readme_says():
   assert {p["temperature"] for p in by_row(1.0)} == {2.0}
   assert {p["data.name"] for p in points} == {
       f"choose_{name}" for name in recordings.SPEAKERS}
-  table = study.table(options, {}, study.SEEDS)
+  table = study.table(NOWHERE, {}, study.SEEDS)
   assert table.sweep.logits and table.data.embedded == "never"
   # 6 folds x 3 seeds x (hard labels and 4 temperatures).
   assert len(table.sweep.points) == 6 * 3 * 5
@@ -463,7 +469,7 @@ def test_a_choice_reaches_students_and_members():
       "baseline": {"epochs": 4, "optimizer.learning_rate": 3e-4},
       "distilled": {"epochs": 2, "optimizer.learning_rate": 3e-3}}
       for name in recordings.SPEAKERS}
-  table = study.table(Options(quick_path()), choice, 1)
+  table = study.table(NOWHERE, choice, 1)
   for group in sweep.expand(table, table.sweep.points):
     for lane in group.lanes:
       own = lane.config

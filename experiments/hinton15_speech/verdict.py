@@ -63,8 +63,8 @@ def status(rows: Rows) -> str:
   one, ten, distilled = (
       f"{cells.accuracy[system].mean():.1f}%"
       for system in ("baseline", "ensemble", HEADLINE))
-  return (f"{one}, {ten}, {distilled}; {_told(_kept(cells, HEADLINE))} of the gain "
-          f"(paper {PAPER_KEPT:.0%})")
+  return (f"{one}, {ten}, {distilled}; of the gain, "
+          f"{_told(_kept(cells, HEADLINE))} (paper {PAPER_KEPT:.0%})")
 
 
 def gather(rows: Sequence[Row]) -> Cells:
