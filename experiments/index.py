@@ -7,6 +7,7 @@ makes every table, verdict and the index anew from the committed rows.
 
 from collections.abc import Sequence
 import importlib
+import json
 import pathlib
 import shutil
 import sys
@@ -17,7 +18,7 @@ from kd_jax.report import Row
 
 ROOT = pathlib.Path(__file__).parent
 STUDIES = ("hinton15_mnist", "hinton15_omitted", "hinton15_regulariser",
-           "hinton15_temperature")
+           "hinton15_specialists", "hinton15_speech", "hinton15_temperature")
 _TABLE = "table"
 
 
@@ -46,25 +47,43 @@ def committed(folder: pathlib.Path) -> dict[str, list[Row]]:
 def record(name: str, stages: Sequence[str], workdir: pathlib.Path) -> None:
   """Copies the rows of a finished study into its folder; makes all else anew."""
   folder = ROOT / name
+  left_out = getattr(study(name), "NOT_COMMITTED", ())
   for stage in stages:
     rows, teachers = ("results", "teachers") if stage == _TABLE else (
         stage, f"{stage}_teachers")
-    shutil.copy(workdir / stage / "results.jsonl", folder / f"{rows}.jsonl")
+    _copy(workdir / stage / "results.jsonl", folder / f"{rows}.jsonl", left_out)
     if (workdir / stage / "teachers.jsonl").is_file():
-      shutil.copy(workdir / stage / "teachers.jsonl",
-                  folder / f"{teachers}.jsonl")
-  if (workdir / _TABLE / "teacher.json").is_file():
-    shutil.copy(workdir / _TABLE / "teacher.json", folder / "teacher.json")
+      _copy(workdir / stage / "teachers.jsonl", folder / f"{teachers}.jsonl",
+            left_out)
+  if hasattr(study(name), "REFERENCE"):
+    _copy(workdir / _TABLE / "teacher.json", folder / "teacher.json", left_out)
   generate(name, folder)
   for file, text in documents().items():
     file.write_text(text)
 
 
+def _copy(
+    source: pathlib.Path, target: pathlib.Path, left_out: Sequence[str]
+) -> None:
+  """Copies rows, or one JSON object, without some of their keys."""
+  if not left_out:
+    shutil.copy(source, target)
+    return
+  kept = lambda told: {key: value for key, value in told.items()
+                       if key not in left_out}
+  if source.suffix == ".jsonl":
+    rows = report.read(source.parent, source.name)
+    target.write_text("".join(json.dumps(kept(row)) + "\n" for row in rows))
+  else:
+    told = report.side_file(source.parent, source.name)
+    target.write_text(json.dumps(kept(told), indent=2) + "\n")
+
+
 def generate(name: str, folder: pathlib.Path) -> None:
   """Makes a study's tables, plots and verdict from the rows in `folder`."""
   module, rows = study(name), committed(folder)
-  if _sweep(rows[_TABLE]):
-    report.write(folder, reference=getattr(module, "REFERENCE", None))
+  if hasattr(module, "REFERENCE"):
+    report.write(folder, reference=module.REFERENCE)
   if hasattr(module, "pictures"):
     module.pictures(rows, folder)
   (folder / "conclusion.md").write_text(module.conclude(rows))
@@ -103,11 +122,6 @@ def _hours(rows: dict[str, list[Row]]) -> str:
   seconds = sum(row.get("seconds") or 0.0 for part in rows.values()
                 for row in part if row.get("net") != "member")
   return f"{seconds / 3600:.1f}" if seconds else ""
-
-
-def _sweep(rows: Sequence[Row]) -> bool:
-  """Whether rows are lanes of a sweep, which `kd_jax.report` can show."""
-  return all("lanes" in row for row in rows)
 
 
 def main() -> int:

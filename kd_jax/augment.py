@@ -7,9 +7,12 @@ View 0 is always the image itself.
 
 from collections.abc import Callable
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
+
+from kd_jax import distort
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +57,11 @@ def _crop4_flip(image: jax.Array, index: jax.Array) -> jax.Array:
   return jnp.where(index >= 81, image[:, ::-1], image)
 
 
+def _distorted(strength: distort.Strength) -> Views:
+  return Views(
+      distort.COUNT, functools.partial(distort.view, strength=strength))
+
+
 VIEWS: dict[str, Views] = {
     # The image as it is.
     "none": Views(1, _identity),
@@ -61,6 +69,11 @@ VIEWS: dict[str, Views] = {
     "shift2": Views(25, _shift2),
     # Pad by 4, crop, flip: the standard of CIFAR (He et al. 2015, section 4.2).
     "crop4_flip": Views(162, _crop4_flip),
+    # Turned, sheared, scaled and shifted a little.
+    "affine": _distorted(distort.AFFINE),
+    # Elastic distortions (Simard et al. 2003, section 2), and both at once.
+    "elastic": _distorted(distort.ELASTIC),
+    "distort": _distorted(distort.BOTH),
 }
 
 

@@ -161,9 +161,9 @@ def test_rows_are_whole(name):
       assert not each.get("dirty") and each.get("data", "raw") != "embedded"
       if "test_wrong_ids" in each:
         assert len(each["test_wrong_ids"]) == each["test_errors"]
-    # A row is a few kilobytes: a study must stay light.
-    if rows:
-      assert len(json.dumps(rows)) / len(rows) < 8192, stage
+    # A row is a few kilobytes, more where most of the test set is missed: a study
+    # must stay light.
+    assert len(json.dumps(rows)) < 1.5e6, stage
 
 
 def test_the_pages_show_what_is_committed():

@@ -14,6 +14,7 @@ import pytest
 
 from kd_jax import losses, models, types
 from kd_jax.models import MODELS
+from kd_jax.models.convnet import Conv
 from kd_jax.models.linen import BatchNorm, Dropout
 
 DEVICES = 8
@@ -22,6 +23,7 @@ SMALL = {
     "mlp": {"widths": (8, 6)},
     "cnn": {"widths": (4, 5)},
     "cnn_small": {"widths": (4, 5)},
+    "convnet": {"widths": (4, 5, 6, 7)},
     "resnet8": {"widths": (3, 3, 4)},
 }
 NAMES = sorted(models.MODELS)
@@ -108,6 +110,9 @@ def test_an_mlp_has_the_parameters_of_its_formula(widths, expected):
     ("cnn", 2_560 + 1_180_160 + 250_890),
     # 9*1*16+16 = 160; 9*16*32+32 = 4,640; 7*7*32*10+10 = 15,690.
     ("cnn_small", 160 + 4_640 + 15_690),
+    # 25*24 = 600, 9*24*48 = 10,368, 9*48*48 = 20,736, 2*(24+48+48) = 240 of
+    # norms; 28 -> 14 -> 7 -> 7 pixels, so 7*7*48*128+128 = 301,184; 128*10+10.
+    ("convnet", 600 + 10_368 + 20_736 + 240 + 301_184 + 1_290),
 ])
 def test_a_preset_has_the_parameters_of_its_paper_on_mnist(name, expected):
   model = models.MODELS[name](num_classes=10)
@@ -147,6 +152,9 @@ def test_any_image_gives_float32_logits(name, shape, num_classes):
     ("mlp", (28, 28, 1), {"hidden_0": (800,), "hidden_1": (800,)}),
     ("cnn", (28, 28, 1), {"conv_0": (14, 14, 256), "conv_1": (7, 7, 512)}),
     ("cnn_small", (28, 28, 1), {"conv_0": (14, 14, 16), "conv_1": (7, 7, 32)}),
+    ("convnet", (28, 28, 1), {
+        "conv_0": (14, 14, 24), "conv_1": (7, 7, 48), "conv_2": (7, 7, 48),
+        "hidden": (128,)}),
     ("resnet8", (32, 32, 3), {
         "stem": (32, 32, 16), "stage_0": (32, 32, 16), "stage_1": (16, 16, 32),
         "stage_2": (8, 8, 64), "pooled": (64,)}),
@@ -222,9 +230,9 @@ def _conv(image, layer, *, stride, low, high):
   kernel = np.asarray(layer["kernel"], np.float64)
   size = len(kernel)
   padded = np.pad(image, ((0, 0), (low, high), (low, high), (0, 0)))
-  steps = (padded.shape[1] - size) // stride + 1
-  out = np.zeros((len(image), steps, steps, kernel.shape[-1]))
-  for row, column in itertools.product(range(steps), repeat=2):
+  tall, wide = ((side - size) // stride + 1 for side in padded.shape[1:3])
+  out = np.zeros((len(image), tall, wide, kernel.shape[-1]))
+  for row, column in itertools.product(range(tall), range(wide)):
     top, left = row * stride, column * stride
     patch = padded[:, top:top + size, left:left + size]
     out[:, row, column] = np.tensordot(patch, kernel, 3)
@@ -315,6 +323,65 @@ def test_the_resnet_is_that_of_he_et_al():
   np.testing.assert_allclose(said.features["pooled"], pooled, atol=1e-3)
   np.testing.assert_allclose(
       said.logits, _dense(pooled, params["Dense_0"]), atol=2e-3)
+
+
+def test_the_convnet_is_what_it_says():
+  net = _small("convnet")
+  params, state = net.variables
+  said, _ = net()
+  x = np.asarray(net.image, np.float64)
+  for index, (size, stride) in enumerate(((5, 2), (3, 2), (3, 1))):
+    x = _conv(x, params[f"Conv_{index}"], stride=stride, low=size // 2,
+              high=size // 2)
+    layer = f"BatchNorm_{index}"
+    x = np.maximum(_norm(x, params[layer], state["batch_stats"][layer]), 0)
+    np.testing.assert_allclose(said.features[f"conv_{index}"], x, atol=1e-3)
+  hidden = np.maximum(_dense(x.reshape(4, -1), params["Dense_0"]), 0)
+  np.testing.assert_allclose(said.features["hidden"], hidden, atol=2e-3)
+  np.testing.assert_allclose(
+      said.logits, _dense(hidden, params["Dense_1"]), atol=5e-3)
+
+
+@pytest.mark.parametrize(("size", "stride", "shape"), [
+    (5, 2, (8, 8, 3)), (3, 2, (7, 5, 2)), (3, 1, (7, 5, 2)), (3, 2, (1, 1, 4))])
+def test_a_convolution_is_the_same_in_training(size, stride, shape, key):
+  # As one matrix product, for the sake of its gradients' speed.
+  layer = Conv(6, size, stride)
+  image = _images(shape=shape)
+  held = {"params": {"kernel": jax.random.normal(
+      key, (size, size, shape[-1], 6))}}
+
+  @functools.partial(jax.jit, static_argnums=2)
+  def loss(held, image, train):
+    y = layer.apply(held, image, train=train)
+    weight = jnp.sin(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape)
+    return jnp.sum(weight * jnp.square(y)), y
+
+  grad = jax.grad(loss, argnums=(0, 1), has_aux=True)
+  (trained, y), (plain, expected) = (
+      grad(held, image, train) for train in (True, False))
+  assert y.shape == (4, -(-shape[0] // stride), -(-shape[1] // stride), 6)
+  _assert_close(y, expected, 1e-5)
+  _assert_close(trained, plain, 1e-4)
+  np.testing.assert_allclose(y, _conv(
+      np.asarray(image, np.float64), held["params"], stride=stride,
+      low=size // 2, high=size // 2), atol=1e-4)
+
+
+def test_the_convnet_drops_pixels_and_what_enters_dense_layers(key):
+  net = _small("convnet")
+  apply = lambda pixels, units: net(
+      train=True, rngs={"dropout": key},
+      rates={"input": pixels, "hidden": units})[0]
+  plain, units, pixels = apply(0.0, 0.0), apply(0.0, 0.5), apply(0.5, 0.0)
+  np.testing.assert_array_equal(
+      units.features["conv_2"], plain.features["conv_2"])
+  assert (units.features["hidden"] != plain.features["hidden"]).any()
+  last = lambda said: _dense(np.asarray(said.features["hidden"]),
+                             net.variables.params["Dense_1"])
+  assert (np.abs(units.logits - last(units)) > 1e-2).any()
+  np.testing.assert_allclose(pixels.logits, last(pixels), atol=1e-4)
+  assert (pixels.features["conv_0"] != plain.features["conv_0"]).any()
 
 
 # Dropout.

@@ -10,6 +10,7 @@ import functools
 import jax.numpy as jnp
 
 from kd_jax import types
+from kd_jax.models.convnet import Convnet
 from kd_jax.models.convolutional import Cnn
 from kd_jax.models.linen import linen_model
 from kd_jax.models.mlp import Mlp
@@ -35,6 +36,8 @@ MODELS: dict[str, Callable[..., types.Model]] = {
     # The Keras knowledge-distillation example: teacher and student.
     "cnn": _model(Cnn, widths=(256, 512)),
     "cnn_small": _model(Cnn, widths=(16, 32)),
+    # A teacher for digits that two cores can train.
+    "convnet": _model(Convnet, widths=(24, 48, 48, 128)),
     # He et al. (2015), section 4.2, with n = 1.
     "resnet8": _model(Resnet, widths=(16, 32, 64), blocks=1),
 }
