@@ -16,7 +16,7 @@ from kd_jax import report
 from kd_jax.report import Row
 
 ROOT = pathlib.Path(__file__).parent
-STUDIES = ("hinton15_mnist", "hinton15_temperature")
+STUDIES = ("hinton15_mnist", "hinton15_temperature", "keras_example")
 _TABLE = "table"
 
 
