@@ -18,7 +18,8 @@ from kd_jax.report import Row
 
 ROOT = pathlib.Path(__file__).parent
 STUDIES = ("hinton15_mnist", "hinton15_omitted", "hinton15_regulariser",
-           "hinton15_specialists", "hinton15_speech", "hinton15_temperature")
+           "hinton15_specialists", "hinton15_speech", "hinton15_temperature",
+           "keras_example")
 _TABLE = "table"
 
 
