@@ -116,7 +116,7 @@ def test_the_plan_is_what_the_readme_says():
   choosing, table, last = study.stages(Options(pathlib.Path("anywhere")))
   first = choosing.config({})
   # 8 settings for labels alone, 8 for distilling, 2 seeds.
-  assert len(first.sweep.points) == 24 * 2
+  assert len(first.sweep.points) == 16 * 2
   assert [len(each) for each in study._SETTINGS.values()] == [8, 8]
   assert first.data.holdout == 0.1 and first.teacher.epochs == 1
   second = table.config({})
