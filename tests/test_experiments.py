@@ -176,7 +176,7 @@ def test_every_study_tells_what_a_study_tells():
     module, folder = index.study(name), index.ROOT / name
     sweeps = any(stage.config for stage in module.stages(Options(folder)))
     assert module.CLAIM and (
-        module.COMMAND.startswith("--config=configs/") if sweeps
+        module.COMMAND.startswith("--config=") if sweeps
         else not module.COMMAND)
     readme = (folder / "README.md").read_text()
     command = f"python -m experiments.reproduce {name}"
