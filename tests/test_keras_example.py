@@ -13,7 +13,7 @@ import pytest
 from experiments.keras_example import as_run, config, study, verdict
 from experiments.keras_example.model import Net
 from experiments.protocol import Options, Place
-from kd_jax import build, checkpoint, distillers, losses, report
+from kd_jax import build, checkpoint, distillers, losses, report, steps
 from kd_jax import config as config_lib
 from kd_jax import data as data_lib
 from kd_jax import types as kd_types
@@ -63,11 +63,18 @@ def test_weights_start_as_keras_starts_them():
     assert not jnp.any(params[name]["bias"])
 
 
-@pytest.mark.parametrize("shape", [(2, 28, 28, 1), (3, 10, 9, 2)])
-def test_the_products_of_matrices_are_the_convolutions(shape):
-  image = jax.random.uniform(jax.random.key(1), shape)
+def drawn(shapes):
+  """Parameters of these shapes; to compile an initialiser takes seconds."""
+  draw = np.random.default_rng(0)
+  return jax.tree.map(
+      lambda leaf: np.float32(draw.normal(0, 0.3, leaf.shape)), shapes)
+
+
+def test_the_products_of_matrices_are_the_convolutions():
+  # An even and an odd size: "same" pads them in unlike ways.
+  image = np.float32(np.random.default_rng(1).uniform(size=(3, 10, 9, 2)))
   net, plain = Net(10, (4, 6)), Cnn(10, (4, 6))
-  held = jax.jit(net.init)(jax.random.key(0), image)
+  held = drawn(jax.eval_shape(net.init, jax.random.key(0), image))
 
   @jax.jit
   def both(held):
@@ -224,8 +231,8 @@ def test_few_rows_or_none_are_no_verdict():
 
 def test_a_teacher_that_is_not_frozen_has_a_gradient():
   teacher = build.models.linen_model(Net(10, (2, 3)))
-  image = jax.random.uniform(jax.random.key(0), (4, 8, 8, 1))
-  params = jax.jit(teacher.init)(jax.random.key(1), image).params
+  image = np.float32(np.random.default_rng(1).uniform(size=(4, 8, 8, 1)))
+  params = drawn(jax.eval_shape(teacher.init, jax.random.key(0), image)).params
   batch = types.SimpleNamespace(image=image, label=jnp.arange(4))
   student = kd_types.Outputs(jax.random.normal(jax.random.key(2), (4, 10)), {})
   hparams = kd_types.Hparams(
@@ -252,36 +259,55 @@ def test_a_teacher_that_is_not_frozen_has_a_gradient():
   assert not any(np.any(leaf) for leaf in jax.tree.leaves(none))
 
 
-def test_both_versions_run_from_the_trained_teacher(own_data, tmp_path):
+@pytest.fixture
+def small(own_data):
+  """The config on 300 noisy patterns, and a teacher as if it were trained."""
   own = config.get_config()
   own.data.name, own.data.dir = "blobs", str(own_data)
   own.student.widths, own.teacher.widths = (2, 3), (4, 5)
-  said = []
-  place = Place(tmp_path / "as_run", lambda: False, said.append)
+  dataset = build.dataset(own)
+  net = build.model(own.teacher, dataset, prefix="teacher")
+  trained = drawn(jax.eval_shape(
+      net.init, jax.random.key(0), jnp.zeros((1, 12, 10, 1))))
+  return own, dataset, trained
+
+
+def test_in_one_version_both_nets_are_trained(small):
+  own, dataset, trained = small
+  bench = types.SimpleNamespace(dataset=dataset)
+  training, learner = as_run.moving(own, bench, 7, trained)
+  assert training.seed == 7 and learner.teacher is None
+  state = jax.eval_shape(
+      lambda key: steps.init(learner, key, jnp.zeros((1, 12, 10, 1)),
+                             training.hparams), jax.random.key(0))
+  size = checkpoint.num_parameters
+  assert size(state.method) == size(trained.params) > size(state.student.params)
+  assert learner.distiller.formula.endswith("teacher trained too")
+
+
+def test_in_the_other_the_teacher_learns_on(small, tmp_path, monkeypatch):
+  own, _, trained = small
+  name = "roles swapped"
+  monkeypatch.setattr(as_run, "_POINTS", {name: as_run._POINTS[name]})
+  place = Place(tmp_path / "as_run", lambda: False, print)
   rows = {"teachers": [{"net": "teacher", "fingerprint": "f"}]}
   with pytest.raises(UserError, match="teacher of the table is not here"):
     as_run.run(own, 1, [0], rows, place)
   with pytest.raises(UserError, match="without --shard"):
     as_run.run(own, 1, [0], rows, place._replace(shard=Shard(1, 2)))
-  net = build.model(own.teacher, build.dataset(own), prefix="teacher")
-  trained = jax.jit(net.init)(jax.random.key(5), jnp.zeros((1, 12, 10, 1)))
   checkpoint.save_net(
       tmp_path / "table/parameters/teacher", trained, {"fingerprint": "f"})
   for _ in range(2):  # The second time nothing is trained.
     as_run.run(own, 1, [0], rows, place)
-    found = report.read(tmp_path / "as_run")
-    assert [row["row"] for row in found] == list(as_run._POINTS)
-  moved, swapped = found
-  # 300 examples are 10 steps, too few to go far.
-  assert swapped["parameters"] == checkpoint.num_parameters(trained.params)
-  assert moved["parameters"] < swapped["parameters"]
-  assert moved["loss"].endswith("T = 10, teacher trained too")
+    row, = report.read(tmp_path / "as_run")
+  assert row["row"] == name and row["loss"].startswith("0.1 * CE + 0.009 * T")
+  assert len(row["test_wrong_ids"]) == row["test_errors"]
   kept = checkpoint.load_parameters(
       tmp_path / "as_run/parameters/roles_swapped_0").params
-  gap = jax.tree.map(lambda a, b: float(jnp.max(jnp.abs(a - b))),
-                     kept, trained.params)
-  assert 0 < max(jax.tree.leaves(gap)) < 0.02
-  assert all(len(row["test_wrong_ids"]) == row["test_errors"] for row in found)
+  # 300 examples are 10 steps of Adam, of 1e-3 each: not far from the teacher.
+  gaps = jax.tree.leaves(jax.tree.map(
+      lambda a, b: float(np.max(np.abs(a - b))), kept, trained.params))
+  assert 0 < max(gaps) < 0.02
 
 
 def test_the_readme_tells_the_plan():

@@ -96,7 +96,8 @@ def swapped(
   model = training.model._replace(init=lambda key, image: trained)
   key = rng.stream(jax.random.key(seed), "untrained")
   image = jnp.zeros((1,) + bench.train.image.shape[1:], jnp.float32)
-  untrained = teachers.live([small.model], [small.model.init(key, image)])
+  untrained = teachers.live(
+      [small.model], [jax.jit(small.model.init)(key, image)])
   training = training._replace(model=model, seed=seed)
   return training, build.learner(
       config, training, build.distiller(config), untrained)
