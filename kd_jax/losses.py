@@ -45,9 +45,9 @@ def tempered_log_softmax(
     Array([-1.3863, -0.2877], dtype=float32)
   """
   _check_temperature(temperature)
-  exists = _existing(logits, where)
+  exists = existing(logits, where)
   # Masked logits leave before any arithmetic: -inf / T has a NaN gradient in T.
-  scores = jnp.where(exists, _at_least_float32(logits), 0.0) / temperature
+  scores = jnp.where(exists, at_least_float32(logits), 0.0) / temperature
   return jax.nn.log_softmax(scores, axis=-1, where=exists)
 
 
@@ -108,7 +108,7 @@ def soft_target_cross_entropy(
     Array([1.3862944], dtype=float32)
   """
   log_q = tempered_log_softmax(student_logits, temperature, where=where)
-  p = jnp.exp(_teacher_log_softmax(teacher_logits, temperature, where))
+  p = jnp.exp(teacher_log_softmax(teacher_logits, temperature, where))
   return -_expectation(p, log_q)
 
 
@@ -144,7 +144,7 @@ def distillation_kl(
     Array(0.1308, dtype=float32)
   """
   log_q = tempered_log_softmax(student_logits, temperature, where=where)
-  log_p = _teacher_log_softmax(teacher_logits, temperature, where)
+  log_p = teacher_log_softmax(teacher_logits, temperature, where)
   p = jnp.exp(log_p)
   # Subtract where the teacher has mass only: -inf - -inf is NaN.
   gap = jnp.where(p > 0, log_p, 0.0) - jnp.where(p > 0, log_q, 0.0)
@@ -182,10 +182,10 @@ def logit_matching(
     ...     jnp.array([1.0, 2.0]), jnp.array([3.0, 5.0]), zero_mean=True)
     Array(0.25, dtype=float32)
   """
-  exists = _existing(student_logits, where) & _existing(teacher_logits, where)
+  exists = existing(student_logits, where) & existing(teacher_logits, where)
   teacher_logits = jax.lax.stop_gradient(teacher_logits)
-  z = jnp.where(exists, _at_least_float32(student_logits), 0.0)
-  v = jnp.where(exists, _at_least_float32(teacher_logits), 0.0)
+  z = jnp.where(exists, at_least_float32(student_logits), 0.0)
+  v = jnp.where(exists, at_least_float32(teacher_logits), 0.0)
   gap = z - v
   if zero_mean:
     # The mean of a difference is the difference of the means.
@@ -228,7 +228,7 @@ def hard_cross_entropy(
         f"label_smoothing must be in [0, 1], got {label_smoothing}")
   log_q = tempered_log_softmax(logits, 1.0, where=where)
   log_q_label = jnp.take_along_axis(log_q, labels[..., None], axis=-1)[..., 0]
-  exists = _existing(logits, where)
+  exists = existing(logits, where)
   even = jnp.mean(jnp.where(exists, log_q, 0.0), axis=-1, where=exists)
   return -(1.0 - label_smoothing) * log_q_label - label_smoothing * even
 
@@ -333,19 +333,19 @@ def _check_temperature(temperature: Scalar) -> None:
         f"temperature must be positive and finite, got {temperature}")
 
 
-def _at_least_float32(logits: jax.Array) -> jax.Array:
+def at_least_float32(logits: jax.Array) -> jax.Array:
   # Not `promote_types`, which refuses two dtypes under strict promotion.
   wide = logits.dtype == jnp.float64
   return logits.astype(jnp.float64 if wide else jnp.float32)
 
 
-def _existing(logits: jax.Array, where: jax.Array | None) -> jax.Array:
+def existing(logits: jax.Array, where: jax.Array | None) -> jax.Array:
   # Not `logits > -inf`, which would hide a NaN instead of passing it on.
   exists = logits != -jnp.inf
   return exists if where is None else exists & where
 
 
-def _teacher_log_softmax(
+def teacher_log_softmax(
     logits: jax.Array, temperature: Scalar, where: jax.Array | None
 ) -> jax.Array:
   logits = jax.lax.stop_gradient(logits)

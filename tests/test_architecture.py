@@ -8,7 +8,7 @@ import pytest
 
 # Lower numbers know nothing of higher ones.
 LAYERS = {
-    0: "types losses metrics augment distort rng models statistics "
+    0: "types losses logit_losses metrics augment distort rng models statistics "
        "specialists confusable",
     1: "errors terms schedules distillers teacher state steps optim loop lanes "
        "parallel hosts data",
