@@ -259,5 +259,14 @@ def _numbers(method: str) -> dict[str, Key]:
   own = distillers.DISTILLERS[method]
   return {
       f"{method}.{number}": Key(
-          float(value), _NOT_NEGATIVE, f"of method {method}: {own.formula}")
+          float(value), _between(own.within.get(number)),
+          f"of method {method}: {own.formula}")
       for number, value in own.numbers.items()}
+
+
+def _between(ends: tuple[float, float] | None) -> Rule:
+  if ends is None:
+    return _NOT_NEGATIVE
+  low, high = ends
+  return Rule(f"a number from {low:g} to {high:g}",
+              lambda v: _finite(v) and low <= v <= high)
