@@ -10,7 +10,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from kd_jax import config as config_lib
-from kd_jax import sweep
+from kd_jax import keys, sweep
 from kd_jax.errors import UserError
 
 # Flags that name the processes of one run.
@@ -45,7 +45,7 @@ def parse(argv: list[str]):
   given = set(config_flags.get_override_values(values["config"]))
   for arg in nones:
     name = arg.removeprefix("--config.").removesuffix("=None")
-    if name not in config_lib.KEYS:
+    if name not in keys.every():
       raise UserError(f"--config.{name}: {config_lib.unknown(name)}")
     _set_none(config, name)
     given.add(name)
@@ -114,7 +114,7 @@ def _points(argv: list[str]) -> tuple[list[str], sweep.Sweep | None]:
   files = [word for word in words if word.startswith("--sweep=")]
   axes = [word.removeprefix("--sweep.") for word in words if word not in files]
   for word in axes:
-    if f"sweep.{word.split('=')[0]}" in config_lib.KEYS:
+    if f"sweep.{word.split('=')[0]}" in keys.every():
       raise UserError(f"--sweep.{word}: did you mean --config.sweep.{word}?")
   parts = [sweep.read(file.removeprefix("--sweep=")) for file in files]
   if axes:
@@ -150,7 +150,7 @@ def _load(values, holder, argv):
   except AttributeError as error:
     for arg in argv:
       name = arg.removeprefix("--config.").split("=")[0]
-      if arg.startswith("--config.") and name not in config_lib.KEYS:
+      if arg.startswith("--config.") and name not in keys.every():
         raise UserError(
             f"--config.{name}: {config_lib.unknown(name)}") from None
     raise UserError(f"--config: {_line(error)}") from None
@@ -180,8 +180,8 @@ def _explain(message: str, argv: list[str]) -> str:
   """absl's message, and what the key would take."""
   for arg in argv:
     name = arg.removeprefix("--config.").split("=")[0]
-    if f"--config.{name}=" in message and name in config_lib.KEYS:
-      key = config_lib.KEYS[name]
+    if f"--config.{name}=" in message and name in keys.every():
+      key = keys.every()[name]
       return f"{arg}: must be {key.rule.allowed}\n({key.meaning})"
   return message.splitlines()[0]
 
@@ -197,7 +197,7 @@ def _set_none(config, name: str) -> None:
   try:
     config[leaf] = None
   except TypeError:
-    key = config_lib.KEYS[name]
+    key = keys.every()[name]
     raise UserError(
         f"--config.{name}=None: must be {key.rule.allowed}\n({key.meaning})"
     ) from None

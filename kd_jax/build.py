@@ -18,6 +18,7 @@ from kd_jax import (
   losses,
   models,
   optim,
+  schedules,
   steps,
   types,
 )
@@ -39,6 +40,7 @@ class Training(NamedTuple):
     batch_size: Examples a step.
     total_steps: Length of the training.
     seed: Of all its randomness.
+    moving: How temperature and weights move.
   """
 
   model: types.Model
@@ -48,6 +50,7 @@ class Training(NamedTuple):
   batch_size: int
   total_steps: int
   seed: int
+  moving: schedules.Schedules = schedules.STILL
 
 
 def dataset(
@@ -114,16 +117,22 @@ def student(
     config: ml_collections.ConfigDict, found: data_lib.Dataset
 ) -> Training:
   """The training of the student."""
-  return _training(config.student, config, found, prefix="student",
-                   hparams=student_hparams(config), dtype=config.dtype)
+  training = _training(config.student, config, found, prefix="student",
+                       hparams=student_hparams(config), dtype=config.dtype)
+  return training._replace(moving=_schedules(config, training.total_steps))
 
 
 def student_hparams(config: ml_collections.ConfigDict) -> types.Hparams:
   """The traced numbers of the student's training, float32 scalars."""
   hard, soft = losses.distillation_weights(
       config.alpha, config.hard_weight, config.soft_weight)
+  own = {name: config[config.method][name]
+         for name in distiller(config).numbers}
+  ends = {what: config.schedules[f"{what}_end"] for what in ("temperature", "alpha")
+          if config.schedules[what] != "constant"}
   return _hparams(config.student, config, temperature=config.temperature,
-                  hard_weight=hard, soft_weight=soft)
+                  hard_weight=hard, soft_weight=soft, numbers=own or None,
+                  ends=ends or None)
 
 
 def teacher(
@@ -143,7 +152,7 @@ def learner(
   """The step of a training."""
   return steps.Learner(
       training.model, method, training.recipe, teacher,
-      skip_nonfinite=config.nonfinite == "skip")
+      skip_nonfinite=config.nonfinite == "skip", moving=training.moving)
 
 
 def distiller(config: ml_collections.ConfigDict) -> distillers.Distiller:
@@ -197,7 +206,17 @@ def _training(
       batch_size=run.batch_size, total_steps=total, seed=run.seed)
 
 
-def _hparams(net, run, **objective: jax.Array | float) -> types.Hparams:
+def _schedules(config, total_steps: int) -> schedules.Schedules:
+  own = config.schedules
+  part = lambda percent: percent / 100 * total_steps
+  return schedules.Schedules(
+      total_steps,
+      schedules.Course(own.temperature, part(own.temperature_percent)),
+      schedules.Course(own.alpha, part(own.alpha_percent)),
+      part(own.warmup_percent))
+
+
+def _hparams(net, run, **objective: Any) -> types.Hparams:
   """Reads the traced keys that `student` and `teacher` have in common."""
   rates = None
   if net.input_dropout or net.hidden_dropout:

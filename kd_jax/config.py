@@ -1,219 +1,19 @@
-"""Every key a run can have: its default, what is allowed, and what it means.
+"""A config: all keys with their defaults, locked, and what makes one wrong.
 
-`default()` gives them as a locked ConfigDict; the files in `configs/` change
-some. There is no second place where a key gets a default or a check.
+`default()` gives the keys of `keys.py` as a ConfigDict; the files in `configs/`
+change some.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 import difflib
 import itertools
-import re
-from typing import Any, NamedTuple
+from typing import Any
 
 import ml_collections
 from ml_collections import config_dict
 
+from kd_jax import distillers, keys
 from kd_jax.errors import UserError
-
-# Keys that came after rows had been recorded, whose fingerprints are not to change:
-# they mark a run only where they are not at their defaults. By whom they concern.
-LATER = {
-    "all": ("dtype", "nonfinite"),
-    "student": ("student.init_scale", "transfer.classes", "transfer.part",
-                "transfer.seed"),
-    "teacher": ("teacher.init_scale",),
-}
-# When a checkpoint is due.
-EVERY = re.compile(r"([0-9]+(?:\.[0-9]+)?) (steps|epochs|minutes)")
-
-
-class Rule(NamedTuple):
-  """What a value may be: in words, and as a test."""
-
-  allowed: str
-  check: Callable[[Any], bool]
-
-
-class Key(NamedTuple):
-  """One key: its default, what it may be, what it means, and its type.
-
-  The type is only needed where the default is None.
-  """
-
-  default: Any
-  rule: Rule
-  meaning: str
-  kind: type | None = None
-
-
-def _finite(value: Any) -> bool:
-  return isinstance(value, (int, float)) and abs(value) < float("inf")
-
-
-def _one_of(*names: str) -> Rule:
-  return Rule(f"one of {', '.join(names)}", lambda value: value in names)
-
-
-def _all(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
-  return lambda values: all(check(value) for value in values)
-
-
-def _lanes(value: Any) -> bool:
-  return bool(re.fullmatch("auto|[1-9][0-9]*x[1-9][0-9]*", value))
-
-
-_WHOLE = Rule("an integer >= 1", lambda v: isinstance(v, int) and v >= 1)
-_COUNT = Rule("an integer >= 0", lambda v: isinstance(v, int) and v >= 0)
-_SHARE = Rule("a number in [0, 1]", lambda v: _finite(v) and 0 <= v <= 1)
-_PART = Rule("a number in [0, 1)", lambda v: _finite(v) and 0 <= v < 1)
-_POSITIVE = Rule("a number > 0", lambda v: _finite(v) and v > 0)
-_NOT_NEGATIVE = Rule("a number >= 0", lambda v: _finite(v) and v >= 0)
-_PERCENT = Rule("a number in [0, 100]", lambda v: _finite(v) and 0 <= v <= 100)
-_TEXT = Rule("text", lambda v: isinstance(v, str) and bool(v))
-_BOOL = Rule("true or false", lambda v: isinstance(v, bool))
-_WIDTHS = Rule("integers >= 1, such as (800,800)", _all(_WHOLE.check))
-_SEED = Rule("an integer in [0, 2**32)",
-             lambda v: isinstance(v, int) and 0 <= v < 2**32)
-
-
-def _optional(kind: type, rule: Rule, meaning: str) -> Key:
-  """A key that may be None, and is unless someone sets it."""
-  either = Rule(f"{rule.allowed}, or None",
-                lambda value: value is None or rule.check(value))
-  return Key(None, either, meaning, kind)
-
-
-def _net(widths: tuple[int, ...], views: str) -> dict[str, Key]:
-  """Keys of a net, alike for `student` and `teacher`."""
-  return {
-      "name": Key("mlp", _TEXT, "a model of kd_jax.models, or MODULE:CLASS"),
-      "widths": Key(widths, _WIDTHS, "of the layers; () for the model's own"),
-      "input_dropout": Key(0.0, _PART, "rate at which pixels are dropped"),
-      "hidden_dropout": Key(0.0, _PART, "rate at which units are dropped"),
-      "max_norm": _optional(
-          float, _POSITIVE, "bound on the norm of a unit's incoming weights"),
-      "init_scale": Key(1.0, _POSITIVE, "factor on the initial weights"),
-      "views": Key(views, _TEXT, "augmentation: none, shift2, crop4_flip, affine, "
-                   "elastic or distort"),
-  }
-
-
-def _training(epochs: int) -> dict[str, Key]:
-  """Keys of a training, alike for the student and, under `teacher`, for it."""
-  return {
-      "seed": Key(0, _SEED, "of initialisation, order, views and dropout"),
-      "batch_size": Key(128, _WHOLE, "examples a step"),
-      "epochs": Key(epochs, _WHOLE, "length of the training"),
-      "steps": _optional(int, _WHOLE, "length in steps, over epochs"),
-      "min_steps": Key(0, _COUNT, "at least so many steps, for small data"),
-      "label_smoothing": Key(0.0, _SHARE, "of the hard term only"),
-      "optimizer.name": Key(
-          "adam", _one_of("sgd", "adam", "adamw", "rmsprop"), "optimiser"),
-      "optimizer.learning_rate": Key(1e-3, _POSITIVE, "peak of the schedule"),
-      "optimizer.momentum": Key(0.9, _PART, "of SGD; b1 of Adam"),
-      "optimizer.nesterov": Key(False, _BOOL, "Nesterov's form (sgd)"),
-      "optimizer.weight_decay": Key(0.0, _NOT_NEGATIVE, "L2 coefficient"),
-      "optimizer.b2": Key(0.999, _PART, "decay of the second moment"),
-      "optimizer.epsilon": Key(1e-8, _POSITIVE, "added to its root"),
-      "optimizer.schedule": Key(
-          "cosine", _one_of("constant", "cosine", "linear", "step"),
-          "shape of the learning rate"),
-      "optimizer.warmup_steps": _optional(int, _COUNT, "linear warm-up"),
-      "optimizer.warmup_epochs": _optional(
-          float, _NOT_NEGATIVE, "the same in epochs"),
-      "optimizer.warmup_percent": _optional(
-          float, _PERCENT, "the same in percent of the run"),
-      "optimizer.boundaries_percent": Key(
-          (), Rule("percents of the run, such as (50.0,75.0)",
-                   _all(_PERCENT.check)), "where schedule=step multiplies"),
-      "optimizer.factor": Key(0.1, _POSITIVE, "what schedule=step multiplies by"),
-  }
-
-
-def _under(prefix: str, keys: dict[str, Key]) -> dict[str, Key]:
-  return {f"{prefix}.{name}": key for name, key in keys.items()}
-
-
-KEYS: dict[str, Key] = {
-    "method": Key("kd", _TEXT, "a method of kd_jax.distillers"),
-    "temperature": Key(4.0, _POSITIVE, "T of the soft targets"),
-    "alpha": _optional(
-        float, _SHARE,
-        "hard_weight = 1 - alpha, soft_weight = alpha: share of the SOFT term"),
-    "hard_weight": _optional(float, _NOT_NEGATIVE, "instead of alpha"),
-    "soft_weight": _optional(float, _NOT_NEGATIVE, "instead of alpha"),
-    **_training(20),
-    "data.name": Key("mnist", _TEXT, "a TFDS set, or a folder of raw files"),
-    "data.dir": _optional(str, _TEXT, "folder of data; else KD_JAX_DATA"),
-    "data.holdout": Key(0.0, _PART, "part of the training set held out"),
-    "data.embedded": Key(
-        "auto", _one_of("auto", "never", "only"), "the 5,000 built-in digits"),
-    "data.resize": _optional(
-        tuple, Rule("(height,width)", lambda v: len(v) == 2 and all(
-            map(_WHOLE.check, v))), "scale images of differing sizes (TFDS)"),
-    "data.scale": Key(
-        "unit", _one_of("unit", "standard"),
-        "pixels to [0, 1], or to the training set's mean 0 and deviation 1"),
-    "transfer.classes": Key(
-        (), Rule("classes, such as (7,8)", _all(_COUNT.check)),
-        "classes of the examples that students see; () for all"),
-    "transfer.part": Key(
-        1.0, Rule("a number in (0, 1]", lambda v: _finite(v) and 0 < v <= 1),
-        "part of the training set that students see"),
-    "transfer.seed": Key(0, _SEED, "of the choice of that part"),
-    **_under("student", _net((800, 800), "none")),
-    **_under("teacher", _net((1200, 1200), "shift2")),
-    **_under("teacher", _training(20)),
-    "teacher.count": Key(1, _WHOLE, "members of the ensemble"),
-    "teacher.mean": Key(
-        "probabilities", _one_of("probabilities", "logits"),
-        "what is averaged over members"),
-    "teacher.weights": Key(
-        (), Rule("numbers >= 0, one a member", _all(_NOT_NEGATIVE.check)),
-        "weights of the members; () for all alike"),
-    "teacher.bank": Key(
-        "auto", _one_of("auto", "always", "never"), "store the logits?"),
-    "teacher.dir": _optional(str, _TEXT, "folder of trained teachers"),
-    "teacher.logits": _optional(
-        str, _TEXT, ".npy of logits [N, C] or [N, V, C] by id"),
-    "teacher.test_logits": _optional(
-        str, _TEXT, ".npy of its logits [N, C] of the test set"),
-    "dtype": Key(
-        "float32", _one_of("float32", "bfloat16"),
-        "of the nets' arithmetic; parameters and losses stay float32"),
-    "nonfinite": Key(
-        "stop", _one_of("stop", "skip"),
-        "at a NaN or infinite gradient: stop, or pass over the step"),
-    "parallel": Key(
-        "auto", _one_of("auto", "single", "pmap", "sharded"),
-        "how one training uses several devices"),
-    "checkpoint.every": Key(
-        "5 minutes", Rule(
-            "so many steps, epochs or minutes, such as '2 epochs'",
-            lambda v: bool(EVERY.fullmatch(v) and float(v.split()[0]) > 0)),
-        "when an unfinished training is saved"),
-    "checkpoint.keep": Key(2, _WHOLE, "checkpoints of it that are kept"),
-    "checkpoint.resume": Key(
-        "same", _one_of("same", "force"),
-        "force: go on from a checkpoint of another config too"),
-    "tensorboard": Key(True, _BOOL, "write event files"),
-    "sweep.points": Key(
-        (), Rule("a sweep of kd_jax.sweep: dicts of dotted keys", _all(
-            lambda point: isinstance(point, dict))),
-        "what is swept; () for a single run"),
-    "sweep.lanes": Key(
-        "auto", Rule("auto, or seeds x points such as 4x8", _lanes),
-        "runs trained at once by one program"),
-    "sweep.memory": Key(
-        0.4, Rule("a number in (0, 1]", lambda v: _finite(v) and 0 < v <= 1),
-        "share of the device's memory that lanes may take"),
-    "sweep.logits": Key(
-        False, _BOOL, "keep what every net says of test and held-out data"),
-    "sweep.reference": Key(
-        (), Rule("pairs of key and value, such as (('alpha', 0.0),)", _all(
-            lambda pair: len(pair) == 2 and pair[0] in KEYS)),
-        "the point that tables compare the others with"),
-}
 
 
 def default() -> ml_collections.ConfigDict:
@@ -224,7 +24,7 @@ def default() -> ml_collections.ConfigDict:
     (800, 800)
   """
   config = ml_collections.ConfigDict()
-  for name, key in KEYS.items():
+  for name, key in keys.every().items():
     *parents, leaf = name.split(".")
     place = config
     for parent in parents:
@@ -238,7 +38,7 @@ def default() -> ml_collections.ConfigDict:
 
 
 def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """The config as dotted keys and plain values, in the order of `KEYS`."""
+  """The config as dotted keys and plain values, in the order of `keys.every`."""
   return dict(_items(config))
 
 
@@ -257,15 +57,16 @@ def check(config: ml_collections.ConfigDict) -> None:
     UserError: Naming the key, the value and what is allowed.
   """
   values = flatten(config)
-  lacking = [name for name in KEYS if name not in values]
+  known = keys.every()
+  lacking = [name for name in known if name not in values]
   if lacking:
     raise UserError(
         f"config.{lacking[0]}: missing; a config starts from "
         "kd_jax.config.default()")
   for name, value in values.items():
-    if name not in KEYS:
+    if name not in known:
       raise UserError(f"config.{name}: {unknown(name)}")
-    key = KEYS[name]
+    key = known[name]
     try:
       fine = key.rule.check(value)
     except TypeError:
@@ -273,6 +74,11 @@ def check(config: ml_collections.ConfigDict) -> None:
     if not fine:
       raise UserError(
           f"config.{name}={value!r}: must be {key.rule.allowed}\n({key.meaning})")
+  _check_together(values)
+
+
+def _check_together(values: dict[str, Any]) -> None:
+  """Refuses keys that go against another."""
   weights = [values["hard_weight"], values["soft_weight"]]
   given = [weight is not None for weight in weights]
   if values["alpha"] is not None and any(given):
@@ -287,6 +93,15 @@ def check(config: ml_collections.ConfigDict) -> None:
                if values[name := f"{prefix}optimizer.warmup_{unit}"] is not None]
     if len(warmups) > 1:
       raise UserError(f"config.{' and config.'.join(warmups)}: give one of them")
+  for what in ("temperature", "alpha"):
+    shape, end = (values[f"schedules.{what}{key}"] for key in ("", "_end"))
+    if (shape == "constant") != (end is None):
+      raise UserError(
+          f"config.schedules.{what}={shape}: give it together with "
+          f"config.schedules.{what}_end, the value that it moves to")
+  if values["schedules.alpha"] != "constant" and values["alpha"] is None:
+    raise UserError(
+        "config.schedules.alpha: moves alpha; give alpha, not the two weights")
 
 
 def make_way(config: ml_collections.ConfigDict, given: set[str]) -> None:
@@ -302,40 +117,61 @@ def make_way(config: ml_collections.ConfigDict, given: set[str]) -> None:
     if f"{prefix}epochs" in given:
       run.steps = run.steps if f"{prefix}steps" in given else None
       run.min_steps = run.min_steps if f"{prefix}min_steps" in given else 0
+  if "method" in given:
+    _take_setting(config, given)
+
+
+def _take_setting(config: ml_collections.ConfigDict, given: set[str]) -> None:
+  """A method that is chosen by name comes with its paper's weights and T."""
+  method = distillers.DISTILLERS.get(config.method)
+  setting = dict(method.setting) if method else {}
+  if {"alpha", "hard_weight", "soft_weight"} & given:
+    setting = {key: value for key, value in setting.items()
+               if key == "temperature"}
+  elif "soft_weight" in setting:
+    config.alpha = None
+  for key, value in setting.items():
+    if key not in given:
+      config[key] = value
 
 
 def unknown(name: str) -> str:
   """A phrase for a key that does not exist, with the nearest that do."""
   leaf = name.rsplit(".", 1)[-1]
-  close = difflib.get_close_matches(name, KEYS, n=2, cutoff=0.6)
-  close += [k for k in KEYS if k.rsplit(".", 1)[-1] == leaf and k not in close]
+  known = keys.every()
+  close = difflib.get_close_matches(name, known, n=2, cutoff=0.6)
+  close += [k for k in known if k.rsplit(".", 1)[-1] == leaf and k not in close]
   if close:
     return f"no such key; did you mean {' or '.join(close[:3])}?"
   return "no such key; --help lists all keys"
 
 
 def unusual(values: dict[str, Any], *nets: str) -> dict[str, Any]:
-  """Keys of `LATER` that are not at their defaults.
+  """Keys that came later and are not at their defaults.
+
+  Of methods' numbers, those of the config's own method count alone.
 
   Args:
     values: The config, flat.
     *nets: "student", "teacher", or both: whom they concern beside everybody.
   """
-  names = itertools.chain(*(LATER[whom] for whom in ("all", *nets)))
+  known, later = keys.every(), keys.later()
+  names = itertools.chain(*(later[whom] for whom in ("all", *nets)))
   return {name: values[name] for name in names
-          if values[name] != KEYS[name].default}
+          if values[name] != known[name].default
+          and keys.owner(name) in (None, values["method"])}
 
 
 def settled(values: dict[str, Any]) -> dict[str, Any]:
-  """The keys that mark every run: all but those of `LATER`."""
-  later = set(itertools.chain(*LATER.values()))
+  """The keys that mark every run: all but those that came later."""
+  later = set(itertools.chain(*keys.later().values()))
   return {name: value for name, value in values.items() if name not in later}
 
 
 def describe() -> str:
   """All keys with defaults and meanings, a line each, for `--help`."""
   lines = []
-  for name, key in KEYS.items():
+  for name, key in keys.every().items():
     lines += [f"  --config.{name}={key.default}",
               f"      {key.meaning} ({key.rule.allowed})"]
   return "\n".join(lines)

@@ -1,103 +1,155 @@
 """Methods: which named terms a student's loss is the weighted sum of.
 
-A new method is an equation in `losses.py` and an entry in `DISTILLERS` here.
-Nothing in the step, the loop or the trainer knows a method by name.
+A new method is an equation, a function in `terms.py` (or of one's own) that binds
+it to the numbers of a run, and an entry in `DISTILLERS` here. Its own numbers are
+keys of the config at once, `config.METHOD.NAME`. Nothing in the step, the loop or
+the trainer knows a method by name.
 """
 
 from collections.abc import Callable, Mapping
-import functools
+import types as python_types
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 
-from kd_jax import losses, types
+from kd_jax import terms, types
+from kd_jax.terms import Term, Terms, total
 
+__all__ = ["DISTILLERS", "Distiller", "Term", "Terms", "total"]
 
-class Term(NamedTuple):
-  """One term of a loss: a weight (a scalar) and a value per example, `[B]`."""
-
-  weight: jax.Array | float
-  value: jax.Array
+_NONE: Mapping[str, float] = python_types.MappingProxyType({})
+_NO_RANGES: Mapping[str, tuple[float, float]] = python_types.MappingProxyType({})
 
 
-Terms = Mapping[str, Term]
+def no_params(key: jax.Array) -> types.Tree:
+  """The parameters of a method that has none."""
+  del key
+  return {}
 
 
 class Distiller(NamedTuple):
   """A method of distillation.
 
   Attributes:
-    formula: The loss in words, with hard_weight, soft_weight and temperature to
-      be filled in; it stands in every table.
+    formula: The loss in words, with hard_weight, soft_weight, temperature and
+      the names of `numbers` to be filled in; it stands in every table.
     init: `(key) -> params`, the parameters of its own that train beside the
       student's and are dropped afterwards; `{}` for most.
     terms: `(params, student, teacher, batch, hparams) -> Terms`; the loss of an
       example is the sum of weight times value. `teacher` is None where the
-      method needs none.
+      method needs none. `hparams.numbers` holds the method's own, and
+      `hparams.progress` the part of the run that is done.
     needs_teacher: Whether the terms look at a teacher.
+    numbers: Its own hyper-parameters with the paper's values: keys of the
+      config, traced, lanes of a sweep.
+    within: Lowest and highest value of a number, where it is not any >= 0.
+    relations: Whether the terms look at relations between examples. They are
+      then given the whole batch, of all devices, with `batch.mask`, and a value
+      may be a scalar over the valid examples.
+    setting: The paper's hard_weight, soft_weight and temperature, taken when
+      the method is chosen by name and they are not given; {} leaves them.
+    any_temperature: Whether the terms soften the teacher at other temperatures
+      than `hparams.temperature`: an ensemble must then be a mean of logits,
+      since its mean of probabilities belongs to one temperature.
+    paper: Where the method comes from.
   """
 
   formula: str
   init: Callable[[jax.Array], types.Tree]
   terms: Callable[..., Terms]
   needs_teacher: bool = True
+  numbers: Mapping[str, float] = _NONE
+  within: Mapping[str, tuple[float, float]] = _NO_RANGES
+  relations: bool = False
+  setting: Mapping[str, float] = _NONE
+  any_temperature: bool = False
+  paper: str = ""
 
 
-def total(terms: Terms) -> jax.Array:
-  """The loss of each example, `[B]`: the weighted sum of the terms."""
-  weighted = [term.weight * term.value for term in terms.values()]
-  return functools.reduce(jnp.add, weighted)
+_HARD = "{hard_weight:.3g} * CE + "
+_WEIGHTED = _HARD + "{soft_weight:.3g} * "
+_AT_T = ", T = {temperature:g}"
+_HINTON = "Hinton, Vinyals & Dean (2015), arXiv 1503.02531"
 
 
-def _no_params(key: jax.Array) -> types.Tree:
-  del key
-  return {}
+def _set(hard: float, soft: float, temperature: float) -> dict[str, float]:
+  return {"hard_weight": hard, "soft_weight": soft, "temperature": temperature}
 
-
-def _hard(student, batch, hparams) -> jax.Array:
-  return losses.hard_cross_entropy(
-      student.logits, batch.label, label_smoothing=hparams.label_smoothing)
-
-
-def _hard_labels(params, student, teacher, batch, hparams) -> Terms:
-  """Cross-entropy with the labels alone, weight 1: how a teacher is trained."""
-  del params, teacher
-  return {"hard": Term(1.0, _hard(student, batch, hparams))}
-
-
-def _kd(params, student, teacher, batch, hparams) -> Terms:
-  """hard_weight * hard + soft_weight * T**2 * KL (Hinton et al. 2015, s. 2)."""
-  del params
-  kl = losses.distillation_kl(
-      student.logits, teacher.logits, hparams.temperature)
-  return {
-      "hard": Term(hparams.hard_weight, _hard(student, batch, hparams)),
-      "soft": Term(hparams.soft_weight, hparams.temperature**2 * kl),
-  }
-
-
-def _logits(params, student, teacher, batch, hparams) -> Terms:
-  """hard_weight * hard + soft_weight * |z - v|**2 / 2N, of centred logits.
-
-  The limit of `kd` for T to infinity (eq. 4); with hard_weight = 0, Ba &
-  Caruana's mimic training up to the centring and the factor 1 / N.
-  """
-  del params
-  distance = losses.logit_matching(
-      student.logits, teacher.logits, zero_mean=True)
-  return {
-      "hard": Term(hparams.hard_weight, _hard(student, batch, hparams)),
-      "soft": Term(hparams.soft_weight, distance / student.logits.shape[-1]),
-  }
-
-
-_WEIGHTED = "{hard_weight:.3g} * CE + {soft_weight:.3g} * "
 
 DISTILLERS: dict[str, Distiller] = {
-    "hard": Distiller("CE", _no_params, _hard_labels, needs_teacher=False),
+    "hard": Distiller("CE", no_params, terms.hard, needs_teacher=False),
     "kd": Distiller(
-        _WEIGHTED + "T**2 * KL, T = {temperature:g}", _no_params, _kd),
+        _WEIGHTED + "T**2 * KL" + _AT_T, no_params, terms.kd, paper=_HINTON),
     "logits": Distiller(
-        _WEIGHTED + "|z - v|**2 / 2N", _no_params, _logits),
+        _WEIGHTED + "|z - v|**2 / 2N", no_params, terms.logits,
+        paper=f"{_HINTON}, eq. 4; Ba & Caruana (2014), arXiv 1312.6184"),
+    "mse": Distiller(
+        _WEIGHTED + "|z - v|**2 / N, not centred", no_params, terms.mse,
+        setting={"hard_weight": 0.0, "soft_weight": 1.0},
+        paper="Kim et al. (2021), arXiv 2105.08919"),
+    "reverse_kl": Distiller(
+        _WEIGHTED + "T**2 * KL(student || teacher)" + _AT_T,
+        no_params, terms.reverse_kl,
+        paper="Gu et al. (2024), MiniLLM, arXiv 2306.08543"),
+    "jsd": Distiller(
+        _WEIGHTED + "T**2 * JSD, beta = {beta:g}" + _AT_T, no_params, terms.jsd,
+        numbers={"beta": 0.5}, within={"beta": (0.0, 1.0)},
+        paper="Agarwal et al. (2024), GKD, arXiv 2306.13649"),
+    "ls": Distiller(
+        _WEIGHTED + "T**2 * KL of Z-scores" + _AT_T, no_params, terms.ls,
+        setting=_set(0.1, 9.0, 2.0), any_temperature=True,
+        paper="Sun et al. (2024), arXiv 2403.01427"),
+    "normkd": Distiller(
+        _WEIGHTED + "(T s)**2 * KL at T s, s the logits' deviation" + _AT_T,
+        no_params, terms.normkd, setting=_set(0.1, 0.9, 2.0),
+        any_temperature=True, paper="Chi et al. (2023), arXiv 2308.00520"),
+    "dkd": Distiller(
+        _WEIGHTED + "T**2 * ({alpha:g} * TCKD + {beta:g} * NCKD)" + _AT_T,
+        no_params, terms.dkd, numbers={"alpha": 1.0, "beta": 8.0},
+        setting=_set(1.0, 1.0, 4.0), paper="Zhao et al. (2022), arXiv 2203.08679"),
+    "nkd": Distiller(
+        _WEIGHTED + "(p_y * CE + {gamma:g} * T**2 * CE of the others)" + _AT_T,
+        no_params, terms.nkd, numbers={"gamma": 1.5}, any_temperature=True,
+        setting=_set(1.0, 1.0, 1.0), paper="Yang et al. (2023), arXiv 2303.13005"),
+    "rld": Distiller(
+        _WEIGHTED + "({alpha:g} * S**2 * SCD + {beta:g} * T**2 * MCD), "
+        "S = {confidence_temperature:g}" + _AT_T, no_params, terms.rld,
+        numbers={"alpha": 1.0, "beta": 8.0, "confidence_temperature": 1.0},
+        within={"confidence_temperature": (1e-3, 1e6)}, any_temperature=True,
+        setting=_set(1.0, 1.0, 4.0), paper="Sun et al. (2024), arXiv 2408.07703"),
+    "wttm": Distiller(
+        _WEIGHTED + "U * KL(teacher at T || student at 1)" + _AT_T,
+        no_params, terms.wttm, setting=_set(1.0, 4.0, 5.0), any_temperature=True,
+        paper="Zheng & Yang (2024), arXiv 2402.11148"),
+    "topk": Distiller(
+        _WEIGHTED + "T**2 * KL of the top {k:g} and the rest" + _AT_T,
+        no_params, terms.topk, numbers={"k": 5.0}, within={"k": (1.0, 1e6)},
+        paper="the identities of `targets.bucket_kl`"),
+    "topk_renormalised": Distiller(
+        _WEIGHTED + "T**2 * KL of the top {k:g}, renormalised" + _AT_T,
+        no_params, terms.topk_renormalised, numbers={"k": 5.0},
+        within={"k": (1.0, 1e6)}, paper="as `targets.top_k_kl`"),
+    "tfkd": Distiller(
+        _WEIGHTED + "KL to a teacher right with {correct:g}" + _AT_T,
+        no_params, terms.tfkd, needs_teacher=False, numbers={"correct": 0.99},
+        within={"correct": (1e-6, 1.0)}, setting=_set(0.9, 0.1, 20.0),
+        paper="Yuan et al. (2020), arXiv 1909.11723"),
+    "dist": Distiller(
+        _WEIGHTED + "T**2 * ({beta:g} * rows + {gamma:g} * columns), each "
+        "1 - correlation" + _AT_T, no_params, terms.dist,
+        numbers={"beta": 2.0, "gamma": 2.0}, relations=True,
+        setting=_set(1.0, 1.0, 4.0), paper="Huang et al. (2022), arXiv 2205.10536"),
+    "mlkd": Distiller(
+        _WEIGHTED + "(KL + {batch:g} * batch + {classes:g} * classes), sums over "
+        "T = {temperature:g} * (0.5, 0.75, 1, 1.25, 1.5)", no_params, terms.mlkd,
+        numbers={"batch": 1.0, "classes": 1.0}, relations=True,
+        setting=_set(0.1, 0.9, 4.0), any_temperature=True,
+        paper="Jin et al. (2023), CVPR"),
+    "ctkd": Distiller(
+        _WEIGHTED + "T**2 * KL, T learned in {start:g} + (0, {span:g}), reversed "
+        "over {ramp:.3g} of the run", terms.ctkd_params, terms.ctkd,
+        numbers={"start": 1.0, "span": 20.0, "ramp": 10 / 240},
+        within={"start": (1e-3, 1e6)}, any_temperature=True,
+        setting={"hard_weight": 0.1, "soft_weight": 0.9},
+        paper="Li et al. (2023), arXiv 2211.16231"),
 }

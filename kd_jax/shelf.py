@@ -17,9 +17,11 @@ from kd_jax import (
   distillers,
   follow,
   hosts,
+  keys,
   loop,
   parallel,
   records,
+  schedules,
   types,
 )
 from kd_jax import bench as benches
@@ -94,30 +96,42 @@ def obtain(
 
 
 def student_marks(
-    bench: Bench, hparams: types.Hparams, taught: Taught | None
+    bench: Bench, hparams: types.Hparams, taught: Taught | None,
+    method: str = "hard",
 ) -> dict[str, Any]:
   """What determines a student, but for the machine; `taught` is None without."""
   own = ("seed", "batch_size", "epochs", "steps", "min_steps", "label_smoothing")
   marks = benches.select(
       config_lib.settled(bench.values), own, ("optimizer.", "student."))
   marks |= build.source_mark(bench.values["student.name"])
-  marks |= config_lib.unusual(bench.values, "student")
+  later = config_lib.unusual(bench.values, "student")
+  if method == "hard":
+    # It has neither numbers nor anything that a schedule moves.
+    later = {key: value for key, value in later.items()
+             if not key.startswith("schedules.") and not keys.owner(key)}
+  else:
+    marks |= benches.select(bench.values, ("method", "temperature"))
+    marks |= {"weights": [float(hparams.hard_weight), float(hparams.soft_weight)]}
+  marks |= later
   if taught:
-    marks |= benches.select(
-        bench.values, ("method", "temperature"), ("teacher.mean",))
-    marks |= {"weights": [float(hparams.hard_weight), float(hparams.soft_weight)],
+    marks |= {"teacher.mean": bench.values["teacher.mean"],
               "teachers": taught.marks,
               "member_weights": taught.teacher.weights.tolist()}
   return marks | benches.data_marks(bench)
 
 
 def loss_record(
-    method: distillers.Distiller, hparams: types.Hparams
+    method: distillers.Distiller, hparams: types.Hparams,
+    moving: schedules.Schedules = schedules.STILL,
 ) -> dict[str, Any]:
   """The loss in words and its numbers, as they stand in every record."""
   numbers = {name: float(getattr(hparams, name)) for name in (
       "temperature", "hard_weight", "soft_weight")}
-  return {"loss": method.formula.format(**numbers), **numbers}
+  own = {name: float(value) for name, value in (hparams.numbers or {}).items()}
+  loss = method.formula.format(**numbers, **own)
+  if method.needs_teacher:
+    loss += schedules.told(moving, hparams)
+  return {"loss": loss, **numbers, **({"numbers": own} if own else {})}
 
 
 class _Member(NamedTuple):

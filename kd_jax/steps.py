@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from kd_jax import distillers, metrics, optim, rng, types
+from kd_jax import distillers, metrics, optim, rng, schedules, types
 from kd_jax import teacher as teachers
 from kd_jax.state import TrainState
 
@@ -25,6 +25,7 @@ class Learner(NamedTuple):
     recipe: The optimiser.
     teacher: Who is asked, or None where the method needs nobody.
     skip_nonfinite: Whether a step whose gradients are not finite changes nothing.
+    moving: How temperature and weights move over the run.
   """
 
   model: types.Model
@@ -32,6 +33,7 @@ class Learner(NamedTuple):
   recipe: optim.Recipe
   teacher: teachers.Teacher | None = None
   skip_nonfinite: bool = False
+  moving: schedules.Schedules = schedules.STILL
 
 
 def init(
@@ -61,8 +63,11 @@ def make_step(learner: Learner, *, axis_name: str | None = None) -> Step:
     counts, of the parameters before the update.
   """
   psum = lambda x: x if axis_name is None else jax.lax.psum(x, axis_name)
+  relating = axis_name if learner.distiller.relations else None
+  seen, share, once = _whole_batch(relating)
 
   def step(state, batch, teacher_arrays, hparams, key):
+    hparams = schedules.at(learner.moving, state.step, hparams)
     taught = None
     if learner.teacher is not None:
       taught = teachers.outputs(
@@ -77,11 +82,12 @@ def make_step(learner: Learner, *, axis_name: str | None = None) -> Step:
       said, running = learner.model.apply(
           types.Variables(params, state.student.state), batch.image, train=True,
           rngs=rngs, mask=batch.mask, rates=hparams.rates, axis_name=axis_name)
-      terms = learner.distiller.terms(method, said, taught, batch, hparams)
-      valid = jnp.where(batch.mask, distillers.total(terms), 0.0)
-      return jnp.sum(valid) / count, (said, running, terms)
+      view = seen(_View(said, taught, batch))
+      terms = learner.distiller.terms(method, *view, hparams)
+      valid = jnp.where(view.batch.mask, distillers.total(terms), 0.0)
+      return share(jnp.sum(valid) / count), (view, running, terms)
 
-    (_, (said, running, terms)), gradients = jax.value_and_grad(
+    (_, (view, running, terms)), gradients = jax.value_and_grad(
         loss, has_aux=True)(state.trainable)
     gradients = psum(gradients)
     # optax and its schedules count in int32 and promote.
@@ -92,7 +98,7 @@ def make_step(learner: Learner, *, axis_name: str | None = None) -> Step:
               gradients, state.optimizer, state.trainable)
       params, method = optax.apply_updates(state.trainable, updates)
     params = optim.project(params, hparams.max_norm)
-    told = psum(_tell(learner, state, said, taught, terms, batch, hparams))
+    told = psum(once(_tell(learner, state, view, terms, hparams)))
     after = state.replace(
         step=state.step + 1, student=types.Variables(params, running),
         method=method, optimizer=moments)
@@ -104,6 +110,31 @@ def make_step(learner: Learner, *, axis_name: str | None = None) -> Step:
     return after, told
 
   return step
+
+
+class _View(NamedTuple):
+  """What a method looks at: both nets' outputs, and the examples."""
+
+  student: types.Outputs
+  teacher: types.Outputs | None
+  batch: types.Batch
+
+
+def _whole_batch(axis_name: str | None):
+  """Three functions for methods that relate examples of several devices.
+
+  Every device then sees all rows, with gradients back to where they came from,
+  and has the loss of the whole batch. That is one loss, so each counts its share,
+  and one device tells of it.
+  """
+  if axis_name is None:
+    return (lambda same: same,) * 3
+  gather = functools.partial(jax.lax.all_gather, axis_name=axis_name, tiled=True)
+  first = lambda x: jnp.where(
+      jax.lax.axis_index(axis_name) == 0, x, jnp.zeros_like(x))
+  return (functools.partial(jax.tree.map, gather),
+          lambda loss: loss / jax.lax.axis_size(axis_name),
+          functools.partial(jax.tree.map, first))
 
 
 def _finite(tree: types.Tree) -> jax.Array:
@@ -130,24 +161,29 @@ def _nothing_of_all(gradients: types.Tree) -> jax.Array:
   return 0.0 * sum(leaf.ravel()[0] for leaf in jax.tree.leaves(gradients))
 
 
-def _tell(learner, state, said, taught, terms, batch, hparams):
+def _tell(learner, state, view, terms, hparams):
   """Totals and counts that describe a step: errors and every term apart.
 
   `gradient_NAME` is the squared norm of the term's weighted gradient with
   respect to the student's logits, per example: their ratio says which term
-  leads, whatever the weights seem to say.
+  leads, whatever the weights seem to say. The scalar of a batch is a mean over
+  its n examples, so n times it is what they add up to.
   """
+  said, taught, batch = view
   told = {"errors": metrics.Mean.of(
       metrics.errors(said.logits, batch.label), batch.mask)}
   for name, term in terms.items():
     told[name] = metrics.Mean.of(term.value, batch.mask)
   if len(terms) < 2:
     return told
+  number = jnp.sum(batch.mask, dtype=jnp.float32)
 
   def weighted(logits):
     again = learner.distiller.terms(
         state.method, said._replace(logits=logits), taught, batch, hparams)
-    return {name: term.weight * term.value for name, term in again.items()}
+    return {name: term.weight * (
+        term.value if jnp.ndim(term.value) else number * term.value)
+            for name, term in again.items()}
 
   values, pull = jax.vjp(weighted, said.logits)
   for name in values:

@@ -48,13 +48,13 @@ def train_and_evaluate(
     own = benches.transfer(bench, config)
     student = build.student(config, own.dataset)
     method = build.distiller(config)
-    summary = {}
+    summary, taught = {}, None
     if method.needs_teacher:
       taught = shelf.obtain(config, bench, student)
       summary["teacher"] = taught.record
     summary["baseline"] = _student(
         config, own, "baseline", student, distillers.DISTILLERS["hard"])
-    if method.needs_teacher:
+    if method is not distillers.DISTILLERS["hard"]:
       summary["distilled"] = _student(
           config, own, "distilled", student, method, taught)
     return _conclude(bench, summary, time.perf_counter() - began)
@@ -69,15 +69,17 @@ def _student(
     taught: Taught | None = None,
 ) -> dict[str, Any]:
   """Trains the student one way, or finds it trained; gives its record."""
-  marks = shelf.student_marks(bench, training.hparams, taught)
+  marks = shelf.student_marks(
+      bench, training.hparams, taught,
+      bench.values["method"] if name == "distilled" else "hard")
   marks |= records.runtime() | benches.where_marks(bench) | {"net": name}
   learner = build.learner(config, training, method, taught and taught.teacher)
   record = benches.net(
       bench, name, bench.workdir / "parameters" / name, marks, training, learner,
       taught.splits if taught else bench.splits)
-  if taught:
+  if name == "distilled":
     record |= {"method": bench.values["method"], "alpha": bench.values["alpha"]}
-    record |= shelf.loss_record(method, training.hparams)
+    record |= shelf.loss_record(method, training.hparams, training.moving)
   return record
 
 

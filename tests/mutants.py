@@ -161,8 +161,8 @@ MUTANTS = (
            "kept[np.argsort(salted * np.uint64(1 + 1000 * part), kind=\"stable\")"
            "[:round(part * len(ids))]]", "test_transfer.py -k nested"),
     Mutant("later keys mark everyone", "config.py",
-           "  names = itertools.chain(*(LATER[whom] for whom in (\"all\", *nets)))",
-           "  names = itertools.chain(*LATER.values())",
+           "  names = itertools.chain(*(later[whom] for whom in (\"all\", *nets)))",
+           "  names = itertools.chain(*later.values())",
            "test_transfer.py -k concern"),
 )
 

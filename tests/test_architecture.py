@@ -10,8 +10,9 @@ import pytest
 LAYERS = {
     0: "types losses logit_losses metrics augment distort rng models statistics "
        "specialists confusable",
-    1: "errors distillers teacher state steps optim loop lanes parallel hosts data",
-    2: "config build checkpoint records screen fit bench banks shelf train "
+    1: "errors terms schedules distillers teacher state steps optim loop lanes "
+       "parallel hosts data",
+    2: "keys config build checkpoint records screen fit bench banks shelf train "
        "progress follow watch "
        "report compilation sweep arguments main doctor",
 }

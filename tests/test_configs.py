@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kd_jax import build, main
+from kd_jax import build, keys, main
 from kd_jax import config as config_lib
 from kd_jax import data as data_lib
 from kd_jax.errors import UserError
@@ -65,7 +65,7 @@ def test_a_variant_is_accepted_and_has_the_known_keys_only(
   monkeypatch.chdir(ROOT)
   own = _module(name).get_config(variant)
   config_lib.check(own)
-  assert set(config_lib.flatten(own)) == set(config_lib.KEYS)
+  assert set(config_lib.flatten(own)) == set(keys.every())
   assert own.is_locked
   parsed = _parse(f"--config=configs/{name}.py:{variant}")
   assert config_lib.flatten(parsed) == config_lib.flatten(own)

@@ -190,7 +190,8 @@ def _try(visit: Visit, case: _Case, findings: Findings) -> None:
   if student is None:
     return  # What is lacking has been told.
   method = build.distiller(config)
-  numbers = shelf.loss_record(method, student.training.hparams)
+  numbers = shelf.loss_record(
+      method, student.training.hparams, student.training.moving)
   findings.loss = str(numbers["loss"])
   if taught is not None or not method.needs_teacher:
     findings.terms = trial.terms(

@@ -16,5 +16,8 @@ so: a method (`kd_jax.distillers`) is a weighted sum of these terms.
   targets.py        top_k_classes, top_k_kl, bucket_kl; manual_teacher_logits,
                     smoothed_label_logits, virtual_teacher_kl (Tf-KD)
   mixtures.py       mixture_logits, confidence_weights: several teachers as one
+  relations.py      over a whole batch. DIST: row_correlation, column_correlation
+                    MLKD: multi_level_kl, batch_relations, class_relations
+  curriculum.py     CTKD: learned_temperature, reverse_gradient, cosine_ramp
   parts.py          what the others share, in log space
 """

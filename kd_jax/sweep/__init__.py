@@ -5,7 +5,7 @@
   chain(product(...), product(...))                           one after the other
   fixed({"alpha": 0.0})                                       a single point
 
-Keys whose values a program takes as numbers (`TRACED`) make *lanes* of one
+Keys whose values a program takes as numbers (`traced`) make *lanes* of one
 compiled program; all others split a sweep into *groups*, a compilation each.
 """
 
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from kd_jax import config as config_lib
+from kd_jax import keys
 from kd_jax.errors import UserError
 
 Point = dict[str, Any]
@@ -28,7 +29,8 @@ TRACED = (
     "seed", "temperature", "alpha", "hard_weight", "soft_weight",
     "label_smoothing", "optimizer.learning_rate", "optimizer.momentum",
     "optimizer.weight_decay", "student.input_dropout", "student.hidden_dropout",
-    "student.max_norm", "student.init_scale")
+    "student.max_norm", "student.init_scale", "schedules.temperature_end",
+    "schedules.alpha_end")
 _NOT_SWEPT = ("tensorboard", "sweep.", "checkpoint.", "parallel")
 
 
@@ -170,11 +172,16 @@ def applied(
     try:
       place[leaf] = _plain(value)
     except TypeError:
-      rule = config_lib.KEYS[key].rule.allowed
+      rule = keys.every()[key].rule.allowed
       raise UserError(f"sweep of {key}: {value!r} must be {rule}") from None
   config_lib.make_way(own, set(point))
   config_lib.check(own)
   return own
+
+
+def traced(key: str) -> bool:
+  """Whether a program takes the key's value as a number; all methods' own are."""
+  return key in TRACED or keys.owner(key) is not None
 
 
 def matches(point: Point, reference: Mapping[str, Any]) -> bool:
@@ -207,7 +214,7 @@ def static_key(config: ml_collections.ConfigDict) -> str:
   marking = config_lib.settled(values) | config_lib.unusual(
       values, "student", "teacher")
   static = {key: value for key, value in marking.items()
-            if key not in TRACED and not key.startswith(_NOT_SWEPT)}
+            if not traced(key) and not key.startswith(_NOT_SWEPT)}
   # Traced where they are in use; that they are is a matter of structure.
   if "student.init_scale" in marking:
     static["init_scale"] = True
@@ -251,7 +258,7 @@ def _checked(points: Sweep) -> Sweep:
 
 
 def _check_key(key: str) -> None:
-  if key not in config_lib.KEYS:
+  if key not in keys.every():
     raise UserError(f"sweep of {key}: {config_lib.unknown(key)}")
   if key.startswith(_NOT_SWEPT):
     raise UserError(f"sweep of {key}: makes no difference to a run")

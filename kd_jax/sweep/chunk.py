@@ -188,7 +188,8 @@ def _row(job: Job, chunk: Chunk, mark: str) -> Row:
   """Who the lane is."""
   lane = job.lanes[mark]
   loss = shelf.loss_record(
-      job.learner.distiller, build.student_hparams(lane.config))
+      job.learner.distiller, build.student_hparams(lane.config),
+      job.learner.moving)
   return {
       "row": lane.name, "method": lane.config.method, "loss": loss["loss"],
       "overrides": lane.point, "seed": lane.seed,

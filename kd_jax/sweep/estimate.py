@@ -183,7 +183,7 @@ def _group_name(groups, group) -> str:
   all_values = [config_lib.flatten(each.config) for each in groups]
   own = config_lib.flatten(group.config)
   differing = [
-      key for key in own if key not in sweep.TRACED and not key.startswith("sweep.")
+      key for key in own if not sweep.traced(key) and not key.startswith("sweep.")
       and len({str(values[key]) for values in all_values}) > 1]
   return sweep.title({key: own[key] for key in differing}) or "all"
 

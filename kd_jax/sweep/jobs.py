@@ -126,4 +126,5 @@ def _mark(lane: Lane, bench: Bench, taught: shelf.Taught | None) -> str:
   own = bench._replace(values=config_lib.flatten(lane.config))
   hparams = build.student_hparams(lane.config)
   return records.fingerprint(
-      shelf.student_marks(own, hparams, taught) | {"lane": lane.config.method})
+      shelf.student_marks(own, hparams, taught, lane.config.method)
+      | {"lane": lane.config.method})

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kd_jax import bench as benches
-from kd_jax import config as config_lib
-from kd_jax import records, types
+from kd_jax import keys, records, types
 from kd_jax.sweep import book, dark
 from kd_jax.sweep.jobs import Job
 
@@ -102,4 +101,4 @@ def _unlike_default(values: Mapping[str, Any]) -> dict[str, Any]:
   """The teacher's keys that are not at their defaults."""
   return {name.removeprefix("teacher."): value for name, value in values.items()
           if name.startswith("teacher.") and name != "teacher.dir"
-          and value != config_lib.KEYS[name].default}
+          and value != keys.every()[name].default}

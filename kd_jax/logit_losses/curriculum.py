@@ -1,0 +1,88 @@
+r"""CTKD: a temperature that learns to make the student's task harder.
+
+One parameter theta gives T = start + span * sigmoid(theta). It is trained with
+the student on the same loss, but up its gradient: the student descends T**2 KL, T
+climbs it. How strongly, lambda, rises along a cosine, from easy to hard.
+
+Source: Li et al. (2023), Curriculum temperature for knowledge distillation, AAAI,
+arXiv 2211.16231; the global version.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from kd_jax import losses
+
+
+def reverse_gradient(x: jax.Array, strength: losses.Scalar) -> jax.Array:
+  r"""x itself, whose gradient comes back times -strength.
+
+  f(x) = x,   df/dx = -lambda                          (Li et al. 2023, eq. 4)
+
+  Args:
+    x: Any array.
+    strength: lambda >= 0, a scalar without gradient.
+
+  Returns:
+    x, to the bit.
+
+  Example:
+    >>> jax.grad(lambda x: reverse_gradient(x, 0.5) ** 2)(3.0)  # -0.5 * 2 * 3
+    Array(-3., dtype=float32, weak_type=True)
+  """
+  held = jax.lax.stop_gradient(x)
+  return held - jax.lax.stop_gradient(strength) * (x - held)
+
+
+def cosine_ramp(progress: losses.Scalar, part: losses.Scalar) -> jax.Array:
+  r"""lambda of the curriculum: from 0 to 1 over the first part of a run.
+
+  lambda = 1/2 (1 - cos(pi min(progress / part, 1)))   (Li et al. 2023, eq. 7)
+
+  Args:
+    progress: Part of the run that is done, in [0, 1].
+    part: Part of the run that the ramp takes, in [0, 1]; 0 for no ramp. The
+      paper's is 10 of 240 epochs.
+
+  Returns:
+    lambda, a float32 scalar.
+
+  Example:
+    >>> cosine_ramp(0.125, 0.25).round(4), cosine_ramp(0.9, 0.25)
+    (Array(0.5, dtype=float32), Array(1., dtype=float32))
+  """
+  progress = jnp.asarray(progress, jnp.float32)
+  part = jnp.asarray(part, jnp.float32)
+  ramps = part > 0
+  done = jnp.where(ramps, progress / jnp.where(ramps, part, 1.0), 1.0)
+  return 0.5 - 0.5 * jnp.cos(jnp.pi * jnp.minimum(done, 1.0))
+
+
+def learned_temperature(
+    parameter: jax.Array,
+    strength: losses.Scalar,
+    *,
+    start: losses.Scalar = 1.0,
+    span: losses.Scalar = 20.0,
+) -> jax.Array:
+  r"""The temperature of a learned parameter, against its gradient.
+
+  T = start + span * sigmoid(theta),   dT/dtheta = -lambda span s (1 - s)
+
+  Args:
+    parameter: theta, a scalar.
+    strength: lambda >= 0, how much of the reversed gradient theta gets.
+    start: The lowest T; the paper's is 1.
+    span: The highest less the lowest; the paper's is 20.
+
+  Returns:
+    T in (start, start + span), a scalar.
+
+  Example:
+    >>> learned_temperature(jnp.float32(0.0), 1.0)
+    Array(11., dtype=float32)
+
+  Source: Li et al. (2023), arXiv 2211.16231, equation 5, and the authors' code,
+  where theta begins at 1, so T at 15.6.
+  """
+  return start + span * jax.nn.sigmoid(reverse_gradient(parameter, strength))
