@@ -260,7 +260,7 @@ def masked_correlation_kl(
   below, some = parts.restrict(
       losses.existing(student_logits, where)
       & losses.existing(teacher_logits, where)
-      & (teacher_logits < v_label))
+      & ~(teacher_logits >= v_label))  # so that a NaN is passed on
   kl = losses.distillation_kl(
       student_logits, teacher_logits, temperature, where=below)
   return jnp.where(some, kl, 0.0)

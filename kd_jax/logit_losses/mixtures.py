@@ -9,6 +9,8 @@ So KD from the arithmetic mixture has the gradient of the weighted sum of the
 members' KLs, and reverse KL from the geometric one that of their reverse KLs.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -43,7 +45,8 @@ def mixture_logits(
     where: True for the classes that exist, bool `[..., classes]`; default all.
 
   Returns:
-    v, `[..., classes]`, at least float32; -inf for a masked class.
+    v, `[..., classes]`, at least float32; -inf for a masked class. As any teacher's
+    logits they count as constants, also in T.
 
   Raises:
     ValueError: If there is no such mean, or T is a Python number that is not
@@ -60,12 +63,14 @@ def mixture_logits(
   if mean not in MEANS:
     raise ValueError(f"mean must be one of {', '.join(MEANS)}, got {mean!r}")
   members, rank = member_logits.shape[0], member_logits.ndim
-  log_p = losses.teacher_log_softmax(member_logits, temperature, where)
+  log_p = losses.teacher_log_softmax(
+      member_logits, _of_members(temperature), _of_members(where))
   if weights is None:
     weights = jnp.full((members,), 1.0 / members, log_p.dtype)
   w = jax.lax.stop_gradient(weights)
   w = w.reshape(w.shape + (1,) * (rank - w.ndim)).astype(log_p.dtype)
-  exists = jnp.all(losses.existing(member_logits, where), axis=0)
+  exists = jnp.all(
+      losses.existing(member_logits, _of_members(where)), axis=0)
   log_p = jnp.where(exists, log_p, 0.0)
   if mean == "geometric":
     mixed = jnp.sum(w * log_p, axis=0)
@@ -101,9 +106,14 @@ def confidence_weights(
   distillation, ICASSP, arXiv 2201.00007, and the authors' code.
   """
   members = member_logits.shape[0]
-  log_p = losses.teacher_log_softmax(member_logits, 1.0, where)
+  log_p = losses.teacher_log_softmax(member_logits, 1.0, _of_members(where))
   labels = jnp.broadcast_to(labels, log_p.shape[:-1])
   distance = -parts.at_label(log_p, labels)
   if members == 1:
     return jnp.ones_like(distance)
   return (1.0 - jax.nn.softmax(distance, axis=0)) / (members - 1)
+
+
+def _of_members(same: Any) -> Any:
+  """What is the same for every member: a mask, a temperature an example."""
+  return same[None] if getattr(same, "ndim", 0) else same

@@ -129,7 +129,7 @@ def normalised_kl(
   Example:
     >>> z, v = jnp.array([0.0, 3.0, 0.0]), jnp.array([0.0, 0.0, 3.0])
     >>> normalised_kl(z, v, 1.0).round(4)  # s = sqrt(3): 3 sqrt(3) (p_3 - p_2)
-    Array(3.1589, dtype=float32)
+    Array(3.159, dtype=float32)
 
   Source: Chi et al. (2023), NormKD, arXiv 2308.00520, and the authors' code.
   """
