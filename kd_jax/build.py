@@ -166,8 +166,13 @@ def check_names(config: ml_collections.ConfigDict) -> None:
   Raises:
     UserError: Naming the key, and the nearest names that there are.
   """
-  distiller(config)
+  method = distiller(config)
   member_weights(config)
+  if (config.teacher.count > 1 and config.teacher.mean != "logits"
+      and method.needs_teacher and method.any_temperature):
+    raise UserError(
+        f"config.teacher.mean={config.teacher.mean}: its mixture belongs to one "
+        f"temperature, and {config.method} asks at others; use teacher.mean=logits")
   for prefix in ("student", "teacher"):
     net = config[prefix]
     _known(f"{prefix}.views", net.views, augment.VIEWS)
@@ -183,6 +188,10 @@ def member_weights(config: ml_collections.ConfigDict) -> tuple[float, ...]:
     raise UserError(
         f"config.teacher.weights={config.teacher.weights}: must be {count} "
         "numbers >= 0, not all 0, one for each of teacher.count members")
+  if config.teacher.weights and config.teacher.mean == "confidence":
+    raise UserError(
+        "config.teacher.weights: teacher.mean=confidence has weights of its own; "
+        "give one of them")
   return tuple(weight / sum(weights) for weight in weights)
 
 

@@ -92,7 +92,7 @@ DISTILLERS: dict[str, Distiller] = {
         no_params, terms.reverse_kl,
         paper="Gu et al. (2024), MiniLLM, arXiv 2306.08543"),
     "jsd": Distiller(
-        _WEIGHTED + "T**2 * JSD, beta = {beta:g}" + _AT_T, no_params, terms.jsd,
+        _WEIGHTED + "T**2 * JSD({beta:g})" + _AT_T, no_params, terms.jsd,
         numbers={"beta": 0.5}, within={"beta": (0.0, 1.0)},
         paper="Agarwal et al. (2024), GKD, arXiv 2306.13649"),
     "ls": Distiller(
@@ -124,13 +124,13 @@ DISTILLERS: dict[str, Distiller] = {
     "topk": Distiller(
         _WEIGHTED + "T**2 * KL of the top {k:g} and the rest" + _AT_T,
         no_params, terms.topk, numbers={"k": 5.0}, within={"k": (1.0, 1e6)},
-        paper="the identities of `targets.bucket_kl`"),
+        paper="KD with sparse targets"),
     "topk_renormalised": Distiller(
         _WEIGHTED + "T**2 * KL of the top {k:g}, renormalised" + _AT_T,
         no_params, terms.topk_renormalised, numbers={"k": 5.0},
-        within={"k": (1.0, 1e6)}, paper="as `targets.top_k_kl`"),
+        within={"k": (1.0, 1e6)}, paper="KD with sparse targets"),
     "tfkd": Distiller(
-        _WEIGHTED + "KL to a teacher right with {correct:g}" + _AT_T,
+        _WEIGHTED + "KL to a teacher who is right at {correct:g}" + _AT_T,
         no_params, terms.tfkd, needs_teacher=False, numbers={"correct": 0.99},
         within={"correct": (1e-6, 1.0)}, setting=_set(0.9, 0.1, 20.0),
         paper="Yuan et al. (2020), arXiv 1909.11723"),
@@ -140,8 +140,8 @@ DISTILLERS: dict[str, Distiller] = {
         numbers={"beta": 2.0, "gamma": 2.0}, relations=True,
         setting=_set(1.0, 1.0, 4.0), paper="Huang et al. (2022), arXiv 2205.10536"),
     "mlkd": Distiller(
-        _WEIGHTED + "(KL + {batch:g} * batch + {classes:g} * classes), sums over "
-        "T = {temperature:g} * (0.5, 0.75, 1, 1.25, 1.5)", no_params, terms.mlkd,
+        _WEIGHTED + "(KL + {batch:g} * batch + {classes:g} * classes), summed at "
+        "{temperature:g} * (0.5, 0.75, 1, 1.25, 1.5)", no_params, terms.mlkd,
         numbers={"batch": 1.0, "classes": 1.0}, relations=True,
         setting=_set(0.1, 0.9, 4.0), any_temperature=True,
         paper="Jin et al. (2023), CVPR"),

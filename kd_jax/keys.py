@@ -9,7 +9,7 @@ import itertools
 import re
 from typing import Any, NamedTuple
 
-from kd_jax import distillers, schedules
+from kd_jax import distillers, schedules, teacher
 
 # Keys that came after rows had been recorded, whose fingerprints are not to change:
 # they mark a run only where they are not at their defaults. By whom they concern.
@@ -184,8 +184,9 @@ _OWN: dict[str, Key] = {
     **_under("teacher", _training(20)),
     "teacher.count": Key(1, _WHOLE, "members of the ensemble"),
     "teacher.mean": Key(
-        "probabilities", _one_of("probabilities", "logits"),
-        "what is averaged over members"),
+        "probabilities", _one_of(*teacher.MEANS),
+        "mixture of the members: the arithmetic mean of probabilities, the "
+        "geometric one (logits), or the first weighed by example (confidence)"),
     "teacher.weights": Key(
         (), Rule("numbers >= 0, one a member", _all(_NOT_NEGATIVE.check)),
         "weights of the members; () for all alike"),

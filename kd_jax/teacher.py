@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from kd_jax import losses, types
+from kd_jax.logit_losses import mixtures
 
-MEANS = ("probabilities", "logits")
+MEANS = ("probabilities", "logits", "confidence")
 
 
 class Teacher(NamedTuple):
@@ -86,8 +87,11 @@ def outputs(
 ) -> types.Outputs:
   """What the teacher says of a batch, at the temperature it will be asked at."""
   logits = jax.lax.stop_gradient(teacher.members(arrays, batch))
+  weights = teacher.weights
+  if teacher.mean == "confidence":
+    weights = mixtures.confidence_weights(logits, batch.label)
   return types.Outputs(
-      combine(logits, teacher.weights, temperature, mean=teacher.mean), {})
+      combine(logits, weights, temperature, mean=teacher.mean), {})
 
 
 def combine(
@@ -99,8 +103,10 @@ def combine(
 ) -> jax.Array:
   r"""Logits of an ensemble.
 
-  mean of probabilities:  v = T log sum_m w_m softmax(v_m / T)
-  mean of logits:         v = sum_m w_m v_m
+  mean of probabilities:  v = T log sum_m w_m softmax(v_m / T)   (arithmetic)
+  mean of logits:         v = sum_m w_m v_m                      (geometric)
+  by confidence:          the first, with weights of each example's own, from
+                          how near a member is to its label (Zhang et al. 2022)
 
   The first are the logits whose softmax at T is the arithmetic mean of the
   members' softmaxes at T, so they hold for this T only; the second have the
@@ -109,9 +115,11 @@ def combine(
 
   Args:
     logits: Of the members, `[M, ..., classes]`.
-    weights: w, `[M]`, summing to 1.
+    weights: w, `[M]`, or `[M, ...]` for weights of an example, summing to 1
+      over members.
     temperature: T > 0, a scalar; of no effect on the mean of logits.
-    mean: "probabilities" or "logits".
+    mean: One of `MEANS`. Confidence is in the weights of `outputs`: where labels
+      are not known, as in evaluation, all members count alike.
 
   Returns:
     v, `[..., classes]`; a single member's logits unchanged.
@@ -124,7 +132,8 @@ def combine(
   """
   if logits.shape[0] == 1:
     return logits[0]
-  per_member = weights.reshape((-1,) + (1,) * (logits.ndim - 1))
+  per_member = weights.reshape(
+      weights.shape + (1,) * (logits.ndim - weights.ndim))
   if mean == "logits":
     return jnp.sum(per_member * logits, axis=0)
   log_p = losses.tempered_log_softmax(logits, temperature)

@@ -106,6 +106,20 @@ def test_no_methods_name_is_a_key_of_the_config():
   assert not taken & set(distillers.DISTILLERS)
 
 
+@pytest.mark.parametrize(("words", "says"), [
+    (("--config.method=ctkd",), "ctkd asks at others; use teacher.mean=logits"),
+    (("--config.teacher.mean=confidence", "--config.teacher.weights=(1.0,2.0)"),
+     "weights of its own"),
+])
+def test_mixtures_that_cannot_be_are_refused(words, says):
+  config = parsed("--config.teacher.count=2", *words)
+  with pytest.raises(UserError, match=says):
+    build.check_names(config)
+  build.check_names(parsed(
+      "--config.teacher.count=2", "--config.method=ctkd",
+      "--config.teacher.mean=logits"))
+
+
 # Relations.
 
 

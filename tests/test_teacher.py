@@ -44,6 +44,21 @@ def test_mean_of_logits_is_the_geometric_mean(members):
       losses.tempered_softmax(logits, 4.0), expected, rtol=2e-5)
 
 
+def test_members_are_heard_by_their_confidence(members):
+  """CA-MKD: weights (1 - softmax(c)) / (M - 1) of the cross-entropies c."""
+  label = np.array([0, 3, 1, 4])
+  batch = types.Batch(None, jnp.asarray(label), None, None, None)
+  teacher = teachers.Teacher(
+      lambda arrays, batch: arrays, jnp.asarray(members),
+      jnp.full((3,), 1 / 3), "confidence")
+  said = teachers.outputs(teacher, teacher.arrays, batch, 2.0)
+  p = softmax(members, 1.0)[:, np.arange(4), label]
+  weights = (1 - (1 / p) / (1 / p).sum(0)) / 2
+  expected = np.einsum("mb,mbc->bc", weights, softmax(members, 2.0))
+  np.testing.assert_allclose(
+      losses.tempered_softmax(said.logits, 2.0), expected, rtol=2e-5)
+
+
 def test_one_member_keeps_its_bits(members):
   one = jnp.asarray(members[:1])
   np.testing.assert_array_equal(

@@ -1,0 +1,208 @@
+"""Every way to run a method on real digits, checked against the plainest one."""
+
+import functools
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from test_steps import distance, hyper
+
+from kd_jax import (
+  augment,
+  distillers,
+  lanes,
+  loop,
+  optim,
+  parallel,
+  progress,
+  rng,
+  schedules,
+  steps,
+  types,
+)
+from kd_jax import teacher as teachers
+from kd_jax.data import embedded
+from kd_jax.models import MODELS
+
+BATCH, LENGTH = 24, 3
+NONE = augment.VIEWS["none"]
+
+
+@functools.cache
+def digits() -> loop.DeviceData:
+  """64 real digits: two batches of 24, and one of 16 with padding."""
+  image, label, _, _ = embedded.load()
+  chosen = np.random.default_rng(0).permutation(len(label))[:64]
+  return loop.DeviceData(
+      jnp.asarray(image[chosen]), jnp.asarray(label[chosen]),
+      jnp.arange(64, dtype=jnp.int32), jnp.full((1,), 1 / 255, jnp.float32),
+      jnp.zeros((1,), jnp.float32))
+
+
+@functools.cache
+def teacher() -> teachers.Teacher:
+  """A bank of a teacher who is right and has doubts."""
+  doubts = jax.random.normal(jax.random.key(7), (64, 1, 1, 10))
+  right = jax.nn.one_hot(digits().label, 10)[:, None, None]
+  return teachers.banked(doubts + 4.0 * right)
+
+
+def learner(method: str) -> steps.Learner:
+  """A small smooth student of a method."""
+  own = distillers.DISTILLERS[method]
+  constant = optim.schedule("constant", total_steps=100)
+  return steps.Learner(
+      _student(), own, optim.Recipe("sgd", constant),
+      teacher() if own.needs_teacher else None,
+      moving=schedules.Schedules(total_steps=100))
+
+
+@functools.cache
+def _student() -> types.Model:
+  """A linear net whose first weights are drawn by NumPy: nothing to compile."""
+  model = MODELS["mlp"](num_classes=10, widths=())
+  image = jax.ShapeDtypeStruct((1, 28, 28, 1), jnp.float32)
+  draw = np.random.default_rng(0)
+  first = jax.tree.map(
+      lambda x: (0.04 * draw.standard_normal(x.shape)).astype(x.dtype),
+      jax.eval_shape(model.init, jax.random.key(0), image))
+  # A copy each time, as segments take their state over.
+  return model._replace(init=lambda key, image: jax.tree.map(jnp.array, first))
+
+
+def hparams(method: str, **changes):
+  """The paper's numbers, and a learning rate that is safe for all of them."""
+  own = distillers.DISTILLERS[method]
+  return hyper(**({"learning_rate": 0.01, "momentum": 0.5,
+                   "numbers": dict(own.numbers) or None}
+                  | own.setting | changes))
+
+
+def single(method: str, numbers, seed: int = 0, cuts=(LENGTH,), state=None):
+  """State and totals of a run on one device."""
+  learns = learner(method)
+  data, key = digits(), jax.random.key(seed)
+  if state is None:
+    state = begun(learns, key, numbers)
+  arrays = learns.teacher.arrays if learns.teacher else ()
+  segment = _segment(method)
+  for length in cuts:
+    state, told = segment(state, data, arrays, numbers, key, length)
+  return state, told
+
+
+def begun(learns: steps.Learner, key: jax.Array, numbers):
+  """The state before the first step, as lanes have it."""
+  image = jnp.zeros((1, 28, 28, 1), jnp.float32)
+  return steps.init(learns, rng.stream(key, "init"), image, numbers)
+
+
+@functools.cache
+def _segment(method: str):
+  return loop.compiled_segment(learner(method), NONE, BATCH)
+
+
+def own(state):
+  """All that a run trains: the student's parameters and the method's."""
+  return state.trainable
+
+
+def check_lanes(method: str) -> float:
+  """Two points as lanes are two single runs; gives the largest distance."""
+  shape = lanes.Shape(1, 1, 2)
+  name = next(iter(distillers.DISTILLERS[method].numbers), None)
+  points = [hparams(method), hparams(method, soft_weight=0.5, learning_rate=0.02)]
+  if name:  # A number of the method's own is a lane too.
+    other = dict(points[1].numbers) | {name: points[1].numbers[name] * 0.5}
+    points[1] = points[1].replace(numbers=other)
+  program = lanes.compile_lanes(
+      learner(method), NONE, BATCH, shape, digits(), points[0],
+      lambda variables, split: ())
+  stacked = lanes.stack(points, shape)
+  seeds = jnp.zeros((1,), jnp.uint32)
+  state = program.init(seeds, stacked)
+  state, told = program.segment(state, stacked, seeds, LENGTH)
+  worst = 0.0
+  for number, point in enumerate(points):
+    alone, says = single(method, point)
+    of_lane = jax.tree.map(lambda x, n=number: x[0, n], (own(state), told))
+    worst = max(worst, distance(of_lane[0], own(alone)))
+    np.testing.assert_allclose(
+        [of_lane[1][name].total for name in says],
+        [says[name].total for name in says], rtol=1e-3, atol=1e-5)
+  assert worst < 1e-5, (method, worst)
+  return worst
+
+
+def check_devices(method: str, kind: str) -> float:
+  """Eight devices are one; the last batch leaves three of them without rows."""
+  learns, numbers = learner(method), hparams(method)
+  where, key = parallel.choose(kind, most=8), jax.random.key(0)
+  put = functools.partial(parallel.copies, where)
+  segment = parallel.compiled_segment(where, learns, NONE, BATCH)
+  arrays = put(learns.teacher.arrays) if learns.teacher else ()
+  state = put(begun(learns, key, numbers))
+  spread, shared = segment(
+      state, put(digits()), arrays, put(numbers), key, jnp.int32(LENGTH))
+  alone, told = single(method, numbers)
+  apart = distance(own(spread), own(alone))
+  assert apart < 1e-5, (method, kind, apart)
+  for name in told:
+    assert int(shared[name].count) == int(told[name].count)
+    np.testing.assert_allclose(
+        shared[name].total, told[name].total, rtol=1e-3, atol=1e-5)
+  return apart
+
+
+def check_resume(method: str, folder: pathlib.Path) -> None:
+  """A run that is cut, saved and read again ends with the same bits."""
+  numbers = hparams(method)
+  whole, _ = single(method, numbers)
+  half, _ = single(method, numbers, cuts=(1,))
+  saved = progress.Progress(folder, {"method": method})
+  saved.save(1, {"state": half}, wait=True)
+  like = begun(learner(method), jax.random.key(1), numbers)
+  state = saved.load({"state": like})["state"]
+  saved.close()
+  again, _ = single(method, numbers, cuts=(LENGTH - 1,), state=state)
+  jax.tree.map(np.testing.assert_array_equal, own(again), own(whole))
+
+
+def check_training(method: str) -> tuple[float, float]:
+  """The loss is finite and falls; the teacher's arrays keep their bits."""
+  learns, numbers = learner(method), hparams(method)
+  data, key = digits(), jax.random.key(0)
+  batch = loop.take(
+      data, NONE, data.ids, jnp.zeros_like(data.ids), data.ids < 60)
+  arrays = learns.teacher.arrays if learns.teacher else ()
+  before = jax.tree.map(np.array, arrays)
+  step = steps.make_step(learns)
+
+  def loss(state, batch, arrays, numbers):
+    said = learns.model.apply(state.student, batch.image, train=False)[0]
+    taught = learns.teacher and teachers.outputs(
+        learns.teacher, arrays, batch, numbers.temperature)
+    terms = learns.distiller.terms(
+        state.method, said, taught, batch, numbers.replace(progress=0.0))
+    return jnp.mean(distillers.total(terms), where=batch.mask)
+
+  # Run once: compiling it well would take longer than it runs.
+  @functools.partial(
+      jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+  def few_steps(state, batch, arrays, numbers):
+    def one(state, _):
+      after, told = step(state, batch, arrays, numbers, key)
+      return after, (loss(state, batch, arrays, numbers), told)
+
+    return jax.lax.scan(one, state, length=6)[1]
+
+  values, told = few_steps(
+      begun(learns, key, numbers), batch, arrays, numbers)
+  first, last = float(values[0]), float(values[-1])
+  assert np.isfinite(jax.tree.leaves((values, told))).all(), method
+  assert last < first, (method, first, last)
+  for name, mean in told.items():
+    assert (mean.count == 60).all(), name
+  jax.tree.map(np.testing.assert_array_equal, arrays, before)
+  return first, last

@@ -1,0 +1,34 @@
+"""Every method trains on real digits, and in every mode those that are unlike KD.
+
+KD itself: `test_lanes.py`, `test_parallel.py`, `test_fit.py`. All of them in every
+mode: `python tests/soak/methods.py`.
+"""
+
+import modes
+import pytest
+
+from kd_jax import distillers
+
+# Trained parameters of its own; terms that relate the examples of all devices.
+unlike_kd = pytest.mark.parametrize("method", ["ctkd", "dist"])
+
+
+@pytest.mark.parametrize("method", distillers.DISTILLERS)
+def test_every_method_learns_on_digits(method):
+  modes.check_training(method)
+
+
+@unlike_kd
+def test_lanes_are_single_runs(method):
+  modes.check_lanes(method)
+
+
+@pytest.mark.parametrize(("method", "kind"), [
+    ("ctkd", "pmap"), ("dist", "pmap"), ("dist", "sharded")])
+def test_eight_devices_are_one(method, kind):
+  modes.check_devices(method, kind)
+
+
+@unlike_kd
+def test_a_run_goes_on_to_the_same_bits(method, tmp_path):
+  modes.check_resume(method, tmp_path)
