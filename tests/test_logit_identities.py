@@ -1,4 +1,7 @@
-"""Values by hand, and what the equations of the papers imply of each other."""
+"""Values by hand, and what the equations of the papers imply of each other.
+
+The former are without jit, and `test_logit_losses.py` is with it.
+"""
 
 import functools
 import math
@@ -21,6 +24,9 @@ from kd_jax.logit_losses import (
 )
 
 log, sqrt = math.log, math.sqrt
+# Compiling is what takes the time here.
+quickly = functools.partial(
+    jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def example(seed=0, shape=(4, 7)):
@@ -40,7 +46,7 @@ def value_and_gradient(function, z):
   def total(z):
     values = function(z)
     return jnp.sum(values), values
-  gradient, values = jax.jit(jax.grad(total, has_aux=True))(jnp.asarray(z))
+  gradient, values = quickly(jax.grad(total, has_aux=True))(jnp.asarray(z))
   return np.asarray(values), np.asarray(gradient)
 
 
