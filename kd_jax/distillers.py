@@ -142,7 +142,7 @@ DISTILLERS: dict[str, Distiller] = {
         no_params, _function("topk_renormalised"), numbers={"k": 5.0},
         within={"k": (1.0, 1e6)}, paper="KD with sparse targets"),
     "tfkd": Distiller(
-        _WEIGHTED + "KL to a teacher who is right at {correct:g}" + _AT_T,
+        _WEIGHTED + "KL(u at T || student at 1), u_y = {correct:g}" + _AT_T,
         no_params, _function("tfkd"), needs_teacher=False,
         numbers={"correct": 0.99}, within={"correct": (1e-6, 1.0)},
         setting=_set(0.9, 0.1, 20.0), paper="Yuan et al. (2020), arXiv 1909.11723"),

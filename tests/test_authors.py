@@ -74,8 +74,7 @@ def rld(z, v, y, alpha, beta, temperature, logit_stand, alpha_temperature):
 
 
 def tfkd(z, v, y, reg_alpha, reg_temperature, multiplier):
-  virtual = targets.virtual_teacher_kl(
-      z, y, reg_temperature, 0.99, student_temperature=1.0)
+  virtual = targets.virtual_teacher_kl(z, y, reg_temperature, 0.99)
   return (1 - reg_alpha) * hard(z, y) + reg_alpha * virtual / z.shape[-1]
 
 

@@ -91,10 +91,10 @@ BY_HAND = {
         0.5 * log(15) + 0.25 * log(30 / 16) + 0.25 * log(3 / 10)),
     "transformed_teacher_kl_unweighted":
         0.5 * log(15) + 0.25 * log(30 / 16) + 0.25 * log(3 / 10),
-    # u = (1/20, 9/10, 1/20) at T = 2 is 1 : exp(17/40) : 1.
+    # u = (1/20, 9/10, 1/20) at T = 2 is 1 : exp(17/40) : 1; q at 1 as above.
     "virtual_teacher_kl":
-        1 / (2 + math.exp(0.425)) * (log(8) + log(8 / 5))
-        + math.exp(0.425) / (2 + math.exp(0.425)) * (log(4) + 0.425)
+        1 / (2 + math.exp(0.425)) * (log(30) + log(30 / 25))
+        + math.exp(0.425) / (2 + math.exp(0.425)) * (log(30 / 4) + 0.425)
         - log(2 + math.exp(0.425)),
     # The roots of (1/20, 18/20, 1/20) are 1 : sqrt(18) : 1.
     "manual_teacher_logits":
@@ -436,10 +436,10 @@ def test_tf_kd_takes_probabilities_for_logits(x64):
   y = jnp.asarray(y)
   u = jnp.exp(targets.manual_teacher_logits(y, 7, 0.99))
   np.testing.assert_allclose(u.max(axis=-1), 0.99, rtol=1e-12)
-  same(lambda z: targets.virtual_teacher_kl(z, y, 20.0),
+  same(lambda z: targets.virtual_teacher_kl(z, y, 20.0, student_temperature=20.0),
        lambda z: losses.distillation_kl(z, u, 20.0), z)
-  # As in the authors' code, the student's at 1.
-  same(lambda z: targets.virtual_teacher_kl(z, y, 20.0, student_temperature=1.0),
+  # The student's is 1 where nothing is said.
+  same(lambda z: targets.virtual_teacher_kl(z, y, 20.0),
        lambda z: losses.distillation_kl(20.0 * z, u, 20.0), z)
 
 

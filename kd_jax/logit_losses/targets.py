@@ -205,23 +205,23 @@ def virtual_teacher_kl(
     temperature: losses.Scalar,
     correct: losses.Scalar = 0.99,
     *,
-    student_temperature: losses.Scalar | None = None,
+    student_temperature: losses.Scalar = 1.0,
     where: jax.Array | None = None,
 ) -> jax.Array:
   r"""Tf-KD's regulariser: KL from a teacher made by hand, without T**2.
 
-  KL(softmax(u / T) || softmax(z / T)),   u_y = a, u_i = (1 - a) / (N - 1)
+  KL(softmax(u / T) || softmax(z)),   u_y = a, u_i = (1 - a) / (N - 1)
 
   The *probabilities* u take the place of logits, so that the target is nearly even
-  at any T; `manual_teacher_logits` gives the teacher whose softmax they are.
+  at any T; `manual_teacher_logits` gives the teacher whose softmax they are. This
+  is the authors' code, where KL is a mean over classes, that is this over N.
 
   Args:
     student_logits: z, `[..., classes]`.
     labels: True classes y, integers `[...]`.
-    temperature: T > 0; a scalar, or `[..., 1]`. The authors take 20 and more.
+    temperature: T > 0, of u; a scalar, or `[..., 1]`. The authors take 20 and more.
     correct: a in (0, 1].
-    student_temperature: Of the student where it is another than T: the authors'
-      code has 1 there (and the mean over classes, which is this over N).
+    student_temperature: Of z; T for one temperature of both.
     where: True for the N classes that exist, bool `[..., classes]`; default all.
 
   Returns:
@@ -232,19 +232,18 @@ def virtual_teacher_kl(
 
   Example:
     >>> z, y = jnp.array([1.0, 0.0]), jnp.array(0)
-    >>> virtual_teacher_kl(z, y, 4.0, correct=1.0)  # u = z
+    >>> virtual_teacher_kl(z, y, 1.0, correct=1.0)  # u = z
     Array(0., dtype=float32)
 
-  Source: Yuan et al. (2020), arXiv 1909.11723, section 4 (Tf-KD_reg).
+  Source: Yuan et al. (2020), arXiv 1909.11723, section 4 (Tf-KD_reg), and the
+  authors' code.
   """
   exists = losses.existing(student_logits, where)
   dtype = losses.at_least_float32(student_logits).dtype
   u = _manual_probabilities(labels, exists, correct, dtype)
   log_p = losses.teacher_log_softmax(u, temperature, exists)
   log_q = losses.tempered_log_softmax(
-      student_logits,
-      temperature if student_temperature is None else student_temperature,
-      where=exists)
+      student_logits, student_temperature, where=exists)
   return parts.kl(log_p, log_q)
 
 
