@@ -166,6 +166,15 @@ def test_gradient_norms_are_those_of_an_independent_gradient(findings, small):
   assert told.terms[0].gradient != pytest.approx(told.terms[1].gradient)
 
 
+def test_terms_of_a_method_that_asks_how_far_the_run_is(findings, quick):
+  """Its own parameters, numbers and ramp are those of the first step."""
+  visit, found = findings("--config.method=ctkd")
+  assert not visit.problems
+  assert [term.name for term in found.terms] == ["hard", "soft"]
+  assert all(term.gradient > 0 for term in found.terms)
+  assert "T learned in 1 + (0, 20)" in found.loss
+
+
 def test_nets_are_counted(findings, quick):
   _, found = findings(
       "--config.student.name=cnn", "--config.student.widths=(3,5)",

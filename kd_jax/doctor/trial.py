@@ -16,6 +16,7 @@ from kd_jax import (
   distillers,
   loop,
   rng,
+  schedules,
   steps,
   types,
 )
@@ -136,6 +137,7 @@ def terms(
 
   @jax.jit
   def measured(params, running, batch, arrays, hparams):
+    hparams = schedules.at(training.moving, state.step, hparams)
     asked = taught and teachers.outputs(
         taught._replace(arrays=None), arrays, batch, hparams.temperature)
 
