@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from kd_jax import distillers, types
+from kd_jax import terms as terms_lib
 from kd_jax.distillers import Distiller
 
 FILE = pathlib.Path(__file__).with_suffix(".md")
@@ -64,7 +65,7 @@ _LEFT_OUT = """
 
 Several teachers (`teacher.count`) are mixed by `teacher.mean`: the arithmetic mean
 of probabilities at the temperature of the loss, the geometric one, or the first
-with weights of each example's own; `teacher.weights` are fixed weights. Methods that
+with weights of each example's own; `teacher.weights` are fixed. Methods that
 soften the teacher at other temperatures than T take the geometric mean only.
 """
 
@@ -144,7 +145,7 @@ def example(method: Distiller) -> tuple[Any, ...]:
 def operations(method: Distiller) -> float:
   """Arithmetic operations of the loss and its gradient in the logits, by XLA."""
   terms, *shapes = example(method)
-  loss = lambda student, *rest: jnp.mean(distillers.total(terms(student, *rest)))
+  loss = lambda student, *rest: jnp.mean(terms_lib.total(terms(student, *rest)))
   counted = jax.jit(jax.value_and_grad(loss)).lower(*shapes).cost_analysis()
   return counted["flops"]
 

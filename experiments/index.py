@@ -19,7 +19,7 @@ from kd_jax.report import Row
 ROOT = pathlib.Path(__file__).parent
 STUDIES = ("hinton15_mnist", "hinton15_omitted", "hinton15_regulariser",
            "hinton15_specialists", "hinton15_speech", "hinton15_temperature",
-           "keras_example")
+           "keras_example", "methods_mnist")
 _TABLE = "table"
 
 

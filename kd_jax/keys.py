@@ -9,7 +9,7 @@ import itertools
 import re
 from typing import Any, NamedTuple
 
-from kd_jax import distillers, schedules, teacher
+from kd_jax import distillers
 
 # Keys that came after rows had been recorded, whose fingerprints are not to change:
 # they mark a run only where they are not at their defaults. By whom they concern.
@@ -138,7 +138,7 @@ def _course(what: str, rule: Rule) -> dict[str, Key]:
   """Keys of how a value moves over the run."""
   return {
       f"schedules.{what}": Key(
-          "constant", _one_of(*schedules.SHAPES), f"how {what} moves"),
+          "constant", _one_of("constant", "linear", "cosine"), f"how {what} moves"),
       f"schedules.{what}_end": _optional(
           float, rule, f"the {what} it moves to, from {what}"),
       f"schedules.{what}_percent": Key(
@@ -184,7 +184,7 @@ _OWN: dict[str, Key] = {
     **_under("teacher", _training(20)),
     "teacher.count": Key(1, _WHOLE, "members of the ensemble"),
     "teacher.mean": Key(
-        "probabilities", _one_of(*teacher.MEANS),
+        "probabilities", _one_of("probabilities", "logits", "confidence"),
         "mixture of the members: the arithmetic mean of probabilities, the "
         "geometric one (logits), or the first weighed by example (confidence)"),
     "teacher.weights": Key(

@@ -10,6 +10,7 @@ import optax
 
 from kd_jax import distillers, metrics, optim, rng, schedules, types
 from kd_jax import teacher as teachers
+from kd_jax import terms as terms_lib
 from kd_jax.state import TrainState
 
 # (state, batch, teacher arrays, hparams, key) -> (state, metrics)
@@ -84,7 +85,7 @@ def make_step(learner: Learner, *, axis_name: str | None = None) -> Step:
           rngs=rngs, mask=batch.mask, rates=hparams.rates, axis_name=axis_name)
       view = seen(_View(said, taught, batch))
       terms = learner.distiller.terms(method, *view, hparams)
-      valid = jnp.where(view.batch.mask, distillers.total(terms), 0.0)
+      valid = jnp.where(view.batch.mask, terms_lib.total(terms), 0.0)
       return share(jnp.sum(valid) / count), (view, running, terms)
 
     (_, (view, running, terms)), gradients = jax.value_and_grad(

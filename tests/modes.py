@@ -22,6 +22,7 @@ from kd_jax import (
   types,
 )
 from kd_jax import teacher as teachers
+from kd_jax import terms as terms_lib
 from kd_jax.data import embedded
 from kd_jax.models import MODELS
 
@@ -185,7 +186,7 @@ def check_training(method: str) -> tuple[float, float]:
         learns.teacher, arrays, batch, numbers.temperature)
     terms = learns.distiller.terms(
         state.method, said, taught, batch, numbers.replace(progress=0.0))
-    return jnp.mean(distillers.total(terms), where=batch.mask)
+    return jnp.mean(terms_lib.total(terms), where=batch.mask)
 
   # Run once: compiling it well would take longer than it runs.
   @functools.partial(

@@ -1,7 +1,10 @@
 """Keys: every one is read, has a rule, and a mistake is told in a line."""
 
 import pathlib
+import subprocess
+import sys
 
+from conftest import ROOT
 import ml_collections
 import pytest
 
@@ -80,6 +83,16 @@ def test_one_unit_for_a_warm_up():
   config.optimizer.warmup_percent = 5.0
   with pytest.raises(UserError, match=r"warmup_steps.*warmup_percent"):
     config_lib.check(config)
+
+
+def test_a_command_line_is_read_before_jax_starts():
+  """A sweep chooses its host devices after that, and mistakes are told at once."""
+  done = subprocess.run(
+      [sys.executable, "-c", "import sys; from kd_jax import arguments as a; "
+       "c, _ = a.parse(['--config=configs/mnist.py', '--config.method=dkd']); "
+       "print(c.dkd.beta, 'jax' in sys.modules)"],
+      cwd=ROOT, capture_output=True, text=True, check=True)
+  assert done.stdout.split() == ["8.0", "False"]
 
 
 def test_help_lists_every_key():

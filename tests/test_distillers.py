@@ -9,8 +9,9 @@ from test_steps import a_batch, a_step, a_teacher, distance, hyper, learner
 
 from kd_jax import arguments, build, distillers, keys, schedules, steps, sweep
 from kd_jax import config as config_lib
-from kd_jax.distillers import Distiller, Term
+from kd_jax.distillers import Distiller
 from kd_jax.errors import UserError
+from kd_jax.terms import Term
 
 
 def spread(params, student, teacher, batch, hparams):

@@ -16,6 +16,7 @@ from experiments.protocol import Options, Place
 from kd_jax import build, checkpoint, distillers, losses, report, steps
 from kd_jax import config as config_lib
 from kd_jax import data as data_lib
+from kd_jax import terms as terms_lib
 from kd_jax import types as kd_types
 from kd_jax.errors import UserError
 from kd_jax.models.convolutional import Cnn
@@ -116,7 +117,7 @@ def test_without_t_squared_is_the_first_versions_loss():
       types.SimpleNamespace(label=label), hparams)
   wanted = 0.1 * losses.hard_cross_entropy(z, label) + (
       0.9 * losses.distillation_kl(z, v, 10.0))
-  np.testing.assert_allclose(distillers.total(terms), wanted, rtol=1e-5)
+  np.testing.assert_allclose(terms_lib.total(terms), wanted, rtol=1e-5)
 
 
 def test_the_plan_is_what_the_readme_says():
@@ -239,13 +240,13 @@ def test_a_teacher_that_is_not_frozen_has_a_gradient():
       temperature=10.0, hard_weight=0.1, soft_weight=0.9)
 
   def moving(params):
-    return distillers.total(as_run._moving_terms(teacher)(
+    return terms_lib.total(as_run._moving_terms(teacher)(
         params, student, None, batch, hparams))
 
   def frozen(params):
     said, _ = teacher.apply(
         kd_types.Variables(params, {}), image, train=False)
-    return distillers.total(distillers.DISTILLERS["kd"].terms(
+    return terms_lib.total(distillers.DISTILLERS["kd"].terms(
         {}, student, said, batch, hparams))
 
   @jax.jit

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kd_jax import augment, distillers, loop, models, optim, rng, steps, types
+from kd_jax import terms as terms_lib
 
 _RAISE = "the numbers changed: if that is meant, raise kd_jax.NUMERICS"
 
@@ -109,7 +110,7 @@ def _spied_epoch(key, batch_size: int, ids: np.ndarray, epoch: int) -> float:
     del params, student, teacher, hparams
     spied = jnp.sin(1.0 + batch.id.astype(jnp.float32)) * (
         batch.view.astype(jnp.float32))
-    return {"spied": distillers.Term(0.0, spied)}
+    return {"spied": terms_lib.Term(0.0, spied)}
 
   learner = steps.Learner(
       models.MODELS["mlp"](num_classes=2, widths=()),

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kd_jax import augment, distillers, loop, losses, optim, steps, types
+from kd_jax import augment, distillers, loop, losses, optim, steps, terms, types
 from kd_jax import teacher as teachers
 from kd_jax.models import MODELS
 
@@ -96,7 +96,7 @@ def test_the_teacher_is_left_alone_by_every_method(method, key, device_data):
   def loss(taught, said):
     found = own.terms(own.init(key), types.Outputs(said, {}),
                       types.Outputs(taught, {}), batch, hparams)
-    return jnp.mean(distillers.total(found), where=batch.mask)
+    return jnp.mean(terms.total(found), where=batch.mask)
 
   taught, learned = jax.grad(loss, argnums=(0, 1))(taught, said)
   np.testing.assert_array_equal(taught, 0.0)

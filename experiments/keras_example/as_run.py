@@ -42,6 +42,7 @@ from kd_jax import (
   types,
 )
 from kd_jax import teacher as teachers
+from kd_jax import terms as terms_lib
 from kd_jax.bench import Bench
 from kd_jax.errors import UserError
 from kd_jax.screen import Screen
@@ -126,8 +127,8 @@ def _moving_terms(teacher: types.Model):
         for logits in (student.logits, said.logits))
     kl = jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
     hard = losses.hard_cross_entropy(student.logits, batch.label)
-    return {"hard": distillers.Term(hparams.hard_weight, hard),
-            "soft": distillers.Term(
+    return {"hard": terms_lib.Term(hparams.hard_weight, hard),
+            "soft": terms_lib.Term(
                 hparams.soft_weight, hparams.temperature**2 * kl)}
   return terms
 
