@@ -1,5 +1,7 @@
 """Methods: one function and one entry each, their numbers, relations, courses."""
 
+import types
+
 from conftest import ROOT
 import jax
 import jax.numpy as jnp
@@ -7,7 +9,18 @@ import numpy as np
 import pytest
 from test_steps import a_batch, a_step, a_teacher, distance, hyper, learner
 
-from kd_jax import arguments, build, distillers, keys, schedules, steps, sweep
+import kd_jax
+from kd_jax import (
+  arguments,
+  build,
+  distillers,
+  keys,
+  records,
+  schedules,
+  shelf,
+  steps,
+  sweep,
+)
 from kd_jax import config as config_lib
 from kd_jax.distillers import Distiller
 from kd_jax.errors import UserError
@@ -81,6 +94,25 @@ def test_numbers_mark_a_run_that_has_them_and_no_other(toy):
   assert not config_lib.unusual(values, "student"), "kd does not read it"
   values["method"] = "toy"
   assert config_lib.unusual(values, "student") == {"toy.pull": 4.0}
+
+
+def test_rows_that_were_recorded_keep_their_fingerprints(monkeypatch):
+  """Marks of the default student, as they were before methods had numbers."""
+  monkeypatch.setattr(kd_jax, "NUMERICS", 2)
+  config = parsed()
+  bench = types.SimpleNamespace(
+      values=config_lib.flatten(config),
+      dataset=types.SimpleNamespace(fingerprint="d"))
+  taught = types.SimpleNamespace(
+      marks=["t"], teacher=types.SimpleNamespace(weights=np.ones(1)))
+  marks = shelf.student_marks(
+      bench, build.student_hparams(config), taught, config.method)
+  assert records.fingerprint(marks)[:16] == DISTILLED
+  marks = shelf.student_marks(bench, build.student_hparams(config), None)
+  assert records.fingerprint(marks)[:16] == BASELINE
+
+
+DISTILLED, BASELINE = "eb02f9344379aed9", "f7bd4ffbce702feb"
 
 
 def test_numbers_are_lanes_of_one_program(toy):
