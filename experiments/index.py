@@ -17,7 +17,7 @@ from kd_jax.report import Row
 
 ROOT = pathlib.Path(__file__).parent
 STUDIES = ("hinton15_mnist", "hinton15_omitted", "hinton15_regulariser",
-           "hinton15_temperature")
+           "hinton15_temperature", "open_mnist")
 _TABLE = "table"
 
 
