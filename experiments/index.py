@@ -7,6 +7,7 @@ makes every table, verdict and the index anew from the committed rows.
 
 from collections.abc import Sequence
 import importlib
+import json
 import pathlib
 import shutil
 import sys
@@ -17,7 +18,8 @@ from kd_jax.report import Row
 
 ROOT = pathlib.Path(__file__).parent
 STUDIES = ("hinton15_mnist", "hinton15_omitted", "hinton15_regulariser",
-           "hinton15_temperature", "open_mnist")
+           "hinton15_specialists", "hinton15_speech", "hinton15_temperature",
+           "keras_example", "open_mnist")
 _TABLE = "table"
 
 
@@ -46,53 +48,68 @@ def committed(folder: pathlib.Path) -> dict[str, list[Row]]:
 def record(name: str, stages: Sequence[str], workdir: pathlib.Path) -> None:
   """Copies the rows of a finished study into its folder; makes all else anew."""
   folder = ROOT / name
+  left_out = getattr(study(name), "NOT_COMMITTED", ())
   for stage in stages:
     rows, teachers = ("results", "teachers") if stage == _TABLE else (
         stage, f"{stage}_teachers")
-    shutil.copy(workdir / stage / "results.jsonl", folder / f"{rows}.jsonl")
+    _copy(workdir / stage / "results.jsonl", folder / f"{rows}.jsonl", left_out)
     if (workdir / stage / "teachers.jsonl").is_file():
-      shutil.copy(workdir / stage / "teachers.jsonl",
-                  folder / f"{teachers}.jsonl")
-  if (workdir / _TABLE / "teacher.json").is_file():
-    shutil.copy(workdir / _TABLE / "teacher.json", folder / "teacher.json")
+      _copy(workdir / stage / "teachers.jsonl", folder / f"{teachers}.jsonl",
+            left_out)
+  if hasattr(study(name), "REFERENCE"):
+    _copy(workdir / _TABLE / "teacher.json", folder / "teacher.json", left_out)
   generate(name, folder)
   for file, text in documents().items():
     file.write_text(text)
 
 
+def _copy(
+    source: pathlib.Path, target: pathlib.Path, left_out: Sequence[str]
+) -> None:
+  """Copies rows, or one JSON object, without some of their keys."""
+  if not left_out:
+    shutil.copy(source, target)
+    return
+  kept = lambda told: {key: value for key, value in told.items()
+                       if key not in left_out}
+  if source.suffix == ".jsonl":
+    rows = report.read(source.parent, source.name)
+    target.write_text("".join(json.dumps(kept(row)) + "\n" for row in rows))
+  else:
+    told = report.side_file(source.parent, source.name)
+    target.write_text(json.dumps(kept(told), indent=2) + "\n")
+
+
 def generate(name: str, folder: pathlib.Path) -> None:
   """Makes a study's tables, plots and verdict from the rows in `folder`."""
   module, rows = study(name), committed(folder)
-  if _sweep(rows[_TABLE]):
-    report.write(folder, reference=getattr(module, "REFERENCE", None))
+  if hasattr(module, "REFERENCE"):
+    report.write(folder, reference=module.REFERENCE)
   if hasattr(module, "pictures"):
     module.pictures(rows, folder)
   (folder / "conclusion.md").write_text(module.conclude(rows))
 
 
 def documents() -> dict[pathlib.Path, str]:
-  """The pages that show several studies, as they are to be."""
-  front, page = ROOT.parent / "README.md", ROOT / "README.md"
-  texts = {front: front.read_text(), page: page.read_text()}
-  texts[page] = report.into(texts[page], "index", table())
-  for name in STUDIES:
-    rows, module = committed(ROOT / name), study(name)
-    if rows.get(_TABLE) and hasattr(module, "overview"):
-      texts[front] = report.into(texts[front], name, module.overview(rows))
-  return texts
+  """The pages that show all studies, as they are to be."""
+  found = {}
+  for page, prefix in ((ROOT.parent / "README.md", "experiments/"),
+                       (ROOT / "README.md", "")):
+    found[page] = report.into(page.read_text(), "index", table(prefix))
+  return found
 
 
-def table() -> str:
-  """Every table that is reproduced: claim, command, status, time."""
-  lines = ["| table | claim | ours | commit | hours on 2 cores | command |",
-           "|---|---|---|---|--:|---|"]
+def table(prefix: str = "") -> str:
+  """Every table that is reproduced: claim, what came out, command, time."""
+  lines = ["| table | the paper's claim | here | hours on 2 cores | commit |",
+           "|---|---|---|--:|---|"]
   for name in STUDIES:
     module, rows = study(name), committed(ROOT / name)
     done = rows.get(_TABLE, [])
     status = module.status(rows) if done else "not run yet"
     lines.append(
-        f"| [{name}]({name}) | {module.CLAIM} | {status} | {_commits(done)} | "
-        f"{_hours(rows)} | `python -m experiments.reproduce {name}` |")
+        f"| [{name}]({prefix}{name}) | {module.CLAIM} | {status} | "
+        f"{_hours(rows)} | {_commits(done)} |")
   return "\n".join(lines) + "\n"
 
 
@@ -106,11 +123,6 @@ def _hours(rows: dict[str, list[Row]]) -> str:
   seconds = sum(row.get("seconds") or 0.0 for part in rows.values()
                 for row in part if row.get("net") != "member")
   return f"{seconds / 3600:.1f}" if seconds else ""
-
-
-def _sweep(rows: Sequence[Row]) -> bool:
-  """Whether rows are lanes of a sweep, which `kd_jax.report` can show."""
-  return all("lanes" in row for row in rows)
 
 
 def main() -> int:

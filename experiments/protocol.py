@@ -3,7 +3,7 @@
 A study is a module `experiments/NAME/study.py` with
 
   CLAIM         a sentence of the paper, as `experiments/README.md` shows it
-  COMMAND       the `--config=FILE` that its sweeps start from
+  COMMAND       the `--config=FILE` that its sweeps start from; "" without one
   stages(options) -> list[Stage]
                 what is run, one stage after the other
   conclude(rows: Rows) -> str
@@ -13,6 +13,10 @@ A study is a module `experiments/NAME/study.py` with
                 the same in a phrase, for the index of tables
   pictures(rows: Rows, folder) -> None, optional
                 plots of its own, beside those that `kd_jax.report` draws
+  REFERENCE     optional: the point that `kd_jax.report` compares the others of
+                `table` with, if its tables and plots are to be committed
+  NOT_COMMITTED optional: keys of rows, and of the teacher's examples, that stay in
+                the workdir, being large or somebody else's
 
 `rows` holds the rows of every stage by its name, those of the teachers of `table`,
 one a net, under "teachers", and of another stage under "STAGE_teachers". What is

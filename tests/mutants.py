@@ -1,6 +1,7 @@
 """Breaks the code in known ways, one at a time; each must turn a test red.
 
   python tests/mutants.py [WORD ...]     all, or those whose name has a word
+  python tests/mutants.py --seconds=150  as many as fit, others each commit
 
 A mutation is a textual change in a copy of the repository. One that no longer
 applies, or that its tests do not notice, is an error.
@@ -13,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -134,6 +136,34 @@ MUTANTS = (
     Mutant("steps that are not finite count", "steps.py",
            "keep(after, before).replace", "keep(after, after).replace",
            "test_steps.py -k passed_over"),
+    Mutant("the dustbin's odds turned round", "specialists.py",
+           "odds = jnp.log1p(-", "odds = -jnp.log1p(-",
+           "test_specialists.py -k bayes_optimal"),
+    Mutant("who is not asked speaks", "specialists.py",
+           "said = jnp.where(asked, said, -jnp.inf)", "said = said",
+           "test_specialists.py -k nobody_asked"),
+    Mutant("a dustbin spread evenly", "specialists.py",
+           "_log_share(log_q[..., None, :], ~within)",
+           "_log_share(0 * log_q[..., None, :], ~within)",
+           "test_specialists.py -k closed_form"),
+    Mutant("frequent classes far from all centres", "confusable.py",
+           "return columns / np.where(length > 0, length, 1.0)",
+           "return columns", "test_specialists.py -k planted"),
+    Mutant("teachers see the transfer set", "sweep/jobs.py",
+           "taught = _taught(group.config, bench, training, teachers)",
+           "taught = _taught(group.config, own, training, teachers)",
+           "test_transfer.py -k students_see"),
+    Mutant("biases start small too", "optim.py",
+           """if getattr(path[-1], "key", None) == "kernel" else leaf, params)""",
+           """if path else leaf, params)""", "test_transfer.py -k kernels"),
+    Mutant("a part not nested", "data/__init__.py",
+           "kept[np.argsort(salted, kind=\"stable\")[:round(part * len(ids))]]",
+           "kept[np.argsort(salted * np.uint64(1 + 1000 * part), kind=\"stable\")"
+           "[:round(part * len(ids))]]", "test_transfer.py -k nested"),
+    Mutant("later keys mark everyone", "config.py",
+           "  names = itertools.chain(*(LATER[whom] for whom in (\"all\", *nets)))",
+           "  names = itertools.chain(*LATER.values())",
+           "test_transfer.py -k concern"),
 )
 
 
@@ -160,17 +190,35 @@ def killed(mutant: Mutant) -> bool:
   return run.returncode == 1
 
 
-def main(words: list[str]) -> int:
+def main(arguments: list[str]) -> int:
   """Tries the mutants; returns the number that lived."""
+  words = [word for word in arguments if not word.startswith("--seconds=")]
+  limits = [float(word.partition("=")[2]) for word in arguments
+            if word not in words]
   chosen = [m for m in MUTANTS if all(word in m.name for word in words)]
-  lived = 0
+  if limits:
+    first = _commit() % len(chosen)
+    chosen = chosen[first:] + chosen[:first]
+  end = time.monotonic() + min(limits, default=float("inf"))
+  attempt = lambda mutant: None if time.monotonic() > end else killed(mutant)
+  told = {True: "killed", False: "LIVED ", None: ""}
+  found = []
   # Two at a time: most tests keep one core busy.
   with concurrent.futures.ThreadPoolExecutor(2) as pool:
-    for mutant, dead in zip(chosen, pool.map(killed, chosen)):
-      lived += not dead
-      print(f"{'killed' if dead else 'LIVED ':6}  {mutant.name}", flush=True)
-  print(f"{len(chosen) - lived} passed, {lived} failed")
-  return lived
+    for mutant, dead in zip(chosen, pool.map(attempt, chosen)):
+      found.append(dead)
+      if dead is not None:
+        print(f"{told[dead]}  {mutant.name}", flush=True)
+  print(f"{found.count(True)} passed, {found.count(False)} failed, "
+        f"{found.count(None)} not tried for want of time")
+  return found.count(False)
+
+
+def _commit() -> int:
+  """The commit as a number: where to begin, so that all have their turn."""
+  text = subprocess.run(["git", "-C", ROOT, "rev-parse", "HEAD"], text=True,
+                        capture_output=True, check=False).stdout
+  return int(text[:8] or "0", 16)
 
 
 if __name__ == "__main__":

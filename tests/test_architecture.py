@@ -8,7 +8,8 @@ import pytest
 
 # Lower numbers know nothing of higher ones.
 LAYERS = {
-    0: "types losses metrics augment distort rng models statistics",
+    0: "types losses metrics augment distort rng models statistics "
+       "specialists confusable",
     1: "errors distillers teacher state steps optim loop lanes parallel hosts data",
     2: "config build checkpoint records screen fit bench banks shelf train "
        "progress follow watch "
@@ -51,7 +52,7 @@ def test_imports_point_upward(path):
     ("flax.linen", {"models"}), ("orbax", {"checkpoint", "progress"}),
     ("tensorflow_datasets", {"data"}), ("tensorflow", {"data"}),
     ("optax", {"optim", "steps"}), ("tensorboardX", {"records"}),
-    ("matplotlib", {"report"}), ("scipy", {"statistics"}),
+    ("matplotlib", {"report"}), ("scipy", {"statistics", "confusable"}),
     ("rich", {"screen"}), ("absl", {"arguments"}),
     ("ml_collections",
      {"config", "build", "bench", "shelf", "sweep", "train",

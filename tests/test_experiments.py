@@ -8,6 +8,7 @@ import pytest
 
 from experiments import index, reproduce, temperature_sweep
 from experiments.hinton15_temperature import study
+from experiments.protocol import Options
 from kd_jax import report
 
 SMALL = (
@@ -128,9 +129,6 @@ def test_the_verdict_can_go_either_way():
   assert "alike: 6 of 6 pairs; the claim for 2x300 holds" in said
   # 10 against 20, 14 and 40, ... differ by up to 30 errors.
   assert "the claim for 2x800 is not shown" in said
-  table = study.overview({"table": rows_of(30, middle)}).splitlines()
-  assert table[0] == "| T | 2x30 | 2x300 | 2x800 |"
-  assert table[7].startswith("| 3 | ") and table[7].endswith("(10) |  |  |")
   said = conclude(rows_of(30, flat))
   assert "The claim for 2x30 does not hold" in said
   assert "2x300**: not all temperatures" in said
@@ -163,9 +161,9 @@ def test_rows_are_whole(name):
       assert not each.get("dirty") and each.get("data", "raw") != "embedded"
       if "test_wrong_ids" in each:
         assert len(each["test_wrong_ids"]) == each["test_errors"]
-    # A row is a few kilobytes: a study must stay light.
-    if rows:
-      assert len(json.dumps(rows)) / len(rows) < 8192, stage
+    # A row is a few kilobytes, more where most of the test set is missed: a study
+    # must stay light.
+    assert len(json.dumps(rows)) < 1.5e6, stage
 
 
 def test_the_pages_show_what_is_committed():
@@ -176,7 +174,10 @@ def test_the_pages_show_what_is_committed():
 def test_every_study_tells_what_a_study_tells():
   for name in index.STUDIES:
     module, folder = index.study(name), index.ROOT / name
-    assert module.CLAIM and module.COMMAND.startswith("--config=configs/")
+    sweeps = any(stage.config for stage in module.stages(Options(folder)))
+    assert module.CLAIM and (
+        module.COMMAND.startswith("--config=") if sweeps
+        else not module.COMMAND)
     readme = (folder / "README.md").read_text()
     command = f"python -m experiments.reproduce {name}"
     for part in ("**Claim", "**Protocol", "**Deviations", "**Result", command):

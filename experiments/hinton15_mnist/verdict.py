@@ -11,34 +11,50 @@ from kd_jax.report import Row, canvas
 # Errors of 10,000 in the paper.
 PAPER = {"teacher": 67, "small": 146, "distilled, T = 20": 74}
 _TARGETS = {"teacher": (0, 67), "small": (130, 160), "distilled, T = 20": (0, 74)}
-_MAIN = "distilled, T = 20"
+_MAIN, _SMALL = "distilled, T = 20", "small"
 
 Named = Mapping[str, Sequence[Row]]
 
 
-def told(rows: Rows, names: Sequence[str], named: Named) -> str:
+def told(rows: Rows, named: Named) -> str:
+  """The verdict, and every row of each length with what is sure of it."""
+  parts = [_verdict(rows, named)]
+  for length, group in _by_length(named).items():
+    if any(group.values()):
+      parts.append(f"**Students trained for {length}.**\n\n" + _table(rows, group))
+  parts.append("**Teachers.**\n\n" + words.table(
+      ["teacher", "paper", "errors of 10,000", "NLL", "ECE"],
+      _of_teachers(rows, named)))
+  return "\n".join(parts) + (
+      "\nMean ± half the 95% t-interval over seeds, each with one of the teachers "
+      "(n). Share of the teacher's gain: (small - row) / (small - its teacher), "
+      "by seed. Differences are paired by seed; p is corrected within a table.\n")
+
+
+def _by_length(named: Named) -> dict[str, dict[str, Sequence[Row]]]:
+  """The rows by how long they were trained, without the length in their names."""
+  groups: dict[str, dict[str, Sequence[Row]]] = {}
+  for name, done in named.items():
+    short, _, length = name.rpartition(", ")
+    groups.setdefault(length, {})[short] = done
+  return groups
+
+
+def _table(rows: Rows, group: Named) -> str:
   """Every row: errors, what of the teacher's gain it has, and how sure we are."""
   taught = _teachers(rows)
-  lines = []
-  for name in names:
-    done = named[name]
-    if done:
-      lines.append(_line(name, done, named["small"], taught))
-  tests = _tests(named)
+  lines = [_line(name, done, group[_SMALL], taught)
+           for name, done in group.items() if done]
+  tests = _tests(group)
   adjusted = statistics.holm({name: test.p for name, test in tests.items()
                               if test.p is not None})
   for line in lines:
     test = tests.get(line[0])
     line += ([words.difference(test), words.p_value(adjusted.get(line[0]))]
              if test else ["", ""])
-  columns = ["row", "paper", "errors of 10,000", "share of the teacher's gain",
-             "agreement %", "NLL", "ECE", f"minus {_MAIN}", "p (Holm)"]
-  return "\n".join([
-      words.table(columns, [*_of_teachers(rows, named), *lines]),
-      "Mean ± half the 95% t-interval over seeds, each with one of the teachers "
-      "(n). Share: (small - row) / (small - its teacher), by seed. Differences "
-      f"are paired by seed; p is corrected within these {len(adjusted)}.\n",
-      _verdict(rows, named)])
+  return words.table(
+      ["row", "paper", "errors of 10,000", "share of the teacher's gain",
+       "agreement %", "NLL", "ECE", f"minus {_MAIN}", "p (Holm)"], lines)
 
 
 def phrase(rows: Rows, named: Named) -> str:
@@ -60,8 +76,8 @@ def draw(rows: Rows, named: Named, file: pathlib.Path) -> bool:
     at.errorbar([told.mean], [place], xerr=half, color=canvas.COLOURS[0],
                 marker="o", markersize=4, capsize=2,
                 label="ours, mean and 95% interval" if not place else None)
-    if name in PAPER:
-      at.plot([PAPER[name]], [place], color=canvas.COLOURS[1], marker="D",
+    if (short := name.rpartition(", ")[0] or name) in PAPER:
+      at.plot([PAPER[short]], [place], color=canvas.COLOURS[1], marker="D",
               linestyle="none", label="paper" if not place else None)
   at.set_yticks(range(len(groups)), list(groups))
   at.set(xlabel="test errors of 10,000", ylim=(len(groups) - 0.4, -0.6))
@@ -70,10 +86,11 @@ def draw(rows: Rows, named: Named, file: pathlib.Path) -> bool:
 
 
 def _headline(rows: Rows, named: Named) -> dict[str, list[int]]:
-  own = _papers(rows, named)
-  return {"teacher": [row["test_errors"] for row in own],
-          **{name: [row["test_errors"] for row in named[name]]
-             for name in ("small", _MAIN)}}
+  """The paper's three rows, students as long as they were trained."""
+  longest, *_ = _by_length(named).values()
+  return {"teacher": [row["test_errors"] for row in _papers(rows, named)],
+          **{name: [row["test_errors"] for row in longest[name]]
+             for name in (_SMALL, _MAIN)}}
 
 
 def _verdict(rows: Rows, named: Named) -> str:
@@ -130,7 +147,8 @@ def _teachers(rows: Rows) -> dict[str, int]:
 
 def _papers(rows: Rows, named: Named) -> list[Row]:
   """The teachers of the paper's row."""
-  used = {row["teacher_fingerprint"] for row in named[_MAIN]}
+  used = {row["teacher_fingerprint"] for name, done in named.items()
+          if name.startswith(_MAIN) for row in done}
   return [row for row in rows["teachers"]
           if row["net"] == "teacher" and row["fingerprint"] in used]
 
@@ -145,8 +163,8 @@ def _of_teachers(rows: Rows, named: Named) -> list[list[str]]:
   members = [row for row in rows["teachers"] if row["net"] == "member"]
   if members:
     groups["a member of these"] = members
+  mean = lambda done, key: statistics.summary([row[key] for row in done]).mean
   return [[name, str(PAPER.get(name, "")),
-           words.interval([row["test_errors"] for row in done]), "", "",
-           f"{statistics.summary([row['test_nll'] for row in done]).mean:.4f}",
-           f"{statistics.summary([row['test_ece'] for row in done]).mean:.4f}",
-           "", ""] for name, done in groups.items()]
+           words.interval([row["test_errors"] for row in done]),
+           f"{mean(done, 'test_nll'):.4f}", f"{mean(done, 'test_ece'):.4f}"]
+          for name, done in groups.items()]

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# The biases of a curve: from -2 to 16 in tenths.
-GRID = np.round(np.arange(-20, 161) * 0.1, 1)
+# The biases of a curve: from -2 to 16 in tenths, then to 40 in halves.
+GRID = np.round(np.concatenate(
+    [np.arange(-20, 161) * 0.1, np.arange(33, 81) * 0.5]), 1)
 
 
 class Curve(NamedTuple):

@@ -29,7 +29,8 @@ COMMAND = "--config=configs/mnist.py:paper"
 SEEDS = 12
 _CHOOSING_SEEDS = (100, 101)
 # The classes that students see, and for how many epochs.
-SETS = {"no 3s": ((0, 1, 2, 4, 5, 6, 7, 8, 9), 20), "only 7s and 8s": ((7, 8), 40)}
+SETS = {"no 3s": ((0, 1, 2, 4, 5, 6, 7, 8, 9), whole.SHORT),
+        "only 7s and 8s": ((7, 8), 2 * whole.SHORT)}
 _CLASSES = range(10)
 
 
@@ -90,8 +91,8 @@ def _losses() -> Iterator[sweep.Sweep]:
   known = whole.points(index.committed(index.ROOT / "hinton15_mnist"))
   for name in ("distilled, T = 20", "small"):
     for classes, epochs in SETS.values():
-      yield sweep.fixed({"transfer.classes": classes, "epochs": epochs,
-                         **known[name]})
+      yield sweep.fixed(known[f"{name}, {whole.SHORT} epochs"] | {
+          "transfer.classes": classes, "epochs": epochs})
 
 
 def _config():

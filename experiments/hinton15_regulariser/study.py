@@ -92,13 +92,17 @@ def _table(rows: Rows, seeds: int):
 def _loss(name: str) -> whole.Point:
   """Hard labels or soft targets, as they were chosen for all the data."""
   known = whole.points(index.committed(index.ROOT / "hinton15_mnist"))
-  return known[name]
+  point = known[f"{name}, {whole.SHORT} epochs"]
+  return {key: value for key, value in point.items() if key != "epochs"}
 
 
 def _all_data() -> dict[str, list[Row]]:
   """The rows of `hinton15_mnist`, which has the same nets on all the data."""
   rows = index.committed(index.ROOT / "hinton15_mnist")
-  return whole.named(rows) if rows.get("table") else {}
+  found = whole.named(rows) if rows.get("table") else {}
+  end = f", {whole.SHORT} epochs"
+  return {name.removesuffix(end): done for name, done in found.items()
+          if name.endswith(end)}
 
 
 def _config():

@@ -129,35 +129,6 @@ def status(rows: Rows) -> str:
                    for line in found)
 
 
-def overview(rows: Rows) -> str:
-  """Mean test errors by temperature and width, as markdown, and the verdicts."""
-  done = rows["table"]
-  columns = {width: {None: _hard(done, width), **_cells(done, width)}
-             for width in EPOCHS}
-  lines = ["| T | " + " | ".join(f"2x{width}" for width in columns) + " |",
-           "|--:|" + "--:|" * len(columns)]
-  for t in (None, *TEMPERATURES):
-    cells = [_mean(column.get(t, [])) for column in columns.values()]
-    lines.append(f"| {'hard labels' if t is None else f'{t:g}'} | "
-                 + " | ".join(cells) + " |")
-  verdicts = [line for line in conclude(rows).splitlines() if "claim for" in line]
-  return "\n".join([*lines, "", *verdicts]) + "\n"
-
-
-def _hard(rows: Sequence[Row], width: int) -> list[int]:
-  return [row["test_errors"] for row in rows if row["failed"] is None
-          and not row["overrides"]["alpha"]
-          and row["overrides"]["student.widths"][0] == width]
-
-
-def _mean(values: Sequence[int]) -> str:
-  if not values:
-    return ""
-  told = statistics.summary(values)
-  half = "" if told.high is None else f" ± {told.high - told.mean:.1f}"
-  return f"{told.mean:.1f}{half} ({told.n})"
-
-
 def _cells(rows: Sequence[Row], width: int) -> dict[float, list[int]]:
   """Test errors by temperature, in the order of the seeds that all have."""
   found: dict[float, dict[int, int]] = {}

@@ -61,7 +61,8 @@ def keep(
 
 def load(workdir: pathlib.Path, fingerprint: str) -> dict[str, np.ndarray]:
   """The logits kept of a net, by split, float32."""
-  with np.load(workdir / "logits" / f"{fingerprint}.npz") as file:
+  path = workdir / "logits" / f"{fingerprint}.npz"
+  with np.load(path, allow_pickle=False) as file:
     return {name: file[name].astype(np.float32) for name in file.files}
 
 

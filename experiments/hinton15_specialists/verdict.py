@@ -1,0 +1,257 @@
+"""What the rows say of section 5, beside the paper; here is what is tested."""
+
+from collections.abc import Mapping, Sequence
+import pathlib
+
+from experiments import words
+from experiments.hinton15_specialists import plan
+from experiments.protocol import Rows
+from kd_jax import statistics
+from kd_jax.report import Row, canvas
+
+# Table 3: conditional and test accuracy, %.
+PAPER = {"generalist": ("43.1", "25.0"), "specialists": ("45.9", "26.1")}
+# Table 4: examples, more that are right, relative change in %.
+PAPER_COVERED = {
+    0: "350,037, 0, 0.0%", 1: "141,993, +1,421, +3.4%",
+    2: "67,161, +1,572, +7.4%", 3: "38,801, +1,124, +8.8%",
+    4: "26,298, +835, +10.5%", 5: "16,474, +561, +11.1%",
+    6: "10,682, +362, +11.3%", 7: "7,376, +232, +12.8%",
+    8: "4,703, +182, +13.6%", 9: "4,706, +208, +16.6%"}
+# Two families of paired differences in test errors, Holm-adjusted in each. The
+# first one of each is the claim and the question; the others say what made it.
+SPECIALISTS = (("specialists", "generalist"), ("specialists", "continued"),
+               ("specialists", "ensemble"), ("regularised", "specialists"))
+SINGLE = (("from specialists", "hard labels"),
+          ("from specialists", "from generalist"),
+          ("from specialists", "from ensemble"))
+
+ByMethod = Mapping[str, Mapping[int, Row]]
+
+
+def conclude(rows: Rows) -> str:
+  """Tables 2, 3 and 4, one net, and what may be said of them."""
+  found = _by_method(rows)
+  if len(found) < len(plan.METHODS) or len(_seeds(found)) < 2:
+    return "Not all methods have two seeds yet.\n"
+  return "\n".join([
+      _example_sets(found), _accuracies(found), _tested(
+          found, SPECIALISTS, "What specialists bring",
+          "fewer errors than the generalist alone"),
+      _covered(found), _tested(
+          found, SINGLE, "One net again",
+          "fewer errors of one net than with hard labels as long"),
+      _kept(found), _settings(found)])
+
+
+def status(rows: Rows) -> str:
+  """The accuracies as they came out, in a phrase."""
+  found = _by_method(rows)
+  said = {name: statistics.summary(_accuracy(found, name)).mean
+          for name in plan.METHODS if found.get(name)}
+  if len(said) < len(plan.METHODS):
+    return "not all methods yet"
+  return (f"{said['generalist']:.1f}% to {said['specialists']:.1f}%; one net from "
+          f"these {said['from specialists']:.1f}%, hard labels "
+          f"{said['hard labels']:.1f}%")
+
+
+def pictures(rows: Rows, folder: pathlib.Path) -> None:
+  """Errors of every method, and what specialists bring by coverage."""
+  found = _by_method(rows)
+  if len(found) == len(plan.METHODS):
+    _draw(found, folder / "errors.png")
+
+
+def _by_method(rows: Rows) -> dict[str, dict[int, Row]]:
+  found: dict[str, dict[int, Row]] = {}
+  for row in rows.get("table", ()):
+    if row["failed"] is None:
+      found.setdefault(row["method"], {})[row["seed"]] = row
+  return found
+
+
+def _seeds(found: ByMethod) -> list[int]:
+  """The seeds that all methods have."""
+  return sorted(set.intersection(*(set(each) for each in found.values())))
+
+
+def _values(found: ByMethod, method: str, key: str = "test_errors") -> list:
+  return [found[method][seed][key] for seed in _seeds(found)]
+
+
+def _accuracy(found: ByMethod, method: str) -> list[float]:
+  """In %, by seed."""
+  return [100 * (1 - row["test_errors"] / row["test_examples"])
+          for row in (found[method][seed] for seed in _seeds(found))]
+
+
+def _conditional(found: ByMethod, method: str) -> list[float]:
+  """In %, by seed; none of nets that are no specialists' ."""
+  if method == "generalist":
+    source, name = "specialists", "generalist"
+  elif method in ("specialists", "regularised"):
+    source, name = method, "together"
+  else:
+    return []
+  return [100 * own[name] / own["examples"]
+          for own in _values(found, source, "conditional")]
+
+
+def _example_sets(found: ByMethod) -> str:
+  first = min(_seeds(found))
+  row = found["specialists"][first]
+  return (f"**Table 2**: the sets of the {len(row['sets'])} specialists of seed "
+          f"{first}: {', '.join(row['sets'])}. Of a test example "
+          f"{words.interval(_values(found, 'specialists', 'asked'), '.2f')} are "
+          "asked.\n")
+
+
+def _accuracies(found: ByMethod) -> str:
+  examples = found["generalist"][_seeds(found)[0]]["test_examples"]
+  lines = []
+  for method, name in plan.METHODS.items():
+    conditional, test = PAPER.get(method, ("", ""))
+    means = [statistics.summary(_values(found, method, key)).mean
+             for key in ("test_nll", "test_ece")]
+    lines.append([
+        name, conditional, words.interval(_conditional(found, method), ".2f"),
+        test, words.interval(_accuracy(found, method), ".2f"),
+        words.interval(_values(found, method)), *map("{:.4f}".format, means)])
+  relative = [100 * (after / before - 1) for before, after in zip(
+      _accuracy(found, "generalist"), _accuracy(found, "specialists"))]
+  return "\n".join([
+      "**Table 3**, and the nets beside it. Conditional accuracy is of the "
+      "examples of a specialist's classes among these alone.\n",
+      words.table(["", "paper: conditional %", "conditional %", "paper: test %",
+                   "test %", f"errors of {examples:,}", "NLL", "ECE"], lines),
+      "Mean ± half the 95% t-interval over seeds (n). Relative improvement of the "
+      f"accuracy by specialists: paper 4.4%, here {words.interval(relative, '.2f')}"
+      "%.\n"])
+
+
+def _tests(found: ByMethod, pairs) -> dict[tuple[str, str], statistics.Paired]:
+  return {(one, other): statistics.paired(
+      _values(found, one), _values(found, other)) for one, other in pairs}
+
+
+def _tested(found: ByMethod, pairs, title: str, claim: str) -> str:
+  tests = _tests(found, pairs)
+  adjusted = statistics.holm({pair: test.p for pair, test in tests.items()})
+  lines = [[f"{plan.METHODS[one]} minus {plan.METHODS[other]}",
+            words.difference(tests[one, other]),
+            words.p_value(adjusted[one, other]),
+            _judged(tests[one, other], adjusted[one, other])]
+           for one, other in pairs]
+  first = _judged(tests[pairs[0]], adjusted[pairs[0]])
+  holds = {"fewer": "holds", "more": "does not hold: there are more"}.get(
+      first, "is not shown")
+  return "\n".join([
+      f"**{title}**: test errors, paired by seed, 95% t-interval; p corrected "
+      f"(Holm) within these {len(pairs)}.\n",
+      words.table(["", "difference", "p (Holm)", "errors"], lines),
+      f"That there are {claim} {holds} here.\n"])
+
+
+def _judged(test: statistics.Paired, p: float) -> str:
+  if p >= 0.05:
+    return "not shown to differ"
+  return "fewer" if test.difference < 0 else "more"
+
+
+def _gains(found: ByMethod, times: Sequence[int]) -> list[float]:
+  """Relative change in % of what is right, of classes covered so often, by seed."""
+  gains = []
+  for own in _values(found, "specialists", "covered"):
+    cells = [own[str(number)] for number in times if str(number) in own]
+    _, before, after = map(sum, zip(*cells)) if cells else (0, 0, 0)
+    gains.append(100 * (after / before - 1) if before else 0.0)
+  return gains
+
+
+def _times(found: ByMethod) -> list[int]:
+  return sorted({int(number) for own in _values(found, "specialists", "covered")
+                 for number in own})
+
+
+def _covered(found: ByMethod) -> str:
+  counts = _values(found, "specialists", "covered")
+  times = _times(found)
+  lines = []
+  for number in times:
+    cells = [own.get(str(number), [0, 0, 0]) for own in counts]
+    mean = sum(cell[0] for cell in cells) / len(cells)
+    more = [cell[2] - cell[1] for cell in cells]
+    lines.append([str(number), PAPER_COVERED.get(number, ""), f"{mean:.0f}",
+                  words.interval(more, "+.1f").replace("± +", "± "),
+                  words.interval(_gains(found, [number]), ".2f")])
+  often = [number for number in times if number > 1]
+  gap = [a - b for a, b in zip(_gains(found, often), _gains(found, [1]))]
+  test = statistics.paired(gap, [0.0] * len(gap))
+  shown = test.p < 0.05 and test.difference != 0
+  holds = ("holds" if test.difference > 0 else "does not hold: they gain less"
+           ) if shown else "is not shown"
+  return "\n".join([
+      "**Table 4**: test examples by how many specialists cover their class.\n",
+      words.table(["covered by", "paper: examples, change, relative", "examples",
+                   "change in top-1 right", "relative change, %"], lines),
+      "Classes covered by two or more minus those covered by one, relative change "
+      f"in %, by seed: {words.difference(test, '+.2f')}, p = "
+      f"{words.p_value(test.p)}. That more specialists gain more {holds} here.\n"])
+
+
+def _kept(found: ByMethod) -> str:
+  """How much of what specialists bring a single net keeps."""
+  mean = lambda name: statistics.summary(_values(found, name)).mean
+  worst, best = mean("hard labels"), mean("specialists")
+  if worst <= best:
+    return ("There is nothing to be kept: generalist and specialists make no fewer "
+            "errors than one net with hard labels.\n")
+  share = (worst - mean("from specialists")) / (worst - best)
+  return (f"Of the {worst - best:.1f} errors between one net with hard labels and "
+          f"generalist with specialists, one net taught by these keeps "
+          f"{100 * share:.0f}% (of the means).\n")
+
+
+def _settings(found: ByMethod) -> str:
+  first = _seeds(found)[0]
+  lines = []
+  for method, name in plan.METHODS.items():
+    own = plan.plain(found[method][first]["overrides"])
+    told = ", ".join(f"{key} {value}" for key, value in own.items())
+    lines.append(f"- {name}: {told}")
+  return "Chosen on held-out data:\n\n" + "\n".join(lines) + "\n"
+
+
+@canvas.styled
+def _draw(found: ByMethod, file: pathlib.Path) -> bool:
+  drawn, axes = canvas.figure(1, 2, (7.6, 2.8), width_ratios=(3, 2))
+  left, right = axes[0]
+  for place, method in enumerate(plan.METHODS):
+    _point(left, place, _values(found, method), upright=False)
+  left.set_yticks(range(len(plan.METHODS)), list(plan.METHODS.values()))
+  left.set(xlabel="test errors, mean and 95% interval",
+           ylim=(len(plan.METHODS) - 0.5, -0.5))
+  times = _times(found)
+  for number in times:
+    _point(right, number, _gains(found, [number]), upright=True)
+  paper = {number: float(text.split()[-1].strip("%"))
+           for number, text in PAPER_COVERED.items() if number in times}
+  right.plot(list(paper), list(paper.values()), color=canvas.COLOURS[1],
+             marker="D", linestyle="none", markersize=4, label="paper")
+  right.set_xticks(times)
+  right.set(xlabel="specialists that cover the class",
+            ylabel="relative change in right, %")
+  right.legend()
+  return canvas.save(drawn, file)
+
+
+def _point(axes, place: int, values: Sequence[float], *, upright: bool) -> None:
+  told = statistics.summary(values)
+  half = 0.0 if told.high is None else told.high - told.mean
+  style = {"color": canvas.COLOURS[0], "marker": "o", "markersize": 4,
+           "capsize": 2}
+  if upright:
+    axes.errorbar([place], [told.mean], yerr=half, **style)
+  else:
+    axes.errorbar([told.mean], [place], xerr=half, **style)

@@ -1,0 +1,245 @@
+"""What the rows of the stage `utterances` say of Table 1.
+
+The speaker left out is the unit: nets of one speaker are averaged first, and
+intervals and tests are over speakers.
+"""
+
+from collections.abc import Mapping, Sequence
+import pathlib
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments import words
+from experiments.protocol import Rows
+from kd_jax import statistics
+from kd_jax.report import Row
+
+# Frame accuracy and word error rate of the paper's Table 1, in percent.
+PAPER = {"baseline": (58.9, 10.9), "ensemble": (61.1, 10.7),
+         "distilled": (60.8, 10.7)}
+PAPER_KEPT = (60.8 - 58.9) / (61.1 - 58.9)
+CLAIMED = 0.8
+# The temperature of the table's distilled net: the paper's best.
+HEADLINE = 2.0
+_LEVEL = 0.05
+# Members of the ensemble, and students on hard labels of the same settings.
+_BASELINES = ("baseline", "hard")
+
+System = str | float  # "baseline", "ensemble", or T of a distilled net
+Values = dict[System, np.ndarray]
+
+
+class Cells(NamedTuple):
+  """By system, a mean a speaker, in percent `[speakers]`."""
+
+  speakers: tuple[str, ...]
+  accuracy: Values
+  error: Values
+  nets: int
+
+
+class Kept(NamedTuple):
+  """Share of the ensemble's gain, and its interval; None if not to be told."""
+
+  share: float
+  low: float | None
+  high: float | None
+
+
+def conclude(rows: Rows) -> str:
+  """Table 1 in the paper's form, by temperature, and the verdicts."""
+  cells = gather(rows.get("utterances", ()))
+  if not _whole(cells):
+    return "Not all systems have two speakers yet.\n"
+  return "\n".join([_table(cells), _share(cells), _by_t(cells)])
+
+
+def status(rows: Rows) -> str:
+  """The paper's numbers as they came out here, and the share of the gain."""
+  cells = gather(rows.get("utterances", ()))
+  if not _whole(cells):
+    return "not finished"
+  one, ten, distilled = (
+      f"{cells.accuracy[system].mean():.1f}%"
+      for system in ("baseline", "ensemble", HEADLINE))
+  return (f"{one}, {ten}, {distilled}; of the gain, "
+          f"{_told(_kept(cells, HEADLINE))} (paper {PAPER_KEPT:.0%})")
+
+
+def gather(rows: Sequence[Row]) -> Cells:
+  """Means by system and speaker, of the speakers that have every system."""
+  found: dict[System, dict[str, list[tuple[float, float]]]] = {}
+  for row in rows:
+    system: System = row["system"]
+    if system in _BASELINES:
+      system = "baseline"
+    elif system == "distilled":
+      system = row["temperature"]
+    found.setdefault(system, {}).setdefault(row["speaker"], []).append((
+        100 * (1 - row["frame_errors"] / row["frames"]),
+        100 * row["utterance_errors"] / row["utterances"]))
+  speakers = tuple(sorted(
+      set.intersection(*(set(of) for of in found.values())) if found else ()))
+  means = {system: np.array([np.mean(of[name], axis=0) for name in speakers])
+           for system, of in found.items()}
+  column = lambda place: {
+      system: values.reshape(-1, 2)[:, place] for system, values in means.items()}
+  return Cells(speakers, column(0), column(1), len(rows))
+
+
+def kept(
+    baseline: np.ndarray, ensemble: np.ndarray, distilled: np.ndarray
+) -> Kept:
+  r"""Share of the ensemble's gain that a distilled net keeps.
+
+  mean_i (distilled_i - baseline_i) / mean_i (ensemble_i - baseline_i)
+
+  A ratio of means: the mean of ratios would be ruled by the speaker for whom the
+  ensemble gains least. The interval is a percentile bootstrap over speakers, of
+  which all n**n samples are looked at, so that no chance enters; with few speakers
+  it is rather too narrow. Not told where the ensemble's gain may be none.
+
+  Args:
+    baseline: Accuracies, a speaker each, `[n]`.
+    ensemble: Those of the ensemble.
+    distilled: Those of the distilled net.
+  """
+  gain, own = ensemble - baseline, distilled - baseline
+  n = len(gain)
+  drawn = np.indices((n,) * n).reshape(n, -1)
+  gains, owns = gain[drawn].mean(axis=0), own[drawn].mean(axis=0)
+  share = float(own.mean() / gain.mean()) if gain.mean() > 0 else float("nan")
+  positive = gains > 0
+  if positive.mean() < 1 - _LEVEL / 2:
+    return Kept(share, None, None)
+  low, high = np.quantile(
+      owns[positive] / gains[positive], [_LEVEL / 2, 1 - _LEVEL / 2])
+  return Kept(share, float(low), float(high))
+
+
+def _whole(cells: Cells) -> bool:
+  return (len(cells.speakers) > 1
+          and {"baseline", "ensemble", HEADLINE} <= set(cells.accuracy))
+
+
+def _table(cells: Cells) -> str:
+  systems: dict[str, System] = {
+      "baseline": "baseline", "ensemble": "ensemble", "distilled": HEADLINE}
+  tested = {name: _against(cells.accuracy, systems[name])
+            for name in ("ensemble", "distilled")}
+  adjusted = statistics.holm(
+      {name: 1.0 if t.p is None else t.p for name, t in tested.items()})
+  lines = []
+  for name, system in systems.items():
+    shown = f"distilled, T = {HEADLINE:g}" if name == "distilled" else name
+    more = less = p = better = ""
+    if name in tested:
+      more = words.difference(tested[name], "+.2f")
+      less = words.difference(_against(cells.error, system), "+.2f")
+      p = words.p_value(adjusted[name])
+      better = "yes" if (
+          tested[name].difference > 0 and adjusted[name] < _LEVEL) else "not shown"
+    accuracy, error = PAPER[name]
+    lines.append([
+        shown, str(accuracy), _mean(cells.accuracy[system]), more, p,
+        better, str(error), _mean(cells.error[system]), less])
+  return (
+      "Frame accuracy and utterance error in percent: mean ± 95% t-interval over "
+      f"speakers left out (n; {', '.join(cells.speakers)}), of {cells.nets} nets "
+      "and ensembles, averaged by speaker first. Differences are paired by "
+      "speaker; p of their t-test, Holm-adjusted in the family of these "
+      f"{len(tested)}. Utterance error stands in for the word error rate and is "
+      "told for orientation.\n\n" + words.table(
+          ["system", "frame accuracy, paper", "ours", "minus baseline", "p, Holm",
+           "better?", "WER, paper", "utterance error, ours", "minus baseline"],
+          lines))
+
+
+def _share(cells: Cells) -> str:
+  found = _kept(cells, HEADLINE)
+  verdict = "cannot be judged, as the ensemble's gain may be none,"
+  if found.low is not None and found.high is not None:
+    verdict = ("holds" if found.low > CLAIMED else
+               "does not hold" if found.high < CLAIMED else "is not decided")
+  return (
+      "Of the ensemble's gain in frame accuracy the distilled net keeps "
+      f"{_told(found)}: ratio of mean gains, 95% bootstrap over speakers; the "
+      f"paper's keeps {PAPER_KEPT:.0%}. The claim of more than {CLAIMED:.0%} "
+      f"{verdict} here.\n")
+
+
+def _by_t(cells: Cells) -> str:
+  return words.table(
+      ["T", "frame accuracy", "minus baseline", "of the ensemble's gain",
+       "utterance error"],
+      [[f"{t:g}", _mean(cells.accuracy[t]),
+        words.difference(_against(cells.accuracy, t), "+.2f"),
+        _told(_kept(cells, t)), _mean(cells.error[t])]
+       for t in temperatures(cells)])
+
+
+def temperatures(cells: Cells) -> list[float]:
+  """T of the distilled nets, in order."""
+  return sorted(t for t in cells.accuracy if isinstance(t, float))
+
+
+def _kept(cells: Cells, t: float) -> Kept:
+  values = cells.accuracy
+  return kept(values["baseline"], values["ensemble"], values[t])
+
+
+def _against(values: Mapping[System, np.ndarray], system: System):
+  return statistics.paired(values[system], values["baseline"])
+
+
+def _mean(values: np.ndarray) -> str:
+  return words.interval(values.tolist())
+
+
+def _told(found: Kept) -> str:
+  if found.low is None or found.high is None:
+    return "a share that cannot be told"
+  return f"{found.share:.0%} ({found.low:.0%} to {found.high:.0%})"
+
+
+def pictures(rows: Rows, folder: pathlib.Path) -> None:
+  """`gains.png`: what each temperature gains over the baseline."""
+  cells = gather(rows.get("utterances", ()))
+  if _whole(cells):
+    _draw(cells, folder / "gains.png")
+
+
+def _draw(cells: Cells, path: pathlib.Path) -> None:
+  # pylint: disable-next=g-import-not-at-top
+  from kd_jax.report import canvas  # with matplotlib, which is slow to start
+
+  @canvas.styled
+  def drawn() -> bool:
+    figure, ((axes,),) = canvas.figure(1, 1, (5, 3.4))
+    ts = temperatures(cells)
+    tests = [_against(cells.accuracy, t) for t in ts]
+    for name, one in zip(cells.speakers, _gains(cells, ts).T, strict=True):
+      axes.plot(ts, one, color="0.75", linewidth=0.8)
+      axes.annotate(name, (ts[-1], one[-1]), fontsize=6, color="0.5")
+    axes.errorbar(
+        ts, [test.difference for test in tests],
+        [[test.difference - test.low for test in tests],
+         [test.high - test.difference for test in tests]],
+        color=canvas.COLOURS[0], marker="o", capsize=3,
+        label="distilled, mean and 95% interval")
+    axes.axhline(_against(cells.accuracy, "ensemble").difference,
+                 color=canvas.COLOURS[1], label="ensemble, mean")
+    axes.axhline(0, color="black", linewidth=0.8, label="baseline")
+    axes.set_ylabel("frame accuracy minus baseline, points")
+    canvas.log_temperature(axes, ts)
+    axes.legend()
+    return canvas.save(figure, path)
+
+  drawn()
+
+
+def _gains(cells: Cells, ts: Sequence[float]) -> Any:
+  """Of each temperature and speaker, `[T, speakers]`."""
+  values = cells.accuracy
+  return np.stack([values[t] - values["baseline"] for t in ts])

@@ -1,0 +1,168 @@
+"""What two published versions of the example compute, which is something else.
+
+"roles swapped", the first version (2020): `Distiller.__init__` calls its student
+the teacher and its teacher the student (keras-io issue 257). What is trained is the
+large net, from where the teacher's training ended, with the small one, untrained,
+as its teacher; without T**2. The prose with its 98.1% came with this version.
+
+"teacher not frozen", the version for Keras 3: `Model.fit` trains all that
+`trainable_variables` holds, and the teacher is a layer of the distiller. So both
+nets follow the gradient of alpha * CE + (1 - alpha) * T**2 * KL, which has its
+minimum where the teacher says what the student says.
+
+Both start from the trained teacher of the stage `table`.
+"""
+
+from collections.abc import Iterable
+import contextlib
+import itertools
+import json
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from experiments.protocol import Place, Rows
+from kd_jax import bench as benches
+from kd_jax import (
+  build,
+  checkpoint,
+  compilation,
+  distillers,
+  follow,
+  losses,
+  records,
+  report,
+  rng,
+  shelf,
+  steps,
+  sweep,
+  types,
+)
+from kd_jax import teacher as teachers
+from kd_jax.bench import Bench
+from kd_jax.errors import UserError
+from kd_jax.screen import Screen
+from kd_jax.sweep import chunk
+
+_SWAPPED, _MOVING = "roles swapped", "teacher not frozen"
+_POINTS: dict[str, sweep.Point] = {
+    _MOVING: {"alpha": 0.9, "temperature": 10.0},
+    _SWAPPED: {"hard_weight": 0.1, "soft_weight": 0.009, "temperature": 10.0}}
+
+
+def run(
+    config: ml_collections.ConfigDict, epochs: int, seeds: Iterable[int],
+    rows: Rows, place: Place,
+) -> None:
+  """Trains both versions for every seed, and leaves a row of each."""
+  if place.shard:
+    raise UserError("as_run: is no sweep and has no shards; give the command "
+                    "without --shard")
+  compilation.use_cache()
+  checkpoint.quiet()
+  net = _trained_teacher(rows, place.folder.parent / "table")
+  config.epochs, config.parallel, config.tensorboard = epochs, "single", False
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(records.locked(place.folder))
+    screen = stack.enter_context(Screen())
+    bench = benches.prepare(config, place.folder, screen, place.stop)
+    stack.callback(bench.recorder.close)
+    file = place.folder / "results.jsonl"
+    known = {row["fingerprint"] for row in report.read(place.folder)} if (
+        file.is_file()) else set()
+    for seed, name in itertools.product(seeds, _POINTS):
+      if place.stop():
+        return
+      try:
+        row = _row(config, bench, name, seed, net)
+      except follow.Interrupted:
+        return
+      if row["fingerprint"] not in known:
+        with file.open("a") as out:
+          out.write(json.dumps(row) + "\n")
+
+
+def swapped(
+    config: ml_collections.ConfigDict, bench: Bench, seed: int,
+    trained: types.Variables,
+) -> tuple[build.Training, steps.Learner]:
+  """The trained teacher learns on, from a small net that nobody trained."""
+  small = build.student(config, bench.dataset)
+  config = sweep.applied(config, {"student.widths": config.teacher.widths})
+  training = build.student(config, bench.dataset)
+  model = training.model._replace(init=lambda key, image: trained)
+  key = rng.stream(jax.random.key(seed), "untrained")
+  image = jnp.zeros((1,) + bench.train.image.shape[1:], jnp.float32)
+  untrained = teachers.live(
+      [small.model], [jax.jit(small.model.init)(key, image)])
+  training = training._replace(model=model, seed=seed)
+  return training, build.learner(
+      config, training, build.distiller(config), untrained)
+
+
+def moving(
+    config: ml_collections.ConfigDict, bench: Bench, seed: int,
+    trained: types.Variables,
+) -> tuple[build.Training, steps.Learner]:
+  """The student learns, and its teacher, which starts trained, with it."""
+  teacher = build.teacher(config, bench.dataset, 0).model
+  method = distillers.Distiller(
+      distillers.DISTILLERS["kd"].formula + ", teacher trained too",
+      lambda key: trained.params, _moving_terms(teacher), needs_teacher=False)
+  training = build.student(config, bench.dataset)._replace(seed=seed)
+  return training, build.learner(config, training, method)
+
+
+def _moving_terms(teacher: types.Model):
+  def terms(params, student, taught, batch, hparams):
+    del taught
+    said, _ = teacher.apply(types.Variables(params, {}), batch.image, train=False)
+    # Not losses.distillation_kl, which lets no gradient through to the teacher.
+    log_q, log_p = (
+        losses.tempered_log_softmax(logits, hparams.temperature)
+        for logits in (student.logits, said.logits))
+    kl = jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
+    hard = losses.hard_cross_entropy(student.logits, batch.label)
+    return {"hard": distillers.Term(hparams.hard_weight, hard),
+            "soft": distillers.Term(
+                hparams.soft_weight, hparams.temperature**2 * kl)}
+  return terms
+
+
+_MADE = {_SWAPPED: swapped, _MOVING: moving}
+
+
+def _trained_teacher(rows: Rows, table: pathlib.Path) -> types.Variables:
+  """The teacher of the table, as its stage left it."""
+  path = table / "parameters" / "teacher"
+  record = checkpoint.load_record(path)
+  fingerprints = {row["fingerprint"] for row in rows.get("teachers", ())}
+  if record is None or record["fingerprint"] not in fingerprints:
+    raise UserError(
+        f"{path}: the teacher of the table is not here; the stage table leaves it")
+  return checkpoint.load_parameters(path)
+
+
+def _row(
+    config: ml_collections.ConfigDict, bench: Bench, name: str, seed: int,
+    trained: types.Variables,
+) -> dict[str, Any]:
+  """One run, trained or found, as a row."""
+  own = sweep.applied(config, _POINTS[name] | {"seed": seed})
+  training, learner = _MADE[name](own, bench, seed, trained)
+  marks = shelf.student_marks(bench, training.hparams, None) | {
+      "version": name, "seed": seed, "overrides": _POINTS[name],
+      "program": build.source_mark(f"{__name__}:run"),
+      "teacher": checkpoint.parameters_sha256(trained.params)}
+  net = f"{name.replace(' ', '_')}_{seed}"
+  record = benches.net(
+      bench, net, bench.workdir / "parameters" / net, marks | records.runtime(),
+      training, learner, bench.splits)
+  loss = shelf.loss_record(learner.distiller, training.hparams)
+  return chunk.stamp([{
+      **record, "study": "keras_example", "row": name, "seed": seed,
+      "loss": loss["loss"], "overrides": _POINTS[name] | {"seed": seed},
+      "data": bench.dataset.source, "failed": None}])[0]

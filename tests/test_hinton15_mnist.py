@@ -1,0 +1,196 @@
+"""The three studies on MNIST: what they choose, count and conclude."""
+
+import numpy as np
+import pytest
+
+from experiments import words
+from experiments.hinton15_mnist import study, verdict
+from experiments.hinton15_omitted import bias
+from experiments.hinton15_omitted import study as omitted
+from experiments.hinton15_omitted import verdict as omitted_verdict
+from experiments.hinton15_regulariser import study as regulariser
+from experiments.hinton15_regulariser import verdict as regulariser_verdict
+from kd_jax import statistics
+
+MAIN, SMALL = "distilled, T = 20", "small"
+
+
+def chosen(name, errors_of):
+  """Rows of the choosing stage: two seeds of every setting of a loss."""
+  loss = {"hard": study._HARD, "soft": study._SOFT}[name]
+  return [{"overrides": loss | setting | {"seed": seed},
+           "heldout_errors": errors_of(place) + seed - 100, "test_errors": 1}
+          for place, setting in enumerate(study._SETTINGS[name])
+          for seed in study._CHOOSING_SEEDS]
+
+
+def test_both_losses_have_the_same_budget():
+  hard, soft = study._SETTINGS["hard"], study._SETTINGS["soft"]
+  assert len(hard) == len(soft) == 8
+  assert len(study.choosing().sweep.points) == 16 * len(study._CHOOSING_SEEDS)
+  assert study.choosing().data.holdout == 0.1
+
+
+def test_each_loss_has_the_setting_that_is_best_on_held_out_data():
+  rows = chosen("hard", lambda place: 90 - place) + chosen(
+      "soft", lambda place: 80 + abs(place - 3))
+  assert study.choose(rows, "hard") == study._SETTINGS["hard"][-1]
+  assert study.choose(rows, "soft") == study._SETTINGS["soft"][3]
+  # Of equals the first, which is the plain one.
+  assert study.choose([], "soft") == study._SETTINGS["soft"][0]
+
+
+def test_the_table_is_what_its_readme_says():
+  config = study.table({}, study.SEEDS)
+  per_seed = {}
+  for point in config.sweep.points:
+    per_seed.setdefault(point["seed"], []).append(point)
+  assert set(per_seed) == set(range(12)) and study.TEACHERS == 3
+  assert {len(points) for points in per_seed.values()} == {3 + 3 + 14}
+  for seed, points in per_seed.items():
+    assert {p["teacher.seed"] for p in points if "teacher.count" not in p} == {
+        seed % 3}
+    assert {p["teacher.seed"] for p in points if "teacher.count" in p} == {0}
+  assert config.data.holdout == 0 and config.data.embedded == "never"
+
+
+def test_smoothed_labels_have_the_entropy_that_is_wanted():
+  # 1/2 on the right class and 1/2 spread over 10: p = 0.55, others 0.05.
+  # H = -0.55 ln 0.55 - 9 * 0.05 ln 0.05 = 0.32881 + 1.34808.
+  assert study._entropy(0.5) == pytest.approx(1.67689, abs=1e-5)
+  assert study._entropy(1.0) == pytest.approx(np.log(10))
+  rows = {"choosing_teachers": [
+      {"net": "teacher", "entropy": {"20": 1.67689, "1": 0.0}}]}
+  assert study._smoothing(rows, "20") == pytest.approx(0.5, abs=1e-4)
+  assert study._smoothing(rows, "1") == pytest.approx(0, abs=1e-6)
+
+
+def rows_of(errors, seeds=4, epochs=study.LONG):
+  """Rows of the MNIST table by the names of their points."""
+  points, table = study.points({}), []
+  for name, errors_of in errors.items():
+    for seed in range(seeds):
+      table.append({
+          "overrides": points[f"{name}, {epochs} epochs"] | {
+              "seed": seed, "teacher.seed": seed % 3},
+          "seed": seed, "failed": None, "teacher_fingerprint": f"t{seed % 3}",
+          "test_errors": errors_of(seed), "agreement": 0.99, "test_nll": 0.03,
+          "test_ece": 0.003, "train_errors": 10, "train_examples": 60000,
+          "test_examples": 10000})
+  teachers = [{"net": "teacher", "fingerprint": f"t{n}", "test_errors": 60 + n,
+               "test_nll": 0.02, "test_ece": 0.001} for n in range(3)]
+  return {"table": table, "teachers": teachers, "choosing": []}
+
+
+@pytest.mark.parametrize(("small", "distilled", "said"), [
+    (146, 74, ["met", "met", "met"]), (129, 75, ["met", "missed", "missed"])])
+def test_the_papers_numbers_are_met_or_missed(small, distilled, said):
+  rows = rows_of({SMALL: lambda seed: small, MAIN: lambda seed: distilled})
+  told = study.conclude(rows)
+  lines = [line for line in told.splitlines() if line.endswith("met |")
+           or line.endswith("missed |")]
+  assert [line.rsplit("| ", 1)[1].removesuffix(" |") for line in lines] == said
+  assert study.status(rows) == (
+      f"teacher 61.0 ± 2.5 (3), small {small}.0 ± 0.0 (4), "
+      f"distilled {distilled}.0 ± 0.0 (4)")
+
+
+def test_the_share_of_the_gain_is_that_of_its_own_teacher():
+  rows = rows_of({SMALL: lambda seed: 160, MAIN: lambda seed: 85 + seed})
+  named = study.named(rows)
+  shares = verdict._shares(
+      named[f"{MAIN}, 40 epochs"], named[f"{SMALL}, 40 epochs"],
+      verdict._teachers(rows))
+  # (160 - 85) / (160 - 60), (160 - 86) / (160 - 61), ..., then teacher 0 again.
+  assert shares == pytest.approx([75 / 100, 74 / 99, 73 / 98, 72 / 100])
+
+
+def test_a_bias_is_counted_as_by_hand():
+  draw = np.random.default_rng(0)
+  logits, label = draw.normal(size=(200, 5)) * 3, draw.integers(0, 5, 200)
+  left_out = [1, 4]
+  both = bias.curve(logits, label, left_out)
+  for place in (0, 20, 57, 180):
+    moved = logits.copy()
+    moved[:, left_out] += bias.GRID[place]
+    wrong = moved.argmax(1) != label
+    assert both.errors[place] == wrong.sum()
+    assert both.omitted[place] == wrong[np.isin(label, left_out)].sum()
+  assert bias.at(both.errors, 0.04) == both.errors[20]  # 0.0 is the nearest
+  assert bias.GRID[20] == 0
+
+
+def test_the_best_bias_is_the_middle_of_the_best():
+  errors = np.full(len(bias.GRID), 9)
+  errors[[40, 41, 42]] = 3
+  assert bias.best(errors) == pytest.approx(bias.GRID[41])
+
+
+def test_the_priors_bias_gives_the_prior():
+  draw = np.random.default_rng(1)
+  logits = draw.normal(size=(300, 4)) * 2
+  for prior in (0.05, 0.4, 0.9):
+    b = bias.from_prior(logits, [2], prior)
+    moved = np.exp(logits + b * (np.arange(4) == 2))
+    mass = (moved[:, 2] / moved.sum(1)).mean()
+    assert mass == pytest.approx(prior, abs=2e-3)  # b has two digits
+
+
+def test_what_was_chosen_without_the_test_set_is_told_apart():
+  classes, _ = omitted.SETS["no 3s"]
+  about = {"overrides": {"transfer.classes": list(classes), "alpha": 0.9}}
+  curve = np.full(len(bias.GRID), 200)
+  curve[55], curve[50] = 100, 120  # at 3.5 and at 3.0
+  rows = {
+      "curves": [about | {"errors": curve.tolist(), "omitted_examples": 1010,
+                          "omitted_errors": [7] * len(curve)}] * 3,
+      "biases": [about | {"by_labels": 2.9, "by_prior": 0.5},
+                 about | {"by_labels": 3.1, "by_prior": 0.7}]}
+  told = omitted_verdict.told(rows, omitted.SETS).splitlines()
+  line = lambda word: next(text for text in told if word in text)
+  assert "| 206 | 200 ± 0 (3) | 133 of 1010 |" in line("as trained")
+  assert "| 109 | 100 ± 0 (3) |" in line("best on the test")
+  assert "| 120 ± 0 (3) |" in line("held-out labels") and "| 3 |" in line(
+      "held-out labels")
+  assert "| 200 ± 0 (3) |" in line("class prior")
+  assert "200 ± 0 (3), with the best bias 100" in omitted_verdict.phrase(
+      rows, omitted.SETS)
+
+
+def part(way, seed, errors, epochs):
+  soft = way == "soft"
+  return {"overrides": {"transfer.part": 0.03, "alpha": 0.9 if soft else 0.0,
+                        "epochs": epochs}, "seed": seed, "failed": None,
+          "train_errors": 0, "train_examples": 1800, "test_errors": errors,
+          "test_examples": 10000}
+
+
+@pytest.mark.parametrize(("soft", "holds"), [(400, True), (640, False)])
+def test_soft_targets_recover_what_the_missing_data_cost(soft, holds):
+  table = [row for seed in range(4) for row in (
+      part("hard", seed, 640 + (seed % 2), 12), part("hard", seed, 650, 80),
+      part("soft", seed, soft + (seed // 2), 80))]
+  whole = {"small": [{**part("hard", seed, 140, 10), "train_examples": 60000}
+                     for seed in range(4)]}
+  told = regulariser_verdict.told({"table": table}, regulariser.PARTS, whole)
+  assert ("the paper's pattern holds here" in told) == holds
+  if holds:
+    # (640 - 400) / (640 - 140) = 0.48 for seed 0.
+    assert "| 0.48 ± 0.00 (4) |" in told
+  assert "the paper's is 0.87" in told  # (57.0 - 44.5) / (58.9 - 44.5)
+
+
+def test_hard_labels_stop_where_held_out_errors_are_least():
+  rows = [{"overrides": {"transfer.part": 0.03}, "heldout_curve": curve}
+          for curve in ([9, 5, 6, 8], [9, 7, 4, 8])]  # means 9, 6, 5, 8
+  assert regulariser.stop_at(rows, 0.03) == 3
+  assert regulariser.stop_at(rows, 0.1) == regulariser.PARTS[0.1]
+
+
+def test_numbers_in_words():
+  assert words.interval([5.0]) == "5.0 (1)" and words.interval([]) == ""
+  assert words.p_value(0.0004) == "< 0.001" and words.p_value(None) == ""
+  test = statistics.paired([5, 7, 9], [4, 5, 6])
+  assert words.difference(test) == "+2.0 [-0.5, +4.5]"
+  assert words.table(["a", "b"], [["x", "1"]]) == (
+      "| a | b |\n|---|--:|\n| x | 1 |\n")
