@@ -1,11 +1,12 @@
 """What the rows of `hinton15_regulariser` say, beside the paper."""
 
 from collections.abc import Mapping, Sequence
+import pathlib
 
 from experiments import words
 from experiments.protocol import Rows
 from kd_jax import statistics
-from kd_jax.report import Row
+from kd_jax.report import Row, canvas
 
 # Per cent of frames right, training and test: all data; 3% with early stopping;
 # 3% with soft targets.
@@ -110,8 +111,39 @@ def _verdict(cells: Cells) -> str:
   if len(both) < 2:
     return "Not enough seeds yet for a verdict.\n"
   test = statistics.paired([soft[s] for s in both], [hard[s] for s in both])
-  holds = test.difference > 0 and test.p is not None and test.p < 0.05
-  return (f"On 3% of the data, soft targets minus hard labels stopped early: "
-          f"{words.difference(test, '+.2f')} points of test accuracy (n = "
-          f"{test.n}, p {words.p_value(test.p)}); the paper's pattern "
-          f"{'holds' if holds else 'does not hold'} here.\n")
+  better = test.difference > 0 and test.p is not None and test.p < 0.05
+  said = (f"On {100 * _PART:g}% of the data, soft targets minus hard labels "
+          f"stopped early: {words.difference(test, '+.2f')} points of test "
+          f"accuracy (n = {test.n}, p {words.p_value(test.p)}); that soft "
+          f"targets do better {'holds' if better else 'does not hold'} here.")
+  shares = _shares(_PART, cells)
+  if shares:
+    said += (f" They recover {words.interval(shares, '.2f')} of what the missing "
+             f"data cost, where the paper's recover {_papers_share():.2f}.")
+  return said + "\n"
+
+
+@canvas.styled
+def draw(
+    rows: Rows, parts: Mapping[float, int], whole: Mapping[str, Sequence[Row]],
+    file: pathlib.Path
+) -> bool:
+  """Test accuracy against the share of the data, a line a way of training."""
+  cells = _cells(rows["table"], parts, whole)
+  drawn, ((axes,),) = canvas.figure(1, 1, (4.8, 3.2))
+  for number, way in enumerate((_STOPPED, _FULL, _SOFT)):
+    told = {part: statistics.summary(_test(done))
+            for (part, each), done in sorted(cells.items()) if each == way}
+    axes.errorbar(
+        [100 * part for part in told], [each.mean for each in told.values()],
+        yerr=[0.0 if each.high is None else each.high - each.mean
+              for each in told.values()], label=way, capsize=2,
+        color=canvas.COLOURS[number], marker=canvas.MARKERS[number],
+        markersize=4, linewidth=1.1)
+  axes.set(xscale="log", xlabel="share of the training data (%, log scale)",
+           ylabel="test accuracy (%)")
+  axes.set_xticks([100 * part for part in sorted({part for part, _ in cells})],
+                  [f"{100 * part:g}" for part in sorted({p for p, _ in cells})])
+  axes.set_xticks([], minor=True)
+  axes.legend()
+  return canvas.save(drawn, file)
