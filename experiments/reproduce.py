@@ -87,6 +87,9 @@ class _Job:
     for stage in self.stages:
       folder = self.workdir / stage.name
       if not (self.shard and _whole(folder)):
+        if self.shard and not stage.shards:
+          raise UserError(f"{stage.name}: one machine does all of it; give the "
+                          "command without --shard")
         code = self._stage(stage, rows, folder)
         if code or self.stop():
           return code or self.stop.code
@@ -136,9 +139,9 @@ class _Job:
   def _to_merge(self, stage: Stage) -> int:
     """Says what comes when all shards of a stage are through."""
     parts = self.workdir / f"{stage.name}-*of{self.shard.of}"
-    last = stage is self.stages[-1]
-    then = ("give the command without --shard" if last
-            else "give the same commands again")
+    after = self.stages[self.stages.index(stage) + 1:]
+    then = ("give the same commands again" if after and after[0].shards
+            else "give the command without --shard")
     print(f"{stage.name}: shard {self.shard} is done. When all are: python -m "
           f"kd_jax.report merge {parts} --out {self.workdir / stage.name}; then "
           f"{then}", flush=True)

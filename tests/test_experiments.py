@@ -1,5 +1,6 @@
 """The scripts that make claims: arguments, stages, verdicts."""
 
+import importlib
 import json
 
 from conftest import ROOT
@@ -8,7 +9,7 @@ import pytest
 
 from experiments import index, reproduce, temperature_sweep
 from experiments.hinton15_temperature import study
-from experiments.protocol import Options
+from experiments.protocol import Options, Stage
 from kd_jax import report
 
 SMALL = (
@@ -63,6 +64,21 @@ def test_mistakes_of_a_study_are_told(words, says, capsys):
   except SystemExit as stopped:  # argparse's own way
     code = stopped.code
   assert code == 2 and says in capsys.readouterr().err
+
+
+def test_what_has_no_shards_says_so(monkeypatch, tmp_path, capsys):
+  stages = [Stage("table", config=lambda rows: None),
+            Stage("after", run=lambda rows, place: None, shards=False)]
+  study = importlib.import_module("experiments.keras_example.study")
+  monkeypatch.setattr(study, "stages", lambda options: stages)
+  monkeypatch.setattr(reproduce.door, "train", lambda *args, **more: 0)
+  command = ["keras_example", f"--workdir={tmp_path}", "--shard=1/2"]
+  assert reproduce.main(command) == 0
+  assert "then give the command without --shard" in capsys.readouterr().out
+  (tmp_path / "table").mkdir()
+  (tmp_path / "table/results.jsonl").write_text("{}")
+  assert reproduce.main(command) == 2
+  assert "after: one machine does all of it" in capsys.readouterr().err
 
 
 def test_a_flag_of_another_program_is_refused(capsys):

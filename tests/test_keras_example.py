@@ -19,7 +19,6 @@ from kd_jax import data as data_lib
 from kd_jax import types as kd_types
 from kd_jax.errors import UserError
 from kd_jax.models.convolutional import Cnn
-from kd_jax.sweep.shard import Shard
 
 LENGTHS = (3, 10)
 
@@ -293,8 +292,6 @@ def test_in_the_other_the_teacher_learns_on(small, tmp_path, monkeypatch):
   rows = {"teachers": [{"net": "teacher", "fingerprint": "f"}]}
   with pytest.raises(UserError, match="teacher of the table is not here"):
     as_run.run(own, 1, [0], rows, place)
-  with pytest.raises(UserError, match="without --shard"):
-    as_run.run(own, 1, [0], rows, place._replace(shard=Shard(1, 2)))
   checkpoint.save_net(
       tmp_path / "table/parameters/teacher", trained, {"fingerprint": "f"})
   for _ in range(2):  # The second time nothing is trained.

@@ -40,9 +40,9 @@ def stages(options: Options) -> list[Stage]:
   seeds = options.seeds or SEEDS
   return [
       Stage("choosing", config=lambda rows: made(_choosing())),
-      Stage("biases", run=_biases),
+      Stage("biases", run=_biases, shards=False),
       Stage("table", config=lambda rows: made(_table(seeds))),
-      Stage("curves", run=_curves)]
+      Stage("curves", run=_curves, shards=False)]
 
 
 def conclude(rows: Rows) -> str:

@@ -58,9 +58,6 @@ def run(
     rows: Rows, place: Place,
 ) -> None:
   """Trains both versions for every seed, and leaves a row of each."""
-  if place.shard:
-    raise UserError("as_run: is no sweep and has no shards; give the command "
-                    "without --shard")
   compilation.use_cache()
   checkpoint.quiet()
   net = _trained_teacher(rows, place.folder.parent / "table")
