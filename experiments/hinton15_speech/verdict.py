@@ -221,7 +221,8 @@ def _draw(cells: Cells, path: pathlib.Path) -> None:
     tests = [_against(cells.accuracy, t) for t in ts]
     for name, one in zip(cells.speakers, _gains(cells, ts).T, strict=True):
       axes.plot(ts, one, color="0.75", linewidth=0.8)
-      axes.annotate(name, (ts[-1], one[-1]), fontsize=6, color="0.5")
+      axes.annotate(name, (ts[-1], one[-1]), (6, -2), fontsize=6, color="0.5",
+                    textcoords="offset points")
     axes.errorbar(
         ts, [test.difference for test in tests],
         [[test.difference - test.low for test in tests],
@@ -233,6 +234,7 @@ def _draw(cells: Cells, path: pathlib.Path) -> None:
     axes.axhline(0, color="black", linewidth=0.8, label="baseline")
     axes.set_ylabel("frame accuracy minus baseline, points")
     canvas.log_temperature(axes, ts)
+    axes.set_xlim(right=1.5 * ts[-1])  # room for the names
     axes.legend()
     return canvas.save(figure, path)
 
