@@ -173,12 +173,12 @@ def _parser() -> argparse.ArgumentParser:
                       help="folder of teachers, for several studies to share")
   parser.add_argument("--seeds", type=temperature_sweep.positive,
                       help="runs of each point (default: the study's own)")
-  parser.add_argument("--minutes", type=float,
+  parser.add_argument("--minutes", type=temperature_sweep.minutes,
                       help="stop after so many, to go on another time")
   parser.add_argument("--shard", metavar="I/N",
                       help="run the I-th of N parts, in a folder of its own")
   parser.add_argument("--plan", action="store_true",
-                      help="tell runs, compilations, memory and time; do nothing")
+                      help="tell runs, compilations, memory, time; train nothing")
   parser.add_argument("--quick", action="store_true",
                       help="the same program in a minute or two; proves nothing")
   parser.add_argument("--record", action="store_true",

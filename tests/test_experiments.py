@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 
 from conftest import ROOT
 import jax
@@ -57,7 +58,8 @@ def test_mistakes_are_told_in_a_line(words, says, capsys):
 
 
 @pytest.mark.parametrize(("words", "says"), [
-    (["--quick", "--record"], "proves nothing"), (["--seeds=0"], "1 or more")])
+    (["--quick", "--record"], "proves nothing"), (["--seeds=0"], "1 or more"),
+    (["--minutes=-3"], "above 0"), (["--minutes=nan"], "above 0")])
 def test_mistakes_of_a_study_are_told(words, says, capsys):
   try:
     code = reproduce.main(["hinton15_temperature", *words])
@@ -174,12 +176,22 @@ def test_rows_are_whole(name):
   for stage, rows in index.committed(index.ROOT / name).items():
     for each in rows:
       assert each["schema"] == 1, stage
-      assert not each.get("dirty") and each.get("data", "raw") != "embedded"
+      assert each.get("data", "raw") != "embedded"
+      if not stage.endswith("teachers"):
+        assert each["study"] == name and each["dirty"] is False, stage
+        assert each["commit"] and each["versions"]["jax"], stage
       if "test_wrong_ids" in each:
         assert len(each["test_wrong_ids"]) == each["test_errors"]
     # A row is a few kilobytes, more where most of the test set is missed: a study
     # must stay light.
     assert len(json.dumps(rows)) < 1.5e6, stage
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_links_lead_somewhere(name):
+  folder = index.ROOT / name
+  for link in re.findall(r"\]\(([^)#]+)\)", (folder / "README.md").read_text()):
+    assert link.startswith("http") or (folder / link.strip()).exists(), link
 
 
 def test_the_pages_show_what_is_committed():

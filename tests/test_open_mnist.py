@@ -92,7 +92,7 @@ def test_hard_labels_on_the_same_views_are_compared_by_seed():
                   PLAIN: (90, 100)})
   said = study.conclude(rows)
   # 40 - 50 and 44 - 56: -11 on average; the third seed has no partner.
-  assert "(n = 2): -11.0" in said
+  assert "(n = 2, for orientation): -11.0 errors" in said
   # No aim, so no verdict.
   hard = next(x for x in said.splitlines() if x.startswith("| hard labels"))
   assert hard.endswith("|  |  |")

@@ -183,4 +183,3 @@ def _folds(options: Options) -> tuple[str, ...]:
 
 def _data(options: Options):
   return options.workdir / "data"
-

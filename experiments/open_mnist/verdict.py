@@ -74,9 +74,9 @@ def _difference(named: Named) -> list[str]:
   both = sorted(set(taught) & set(alone))
   if not both:
     return []
-  test = statistics.paired([taught[s] for s in both], [alone[s] for s in both])
+  gap = statistics.paired([taught[s] for s in both], [alone[s] for s in both])
   return ["Distilled minus hard labels, on the same views and paired by seed "
-          f"(n = {test.n}): {words.difference(test)} errors.\n"]
+          f"(n = {gap.n}, for orientation): {gap.difference:+.1f} errors.\n"]
 
 
 def _errors(done: Sequence[Row]) -> list[int]:
