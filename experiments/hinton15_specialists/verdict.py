@@ -260,7 +260,7 @@ def _draw(found: ByMethod, file: pathlib.Path) -> bool:
   right.plot(list(paper), list(paper.values()), color=canvas.COLOURS[1],
              marker="D", linestyle="none", markersize=4, label="paper")
   right.set_xticks(times)
-  right.set(xlabel="specialists that cover the class",
+  right.set(xlabel="times that a class is covered",
             ylabel="relative change in right, %")
   right.legend()
   return canvas.save(drawn, file)
@@ -268,7 +268,8 @@ def _draw(found: ByMethod, file: pathlib.Path) -> bool:
 
 def _point(axes, place: int, values: Sequence[float], *, upright: bool) -> None:
   told = statistics.summary(values)
-  half = 0.0 if told.high is None else told.high - told.mean
+  # The interval of two seeds would hide all others.
+  half = 0.0 if told.high is None or told.n < 3 else told.high - told.mean
   style = {"color": canvas.COLOURS[0], "marker": "o", "markersize": 4,
            "capsize": 2}
   if upright:
