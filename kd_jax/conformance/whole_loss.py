@@ -1,0 +1,143 @@
+"""Judges of the loss as it is called: weights, masks, precision, batches."""
+
+import math
+
+import numpy as np
+
+from kd_jax.conformance import oracle
+from kd_jax.conformance.finding import (
+  CLOSE,
+  EXACT,
+  Finding,
+  about,
+  distance,
+  figure,
+  percent,
+  relative,
+  snapped,
+)
+from kd_jax.conformance.oracle import fit
+from kd_jax.conformance.probe import Probe
+from kd_jax.conformance.soft_term import batch_ratio
+
+_USUAL = 4.0
+
+
+def teacher(probe: Probe) -> Finding:
+  z, v, _ = probe.problem
+  answer = probe.ask(z, v, 2.0, alpha=probe.mostly_soft)
+  if answer.teacher is None:
+    return Finding(None, "NumPy has no gradients to stop", {})
+  share = relative(answer.teacher, answer.student)
+  return Finding(share <= EXACT, f"{figure(share)} of the student's",
+                 {"share": share})
+
+
+_ALPHA = {
+    "soft": "the weight of the soft term, 1 - alpha of the hard one",
+    "hard": "the weight of the hard term, as in Keras and torchdistill",
+    "free soft": "a weight of the soft term beside a fixed hard term",
+    "free hard": "a weight of the hard term beside a fixed soft term",
+    "none": "nothing, and labels neither: a soft term alone (--alpha=none)",
+    "fixed": "nothing, though labels matter: a fixed mixture",
+    "unclear": "neither weight: both terms are there at both ends",
+}
+
+
+def alpha(probe: Probe) -> Finding:
+  kind, bend = probe.mixture
+  found = _ALPHA[kind]
+  if bend > CLOSE:
+    found += f"; {percent(bend)} off linear"
+  return Finding(
+      kind == probe.alpha and bool(bend <= CLOSE), found, {"bend": bend})
+
+
+def hard(probe: Probe) -> Finding:
+  if probe.alpha == "none":
+    return Finding(None, "there is none (--alpha=none)", {})
+  if probe.mixture.kind in ("none", "fixed", "unclear"):
+    return Finding(None, "cannot be told apart: see alpha", {})
+  z, v, y = probe.problem
+  # At T = 4: a hard term that is softened too is another one.
+  gradient = probe.hard(z, v, _USUAL).gradient * oracle.EXAMPLES
+  size, rest = fit(gradient, oracle.hard_gradient(z, y))
+  sizes = {1.0, oracle.EXAMPLES} if about(batch_ratio(probe), 1) else {1.0}
+  return Finding(
+      rest <= CLOSE and any(about(size, s) for s in sizes),
+      f"size {size:.3g} of it, {percent(rest)} is something else",
+      {"size": size, "rest": rest})
+
+
+def continuity(probe: Probe) -> Finding:
+  z, v, _ = probe.problem
+  gaps, words = {}, []
+  for end, inside in ((0.0, 1e-4), (1.0, 1 - 1e-4)):
+    at, near = (probe.ask(z, v, _USUAL, alpha=a) for a in (end, inside))
+    gap = max(distance(at.student, near.student),
+              abs(at.value - near.value) / max(abs(at.value), abs(near.value)))
+    gaps[f"at {end:g}"] = gap
+    word = f"jumps by {percent(gap)} at {end:g}"
+    ratio = relative(at.student, near.student)
+    words.append(word + (f" (gradient x {ratio:.3g})" if gap > 0.01 else ""))
+  # 1e-4 from the end, a linear mixture is off by some 1e-4.
+  return Finding(all(gap <= 0.01 for gap in gaps.values()), ", ".join(words),
+                 gaps)
+
+
+def masked(probe: Probe) -> Finding:
+  z, v, y = probe.problem
+  rows = np.arange(oracle.EXAMPLES)
+  gone = np.zeros(z.shape, bool)
+  gone[rows, (y + 1) % oracle.CLASSES] = True
+  gone[rows[::2], (y[::2] + 3) % oracle.CLASSES] = True
+  z, v = (np.where(gone, -np.inf, x) for x in (z, v))
+  answer = probe.ask(z, v, 2.0, alpha=probe.mostly_soft)
+  assert answer.student is not None
+  bad = int((~np.isfinite(answer.student)).sum())
+  left = np.abs(np.where(gone, answer.student, 0.0)).max()
+  holds = math.isfinite(answer.value) and not bad and left == 0
+  return Finding(
+      holds, f"loss {figure(answer.value)}, {bad} of {z.size} gradients not "
+      f"finite, at most {figure(left)} where masked",
+      {"value": answer.value, "not finite": bad})
+
+
+def half(probe: Probe) -> Finding:
+  # Logits of a trained net, up to 17; multiples of 1/4 that both types hold.
+  z, v = (3 * x for x in probe.problem[:2])
+  alpha, errors, none = probe.mostly_soft, {}, False
+  types = ("float16",) if probe.loss.framework == "numpy" else (
+      "float16", "bfloat16")
+  for t in (1.0, 20.0):
+    exact = probe.ask(z, v, t, alpha=alpha)
+    for dtype in types:
+      answer = probe.ask(z, v, t, alpha=alpha, dtype=dtype)
+      error = abs(answer.value - exact.value) / abs(exact.value)
+      if answer.student is not None:
+        error = max(error, distance(answer.student, exact.student))
+      else:
+        none = True
+      errors[f"{dtype}, T = {t:g}"] = error
+  found = ", ".join(f"{percent(e)} off ({name})" for name, e in errors.items())
+  # bfloat16 rounds by 2**-9 = 0.2%: a result that is rounded a few times, from
+  # a loss that is not computed in it.
+  return Finding(all(e <= 0.02 for e in errors.values()),
+                 found + ("; value only" if none else ""), errors)
+
+
+def split(probe: Probe) -> Finding:
+  z, v, y = probe.problem
+  whole = probe.soft(z, v, 2.0)
+  half = oracle.EXAMPLES // 2
+  parts = [probe.soft(z[s], v[s], 2.0, labels=y[s])
+           for s in (slice(half), slice(half, None))]
+  # 1/2 for means; for a sum, halves add up, and the row of the batch tells.
+  share = snapped(batch_ratio(probe), {1.0: 1.0, 0.5: 0.5, 0.25: 0.25}, 0.5)
+  gap = max(
+      abs(share * sum(p.value for p in parts) - whole.value) / abs(whole.value),
+      distance(share * np.concatenate([p.gradient for p in parts]),
+                whole.gradient))
+  return Finding(gap <= EXACT, f"{percent(gap)} off the "
+                 + ("sum" if share == 1 else "mean") + " of its halves",
+                 {"gap": gap})
