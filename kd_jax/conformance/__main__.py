@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 import contextlib
 import json
+import os
 import sys
 import warnings
 
@@ -73,6 +74,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+  # A question is compiled for itself alone, so optimising it does not pay.
+  os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
   # pylint: disable=g-import-not-at-top
   from kd_jax.conformance import properties, report, targets
   # pylint: enable=g-import-not-at-top

@@ -52,6 +52,7 @@ def figure(x: float) -> str:
 
 def percent(x: float) -> str:
   """A relative number as a percentage; rounding is called 0%."""
-  if math.isnan(x):
-    return "NaN"
-  return "0%" if x < 1e-6 else f"{100 * x:.2g}%"
+  if not math.isfinite(x):
+    return str(x)
+  return "0%" if x < 1e-6 else (
+      f"{100 * x:.2g}%" if x < 0.995 else f"{100 * x:,.0f}%")

@@ -138,6 +138,8 @@ GRADIENTS = (
     Known("no softmax on either, exp(v) weighing v - z", False,
           lambda z, v: -np.exp(v)),
     Known("no softmax on the teacher", False, _raw_targets),
+    Known("no softmax on the teacher, exp(v) weighing log q", False,
+          lambda z, v: _raw_targets(z, np.exp(v))),
     Known("the squared distance of logits", False, lambda z, v: z - v),
     Known("the squared distance of centred logits", False,
           lambda z, v: centred(z - v)),

@@ -62,7 +62,9 @@ def hard(probe: Probe) -> Finding:
   # At T = 4: a hard term that is softened too is another one.
   gradient = probe.hard(z, v, _USUAL).gradient * oracle.EXAMPLES
   size, rest = fit(gradient, oracle.hard_gradient(z, y))
-  sizes = {1.0, oracle.EXAMPLES} if about(batch_ratio(probe), 1) else {1.0}
+  # A sum over the batch, or a second division, is told in that row.
+  sizes = {1.0, snapped(batch_ratio(probe), {
+      1.0: oracle.EXAMPLES, 0.25: 1 / oracle.EXAMPLES})}
   return Finding(
       rest <= CLOSE and any(about(size, s) for s in sizes),
       f"size {size:.3g} of it, {percent(rest)} is something else",
