@@ -258,8 +258,8 @@ def test_a_planted_defect_fails_its_rows_and_no_others(judged, defect):
 
 
 @pytest.mark.parametrize(("defect", "row", "said"), [
-    (NoSquare, "temperature", "T**-2 from T = 100 to 400: T**2 is missing"),
-    (OnlyT, "temperature", "T**-1 from T = 100 to 400: a factor T, not T**2"),
+    (NoSquare, "temperature", "T**-2 from T = 100 to 400: as without T**2"),
+    (OnlyT, "temperature", "T**-1 from T = 100 to 400: as with T instead of T**2"),
     (ClassMean, "classes", "x 0.5 with twice the classes"),
     (ClassMean, "limit", "size 0.143 (x 1 but for classes)"),
     (BatchSum, "batch", "x 1 when the batch is repeated: a sum"),
@@ -484,8 +484,10 @@ def test_rows_and_options_are_checked(capsys):
       ([], "TARGET"),
       ([ours, "--quick"], "--quick"),
   ]:
-    assert run(*arguments) == 2
-    assert said in capsys.readouterr().err
+    assert run(*arguments, "--json") == 2
+    told = capsys.readouterr()
+    assert said in told.err and said in json.loads(told.out)["error"]
+    assert len(told.err.splitlines()) == 1
 
 
 def test_the_table_tells_expected_found_and_effect(tmp_path, capsys):

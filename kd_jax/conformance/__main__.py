@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import sys
+from typing import NoReturn
 import warnings
 
 from kd_jax.errors import UserError, nearest
@@ -37,11 +38,18 @@ Exit code: 0 if all hold, 1 if a row fails, 2 for a target that cannot be judged
 """
 
 
+class _Parser(argparse.ArgumentParser):
+  """One whose errors are ours: a line, without the usage."""
+
+  def error(self, message: str) -> NoReturn:
+    raise UserError(f"{message}; see --help")
+
+
 def parser() -> argparse.ArgumentParser:
   """The command line."""
   from kd_jax.conformance import adapters  # Light: it waits for no framework.
 
-  made = argparse.ArgumentParser(
+  made = _Parser(
       prog="python -m kd_jax.conformance", description=_DESCRIPTION,
       epilog=_END, formatter_class=argparse.RawDescriptionHelpFormatter,
       allow_abbrev=False)
@@ -58,7 +66,6 @@ def parser() -> argparse.ArgumentParser:
                     help="the contract (default: kd)")
   made.add_argument("--json", action="store_true",
                     help="print JSON instead of a table")
-  made.exit_on_error = False
   return made
 
 
@@ -68,8 +75,8 @@ def main(argv: Sequence[str]) -> int:
     return _run(parser().parse_args(argv))
   except UserError as error:
     print(f"conformance: {error}", file=sys.stderr)
-  except argparse.ArgumentError as error:
-    print(f"conformance: {error}; see --help", file=sys.stderr)
+    if "--json" in argv:
+      print(json.dumps({"error": str(error)}))
   return 2
 
 

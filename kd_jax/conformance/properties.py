@@ -86,7 +86,8 @@ PROPERTIES = {
         whole_loss.continuity),
     "masked": Property(
         "finite loss and gradient with classes at -inf, which get none",
-        "a class that an example does not have turns every weight into NaN",
+        "a class that an example does not have makes the loss NaN, and with it "
+        "what stops or scales by it, or every weight after one step",
         whole_loss.masked),
     "half": Property(
         "within 2% for logits in half precision",

@@ -79,7 +79,7 @@ def temperature(probe: Probe) -> Finding:
   k = exponent(probe)
   # From 100 to 400, terms of |z| / T change the size by at most 10%: k < 0.07.
   holds = abs(k) <= 0.1
-  word = {-2: ": T**2 is missing", -1: ": a factor T, not T**2"}
+  word = {-2: ": as without T**2", -1: ": as with T instead of T**2"}
   why = "" if holds or math.isnan(k) else word.get(round(k), "")
   return Finding(
       holds, f"grows as T**{round(k, 2) + 0:g} from T = 100 to 400{why}",
