@@ -383,6 +383,17 @@ def test_a_loss_that_refuses_unusual_logits_fails_there():
   assert rows["split"].finding.holds
 
 
+def test_a_gradient_that_is_nan_in_half_precision_is_no_pass():
+  def loss(z, v, y, t, alpha):
+    right = flowing(z, v, y, t, alpha)
+    # 0 * sqrt(0): a value of 0, a gradient of 0 * infinity.
+    return right + (0 * jnp.sum(jnp.sqrt(z - z)) if z.dtype == jnp.float16
+                    else 0)
+  row = judge(adapters.jax(loss), names=["half"])["half"]
+  assert row.finding.holds is False
+  assert "nan off (float16, T = 1)" in row.finding.found
+
+
 TORCH = """
 import torch
 from torch.nn import functional as F

@@ -41,7 +41,13 @@ def cross_entropy(student_logits, teacher_logits, labels, temperature, alpha):
 
 def swapped(student_logits, teacher_logits, labels, temperature, alpha):
   """Teacher and student in the wrong order: KL is reversed."""
-  return right(teacher_logits, student_logits, labels, temperature, alpha)
+  t = temperature
+  soft = t**2 * optax.losses.kl_divergence(
+      log_softmax(jax.lax.stop_gradient(teacher_logits) / t),
+      softmax(student_logits / t))
+  hard = optax.losses.softmax_cross_entropy_with_integer_labels(
+      student_logits, labels)
+  return jnp.mean((1 - alpha) * hard + alpha * soft)
 
 
 def logits(student_logits, teacher_logits, labels, temperature, alpha):

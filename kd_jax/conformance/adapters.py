@@ -61,9 +61,10 @@ class Answer(NamedTuple):
   teacher: np.ndarray | None
 
   @property
-  def value(self) -> float:
+  def value(self) -> np.float64:
     """The loss of the batch: the mean of the output."""
-    return float(np.mean(self.output))
+    # Of NumPy, as a division by it never raises.
+    return np.float64(np.mean(self.output))
 
 
 class Refusal(Exception):

@@ -33,6 +33,11 @@ def distance(a, b) -> float:
   return float(np.linalg.norm(a - b) / size) if size != 0 else 0.0
 
 
+def worst(*errors: float) -> float:
+  """The largest; NaN if any is, which Python's `max` may pass over."""
+  return float(np.max(errors))
+
+
 def about(number: float, other: float) -> bool:
   """Whether two numbers are the same to 1%."""
   return bool(abs(number - other) <= 0.01 * other)

@@ -23,7 +23,7 @@ _DEPENDS = 1e-3
 class Part(NamedTuple):
   """A term: its value and its gradient by the student's logits, `[B, C]`."""
 
-  value: float
+  value: np.float64
   gradient: np.ndarray
 
 
@@ -94,8 +94,9 @@ class Probe:
     low, high = (_part(self.ask(z, v, temperature, alpha=a, labels=labels))
                  for a in (LOW, HIGH))
     slope = 1 / (HIGH - LOW)
-    line = lambda at: Part(*(
-        lo + (at - LOW) * slope * (hi - lo) for lo, hi in zip(low, high)))
+    line = lambda at: Part(
+        low.value + (at - LOW) * slope * (high.value - low.value),
+        low.gradient + (at - LOW) * slope * (high.gradient - low.gradient))
     return line(0.0), line(1.0)
 
   @functools.cached_property
@@ -127,12 +128,13 @@ def _kind(teacher: tuple[bool, ...], labels: tuple[bool, ...],
   """What alpha does, by what the loss depends on at alpha = 0 and 1."""
   if same:
     return "fixed" if any(labels) else "none"
-  return {
+  kinds: dict[tuple[tuple[bool, ...], ...], str] = {
       ((False, True), (True, False)): "soft",
       ((True, False), (False, True)): "hard",
       ((False, True), (True, True)): "free soft",
       ((True, True), (False, True)): "free hard",
-  }.get((teacher, labels), "unclear")
+  }
+  return kinds.get((teacher, labels), "unclear")
 
 
 def _part(answer: Answer) -> Part:

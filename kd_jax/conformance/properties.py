@@ -86,8 +86,8 @@ PROPERTIES = {
         whole_loss.continuity),
     "masked": Property(
         "finite loss and gradient with classes at -inf, which get none",
-        "a class that an example does not have makes the loss NaN, and with it "
-        "what stops or scales by it, or every weight after one step",
+        "a class that an example lacks makes the loss NaN, which stops a run that "
+        "looks at it, or the gradient, and then every weight",
         whole_loss.masked),
     "half": Property(
         "within 2% for logits in half precision",

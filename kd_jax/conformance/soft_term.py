@@ -15,6 +15,7 @@ from kd_jax.conformance.finding import (
   percent,
   relative,
   snapped,
+  worst,
 )
 from kd_jax.conformance.oracle import fit
 from kd_jax.conformance.probe import Probe
@@ -22,7 +23,7 @@ from kd_jax.conformance.probe import Probe
 # Temperatures of ordinary use, and such that logits are small against them.
 _USUAL, _HIGH, _HIGHER, _LIMIT = 4.0, 100.0, 400.0, 1000.0
 # What the limit leaves out is of the size of |z| / T < 1%.
-CLOSE_TO_LIMIT = 0.02
+_CLOSE_TO_LIMIT = 0.02
 
 
 def class_ratio(probe: Probe) -> float:
@@ -115,7 +116,8 @@ def softmax(probe: Probe) -> Finding:
   return Finding(once, found, {"sum": total, "growth": growth})
 
 
-def _form(probe: Probe):
+def _form(
+    probe: Probe) -> tuple[oracle.Known | None, tuple[float, float], bool]:
   """The known form of the gradient, two measurements, whether softmax is once.
 
   A gradient through a softmax sums to zero over classes. Where student and
@@ -131,7 +133,7 @@ def _form(probe: Probe):
   other = np.roll(sure, 1, axis=-1)
   # Up to e^-12, which implementations that clip at 1e-7 leave alone.
   values = [probe.soft(k * sure, k * other, 1.0).value for k in (6.0, 12.0)]
-  growth = values[1] / values[0] if values[0] else math.nan
+  growth = float(values[1] / values[0])
   once = known.once if known else bool(
       total <= CLOSE and 1.7 <= growth <= 2.4)  # 2.03 for KL either way.
   return known, (total, growth), once
@@ -146,8 +148,8 @@ def shift(probe: Probe) -> Finding:
   changes = {}
   for name, (dz, dv) in {"student": (offset, 0), "teacher": (0, offset)}.items():
     there = probe.ask(z + dz, v + dv, 2.0, alpha=alpha)
-    changes[name] = max(abs(there.value - at.value) / abs(at.value),
-                        distance(there.student, at.student))
+    changes[name] = worst(abs(there.value - at.value) / abs(at.value),
+                          distance(there.student, at.student))
   return Finding(
       all(change <= EXACT for change in changes.values()),
       "changes by " + ", ".join(
@@ -158,7 +160,7 @@ def equality(probe: Probe) -> Finding:
   v, w = probe.problem.teacher, oracle.another_teacher()
   pushes = [relative(probe.soft(v, v, t).gradient, probe.usual.gradient)
             for t in (1.0, _USUAL)]
-  push = max(pushes, key=lambda x: (math.isnan(x), x))
+  push = worst(*pushes)
   usual = probe.soft(probe.problem.student, v, _USUAL).value
   values = [probe.soft(x, x, _USUAL).value for x in (v, w)]
   # A cross-entropy is the teacher's entropy there, times what scales the loss.
@@ -172,7 +174,7 @@ def equality(probe: Probe) -> Finding:
   return Finding(
       bool(push <= EXACT and (zero or entropy)),
       f"gradient {figure(push)} of the usual; value {word}",
-      {"gradient": push, "value": values[0]})
+      {"gradient": push, "value": float(values[0])})
 
 
 def limit(probe: Probe) -> Finding:
@@ -189,8 +191,8 @@ def limit(probe: Probe) -> Finding:
   told = [name for name, factor in known.items() if factor != 1]
   unexplained = size / math.prod(known.values())
   found = f"{percent(rest)} off in direction, size {size:.3g}"
-  if told and rest <= CLOSE_TO_LIMIT:
+  if told and rest <= _CLOSE_TO_LIMIT:
     found += f" (x {unexplained:.3g} but for {', '.join(told)})"
+  holds = worst(rest, abs(unexplained - 1)) <= _CLOSE_TO_LIMIT
   return Finding(
-      bool(rest <= CLOSE_TO_LIMIT and abs(unexplained - 1) <= CLOSE_TO_LIMIT), found,
-      {"rest": rest, "size": size, "unexplained": unexplained})
+      holds, found, {"rest": rest, "size": size, "unexplained": unexplained})

@@ -15,6 +15,7 @@ from kd_jax.conformance.finding import (
   percent,
   relative,
   snapped,
+  worst,
 )
 from kd_jax.conformance.oracle import fit
 from kd_jax.conformance.probe import Probe
@@ -76,8 +77,9 @@ def continuity(probe: Probe) -> Finding:
   gaps, words = {}, []
   for end, inside in ((0.0, 1e-4), (1.0, 1 - 1e-4)):
     at, near = (probe.ask(z, v, _USUAL, alpha=a) for a in (end, inside))
-    gap = max(distance(at.student, near.student),
-              abs(at.value - near.value) / max(abs(at.value), abs(near.value)))
+    gap = worst(
+        distance(at.student, near.student),
+        abs(at.value - near.value) / max(abs(at.value), abs(near.value)))
     gaps[f"at {end:g}"] = gap
     word = f"jumps by {percent(gap)} at {end:g}"
     ratio = relative(at.student, near.student)
@@ -106,24 +108,25 @@ def masked(probe: Probe) -> Finding:
 
 
 def half(probe: Probe) -> Finding:
-  # Logits of a trained net, up to 17; multiples of 1/4 that both types hold.
+  # Logits of a trained net, up to 16; multiples of 1/4 that both types hold.
   z, v = (3 * x for x in probe.problem[:2])
-  alpha, errors, none = probe.mostly_soft, {}, False
+  alpha, none = probe.mostly_soft, False
+  errors: dict[str, float] = {}
   types = ("float16",) if probe.loss.framework == "numpy" else (
       "float16", "bfloat16")
   for t in (1.0, 20.0):
     exact = probe.ask(z, v, t, alpha=alpha)
     for dtype in types:
       answer = probe.ask(z, v, t, alpha=alpha, dtype=dtype)
-      error = abs(answer.value - exact.value) / abs(exact.value)
+      error = float(abs(answer.value - exact.value) / abs(exact.value))
       if answer.student is not None:
-        error = max(error, distance(answer.student, exact.student))
+        error = worst(error, distance(answer.student, exact.student))
       else:
         none = True
       errors[f"{dtype}, T = {t:g}"] = error
   found = ", ".join(f"{percent(e)} off ({name})" for name, e in errors.items())
-  # bfloat16 rounds by 2**-9 = 0.2%: a result that is rounded a few times, from
-  # a loss that is not computed in it.
+  # bfloat16 rounds by 2**-9 = 0.2%, so this is a result that is rounded a few
+  # times, not a loss that is computed in it.
   return Finding(all(e <= 0.02 for e in errors.values()),
                  found + ("; value only" if none else ""), errors)
 
@@ -136,7 +139,7 @@ def split(probe: Probe) -> Finding:
            for s in (slice(half), slice(half, None))]
   # 1/2 for means; for a sum, halves add up, and the row of the batch tells.
   share = snapped(batch_ratio(probe), {1.0: 1.0, 0.5: 0.5, 0.25: 0.25}, 0.5)
-  gap = max(
+  gap = worst(
       abs(share * sum(p.value for p in parts) - whole.value) / abs(whole.value),
       distance(share * np.concatenate([p.gradient for p in parts]),
                 whole.gradient))
