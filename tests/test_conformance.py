@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+import types
 
 from conftest import ROOT
 import jax
@@ -13,6 +14,7 @@ import pytest
 
 from kd_jax import losses
 from kd_jax.conformance import __main__, adapters, oracle, properties, targets
+from kd_jax.errors import UserError
 
 ROWS = list(properties.PROPERTIES)
 
@@ -383,6 +385,20 @@ def test_a_loss_that_refuses_unusual_logits_fails_there():
   assert rows["split"].finding.holds
 
 
+def test_keras_is_asked_through_its_backend(monkeypatch):
+  for backend, said in (("jax", "keras on jax"), ("tensorflow", "KERAS_BACKEND")):
+    fake = types.SimpleNamespace(
+        backend=types.SimpleNamespace(backend=lambda name=backend: name))
+    monkeypatch.setitem(sys.modules, "keras", fake)
+    if backend == "jax":
+      adapted = adapters.keras(flowing)
+      assert adapted.framework == said
+      assert failing(judge(adapted, names=["teacher", "batch"])) == {"teacher"}
+    else:
+      with pytest.raises(UserError, match=said):
+        adapters.keras(flowing)
+
+
 def test_a_gradient_that_is_nan_in_half_precision_is_no_pass():
   def loss(z, v, y, t, alpha):
     right = flowing(z, v, y, t, alpha)
@@ -517,6 +533,40 @@ def test_the_table_tells_expected_found_and_effect(tmp_path, capsys):
                "1 of 2 fail: classes"):
     assert part in text, part
   assert "noise" not in said.out and "noise" in said.err
+
+
+@pytest.fixture(scope="module")
+def document():
+  """The program that writes docs/conformance.md."""
+  return targets.module(str(ROOT / "docs/conformance/make.py"))
+
+
+def test_the_document_is_that_of_its_records(document):
+  found = document.read()
+  assert document.DOCUMENT.read_text() == document.document(found)
+  for name, each in found.items():
+    assert ("error" in each) == (name == "optax_logits")
+    for row in each.get("rows", ()):
+      assert row["effect"] == properties.PROPERTIES[row["property"]].effect
+  # What is known of these libraries shows, and nothing in ours.
+  rows = lambda name: {row["property"] for row in document.failing(found[name])}
+  assert not rows("ours_kd")
+  assert {"softmax", "temperature", "shift"} <= rows("keras_default")
+  assert "continuity" in rows("torchdistill_kd")
+  assert "direction" in rows("optax_swapped")
+
+
+def test_a_document_needs_a_note_for_every_failure(document):
+  found = document.read()
+  found["ours_kd"]["rows"][0]["verdict"] = "fails"
+  with pytest.raises(ValueError, match="classes"):
+    document.document(found)
+
+
+def test_targets_of_the_document_are_there(document):
+  for target in document.TARGETS.values():
+    file = target.arguments.split()[0].partition(":")[0]
+    assert file.startswith("kd_jax.") or (ROOT / file).is_file()
 
 
 def test_help_is_light_and_no_framework_comes_uncalled_for():

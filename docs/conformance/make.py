@@ -36,42 +36,77 @@ class Target(NamedTuple):
 
 
 _OPTAX = "examples/conformance/optax_kl.py"
-_NAN = "0 times log 0, in the value alone: the gradient is finite."
+_NAN = "0 * log 0 in the KL: the loss is NaN, its gradient is not."
+_KERAS_NAN = (
+    "`SparseCategoricalCrossentropy`, the hard term, takes 0 * log 0 on the JAX "
+    "backend; the soft term alone is finite. The gradient is finite.")
+_BFLOAT16 = "Computed in the precision of the logits, here one operation by one."
 TARGETS = {
     "ours_kd": Target(
         "kd_jax: `losses.distillation_loss`",
         "kd_jax.conformance.ours:kd", "", {}),
     "keras_default": Target(
         "Keras 3: `LogitsDistillation()`, the default",
-        "examples/conformance/keras_default.py --alpha=hard", "keras jax", {}),
+        "examples/conformance/keras_default.py --alpha=hard", "keras jax", {
+         "temperature": "T**2 is multiplied where softmax is applied: nowhere. The "
+                        "-1 is that of d/dz of v/T log(v/z), -v/(z T).",
+         "softmax": "`compute_loss` applies it only if its loss is an instance of "
+                    "`KLDivergence`; the default is a string, which becomes a "
+                    "function. Logits are clipped to [1e-7, 1] and taken as "
+                    "probabilities.",
+         "shift": "As above.",
+         "equality": "As above: the gradient within the clipped range is -1 / T.",
+         "limit": "As above.",
+         "masked": _KERAS_NAN,
+         "half": "A logit that is clipped to 1e-7 divides one that is not: more "
+                 "than float16 can hold.",}),
     "keras_instance": Target(
         "Keras 3: `LogitsDistillation(loss=KLDivergence())`",
-        "examples/conformance/keras_instance.py --alpha=hard", "keras jax", {}),
+        "examples/conformance/keras_instance.py --alpha=hard", "keras jax", {
+         "masked": _KERAS_NAN, "half": _BFLOAT16,}),
     "torchdistill_kd": Target(
         "torchdistill: `KDLoss`",
-        "examples/conformance/torchdistill_kd.py --alpha=hard", "torchdistill",
-        {}),
+        "examples/conformance/torchdistill_kd.py --alpha=hard", "torchdistill", {
+         "continuity": "`forward` returns the bare KL if alpha is 0: without "
+                       "T**2 (here 16) and without beta.",
+         "masked": _NAN}),
     "tunix_logit": Target(
         "tunix: `LogitStrategy`", "examples/conformance/tunix_logit.py",
-        "google-tunix", {}),
+        "google-tunix", {
+         "masked": "0 * log 0, in the cross-entropy with one-hot labels and in the "
+                   "KL: the loss is NaN, its gradient is not."}),
     "optax_right": Target(
         "optax: `kl_divergence(log_softmax(z), softmax(v))`",
-        f"{_OPTAX}:right", "optax", {}),
+        f"{_OPTAX}:right", "optax", {"masked": _NAN, "half": _BFLOAT16}),
     "optax_log_targets": Target(
         "optax: `kl_divergence_with_log_targets`, of log-probabilities",
-        f"{_OPTAX}:log_targets", "optax", {}),
+        f"{_OPTAX}:log_targets", "optax", {
+         "masked": _NAN, "half": _BFLOAT16}),
     "optax_cross_entropy": Target(
         "optax: `softmax_cross_entropy(z, softmax(v))`",
-        f"{_OPTAX}:cross_entropy", "optax", {}),
+        f"{_OPTAX}:cross_entropy", "optax", {
+         "masked": "0 * log 0 in the cross-entropy: the loss is NaN, its gradient "
+                   "is not."}),
     "optax_swapped": Target(
         "optax: `kl_divergence(log_softmax(v), softmax(z))`, the wrong order",
-        f"{_OPTAX}:swapped", "optax", {}),
+        f"{_OPTAX}:swapped", "optax", {
+         "direction": "optax takes KL from its second argument to its first.",
+         "masked": "As for the others, and now in the gradient too.",
+         "half": _BFLOAT16}),
     "optax_logits": Target(
         "optax: `kl_divergence(z, v)` of logits",
-        f"{_OPTAX}:logits --alpha=none", "optax", {}),
+        f"{_OPTAX}:logits --alpha=none", "optax", {
+         "": "The logarithm of a negative logit: this mistake shows at once."}),
     "optax_log_logits": Target(
         "optax: `kl_divergence_with_log_targets(z, v)` of logits",
-        f"{_OPTAX}:log_logits --alpha=none", "optax", {}),
+        f"{_OPTAX}:log_logits --alpha=none", "optax", {
+         "temperature": "exp(v / T) (v - z) / T, times T**2.",
+         "softmax": "None is applied, and none is asked for: the function wants "
+                    "log-probabilities.",
+         "shift": "As above.", "equality": "As above.", "limit": "As above.",
+         "teacher": "The line does not stop it.",
+         "masked": "-inf less -inf.",
+         "half": "exp(v) of a logit above 11 is more than float16 can hold."}),
 }
 
 
@@ -111,12 +146,15 @@ def document(found: dict[str, dict[str, Any]]) -> str:
   for index, name in enumerate(names):
     marks = [MARKS[each["rows"][index]["verdict"]] for each in judged.values()]
     lines.append(f"| {name} | " + " | ".join(marks) + " |")
-  effects = [f"| {row['property']} | {row['expected']} | {row['effect']} |"
-             for row in found["ours_kd"]["rows"]]
+  effects = [
+      f"| {row['property']} | {_cell(row['expected'])} | {row['effect']} |"
+      for row in found["ours_kd"]["rows"]]
   return "\n".join([
       _HEAD, *(f"{numbers[name]}. {target.title}"
                for name, target in TARGETS.items()), "",
-      *lines, "", _MEANING, *effects, "",
+      *lines, "",
+      *(f"{numbers[name]} cannot be judged." for name in found
+        if name not in judged), "", _MEANING, *effects, "",
       *(section(numbers[name], TARGETS[name], each)
         for name, each in found.items())])
 
@@ -128,10 +166,11 @@ def section(number: int, target: Target, found: dict[str, Any]) -> str:
   if notes != {row["property"] for row in bad}:
     raise ValueError(f"{target.title}: notes of {sorted(notes)}, but "
                      f"{[row['property'] for row in bad]} fail")
+  keras = "KERAS_BACKEND=jax " if "keras" in target.needs else ""
   lines = [f"### {number}. {target.title}", "", "```sh",
-           f"pip install {target.needs}" if target.needs else
+           f"pip install numpy rich {target.needs}" if target.needs else
            "pip install -r requirements.txt",
-           f"python -m kd_jax.conformance {target.arguments}", "```", ""]
+           f"{keras}python -m kd_jax.conformance {target.arguments}", "```", ""]
   if "error" in found:
     lines.append(f"Cannot be judged (exit code 2): {found['error']}")
   else:
@@ -163,10 +202,13 @@ _HEAD = """\
 Keras by the gradient of `(1 - alpha) * CE + alpha * T**2 * KL(teacher || student)`,
 a row a property. This is what it finds in losses as libraries ship them, called
 in their own convention of alpha, and in one-liners that people write. Only what was
-measured stands here: `+` holds, `-` was not judged (the row says why; it is never
-counted as a failure, nor as a pass). The targets are in
-[examples/conformance](../examples/conformance), the outputs in
-[conformance](conformance).
+measured stands here: `+` holds, `-` was not judged, because another row that fails
+hides it, or because there is no such term. Where a library stops the teacher's
+gradient outside its loss, the target does too.
+
+The targets are in [examples/conformance](../examples/conformance), the outputs in
+[conformance](conformance). Each was judged in an environment of its library, with the
+root of this repository on `PYTHONPATH`, on a CPU.
 """
 _MEANING = """\
 What each row expects, and what its failure does to training:

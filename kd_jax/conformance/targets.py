@@ -29,10 +29,10 @@ def load(target: str, framework: str = "auto") -> Adapted:
     UserError: If there is none, or it cannot be judged.
   """
   place, _, name = target.partition(":")
-  module = _module(place)
-  function = getattr(module, name or _DEFAULT, None)
+  found = module(place)
+  function = getattr(found, name or _DEFAULT, None)
   if not callable(function):
-    known = [n for n, value in vars(module).items()
+    known = [n for n, value in vars(found).items()
              if callable(value) and not n.startswith("_")]
     raise UserError(f"{place}: has no function {name or _DEFAULT}; "
                     f"{nearest(name or _DEFAULT, known)}")
@@ -47,7 +47,12 @@ def load(target: str, framework: str = "auto") -> Adapted:
     raise UserError(f"{target}: {error}") from None
 
 
-def _module(place: str) -> Any:
+def module(place: str) -> Any:
+  """Imports a module by its name, or a file.
+
+  Raises:
+    UserError: If there is none, or it fails.
+  """
   path = pathlib.Path(place)
   if path.suffix != ".py":
     what = f"module {place}"
@@ -76,13 +81,13 @@ def _module(place: str) -> Any:
 def _run_file(path: pathlib.Path) -> Any:
   spec = importlib.util.spec_from_file_location(path.stem, path)
   assert spec and spec.loader
-  module = importlib.util.module_from_spec(spec)
+  made = importlib.util.module_from_spec(spec)
   sys.path.insert(0, str(path.resolve().parent))
   try:
-    spec.loader.exec_module(module)
+    spec.loader.exec_module(made)
   finally:
     sys.path.pop(0)
-  return module
+  return made
 
 
 def _found_out(function: Callable[..., Any]) -> Adapted:
