@@ -91,8 +91,10 @@ TARGETS = {
         "optax: `kl_divergence(log_softmax(v), softmax(z))`, the wrong order",
         f"{_OPTAX}:swapped", "optax", {
          "direction": "optax takes KL from its second argument to its first.",
-         "masked": "As for the others, and now in the gradient too.",
-         "half": _BFLOAT16}),
+         "masked": "0 * log 0 in the KL; by its targets, here the student's, the "
+                   "gradient is NaN as well.",
+         "half": "A probability that float16 rounds to 0 has a NaN gradient, as a "
+                 "masked one has; bfloat16 as in 6."}),
     "optax_logits": Target(
         "optax: `kl_divergence(z, v)` of logits",
         f"{_OPTAX}:logits --alpha=none", "optax", {
@@ -100,7 +102,7 @@ TARGETS = {
     "optax_log_logits": Target(
         "optax: `kl_divergence_with_log_targets(z, v)` of logits",
         f"{_OPTAX}:log_logits --alpha=none", "optax", {
-         "temperature": "exp(v / T) (v - z) / T, times T**2.",
+         "temperature": "T**2 times d/dz of exp(v/T) (v - z) / T is of order T.",
          "softmax": "None is applied, and none is asked for: the function wants "
                     "log-probabilities.",
          "shift": "As above.", "equality": "As above.", "limit": "As above.",
@@ -207,8 +209,8 @@ hides it, or because there is no such term. Where a library stops the teacher's
 gradient outside its loss, the target does too.
 
 The targets are in [examples/conformance](../examples/conformance), the outputs in
-[conformance](conformance). Each was judged in an environment of its library, with the
-root of this repository on `PYTHONPATH`, on a CPU.
+[conformance](conformance). Each was judged in an environment of its library, on a
+CPU, with the root of this repository on `PYTHONPATH`.
 """
 _MEANING = """\
 What each row expects, and what its failure does to training:

@@ -47,7 +47,8 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
   """The command line."""
-  from kd_jax.conformance import adapters  # Light: it waits for no framework.
+  # Light: neither waits for a framework.
+  from kd_jax.conformance import adapters, properties
 
   made = _Parser(
       prog="python -m kd_jax.conformance", description=_DESCRIPTION,
@@ -61,7 +62,8 @@ def parser() -> argparse.ArgumentParser:
   made.add_argument(
       "--framework", choices=("auto", *adapters.ADAPTERS), default="auto",
       help="what the function is written in (default: found out)")
-  made.add_argument("--only", metavar="ROW,ROW", help="some of the rows")
+  made.add_argument("--only", metavar="ROW,ROW",
+                    help=f"some of the rows: {', '.join(properties.PROPERTIES)}")
   made.add_argument("--kind", choices=("kd",), default="kd",
                     help="the contract (default: kd)")
   made.add_argument("--json", action="store_true",
