@@ -152,6 +152,26 @@ class FreeSum(Plain):
     return 1.0, alpha
 
 
+class FreeHard(Plain):
+  def weights(self, alpha):
+    return alpha, 1.0
+
+
+class Squared(Plain):
+  def weights(self, alpha):
+    return 1 - alpha**2, alpha**2
+
+
+class Scale(Plain):
+  def weights(self, alpha):
+    return 0.0, alpha
+
+
+class Fixed(Plain):
+  def weights(self, alpha):
+    return 0.1, 0.9
+
+
 class Ignored(Plain):
   def weights(self, alpha):
     return 0.0, 1.0
@@ -230,6 +250,10 @@ PLANTED = {
     Twofold: "limit",
     Swapped: "alpha",
     FreeSum: "alpha",
+    FreeHard: "alpha",
+    Squared: "alpha",
+    Fixed: "alpha",
+    Scale: "alpha",
     Ignored: "alpha",
     SoftenedHard: "hard",
     SquareDroppedAtZero: "alpha continuity",
@@ -280,6 +304,11 @@ def test_a_planted_defect_fails_its_rows_and_no_others(judged, defect):
     (Swapped, "alpha", "weight of the hard term, as in Keras"),
     (FreeSum, "alpha", "beside a fixed hard term"),
     (Ignored, "alpha", "--alpha=none"),
+    (FreeHard, "alpha", "beside a fixed soft term"),
+    (Scale, "alpha", "beside no hard one"),
+    (Fixed, "alpha", "a fixed mixture"),
+    (Fixed, "limit", "the hard term cannot be taken away"),
+    (Squared, "alpha", "no end is without the other; 6.6% off linear"),
     # 1 / 16 at T = 4.
     (SquareDroppedAtZero, "continuity", "at 0 (gradient x 0.0625)"),
     (NanWhenMasked, "masked", "loss nan"),
@@ -299,6 +328,8 @@ def test_an_alpha_of_the_hard_term_is_right_where_one_says_so(judged):
 def test_a_soft_term_alone_needs_no_alpha():
   rows = judge(adapters.numpy(Ignored()), "none")
   assert not failing(rows) and rows["hard"].finding.holds is None
+  # What cannot be judged is no pass: a row that fails says why.
+  assert {row.finding.holds for row in rows.values()} == {True, None}
   # And with labels in it, it is none.
   assert "alpha" in failing(judge(adapters.numpy(Plain()), "none", ["alpha"]))
 
@@ -381,7 +412,7 @@ def test_a_loss_that_refuses_unusual_logits_fails_there():
     return Plain()(z, v, y, t, alpha)
   rows = judge(adapters.numpy(loss), names=["half", "split"])
   assert rows["half"].finding == (
-      False, "raises ValueError: float32 only please", {})
+      False, "raises ValueError: float32 only please", {}, False)
   assert rows["split"].finding.holds
 
 
@@ -408,6 +439,20 @@ def test_a_gradient_that_is_nan_in_half_precision_is_no_pass():
   row = judge(adapters.Adapted(flowing, "own", ask), names=["half"])["half"]
   assert row.finding.holds is False
   assert "nan off (float16, T = 1), 0% off (bfloat16" in row.finding.found
+
+
+@pytest.mark.parametrize(("value", "wrong", "holds"), [
+    (1.0, 0.0, True), (np.inf, 0.0, False), (1.0, np.nan, False),
+    (1.0, 0.1, False)])
+def test_masked_classes_need_a_finite_loss_and_get_no_gradient(
+    value, wrong, holds):
+  def ask(function, case):
+    masked = np.isinf(case.student)
+    return adapters.Answer(
+        np.array(value if masked.any() else 1.0),
+        np.where(masked, wrong, case.alpha + case.labels[:, None]), None)
+  row = judge(adapters.Adapted(flowing, "own", ask), names=["masked"])["masked"]
+  assert row.finding.holds is holds
 
 
 TORCH = """
@@ -515,6 +560,18 @@ def test_rows_and_options_are_checked(capsys):
     told = capsys.readouterr()
     assert said in told.err and said in json.loads(told.out)["error"]
     assert len(told.err.splitlines()) == 1
+
+
+def test_what_is_hidden_by_another_failure_is_no_pass(tmp_path, capsys):
+  file = tmp_path / "target.py"
+  file.write_text(
+      "import numpy as np\n"
+      "def loss(student_logits, teacher_logits, labels, temperature, alpha):\n"
+      "  return np.mean(np.square(student_logits - teacher_logits))\n")
+  numpy = (str(file), "--framework=numpy", "--alpha=none")
+  assert run(*numpy, "--only=direction") == 1
+  assert "not judged: direction" in capsys.readouterr().out
+  assert run(*numpy, "--only=teacher,hard,batch") == 0
 
 
 def test_the_table_tells_expected_found_and_effect(tmp_path, capsys):

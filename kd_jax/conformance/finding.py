@@ -14,11 +14,20 @@ EXACT, CLOSE = 1e-4, 1e-3
 
 
 class Finding(NamedTuple):
-  """What came out: whether it holds (None: not judged), words, numbers."""
+  """What came out.
+
+  Attributes:
+    holds: Whether the property does; None if it was not judged.
+    found: What was found, in words and numbers.
+    numbers: The numbers.
+    absent: Whether there is nothing that it could be judged of. If not, what
+      was not judged is hidden by something that fails, and no pass.
+  """
 
   holds: bool | None
   found: str
   numbers: dict[str, float]
+  absent: bool = False
 
 
 def relative(found, usual) -> float:
@@ -27,9 +36,9 @@ def relative(found, usual) -> float:
   return float(np.linalg.norm(found) / norm) if norm > 0 else math.nan
 
 
-def distance(a, b) -> float:
-  """Of two gradients, relative to the larger; NaN where either is not finite."""
-  size = np.maximum(np.linalg.norm(a), np.linalg.norm(b))
+def distance(a, b, *others) -> float:
+  """Of two gradients, relative to the largest, of others too; NaN for NaN."""
+  size = np.max([np.linalg.norm(x) for x in (a, b, *others)])
   return float(np.linalg.norm(a - b) / size) if size != 0 else 0.0
 
 

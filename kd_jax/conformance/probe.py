@@ -27,14 +27,19 @@ class Part(NamedTuple):
   gradient: np.ndarray
 
 
+class Inseparable(Exception):
+  """The soft term cannot be had alone, so nothing can be said of it."""
+
+
 class Mixture(NamedTuple):
   """What alpha does.
 
   Attributes:
     kind: "soft" (the weight of the soft term, 1 - alpha of the hard one),
       "hard" (the other way round), "free soft" or "free hard" (alpha weighs that
-      term, the other has a weight of its own), "none" (neither alpha nor labels
-      matter), "fixed" (labels do, alpha does not), "unclear".
+      term, the other has a weight of its own), "scale" (that of a soft term
+      alone), "none" (neither alpha nor labels matter), "fixed" (labels do, alpha
+      does not), "unclear".
     bend: How far the loss is from linear in alpha, relative.
   """
 
@@ -70,17 +75,21 @@ class Probe:
 
   def soft(self, z: np.ndarray, v: np.ndarray, temperature: float, *,
            labels: np.ndarray | None = None) -> Part:
-    """The soft term alone, at weight 1."""
-    if self.alpha == "none":
+    """The soft term alone, at weight 1.
+
+    Raises:
+      Inseparable: If the hard term cannot be taken away.
+    """
+    kind = self.mixture.kind
+    if kind in ("fixed", "unclear"):
+      raise Inseparable("the hard term cannot be taken away: see alpha")
+    if kind == "none":
       return _part(self.ask(z, v, temperature, alpha=0.5, labels=labels))
     at_0, at_1 = self._ends(z, v, temperature, labels)
-    kind = self.mixture.kind
-    if kind == "hard":
-      return at_0
     if kind == "free soft":
       return _minus(at_1, at_0)
     # With a free hard term, alpha = 0 leaves the soft one alone as well.
-    return at_0 if kind == "free hard" else at_1
+    return at_0 if kind in ("hard", "free hard") else at_1
 
   def hard(self, z: np.ndarray, v: np.ndarray, temperature: float) -> Part:
     """The hard term alone, at weight 1."""
@@ -133,6 +142,7 @@ def _kind(teacher: tuple[bool, ...], labels: tuple[bool, ...],
       ((True, False), (False, True)): "hard",
       ((False, True), (True, True)): "free soft",
       ((True, True), (False, True)): "free hard",
+      ((False, True), (False, False)): "scale",
   }
   return kinds.get((teacher, labels), "unclear")
 

@@ -8,7 +8,7 @@ import numpy as np
 from kd_jax.conformance import soft_term, whole_loss
 from kd_jax.conformance.adapters import Adapted, Refusal
 from kd_jax.conformance.finding import Finding
-from kd_jax.conformance.probe import Probe
+from kd_jax.conformance.probe import Inseparable, Probe
 
 
 class Row(NamedTuple):
@@ -128,5 +128,7 @@ def judge(loss: Adapted, alpha: str, names: Iterable[str]) -> list[Row]:
         finding = rule.judge(probe)
     except Refusal as error:  # Of logits that not everybody thinks of.
       finding = Finding(False, str(error), {})
+    except Inseparable as error:
+      finding = Finding(None, str(error), {})
     rows.append(Row(name, expected, finding, rule.effect))
   return rows

@@ -20,8 +20,8 @@ _LIBRARIES = {
 
 
 def holds(rows: Sequence[Row]) -> bool:
-  """Whether nothing fails; what cannot be judged is no failure."""
-  return all(row.finding.holds is not False for row in rows)
+  """Whether every row holds that there is something to judge of."""
+  return all(row.finding.holds or row.finding.absent for row in rows)
 
 
 def as_json(target: str, loss: Adapted, alpha: str,

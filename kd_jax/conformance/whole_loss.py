@@ -28,7 +28,7 @@ def teacher(probe: Probe) -> Finding:
   z, v, _ = probe.problem
   answer = probe.ask(z, v, 2.0, alpha=probe.mostly_soft)
   if answer.teacher is None:
-    return Finding(None, "NumPy has no gradients to stop", {})
+    return Finding(None, "NumPy has no gradients to stop", {}, absent=True)
   share = relative(answer.teacher, answer.student)
   return Finding(share <= EXACT, f"{figure(share)} of the student's",
                  {"share": share})
@@ -39,9 +39,10 @@ _ALPHA = {
     "hard": "the weight of the hard term, as in Keras and torchdistill",
     "free soft": "a weight of the soft term beside a fixed hard term",
     "free hard": "a weight of the hard term beside a fixed soft term",
+    "scale": "a weight of the soft term, beside no hard one",
     "none": "nothing, and labels neither: a soft term alone (--alpha=none)",
     "fixed": "nothing, though labels matter: a fixed mixture",
-    "unclear": "neither weight: both terms are there at both ends",
+    "unclear": "no weight of one term: no end is without the other",
 }
 
 
@@ -56,9 +57,9 @@ def alpha(probe: Probe) -> Finding:
 
 def hard(probe: Probe) -> Finding:
   if probe.alpha == "none":
-    return Finding(None, "there is none (--alpha=none)", {})
-  if probe.mixture.kind in ("none", "fixed", "unclear"):
-    return Finding(None, "cannot be told apart: see alpha", {})
+    return Finding(None, "there is none (--alpha=none)", {}, absent=True)
+  if probe.mixture.kind in ("scale", "none", "fixed", "unclear"):
+    return Finding(None, "there is none to be told apart: see alpha", {})
   z, v, y = probe.problem
   # At T = 4: a hard term that is softened too is another one.
   gradient = probe.hard(z, v, _USUAL).gradient * oracle.EXAMPLES
@@ -74,12 +75,14 @@ def hard(probe: Probe) -> Finding:
 
 def continuity(probe: Probe) -> Finding:
   z, v, _ = probe.problem
+  ask = lambda a: probe.ask(z, v, _USUAL, alpha=a)
+  middle = ask(0.5)  # An end may be zero: jumps are relative to this, at least.
   gaps, words = {}, []
   for end, inside in ((0.0, 1e-4), (1.0, 1 - 1e-4)):
-    at, near = (probe.ask(z, v, _USUAL, alpha=a) for a in (end, inside))
-    gap = worst(
-        distance(at.student, near.student),
-        abs(at.value - near.value) / max(abs(at.value), abs(near.value)))
+    at, near = ask(end), ask(inside)
+    sizes = [abs(answer.value) for answer in (at, near, middle)]
+    gap = worst(distance(at.student, near.student, middle.student),
+                abs(at.value - near.value) / np.max(sizes))
     gaps[f"at {end:g}"] = gap
     word = f"jumps by {percent(gap)} at {end:g}"
     ratio = relative(at.student, near.student)
