@@ -42,6 +42,7 @@ class _Parser(argparse.ArgumentParser):
   """One whose errors are ours: a line, without the usage."""
 
   def error(self, message: str) -> NoReturn:
+    """Raises what is wrong with the arguments."""
     raise UserError(f"{message}; see --help")
 
 

@@ -55,6 +55,7 @@ def exponent(probe: Probe) -> float:
 
 
 def classes(probe: Probe) -> Finding:
+  """Sum over classes: no change when classes of probability 0 join."""
   ratio = class_ratio(probe)
   holds = abs(ratio - 1) <= CLOSE
   word = "a sum" if holds else "a mean" if about(ratio, 0.5) else "neither"
@@ -64,6 +65,7 @@ def classes(probe: Probe) -> Finding:
 
 
 def batch(probe: Probe) -> Finding:
+  """Mean over the batch: an example counts half in a batch of twice the size."""
   ratio = batch_ratio(probe)
   z, v, _ = probe.problem
   each = probe.ask(z, v, 1.0, alpha=0.5).output.ndim == 1
@@ -77,6 +79,10 @@ def batch(probe: Probe) -> Finding:
 
 
 def temperature(probe: Probe) -> Finding:
+  """T**2: the gradient's size tends to a constant in T (Hinton, section 2).
+
+  Without it, it falls as 1 / T**2, which is eq. 4.
+  """
   k = exponent(probe)
   # From 100 to 400, terms of |z| / T change the size by at most 10%: k < 0.07.
   holds = abs(k) <= 0.1
@@ -88,6 +94,7 @@ def temperature(probe: Probe) -> Finding:
 
 
 def direction(probe: Probe) -> Finding:
+  """KL(p || q), whose gradient by z is (q - p) / T (Hinton, eq. 2), at T = 1."""
   known, _, once = _form(probe)
   if not once:
     return Finding(None, "cannot be told: see softmax", {})
@@ -101,6 +108,7 @@ def direction(probe: Probe) -> Finding:
 
 
 def softmax(probe: Probe) -> Finding:
+  """Softmax once: by the form of the gradient, or else by sum and growth."""
   known, measured, once = _form(probe)
   total, growth = measured
   found = (f"gradient sums to {figure(total)} of its size; loss x "
@@ -140,6 +148,7 @@ def _form(
 
 
 def shift(probe: Probe) -> Finding:
+  """softmax(z + c) = softmax(z): the loss must not change either, at T = 2."""
   z, v, _ = probe.problem
   # Not of mean zero: the changes of single values must not cancel.
   offset = np.linspace(-4, 8, oracle.EXAMPLES)[:, None]
@@ -157,6 +166,7 @@ def shift(probe: Probe) -> Finding:
 
 
 def equality(probe: Probe) -> Finding:
+  """z = v is a stationary point, and the value that of KL or the entropy."""
   v, w = probe.problem.teacher, oracle.another_teacher()
   pushes = [relative(probe.soft(v, v, t).gradient, probe.usual.gradient)
             for t in (1.0, _USUAL)]
@@ -178,6 +188,10 @@ def equality(probe: Probe) -> Finding:
 
 
 def limit(probe: Probe) -> Finding:
+  """T**2 dC/dz -> (z - v) / N of logits centred over N classes (Hinton, eq. 4).
+
+  Factors that other rows tell of are taken out, so that each defect has its row.
+  """
   z, v, _ = probe.problem
   gradient = probe.soft(z, v, _LIMIT).gradient * oracle.EXAMPLES
   size, rest = fit(gradient, oracle.centred(z - v) / oracle.CLASSES)

@@ -25,6 +25,7 @@ _USUAL = 4.0
 
 
 def teacher(probe: Probe) -> Finding:
+  """dL/dv = 0."""
   z, v, _ = probe.problem
   answer = probe.ask(z, v, 2.0, alpha=probe.mostly_soft)
   if answer.teacher is None:
@@ -47,6 +48,7 @@ _ALPHA = {
 
 
 def alpha(probe: Probe) -> Finding:
+  """L is linear in alpha, and at its ends one of the terms is alone."""
   kind, bend = probe.mixture
   found = _ALPHA[kind]
   if bend > CLOSE:
@@ -56,6 +58,7 @@ def alpha(probe: Probe) -> Finding:
 
 
 def hard(probe: Probe) -> Finding:
+  """dH/dz = softmax(z) - e_y at T = 1, averaged, whatever T the soft term has."""
   if probe.alpha == "none":
     return Finding(None, "there is none (--alpha=none)", {}, absent=True)
   if probe.mixture.kind in ("scale", "none", "fixed", "unclear"):
@@ -74,6 +77,7 @@ def hard(probe: Probe) -> Finding:
 
 
 def continuity(probe: Probe) -> Finding:
+  """L and dL/dz at alpha = 0 and 1 are those of 1e-4 inside, to 1%."""
   z, v, _ = probe.problem
   ask = lambda a: probe.ask(z, v, _USUAL, alpha=a)
   middle = ask(0.5)  # An end may be zero: jumps are relative to this, at least.
@@ -93,6 +97,7 @@ def continuity(probe: Probe) -> Finding:
 
 
 def masked(probe: Probe) -> Finding:
+  """Logits of -inf in both: probability 0, gradient 0, nothing infinite."""
   z, v, y = probe.problem
   rows = np.arange(oracle.EXAMPLES)
   gone = np.zeros(z.shape, bool)
@@ -111,6 +116,7 @@ def masked(probe: Probe) -> Finding:
 
 
 def half(probe: Probe) -> Finding:
+  """Logits of half precision: as in float64, on logits that it holds exactly."""
   # Logits of a trained net, up to 16; multiples of 1/4 that both types hold.
   z, v = (3 * x for x in probe.problem[:2])
   alpha, none = probe.mostly_soft, False
@@ -135,6 +141,7 @@ def half(probe: Probe) -> Finding:
 
 
 def split(probe: Probe) -> Finding:
+  """The soft term of a batch is the mean of those of its halves."""
   z, v, y = probe.problem
   whole = probe.soft(z, v, 2.0)
   half = oracle.EXAMPLES // 2
