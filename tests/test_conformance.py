@@ -416,6 +416,14 @@ def test_a_loss_that_refuses_unusual_logits_fails_there():
   assert rows["split"].finding.holds
 
 
+def test_a_framework_that_is_not_there_is_told(monkeypatch, capsys):
+  for name in ("torch", "keras"):
+    monkeypatch.setitem(sys.modules, name, None)  # As if it was not installed.
+    assert run("kd_jax.conformance.ours:kd", f"--framework={name}") == 2
+    error = capsys.readouterr().err
+    assert name in error and len(error.splitlines()) == 1
+
+
 def test_keras_is_asked_through_its_backend(monkeypatch):
   for backend, said in (("jax", "keras on jax"), ("tensorflow", "KERAS_BACKEND")):
     fake = types.SimpleNamespace(
@@ -517,6 +525,7 @@ WRONG = {
     ("{single}", "float32"),
     ("{broken}", "raises SyntaxError"),
     ("{needs}", "needs no_such_library, which is not installed"),
+    ("{exits}", "raises SystemExit: 3"),
 ])
 def test_a_users_mistake_is_told_in_a_line(tmp_path, capsys, target, said):
   files = {}
@@ -525,7 +534,8 @@ def test_a_users_mistake_is_told_in_a_line(tmp_path, capsys, target, said):
     files[name].write_text(
         "import numpy as np\ndef loss(student_logits, teacher_logits, labels, "
         f"temperature, alpha):\n  {body}\n")
-  for name, text in (("broken", "def"), ("needs", "import no_such_library")):
+  for name, text in (("broken", "def"), ("needs", "import no_such_library"),
+                     ("exits", "import sys\nsys.exit(3)")):
     files[name] = tmp_path / f"{name}.py"
     files[name].write_text(text)
   # A loss of NumPy is called so at once, without a try as jax.

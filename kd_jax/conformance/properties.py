@@ -126,6 +126,8 @@ def judge(loss: Adapted, alpha: str, names: Iterable[str]) -> list[Row]:
     try:
       with np.errstate(all="ignore"):  # What is not finite is found and told.
         finding = rule.judge(probe)
+      if finding.holds is not None:  # NumPy's False is not False.
+        finding = finding._replace(holds=bool(finding.holds))
     except Refusal as error:  # Of logits that not everybody thinks of.
       finding = Finding(False, str(error), {})
     except Inseparable as error:

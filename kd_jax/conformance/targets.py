@@ -45,6 +45,9 @@ def load(target: str, framework: str = "auto") -> Adapted:
     return _found_out(function)
   except UserError as error:
     raise UserError(f"{target}: {error}") from None
+  except ModuleNotFoundError as error:  # An adapter's own import.
+    raise UserError(f"--framework={framework}: needs {error.name}, which is not "
+                    "installed") from None
 
 
 def module(place: str) -> Any:
@@ -74,7 +77,7 @@ def module(place: str) -> Any:
           f"{place}: there is no such module; give module:function, or "
           "file.py:function") from None
     raise UserError(f"{what}: needs {missing}, which is not installed") from None
-  except Exception as error:  # Whatever an import raises.
+  except (Exception, SystemExit) as error:  # Whatever an import raises.
     raise UserError(f"{what}: {told(error)}") from None
 
 
