@@ -83,7 +83,8 @@ class Screen:
 
   def prose(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
     """Prints a table of sentences, which are wrapped."""
-    table = rich.table.Table(title=title, title_justify="left", show_lines=True)
+    table = rich.table.Table(
+        title=rich.text.Text(title), title_justify="left", show_lines=True)
     for column in columns:
       table.add_column(column, overflow="fold")
     for row in rows:
