@@ -76,8 +76,10 @@ class Stage(NamedTuple):
     config: Gives the sweep, from the rows of the stages before.
     run: Instead of a sweep: leaves rows in a place, and passes over those that
       are there already.
+    shards: Whether several machines can share it; otherwise one does all of it.
   """
 
   name: str
   config: Callable[[Rows], ml_collections.ConfigDict] | None = None
   run: Callable[[Rows, Place], None] | None = None
+  shards: bool = True

@@ -87,6 +87,9 @@ class _Job:
     for stage in self.stages:
       folder = self.workdir / stage.name
       if not (self.shard and _whole(folder)):
+        if self.shard and not stage.shards:
+          raise UserError(f"{stage.name}: one machine does all of it; give the "
+                          "command without --shard")
         code = self._stage(stage, rows, folder)
         if code or self.stop():
           return code or self.stop.code
@@ -136,9 +139,9 @@ class _Job:
   def _to_merge(self, stage: Stage) -> int:
     """Says what comes when all shards of a stage are through."""
     parts = self.workdir / f"{stage.name}-*of{self.shard.of}"
-    last = stage is self.stages[-1]
-    then = ("give the command without --shard" if last
-            else "give the same commands again")
+    after = self.stages[self.stages.index(stage) + 1:]
+    then = ("give the same commands again" if after and after[0].shards
+            else "give the command without --shard")
     print(f"{stage.name}: shard {self.shard} is done. When all are: python -m "
           f"kd_jax.report merge {parts} --out {self.workdir / stage.name}; then "
           f"{then}", flush=True)
@@ -170,12 +173,12 @@ def _parser() -> argparse.ArgumentParser:
                       help="folder of teachers, for several studies to share")
   parser.add_argument("--seeds", type=temperature_sweep.positive,
                       help="runs of each point (default: the study's own)")
-  parser.add_argument("--minutes", type=float,
+  parser.add_argument("--minutes", type=temperature_sweep.minutes,
                       help="stop after so many, to go on another time")
   parser.add_argument("--shard", metavar="I/N",
                       help="run the I-th of N parts, in a folder of its own")
   parser.add_argument("--plan", action="store_true",
-                      help="tell runs, compilations, memory and time; do nothing")
+                      help="tell runs, compilations, memory, time; train nothing")
   parser.add_argument("--quick", action="store_true",
                       help="the same program in a minute or two; proves nothing")
   parser.add_argument("--record", action="store_true",

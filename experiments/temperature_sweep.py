@@ -10,6 +10,7 @@ command can be stopped and given again; --config.KEY=VALUE sets any other key.
 """
 
 import argparse
+import math
 import pathlib
 import shlex
 import sys
@@ -81,13 +82,24 @@ def _parser() -> argparse.ArgumentParser:
                       help="units of both layers (default: the config's)")
   parser.add_argument("--workdir", type=pathlib.Path,
                       help="where everything goes (default: new, under runs)")
-  parser.add_argument("--minutes", type=float,
+  parser.add_argument("--minutes", type=minutes,
                       help="stop after so many, to go on another time")
   parser.add_argument("--shard", metavar="I/N",
                       help="run the I-th of N parts, in a folder of its own")
   parser.add_argument("--plan", action="store_true",
                       help="tell runs, compilations, memory and time; do nothing")
   return parser
+
+
+def minutes(text: str) -> float:
+  """A length of time above 0, for argparse."""
+  try:
+    number = float(text)
+  except ValueError:
+    number = 0.0
+  if not 0 < number < math.inf:
+    raise argparse.ArgumentTypeError(f"{text}: must be a number above 0")
+  return number
 
 
 def positive(text: str) -> int:

@@ -1,8 +1,18 @@
 """Numbers of several runs as people read them, for the verdicts of studies."""
 
 from collections.abc import Sequence
+from typing import Any, TypeVar
 
 from kd_jax import statistics
+from kd_jax.report import Row
+
+T = TypeVar("T")
+# What `spread` tells, for the caption of a table.
+SPREAD = (
+    "Mean ± half the 95% t-interval. (12) is over 12 students; (12/3) over the "
+    "means of 3 teachers or parts of the data, each of its students, as students "
+    "that share one are alike; (12/1) over 12 students of the one teacher, and "
+    "says nothing of others.")
 
 
 def interval(values: Sequence[float], form: str = ".1f") -> str:
@@ -17,6 +27,50 @@ def interval(values: Sequence[float], form: str = ".1f") -> str:
   told = statistics.summary(values)
   half = "" if told.high is None else f" ± {told.high - told.mean:{form}}"
   return f"{told.mean:{form}}{half} ({told.n})"
+
+
+def shared(row: Row) -> tuple[Any, Any] | None:
+  """What makes students alike: their teacher, and the part of the data they see."""
+  settings = row.get("overrides", {"alpha": 0})  # a teacher has none
+  teacher = row.get("teacher_fingerprint") if settings.get("alpha") != 0 else None
+  part = settings.get("transfer.seed")
+  return None if teacher is None and part is None else (teacher, part)
+
+
+def grouped(rows: Sequence[Row], values: Sequence[T]) -> dict[Any, list[T]]:
+  """Values of rows by what the rows share; those that share nothing, apart."""
+  groups: dict[Any, list[T]] = {}
+  for number, (row, value) in enumerate(zip(rows, values, strict=True)):
+    key = shared(row)
+    groups.setdefault(number if key is None else key, []).append(value)
+  return groups
+
+
+def summary(rows: Sequence[Row], values: Sequence[float]) -> statistics.Nested:
+  """Mean and interval at the level that the rows are a sample of (`SPREAD`)."""
+  groups = grouped(rows, values)
+  if len(groups) > 1:
+    return statistics.nested(groups)
+  told = statistics.summary(values)
+  return statistics.Nested(told.mean, told.low, told.high, None, told.sd, 1, told.n)
+
+
+def spread(
+    rows: Sequence[Row], values: Sequence[float], form: str = ".1f"
+) -> str:
+  """Mean ± half its interval, of values one a row, and of how many (`SPREAD`).
+
+  Example:
+    >>> rows = [{"overrides": {}, "teacher_fingerprint": t} for t in "aabb"]
+    >>> spread(rows, [1.0, 3.0, 4.0, 6.0])
+    '3.5 ± 19.1 (4/2)'
+  """
+  if not len(rows):
+    return ""
+  told = summary(rows, values)
+  half = "" if told.high is None else f" ± {told.high - told.mean:{form}}"
+  of = f"/{told.groups}" if told.groups < told.n else ""
+  return f"{told.mean:{form}}{half} ({told.n}{of})"
 
 
 def difference(test: statistics.Paired, form: str = "+.1f") -> str:

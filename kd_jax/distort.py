@@ -48,9 +48,10 @@ class Strength(NamedTuple):
   sigma: float = 4.0
 
 
-AFFINE = Strength(degrees=12, scale=0.12, shear=0.12, shift=1)
-# The values of Simard et al.: 1.4 pixels, root mean square.
-ELASTIC = Strength(alpha=34, sigma=4)
+# Found on held-out MNIST. Simard et al. have alpha 34 and sigma 4, 1.4 pixels root
+# mean square, which asks for longer trainings; these are 0.9 pixels.
+AFFINE = Strength(degrees=10, scale=0.1, shear=0.1, shift=1)
+ELASTIC = Strength(alpha=28, sigma=5)
 BOTH = AFFINE._replace(alpha=ELASTIC.alpha, sigma=ELASTIC.sigma)
 
 

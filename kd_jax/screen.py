@@ -6,6 +6,7 @@ from typing import Any
 import rich.console
 import rich.progress
 import rich.table
+import rich.text
 
 # Between plain lines, where there is no terminal to draw a bar on.
 _LINE_SECONDS = 5.0
@@ -79,6 +80,16 @@ class Screen:
     for row in rows:
       table.add_row(*row)
     self.console.print(table)
+
+  def prose(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """Prints a table of sentences, which are wrapped."""
+    table = rich.table.Table(
+        title=rich.text.Text(title), title_justify="left", show_lines=True)
+    for column in columns:
+      table.add_column(column, overflow="fold")
+    for row in rows:
+      table.add_row(*map(rich.text.Text, row))
+    self.console.print(table, soft_wrap=False)
 
 
 def _said(row: dict[str, Any]) -> str:

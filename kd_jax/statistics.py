@@ -231,6 +231,79 @@ def nested(groups: Mapping[Any, Values], *, level: float = 0.95) -> Nested:
   return Nested(mean, low, high, sd, within, g, n)
 
 
+def given(groups: Mapping[Any, Values], *, level: float = 0.95) -> Paired:
+  """Two-sided t test of the mean of the groups' means, given these very groups.
+
+  mean ± t(n - g) within_sd sqrt(sum_j 1 / n_j) / g             (cf. `nested`)
+
+  The g teachers are no sample here: what is found holds of these, and that it
+  does of others is not said. Values are differences, `[n_j]` of each group.
+
+  Raises:
+    ValueError: As in `nested`.
+
+  Example:
+    >>> [round(x, 3) for x in given({0: [1, 3], 1: [4, 6]})]  # t(2) = 4.303
+    [3.5, 0.458, 6.542, 0.038, 4]
+  """
+  from scipy import stats  # pylint: disable=g-import-not-at-top
+  told = nested(groups)
+  mean, n = told.mean, told.n
+  if told.within_sd is None:
+    return Paired(mean, None, None, None, n)
+  if not told.within_sd:
+    return Paired(mean, mean, mean, float(mean == 0), n)
+  error = told.within_sd / told.groups * sum(
+      1 / len(values) for values in groups.values()) ** 0.5
+  spread = stats.t(n - told.groups)
+  half = float(spread.ppf((1 + level) / 2)) * error
+  return Paired(
+      mean, mean - half, mean + half, 2 * float(spread.sf(abs(mean) / error)), n)
+
+
+class Ratio(NamedTuple):
+  """Ratio of the means of n pairs and its interval; None where there is none."""
+
+  ratio: float | None
+  low: float | None
+  high: float | None
+  n: int
+
+
+def ratio(values: Values, reference: Values, *, level: float = 0.95) -> Ratio:
+  """Ratio of two means of pairs, such as the share of a gain that is kept.
+
+  {r: |mean(d)| sqrt(n) <= t(n - 1) s, d_i = values_i - r reference_i}
+
+  is its interval (Fieller 1954). Where the references' mean may be zero at this
+  level that set has no end, and there is no interval. Both are `[n]`.
+
+  Raises:
+    ValueError: If lengths differ, or as in `summary`.
+
+  Example:
+    >>> [round(x, 3) for x in ratio([1, 2, 3], [3, 3, 3])]  # (2 ± 2.484) / 3
+    [0.667, -0.161, 1.495, 3]
+  """
+  from scipy import stats  # pylint: disable=g-import-not-at-top
+  x, y = _finite(values), _finite(reference)
+  if len(x) != len(y):
+    raise ValueError(f"{len(x)} values but {len(y)} references")
+  n, (mean_x, mean_y) = len(x), (float(x.mean()), float(y.mean()))
+  told = mean_x / mean_y if mean_y else None
+  if n == 1:
+    return Ratio(told, None, None, n)
+  # a r**2 - 2 b r + c <= 0 in the r above.
+  squared = float(stats.t.ppf((1 + level) / 2, n - 1)) ** 2 / n
+  (s_xx, s_xy), (_, s_yy) = np.cov(x, y)
+  a = mean_y**2 - squared * s_yy
+  b, c = mean_x * mean_y - squared * s_xy, mean_x**2 - squared * s_xx
+  if a <= 0:
+    return Ratio(told, None, None, n)
+  root = max(b * b - a * c, 0.0) ** 0.5
+  return Ratio(told, float((b - root) / a), float((b + root) / a), n)
+
+
 def contrast(
     cells: Mapping[K, Values], plus: Sequence[K], minus: Sequence[K]
 ) -> list[float]:

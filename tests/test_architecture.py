@@ -14,7 +14,7 @@ LAYERS = {
        "parallel hosts data",
     2: "keys config build checkpoint records screen fit bench banks shelf train "
        "progress follow watch "
-       "report compilation sweep arguments main doctor",
+       "report compilation sweep arguments main doctor conformance",
 }
 LAYER = {name: n for n, names in LAYERS.items() for name in names.split()}
 FILES = sorted((ROOT / "kd_jax").rglob("*.py"))

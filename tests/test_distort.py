@@ -186,10 +186,9 @@ def test_an_affine_view_is_within_its_strength():
 
 def test_displacements_are_simards():
   own, height, width = distort.ELASTIC, 28, 20
-  reach = 12  # 3 sigma.
-  noise = distort.even(
-      "elastic", 5, (height + 24) * (width + 24) * 2).reshape(
-          height + 24, width + 24, 2)
+  reach = 15  # 3 sigma.
+  around = (height + 2 * reach, width + 2 * reach, 2)
+  noise = distort.even("elastic", 5, int(np.prod(around))).reshape(around)
   expected = np.stack([ndimage.gaussian_filter(
       noise[..., axis], own.sigma, truncate=3.0) for axis in (0, 1)], -1)
   found = distort.displacements(own, 5, height, width)
@@ -200,7 +199,7 @@ def test_displacements_are_simards():
 def test_displacements_are_as_large_and_as_smooth_as_their_formula():
   own = distort.ELASTIC
   fields = np.stack([distort.displacements(own, v, *SIZE) for v in range(1, 41)])
-  # alpha / (sigma sqrt(12 pi)) = 34 / (4 * 6.14) = 1.38 pixels.
+  # alpha / (sigma sqrt(12 pi)) = 28 / (5 * 6.14) = 0.91 pixels.
   size = own.alpha / (own.sigma * np.sqrt(12 * np.pi))
   assert np.sqrt(np.mean(fields**2)) == pytest.approx(size, rel=0.1)
   assert np.abs(fields).max() < 5 * size < own.alpha

@@ -1,6 +1,8 @@
 """The scripts that make claims: arguments, stages, verdicts."""
 
+import importlib
 import json
+import re
 
 from conftest import ROOT
 import jax
@@ -8,7 +10,7 @@ import pytest
 
 from experiments import index, reproduce, temperature_sweep
 from experiments.hinton15_temperature import study
-from experiments.protocol import Options
+from experiments.protocol import Options, Stage
 from kd_jax import report
 
 SMALL = (
@@ -56,13 +58,29 @@ def test_mistakes_are_told_in_a_line(words, says, capsys):
 
 
 @pytest.mark.parametrize(("words", "says"), [
-    (["--quick", "--record"], "proves nothing"), (["--seeds=0"], "1 or more")])
+    (["--quick", "--record"], "proves nothing"), (["--seeds=0"], "1 or more"),
+    (["--minutes=-3"], "above 0"), (["--minutes=nan"], "above 0")])
 def test_mistakes_of_a_study_are_told(words, says, capsys):
   try:
     code = reproduce.main(["hinton15_temperature", *words])
   except SystemExit as stopped:  # argparse's own way
     code = stopped.code
   assert code == 2 and says in capsys.readouterr().err
+
+
+def test_what_has_no_shards_says_so(monkeypatch, tmp_path, capsys):
+  stages = [Stage("table", config=lambda rows: None),
+            Stage("after", run=lambda rows, place: None, shards=False)]
+  study = importlib.import_module("experiments.keras_example.study")
+  monkeypatch.setattr(study, "stages", lambda options: stages)
+  monkeypatch.setattr(reproduce.door, "train", lambda *args, **more: 0)
+  command = ["keras_example", f"--workdir={tmp_path}", "--shard=1/2"]
+  assert reproduce.main(command) == 0
+  assert "then give the command without --shard" in capsys.readouterr().out
+  (tmp_path / "table").mkdir()
+  (tmp_path / "table/results.jsonl").write_text("{}")
+  assert reproduce.main(command) == 2
+  assert "after: one machine does all of it" in capsys.readouterr().err
 
 
 def test_a_flag_of_another_program_is_refused(capsys):
@@ -158,12 +176,22 @@ def test_rows_are_whole(name):
   for stage, rows in index.committed(index.ROOT / name).items():
     for each in rows:
       assert each["schema"] == 1, stage
-      assert not each.get("dirty") and each.get("data", "raw") != "embedded"
+      assert each.get("data", "raw") != "embedded"
+      if not stage.endswith("teachers"):
+        assert each["study"] == name and each["dirty"] is False, stage
+        assert each["commit"] and each["versions"]["jax"], stage
       if "test_wrong_ids" in each:
         assert len(each["test_wrong_ids"]) == each["test_errors"]
     # A row is a few kilobytes, more where most of the test set is missed: a study
     # must stay light.
     assert len(json.dumps(rows)) < 1.5e6, stage
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_links_lead_somewhere(name):
+  folder = index.ROOT / name
+  for link in re.findall(r"\]\(([^)#]+)\)", (folder / "README.md").read_text()):
+    assert link.startswith("http") or (folder / link.strip()).exists(), link
 
 
 def test_the_pages_show_what_is_committed():

@@ -92,17 +92,26 @@ def test_the_papers_numbers_are_met_or_missed(small, distilled, said):
   assert [line.rsplit("| ", 1)[1].removesuffix(" |") for line in lines] == said
   assert study.status(rows) == (
       f"teacher 61.0 ± 2.5 (3), small {small}.0 ± 0.0 (4), "
-      f"distilled {distilled}.0 ± 0.0 (4)")
+      f"distilled {distilled}.0 ± 0.0 (4/3)")
 
 
 def test_the_share_of_the_gain_is_that_of_its_own_teacher():
-  rows = rows_of({SMALL: lambda seed: 160, MAIN: lambda seed: 85 + seed})
+  # With teacher 0: (85 + 88) / 2 = 86.5 of seeds 0 and 3.
+  rows = rows_of({SMALL: lambda seed: 159 + 2 * (seed % 2),
+                  MAIN: lambda seed: 85 + seed})
   named = study.named(rows)
   shares = verdict._shares(
       named[f"{MAIN}, 40 epochs"], named[f"{SMALL}, 40 epochs"],
       verdict._teachers(rows))
-  # (160 - 85) / (160 - 60), (160 - 86) / (160 - 61), ..., then teacher 0 again.
-  assert shares == pytest.approx([75 / 100, 74 / 99, 73 / 98, 72 / 100])
+  # (160 - 86.5) / (160 - 60), (160 - 86) / (160 - 61), (160 - 87) / (160 - 62).
+  assert shares == pytest.approx([73.5 / 100, 74 / 99, 73 / 98])
+  # Of a teacher that is as good as the small net there is no share.
+  for teacher in rows["teachers"]:
+    teacher["test_errors"] = 159
+  assert verdict._shares(
+      named[f"{MAIN}, 40 epochs"], named[f"{SMALL}, 40 epochs"],
+      verdict._teachers(rows)) == []
+  assert "inf" not in study.conclude(rows) and "nan" not in study.conclude(rows)
 
 
 def test_a_bias_is_counted_as_by_hand():
@@ -140,7 +149,7 @@ def test_what_was_chosen_without_the_test_set_is_told_apart():
   classes, _ = omitted.SETS["no 3s"]
   about = {"overrides": {"transfer.classes": list(classes), "alpha": 0.9}}
   curve = np.full(len(bias.GRID), 200)
-  curve[55], curve[50] = 100, 120  # at 3.5 and at 3.0
+  curve[55], curve[49], curve[51] = 100, 120, 140  # at 3.5, 2.9 and 3.1
   rows = {
       "curves": [about | {"errors": curve.tolist(), "omitted_examples": 1010,
                           "omitted_errors": [7] * len(curve)}] * 3,
@@ -150,9 +159,9 @@ def test_what_was_chosen_without_the_test_set_is_told_apart():
   line = lambda word: next(text for text in told if word in text)
   assert "| 206 | 200 ± 0 (3) | 133 of 1010 |" in line("as trained")
   assert "| 109 | 100 ± 0 (3) |" in line("best on the test")
-  assert "| 120 ± 0 (3) |" in line("held-out labels") and "| 3 |" in line(
-      "held-out labels")
-  assert "| 200 ± 0 (3) |" in line("class prior")
+  assert "| 130 ± 0 (3) [120, 140] |" in line("held-out labels")
+  assert "| 2.9, 3.1 |" in line("held-out labels")
+  assert "| 200 ± 0 (3) [200, 200] |" in line("class prior")
   assert "200 ± 0 (3), with the best bias 100" in omitted_verdict.phrase(
       rows, omitted.SETS)
 
@@ -160,7 +169,8 @@ def test_what_was_chosen_without_the_test_set_is_told_apart():
 def part(way, seed, errors, epochs):
   soft = way == "soft"
   return {"overrides": {"transfer.part": 0.03, "alpha": 0.9 if soft else 0.0,
-                        "epochs": epochs}, "seed": seed, "failed": None,
+                        "transfer.seed": seed % 2, "epochs": epochs},
+          "teacher_fingerprint": f"t{seed % 2}", "seed": seed, "failed": None,
           "train_errors": 0, "train_examples": 1800, "test_errors": errors,
           "test_examples": 10000}
 
@@ -168,15 +178,17 @@ def part(way, seed, errors, epochs):
 @pytest.mark.parametrize(("soft", "holds"), [(400, True), (640, False)])
 def test_soft_targets_recover_what_the_missing_data_cost(soft, holds):
   table = [row for seed in range(4) for row in (
-      part("hard", seed, 640 + (seed % 2), 12), part("hard", seed, 650, 80),
-      part("soft", seed, soft + (seed // 2), 80))]
+      part("hard", seed, 640 + 2 * (seed // 2), 12), part("hard", seed, 650, 80),
+      part("soft", seed, soft + 2 * (seed % 2), 80))]
   whole = {"small": [{**part("hard", seed, 140, 10), "train_examples": 60000}
                      for seed in range(4)]}
   told = regulariser_verdict.told({"table": table}, regulariser.PARTS, whole)
-  assert ("the paper's pattern holds here" in told) == holds
+  assert ("soft targets do better holds here" in told) == holds
   if holds:
-    # (640 - 400) / (640 - 140) = 0.48 for seed 0.
-    assert "| 0.48 ± 0.00 (4) |" in told
+    # (641 - 400) / (641 - 140) = 0.481 and (641 - 402) / 501 = 0.477.
+    assert "| 0.48 ± 0.03 (2) |" in told
+    assert "They recover 0.48 ± 0.03 (2) of" in told
+    assert "(over 2 teachers, p 0.0027)" in told
   assert "the paper's is 0.87" in told  # (57.0 - 44.5) / (58.9 - 44.5)
 
 
@@ -185,6 +197,23 @@ def test_hard_labels_stop_where_held_out_errors_are_least():
           for curve in ([9, 5, 6, 8], [9, 7, 4, 8])]  # means 9, 6, 5, 8
   assert regulariser.stop_at(rows, 0.03) == 3
   assert regulariser.stop_at(rows, 0.1) == regulariser.PARTS[0.1]
+
+
+def test_intervals_are_of_what_the_runs_are_a_sample_of():
+  rows = [{"overrides": {"alpha": 0.9}, "teacher_fingerprint": t} for t in "aabb"]
+  values = [1.0, 3.0, 4.0, 6.0]
+  # Means 2 and 5: 3.5 ± t(1) 2.121 / sqrt(2) = 12.706 * 1.5 = 19.06.
+  assert words.spread(rows, values) == "3.5 ± 19.1 (4/2)"
+  # 3.5 ± t(3) 2.082 / 2 = 3.182 * 1.041 = 3.31: hard labels have no teacher.
+  hard = [row | {"overrides": {"alpha": 0.0}} for row in rows]
+  assert words.spread(hard, values) == "3.5 ± 3.3 (4)"
+  # But they share the part of the data that they see.
+  parts = [row | {"overrides": {"alpha": 0.0, "transfer.seed": n // 2}}
+           for n, row in enumerate(rows)]
+  assert words.spread(parts, values) == "3.5 ± 19.1 (4/2)"
+  # 2 ± t(1) 1.414 / sqrt(2) = 12.706, of two students of one teacher.
+  assert words.spread(rows[:2], values[:2]) == "2.0 ± 12.7 (2/1)"
+  assert words.spread([], []) == ""
 
 
 def test_numbers_in_words():

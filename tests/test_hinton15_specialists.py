@@ -293,7 +293,7 @@ def test_a_verdict_that_all_holds():
   # 250 - 230 and no more noise than the interval tells.
   assert line.endswith("| more |") and "+20.0 [" in line
   # (300 - 260) / (300 - 250).
-  assert "keeps 80% (of the means)" in said
+  assert "keeps 80% (7" in said
   assert "EFG, IJ" in said and "95.00 ± 0.00 (10)" in said
   # 6.25% of 4,000: 93.75% right, from 92.5%.
   assert "| 26.1 | 93.75 ±" in said
@@ -306,7 +306,7 @@ def test_a_verdict_that_nothing_is_shown():
   assert "than the generalist alone is not shown here" in said
   assert "hard labels as long is not shown here" in said
   assert "gain more is not shown here" in said
-  assert "There is nothing to be kept" in said
+  assert "there is no share to keep" in said
 
 
 def test_a_verdict_that_it_is_the_other_way_round():
@@ -315,6 +315,18 @@ def test_a_verdict_that_it_is_the_other_way_round():
   assert "than the generalist alone does not hold: there are more here" in said
   assert "hard labels as long does not hold: there are more here" in said
   assert "gain more does not hold: they gain less here" in said
+
+
+def test_a_seed_without_classes_covered_so_often_is_no_zero():
+  rows = table(gains=(0, 10, 30))
+  for row in rows["table"]:
+    if row["method"] == "specialists" and row["seed"] > 1:
+      del row["covered"]["2"]
+  odd = [WIGGLE[(seed * 3 + len("specialists")) % 10] for seed in (0, 1)]
+  gains = verdict._gains(verdict._by_method(rows), [2])
+  assert gains == pytest.approx({
+      seed: 100 * (30 + more) / 900 for seed, more in enumerate(odd)})
+  assert "by seed (n = 2): " in verdict.conclude(rows)
 
 
 def test_what_failed_and_what_is_not_there_is_left_out():

@@ -110,9 +110,9 @@ def test_an_mlp_has_the_parameters_of_its_formula(widths, expected):
     ("cnn", 2_560 + 1_180_160 + 250_890),
     # 9*1*16+16 = 160; 9*16*32+32 = 4,640; 7*7*32*10+10 = 15,690.
     ("cnn_small", 160 + 4_640 + 15_690),
-    # 25*24 = 600, 9*24*48 = 10,368, 9*48*48 = 20,736, 2*(24+48+48) = 240 of
-    # norms; 28 -> 14 -> 7 -> 7 pixels, so 7*7*48*128+128 = 301,184; 128*10+10.
-    ("convnet", 600 + 10_368 + 20_736 + 240 + 301_184 + 1_290),
+    # 25*32 = 800, 9*32*64 = 18,432, 9*64*96 = 55,296, 2*(32+64+96) = 384 of
+    # norms; 28 -> 14 -> 7 -> 4 pixels, so 4*4*96*128+128 = 196,736; 128*10+10.
+    ("convnet", 800 + 18_432 + 55_296 + 384 + 196_736 + 1_290),
 ])
 def test_a_preset_has_the_parameters_of_its_paper_on_mnist(name, expected):
   model = models.MODELS[name](num_classes=10)
@@ -153,7 +153,7 @@ def test_any_image_gives_float32_logits(name, shape, num_classes):
     ("cnn", (28, 28, 1), {"conv_0": (14, 14, 256), "conv_1": (7, 7, 512)}),
     ("cnn_small", (28, 28, 1), {"conv_0": (14, 14, 16), "conv_1": (7, 7, 32)}),
     ("convnet", (28, 28, 1), {
-        "conv_0": (14, 14, 24), "conv_1": (7, 7, 48), "conv_2": (7, 7, 48),
+        "conv_0": (14, 14, 32), "conv_1": (7, 7, 64), "conv_2": (4, 4, 96),
         "hidden": (128,)}),
     ("resnet8", (32, 32, 3), {
         "stem": (32, 32, 16), "stage_0": (32, 32, 16), "stage_1": (16, 16, 32),
@@ -330,7 +330,7 @@ def test_the_convnet_is_what_it_says():
   params, state = net.variables
   said, _ = net()
   x = np.asarray(net.image, np.float64)
-  for index, (size, stride) in enumerate(((5, 2), (3, 2), (3, 1))):
+  for index, (size, stride) in enumerate(((5, 2), (3, 2), (3, 2))):
     x = _conv(x, params[f"Conv_{index}"], stride=stride, low=size // 2,
               high=size // 2)
     layer = f"BatchNorm_{index}"
@@ -687,8 +687,9 @@ def test_a_batch_of_padding_alone_gives_no_nan():
   assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
 
 
-def test_a_resnet_does_not_see_padding(key):
-  net = _small("resnet8")
+@pytest.mark.parametrize("name", ["resnet8", "convnet"])
+def test_a_net_with_batch_norm_does_not_see_padding(name, key):
+  net = _small(name)
   # The options of the tests above, for which it is compiled.
   train = functools.partial(net, train=True, rngs={"dropout": key}, **OPTIONS)
   said, state = train()
@@ -699,6 +700,21 @@ def test_a_resnet_does_not_see_padding(key):
   moved = jax.tree.map(
       lambda a, b: bool((a != b).any()), state, net.variables.state)
   assert all(jax.tree.leaves(moved))
+
+
+def test_halves_of_a_batch_make_the_whole_of_it(key):
+  # As devices do: statistics are of all rows, masks go by the global row.
+  net = _small("convnet")
+  said, state = net(train=True, rngs={"dropout": key}, **OPTIONS)
+  half = lambda image, mask: net.model.apply(
+      net.variables, image, train=True, rngs={"dropout": key}, mask=mask,
+      rates=OPTIONS["rates"], axis_name="devices")
+  split = lambda x: x.reshape((2, 2, *x.shape[1:]))
+  halves, states = jax.jit(jax.vmap(half, axis_name="devices"))(
+      split(net.image), split(OPTIONS["mask"]))
+  _assert_close(halves.logits.reshape(said.logits.shape), said.logits, 1e-4)
+  for one in (0, 1):
+    _assert_close(jax.tree.map(lambda x, n=one: x[n], states), state, 1e-5)
 
 
 # A user's own modules.

@@ -225,6 +225,60 @@ def test_holm_rejects_what_the_step_down_procedure_does():
     assert {key for key, value in adjusted.items() if value <= 0.05} == rejected
 
 
+# Given groups, and ratios.
+
+
+def test_given_groups_by_hand():
+  # Means 2 and 5; squares 1 + 1 + 1 + 1 = 4 over 4 - 2: within sd sqrt(2). The
+  # error of (2 + 5) / 2 is sqrt(2) sqrt(1/2 + 1/2) / 2 = 0.7071; t(2) is 4.302653.
+  result = statistics.given({"a": [1, 3], "b": [4, 6]})
+  assert result[:3] == approx((3.5, 3.5 - 3.042435, 3.5 + 3.042435), rel=1e-5)
+  # P(|T| > t) of 2 degrees is 1 - t / sqrt(2 + t**2); t = 3.5 / 0.7071 = 4.9497.
+  assert result.p == approx(1 - 4.949747 / math.sqrt(2 + 24.5)) and result.n == 4
+  assert statistics.given({"a": [1], "b": [4]})[1:4] == (None, None, None)
+  assert statistics.given({"a": [2, 2], "b": [2, 2]})[:4] == (2, 2, 2, 0)
+
+
+def test_one_group_given_is_a_paired_test():
+  values, reference = [5, 7, 9, 4], [4, 5, 6, 5]
+  d = [a - b for a, b in zip(values, reference)]
+  assert statistics.given({0: d}) == approx(statistics.paired(values, reference))
+
+
+def test_what_groups_share_does_not_widen_what_is_given():
+  apart = statistics.given({0: [1, 3], 1: [104, 106]})
+  alike = statistics.given({0: [1, 3], 1: [4, 6]})
+  assert apart.high - apart.low == approx(alike.high - alike.low)
+  assert statistics.nested({0: [1, 3], 1: [104, 106]}).high > apart.high
+
+
+@few_examples
+@hypothesis.given(pairs)
+def test_a_ratios_ends_are_where_its_differences_turn(both):
+  values, reference = map(np.asarray, zip(*both))
+  found = statistics.ratio(values, reference)
+  known = statistics.summary(reference)
+  if found.low is None:
+    zero_is_in = known.low is None or known.low <= 0 <= known.high
+    assert zero_is_in or known.mean == 0
+    return
+  assert found.low <= found.ratio <= found.high
+  for end in (found.low, found.high):
+    told = statistics.summary(values - end * reference)
+    half = told.high - told.mean
+    assert abs(told.mean) == approx(half, rel=1e-6, abs=1e-6 * (
+        1 + abs(end)) * (1 + np.abs(reference).max()))
+
+
+def test_a_ratio_by_hand():
+  # Equal references: the interval of the values' mean, 2 ± 2.484, over 3.
+  assert statistics.ratio([1, 2, 3], [3, 3, 3])[:3] == approx(
+      (2 / 3, -0.484138 / 3, 4.484138 / 3), rel=1e-5)
+  # 5 ± 12.7 is no gain that anything could be a share of.
+  assert statistics.ratio([1, 2], [4, 6])[1:] == (None, None, 2)
+  assert statistics.ratio([1, 2], [1, -1]).ratio is None
+
+
 # Equivalence.
 
 

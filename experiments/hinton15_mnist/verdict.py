@@ -26,9 +26,9 @@ def told(rows: Rows, named: Named) -> str:
       ["teacher", "paper", "errors of 10,000", "NLL", "ECE"],
       _of_teachers(rows, named)))
   return "\n".join(parts) + (
-      "\nMean ± half the 95% t-interval over seeds, each with one of the teachers "
-      "(n). Share of the teacher's gain: (small - row) / (small - its teacher), "
-      "by seed. Differences are paired by seed; p is corrected within a table.\n")
+      f"\n{words.SPREAD} Share of the teacher's gain: (small - row) / (small - "
+      "teacher) for each teacher, of means over students. Differences are paired "
+      "by seed and hold given these teachers; p is corrected within a table.\n")
 
 
 def _by_length(named: Named) -> dict[str, dict[str, Sequence[Row]]]:
@@ -59,19 +59,19 @@ def _table(rows: Rows, group: Named) -> str:
 
 def phrase(rows: Rows, named: Named) -> str:
   """The paper's numbers as they came out here."""
-  found = [f"{name.split(',')[0]} {words.interval(values)}"
-           for name, values in _headline(rows, named).items() if values]
+  found = [f"{name.split(',')[0]} {_errors(done)}"
+           for name, done in _headline(rows, named).items() if done]
   return ", ".join(found)
 
 
 @canvas.styled
 def draw(rows: Rows, named: Named, file: pathlib.Path) -> bool:
   """Every row's errors with their interval, and the paper's beside."""
-  groups = {name: [row["test_errors"] for row in done] for name, done in {
+  groups = {name: done for name, done in {
       "teacher": _papers(rows, named), **named}.items() if done}
   drawn, axes = canvas.figure(1, 1, (6.4, 0.9 + 0.22 * len(groups)))
-  for place, (name, errors) in enumerate(groups.items()):
-    told, at = statistics.summary(errors), axes[0, 0]
+  for place, (name, done) in enumerate(groups.items()):
+    told, at = _summary(done), axes[0, 0]
     half = None if told.high is None else told.high - told.mean
     at.errorbar([told.mean], [place], xerr=half, color=canvas.COLOURS[0],
                 marker="o", markersize=4, capsize=2,
@@ -85,23 +85,22 @@ def draw(rows: Rows, named: Named, file: pathlib.Path) -> bool:
   return canvas.save(drawn, file)
 
 
-def _headline(rows: Rows, named: Named) -> dict[str, list[int]]:
+def _headline(rows: Rows, named: Named) -> dict[str, Sequence[Row]]:
   """The paper's three rows, students as long as they were trained."""
   longest, *_ = _by_length(named).values()
-  return {"teacher": [row["test_errors"] for row in _papers(rows, named)],
-          **{name: [row["test_errors"] for row in longest[name]]
-             for name in (_SMALL, _MAIN)}}
+  return {"teacher": _papers(rows, named),
+          **{name: longest[name] for name in (_SMALL, _MAIN)}}
 
 
 def _verdict(rows: Rows, named: Named) -> str:
   lines = ["| | paper | aim | ours | verdict |", "|---|--:|--:|--:|---|"]
-  for name, values in _headline(rows, named).items():
+  for name, done in _headline(rows, named).items():
     low, high = _TARGETS[name]
     aim = f"{low} to {high}" if low else f"at most {high}"
-    mean = statistics.summary(values).mean if values else float("nan")
+    mean = _summary(done).mean if done else float("nan")
     met = "met" if low <= mean <= high else "missed"
-    lines.append(f"| {name} | {PAPER[name]} | {aim} | {words.interval(values)} | "
-                 f"{met if values else ''} |")
+    lines.append(f"| {name} | {PAPER[name]} | {aim} | {_errors(done)} | "
+                 f"{met if done else ''} |")
   return "\n".join(lines) + "\n"
 
 
@@ -109,34 +108,49 @@ def _line(
     name: str, done: Sequence[Row], small: Sequence[Row], taught
 ) -> list[str]:
   mean = lambda key: statistics.summary([row[key] for row in done]).mean
-  shares = _shares(done, small, taught)
-  return [name, str(PAPER.get(name, "")),
-          words.interval([row["test_errors"] for row in done]),
+  shares = [] if done is small else _shares(done, small, taught)
+  return [name, str(PAPER.get(name, "")), _errors(done),
           words.interval(shares, ".2f"), f"{100 * mean('agreement'):.2f}",
           f"{mean('test_nll'):.4f}", f"{mean('test_ece'):.4f}"]
 
 
+def _summary(done: Sequence[Row]) -> statistics.Nested:
+  return words.summary(done, [row["test_errors"] for row in done])
+
+
+def _errors(done: Sequence[Row]) -> str:
+  return words.spread(done, [row["test_errors"] for row in done])
+
+
 def _shares(done, small, taught) -> list[float]:
-  """(small - row) / (small - teacher) of the seeds that both have."""
-  alone = {row["seed"]: row["test_errors"] for row in small}
-  shares = []
+  """(small - row) / (small - teacher) for each teacher, of means over students.
+
+  Left out where the teacher is not surely better than the small net: a share of
+  nothing is any number.
+  """
+  by_teacher: dict[str, list[int]] = {}
   for row in done:
-    teacher = taught.get(row["teacher_fingerprint"])
-    if row["seed"] in alone and teacher is not None and row not in small:
-      gain = alone[row["seed"]] - teacher
-      shares.append((alone[row["seed"]] - row["test_errors"]) / gain)
-  return shares
+    if row["overrides"].get("alpha") != 0:
+      by_teacher.setdefault(row["teacher_fingerprint"], []).append(
+          row["test_errors"])
+  if not small or (alone := _summary(small)).low is None:
+    return []
+  share = lambda errors, name: (
+      (alone.mean - statistics.summary(errors).mean) / (alone.mean - taught[name]))
+  return [share(errors, name) for name, errors in by_teacher.items()
+          if name in taught and taught[name] < alone.low]
 
 
 def _tests(named: Named) -> dict[str, statistics.Paired]:
-  """Each row minus the paper's, of the seeds that both have."""
-  main = {row["seed"]: row["test_errors"] for row in named[_MAIN]}
+  """Each row minus the paper's, of the seeds that both have, given the teachers."""
+  main = {row["seed"]: row for row in named[_MAIN]}
   tests = {}
   for name, done in named.items():
-    pairs = [(row["test_errors"], main[row["seed"]]) for row in done
-             if row["seed"] in main]
-    if name != _MAIN and len(pairs) > 1:
-      tests[name] = statistics.paired(*zip(*pairs, strict=True))
+    both = [row for row in done if row["seed"] in main]
+    if name != _MAIN and len(both) > 1:
+      tests[name] = statistics.given(words.grouped(
+          [main[row["seed"]] for row in both],
+          [row["test_errors"] - main[row["seed"]]["test_errors"] for row in both]))
   return tests
 
 

@@ -9,7 +9,7 @@ the bias on the held-out tenth, from its labels, and from the class prior alone;
 `table` trains the students; `curves` counts their errors at every bias.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import pathlib
 from typing import Any
 
@@ -20,9 +20,9 @@ from experiments import index
 from experiments.hinton15_mnist import study as whole
 from experiments.hinton15_omitted import bias, verdict
 from experiments.protocol import Options, Place, Rows, Stage
-from kd_jax import build, report, sweep
+from kd_jax import build, records, report, sweep
 from kd_jax.report import Row
-from kd_jax.sweep import book, said
+from kd_jax.sweep import book, chunk, said
 
 CLAIM = "without 3s 206 errors, with a bias 109; with only 7s and 8s 47.3%, 13.2%"
 COMMAND = "--config=configs/mnist.py:paper"
@@ -40,9 +40,9 @@ def stages(options: Options) -> list[Stage]:
   seeds = options.seeds or SEEDS
   return [
       Stage("choosing", config=lambda rows: made(_choosing())),
-      Stage("biases", run=_biases),
+      Stage("biases", run=_biases, shards=False),
       Stage("table", config=lambda rows: made(_table(seeds))),
-      Stage("curves", run=_curves)]
+      Stage("curves", run=_curves, shards=False)]
 
 
 def conclude(rows: Rows) -> str:
@@ -117,43 +117,44 @@ def _biases(rows: Rows, place: Place) -> None:
   before = place.folder.parent / "choosing"
   dataset = _data(before)
   label = dataset.train.label[dataset.heldout_ids]
-  found = []
-  for row in rows["choosing"]:
+
+  def chosen(row: Row) -> dict[str, Any]:
     left_out = omitted(row["overrides"]["transfer.classes"])
     logits = said.load(before, row["fingerprint"])["heldout"]
     curve = bias.curve(logits, label, left_out)
     prior = float(np.isin(
         dataset.train.label[dataset.train_ids], left_out).mean())
-    found.append(_who(row) | {
+    return {
         "by_labels": bias.best(curve.errors),
-        "by_prior": bias.from_prior(logits, left_out, prior), "prior": prior})
-  _write(place, found)
+        "by_prior": bias.from_prior(logits, left_out, prior), "prior": prior}
+
+  _analyse(rows["choosing"], chosen, place)
 
 
 def _curves(rows: Rows, place: Place) -> None:
   """The errors of every student at every bias."""
   before = place.folder.parent / "table"
   label = _data(before).test.label
-  _write(place, [
-      _who(row) | bias.row(
-          said.load(before, row["fingerprint"])["test"], label,
-          omitted(row["overrides"]["transfer.classes"]))
-      for row in rows["table"]])
+  _analyse(rows["table"], lambda row: bias.row(
+      said.load(before, row["fingerprint"])["test"], label,
+      omitted(row["overrides"]["transfer.classes"])), place)
 
 
 def _data(folder: pathlib.Path):
   """The data set that a stage was run on."""
   config = _choosing() if folder.name == "choosing" else _config()
-  values = report.side_file(folder, "config.json")
-  config.data.embedded = values["data.embedded"]
+  values = report.side_file(folder, "config.json") or {}
+  config.data.embedded = values.get("data.embedded", config.data.embedded)
   return build.dataset(config, say=lambda line: None)
 
 
-def _who(row: Row) -> dict[str, Any]:
-  kept = ("schema", "study", "overrides", "seed", "fingerprint", "commit", "dirty")
-  return {key: row[key] for key in kept}
-
-
-def _write(place: Place, found: list[Row]) -> None:
-  place.folder.mkdir(parents=True, exist_ok=True)
-  book.write(place.folder / "results.jsonl", found)
+def _analyse(
+    nets: Sequence[Row], told: Callable[[Row], dict[str, Any]], place: Place
+) -> None:
+  """A row for each net that was trained to its end: what its logits say."""
+  who = lambda row: {key: row[key] for key in (
+      "overrides", "seed", "fingerprint", "teacher_fingerprint")}
+  found = [who(row) | told(row) for row in nets if row["failed"] is None]
+  with records.locked(place.folder):
+    book.write(place.folder / "results.jsonl",
+               chunk.stamp(found, study="hinton15_omitted"))

@@ -8,7 +8,6 @@ import numpy as np
 from experiments import words
 from experiments.hinton15_omitted import bias
 from experiments.protocol import Rows
-from kd_jax import statistics
 from kd_jax.report import Row, canvas
 
 Sets = Mapping[str, tuple[Sequence[int], int]]
@@ -33,11 +32,12 @@ def told(rows: Rows, sets: Sets) -> str:
   head = ["transfer set, bias", "paper", "errors of 10,000", "paper, left out",
           "errors on what was left out", "bias"]
   return words.table(head, lines) + (
-      "\nMean ± half the 95% t-interval over students (n), a third with each of "
-      "three teachers. *Best on the test set* is chosen on the very examples that "
-      "are counted, as in the paper; the other two are means over two students "
-      "that were trained on nine tenths of the data, chosen on the held-out "
-      "tenth: by its labels, or by how frequent the classes are alone.\n")
+      f"\n{words.SPREAD} *Best on the test set* is chosen on the very examples "
+      "that are counted, as in the paper. The others are chosen on a held-out "
+      "tenth by two twins of the students, trained on the rest: by its labels, or "
+      "by how frequent the classes are alone. Every student is counted with the "
+      "bias of each twin: errors are the mean of both, and of each in brackets; "
+      "the interval holds given these twins.\n")
 
 
 def phrase(rows: Rows, sets: Sets) -> str:
@@ -46,13 +46,12 @@ def phrase(rows: Rows, sets: Sets) -> str:
   for name, (classes, _) in sets.items():
     done = _of(rows["curves"], classes, True)
     if done:
-      before, after = _at(done, 0.0, "errors"), _best(done)
-      chosen = _chosen(_of(rows["biases"], classes, True), "by_labels")
-      honest = [] if chosen is None else _at(done, chosen, "errors")
+      twins = _of(rows["biases"], classes, True)
+      before = words.spread(done, _at(done, 0.0, "errors"), ".0f")
+      after = words.spread(done, _best(done, "errors"), ".0f")
       found.append(
-          f"{name}: {words.interval(before, '.0f')}, with the best bias "
-          f"{words.interval(after, '.0f')}, with one from held-out data "
-          f"{words.interval(honest, '.0f')}")
+          f"{name}: {before}, with the best bias {after}, with one "
+          f"from held-out data {_with(done, twins, 'by_labels', 'errors')}")
   return "; ".join(found)
 
 
@@ -74,24 +73,18 @@ def draw(rows: Rows, sets: Sets, file: pathlib.Path) -> bool:
 
 def _lines(name, done, twins, paper) -> list[list[str]]:
   """As trained; with the best bias; with those chosen without the test set."""
-  cells = lambda b, *known: [
-      known[0] if known else "", words.interval(_at(done, b, "errors"), ".0f"),
-      known[1] if known else "",
-      words.interval(_at(done, b, "omitted_errors"), ".0f"), f"{b:g}"]
-  optima = [bias.best(np.asarray(row["errors"])) for row in done]
+  said = lambda values, form=".0f": words.spread(done, values, form)
   lines = [
-      [f"{name}: as trained", *cells(0.0, *paper[:2])],
-      [f"{name}: best on the test set", paper[2],
-       words.interval(_best(done), ".0f"), paper[3],
-       words.interval([bias.at(row["omitted_errors"], b)
-                       for row, b in zip(done, optima, strict=True)], ".0f"),
-       words.interval(optima)]]
+      [f"{name}: as trained", paper[0], said(_at(done, 0.0, "errors")), paper[1],
+       said(_at(done, 0.0, "omitted_errors")), "0"],
+      [f"{name}: best on the test set", paper[2], said(_best(done, "errors")),
+       paper[3], said(_best(done, "omitted_errors")), said(_optima(done), ".1f")]]
   chosen_by = {"by_labels": "held-out labels", "by_prior": "class prior"}
-  for key, called in chosen_by.items():
-    chosen = _chosen(twins, key)
-    if chosen is not None:
-      lines.append([f"{name}: from {called}", *cells(chosen)])
-  return lines
+  return lines + [
+      [f"{name}: from {called}", "", _with(done, twins, key, "errors"), "",
+       _with(done, twins, key, "omitted_errors"),
+       ", ".join(f"{twin[key]:g}" for twin in twins)]
+      for key, called in chosen_by.items() if twins]
 
 
 def _of(rows: Sequence[Row], classes: Sequence[int], soft: bool) -> list[Row]:
@@ -104,12 +97,21 @@ def _at(rows: Sequence[Row], b: float, name: str) -> list[int]:
   return [bias.at(row[name], b) for row in rows]
 
 
-def _best(rows: Sequence[Row]) -> list[int]:
-  return [min(row["errors"]) for row in rows]
+def _optima(rows: Sequence[Row]) -> list[float]:
+  """The bias with which each student makes the fewest errors."""
+  return [bias.best(np.asarray(row["errors"])) for row in rows]
 
 
-def _chosen(twins: Sequence[Row], key: str) -> float | None:
-  """The mean over twins, to a tenth."""
+def _best(rows: Sequence[Row], name: str) -> list[int]:
+  return [bias.at(row[name], b) for row, b in zip(rows, _optima(rows), strict=True)]
+
+
+def _with(
+    rows: Sequence[Row], twins: Sequence[Row], key: str, name: str
+) -> str:
+  """The mean over twins' biases of what students count, and with each of them."""
   if not twins:
-    return None
-  return round(statistics.summary([row[key] for row in twins]).mean, 1)
+    return ""
+  each = np.array([_at(rows, twin[key], name) for twin in twins])
+  apart = ", ".join(f"{count:.0f}" for count in each.mean(axis=1))
+  return f"{words.spread(rows, each.mean(axis=0).tolist(), '.0f')} [{apart}]"

@@ -11,6 +11,7 @@ targets to the end.
 """
 
 from collections.abc import Sequence
+import pathlib
 
 import numpy as np
 
@@ -48,6 +49,11 @@ def conclude(rows: Rows) -> str:
 def status(rows: Rows) -> str:
   """How much of what all the data give the soft targets recover."""
   return verdict.phrase(rows, PARTS, _all_data())
+
+
+def pictures(rows: Rows, folder: pathlib.Path) -> None:
+  """Accuracy against the share of the data."""
+  verdict.draw(rows, PARTS, _all_data(), folder / "accuracy.png")
 
 
 def stop_at(rows: Sequence[Row], part: float) -> int:

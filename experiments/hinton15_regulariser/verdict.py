@@ -1,11 +1,12 @@
 """What the rows of `hinton15_regulariser` say, beside the paper."""
 
 from collections.abc import Mapping, Sequence
+import pathlib
 
 from experiments import words
 from experiments.protocol import Rows
 from kd_jax import statistics
-from kd_jax.report import Row
+from kd_jax.report import Row, canvas
 
 # Per cent of frames right, training and test: all data; 3% with early stopping;
 # 3% with soft targets.
@@ -27,11 +28,11 @@ def told(
   head = ["data, training", "paper: training, test %", "training %", "test %",
           "gap", "epochs", "share recovered"]
   return words.table(head, lines) + (
-      "\nMean ± half the 95% t-interval over seeds (n), each third with its own "
-      "teacher and its own part of the data. Training accuracy is that of the last "
-      "epoch, counted while training. Share recovered: (soft - hard, stopped "
-      "early) / (all data, hard labels - hard, stopped early), of test accuracy, "
-      f"by seed; the paper's is {_papers_share():.2f}.\n\n" + _verdict(cells))
+      f"\n{words.SPREAD} Training accuracy is that of the last epoch, counted "
+      "while training. Share recovered: (soft - hard, stopped early) / (all data, "
+      "hard labels - hard, stopped early), of test accuracy, for each part of the "
+      f"data and its teacher; the paper's is {_papers_share():.2f}.\n\n"
+      + _verdict(cells))
 
 
 def phrase(
@@ -42,7 +43,7 @@ def phrase(
   found = {"hard": cells.get((_PART, _STOPPED)), "soft": cells.get((_PART, _SOFT)),
            "all the data": cells.get((1.0, _FULL))}
   return "on 3%: " + ", ".join(
-      f"{name} {words.interval(_test(done), '.2f')}%"
+      f"{name} {words.spread(done, _test(done), '.2f')}%"
       for name, done in found.items() if done)
 
 
@@ -68,8 +69,8 @@ def _line(part: float, way: str, done: Sequence[Row], cells: Cells) -> list[str]
               for row in done]
   gap = [a - b for a, b in zip(training, _test(done), strict=True)]
   return [f"{100 * part:g}%, {way}", _papers(part, way),
-          words.interval(training, ".2f"), words.interval(_test(done), ".2f"),
-          words.interval(gap, ".2f"),
+          *(words.spread(done, values, ".2f")
+            for values in (training, _test(done), gap)),
           str(done[0]["overrides"].get("epochs", "")),
           words.interval(_shares(part, cells), ".2f") if way == _SOFT else ""]
 
@@ -78,17 +79,23 @@ def _test(done: Sequence[Row]) -> list[float]:
   return [100 * (1 - row["test_errors"] / row["test_examples"]) for row in done]
 
 
-def _by_seed(cells: Cells, part: float, way: str) -> dict[int, float]:
+def _by_part(cells: Cells, part: float, way: str) -> dict[int, float]:
+  """Mean accuracy for each part of the data: its students are alike."""
   done = cells.get((part, way), [])
-  return dict(zip([row["seed"] for row in done], _test(done), strict=True))
+  groups: dict[int, list[float]] = {}
+  for row, value in zip(done, _test(done), strict=True):
+    groups.setdefault(row["overrides"].get("transfer.seed", 0), []).append(value)
+  return {seed: statistics.summary(of).mean for seed, of in groups.items()}
 
 
 def _shares(part: float, cells: Cells) -> list[float]:
-  full = _by_seed(cells, 1.0, _FULL)
-  hard, soft = (_by_seed(cells, part, way) for way in (_STOPPED, _SOFT))
-  return [(soft[seed] - hard[seed]) / (full[seed] - hard[seed])
-          for seed in sorted(full.keys() & hard.keys() & soft.keys())
-          if part < 1]
+  full = _test(cells.get((1.0, _FULL), []))
+  if part == 1 or not full:
+    return []
+  whole = statistics.summary(full).mean
+  hard, soft = (_by_part(cells, part, way) for way in (_STOPPED, _SOFT))
+  return [(soft[seed] - hard[seed]) / (whole - hard[seed])
+          for seed in sorted(hard.keys() & soft.keys())]
 
 
 def _papers(part: float, way: str) -> str:
@@ -105,13 +112,44 @@ def _papers_share() -> float:
 
 
 def _verdict(cells: Cells) -> str:
-  hard, soft = (_by_seed(cells, _PART, way) for way in (_STOPPED, _SOFT))
+  hard, soft = (_by_part(cells, _PART, way) for way in (_STOPPED, _SOFT))
   both = sorted(hard.keys() & soft.keys())
   if len(both) < 2:
-    return "Not enough seeds yet for a verdict.\n"
+    return "Not enough teachers yet for a verdict.\n"
   test = statistics.paired([soft[s] for s in both], [hard[s] for s in both])
-  holds = test.difference > 0 and test.p is not None and test.p < 0.05
-  return (f"On 3% of the data, soft targets minus hard labels stopped early: "
-          f"{words.difference(test, '+.2f')} points of test accuracy (n = "
-          f"{test.n}, p {words.p_value(test.p)}); the paper's pattern "
-          f"{'holds' if holds else 'does not hold'} here.\n")
+  better = test.difference > 0 and test.p is not None and test.p < 0.05
+  said = (f"On {100 * _PART:g}% of the data, soft targets minus hard labels "
+          f"stopped early: {words.difference(test, '+.2f')} points of test "
+          f"accuracy (over {test.n} teachers, p {words.p_value(test.p)}); that "
+          f"soft targets do better {'holds' if better else 'does not hold'} here.")
+  shares = _shares(_PART, cells)
+  if shares:
+    said += (f" They recover {words.interval(shares, '.2f')} of what the missing "
+             f"data cost, where the paper's recover {_papers_share():.2f}.")
+  return said + "\n"
+
+
+@canvas.styled
+def draw(
+    rows: Rows, parts: Mapping[float, int], whole: Mapping[str, Sequence[Row]],
+    file: pathlib.Path
+) -> bool:
+  """Test accuracy against the share of the data, a line a way of training."""
+  cells = _cells(rows["table"], parts, whole)
+  drawn, ((axes,),) = canvas.figure(1, 1, (4.8, 3.2))
+  for number, way in enumerate((_STOPPED, _FULL, _SOFT)):
+    told = {part: words.summary(done, _test(done))
+            for (part, each), done in sorted(cells.items()) if each == way}
+    axes.errorbar(
+        [100 * part for part in told], [each.mean for each in told.values()],
+        yerr=[0.0 if each.high is None else each.high - each.mean
+              for each in told.values()], label=way, capsize=2,
+        color=canvas.COLOURS[number], marker=canvas.MARKERS[number],
+        markersize=4, linewidth=1.1)
+  axes.set(xscale="log", xlabel="share of the training data (%, log scale)",
+           ylabel="test accuracy (%)")
+  axes.set_xticks([100 * part for part in sorted({part for part, _ in cells})],
+                  [f"{100 * part:g}" for part in sorted({p for p, _ in cells})])
+  axes.set_xticks([], minor=True)
+  axes.legend()
+  return canvas.save(drawn, file)

@@ -124,8 +124,8 @@ def specialised(
   starts = [_with_dustbin(generalist.variables.params, row, pi)
             for row, pi in zip(inside, bench.share(inside), strict=True)]
   own = {
-      "label": np.where(inside[:, bench.dataset.train.label],
-                        bench.dataset.train.label, np.int32(bench.classes)),
+      "label": np.asarray(jax.vmap(specialists.dustbin_labels, (None, 0))(
+          jnp.asarray(bench.dataset.train.label), jnp.asarray(inside))),
       "exists": np.pad(inside, ((0, 0), (0, 1)), constant_values=True),
       "params": jax.tree.map(lambda *x: np.stack(x), *starts)}
   told = bench.trained("hard", bench.length.further, _of_sets(

@@ -203,5 +203,3 @@ def _add_each(
   """A row for each setting of a method's grid."""
   for number, settings in enumerate(ledger.plan.grids[method]):
     ledger.add(bench, method, chain.of_all_classes(told, number), settings)
-
-

@@ -10,7 +10,7 @@ which another digit is heard: the stand-in for the paper's word error rate. It h
 no language model and no search over segmentations.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import pathlib
 from typing import Any, NamedTuple
 
@@ -18,8 +18,8 @@ import numpy as np
 
 from experiments.hinton15_speech import features, sets
 from experiments.protocol import Place, Rows
-from kd_jax import report
 from kd_jax.errors import UserError
+from kd_jax.report import Row
 
 # Share of frames that may be decided otherwise by logits of half precision.
 _ROUNDING = 0.002
@@ -97,25 +97,21 @@ def utterances(rows: Rows, place: Place) -> None:
     place: Where the rows go, beside `table` and `data`.
   """
   # pylint: disable-next=g-import-not-at-top
-  from kd_jax.sweep import book  # with jax, which takes seconds
-  place.folder.mkdir(parents=True, exist_ok=True)
-  file = place.folder / "results.jsonl"
-  before = report.read(place.folder) if file.is_file() else []
-  known = {row["fingerprint"]: row for row in before}
-  wanted = nets(rows["table"], rows["teachers"])
+  from experiments import tasks  # with jax, which takes seconds
   workdir = place.folder.parent
-  for number, net in enumerate(wanted):
-    if place.stop():
-      break
-    if net.fingerprint not in known and (
-        place.shard is None or place.shard.owns(number)):
-      test = sets.tested(workdir / "data" / f"fold_{net.speaker}.npz")
-      known[net.fingerprint] = row(net, logits(net, workdir / "table"), test)
-      book.write(file, list(known.values()))
-  # Those of an older table would count as further nets.
-  book.write(file, [known[net.fingerprint] for net in wanted
-                    if net.fingerprint in known])
-  place.say(f"utterances: {file}")
+
+  def decoded(speaker: str, own: Sequence[Net]) -> tasks.Task:
+    def run(stop: Callable[[], bool]) -> list[Row]:
+      del stop  # It takes seconds.
+      test = sets.tested(workdir / "data" / f"fold_{speaker}.npz")
+      return [row(net, logits(net, workdir / "table"), test) for net in own]
+    return tasks.Task(f"recordings of {speaker}",
+                      tuple(net.fingerprint for net in own), run)
+
+  wanted = nets(rows["table"], rows["teachers"])
+  speakers = dict.fromkeys(net.speaker for net in wanted)
+  tasks.run([decoded(speaker, [net for net in wanted if net.speaker == speaker])
+             for speaker in speakers], place, study="hinton15_speech")
 
 
 def nets(
@@ -152,14 +148,9 @@ def logits(net: Net, table: pathlib.Path) -> np.ndarray:
   """
   # pylint: disable-next=g-import-not-at-top
   from kd_jax.sweep import said  # with jax, which takes seconds
-  try:
-    if net.teacher is None:
-      return said.load(table, net.fingerprint)["test"]
-    members = said.load_teacher(table, net.teacher)["test"]
-  except sets.DAMAGE as error:
-    raise UserError(
-        f"{table / 'logits'}: what {net.teacher or net.fingerprint} said cannot be "
-        f"read ({error}); delete {table} and give the same command again") from None
+  if net.teacher is None:
+    return said.load(table, net.fingerprint)["test"]
+  members = said.load_teacher(table, net.teacher)["test"]
   return ensemble(members) if net.member is None else members[net.member]
 
 
@@ -188,9 +179,10 @@ def row(
   shown = net.system if net.temperature is None else (
       f"{net.system} T={net.temperature:g}")
   return {
-      "schema": 1, "row": f"{shown} without {net.speaker}", "system": net.system,
-      "speaker": net.speaker, "temperature": net.temperature, "seed": net.seed,
-      "member": net.member, "fingerprint": net.fingerprint,
+      "row": f"{shown} without {net.speaker}", "overrides": {},
+      "system": net.system, "speaker": net.speaker, "seed": net.seed,
+      "temperature": net.temperature, "member": net.member,
+      "fingerprint": net.fingerprint,
       "teacher_fingerprint": net.teacher, "frame_errors": net.errors,
       "frames": len(label), "utterance_errors": int(wrong.sum()),
       "utterances": len(wrong)}

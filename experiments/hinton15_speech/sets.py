@@ -170,4 +170,3 @@ def _write(file: pathlib.Path, told: Mapping[str, np.ndarray]) -> None:
   # Windows overlap, so that they compress to a tenth.
   np.savez_compressed(fresh, **told)  # type: ignore[arg-type]
   fresh.replace(file)
-

@@ -63,7 +63,7 @@ def stages(options: Options) -> list[Stage]:
       Stage("choosing", config=lambda rows: with_sets(choosing(options))),
       Stage("table", config=lambda rows: with_sets(table(
           options, choose(rows.get("choosing", ())), seeds))),
-      Stage("utterances", run=decode.utterances)]
+      Stage("utterances", run=decode.utterances, shards=False)]
 
 
 def choosing(options: Options) -> ml_collections.ConfigDict:
@@ -183,4 +183,3 @@ def _folds(options: Options) -> tuple[str, ...]:
 
 def _data(options: Options):
   return options.workdir / "data"
-

@@ -16,7 +16,6 @@ Both start from the trained teacher of the stage `table`.
 from collections.abc import Iterable
 import contextlib
 import itertools
-import json
 import pathlib
 from typing import Any
 
@@ -45,8 +44,9 @@ from kd_jax import teacher as teachers
 from kd_jax import terms as terms_lib
 from kd_jax.bench import Bench
 from kd_jax.errors import UserError
+from kd_jax.report import Row
 from kd_jax.screen import Screen
-from kd_jax.sweep import chunk
+from kd_jax.sweep import book, chunk
 
 _SWAPPED, _MOVING = "roles swapped", "teacher not frozen"
 _POINTS: dict[str, sweep.Point] = {
@@ -59,9 +59,6 @@ def run(
     rows: Rows, place: Place,
 ) -> None:
   """Trains both versions for every seed, and leaves a row of each."""
-  if place.shard:
-    raise UserError("as_run: is no sweep and has no shards; give the command "
-                    "without --shard")
   compilation.use_cache()
   checkpoint.quiet()
   net = _trained_teacher(rows, place.folder.parent / "table")
@@ -72,8 +69,9 @@ def run(
     bench = benches.prepare(config, place.folder, screen, place.stop)
     stack.callback(bench.recorder.close)
     file = place.folder / "results.jsonl"
-    known = {row["fingerprint"] for row in report.read(place.folder)} if (
-        file.is_file()) else set()
+    known = {row["fingerprint"]: row for row in report.read(place.folder)} if (
+        file.is_file()) else {}
+    found: list[Row] = []
     for seed, name in itertools.product(seeds, _POINTS):
       if place.stop():
         return
@@ -81,9 +79,9 @@ def run(
         row = _row(config, bench, name, seed, net)
       except follow.Interrupted:
         return
-      if row["fingerprint"] not in known:
-        with file.open("a") as out:
-          out.write(json.dumps(row) + "\n")
+      # Of another teacher or program no row stays, to be counted as a seed.
+      found.append(known.get(row["fingerprint"], row))
+      book.write(file, found)
 
 
 def swapped(

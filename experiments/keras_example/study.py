@@ -84,7 +84,7 @@ def stages(options: Options) -> list[Stage]:
   return [
       Stage("choosing", config=lambda rows: made(choosing(size))),
       Stage("table", config=lambda rows: made(table(rows, size))),
-      Stage("as_run", run=as_run)]
+      Stage("as_run", run=as_run, shards=False)]
 
 
 def choosing(size: Size):

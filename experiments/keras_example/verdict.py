@@ -197,10 +197,12 @@ def _explained(name: str, published: Published, done: Sequence[Row]) -> str:
   """Whether a version's number is what that version computes."""
   value = (published.prose if published.rendered is None
            else published.rendered)
-  answer = _of_ours(value, accuracy(done))
-  if value is None or not answer:
+  place = single(accuracy(done)) if done else None
+  if value is None or place is None:
     return ""
-  return f"- {value:g}% is what this version gives ({name}): {answer}."
+  return (f"- {value:g}% as one more run of this version ({name}): "
+          f"{_of_ours(value, accuracy(done))} by [{place[0]:.2f}, {place[1]:.2f}], "
+          f"of {len(done)} runs from one teacher.")
 
 
 def _of_ours(value: float | None, values: Sequence[float]) -> str:
@@ -209,8 +211,8 @@ def _of_ours(value: float | None, values: Sequence[float]) -> str:
   if value is None or place is None:
     return ""
   if value < place[0]:
-    return "no, below"
-  return "yes" if value <= place[1] else "no, above"
+    return "excluded, below"
+  return "not excluded" if value <= place[1] else "excluded, above"
 
 
 def _loss(row: Row) -> float:

@@ -37,7 +37,7 @@ MODELS: dict[str, Callable[..., types.Model]] = {
     "cnn": _model(Cnn, widths=(256, 512)),
     "cnn_small": _model(Cnn, widths=(16, 32)),
     # A teacher for digits that two cores can train.
-    "convnet": _model(Convnet, widths=(24, 48, 48, 128)),
+    "convnet": _model(Convnet, widths=(32, 64, 96, 128)),
     # He et al. (2015), section 4.2, with n = 1.
     "resnet8": _model(Resnet, widths=(16, 32, 64), blocks=1),
 }

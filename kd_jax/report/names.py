@@ -8,7 +8,7 @@ Settings = Mapping[str, Any]
 
 MISSING = "-"
 # In no column: runs that differ in these alone belong to one point.
-SEEDS = ("seed", "teacher.seed")
+SEEDS = ("seed", "teacher.seed", "transfer.seed")
 _SHORT = {"temperature": "T", "student.widths": "widths"}
 _FIRST = ("student.widths", "alpha", "temperature")
 # A prefix that says nothing to who knows that students are compared.

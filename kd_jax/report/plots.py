@@ -23,6 +23,8 @@ from kd_jax.report.sweep import Point, Sweep
 _GREY = "#595959"
 # Of bins with fewer examples the accuracy is noise.
 _LEAST_IN_BIN = 50
+# Letters of a title that leave the axes beside it their own.
+_BESIDE = 44
 
 
 def _bars(points: Sequence[Point]) -> list[float]:
@@ -153,7 +155,8 @@ def learning_curves(sweep: Sweep, path: pathlib.Path) -> bool:
         curve = _mean_curve(point.good, name)
         if curve:
           at.plot(range(1, len(curve) + 1), curve, label=label, **style)
-      at.set(title=f"{panel.title}\n{title}" if panel.title else title)
+      named = names.brief(panel.title, _BESIDE)
+      at.set(title=f"{named}\n{title}" if named else title)
       canvas.log_loss(at)
       if at is row[0]:
         at.set_ylabel(f"loss term, {unit}log scale")
@@ -208,8 +211,9 @@ def reliability(sweep: Sweep, path: pathlib.Path) -> bool:
       whole.plot([c for c, _ in bins], [a for _, a in bins], label=label, **style)
       # On the diagonal a few percent cannot be seen.
       gap.plot([c for c, _ in bins], [a - c for c, a in bins], **style)
-    whole.set(title=panel.title, ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
-    gap.set(title=panel.title, ylabel="accuracy minus confidence")
+    title = names.brief(panel.title, _BESIDE)
+    whole.set(title=title, ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+    gap.set(title=title, ylabel="accuracy minus confidence")
     _legend([whole, gap])
   for at in axes[-1]:
     at.set_xlabel(f"confidence (bins of {_LEAST_IN_BIN} or more, all seeds)")

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 import pathlib
 from typing import Any
+import zipfile
+import zlib
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,7 @@ import numpy as np
 
 from kd_jax import bench as benches
 from kd_jax import keys, records, types
+from kd_jax.errors import UserError
 from kd_jax.sweep import book, dark
 from kd_jax.sweep.jobs import Job
 
@@ -59,10 +62,19 @@ def keep(
 
 
 def load(workdir: pathlib.Path, fingerprint: str) -> dict[str, np.ndarray]:
-  """The logits kept of a net, by split, float32."""
+  """The logits kept of a net, by split, float32.
+
+  Raises:
+    UserError: If they are not there, or damaged.
+  """
   path = workdir / "logits" / f"{fingerprint}.npz"
-  with np.load(path, allow_pickle=False) as file:
-    return {name: file[name].astype(np.float32) for name in file.files}
+  try:
+    with np.load(path, allow_pickle=False) as file:
+      return {name: file[name].astype(np.float32) for name in file.files}
+  except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    raise UserError(
+        f"{path}: what this net said cannot be read ({error}); delete {workdir} "
+        "and give the same command again") from None
 
 
 def load_teacher(

@@ -1,0 +1,225 @@
+"""Judges losses of several libraries, and writes the table of what was found.
+
+  python docs/conformance/make.py run NAME    judges one; leaves NAME.json here
+  python docs/conformance/make.py             writes docs/conformance.md from all
+
+A loss is judged wherever its library is installed, with the root of this
+repository on PYTHONPATH. A row that fails must have a note in `TARGETS`, and a
+note a row that fails: the document cannot say what was not found.
+"""
+
+import json
+import pathlib
+import subprocess
+import sys
+from typing import Any, NamedTuple
+
+HERE = pathlib.Path(__file__).resolve().parent
+DOCUMENT = HERE.parent / "conformance.md"
+MARKS = {"holds": "+", "fails": "**fails**", "not judged": "-"}
+
+
+class Target(NamedTuple):
+  """A loss that is judged.
+
+  Attributes:
+    title: Of its section.
+    arguments: Of `python -m kd_jax.conformance`.
+    needs: What to install beside NumPy and rich.
+    notes: What each failing row comes from; of "" what is to be said beside.
+  """
+
+  title: str
+  arguments: str
+  needs: str
+  notes: dict[str, str]
+
+
+_OPTAX = "examples/conformance/optax_kl.py"
+_NAN = "0 * log 0 in the KL: the loss is NaN, its gradient is not."
+_KERAS_NAN = (
+    "`SparseCategoricalCrossentropy`, the hard term, takes 0 * log 0 on the JAX "
+    "backend; the soft term alone is finite. The gradient is finite.")
+_BFLOAT16 = "Computed in the precision of the logits, here one operation by one."
+TARGETS = {
+    "ours_kd": Target(
+        "kd_jax: `losses.distillation_loss`",
+        "kd_jax.conformance.ours:kd", "", {}),
+    "keras_default": Target(
+        "Keras 3: `LogitsDistillation()`, the default",
+        "examples/conformance/keras_default.py --alpha=hard", "keras jax", {
+         "temperature": "T**2 is multiplied where softmax is applied: nowhere. The "
+                        "-1 is that of d/dz of v/T log(v/z), -v/(z T).",
+         "softmax": "`compute_loss` applies it only if its loss is an instance of "
+                    "`KLDivergence`; the default is a string, which becomes a "
+                    "function. Logits are clipped to [1e-7, 1] and taken as "
+                    "probabilities.",
+         "shift": "As above.",
+         "equality": "As above: the gradient within the clipped range is -1 / T.",
+         "limit": "As above.",
+         "masked": _KERAS_NAN,
+         "half": "A logit that is clipped to 1e-7 divides one that is not: more "
+                 "than float16 can hold.",}),
+    "keras_instance": Target(
+        "Keras 3: `LogitsDistillation(loss=KLDivergence())`",
+        "examples/conformance/keras_instance.py --alpha=hard", "keras jax", {
+         "masked": _KERAS_NAN, "half": _BFLOAT16,}),
+    "torchdistill_kd": Target(
+        "torchdistill: `KDLoss`",
+        "examples/conformance/torchdistill_kd.py --alpha=hard", "torchdistill", {
+         "continuity": "`forward` returns the bare KL if alpha is 0: without "
+                       "T**2 (here 16) and without beta.",
+         "masked": _NAN}),
+    "tunix_logit": Target(
+        "tunix: `LogitStrategy`", "examples/conformance/tunix_logit.py",
+        "google-tunix", {
+         "masked": "0 * log 0, in the cross-entropy with one-hot labels and in the "
+                   "KL: the loss is NaN, its gradient is not."}),
+    "optax_right": Target(
+        "optax: `kl_divergence(log_softmax(z), softmax(v))`",
+        f"{_OPTAX}:right", "optax", {"masked": _NAN, "half": _BFLOAT16}),
+    "optax_log_targets": Target(
+        "optax: `kl_divergence_with_log_targets`, of log-probabilities",
+        f"{_OPTAX}:log_targets", "optax", {
+         "masked": _NAN, "half": _BFLOAT16}),
+    "optax_cross_entropy": Target(
+        "optax: `softmax_cross_entropy(z, softmax(v))`",
+        f"{_OPTAX}:cross_entropy", "optax", {
+         "masked": "0 * log 0 in the cross-entropy: the loss is NaN, its gradient "
+                   "is not."}),
+    "optax_swapped": Target(
+        "optax: `kl_divergence(log_softmax(v), softmax(z))`, the wrong order",
+        f"{_OPTAX}:swapped", "optax", {
+         "direction": "optax takes KL from its second argument to its first.",
+         "masked": "0 * log 0 in the KL; by its targets, here the student's, the "
+                   "gradient is NaN as well.",
+         "half": "A probability that float16 rounds to 0 has a NaN gradient, as a "
+                 "masked one has; bfloat16 as in 6."}),
+    "optax_logits": Target(
+        "optax: `kl_divergence(z, v)` of logits",
+        f"{_OPTAX}:logits --alpha=none", "optax", {
+         "": "The logarithm of a negative logit: this mistake shows at once."}),
+    "optax_log_logits": Target(
+        "optax: `kl_divergence_with_log_targets(z, v)` of logits",
+        f"{_OPTAX}:log_logits --alpha=none", "optax", {
+         "temperature": "T**2 times d/dz of exp(v/T) (v - z) / T is of order T.",
+         "softmax": "None is applied, and none is asked for: the function wants "
+                    "log-probabilities.",
+         "shift": "As above.", "equality": "As above.", "limit": "As above.",
+         "teacher": "The line does not stop it.",
+         "masked": "-inf less -inf.",
+         "half": "exp(v) of a logit above 11 is more than float16 can hold."}),
+}
+
+
+def run(name: str) -> int:
+  """Judges a target; returns the exit code of the tool."""
+  words = TARGETS[name].arguments.split()
+  done = subprocess.run(
+      [sys.executable, "-m", "kd_jax.conformance", *words, "--json"],
+      cwd=HERE.parents[1], stdout=subprocess.PIPE, text=True, check=False)
+  (HERE / f"{name}.json").write_text(done.stdout)
+  return done.returncode
+
+
+def read() -> dict[str, dict[str, Any]]:
+  """What was found, by name."""
+  return {name: json.loads((HERE / f"{name}.json").read_text())
+          for name in TARGETS}
+
+
+def failing(found: dict[str, Any]) -> list[dict[str, Any]]:
+  """The rows that fail."""
+  return [row for row in found.get("rows", ()) if row["verdict"] == "fails"]
+
+
+def document(found: dict[str, dict[str, Any]]) -> str:
+  """The whole document.
+
+  Raises:
+    ValueError: If notes and failing rows are not the same.
+  """
+  judged = {name: each for name, each in found.items() if "rows" in each}
+  numbers = {name: index for index, name in enumerate(TARGETS, start=1)}
+  names = [row["property"] for row in next(iter(judged.values()))["rows"]]
+  lines = [
+      "| | " + " | ".join(str(numbers[name]) for name in judged) + " |",
+      "|---|" + ":-:|" * len(judged)]
+  for index, name in enumerate(names):
+    marks = [MARKS[each["rows"][index]["verdict"]] for each in judged.values()]
+    lines.append(f"| {name} | " + " | ".join(marks) + " |")
+  effects = [
+      f"| {row['property']} | {_cell(row['expected'])} | {row['effect']} |"
+      for row in found["ours_kd"]["rows"]]
+  return "\n".join([
+      _HEAD, *(f"{numbers[name]}. {target.title}"
+               for name, target in TARGETS.items()), "",
+      *lines, "",
+      *(f"{numbers[name]} cannot be judged." for name in found
+        if name not in judged), "", _MEANING, *effects, "",
+      *(section(numbers[name], TARGETS[name], each)
+        for name, each in found.items())])
+
+
+def section(number: int, target: Target, found: dict[str, Any]) -> str:
+  """One target: how it was judged, and why rows fail."""
+  bad = failing(found)
+  notes = {name for name in target.notes if name}
+  if notes != {row["property"] for row in bad}:
+    raise ValueError(f"{target.title}: notes of {sorted(notes)}, but "
+                     f"{[row['property'] for row in bad]} fail")
+  keras = "KERAS_BACKEND=jax " if "keras" in target.needs else ""
+  lines = [f"### {number}. {target.title}", "", "```sh",
+           f"pip install numpy rich {target.needs}" if target.needs else
+           "pip install -r requirements.txt",
+           f"{keras}python -m kd_jax.conformance {target.arguments}", "```", ""]
+  if "error" in found:
+    lines.append(f"Cannot be judged (exit code 2): {found['error']}")
+  else:
+    versions = ", ".join(
+        f"{name} {version}" for name, version in found["versions"].items())
+    lines.append(
+        f"As {found['framework']}; {versions}. "
+        + (f"{len(bad)} of {len(found['rows'])} rows fail:" if bad
+           else "Every row that is judged holds."))
+  if bad:
+    lines += ["", "| row | found | why |", "|---|---|---|"]
+    lines += [f"| {row['property']} | {_cell(row['found'])} | "
+              f"{target.notes[row['property']]} |" for row in bad]
+  if "" in target.notes:
+    lines += ["", target.notes[""]]
+  return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+  return text.replace("|", "\\|")
+
+
+_HEAD = """\
+# Do losses keep the contract of distillation?
+
+<!-- Made by docs/conformance/make.py from docs/conformance/*.json: do not edit. -->
+
+`python -m kd_jax.conformance TARGET` judges any loss of JAX, NumPy, PyTorch or
+Keras by the gradient of `(1 - alpha) * CE + alpha * T**2 * KL(teacher || student)`,
+a row a property. This is what it finds in losses as libraries ship them, called
+in their own convention of alpha, and in one-liners that people write. Only what was
+measured stands here: `+` holds, `-` was not judged, because another row that fails
+hides it, or because there is no such term. Where a library stops the teacher's
+gradient outside its loss, the target does too.
+
+The targets are in [examples/conformance](../examples/conformance), the outputs in
+[conformance](conformance). Each was judged in an environment of its library, on a
+CPU, with the root of this repository on `PYTHONPATH`.
+"""
+_MEANING = """\
+What each row expects, and what its failure does to training:
+
+| row | expected | a failure |
+|---|---|---|"""
+
+
+if __name__ == "__main__":
+  if sys.argv[1:2] == ["run"] and len(sys.argv) == 3:
+    sys.exit(run(sys.argv[2]))
+  DOCUMENT.write_text(document(read()))
