@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from kd_jax import statistics
+from kd_jax import clustered, statistics
 from kd_jax.report import Row
 
 T = TypeVar("T")
@@ -46,13 +46,13 @@ def grouped(rows: Sequence[Row], values: Sequence[T]) -> dict[Any, list[T]]:
   return groups
 
 
-def summary(rows: Sequence[Row], values: Sequence[float]) -> statistics.Nested:
+def summary(rows: Sequence[Row], values: Sequence[float]) -> clustered.Nested:
   """Mean and interval at the level that the rows are a sample of (`SPREAD`)."""
   groups = grouped(rows, values)
   if len(groups) > 1:
-    return statistics.nested(groups)
+    return clustered.nested(groups)
   told = statistics.summary(values)
-  return statistics.Nested(told.mean, told.low, told.high, None, told.sd, 1, told.n)
+  return clustered.Nested(told.mean, told.low, told.high, None, told.sd, 1, told.n)
 
 
 def spread(

@@ -1,9 +1,6 @@
 """From a config to plain values: the only reader of ConfigDicts."""
 
-from collections.abc import Callable, Mapping
-import hashlib
-import importlib
-import inspect
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +14,7 @@ from kd_jax import (
   loop,
   losses,
   models,
+  named,
   optim,
   schedules,
   steps,
@@ -24,9 +22,7 @@ from kd_jax import (
 )
 from kd_jax import data as data_lib
 from kd_jax import teacher as teachers
-from kd_jax.errors import UserError, nearest
-
-Known = Mapping[str, Any]
+from kd_jax.errors import UserError
 
 
 class Training(NamedTuple):
@@ -157,7 +153,7 @@ def learner(
 
 def distiller(config: ml_collections.ConfigDict) -> distillers.Distiller:
   """The method of a config."""
-  return _known("method", config.method, distillers.DISTILLERS)
+  return named.known("method", config.method, distillers.DISTILLERS)
 
 
 def check_names(config: ml_collections.ConfigDict) -> None:
@@ -175,9 +171,9 @@ def check_names(config: ml_collections.ConfigDict) -> None:
         f"temperature, and {config.method} asks at others; use teacher.mean=logits")
   for prefix in ("student", "teacher"):
     net = config[prefix]
-    _known(f"{prefix}.views", net.views, augment.VIEWS)
+    named.known(f"{prefix}.views", net.views, augment.VIEWS)
     if ":" not in net.name:
-      _known(f"{prefix}.name", net.name, models.MODELS)
+      named.known(f"{prefix}.name", net.name, models.MODELS)
 
 
 def member_weights(config: ml_collections.ConfigDict) -> tuple[float, ...]:
@@ -202,14 +198,14 @@ def _training(
   num_train = len(found.train_ids)
   per_epoch = loop.steps_per_epoch(num_train, run.batch_size)
   total = run.steps or max(run.epochs * per_epoch, run.min_steps)
-  built = model(net, found, prefix=prefix, dtype=dtype)
+  built = named.model(net, found, prefix=prefix, dtype=dtype)
   if hparams.rates is not None and "rates" not in built.understands:
     raise UserError(
         f"config.{prefix}.input_dropout, hidden_dropout: {net.name} has no "
         "dropout; set both to 0")
   return Training(
       model=built,
-      views=_known(f"{prefix}.views", net.views, augment.VIEWS),
+      views=named.known(f"{prefix}.views", net.views, augment.VIEWS),
       recipe=_recipe(run.optimizer, per_epoch, total),
       hparams=hparams,
       batch_size=run.batch_size, total_steps=total, seed=run.seed)
@@ -239,84 +235,6 @@ def _hparams(net, run, **objective: Any) -> types.Hparams:
   return jax.tree.map(jnp.float32, numbers)
 
 
-def model(
-    net, found: data_lib.Dataset, *, prefix: str, dtype: str = "float32"
-) -> types.Model:
-  """The model that `net.name` stands for, checked on one image.
-
-  Args:
-    net: `config.student` or `config.teacher`.
-    found: The data set, for the image size and the number of classes.
-    prefix: "student" or "teacher", for messages.
-    dtype: Of its arithmetic.
-
-  Returns:
-    The model.
-
-  Raises:
-    UserError: If there is no such model, or it does not fit the data.
-  """
-  if ":" in net.name:
-    built = _own_model(net, found.num_classes, prefix, dtype)
-  else:
-    builder = _known(f"{prefix}.name", net.name, models.MODELS)
-    given = {"widths": tuple(net.widths)} if net.widths else {}
-    built = builder(num_classes=found.num_classes, dtype=dtype, **given)
-  image = jax.ShapeDtypeStruct((2,) + found.train.image.shape[1:], jnp.float32)
-  try:
-    said = jax.eval_shape(
-        lambda key, image: built.apply(
-            built.init(key, image), image, train=False)[0].logits,
-        jax.random.key(0), image)
-  except Exception as error:  # Whatever a module raises on a wrong shape.
-    first = (str(error).strip().splitlines() or [""])[0]
-    raise UserError(
-        f"config.{prefix}: {net.name} with widths {tuple(net.widths)} does not "
-        f"take images {image.shape[1:]}: {type(error).__name__}: {first[:160]}"
-    ) from error
-  if said.shape != (2, found.num_classes):
-    raise UserError(
-        f"config.{prefix}.name={net.name}: gives logits {said.shape} for 2 "
-        f"images, must be (2, {found.num_classes})")
-  return built
-
-
-def source_mark(name: str) -> dict[str, str]:
-  """What a user's own module is at present: the hash of its file, or nothing."""
-  if ":" not in name:
-    return {}
-  module = importlib.import_module(name.split(":", 1)[0])
-  source = inspect.getsource(module)
-  return {"source": hashlib.sha256(source.encode()).hexdigest()}
-
-
-def _own_model(
-    net, num_classes: int, prefix: str, dtype: str
-) -> types.Model:
-  """A user's Linen class as `package.module:Class`."""
-  key = f"config.{prefix}.name={net.name}"
-  module_name, class_name = net.name.split(":", 1)
-  try:
-    own = getattr(importlib.import_module(module_name), class_name)
-  except Exception as error:  # Whatever a user's file raises.
-    raise UserError(f"{key}: cannot be imported: {error}") from None
-  fields = getattr(own, "__dataclass_fields__", {})
-  given: dict[str, Any] = {"num_classes": num_classes}
-  if dtype != "float32" and "dtype" not in fields:
-    raise UserError(
-        f"config.dtype={dtype}: {net.name} has no field dtype to be told by; "
-        "give it one, or use float32")
-  if dtype != "float32":
-    given["dtype"] = jnp.dtype(dtype)
-  if net.widths:
-    given["widths"] = tuple(net.widths)
-  try:
-    return models.linen_model(
-        own(**{name: v for name, v in given.items() if name in fields}))
-  except TypeError as error:
-    raise UserError(f"{key}: {error}") from None
-
-
 def _recipe(optimizer, per_epoch: int, total: int) -> optim.Recipe:
   warmup = round(
       optimizer.warmup_steps
@@ -336,11 +254,3 @@ def _recipe(optimizer, per_epoch: int, total: int) -> optim.Recipe:
   return optim.Recipe(
       optimizer.name, shape, optimizer.nesterov, optimizer.b2,
       optimizer.epsilon)
-
-
-def _known(key: str, name: str, known: Known) -> Any:
-  if name not in known:
-    raise UserError(
-        f"config.{key}={name!r}: no such {key.split('.')[-1]}; "
-        f"{nearest(name, known)}")
-  return known[name]

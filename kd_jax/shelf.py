@@ -19,6 +19,7 @@ from kd_jax import (
   hosts,
   keys,
   loop,
+  named,
   parallel,
   records,
   schedules,
@@ -103,7 +104,7 @@ def student_marks(
   own = ("seed", "batch_size", "epochs", "steps", "min_steps", "label_smoothing")
   marks = benches.select(
       config_lib.settled(bench.values), own, ("optimizer.", "student."))
-  marks |= build.source_mark(bench.values["student.name"])
+  marks |= named.source_mark(bench.values["student.name"])
   later = config_lib.unusual(bench.values, "student")
   if method == "hard":
     # It has neither numbers nor anything that a schedule moves.
@@ -146,7 +147,7 @@ def _member(config, bench, member, training) -> tuple[str, _Member]:
   marks = benches.select(
       bench.values, tuple(f"teacher.{name}" for name in own),
       ("teacher.optimizer.",))
-  marks |= build.source_mark(config.teacher.name)
+  marks |= named.source_mark(config.teacher.name)
   marks |= benches.data_marks(bench)
   marks |= config_lib.unusual(bench.values, "teacher")
   marks |= {"seed": training.seed, "net": "teacher"}

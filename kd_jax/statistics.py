@@ -10,7 +10,7 @@ Dietterich (1998), Neural Computation 10.
 """
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -44,7 +44,7 @@ def summary(values: Values, *, level: float = 0.95) -> Summary:
   from scipy import stats  # pylint: disable=g-import-not-at-top
   if not 0 < level < 1:
     raise ValueError(f"level must be in (0, 1), such as 0.95; it is {level}")
-  values = _finite(values)
+  values = finite(values)
   # So that equal values, such as three of 0.1, have an sd of exactly zero.
   n, offset = len(values), values - values[0]
   mean = float(values[0] + np.mean(offset))
@@ -193,74 +193,6 @@ def mcnemar(
   return McNemar(b, c, p)
 
 
-class Nested(NamedTuple):
-  """Mean of n runs in groups, its interval, and spread between and within."""
-
-  mean: float
-  low: float | None
-  high: float | None
-  between_sd: float | None
-  within_sd: float | None
-  groups: int
-  n: int
-
-
-def nested(groups: Mapping[Any, Values], *, level: float = 0.95) -> Nested:
-  """Mean of runs that share teachers; the sample is the g teachers' means.
-
-  mean ± t(g - 1) between_sd / sqrt(g)                         (Student 1908)
-  within_sd**2 = sum_j sum_i (x_ji - mean_j)**2 / sum_j (n_j - 1)
-
-  More runs `[n_j]` do not make up for few teachers, and teachers count alike.
-  `between_sd`, of the means, has a share of the noise within. With one teacher
-  it and the interval are None: what is said then holds given this teacher.
-
-  Raises:
-    ValueError: If there is no group, or as in `summary`.
-
-  Example:
-    >>> [round(x, 3) for x in nested({0: [1, 3], 1: [4, 6]})]  # t(1) = 12.706
-    [3.5, -15.559, 22.559, 2.121, 1.414, 2, 4]
-  """
-  runs = [_finite(values) for values in groups.values()]
-  means = [summary(values).mean for values in runs]
-  mean, sd, low, high, g = summary(means, level=level)
-  n = sum(len(values) for values in runs)
-  squares = sum(len(values) * float(np.var(values)) for values in runs)
-  within = (squares / (n - g)) ** 0.5 if n > g else None
-  return Nested(mean, low, high, sd, within, g, n)
-
-
-def given(groups: Mapping[Any, Values], *, level: float = 0.95) -> Paired:
-  """Two-sided t test of the mean of the groups' means, given these very groups.
-
-  mean ± t(n - g) within_sd sqrt(sum_j 1 / n_j) / g             (cf. `nested`)
-
-  The g teachers are no sample here: what is found holds of these, and that it
-  does of others is not said. Values are differences, `[n_j]` of each group.
-
-  Raises:
-    ValueError: As in `nested`.
-
-  Example:
-    >>> [round(x, 3) for x in given({0: [1, 3], 1: [4, 6]})]  # t(2) = 4.303
-    [3.5, 0.458, 6.542, 0.038, 4]
-  """
-  from scipy import stats  # pylint: disable=g-import-not-at-top
-  told = nested(groups)
-  mean, n = told.mean, told.n
-  if told.within_sd is None:
-    return Paired(mean, None, None, None, n)
-  if not told.within_sd:
-    return Paired(mean, mean, mean, float(mean == 0), n)
-  error = told.within_sd / told.groups * sum(
-      1 / len(values) for values in groups.values()) ** 0.5
-  spread = stats.t(n - told.groups)
-  half = float(spread.ppf((1 + level) / 2)) * error
-  return Paired(
-      mean, mean - half, mean + half, 2 * float(spread.sf(abs(mean) / error)), n)
-
-
 class Ratio(NamedTuple):
   """Ratio of the means of n pairs and its interval; None where there is none."""
 
@@ -286,7 +218,7 @@ def ratio(values: Values, reference: Values, *, level: float = 0.95) -> Ratio:
     [0.667, -0.161, 1.495, 3]
   """
   from scipy import stats  # pylint: disable=g-import-not-at-top
-  x, y = _finite(values), _finite(reference)
+  x, y = finite(values), finite(reference)
   if len(x) != len(y):
     raise ValueError(f"{len(x)} values but {len(y)} references")
   n, (mean_x, mean_y) = len(x), (float(x.mean()), float(y.mean()))
@@ -323,10 +255,10 @@ def contrast(
   """
   if not plus or not minus or len({*plus, *minus}) < len(plus) + len(minus):
     raise ValueError(f"both sides need cells, each once: {plus} and {minus}")
-  seeds = {key: len(_finite(values)) for key, values in cells.items()}
+  seeds = {key: len(finite(values)) for key, values in cells.items()}
   if len(set(seeds.values())) > 1:
     raise ValueError(f"cells must have equally many seeds; they have {seeds}")
-  mean = lambda keys: np.mean([_finite(cells[key]) for key in keys], axis=0)
+  mean = lambda keys: np.mean([finite(cells[key]) for key in keys], axis=0)
   return _differences(mean(plus), mean(minus)).tolist()
 
 
@@ -347,7 +279,8 @@ def binomial_error(errors: int, examples: int) -> float:
   return float((errors * (1 - errors / examples)) ** 0.5)
 
 
-def _finite(values: Values) -> np.ndarray:
+def finite(values: Values) -> np.ndarray:
+  """Values as a float64 array `[n]`; a ValueError if they are no such list."""
   array = np.asarray(values, np.float64)
   if array.ndim != 1 or not array.size or not np.isfinite(array).all():
     raise ValueError(f"expected a list of finite numbers, got {values}")
@@ -356,7 +289,7 @@ def _finite(values: Values) -> np.ndarray:
 
 def _differences(values: Values, reference: Values) -> np.ndarray:
   """values - reference `[n]`, without what rounding alone can leave."""
-  first, second = _finite(values), _finite(reference)
+  first, second = finite(values), finite(reference)
   if len(first) != len(second):
     raise ValueError(f"{len(first)} values but {len(second)} references")
   d = first - second

@@ -9,11 +9,11 @@ import pytest
 # Lower numbers know nothing of higher ones.
 LAYERS = {
     0: "types losses logit_losses metrics augment distort rng models statistics "
-       "specialists confusable",
+       "clustered specialists confusable",
     1: "errors terms schedules distillers teacher state steps optim loop lanes "
        "parallel hosts data",
-    2: "keys config build checkpoint records screen fit bench banks shelf train "
-       "progress follow watch "
+    2: "keys config named build checkpoint records screen fit bench banks shelf "
+       "train progress follow watch "
        "report compilation sweep arguments main doctor conformance",
 }
 LAYER = {name: n for n, names in LAYERS.items() for name in names.split()}
@@ -53,7 +53,8 @@ def test_imports_point_upward(path):
     ("flax.linen", {"models"}), ("orbax", {"checkpoint", "progress"}),
     ("tensorflow_datasets", {"data"}), ("tensorflow", {"data"}),
     ("optax", {"optim", "steps"}), ("tensorboardX", {"records"}),
-    ("matplotlib", {"report"}), ("scipy", {"statistics", "confusable"}),
+    ("matplotlib", {"report"}),
+    ("scipy", {"statistics", "clustered", "confusable"}),
     ("rich", {"screen"}), ("absl", {"arguments"}),
     ("ml_collections",
      {"config", "build", "bench", "shelf", "sweep", "train",

@@ -13,7 +13,7 @@ import pytest
 from experiments.keras_example import as_run, config, study, verdict
 from experiments.keras_example.model import Net
 from experiments.protocol import Options, Place
-from kd_jax import build, checkpoint, distillers, losses, report, steps
+from kd_jax import build, checkpoint, distillers, losses, named, report, steps
 from kd_jax import config as config_lib
 from kd_jax import data as data_lib
 from kd_jax import terms as terms_lib
@@ -268,7 +268,7 @@ def small(own_data):
   own.data.name, own.data.dir = "blobs", str(own_data)
   own.student.widths, own.teacher.widths = (2, 3), (4, 5)
   dataset = build.dataset(own)
-  net = build.model(own.teacher, dataset, prefix="teacher")
+  net = named.model(own.teacher, dataset, prefix="teacher")
   trained = drawn(jax.eval_shape(
       net.init, jax.random.key(0), jnp.zeros((1, 12, 10, 1))))
   return own, dataset, trained

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kd_jax import statistics
+from kd_jax import clustered, statistics
 
 approx = pytest.approx
 # Quantiles from printed tables of t: 97.5% (two-sided 95%) and 95% (90%).
@@ -231,25 +231,25 @@ def test_holm_rejects_what_the_step_down_procedure_does():
 def test_given_groups_by_hand():
   # Means 2 and 5; squares 1 + 1 + 1 + 1 = 4 over 4 - 2: within sd sqrt(2). The
   # error of (2 + 5) / 2 is sqrt(2) sqrt(1/2 + 1/2) / 2 = 0.7071; t(2) is 4.302653.
-  result = statistics.given({"a": [1, 3], "b": [4, 6]})
+  result = clustered.given({"a": [1, 3], "b": [4, 6]})
   assert result[:3] == approx((3.5, 3.5 - 3.042435, 3.5 + 3.042435), rel=1e-5)
-  # P(|T| > t) of 2 degrees is 1 - t / sqrt(2 + t**2); t = 3.5 / 0.7071 = 4.9497.
-  assert result.p == approx(1 - 4.949747 / math.sqrt(2 + 24.5)) and result.n == 4
-  assert statistics.given({"a": [1], "b": [4]})[1:4] == (None, None, None)
-  assert statistics.given({"a": [2, 2], "b": [2, 2]})[:4] == (2, 2, 2, 0)
+  # P(|T| > t) of 2 degrees is 1 - t / sqrt(2 + t**2); t**2 = 3.5**2 / 0.5 = 24.5.
+  assert result.p == approx(1 - math.sqrt(24.5 / 26.5)) and result.n == 4
+  assert clustered.given({"a": [1], "b": [4]})[1:4] == (None, None, None)
+  assert clustered.given({"a": [2, 2], "b": [2, 2]})[:4] == (2, 2, 2, 0)
 
 
 def test_one_group_given_is_a_paired_test():
   values, reference = [5, 7, 9, 4], [4, 5, 6, 5]
   d = [a - b for a, b in zip(values, reference)]
-  assert statistics.given({0: d}) == approx(statistics.paired(values, reference))
+  assert clustered.given({0: d}) == approx(statistics.paired(values, reference))
 
 
 def test_what_groups_share_does_not_widen_what_is_given():
-  apart = statistics.given({0: [1, 3], 1: [104, 106]})
-  alike = statistics.given({0: [1, 3], 1: [4, 6]})
+  apart = clustered.given({0: [1, 3], 1: [104, 106]})
+  alike = clustered.given({0: [1, 3], 1: [4, 6]})
   assert apart.high - apart.low == approx(alike.high - alike.low)
-  assert statistics.nested({0: [1, 3], 1: [104, 106]}).high > apart.high
+  assert clustered.nested({0: [1, 3], 1: [104, 106]}).high > apart.high
 
 
 @few_examples
@@ -403,7 +403,7 @@ def test_a_mask_is_no_list_of_ids(wrong):
 
 def test_nested_by_hand():
   # Means 71, 75, 76, theirs 74: squares 9 + 1 + 4 = 14, variance 7.
-  result = statistics.nested({0: [70, 72], 1: [72, 75, 78], 2: [76]})
+  result = clustered.nested({0: [70, 72], 1: [72, 75, 78], 2: [76]})
   half = T975[2] * math.sqrt(7 / 3)
   assert result.mean == 74  # that of all six runs is 73.8
   assert (result.low, result.high) == approx((74 - half, 74 + half), rel=1e-5)
@@ -414,27 +414,27 @@ def test_nested_by_hand():
 
 
 def test_nested_with_one_teacher_holds_given_this_teacher():
-  result = statistics.nested({"a": [70, 72, 74]})
+  result = clustered.nested({"a": [70, 72, 74]})
   assert result == (72, None, None, None, approx(2.0), 1, 3)
 
 
 def test_nested_with_one_run_a_teacher_is_the_summary():
   values = [70, 73, 74, 75, 78]
-  result = statistics.nested({k: [v] for k, v in enumerate(values)})
+  result = clustered.nested({k: [v] for k, v in enumerate(values)})
   mean, sd, low, high, n = statistics.summary(values)
   assert result == (mean, low, high, sd, None, n, n)
 
 
 def test_one_teacher_with_two_runs_tells_the_spread_within():
   # Squares 1 + 1 over 1 degree.
-  assert statistics.nested({0: [70, 72], 1: [80]}).within_sd == approx(2**0.5)
+  assert clustered.nested({0: [70, 72], 1: [80]}).within_sd == approx(2**0.5)
 
 
 @few_examples
 @hypothesis.given(st.lists(runs, min_size=2, max_size=4))
 def test_more_of_the_same_runs_of_a_teacher_do_not_help(groups):
-  once = statistics.nested(dict(enumerate(groups)), level=0.8)
-  twice = statistics.nested(
+  once = clustered.nested(dict(enumerate(groups)), level=0.8)
+  twice = clustered.nested(
       {k: values * 2 for k, values in enumerate(groups)}, level=0.8)
   assert twice[:4] == approx(once[:4])
   assert twice.n == 2 * once.n
@@ -444,7 +444,7 @@ def test_nested_intervals_cover_where_a_plain_summary_does_not():
   rng = np.random.default_rng(5)
   # 1000 studies of 4 teachers, sd 3, with 5 students each, sd 2.
   studies = rng.normal(0, 3, (1000, 4, 1)) + rng.normal(0, 2, (1000, 4, 5))
-  results = [statistics.nested(dict(enumerate(study))) for study in studies]
+  results = [clustered.nested(dict(enumerate(study))) for study in studies]
   covered = np.mean([r.low <= 0 <= r.high for r in results])
   assert abs(covered - 0.95) < four_errors(0.95, 1000)
   # The means spread by sqrt(9 + 4 / 5), students by 2.
@@ -534,7 +534,7 @@ def test_values_that_are_no_finite_list_are_refused(values):
       lambda: statistics.paired(good, values),
       lambda: statistics.equivalence(values, good, margin=1),
       lambda: statistics.equivalence(good, values, margin=1),
-      lambda: statistics.nested({0: good, 1: values}),
+      lambda: clustered.nested({0: good, 1: values}),
       lambda: statistics.contrast({0: good, 1: values}, [0], [1]),
   ):
     with pytest.raises(ValueError, match="finite numbers"):
@@ -561,7 +561,7 @@ def test_bad_levels_and_sizes_are_refused(share):
       lambda: statistics.summary([1, 2], level=share),
       lambda: statistics.summary([1], level=share),
       lambda: statistics.paired([1, 2], [1, 3], level=share),
-      lambda: statistics.nested({0: [1, 2], 1: [3]}, level=share),
+      lambda: clustered.nested({0: [1, 2], 1: [3]}, level=share),
   ):
     with pytest.raises(ValueError, match="level"):
       call()
@@ -582,4 +582,4 @@ def test_impossible_p_values_are_refused(p):
 
 def test_no_groups_are_refused():
   with pytest.raises(ValueError):
-    statistics.nested({})
+    clustered.nested({})

@@ -5,7 +5,7 @@ import pathlib
 
 from experiments import words
 from experiments.protocol import Rows
-from kd_jax import statistics
+from kd_jax import clustered, statistics
 from kd_jax.report import Row, canvas
 
 # Errors of 10,000 in the paper.
@@ -114,7 +114,7 @@ def _line(
           f"{mean('test_nll'):.4f}", f"{mean('test_ece'):.4f}"]
 
 
-def _summary(done: Sequence[Row]) -> statistics.Nested:
+def _summary(done: Sequence[Row]) -> clustered.Nested:
   return words.summary(done, [row["test_errors"] for row in done])
 
 
@@ -148,7 +148,7 @@ def _tests(named: Named) -> dict[str, statistics.Paired]:
   for name, done in named.items():
     both = [row for row in done if row["seed"] in main]
     if name != _MAIN and len(both) > 1:
-      tests[name] = statistics.given(words.grouped(
+      tests[name] = clustered.given(words.grouped(
           [main[row["seed"]] for row in both],
           [row["test_errors"] - main[row["seed"]]["test_errors"] for row in both]))
   return tests

@@ -32,6 +32,7 @@ from kd_jax import (
   distillers,
   follow,
   losses,
+  named,
   records,
   report,
   rng,
@@ -154,7 +155,7 @@ def _row(
   training, learner = _MADE[name](own, bench, seed, trained)
   marks = shelf.student_marks(bench, training.hparams, None) | {
       "version": name, "seed": seed, "overrides": _POINTS[name],
-      "program": build.source_mark(f"{__name__}:run"),
+      "program": named.source_mark(f"{__name__}:run"),
       "teacher": checkpoint.parameters_sha256(trained.params)}
   net = f"{name.replace(' ', '_')}_{seed}"
   record = benches.net(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import json
 from typing import Any
 
-from kd_jax import statistics
+from kd_jax import clustered, statistics
 from kd_jax.report import compare, names
 from kd_jax.report.main_table import Row
 from kd_jax.report.sweep import Point, Sweep, run
@@ -164,7 +164,7 @@ def _errors(rows: list[Row], *, several: bool) -> dict[str, Any]:
   groups = _groups(rows, lambda row: row["test_errors"])
   told: dict[str, Any]
   if several:
-    nested = statistics.nested(groups)
+    nested = clustered.nested(groups)
     told = {"errors": nested.mean, "low": nested.low, "high": nested.high,
             "between_sd": nested.between_sd, "within_sd": nested.within_sd}
   else:
