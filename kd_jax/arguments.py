@@ -1,5 +1,6 @@
 """From a command line to a checked config: every mistake is told in a line."""
 
+from collections.abc import Iterable
 import contextlib
 import pathlib
 import sys
@@ -50,6 +51,7 @@ def parse(argv: list[str]):
     _set_none(config, name)
     given.add(name)
   config_lib.make_way(config, given)
+  _check_method(config, given, points or ())
   if points is not None:
     config.sweep.points = tuple(points)
     reference = dict(config.sweep.reference)
@@ -58,6 +60,25 @@ def parse(argv: list[str]):
       config.sweep.reference = ()  # It was one of the file's own points.
   config_lib.check(config)
   return config, pathlib.Path(workdir.value or _default_workdir(values))
+
+
+def _check_method(
+    config: Any, given: set[str], points: Iterable[sweep.Point]
+) -> None:
+  """Refuses words that a method would not hear."""
+  methods = {str(point["method"]) for point in points if "method" in point}
+  own = {"temperature", "alpha", "hard_weight", "soft_weight"} & given
+  if methods and own:
+    name = min(own)
+    raise UserError(
+        f"--config.{name} in a sweep over method: each method brings its own; to "
+        f"give it to all, --sweep.{name}=VALUE")
+  for key in sorted(given):
+    owner = keys.owner(key)
+    if owner is not None and owner not in methods | {config.method}:
+      raise UserError(
+          f"--config.{key}: is a number of method {owner}, and the method is "
+          f"{config.method}; add --config.method={owner}")
 
 
 def joined(argv: list[str]) -> list[str]:

@@ -125,7 +125,7 @@ def _take_setting(config: ml_collections.ConfigDict, given: set[str]) -> None:
   """A method that is chosen by name comes with its paper's weights and T."""
   method = distillers.DISTILLERS.get(config.method)
   setting = dict(method.setting) if method else {}
-  if {"alpha", "hard_weight", "soft_weight"} & given:
+  if "alpha" in given:
     setting = {key: value for key, value in setting.items()
                if key == "temperature"}
   elif "soft_weight" in setting:

@@ -7,6 +7,7 @@ the trainer knows a method by name.
 """
 
 from collections.abc import Callable, Mapping
+import re
 import types as python_types
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -65,6 +66,24 @@ class Distiller(NamedTuple):
   paper: str = ""
 
 
+  @property
+  def softens(self) -> bool:
+    """Whether `hparams.temperature` makes a difference to its terms."""
+    return "{temperature" in self.formula
+
+  def named(self) -> str:
+    """The formula with names in place of numbers.
+
+    Example:
+      >>> DISTILLERS["kd"].named()
+      'h * CE + s * T**2 * KL'
+    """
+    text = self.formula.removesuffix(", T = {temperature:g}")
+    return re.sub(r"\{(\w+)[^}]*\}", lambda m: NAMES.get(m[1], m[1]), text)
+
+
+# Names as formulas have them; a number of a method's own keeps its.
+NAMES = {"hard_weight": "h", "soft_weight": "s", "temperature": "T"}
 _HARD = "{hard_weight:.3g} * CE + "
 _WEIGHTED = _HARD + "{soft_weight:.3g} * "
 _AT_T = ", T = {temperature:g}"
@@ -94,10 +113,11 @@ DISTILLERS: dict[str, Distiller] = {
         _WEIGHTED + "T**2 * KL" + _AT_T, no_params, _function("kd"), paper=_HINTON),
     "logits": Distiller(
         _WEIGHTED + "|z - v|**2 / 2N", no_params, _function("logits"),
+        any_temperature=True,
         paper=f"{_HINTON}, eq. 4; Ba & Caruana (2014), arXiv 1312.6184"),
     "mse": Distiller(
         _WEIGHTED + "|z - v|**2 / N, not centred", no_params, _function("mse"),
-        setting={"hard_weight": 0.0, "soft_weight": 1.0},
+        setting={"hard_weight": 0.0, "soft_weight": 1.0}, any_temperature=True,
         paper="Kim et al. (2021), arXiv 2105.08919"),
     "reverse_kl": Distiller(
         _WEIGHTED + "T**2 * KL(student || teacher)" + _AT_T,
@@ -112,7 +132,7 @@ DISTILLERS: dict[str, Distiller] = {
         setting=_set(0.1, 9.0, 2.0), any_temperature=True,
         paper="Sun et al. (2024), arXiv 2403.01427"),
     "normkd": Distiller(
-        _WEIGHTED + "(T s)**2 * KL at T s, s the logits' deviation" + _AT_T,
+        _WEIGHTED + "(T d)**2 * KL at T d, d the logits' deviation" + _AT_T,
         no_params, _function("normkd"), setting=_set(0.1, 0.9, 2.0),
         any_temperature=True, paper="Chi et al. (2023), arXiv 2308.00520"),
     "dkd": Distiller(
@@ -136,11 +156,11 @@ DISTILLERS: dict[str, Distiller] = {
     "topk": Distiller(
         _WEIGHTED + "T**2 * KL of the top {k:g} and the rest" + _AT_T,
         no_params, _function("topk"), numbers={"k": 5.0}, within={"k": (1.0, 1e6)},
-        paper="KD with sparse targets"),
+        paper=""),
     "topk_renormalised": Distiller(
         _WEIGHTED + "T**2 * KL of the top {k:g}, renormalised" + _AT_T,
         no_params, _function("topk_renormalised"), numbers={"k": 5.0},
-        within={"k": (1.0, 1e6)}, paper="KD with sparse targets"),
+        within={"k": (1.0, 1e6)}, paper=""),
     "tfkd": Distiller(
         _WEIGHTED + "KL(u at T || student at 1), u_y = {correct:g}" + _AT_T,
         no_params, _function("tfkd"), needs_teacher=False,
@@ -152,8 +172,9 @@ DISTILLERS: dict[str, Distiller] = {
         numbers={"beta": 2.0, "gamma": 2.0}, relations=True,
         setting=_set(1.0, 1.0, 4.0), paper="Huang et al. (2022), arXiv 2205.10536"),
     "mlkd": Distiller(
-        _WEIGHTED + "(KL + {batch:g} * batch + {classes:g} * classes), summed at "
-        "{temperature:g} * (0.5, 0.75, 1, 1.25, 1.5)", no_params, _function("mlkd"),
+        _WEIGHTED + "(T**2 * KL + {batch:g} * batch + {classes:g} * classes), "
+        "summed over T = {temperature:g} * (0.5, 0.75, 1, 1.25, 1.5)", no_params,
+        _function("mlkd"),
         numbers={"batch": 1.0, "classes": 1.0}, relations=True,
         setting=_set(0.1, 0.9, 4.0), any_temperature=True,
         paper="Jin et al. (2023), CVPR"),

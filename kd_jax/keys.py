@@ -261,7 +261,7 @@ def _numbers(method: str) -> dict[str, Key]:
   return {
       f"{method}.{number}": Key(
           float(value), _between(own.within.get(number)),
-          f"of method {method}: {own.formula}")
+          f"of method {method}: {own.named()}")
       for number, value in own.numbers.items()}
 
 

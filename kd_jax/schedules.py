@@ -106,8 +106,15 @@ def at(
   return dataclasses.replace(hparams, progress=done, **moved)
 
 
-def told(schedules: Schedules, hparams: types.Hparams) -> str:
+def told(
+    schedules: Schedules, hparams: types.Hparams, *, softens: bool = True
+) -> str:
   """The courses in words, to stand behind a loss; "" where nothing moves.
+
+  Args:
+    schedules: What moves.
+    hparams: The numbers of step 0, and where they go.
+    softens: Whether the method has a temperature that could move.
 
   Example:
     >>> told(Schedules(100, Course("cosine", 50)),
@@ -119,7 +126,7 @@ def told(schedules: Schedules, hparams: types.Hparams) -> str:
   for name, course, start in (
       ("T", schedules.temperature, hparams.temperature),
       ("alpha", schedules.alpha, hparams.soft_weight)):
-    if course.shape != "constant":
+    if course.shape != "constant" and (softens or name != "T"):
       end = ends["temperature" if name == "T" else name]
       words += (f"; {name} from {float(start):.3g} to {float(end):.3g} "
                 f"({course.shape}, {course.steps:g} steps)")

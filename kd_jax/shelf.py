@@ -130,8 +130,8 @@ def loss_record(
       "temperature", "hard_weight", "soft_weight")}
   own = {name: float(value) for name, value in (hparams.numbers or {}).items()}
   loss = method.formula.format(**numbers, **own)
-  if method.needs_teacher:
-    loss += schedules.told(moving, hparams)
+  if method.formula != distillers.DISTILLERS["hard"].formula:
+    loss += schedules.told(moving, hparams, softens=method.softens)
   return {"loss": loss, **numbers, **({"numbers": own} if own else {})}
 
 

@@ -73,6 +73,11 @@ class NoSquare(Plain):
     return 1.0
 
 
+class SquareWhereItIsHigh(Plain):
+  def scale(self, t, alpha):
+    return t**2 if t >= 50 else 1.0
+
+
 class OnlyT(Plain):
   def scale(self, t, alpha):
     return t
@@ -232,6 +237,7 @@ PLANTED = {
     PerExample: "",
     CrossEntropy: "",
     NoSquare: "temperature",
+    SquareWhereItIsHigh: "temperature",
     OnlyT: "temperature",
     ClassMean: "classes",
     BatchSum: "batch",
@@ -285,6 +291,7 @@ def test_a_planted_defect_fails_its_rows_and_no_others(judged, defect):
 
 @pytest.mark.parametrize(("defect", "row", "said"), [
     (NoSquare, "temperature", "T**-2 from T = 100 to 400: as without T**2"),
+    (SquareWhereItIsHigh, "temperature", "x 0.25 at T = 2; x 0.0625 at T = 4"),
     (OnlyT, "temperature", "T**-1 from T = 100 to 400: as with T instead of T**2"),
     (ClassMean, "classes", "x 0.5 with twice the classes"),
     (ClassMean, "limit", "size 0.143 (x 1 but for classes)"),

@@ -86,11 +86,47 @@ def test_a_method_chosen_by_name_brings_its_papers_weights(toy):
   assert parsed("--config.method=logits").alpha == 0.9, "has no such setting"
 
 
+def test_one_weight_given_leaves_the_papers_other():
+  config = parsed("--config.method=dkd", "--config.soft_weight=2")
+  # Zhao et al. (2022): hard weight 1, T = 4.
+  assert (config.hard_weight, config.soft_weight, config.temperature) == (1, 2, 4)
+  config = parsed("--config.method=dkd", "--config.alpha=0.5")
+  assert config.alpha == 0.5 and config.hard_weight is None
+
+
+@pytest.mark.parametrize(("words", "says"), [
+    (["--config.dkd.beta=4"], "add --config.method=dkd"),
+    (["--config.temperature=8", "--sweep.method=kd,dkd"],
+     "--sweep.temperature=VALUE")])
+def test_words_that_no_method_hears_are_refused(words, says):
+  with pytest.raises(UserError, match=says):
+    parsed(*words)
+  parsed("--config.dkd.beta=4", "--sweep.method=kd,dkd")
+
+
+def test_a_course_of_what_a_method_has_is_told(toy):
+  moving = schedules.Schedules(
+      100, schedules.Course("linear", 50), warmup=10)
+  numbers = {"correct": 0.9}
+  told = lambda name: shelf.loss_record(
+      distillers.DISTILLERS[name], kd_jax.types.Hparams(
+          temperature=8.0, ends={"temperature": 2.0}, numbers=numbers),
+      moving)["loss"]
+  assert "; T from 8 to 2 (linear, 50 steps)" in told("tfkd")
+  assert "T from" not in told("mse") and "over 10 steps" in told("mse")
+  assert "steps" not in told("hard")
+
+
+def test_help_has_names_for_numbers():
+  assert keys.every()["dkd.beta"].meaning == (
+      "of method dkd: h * CE + s * T**2 * (alpha * TCKD + beta * NCKD)")
+
+
 def test_numbers_mark_a_run_that_has_them_and_no_other(toy):
   plain = config_lib.flatten(parsed())
   assert not config_lib.unusual(plain, "student")
   assert "toy.pull" not in config_lib.settled(plain)
-  values = config_lib.flatten(parsed("--config.toy.pull=4"))
+  values = plain | {"toy.pull": 4.0}
   assert not config_lib.unusual(values, "student"), "kd does not read it"
   values["method"] = "toy"
   assert config_lib.unusual(values, "student") == {"toy.pull": 4.0}

@@ -22,6 +22,7 @@ from kd_jax.conformance.probe import Probe
 
 # Temperatures of ordinary use, and such that logits are small against them.
 _USUAL, _HIGH, _HIGHER, _LIMIT = 4.0, 100.0, 400.0, 1000.0
+_ORDINARY = (2.0, _USUAL, 20.0)
 # What the limit leaves out is of the size of |z| / T < 1%.
 _CLOSE_TO_LIMIT = 0.02
 
@@ -52,6 +53,21 @@ def exponent(probe: Probe) -> float:
   if not min(sizes) > 0:
     return math.nan
   return float(np.log(sizes[1] / sizes[0]) / np.log(_HIGHER / _HIGH))
+
+
+def squares(probe: Probe) -> dict[float, float]:
+  """By what T**2 KL is multiplied at ordinary T, where it has KL's gradient.
+
+  T**2 KL has the gradient T (q - p); its size at T = 1 is the measure.
+  """
+  z, v, _ = probe.problem
+  form = lambda t: t * (oracle.softmax(z / t) - oracle.softmax(v / t))
+  size = lambda gradient, t: fit(gradient, form(t))
+  at_1, rest = size(probe.usual.gradient, 1.0)
+  if rest > CLOSE or not at_1:
+    return {}
+  found = {t: size(probe.soft(z, v, t).gradient, t) for t in _ORDINARY}
+  return {t: own / at_1 for t, (own, left) in found.items() if left <= CLOSE}
 
 
 def classes(probe: Probe) -> Finding:
@@ -88,9 +104,14 @@ def temperature(probe: Probe) -> Finding:
   holds = abs(k) <= 0.1
   word = {-2: ": as without T**2", -1: ": as with T instead of T**2"}
   why = "" if holds or math.isnan(k) else word.get(round(k), "")
-  return Finding(
-      holds, f"grows as T**{round(k, 2) + 0:g} from T = 100 to 400{why}",
-      {"exponent": k})
+  found = f"grows as T**{round(k, 2) + 0:g} from T = 100 to 400{why}"
+  if holds:
+    # A loss may know another rule for the temperatures that people use.
+    for t, factor in squares(probe).items():
+      if abs(factor - 1) > CLOSE:
+        holds = False
+        found += f"; x {factor:.3g} at T = {t:g}"
+  return Finding(holds, found, {"exponent": k})
 
 
 def direction(probe: Probe) -> Finding:

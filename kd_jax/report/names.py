@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 import json
 from typing import Any
 
+from kd_jax import distillers
+
 Settings = Mapping[str, Any]
 
 MISSING = "-"
@@ -115,6 +117,9 @@ def idle(settings: Settings) -> set[str]:
   """
   if settings.get("method") == "hard":
     return {"temperature", "alpha"}
+  method = distillers.DISTILLERS.get(str(settings.get("method")))
+  if method is not None and not method.softens:
+    return {"temperature"}
   if same(settings.get("alpha"), 0) or same(settings.get("soft_weight"), 0):
     return {"temperature"}
   return set()
