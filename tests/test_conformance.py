@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 import types
@@ -379,7 +380,10 @@ def test_known_gradients_are_those_of_what_they_are_called(known):
 
 
 def run(*arguments):
-  return __main__.main(arguments)
+  before = dict(os.environ)
+  code = __main__.main(arguments)
+  assert dict(os.environ) == before, "of use to other programs than this"
+  return code
 
 
 def test_ours_keeps_the_contract(capsys):

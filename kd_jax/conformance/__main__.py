@@ -84,8 +84,6 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-  # A question is compiled for itself alone, so optimising it does not pay.
-  os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
   # pylint: disable=g-import-not-at-top
   from kd_jax.conformance import properties, report, targets
   # pylint: enable=g-import-not-at-top
@@ -114,6 +112,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
+  # A question is compiled for itself alone, so optimising it does not pay. Not in
+  # `main`: what is started after it would compute other bits.
+  os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
   try:
     sys.exit(main(sys.argv[1:]))
   except KeyboardInterrupt:
