@@ -43,6 +43,7 @@ class Distiller(NamedTuple):
     numbers: Its own hyper-parameters with the paper's values: keys of the
       config, traced, lanes of a sweep.
     within: Lowest and highest value of a number, where it is not any >= 0.
+    whole: Those of `within` that count something.
     relations: Whether the terms look at relations between examples. They are
       then given the whole batch, of all devices, with `batch.mask`, and a value
       may be a scalar over the valid examples.
@@ -60,6 +61,7 @@ class Distiller(NamedTuple):
   needs_teacher: bool = True
   numbers: Mapping[str, float] = _NONE
   within: Mapping[str, tuple[float, float]] = _NO_RANGES
+  whole: tuple[str, ...] = ()
   relations: bool = False
   setting: Mapping[str, float] = _NONE
   any_temperature: bool = False
@@ -155,12 +157,12 @@ DISTILLERS: dict[str, Distiller] = {
         any_temperature=True, paper="Zheng & Yang (2024), arXiv 2402.11148"),
     "topk": Distiller(
         _WEIGHTED + "T**2 * KL of the top {k:g} and the rest" + _AT_T,
-        no_params, _function("topk"), numbers={"k": 5.0}, within={"k": (1.0, 1e6)},
-        paper=""),
+        no_params, _function("topk"), numbers={"k": 5.0},
+        within={"k": (1.0, 1e6)}, whole=("k",)),
     "topk_renormalised": Distiller(
         _WEIGHTED + "T**2 * KL of the top {k:g}, renormalised" + _AT_T,
         no_params, _function("topk_renormalised"), numbers={"k": 5.0},
-        within={"k": (1.0, 1e6)}, paper=""),
+        within={"k": (1.0, 1e6)}, whole=("k",)),
     "tfkd": Distiller(
         _WEIGHTED + "KL(u at T || student at 1), u_y = {correct:g}" + _AT_T,
         no_params, _function("tfkd"), needs_teacher=False,

@@ -260,14 +260,15 @@ def _numbers(method: str) -> dict[str, Key]:
   own = distillers.DISTILLERS[method]
   return {
       f"{method}.{number}": Key(
-          float(value), _between(own.within.get(number)),
+          float(value), _between(own.within.get(number), number in own.whole),
           f"of method {method}: {own.named()}")
       for number, value in own.numbers.items()}
 
 
-def _between(ends: tuple[float, float] | None) -> Rule:
+def _between(ends: tuple[float, float] | None, whole: bool) -> Rule:
   if ends is None:
     return _NOT_NEGATIVE
   low, high = ends
-  return Rule(f"a number from {low:g} to {high:g}",
-              lambda v: _finite(v) and low <= v <= high)
+  return Rule(
+      f"a {'whole ' if whole else ''}number from {low:g} to {high:g}",
+      lambda v: _finite(v) and low <= v <= high and (not whole or v == int(v)))

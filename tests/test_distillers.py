@@ -96,6 +96,7 @@ def test_one_weight_given_leaves_the_papers_other():
 
 @pytest.mark.parametrize(("words", "says"), [
     (["--config.dkd.beta=4"], "add --config.method=dkd"),
+    (["--config.method=topk", "--config.topk.k=2.5"], "a whole number from 1"),
     (["--config.temperature=8", "--sweep.method=kd,dkd"],
      "--sweep.temperature=VALUE")])
 def test_words_that_no_method_hears_are_refused(words, says):
