@@ -198,7 +198,8 @@ def _training(
   num_train = len(found.train_ids)
   per_epoch = loop.steps_per_epoch(num_train, run.batch_size)
   total = run.steps or max(run.epochs * per_epoch, run.min_steps)
-  built = named.model(net, found, prefix=prefix, dtype=dtype)
+  built = named.model(
+      net.name, net.widths, found, prefix=prefix, dtype=dtype)
   if hparams.rates is not None and "rates" not in built.understands:
     raise UserError(
         f"config.{prefix}.input_dropout, hidden_dropout: {net.name} has no "

@@ -145,10 +145,7 @@ def distillation_kl(
   """
   log_q = tempered_log_softmax(student_logits, temperature, where=where)
   log_p = teacher_log_softmax(teacher_logits, temperature, where)
-  p = jnp.exp(log_p)
-  # Subtract where the teacher has mass only: -inf - -inf is NaN.
-  gap = jnp.where(p > 0, log_p, 0.0) - jnp.where(p > 0, log_q, 0.0)
-  return jnp.sum(p * gap, axis=-1)
+  return kl(log_p, log_q)
 
 
 def logit_matching(
@@ -350,6 +347,14 @@ def teacher_log_softmax(
 ) -> jax.Array:
   logits = jax.lax.stop_gradient(logits)
   return tempered_log_softmax(logits, temperature, where=where)
+
+
+def kl(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
+  """KL(p || q) of log-probabilities `[..., classes]`, of which -inf is zero."""
+  p = jnp.exp(log_p)
+  # Subtract where p has mass only: -inf - -inf is NaN.
+  gap = jnp.where(p > 0, log_p, 0.0) - jnp.where(p > 0, log_q, 0.0)
+  return jnp.sum(p * gap, axis=-1)
 
 
 def _expectation(p: jax.Array, values: jax.Array) -> jax.Array:

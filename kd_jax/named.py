@@ -1,6 +1,6 @@
-"""What the names in a config stand for: models, and a user's own modules."""
+"""What names stand for: models, and a user's own modules."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import hashlib
 import importlib
 import inspect
@@ -17,12 +17,14 @@ Known = Mapping[str, Any]
 
 
 def model(
-    net, found: data_lib.Dataset, *, prefix: str, dtype: str = "float32"
+    name: str, widths: Sequence[int], found: data_lib.Dataset, *, prefix: str,
+    dtype: str = "float32"
 ) -> types.Model:
-  """The model that `net.name` stands for, checked on one image.
+  """The model that a name stands for, checked on one image.
 
   Args:
-    net: `config.student` or `config.teacher`.
+    name: A key of `MODELS`, or `package.module:Class`.
+    widths: Its widths; none for its own.
     found: The data set, for the image size and the number of classes.
     prefix: "student" or "teacher", for messages.
     dtype: Of its arithmetic.
@@ -33,11 +35,11 @@ def model(
   Raises:
     UserError: If there is no such model, or it does not fit the data.
   """
-  if ":" in net.name:
-    built = _own_model(net, found.num_classes, prefix, dtype)
+  if ":" in name:
+    built = _own_model(name, widths, found.num_classes, prefix, dtype)
   else:
-    builder = known(f"{prefix}.name", net.name, models.MODELS)
-    given = {"widths": tuple(net.widths)} if net.widths else {}
+    builder = known(f"{prefix}.name", name, models.MODELS)
+    given = {"widths": tuple(widths)} if widths else {}
     built = builder(num_classes=found.num_classes, dtype=dtype, **given)
   image = jax.ShapeDtypeStruct((2,) + found.train.image.shape[1:], jnp.float32)
   try:
@@ -48,12 +50,12 @@ def model(
   except Exception as error:  # Whatever a module raises on a wrong shape.
     first = (str(error).strip().splitlines() or [""])[0]
     raise UserError(
-        f"config.{prefix}: {net.name} with widths {tuple(net.widths)} does not "
+        f"config.{prefix}: {name} with widths {tuple(widths)} does not "
         f"take images {image.shape[1:]}: {type(error).__name__}: {first[:160]}"
     ) from error
   if said.shape != (2, found.num_classes):
     raise UserError(
-        f"config.{prefix}.name={net.name}: gives logits {said.shape} for 2 "
+        f"config.{prefix}.name={name}: gives logits {said.shape} for 2 "
         f"images, must be (2, {found.num_classes})")
   return built
 
@@ -68,11 +70,11 @@ def source_mark(name: str) -> dict[str, str]:
 
 
 def _own_model(
-    net, num_classes: int, prefix: str, dtype: str
+    name: str, widths: Sequence[int], num_classes: int, prefix: str, dtype: str
 ) -> types.Model:
   """A user's Linen class as `package.module:Class`."""
-  key = f"config.{prefix}.name={net.name}"
-  module_name, class_name = net.name.split(":", 1)
+  key = f"config.{prefix}.name={name}"
+  module_name, class_name = name.split(":", 1)
   try:
     own = getattr(importlib.import_module(module_name), class_name)
   except Exception as error:  # Whatever a user's file raises.
@@ -81,15 +83,15 @@ def _own_model(
   given: dict[str, Any] = {"num_classes": num_classes}
   if dtype != "float32" and "dtype" not in fields:
     raise UserError(
-        f"config.dtype={dtype}: {net.name} has no field dtype to be told by; "
+        f"config.dtype={dtype}: {name} has no field dtype to be told by; "
         "give it one, or use float32")
   if dtype != "float32":
     given["dtype"] = jnp.dtype(dtype)
-  if net.widths:
-    given["widths"] = tuple(net.widths)
+  if widths:
+    given["widths"] = tuple(widths)
   try:
     return models.linen_model(
-        own(**{name: v for name, v in given.items() if name in fields}))
+        own(**{field: v for field, v in given.items() if field in fields}))
   except TypeError as error:
     raise UserError(f"{key}: {error}") from None
 

@@ -56,7 +56,7 @@ def target_class_kl(
   label = parts.is_label(labels, student_logits)
   log_q = losses.tempered_log_softmax(student_logits, temperature, where=where)
   log_p = losses.teacher_log_softmax(teacher_logits, temperature, where)
-  return parts.kl(parts.split(log_p, label), parts.split(log_q, label))
+  return losses.kl(parts.split(log_p, label), parts.split(log_q, label))
 
 
 def non_target_class_kl(
@@ -91,10 +91,7 @@ def non_target_class_kl(
 
   Source: Zhao et al. (2022), arXiv 2203.08679, equations 4-7.
   """
-  others, some = parts.restrict(
-      losses.existing(student_logits, where)
-      & losses.existing(teacher_logits, where)
-      & ~parts.is_label(labels, student_logits))
+  others, some = _others(student_logits, teacher_logits, labels, where)
   kl = losses.distillation_kl(
       student_logits, teacher_logits, temperature, where=others)
   return jnp.where(some, kl, 0.0)
@@ -168,10 +165,7 @@ def non_target_cross_entropy(
 
   Source: Yang et al. (2023), arXiv 2303.13005: NKD.
   """
-  others, some = parts.restrict(
-      losses.existing(student_logits, where)
-      & losses.existing(teacher_logits, where)
-      & ~parts.is_label(labels, student_logits))
+  others, some = _others(student_logits, teacher_logits, labels, where)
   cross_entropy = losses.soft_target_cross_entropy(
       student_logits, teacher_logits, temperature, where=others)
   return jnp.where(some, cross_entropy, 0.0)
@@ -217,7 +211,7 @@ def sample_confidence_kl(
   log_p = losses.teacher_log_softmax(teacher_logits, temperature, where)
   answer = parts.is_label(jnp.argmax(log_p, axis=-1), log_p)
   label = parts.is_label(labels, student_logits)
-  return parts.kl(parts.split(log_p, answer), parts.split(log_q, label))
+  return losses.kl(parts.split(log_p, answer), parts.split(log_q, label))
 
 
 def masked_correlation_kl(
@@ -264,3 +258,11 @@ def masked_correlation_kl(
   kl = losses.distillation_kl(
       student_logits, teacher_logits, temperature, where=below)
   return jnp.where(some, kl, 0.0)
+
+
+def _others(student_logits, teacher_logits, labels, where):
+  """The classes but the label's, as `parts.restrict` gives them."""
+  return parts.restrict(
+      losses.existing(student_logits, where)
+      & losses.existing(teacher_logits, where)
+      & ~parts.is_label(labels, student_logits))

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 
 from kd_jax import losses
-from kd_jax.logit_losses import parts
 
 
 def reverse_kl(
@@ -49,7 +48,7 @@ def reverse_kl(
   """
   log_q = losses.tempered_log_softmax(student_logits, temperature, where=where)
   log_p = losses.teacher_log_softmax(teacher_logits, temperature, where)
-  return parts.kl(log_q, log_p)
+  return losses.kl(log_q, log_p)
 
 
 def jensen_shannon(

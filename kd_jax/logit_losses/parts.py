@@ -1,21 +1,7 @@
-"""What the objectives share: divergences and sums of log-probabilities."""
+"""What the objectives share: sums of log-probabilities, and masks."""
 
 import jax
 import jax.numpy as jnp
-
-
-def kl(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
-  """KL(p || q) of log-probabilities `[..., classes]`, of which -inf is zero."""
-  p = jnp.exp(log_p)
-  # Subtract where p has mass only: -inf - -inf is NaN.
-  gap = jnp.where(p > 0, log_p, 0.0) - jnp.where(p > 0, log_q, 0.0)
-  return jnp.sum(p * gap, axis=-1)
-
-
-def cross_entropy(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
-  """- sum_i p_i log q_i of log-probabilities `[..., classes]`."""
-  p = jnp.exp(log_p)
-  return -jnp.sum(p * jnp.where(p > 0, log_q, 0.0), axis=-1)
 
 
 def log_sum(log_p: jax.Array, where: jax.Array) -> jax.Array:

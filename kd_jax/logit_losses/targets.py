@@ -119,7 +119,7 @@ def bucket_kl(
   inside = top_k_classes(teacher_logits, k, where=where)
   log_q = losses.tempered_log_softmax(student_logits, temperature, where=where)
   log_p = losses.teacher_log_softmax(teacher_logits, temperature, where)
-  return parts.kl(_bucketed(log_p, inside), _bucketed(log_q, inside))
+  return losses.kl(_bucketed(log_p, inside), _bucketed(log_q, inside))
 
 
 def manual_teacher_logits(
@@ -244,7 +244,7 @@ def virtual_teacher_kl(
   log_p = losses.teacher_log_softmax(u, temperature, exists)
   log_q = losses.tempered_log_softmax(
       student_logits, student_temperature, where=exists)
-  return parts.kl(log_p, log_q)
+  return losses.kl(log_p, log_q)
 
 
 def _bucketed(log_p: jax.Array, inside: jax.Array) -> jax.Array:

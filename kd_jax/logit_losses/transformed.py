@@ -49,7 +49,7 @@ def transformed_teacher_kl(
   """
   log_q = losses.tempered_log_softmax(student_logits, 1.0, where=where)
   log_p = losses.teacher_log_softmax(teacher_logits, temperature, where)
-  kl = parts.kl(log_p, log_q)
+  kl = losses.kl(log_p, log_q)
   if not weighted:
     return kl
   at_one = losses.teacher_log_softmax(teacher_logits, 1.0, where)
