@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments import words
-from experiments.hinton15_mnist import study, verdict
+from experiments.hinton15_mnist import closing, study, verdict
 from experiments.hinton15_omitted import bias
 from experiments.hinton15_omitted import study as omitted
 from experiments.hinton15_omitted import verdict as omitted_verdict
@@ -52,6 +52,57 @@ def test_the_table_is_what_its_readme_says():
         seed % 3}
     assert {p["teacher.seed"] for p in points if "teacher.count" in p} == {0}
   assert config.data.holdout == 0 and config.data.embedded == "never"
+
+
+def tried(errors_of):
+  """Rows of the search: two seeds of every change."""
+  points = closing.changed(study.distilled({}))
+  return [{"overrides": point | {"seed": seed}, "seed": seed, "failed": None,
+           "heldout_errors": errors_of(name) + seed - 100}
+          for name, point in points.items() for seed in study._CHOOSING_SEEDS]
+
+
+def test_the_search_is_on_held_out_data_and_of_at_most_eight_changes():
+  config = study.search({})
+  assert len(closing.CHANGES) == 8
+  assert len(config.sweep.points) == 16 and config.data.holdout == 0.1
+  assert study.best({}).data.holdout == 0
+
+
+def test_what_the_search_found_is_trained_beside_its_control():
+  better = "shifted, T = 4"
+  rows = {"search": tried(lambda name: 40 if name == better else 41)}
+  errors = closing.errors(study.distilled({}), rows["search"])
+  # No row counts for two changes.
+  assert errors == {name: [40, 41] if name == better else [41, 42]
+                    for name in closing.CHANGES}
+  points = study.best(rows).sweep.points
+  assert len(points) == 24
+  assert {(p["seed"] % 3, p["teacher.seed"]) for p in points} == {
+      (n, n) for n in range(3)}
+  found, control = study.best_points(rows).values()
+  assert (found["temperature"], found["student.views"]) == (4.0, "shift2")
+  assert control["alpha"] == 0 and {
+      key for key in control if control[key] != found[key]} == {
+          "alpha", "temperature"}
+
+
+@pytest.mark.parametrize(("errors", "said"), [
+    (74, "is reached"), (78, "is missed by 5.5")])
+def test_the_verdict_tells_how_close_the_search_came(errors, said):
+  rows = rows_of({SMALL: lambda seed: 146, MAIN: lambda seed: 95 + seed})
+  rows["search"] = tried(lambda name: 40)
+  assert "Tried on held-out" in study.conclude(rows)
+  like = {row["seed"]: row for row in rows["table"]}
+  # 78 + seed: 79.5, 79 and 80 with teachers 0, 1 and 2; 79.5 in the mean.
+  rows["best"] = [
+      like[seed] | {"overrides": point | {"seed": seed},
+                    "test_errors": (errors + seed * (errors > 74)
+                                    if point["alpha"] else 120)}
+      for point in study.best_points(rows).values() for seed in range(4)]
+  told = study.conclude(rows)
+  assert said in told and "| hard labels, the same images |" in told
+  assert "best found" in study.status(rows)
 
 
 def test_smoothed_labels_have_the_entropy_that_is_wanted():
