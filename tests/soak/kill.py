@@ -36,7 +36,7 @@ KINDS = {
                 "--config.parallel=single"), 1),
     "pmap": (("--config.epochs=60", "--config.teacher.epochs=60",
               "--config.parallel=pmap"), 4),
-    "sweep": (("--config.epochs=60", "--config.teacher.epochs=60",
+    "sweep": (("--config.epochs=30", "--config.teacher.epochs=30",
                "--sweep.temperature=2,8", "--sweep.seed=0,1",
                "--config.sweep.lanes=1x2"), 1),
 }
