@@ -12,6 +12,7 @@ from experiments import index, reproduce, temperature_sweep
 from experiments.hinton15_temperature import study
 from experiments.protocol import Options, Stage
 from kd_jax import report
+from kd_jax.report import plots
 
 SMALL = (
     "--config=configs/mnist.py", "--config.data.name=blobs",
@@ -220,7 +221,7 @@ def test_the_quick_form_of_a_study(name, tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(jax, "local_device_count", lambda: 1)
   # A third of the time, of rows that prove nothing: `test_report` draws, and
   # what is committed of a study is drawn again above.
-  monkeypatch.setattr(report.plots, "write", lambda *_: {})
+  monkeypatch.setattr(plots, "write", lambda *_: {})
   place = tmp_path / "quick"
   assert reproduce.main([name, "--quick", f"--workdir={place}"]) == 0
   said = (place / "conclusion.md").read_text()

@@ -193,7 +193,10 @@ def smaller(config):
       and point["optimizer.name"] == "adam"
       and point.get("batch_size", 128) == 128
       and point.get("epochs", LONG) <= LONG
-      and point.get("student.views") != "affine")
+      and point.get("student.views") != "affine"
+      and (point.get("student.views") != "shift2" or point["epochs"] > SHORT)
+      and not point.get("student.input_dropout")
+      and "teacher.widths" not in point)
   return config
 
 

@@ -32,9 +32,9 @@ COMMON = (
     "--config.checkpoint.every=1 steps")
 # Kind -> its arguments and the number of its host devices.
 KINDS = {
-    "single": (("--config.epochs=60", "--config.teacher.epochs=60",
+    "single": (("--config.epochs=30", "--config.teacher.epochs=30",
                 "--config.parallel=single"), 1),
-    "pmap": (("--config.epochs=60", "--config.teacher.epochs=60",
+    "pmap": (("--config.epochs=30", "--config.teacher.epochs=30",
               "--config.parallel=pmap"), 4),
     "sweep": (("--config.epochs=30", "--config.teacher.epochs=30",
                "--sweep.temperature=2,8", "--sweep.seed=0,1",
