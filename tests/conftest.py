@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from kd_jax import loop
+from kd_jax.report import plots
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -28,6 +29,12 @@ def _strict_promotion():
   """Our own functions never mix dtypes by accident; optax's may."""
   with jax.numpy_dtype_promotion("strict"):
     yield
+
+
+@pytest.fixture
+def without_pictures(monkeypatch):
+  """Sweeps draw none, half the time of a small one: test_report.py does."""
+  monkeypatch.setattr(plots, "write", lambda *_: {})
 
 
 @pytest.fixture

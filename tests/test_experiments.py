@@ -12,7 +12,6 @@ from experiments import index, reproduce, temperature_sweep
 from experiments.hinton15_temperature import study
 from experiments.protocol import Options, Stage
 from kd_jax import report
-from kd_jax.report import plots
 
 SMALL = (
     "--config=configs/mnist.py", "--config.data.name=blobs",
@@ -45,6 +44,8 @@ def test_a_temperature_sweep(own_data, tmp_path, capsys):
   assert json.loads((place / "summary.json").read_text())["compilations"] == 2
   table = (place / "table.md").read_text()
   assert "8x8" in table or "8×8" in table
+  assert {"errors.png", "heat.png", "dark.png"} <= {
+      file.name for file in place.iterdir()}
 
 
 @pytest.mark.parametrize(("words", "says"), [
@@ -213,15 +214,13 @@ def test_every_study_tells_what_a_study_tells():
       assert part in readme, (name, part)
 
 
+@pytest.mark.usefixtures("without_pictures")
 @pytest.mark.parametrize("name", index.STUDIES)
 def test_the_quick_form_of_a_study(name, tmp_path, monkeypatch, capsys):
   """From nothing but what is installed, through all stages, to the verdict."""
   monkeypatch.delenv("KD_JAX_DATA", raising=False)
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
   monkeypatch.setattr(jax, "local_device_count", lambda: 1)
-  # A third of the time, of rows that prove nothing: `test_report` draws, and
-  # what is committed of a study is drawn again above.
-  monkeypatch.setattr(plots, "write", lambda *_: {})
   place = tmp_path / "quick"
   assert reproduce.main([name, "--quick", f"--workdir={place}"]) == 0
   said = (place / "conclusion.md").read_text()

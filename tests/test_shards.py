@@ -13,6 +13,7 @@ from experiments import reproduce, temperature_sweep
 from kd_jax import arguments, build, main, report
 from kd_jax.errors import UserError
 from kd_jax.lanes import Shape
+from kd_jax.report import plots
 from kd_jax.sweep import chunk as chunks
 from kd_jax.sweep import cost, shard
 
@@ -45,6 +46,7 @@ def sweeps(own_data, tmp_path_factory):
     patch.chdir(ROOT)
     patch.setenv("XDG_CACHE_HOME", str(place / "cache"))
     patch.setattr(jax, "local_device_count", lambda: 1)
+    patch.setattr(plots, "write", lambda *_: {})
     assert run(workdir=run.whole) == 0
     for number, folder in enumerate(run.shards, 1):
       assert run(f"--shard={number}/3", workdir=folder) == 0
@@ -52,7 +54,7 @@ def sweeps(own_data, tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def _as_users_run_it(monkeypatch):
+def _as_users_run_it(monkeypatch, without_pictures):
   monkeypatch.chdir(ROOT)
   with jax.numpy_dtype_promotion("standard"):
     yield
