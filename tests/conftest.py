@@ -24,6 +24,32 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
+def pytest_addoption(parser):
+  parser.addoption(
+      "--slow", default=os.environ.get("KD_JAX_SLOW", "all"), metavar="I/N",
+      help="of the slow tests the I-th of N parts; all (default) or none of them")
+
+
+def pytest_collection_modifyitems(config, items):
+  """Leaves out slow tests that were not asked for."""
+  asked = config.getoption("--slow")
+  slow = [item for item in items if item.get_closest_marker("slow")]
+  if asked == "none":
+    left = slow
+  elif asked == "all":
+    left = []
+  else:
+    try:
+      part, parts = map(int, asked.split("/"))
+    except ValueError:
+      raise pytest.UsageError(f"--slow={asked}: all, none or I/N") from None
+    left = [item for number, item in enumerate(slow)
+            if number % parts != part % parts]
+  gone = set(left)
+  config.hook.pytest_deselected(items=left)
+  items[:] = [item for item in items if item not in gone]
+
+
 @pytest.fixture(autouse=True)
 def _strict_promotion():
   """Our own functions never mix dtypes by accident; optax's may."""

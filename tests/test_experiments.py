@@ -28,6 +28,7 @@ def _as_users_run_it(monkeypatch):
     yield
 
 
+@pytest.mark.slow
 def test_a_temperature_sweep(own_data, tmp_path, capsys):
   place = tmp_path / "sweep"
   arguments = [*SMALL, f"--config.data.dir={own_data}", "--temperatures=1,4",
@@ -214,6 +215,7 @@ def test_every_study_tells_what_a_study_tells():
       assert part in readme, (name, part)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_pictures")
 @pytest.mark.parametrize("name", index.STUDIES)
 def test_the_quick_form_of_a_study(name, tmp_path, monkeypatch, capsys):

@@ -100,6 +100,7 @@ def test_a_second_program_in_the_workdir_is_refused(arguments, tmp_path):
     running.kill()
 
 
+@pytest.mark.slow
 def test_programs_that_share_a_shelf_train_a_teacher_once(arguments, tmp_path):
   shelf = (f"--config.teacher.dir={tmp_path / 'shelf'}",
            "--config.teacher.epochs=400", "--config.teacher.batch_size=16")
@@ -127,6 +128,7 @@ def small_disk(tmp_path):
   subprocess.run(["umount", "-l", str(place)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_and_what_was_saved_is_kept(
     small_disk, arguments, tmp_path):
   place, remount = small_disk
@@ -152,6 +154,7 @@ def test_a_read_only_workdir_is_told(small_disk, arguments):
   assert "cannot be written" in told and len(told.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_vanished_workdir_is_told(arguments, tmp_path):
   with program(*arguments("--config.teacher.epochs=2000")) as running:
     wait_for(tmp_path / "run/metrics.jsonl", "teacher")

@@ -185,6 +185,7 @@ SMALL = plan.Plan(
         **dict.fromkeys(plan.DISTILLED, SOFT)}, seeds=2, choosing=(7,))
 
 
+@pytest.mark.slow
 def test_all_stages_leave_what_the_verdict_reads(tmp_path, monkeypatch):
   monkeypatch.setattr(plan, "FULL", SMALL)
   rows, said, asked = {}, [], []

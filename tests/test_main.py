@@ -169,8 +169,8 @@ def test_several_teachers_are_one(small, mean):
     # The others: test_modes.py, and `python tests/soak/methods.py`.
     *((f"--config.method={method}",) for method in (
         "hard", "kd", "logits", "tfkd", "ctkd")),
-    ("--config.student.name=resnet8", "--config.student.widths=(4,4,4)",
-     "--config.epochs=1"),
+    pytest.param(("--config.student.name=resnet8", "--config.epochs=1",
+                  "--config.student.widths=(4,4,4)"), marks=pytest.mark.slow),
     ("--config.optimizer.name=sgd", "--config.optimizer.nesterov=true",
      "--config.optimizer.schedule=step", "--config.data.scale=standard",
      "--config.optimizer.boundaries_percent=(50.0,)"),
@@ -326,6 +326,7 @@ def wait_for(path: pathlib.Path, words: str) -> None:
   raise AssertionError(f"{words} never came in {path}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [
     (signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted_and_run_again_is_uninterrupted(

@@ -57,6 +57,7 @@ def test_what_it_showed_is_stored_and_names_no_machine(file):
       "pygments_lexer"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_its_code_runs(file, monkeypatch):
   import matplotlib.pyplot as plt

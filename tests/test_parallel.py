@@ -75,7 +75,8 @@ def test_fifty_steps_of_any_devices_are_those_of_one(
 
 
 @pytest.mark.parametrize(("name", "batch_size"), [
-    ("resnet8", 5), ("resnet8", 64), ("mlp", 150)])
+    pytest.param("resnet8", 5, marks=pytest.mark.slow),
+    pytest.param("resnet8", 64, marks=pytest.mark.slow), ("mlp", 150)])
 @pytest.mark.parametrize("wrapper", [("pmap", 8), ("sharded", 8)], ids=str)
 def test_any_batch_and_batch_norm(name, wrapper, batch_size, bank, device_data):
   # Of 5 rows, three of eight devices have none; of 64, the last batch has 22.

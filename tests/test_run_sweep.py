@@ -266,6 +266,7 @@ def test_a_chunk_over_several_devices_goes_on_too(swept, monkeypatch):
   assert code == 0 and len(more) == 9 and more[:6] == rows
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_goes_on(own_data, tmp_path):
   """SIGKILL at any time costs the chunk that was running, nothing more."""
   place = tmp_path / "killed"
