@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kd_jax import losses, types
+from kd_jax import types
 from kd_jax.logit_losses import mixtures
 
 MEANS = ("probabilities", "logits", "confidence")
@@ -127,17 +127,17 @@ def combine(
   Example:
     >>> sure = jnp.array([[[0.0, -jnp.inf]], [[-jnp.inf, 0.0]]])
     >>> v = combine(sure, jnp.array([0.25, 0.75]), 1.0)
-    >>> losses.tempered_softmax(v, 1.0)
+    >>> jax.nn.softmax(v).round(4)
     Array([[0.25, 0.75]], dtype=float32)
   """
   if logits.shape[0] == 1:
     return logits[0]
-  per_member = weights.reshape(
-      weights.shape + (1,) * (logits.ndim - weights.ndim))
-  if mean == "logits":
-    return jnp.sum(per_member * logits, axis=0)
-  log_p = losses.tempered_log_softmax(logits, temperature)
-  return temperature * jax.nn.logsumexp(log_p, axis=0, b=per_member)
+  if mean != "logits":
+    return mixtures.mixture_logits(logits, temperature, weights)
+  # Not the geometric mixture, which forgets the level of logits: logit matching
+  # is of that too.
+  return jnp.sum(weights.reshape(
+      weights.shape + (1,) * (logits.ndim - weights.ndim)) * logits, axis=0)
 
 
 def _weights(weights: Sequence[float] | None, count: int) -> jax.Array:

@@ -492,6 +492,18 @@ def test_weights_are_even_by_default_and_one_teacher_is_itself(x64):
         rtol=1e-12)
 
 
+def test_a_class_that_a_member_excludes_is_the_others_in_the_arithmetic_mixture():
+  """(1, 0, 0) and (0, 1/4, 3/4), weighted 1/5 and 4/5; no member has class 4."""
+  v = jnp.log(jnp.array([[1.0, 0, 0, 0], [0, 1, 3, 0]]))
+  w = jnp.array([0.2, 0.8])
+  mix = functools.partial(mixtures.mixture_logits, v, 2.0, w)
+  square = np.array([1, 3**0.5]) / (1 + 3**0.5)  # p**(1 / T) of the second
+  np.testing.assert_allclose(
+      losses.tempered_softmax(mix(), 2.0), [0.2, *(0.8 * square), 0], rtol=1e-6)
+  # A product with a factor of 0.
+  np.testing.assert_array_equal(mix(mean="geometric"), -np.inf)
+
+
 def test_confidence_weights_are_shares(x64):
   v = 2.0 * np.random.default_rng(5).gumbel(size=(3, 4, 7))
   y = jnp.asarray(example()[2])

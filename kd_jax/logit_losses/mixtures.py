@@ -36,8 +36,9 @@ def mixture_logits(
   softmax(v / T) is the mixture. The arithmetic one holds at this T alone.
 
   Args:
-    member_logits: v_m, `[members, ..., classes]`; receive no gradient. The same
-      classes must be -inf for every member.
+    member_logits: v_m, `[members, ..., classes]`; receive no gradient. A class
+      that is -inf for some has probability 0 for these; in the geometric mixture
+      for all.
     temperature: T > 0; a scalar, or `[..., 1]`.
     weights: w, `[members]`, or `[members, ...]` for one weight an example, >= 0,
       summing to 1 over members; default all alike.
@@ -69,13 +70,12 @@ def mixture_logits(
     weights = jnp.full((members,), 1.0 / members, log_p.dtype)
   w = jax.lax.stop_gradient(weights)
   w = w.reshape(w.shape + (1,) * (rank - w.ndim)).astype(log_p.dtype)
+  if mean == "arithmetic":
+    # Of a class that no member has, log 0 = -inf.
+    return temperature * jax.nn.logsumexp(log_p, axis=0, b=w)
   exists = jnp.all(
       losses.existing(member_logits, _of_members(where)), axis=0)
-  log_p = jnp.where(exists, log_p, 0.0)
-  if mean == "geometric":
-    mixed = jnp.sum(w * log_p, axis=0)
-  else:
-    mixed = jax.nn.logsumexp(log_p, axis=0, b=w)
+  mixed = jnp.sum(w * jnp.where(exists, log_p, 0.0), axis=0)
   return jnp.where(exists, temperature * mixed, -jnp.inf)
 
 
