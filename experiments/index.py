@@ -48,16 +48,18 @@ def committed(folder: pathlib.Path) -> dict[str, list[Row]]:
 def record(name: str, stages: Sequence[str], workdir: pathlib.Path) -> None:
   """Copies the rows of a finished study into its folder; makes all else anew."""
   folder = ROOT / name
-  left_out = getattr(study(name), "NOT_COMMITTED", ())
+  not_committed = getattr(study(name), "NOT_COMMITTED", {})
   for stage in stages:
     rows, teachers = ("results", "teachers") if stage == _TABLE else (
         stage, f"{stage}_teachers")
+    left_out = not_committed.get(stage, ())
     _copy(workdir / stage / "results.jsonl", folder / f"{rows}.jsonl", left_out)
     if (workdir / stage / "teachers.jsonl").is_file():
       _copy(workdir / stage / "teachers.jsonl", folder / f"{teachers}.jsonl",
             left_out)
   if hasattr(study(name), "REFERENCE"):
-    _copy(workdir / _TABLE / "teacher.json", folder / "teacher.json", left_out)
+    _copy(workdir / _TABLE / "teacher.json", folder / "teacher.json",
+          not_committed.get(_TABLE, ()))
   # All of them: a verdict may stand on another study's rows.
   main()
 

@@ -15,8 +15,8 @@ A study is a module `experiments/NAME/study.py` with
                 plots of its own, beside those that `kd_jax.report` draws
   REFERENCE     optional: the point that `kd_jax.report` compares the others of
                 `table` with, if its tables and plots are to be committed
-  NOT_COMMITTED optional: keys of rows, and of the teacher's examples, that stay in
-                the workdir, being large or somebody else's
+  NOT_COMMITTED optional: by stage, the keys of its rows, and of the teacher's
+                examples, that stay in the workdir, being large or somebody else's
 
 `rows` holds the rows of every stage by its name, those of the teachers of `table`,
 one a net, under "teachers", and of another stage under "STAGE_teachers". What is

@@ -3,6 +3,7 @@
 import importlib
 import json
 import re
+import types
 
 from conftest import ROOT
 import jax
@@ -200,6 +201,25 @@ def test_links_lead_somewhere(name):
 def test_the_pages_show_what_is_committed():
   for file, text in index.documents().items():
     assert file.read_text() == text, f"{file}: give python -m experiments.index"
+
+
+def test_what_a_stage_keeps_to_itself_is_not_committed(monkeypatch, tmp_path):
+  rows = [{"seed": 0, "test_errors": 2, "test_wrong_ids": [3, 4]}]
+  for stage in ("choosing", "table"):
+    (tmp_path / "work" / stage).mkdir(parents=True)
+    for file in ("results.jsonl", "teachers.jsonl"):
+      (tmp_path / "work" / stage / file).write_text(
+          "".join(json.dumps(row) + "\n" for row in rows))
+  (tmp_path / "toy").mkdir()
+  toy = types.SimpleNamespace(NOT_COMMITTED={"choosing": ("test_wrong_ids",)})
+  monkeypatch.setattr(index, "ROOT", tmp_path)
+  monkeypatch.setattr(index, "study", lambda name: toy)
+  monkeypatch.setattr(index, "main", lambda: 0)
+  index.record("toy", ("choosing", "table"), tmp_path / "work")
+  left = [{"seed": 0, "test_errors": 2}]
+  assert index.committed(tmp_path / "toy") == {
+      "choosing": left, "choosing_teachers": left, "table": rows,
+      "teachers": rows}
 
 
 def test_every_study_tells_what_a_study_tells():
