@@ -29,6 +29,20 @@ def interval(values: Sequence[float], form: str = ".1f") -> str:
   return f"{told.mean:{form}}{half} ({told.n})"
 
 
+def single(values: Sequence[float]) -> tuple[float, float] | None:
+  """Where one more run lies with 95%: mean ± t s sqrt(1 + 1/n).
+
+  Example:
+    >>> [round(x, 2) for x in single([1, 2, 3])]  # 4.303 sqrt(4 / 3)
+    [-2.97, 6.97]
+  """
+  told = statistics.summary(values)
+  if told.high is None:
+    return None
+  half = (told.high - told.mean) * (told.n + 1) ** 0.5
+  return told.mean - half, told.mean + half
+
+
 def shared(row: Row) -> tuple[Any, Any] | None:
   """What makes students alike: their teacher, and the part of the data they see."""
   settings = row.get("overrides", {"alpha": 0})  # a teacher has none

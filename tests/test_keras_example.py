@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.keras_example import as_run, config, study, verdict
+from experiments import words
+from experiments.keras_example import as_run, config, study
 from experiments.keras_example.model import Net
 from experiments.protocol import Options, Place
 from kd_jax import build, checkpoint, distillers, losses, named, report, steps
@@ -221,9 +222,9 @@ def test_published_numbers_are_compared_with_what_their_version_computes():
 
 def test_a_single_run_lies_within_more_than_the_mean():
   # 1, 2, 3: s = 1, t(2) = 4.303, times sqrt(4/3).
-  low, high = verdict.single([1.0, 2.0, 3.0])
+  low, high = words.single([1.0, 2.0, 3.0])
   assert [round(low, 2), round(high, 2)] == [-2.97, 6.97]
-  assert verdict.single([1.0]) is None
+  assert words.single([1.0]) is None
 
 
 def test_few_rows_or_none_are_no_verdict():

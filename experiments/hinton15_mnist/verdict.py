@@ -145,20 +145,22 @@ def _errors(done: Sequence[Row]) -> str:
 def _shares(done, small, taught) -> list[float]:
   """(small - row) / (small - teacher) for each teacher, of means over students.
 
-  Left out where the teacher is not surely better than the small net: a share of
-  nothing is any number.
+  Left out where the teacher's errors may be those of one more small net: a share
+  of nothing is any number.
   """
   by_teacher: dict[str, list[int]] = {}
   for row in done:
     if row["overrides"].get("alpha") != 0:
       by_teacher.setdefault(row["teacher_fingerprint"], []).append(
           row["test_errors"])
-  if not small or (alone := _summary(small)).low is None:
+  alone = [row["test_errors"] for row in small]
+  if not (alone and (place := words.single(alone))):
     return []
+  mean = lambda errors: statistics.summary(errors).mean
   share = lambda errors, name: (
-      (alone.mean - statistics.summary(errors).mean) / (alone.mean - taught[name]))
+      (mean(alone) - mean(errors)) / (mean(alone) - taught[name]))
   return [share(errors, name) for name, errors in by_teacher.items()
-          if name in taught and taught[name] < alone.low]
+          if name in taught and taught[name] < place[0]]
 
 
 def _tests(named: Named) -> dict[str, statistics.Paired]:

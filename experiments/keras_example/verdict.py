@@ -1,7 +1,6 @@
 """What the rows of `keras_example` say, beside the example."""
 
 from collections.abc import Mapping, Sequence
-import math
 from typing import NamedTuple
 
 from experiments import words
@@ -68,15 +67,6 @@ def phrase(named: Named, epochs: Sequence[int]) -> str:
 def accuracy(rows: Sequence[Row]) -> list[float]:
   """In percent."""
   return [100 * (1 - row["test_errors"] / row["test_examples"]) for row in rows]
-
-
-def single(values: Sequence[float]) -> tuple[float, float] | None:
-  """Where one more run lies with 95%: mean ± t s sqrt(1 + 1/n)."""
-  summary = statistics.summary(values)
-  if summary.high is None:
-    return None
-  half = (summary.high - summary.mean) * math.sqrt(summary.n + 1)
-  return summary.mean - half, summary.mean + half
 
 
 def _nets(rows: Rows, named: Named, epochs: int) -> dict[
@@ -197,7 +187,7 @@ def _explained(name: str, published: Published, done: Sequence[Row]) -> str:
   """Whether a version's number is what that version computes."""
   value = (published.prose if published.rendered is None
            else published.rendered)
-  place = single(accuracy(done)) if done else None
+  place = words.single(accuracy(done)) if done else None
   if value is None or place is None:
     return ""
   return (f"- {value:g}% as one more run of this version ({name}): "
@@ -207,7 +197,7 @@ def _explained(name: str, published: Published, done: Sequence[Row]) -> str:
 
 def _of_ours(value: float | None, values: Sequence[float]) -> str:
   """Whether a published run could be one more of these."""
-  place = single(values) if len(values) else None
+  place = words.single(values) if len(values) else None
   if value is None or place is None:
     return ""
   if value < place[0]:
