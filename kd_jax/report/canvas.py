@@ -65,10 +65,12 @@ def log_temperature(axes: Any, values: Sequence[float]) -> None:
 
 
 def log_loss(axes: Any) -> None:
-  """Makes y a log axis with plain numbers at 1, 2, 3 and 5."""
+  """Makes y a log axis with plain numbers: 1, 2, 3 and 5, or decades if many."""
   from matplotlib import ticker  # pylint: disable=g-import-not-at-top
   axes.set_yscale("log")
-  axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 3.0, 5.0)))
+  low, high = axes.get_ylim()
+  axes.yaxis.set_major_locator(ticker.LogLocator(
+      subs=(1.0, 2.0, 3.0, 5.0) if high < 300 * low else (1.0,)))
   axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
   axes.yaxis.set_minor_locator(ticker.NullLocator())
 

@@ -23,8 +23,8 @@ from kd_jax.report.sweep import Point, Sweep
 _GREY = "#595959"
 # Of bins with fewer examples the accuracy is noise.
 _LEAST_IN_BIN = 50
-# Letters of a title that leave the axes beside it their own.
-_BESIDE = 44
+# Letters of a title above a row of two axes.
+_ABOVE = 90
 
 
 def _bars(points: Sequence[Point]) -> list[float]:
@@ -155,16 +155,19 @@ def learning_curves(sweep: Sweep, path: pathlib.Path) -> bool:
         curve = _mean_curve(point.good, name)
         if curve:
           at.plot(range(1, len(curve) + 1), curve, label=label, **style)
-      named = names.brief(panel.title, _BESIDE)
-      at.set(title=f"{named}\n{title}" if named else title)
+      at.set_ylabel(f"{title}, {unit}log scale")
       canvas.log_loss(at)
-      if at is row[0]:
-        at.set_ylabel(f"loss term, {unit}log scale")
+    _named(row, panel)
     _legend(row)
   for at in axes[-1]:
     at.set_xlabel("epoch")
     at.xaxis.get_major_locator().set_params(integer=True)
   return save(drawn, path)
+
+
+def _named(row: Sequence[Any], panel: panels.Panel) -> None:
+  """The panel's title above a row of axes, once, as it may be long."""
+  row[0].set_title(names.brief(panel.title, _ABOVE), loc="left")
 
 
 def _legend(row: Sequence[Any]) -> None:
@@ -211,9 +214,9 @@ def reliability(sweep: Sweep, path: pathlib.Path) -> bool:
       whole.plot([c for c, _ in bins], [a for _, a in bins], label=label, **style)
       # On the diagonal a few percent cannot be seen.
       gap.plot([c for c, _ in bins], [a - c for c, a in bins], **style)
-    title = names.brief(panel.title, _BESIDE)
-    whole.set(title=title, ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
-    gap.set(title=title, ylabel="accuracy minus confidence")
+    whole.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+    gap.set(ylabel="accuracy minus confidence")
+    _named([whole, gap], panel)
     _legend([whole, gap])
   for at in axes[-1]:
     at.set_xlabel(f"confidence (bins of {_LEAST_IN_BIN} or more, all seeds)")
