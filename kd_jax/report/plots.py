@@ -23,8 +23,7 @@ from kd_jax.report.sweep import Point, Sweep
 _GREY = "#595959"
 # Of bins with fewer examples the accuracy is noise.
 _LEAST_IN_BIN = 50
-# Letters of a title above a row of two axes.
-_ABOVE = 90
+_ABOVE = 90  # letters of a title above a row of two axes
 
 
 def _bars(points: Sequence[Point]) -> list[float]:
