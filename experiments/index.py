@@ -2,7 +2,9 @@
 
   python -m experiments.index
 
-makes every table, verdict and the index anew from the committed rows.
+makes every table, verdict and the index anew from the committed rows. Of a study
+that is under way, `unfinished.json` names the stage it is at and holds its plan, so
+that `reproduce --from-record` goes on from what is committed.
 """
 
 from collections.abc import Sequence
@@ -12,8 +14,10 @@ import pathlib
 import shutil
 import sys
 from types import ModuleType
+from typing import Any
 
-from kd_jax import report
+from kd_jax import checkpoint, records, report
+from kd_jax.errors import UserError
 from kd_jax.report import Row
 
 ROOT = pathlib.Path(__file__).parent
@@ -21,6 +25,7 @@ STUDIES = ("hinton15_mnist", "hinton15_omitted", "hinton15_regulariser",
            "hinton15_specialists", "hinton15_speech", "hinton15_temperature",
            "keras_example", "methods_mnist", "open_mnist")
 _TABLE = "table"
+_UNFINISHED = "unfinished.json"
 
 
 def study(name: str) -> ModuleType:
@@ -45,23 +50,102 @@ def committed(folder: pathlib.Path) -> dict[str, list[Row]]:
   return {"teachers": [], **stages}
 
 
-def record(name: str, stages: Sequence[str], workdir: pathlib.Path) -> None:
-  """Copies the rows of a finished study into its folder; makes all else anew."""
+def record(
+    name: str, stages: Sequence[str], workdir: pathlib.Path, *,
+    unfinished: str | None = None,
+) -> None:
+  """Copies the rows of a study into its folder; makes all else anew.
+
+  Args:
+    name: The study's.
+    stages: Names of all of them.
+    workdir: Where they were run.
+    unfinished: The stage that was stopped, if one was.
+
+  Raises:
+    UserError: If a study that was stopped has not all rows that are committed.
+  """
   folder = ROOT / name
+  if unfinished is not None:
+    _refuse_fewer(folder, stages, workdir)
   not_committed = getattr(study(name), "NOT_COMMITTED", {})
   for stage in stages:
-    rows, teachers = ("results", "teachers") if stage == _TABLE else (
-        stage, f"{stage}_teachers")
-    left_out = not_committed.get(stage, ())
-    _copy(workdir / stage / "results.jsonl", folder / f"{rows}.jsonl", left_out)
-    if (workdir / stage / "teachers.jsonl").is_file():
-      _copy(workdir / stage / "teachers.jsonl", folder / f"{teachers}.jsonl",
-            left_out)
-  if hasattr(study(name), "REFERENCE"):
-    _copy(workdir / _TABLE / "teacher.json", folder / "teacher.json",
-          not_committed.get(_TABLE, ()))
+    for source, target in _files(name, stage).items():
+      if (workdir / stage / source).is_file():
+        _copy(workdir / stage / source, folder / target,
+              not_committed.get(stage, ()))
+  (folder / _UNFINISHED).unlink(missing_ok=True)
+  if unfinished is not None:
+    checkpoint.write_json(folder / _UNFINISHED, {
+        "schema": records.SCHEMA, "stage": unfinished,
+        "plan": report.side_file(workdir / unfinished, "plan.json")})
   # All of them: a verdict may stand on another study's rows.
   main()
+
+
+def take(name: str, stage: str, folder: pathlib.Path) -> bool:
+  """Puts what is committed of a stage into its workdir, unless that has rows.
+
+  Args:
+    name: The study's.
+    stage: The stage's.
+    folder: Its workdir.
+
+  Returns:
+    Whether all of the stage is committed.
+  """
+  source = ROOT / name
+  rows = source / _files(name, stage)["results.jsonl"]
+  if not rows.is_file():
+    return False
+  at = unfinished(source)
+  done = at is None or at["stage"] != stage
+  if not (folder / "results.jsonl").is_file():
+    folder.mkdir(parents=True, exist_ok=True)
+    if not done and at["plan"]:
+      checkpoint.write_json(folder / "plan.json", at["plan"])
+    for target, committed_as in _files(name, stage).items():
+      if (source / committed_as).is_file():
+        shutil.copy(source / committed_as, folder / target)
+  return done
+
+
+def unfinished(folder: pathlib.Path) -> dict[str, Any] | None:
+  """The stage that a study was stopped at, and its plan; None if it is through."""
+  told = report.side_file(folder, _UNFINISHED)
+  return told if isinstance(told, dict) else None
+
+
+def finished(name: str) -> bool:
+  """Whether the table of a study is committed whole."""
+  at = unfinished(ROOT / name)
+  return bool(committed(ROOT / name).get(_TABLE)) and (
+      at is None or at["stage"] != _TABLE)
+
+
+def _files(name: str, stage: str) -> dict[str, str]:
+  """What is committed of a stage: files of its workdir, and their names here."""
+  rows, teachers = ("results", "teachers") if stage == _TABLE else (
+      stage, f"{stage}_teachers")
+  files = {"results.jsonl": f"{rows}.jsonl", "teachers.jsonl": f"{teachers}.jsonl"}
+  if stage == _TABLE and hasattr(study(name), "REFERENCE"):
+    files["teacher.json"] = "teacher.json"
+  return files
+
+
+def _refuse_fewer(
+    folder: pathlib.Path, stages: Sequence[str], workdir: pathlib.Path
+) -> None:
+  known = committed(folder)
+  for stage in stages:
+    here = {row["fingerprint"] for row in stage_rows(workdir / stage)[stage]}
+    lost = [row for row in known.get(stage, ())
+            if row["fingerprint"] not in here]
+    if lost:
+      raise UserError(
+          f"--record: {folder.name} has {len(lost)} rows of {stage} that {workdir} "
+          "does not have; nothing was recorded. Go on to the end, or begin with "
+          "--from-record in a new workdir")
 
 
 def _copy(
@@ -108,11 +192,23 @@ def table(prefix: str = "") -> str:
   for name in STUDIES:
     module, rows = study(name), committed(ROOT / name)
     done = rows.get(_TABLE, [])
-    status = module.status(rows) if done else "not run yet"
     lines.append(
-        f"| [{name}]({prefix}{name}) | {module.CLAIM} | {status} | "
+        f"| [{name}]({prefix}{name}) | {module.CLAIM} | {_status(name, rows)} | "
         f"{_hours(rows) if done else ''} | {_commits(done)} |")
   return "\n".join(lines) + "\n"
+
+
+def _status(name: str, rows: dict[str, list[Row]]) -> str:
+  """What came out, and what is still to come."""
+  told = [study(name).status(rows)] if finished(name) else []
+  at = unfinished(ROOT / name)
+  if at is not None:
+    lanes = {lane for chunk in (at["plan"] or {}).get("chunks", ())
+             for lane in chunk["lanes"]}
+    number = len(rows.get(at["stage"], ()))
+    told.append(f"under way: {at['stage']}, {number}"
+                + (f" of {len(lanes)} runs" if lanes else " rows"))
+  return "; ".join(told) or "not run yet"
 
 
 def _commits(rows: Sequence[Row]) -> str:
@@ -134,7 +230,7 @@ def _hours(rows: dict[str, list[Row]]) -> str:
 def main() -> int:
   """Runs the command; returns its exit code."""
   for name in STUDIES:
-    if committed(ROOT / name).get(_TABLE):
+    if finished(name):
       generate(name, ROOT / name)
   for file, text in documents().items():
     file.write_text(text)

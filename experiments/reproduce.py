@@ -8,18 +8,21 @@
 A study runs in stages: settings are chosen on held-out data first, then the nets of
 the table are trained with them. What is finished is kept: the same command goes on.
 
+`--record` puts the rows into the study's folder, to be committed, also if the study
+was stopped on the way. `--from-record` begins with what is there, in a new workdir:
+it passes over stages that are whole, and does what is missing of the one that was
+stopped.
+
 On several machines each gives its part, `--shard=1/3` and so on, and leaves it in
 `WORKDIR/STAGE-1of3`. The parts of a stage are joined before the next begins:
 `python -m kd_jax.report merge WORKDIR/choosing-*of3 --out WORKDIR/choosing`.
 """
 
 import argparse
-import importlib
 import os
 import pathlib
 import shlex
 import sys
-from types import ModuleType
 from typing import Any
 
 from experiments import index, temperature_sweep
@@ -64,6 +67,9 @@ def _check(arguments) -> None:
                     f"{nearest(arguments.study, (*STUDIES, 'all'))}")
   if arguments.record and arguments.quick:
     raise UserError("--record with --quick: a quick run proves nothing")
+  if arguments.from_record and (arguments.quick or arguments.shard):
+    raise UserError("--from-record: not with --quick, which is another study, nor "
+                    "with --shard, whose parts are merged before they are recorded")
   if arguments.study == "all" and arguments.workdir:
     raise UserError("--workdir with all: each study has a folder of its own, "
                     "runs/STUDY")
@@ -75,7 +81,7 @@ class _Job:
   def __init__(self, name: str, arguments, shard, stop, again: str):
     self.name, self.arguments, self.shard = name, arguments, shard
     self.stop, self.again = stop, again
-    self.study: ModuleType = importlib.import_module(f"experiments.{name}.study")
+    self.study = index.study(name)
     self.workdir = arguments.workdir or pathlib.Path("runs") / (
         name + ("-quick" if arguments.quick else ""))
     self.stages: list[Stage] = self.study.stages(Options(
@@ -86,12 +92,16 @@ class _Job:
     rows: dict[str, Any] = {}
     for stage in self.stages:
       folder = self.workdir / stage.name
-      if not (self.shard and _whole(folder)):
+      if self.arguments.from_record and index.take(self.name, stage.name, folder):
+        _say(f"{self.name}, stage {stage.name}: as it is recorded")
+      elif not (self.shard and _whole(folder)):
         if self.shard and not stage.shards:
           raise UserError(f"{stage.name}: one machine does all of it; give the "
                           "command without --shard")
         code = self._stage(stage, rows, folder)
         if code or self.stop():
+          if self.stop():
+            self._record(unfinished=stage.name)
           return code or self.stop.code
         if self.shard:
           return self._to_merge(stage)
@@ -99,9 +109,13 @@ class _Job:
     verdict = self.study.conclude(rows)
     (self.workdir / "conclusion.md").write_text(verdict)
     print("\n" + verdict)
-    if self.arguments.record:
-      index.record(self.name, [stage.name for stage in self.stages], self.workdir)
+    self._record()
     return 0
+
+  def _record(self, unfinished: str | None = None) -> None:
+    if self.arguments.record:
+      index.record(self.name, [stage.name for stage in self.stages], self.workdir,
+                   unfinished=unfinished)
 
   def plan(self) -> int:
     """Tells what each stage would take; what is not chosen yet is left open."""
@@ -183,6 +197,8 @@ def _parser() -> argparse.ArgumentParser:
                       help="the same program in a minute or two; proves nothing")
   parser.add_argument("--record", action="store_true",
                       help="make the study's committed rows and tables anew")
+  parser.add_argument("--from-record", action="store_true",
+                      help="begin with the committed rows, in a new workdir")
   return parser
 
 

@@ -7,7 +7,8 @@ targets at T = 20 makes 74.
 set, once for hard labels and once for soft targets, with as many settings for
 either. `table` trains every row on all of it, four seeds for each of three
 teachers, and looks at the test set once. `search` tries on held-out data what may
-bring the distilled net to 74, and `best` trains what it found as the table was.
+bring the distilled net to 74, and `best_N` train what it found as the table was: a
+stage for each teacher, which takes as long as its students.
 """
 
 from collections.abc import Sequence
@@ -65,13 +66,14 @@ _MEMBERS = _PLAIN | {"teacher.epochs": 20}
 def stages(options: Options) -> list[Stage]:
   """Choosing on held-out data, then the table."""
   made = smaller if options.quick else lambda config: config
+  seeds = options.seeds or SEEDS
   return [
       Stage("choosing", config=lambda rows: made(choosing())),
-      Stage("table", config=lambda rows: made(
-          table(rows, options.seeds or SEEDS))),
+      Stage("table", config=lambda rows: made(table(rows, seeds))),
       Stage("search", config=lambda rows: made(search(rows))),
-      Stage("best", config=lambda rows: made(
-          best(rows, options.seeds or SEEDS)))]
+      *(Stage(_best(teacher), config=lambda rows, teacher=teacher: made(
+          best(rows, teacher, seeds)))
+        for teacher in range(1 if options.quick else min(TEACHERS, seeds)))]
 
 
 def choosing():
@@ -171,17 +173,21 @@ def best_points(rows: Rows) -> dict[str, Point]:
   return {BEST: point, CONTROL: point | hard | _HARD}
 
 
-def best(rows: Rows, seeds: int = SEEDS):
-  """Stage four: those on all data, with the teachers and seeds of the table."""
+def best(rows: Rows, teacher: int, seeds: int = SEEDS):
+  """Stage four: those on all data, with a teacher of the table and its seeds."""
   config = _config()
   # Eight students share a teacher, which one of them alone asks about fewer images
   # than there are views of them.
   config.teacher.bank = "always"
   config.sweep.points = tuple(sweep.chain(*(
       sweep.product(sweep.fixed(point), _by_teacher(teacher, seeds))
-      for teacher in range(min(TEACHERS, seeds))
       for point in best_points(rows).values())))
   return config
+
+
+def _best(teacher: int) -> str:
+  """The name of its stage."""
+  return f"best_{teacher}"
 
 
 def smaller(config):
@@ -238,8 +244,10 @@ def named(rows: Rows) -> dict[str, list[Row]]:
 
 
 def best_named(rows: Rows) -> dict[str, list[Row]]:
-  """The rows of the last stage by their names."""
-  return {name: [row for row in rows.get("best", ())
+  """The rows of the last stages by their names."""
+  done = [row for teacher in range(TEACHERS)
+          for row in rows.get(_best(teacher), ())]
+  return {name: [row for row in done
                  if row["failed"] is None and closing.sets(row, point)]
           for name, point in best_points(rows).items()}
 

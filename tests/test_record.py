@@ -1,0 +1,179 @@
+"""What is committed of a study that was stopped, and going on from it."""
+
+import json
+import types
+
+from conftest import ROOT
+import jax
+import pytest
+
+from configs import mnist
+from experiments import index, reproduce
+from experiments.protocol import Stage
+from kd_jax import sweep
+from kd_jax.errors import UserError
+
+NAME = "hinton15_temperature"  # What the toy is called; `reproduce` knows no other.
+
+
+def rows_of(count, **more):
+  return [{"schema": 1, "study": NAME, "fingerprint": f"f{n}", "overrides": {},
+           "seed": n, **more} for n in range(count)]
+
+
+def write(file, rows):
+  file.parent.mkdir(parents=True, exist_ok=True)
+  file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture
+def toy(monkeypatch, tmp_path):
+  """A study of two stages, whose folder is `tmp_path/committed/NAME`."""
+  module = types.SimpleNamespace(
+      COMMAND="--config=configs/mnist.py", CLAIM="none", stages=lambda options: [],
+      conclude=lambda rows: f"| {len(rows['table'])} rows |\n",
+      status=lambda rows: f"{len(rows['table'])} rows")
+  folder = tmp_path / "committed" / NAME
+  folder.mkdir(parents=True)
+  monkeypatch.setattr(index, "ROOT", folder.parent)
+  monkeypatch.setattr(index, "STUDIES", (NAME,))
+  monkeypatch.setattr(index, "study", lambda name: module)
+  monkeypatch.setattr(index, "documents", lambda: {})
+  return types.SimpleNamespace(
+      module=module, folder=folder, work=tmp_path / "work",
+      stages=("choosing", "table"))
+
+
+def record(toy, **more):
+  index.record(NAME, toy.stages, toy.work, **more)
+
+
+def state(toy):
+  return index.table().splitlines()[-1].split(" | ")[2]
+
+
+def test_a_stopped_study_is_under_way_until_it_is_recorded_whole(toy):
+  assert state(toy) == "not run yet"
+  plan = {"schema": 1, "chunks": [
+      {"group": "g", "shape": [1, 1, 2], "lanes": lanes} for lanes in ("ab", "cc")]}
+  write(toy.work / "choosing/results.jsonl", rows_of(2))
+  (toy.work / "choosing/plan.json").write_text(json.dumps(plan))
+  record(toy, unfinished="choosing")
+  assert state(toy) == "under way: choosing, 2 of 3 runs"
+  write(toy.work / "choosing/results.jsonl", rows_of(3))
+  write(toy.work / "table/results.jsonl", rows_of(4))
+  record(toy, unfinished="table")
+  # Half a table proves nothing: neither a verdict nor a phrase is made of it.
+  assert state(toy) == "under way: table, 4 rows"
+  assert not (toy.folder / "conclusion.md").exists()
+  write(toy.work / "table/results.jsonl", rows_of(5))
+  record(toy)
+  assert state(toy) == "5 rows"
+  assert (toy.folder / "conclusion.md").read_text() == "| 5 rows |\n"
+  assert index.unfinished(toy.folder) is None
+
+
+def test_a_finished_table_is_told_beside_a_later_stage(toy):
+  write(toy.work / "table/results.jsonl", rows_of(5))
+  write(toy.work / "later/results.jsonl", rows_of(1))
+  toy.stages = ("table", "later")
+  record(toy, unfinished="later")
+  assert state(toy) == "5 rows; under way: later, 1 rows"
+  assert (toy.folder / "conclusion.md").exists()
+
+
+def test_no_committed_row_is_lost_to_a_stopped_run(toy):
+  write(toy.work / "choosing/results.jsonl", rows_of(3))
+  record(toy)
+  write(toy.work / "choosing/results.jsonl", rows_of(2))
+  with pytest.raises(UserError, match="has 1 rows of choosing that"):
+    record(toy, unfinished="choosing")
+  assert len(index.committed(toy.folder)["choosing"]) == 3
+
+
+def test_a_workdir_begins_with_what_is_committed(toy, tmp_path):
+  write(toy.work / "choosing/results.jsonl", rows_of(3))
+  write(toy.work / "choosing/teachers.jsonl", rows_of(1, net="teacher"))
+  write(toy.work / "table/results.jsonl", rows_of(2))
+  (toy.work / "table/plan.json").write_text('{"chunks": []}')
+  record(toy, unfinished="table")
+  fresh = tmp_path / "fresh"
+  assert index.take(NAME, "choosing", fresh / "choosing")
+  assert not index.take(NAME, "table", fresh / "table")
+  assert not index.take(NAME, "later", fresh / "later")
+  assert not (fresh / "later").exists()
+  for file in ("choosing/results.jsonl", "choosing/teachers.jsonl",
+               "table/results.jsonl"):
+    assert (fresh / file).read_text() == (toy.work / file).read_text()
+  assert json.loads((fresh / "table/plan.json").read_text()) == {"chunks": []}
+  # What was done since is not overwritten.
+  write(fresh / "table/results.jsonl", rows_of(4))
+  index.take(NAME, "table", fresh / "table")
+  assert len(index.stage_rows(fresh / "table")["table"]) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("without_pictures")
+def test_a_study_goes_on_from_what_is_committed(
+    toy, own_data, tmp_path, monkeypatch):
+  """Stopped in its second stage, gone on elsewhere: the rows of one run."""
+  monkeypatch.chdir(ROOT)
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+  monkeypatch.setattr(jax, "local_device_count", lambda: 1)
+
+  def config(smoothing):
+    config = mnist.get_config()
+    config.method = "hard"  # Without a teacher, which would be trained each time.
+    config.data.name, config.data.dir = "blobs", str(own_data)
+    config.student.widths, config.epochs, config.min_steps = (12,), 2, 0
+    config.sweep.lanes, config.tensorboard = "1x1", False
+    config.sweep.points = tuple(sweep.product(
+        {"label_smoothing": (smoothing,), "seed": range(3)}))
+    return config
+
+  toy.module.stages = lambda options: [
+      Stage("choosing", config=lambda rows: config(0.1)),
+      Stage("table", config=lambda rows: config(0.0))]
+
+  class Signals:
+    """Wishes to stop when there is enough."""
+    code = 0
+
+    def __enter__(self):
+      return self
+
+    def __exit__(self, *error):
+      pass
+
+    def __call__(self):
+      return self.enough()
+
+  def run(where, *flags, enough=lambda: False):
+    Signals.enough = staticmethod(enough)
+    monkeypatch.setattr(reproduce.door, "Signals", lambda minutes: Signals())
+    with jax.numpy_dtype_promotion("standard"):
+      assert reproduce.main(
+          [NAME, f"--workdir={tmp_path / where}", *flags]) == 0
+    return {stage: index.stage_rows(tmp_path / where / stage)[stage]
+            for stage in ("choosing", "table")}
+
+  whole = run("whole")
+  stopped = run("first", "--record", enough=lambda: bool(
+      index.stage_rows(tmp_path / "first/table")["table"]))
+  assert [len(stopped[stage]) for stage in ("choosing", "table")] == [3, 1]
+  assert state(toy) == "under way: table, 1 of 3 runs"
+  gone_on = run("second", "--from-record", "--record")
+  assert not (tmp_path / "second/choosing/plan.json").exists(), "it was run again"
+  assert gone_on["choosing"] == stopped["choosing"]
+  assert gone_on["table"][0] == stopped["table"][0]
+  plain = lambda rows: [
+      {key: row[key] for key in ("fingerprint", "test_wrong_ids", "curve")}
+      for row in rows]
+  assert plain(gone_on["table"]) == plain(whole["table"])
+  assert state(toy) == "3 rows"
+
+
+@pytest.mark.parametrize("flag", ["--quick", "--shard=1/2"])
+def test_what_the_record_cannot_serve_is_refused(flag, capsys):
+  assert reproduce.main([NAME, "--from-record", flag]) == 2
+  assert "--from-record: not with" in capsys.readouterr().err
