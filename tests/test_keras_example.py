@@ -295,8 +295,6 @@ def test_in_the_other_the_teacher_learns_on(small, tmp_path, monkeypatch):
   monkeypatch.setattr(as_run, "_POINTS", {name: as_run._POINTS[name]})
   place = Place(tmp_path / "as_run", lambda: False, print)
   rows = {"teachers": [{"net": "teacher", "fingerprint": "f"}]}
-  with pytest.raises(UserError, match="teacher of the table is not here"):
-    as_run.run(own, 1, [0], rows, place)
   checkpoint.save_net(
       tmp_path / "table/parameters/teacher", trained, {"fingerprint": "f"})
   for _ in range(2):  # The second time nothing is trained.
@@ -313,6 +311,17 @@ def test_in_the_other_the_teacher_learns_on(small, tmp_path, monkeypatch):
   gaps = jax.tree.leaves(jax.tree.map(
       lambda a, b: float(np.max(np.abs(a - b))), kept, trained.params))
   assert 0 < max(gaps) < 0.02
+
+
+def test_without_the_tables_teacher_it_is_trained_anew(
+    small, tmp_path, monkeypatch):
+  own, _, _ = small
+  own.teacher.epochs = 1
+  monkeypatch.setattr(as_run, "_POINTS", {})
+  as_run.run(own, 1, [0], {}, Place(tmp_path / "as_run", lambda: False, print))
+  record = checkpoint.load_record(tmp_path / "as_run/parameters/teacher")
+  assert record["epoch"] == 1 and record["test_examples"] == 110
+  assert not (tmp_path / "as_run/banks").exists()
 
 
 def test_the_readme_tells_the_plan():

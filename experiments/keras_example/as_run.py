@@ -44,7 +44,6 @@ from kd_jax import (
 from kd_jax import teacher as teachers
 from kd_jax import terms as terms_lib
 from kd_jax.bench import Bench
-from kd_jax.errors import UserError
 from kd_jax.report import Row
 from kd_jax.screen import Screen
 from kd_jax.sweep import book, chunk
@@ -62,13 +61,16 @@ def run(
   """Trains both versions for every seed, and leaves a row of each."""
   compilation.use_cache()
   checkpoint.quiet()
-  net = _trained_teacher(rows, place.folder.parent / "table")
   config.epochs, config.parallel, config.tensorboard = epochs, "single", False
   with contextlib.ExitStack() as stack:
     stack.enter_context(records.locked(place.folder))
     screen = stack.enter_context(Screen())
     bench = benches.prepare(config, place.folder, screen, place.stop)
     stack.callback(bench.recorder.close)
+    try:
+      net = _trained_teacher(config, bench, rows)
+    except follow.Interrupted:
+      return
     file = place.folder / "results.jsonl"
     known = {row["fingerprint"]: row for row in report.read(place.folder)} if (
         file.is_file()) else {}
@@ -135,14 +137,18 @@ def _moving_terms(teacher: types.Model):
 _MADE = {_SWAPPED: swapped, _MOVING: moving}
 
 
-def _trained_teacher(rows: Rows, table: pathlib.Path) -> types.Variables:
-  """The teacher of the table, as its stage left it."""
-  path = table / "parameters" / "teacher"
+def _trained_teacher(
+    config: ml_collections.ConfigDict, bench: Bench, rows: Rows
+) -> types.Variables:
+  """The teacher as the table left it; of a table from elsewhere, trained anew."""
+  own = pathlib.Path("parameters") / "teacher"
+  path = bench.workdir.parent / "table" / own
   record = checkpoint.load_record(path)
   fingerprints = {row["fingerprint"] for row in rows.get("teachers", ())}
   if record is None or record["fingerprint"] not in fingerprints:
-    raise UserError(
-        f"{path}: the teacher of the table is not here; the stage table leaves it")
+    config = sweep.applied(config, {"teacher.bank": "never"})
+    shelf.obtain(config, bench, build.student(config, bench.dataset))
+    path = bench.workdir / own
   return checkpoint.load_parameters(path)
 
 
