@@ -16,7 +16,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from kd_jax import checkpoint, records, report
+from kd_jax import report
 from kd_jax.errors import UserError
 from kd_jax.report import Row
 
@@ -76,51 +76,39 @@ def record(
               not_committed.get(stage, ()))
   (folder / _UNFINISHED).unlink(missing_ok=True)
   if unfinished is not None:
-    checkpoint.write_json(folder / _UNFINISHED, {
-        "schema": records.SCHEMA, "stage": unfinished,
+    _write(folder / _UNFINISHED, {
+        "stage": unfinished,
         "plan": report.side_file(workdir / unfinished, "plan.json")})
   # All of them: a verdict may stand on another study's rows.
   main()
 
 
-def take(name: str, stage: str, folder: pathlib.Path) -> bool:
-  """Puts what is committed of a stage into its workdir, unless that has rows.
-
-  Args:
-    name: The study's.
-    stage: The stage's.
-    folder: Its workdir.
-
-  Returns:
-    Whether all of the stage is committed.
-  """
-  source = ROOT / name
-  rows = source / _files(name, stage)["results.jsonl"]
-  if not rows.is_file():
-    return False
+def take(name: str, stage: str, folder: pathlib.Path) -> None:
+  """Puts what is committed of a stage into its workdir, unless that has rows."""
+  source, files = ROOT / name, _files(name, stage)
+  if (folder / "results.jsonl").is_file() or not (
+      source / files["results.jsonl"]).is_file():
+    return
+  folder.mkdir(parents=True, exist_ok=True)
   at = unfinished(source)
-  done = at is None or at["stage"] != stage
-  if not (folder / "results.jsonl").is_file():
-    folder.mkdir(parents=True, exist_ok=True)
-    if not done and at["plan"]:
-      checkpoint.write_json(folder / "plan.json", at["plan"])
-    for target, committed_as in _files(name, stage).items():
-      if (source / committed_as).is_file():
-        shutil.copy(source / committed_as, folder / target)
-  return done
+  if at is not None and at["stage"] == stage and at["plan"]:
+    _write(folder / "plan.json", at["plan"])
+  for target, committed_as in files.items():
+    if (source / committed_as).is_file():
+      shutil.copy(source / committed_as, folder / target)
+
+
+def whole(name: str, stage: str) -> bool:
+  """Whether all rows of a stage are committed."""
+  at = unfinished(ROOT / name)
+  return bool(committed(ROOT / name).get(stage)) and (
+      at is None or at["stage"] != stage)
 
 
 def unfinished(folder: pathlib.Path) -> dict[str, Any] | None:
   """The stage that a study was stopped at, and its plan; None if it is through."""
   told = report.side_file(folder, _UNFINISHED)
   return told if isinstance(told, dict) else None
-
-
-def finished(name: str) -> bool:
-  """Whether the table of a study is committed whole."""
-  at = unfinished(ROOT / name)
-  return bool(committed(ROOT / name).get(_TABLE)) and (
-      at is None or at["stage"] != _TABLE)
 
 
 def _files(name: str, stage: str) -> dict[str, str]:
@@ -161,8 +149,13 @@ def _copy(
     rows = report.read(source.parent, source.name)
     target.write_text("".join(json.dumps(kept(row)) + "\n" for row in rows))
   else:
-    told = report.side_file(source.parent, source.name)
-    target.write_text(json.dumps(kept(told), indent=2) + "\n")
+    _write(target, kept(report.side_file(source.parent, source.name)))
+
+
+def _write(file: pathlib.Path, told: dict[str, Any]) -> None:
+  # Not checkpoint.write_json: that imports jax, which must not start before the
+  # sweeps have set it up.
+  file.write_text(json.dumps(told, indent=2) + "\n")
 
 
 def generate(name: str, folder: pathlib.Path) -> None:
@@ -200,7 +193,7 @@ def table(prefix: str = "") -> str:
 
 def _status(name: str, rows: dict[str, list[Row]]) -> str:
   """What came out, and what is still to come."""
-  told = [study(name).status(rows)] if finished(name) else []
+  told = [study(name).status(rows)] if whole(name, _TABLE) else []
   at = unfinished(ROOT / name)
   if at is not None:
     lanes = {lane for chunk in (at["plan"] or {}).get("chunks", ())
@@ -230,7 +223,7 @@ def _hours(rows: dict[str, list[Row]]) -> str:
 def main() -> int:
   """Runs the command; returns its exit code."""
   for name in STUDIES:
-    if finished(name):
+    if whole(name, _TABLE):
       generate(name, ROOT / name)
   for file, text in documents().items():
     file.write_text(text)

@@ -92,7 +92,9 @@ class _Job:
     rows: dict[str, Any] = {}
     for stage in self.stages:
       folder = self.workdir / stage.name
-      if self.arguments.from_record and index.take(self.name, stage.name, folder):
+      if self.arguments.from_record:
+        index.take(self.name, stage.name, folder)
+      if self._recorded(stage):
         _say(f"{self.name}, stage {stage.name}: as it is recorded")
       elif not (self.shard and _whole(folder)):
         if self.shard and not stage.shards:
@@ -120,14 +122,23 @@ class _Job:
   def plan(self) -> int:
     """Tells what each stage would take; what is not chosen yet is left open."""
     rows: dict[str, Any] = {}
+    if self.arguments.from_record:
+      rows |= index.committed(index.ROOT / self.name)
     for stage in self.stages:
       print(f"{self.name}, stage {stage.name}:")
-      if stage.config is None:
+      if self._recorded(stage):
+        print("  as it is recorded")
+      elif stage.config is None:
         print("  no sweep; its README tells how long it takes")
       else:
         door.show_plan(self._at(stage.config(rows)), self.shard)
-      rows |= index.stage_rows(self.workdir / stage.name)
+      rows |= {name: found for name, found in index.stage_rows(
+          self.workdir / stage.name).items() if found or name not in rows}
     return 0
+
+  def _recorded(self, stage: Stage) -> bool:
+    """Whether a stage is not to be run, as all its rows are committed."""
+    return self.arguments.from_record and index.whole(self.name, stage.name)
 
   def _stage(self, stage: Stage, rows, folder: pathlib.Path) -> int:
     place = shards.apart(folder, self.shard)

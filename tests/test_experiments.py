@@ -156,8 +156,7 @@ def test_the_verdict_can_go_either_way():
   assert "2x300**: not all temperatures" in said
 
 
-RECORDED = [name for name in index.STUDIES
-            if (index.ROOT / name / "results.jsonl").is_file()]
+RECORDED = [name for name in index.STUDIES if index.whole(name, "table")]
 
 
 @pytest.mark.parametrize("name", RECORDED)

@@ -1,6 +1,8 @@
 """What is committed of a study that was stopped, and going on from it."""
 
 import json
+import subprocess
+import sys
 import types
 
 from conftest import ROOT
@@ -98,9 +100,9 @@ def test_a_workdir_begins_with_what_is_committed(toy, tmp_path):
   (toy.work / "table/plan.json").write_text('{"chunks": []}')
   record(toy, unfinished="table")
   fresh = tmp_path / "fresh"
-  assert index.take(NAME, "choosing", fresh / "choosing")
-  assert not index.take(NAME, "table", fresh / "table")
-  assert not index.take(NAME, "later", fresh / "later")
+  for stage in ("choosing", "table", "later"):
+    index.take(NAME, stage, fresh / stage)
+    assert index.whole(NAME, stage) == (stage == "choosing")
   assert not (fresh / "later").exists()
   for file in ("choosing/results.jsonl", "choosing/teachers.jsonl",
                "table/results.jsonl"):
@@ -171,6 +173,19 @@ def test_a_study_goes_on_from_what_is_committed(
       for row in rows]
   assert plain(gone_on["table"]) == plain(whole["table"])
   assert state(toy) == "3 rows"
+
+
+def test_jax_does_not_start_before_a_sweep_has_set_it_up():
+  # It would see one device, and every lane would wait for the one before.
+  subprocess.run([sys.executable, "-c", """
+import pathlib, sys
+from experiments import index, reproduce
+for name in index.STUDIES:
+  if name != "hinton15_omitted":  # Its rows were made on one device.
+    index.whole(name, "table")
+    index.study(name).stages(reproduce.Options(pathlib.Path("runs")))
+assert "jax" not in sys.modules
+"""], check=True, cwd=ROOT)
 
 
 @pytest.mark.parametrize("flag", ["--quick", "--shard=1/2"])
