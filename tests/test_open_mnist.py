@@ -44,8 +44,8 @@ def test_settings_are_chosen_without_the_test_set():
   assert choosing.data.holdout == 0.1 and table.data.holdout == 0
   # Four settings each, two seeds each.
   assert len(choosing.sweep.points) == 2 * sum(map(len, study.SETTINGS.values()))
-  # Two tracks of six seeds, two of hard labels.
-  assert len(table.sweep.points) == 2 * study.SEEDS + 2
+  # Two tracks of five seeds, one of hard labels.
+  assert len(table.sweep.points) == 2 * study.SEEDS + 1 == 11
   first, second = study.SETTINGS[MOVED][:2]
   base = {"teacher.name": "convnet"}
   rows = [row(base | first, 0, 9, heldout_errors=20),
