@@ -5,10 +5,12 @@ used after proof that it belongs to this teacher, data and augmentation, row by
 row: a permuted bank trains a student on other images' targets and looks fine.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+import contextlib
 import json
 import os
 import pathlib
+import time
 from typing import Any
 
 import jax
@@ -20,6 +22,8 @@ from kd_jax.errors import UserError
 from kd_jax.parallel import Parallel
 
 _SPOT_CHECKS = 64
+# Between saves of a bank that is being built; each writes all of it.
+_SAVE_SECONDS = 60.0
 # Of the largest logit: matrix products of other shapes round differently.
 TOLERANCE = 1e-5
 
@@ -31,6 +35,7 @@ def build(
     views: augment.Views,
     out: np.ndarray,
     *,
+    first: int = 0,
     where: Parallel | None = None,
     tick: Callable[[int], None] = lambda view: None,
 ) -> None:
@@ -42,12 +47,13 @@ def build(
     data: The images, all N of them.
     views: The augmentation, V = `views.count`.
     out: float32; may be memory-mapped.
+    first: The view to begin with; those before it are there.
     where: The devices; default one.
     tick: Told the number of views done, after each.
   """
   where = where or parallel.choose("single")
   predicts = [parallel.make_predict(where, model, views) for model in models]
-  for view in range(views.count):
+  for view in range(first, views.count):
     for member, predict in enumerate(predicts):
       out[:, view, member] = predict(variables[member], data, jnp.int32(view))
     tick(view + 1)
@@ -66,6 +72,9 @@ def obtain(
     tick: Callable[[int], None] = lambda view: None,
 ) -> np.ndarray:
   """The bank at `path`, verified; built first where there is none.
+
+  One that was stopped or killed on the way goes on, from the view that it was at or
+  had been at a minute before.
 
   Args:
     path: The .npy file; `path.json` beside it holds the marks.
@@ -93,14 +102,13 @@ def obtain(
     return held
   sidecar = path.with_name(path.name + ".json")
   if not sidecar.is_file():
-    path.parent.mkdir(parents=True, exist_ok=True)
-    bank = np.lib.format.open_memmap(
-        path, mode="w+", dtype=np.float32, shape=shape)
-    _reserve(path)
-    build(models, variables, data, views, bank, where=where, tick=tick)
-    bank.flush()
+    begun = _Begun(path, marks, tick)
+    with begun.kept(shape) as held:
+      build(models, variables, data, views, held, first=begun.views, where=where,
+            tick=begun.tick)
     # The marks come last: a bank without them is an unfinished one.
     checkpoint.write_json(sidecar, marks)
+    begun.forget()
   try:
     _refuse_other_marks(path, json.loads(sidecar.read_text()), marks)
     bank = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -112,6 +120,68 @@ def obtain(
         f"{list(shape)}; delete it")
   verify(bank, models, variables, data, views, name=str(path))
   return bank
+
+
+class _Begun:
+  """A bank on the way; `path.begun.json` has its marks and how many views are done.
+
+  Attributes:
+    views: How many of them.
+  """
+
+  def __init__(
+      self, path: pathlib.Path, marks: dict[str, Any], tell: Callable[[int], None]
+  ):
+    self.views = 0
+    self._path, self._marks, self._tell = path, marks, tell
+    self._file = path.with_name(path.name + ".begun.json")
+    self._saved = time.monotonic()
+
+  @contextlib.contextmanager
+  def kept(self, shape: tuple[int, ...]) -> Iterator[np.memmap]:
+    """The bank, to be filled from `views` on; what is done stays, come what may."""
+    bank = self._left(shape)
+    if bank is None:
+      self._path.parent.mkdir(parents=True, exist_ok=True)
+      bank = np.lib.format.open_memmap(
+          self._path, mode="w+", dtype=np.float32, shape=shape)
+      _reserve(self._path)
+    self._bank = bank
+    try:
+      yield bank
+    finally:
+      self._save()
+
+  def tick(self, views: int) -> None:
+    """Counts the views that are done."""
+    self.views = views
+    if time.monotonic() - self._saved > _SAVE_SECONDS:
+      self._save()
+    self._tell(views)
+
+  def forget(self) -> None:
+    """Ends it: the bank is whole."""
+    self._file.unlink(missing_ok=True)
+
+  def _save(self) -> None:
+    # Rows first: a view counts once it is on the disk.
+    self._bank.flush()
+    checkpoint.write_json(self._file, self._marks | {"done": self.views})
+    self._saved = time.monotonic()
+
+  def _left(self, shape: tuple[int, ...]) -> np.memmap | None:
+    """What a program that ended on the way has left of this bank."""
+    try:
+      told = json.loads(self._file.read_text())
+      if told != self._marks | {"done": told["done"]}:
+        return None
+      bank = np.load(self._path, mmap_mode="r+", allow_pickle=False)
+    except (OSError, ValueError, KeyError, TypeError):
+      return None
+    if bank.shape != shape or bank.dtype != np.float32:
+      return None
+    self.views = told["done"]
+    return bank
 
 
 def _reserve(path: pathlib.Path) -> None:

@@ -33,6 +33,7 @@ class Screen:
         console=self.console, disable=not self.console.is_terminal)
     self._tasks: dict[str, rich.progress.TaskID] = {}
     self._started: dict[str, tuple[float, int]] = {}
+    self._done: dict[str, int] = {}
     self._last_line = 0.0
 
   def __enter__(self) -> "Screen":
@@ -57,6 +58,11 @@ class Screen:
   def advance(self, what: str, done: int, total: int, said: str) -> None:
     """Shows that `done` of `total` parts of something are done."""
     now = time.monotonic()
+    if done < self._done.get(what, done):
+      # Another of the same name, such as the next bank: its time is its own.
+      del self._started[what]
+      self._tasks.pop(what, None)
+    self._done[what] = done
     began, first = self._started.setdefault(what, (now, done))
     if self.console.is_terminal:
       if what not in self._tasks:

@@ -82,12 +82,15 @@ def obtain(
   options = {"weights": weights, "mean": config.teacher.mean}
   if wants_bank(config, bench, student):
     file = bench.workdir / "banks" / f"{records.fingerprint({'m': marks})[:16]}"
+    # Trainings of a sweep have a device each; a bank is of them all.
+    everywhere = parallel.choose() if config.sweep.points else bench.where
     bank = banks.obtain(
         file.with_name(f"{file.name}-{config.student.views}.npy"),
         {"data": bench.dataset.fingerprint, "teachers": list(marks),
          "views": config.student.views},
-        models, variables, bench.train, views,
-        num_classes=bench.dataset.num_classes, where=bench.where,
+        models, parallel.copies(everywhere, variables),
+        parallel.copies(everywhere, bench.train), views,
+        num_classes=bench.dataset.num_classes, where=everywhere,
         tick=lambda done: _tick(bench, done, views.count))
     teacher = teachers.banked(parallel.copies(bench.where, bank), **options)
   else:

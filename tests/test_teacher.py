@@ -1,12 +1,14 @@
 """Ensembles, and banks on disk: the right rows, or a refusal."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from test_steps import CLASSES
 
-from kd_jax import augment, banks, loop, losses, types
+from kd_jax import augment, banks, loop, losses, parallel, types
 from kd_jax import teacher as teachers
 from kd_jax.errors import UserError
 from kd_jax.models import MODELS
@@ -154,6 +156,68 @@ def test_a_half_built_bank_is_built_again(tmp_path, nets, device_data):
   path = tmp_path / "bank.npy"
   np.save(path, np.zeros((150, 25, 2, CLASSES), np.float32))  # no marks yet
   assert np.abs(obtain(path, nets, device_data)).max() > 0
+
+
+class Stopped(Exception):
+  pass
+
+
+def test_a_stopped_bank_goes_on_where_it_was(tmp_path, nets, device_data):
+  path, asked = tmp_path / "bank.npy", []
+
+  def build(models=nets[0], stop_at=None, **marks):
+    def tick(done):
+      asked.append(done)
+      if done == stop_at:
+        raise Stopped
+    return banks.obtain(
+        path, {"data": "d", "teachers": ["a", "b"], "views": "shift2"} | marks,
+        models, nets[1], device_data, SHIFT, num_classes=CLASSES, tick=tick)
+
+  with pytest.raises(Stopped):
+    build(stop_at=10)
+  with pytest.raises(Stopped):
+    build(stop_at=12)
+  whole = np.array(build())
+  assert asked == [*range(1, 11), 11, 12, *range(13, 26)]
+  np.testing.assert_array_equal(
+      whole, obtain(tmp_path / "another.npy", nets, device_data))
+  assert not path.with_name("bank.npy.begun.json").exists()
+  # Of another teacher nothing is taken over.
+  path.with_name("bank.npy.json").unlink()
+  with pytest.raises(Stopped):
+    build(stop_at=3)
+  asked.clear()
+  build(teachers=["b", "a"])
+  assert asked == [*range(1, 26)]
+
+
+def test_what_is_left_of_a_bank_is_not_trusted_blindly(
+    tmp_path, nets, device_data):
+  path = tmp_path / "bank.npy"
+  obtain(path, nets, device_data)
+  marks = json.loads(path.with_name("bank.npy.json").read_text())
+  path.with_name("bank.npy.json").unlink()
+  begun = path.with_name("bank.npy.begun.json")
+  for told in ("[]", "{", json.dumps(marks)):
+    begun.write_text(told)
+    obtain(path, nets, device_data)
+    path.with_name("bank.npy.json").unlink()
+  # Another file, of views that it says are done.
+  np.save(path, np.zeros((150, 25, 2, CLASSES), np.float32))
+  begun.write_text(json.dumps(marks | {"done": 25}))
+  with pytest.raises(UserError, match="permuted, foreign or damaged"):
+    obtain(path, nets, device_data)
+
+
+def test_a_bank_of_several_devices_has_the_bits_of_one(nets, device_data):
+  models, held = nets
+  where = parallel.choose("pmap", most=3)
+  out = [np.empty((150, 25, 2, CLASSES), np.float32) for _ in range(2)]
+  banks.build(models, held, device_data, SHIFT, out[0])
+  banks.build(models, parallel.copies(where, held),
+              parallel.copies(where, device_data), SHIFT, out[1], where=where)
+  np.testing.assert_array_equal(*out)
 
 
 def own_logits(label, wrong=0):
