@@ -143,6 +143,7 @@ class _Begun:
     bank = self._left(shape)
     if bank is None:
       self._path.parent.mkdir(parents=True, exist_ok=True)
+      self.forget()  # What it says is not of the new file.
       bank = np.lib.format.open_memmap(
           self._path, mode="w+", dtype=np.float32, shape=shape)
       _reserve(self._path)
