@@ -83,7 +83,8 @@ def obtain(
   if wants_bank(config, bench, student):
     file = bench.workdir / "banks" / f"{records.fingerprint({'m': marks})[:16]}"
     # Trainings of a sweep have a device each; a bank is of them all.
-    everywhere = parallel.choose() if config.sweep.points else bench.where
+    everywhere = bench.where if not config.sweep.points else parallel.choose(
+        most=jax.local_device_count())
     bank = banks.obtain(
         file.with_name(f"{file.name}-{config.student.views}.npy"),
         {"data": bench.dataset.fingerprint, "teachers": list(marks),
