@@ -139,11 +139,18 @@ def test_a_teacher_is_shared_by_its_folder(small, tmp_path, capsys):
   assert code == 2 and "record says 77" in capsys.readouterr().err
 
 
-def test_bank_and_live_teacher_train_the_same_student(small):
+def test_bank_and_live_teacher_train_the_same_student(small, tmp_path):
   views = "--config.student.views=shift2"
   _, banked = small(views, "--config.teacher.bank=always", workdir="a")
   _, live = small(views, "--config.teacher.bank=never", workdir="b")
-  assert hashes(banked) == hashes(live)
+  assert hashes(banked)[:2] == hashes(live)[:2]
+  # A bank's batches are larger: on some machines their products round differently,
+  # by 2e-8 here where it was seen.
+  one, other = (
+      np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(
+          checkpoint.load_parameters(tmp_path / run / "parameters/distilled").params)])
+      for run in "ab")
+  assert np.linalg.norm(one - other) <= 1e-6 * np.linalg.norm(one)
 
 
 def test_auto_banks_where_it_pays(small, tmp_path):
