@@ -146,10 +146,10 @@ def test_bank_and_live_teacher_train_the_same_student(small, tmp_path):
   assert hashes(banked)[:2] == hashes(live)[:2]
   # A bank's batches are larger: on some machines their products round differently,
   # by 2e-8 here where it was seen.
-  one, other = (
-      np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(
-          checkpoint.load_parameters(tmp_path / run / "parameters/distilled").params)])
-      for run in "ab")
+  nets = (checkpoint.load_parameters(tmp_path / run / "parameters/distilled")
+          for run in "ab")
+  one, other = (np.concatenate([*map(np.ravel, jax.tree.leaves(net.params))])
+                for net in nets)
   assert np.linalg.norm(one - other) <= 1e-6 * np.linalg.norm(one)
 
 
