@@ -40,12 +40,14 @@ def test_the_tracks_stay_apart():
 
 
 def test_settings_are_chosen_without_the_test_set():
-  (choosing, table), _ = plans()
-  assert choosing.data.holdout == 0.1 and table.data.holdout == 0
+  (choosing, table, plain), _ = plans()
+  assert choosing.data.holdout == 0.1
+  assert table.data.holdout == plain.data.holdout == 0
   # Four settings each, two seeds each.
   assert len(choosing.sweep.points) == 2 * sum(map(len, study.SETTINGS.values()))
   # Two tracks of five seeds, one of hard labels.
-  assert len(table.sweep.points) == 2 * study.SEEDS + 1 == 11
+  assert len(plain.sweep.points) == study.SEEDS == 5
+  assert len(table.sweep.points) == study.SEEDS + 1
   first, second = study.SETTINGS[MOVED][:2]
   base = {"teacher.name": "convnet"}
   rows = [row(base | first, 0, 9, heldout_errors=20),
@@ -66,10 +68,10 @@ def test_settings_are_chosen_without_the_test_set():
 
 def planted(errors):
   points = study.points({})
-  return {"table": [row(points[name], seed, number)
-                    for name, numbers in errors.items()
-                    for seed, number in enumerate(numbers)],
-          "teachers": [
+  made = lambda stage: [row(points[name], seed, number)
+                        for name in study.ROWS[stage]
+                        for seed, number in enumerate(errors.get(name, ()))]
+  return {"table": made("table"), "plain": made("plain"), "teachers": [
               {"fingerprint": "t", "test_errors": 31, "members": ["a", "b"]},
               {"fingerprint": "a", "test_errors": 36},
               {"fingerprint": "b", "test_errors": 38}]}
@@ -109,9 +111,10 @@ def test_the_readme_is_that_of_the_study():
 
 
 def test_the_quick_form_has_both_tracks_and_no_wide_net():
-  for config in plans()[1]:
+  for config, nets in zip(plans()[1], (
+      {"mlp", "convnet"}, {"convnet"}, {"mlp"}), strict=True):
     names = {point["teacher.name"] for point in config.sweep.points}
-    assert names == {"mlp", "convnet"} and len(config.sweep.points) <= 6
+    assert names == nets and len(config.sweep.points) <= 6
     for point in config.sweep.points:
       assert point["student.widths"] == (40, 40) and point["steps"] <= 60
     assert config.data.embedded == "auto"

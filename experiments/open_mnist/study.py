@@ -8,7 +8,8 @@ teachers' logits for the very view that it sees, so that a long training is one 
 matching a function (Beyer et al. 2022, "consistent").
 
 `choosing` picks loss and views of either track on a held-out tenth of the training
-set, `table` trains on all of it and looks at the test set once.
+set; `table` (distortion-aware) and `plain` (permutation-invariant) train on all of it,
+each with its own teachers, and look at the test set once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -61,17 +62,20 @@ SETTINGS: dict[str, list[Point]] = {
         for views, t in (("distort", 4.0), ("distort", 2.0), ("distort", 10.0),
                          ("affine", 4.0))]}
 _HARD = {"alpha": 0.0, "temperature": 1.0}
+# The rows of each stage but the first.
+ROWS = {"table": ("distortion-aware", "hard labels, same views"),
+        "plain": ("permutation-invariant",)}
 _QUICK = {"student.widths": (40, 40), "steps": 30, "teacher.steps": 30,
           "teacher.count": 1, "teacher.bank": "never"}
 
 
 def stages(options: Options) -> list[Stage]:
-  """Choosing on held-out data, then the table."""
+  """Choosing on held-out data, then a track each."""
   made = _smaller if options.quick else lambda config: config
   return [
       Stage("choosing", config=lambda rows: made(choosing())),
-      Stage("table", config=lambda rows: made(
-          table(rows, options.seeds or SEEDS)))]
+      *(Stage(name, config=lambda rows, name=name: made(
+          table(rows, name, options.seeds or SEEDS))) for name in ROWS)]
 
 
 def choosing():
@@ -109,13 +113,13 @@ def points(rows: Rows) -> dict[str, Point]:
   return own | {"hard labels, same views": own["distortion-aware"] | _HARD}
 
 
-def table(rows: Rows, seeds: int = SEEDS):
-  """Stage two: both tracks on the whole training set, and hard labels."""
-  config = _config()
+def table(rows: Rows, stage: str, seeds: int = SEEDS):
+  """A track on the whole training set, and hard labels beside it."""
+  config, own = _config(), points(rows)
   number = lambda name: seeds if name in EPOCHS else min(seeds, _HARD_SEEDS)
   config.sweep.points = tuple(sweep.chain(*(
-      sweep.product(sweep.fixed(point), {"seed": range(number(name))})
-      for name, point in points(rows).items())))
+      sweep.product(sweep.fixed(own[name]), {"seed": range(number(name))})
+      for name in ROWS[stage])))
   return config
 
 
@@ -135,7 +139,7 @@ def named(rows: Rows) -> dict[str, list[Row]]:
   found: dict[str, list[Row]] = {
       "distortion-aware": [], "hard labels, same views": [],
       "permutation-invariant": []}
-  for row in rows["table"]:
+  for row in (row for stage in ROWS for row in rows.get(stage, ())):
     if row["failed"] is not None:
       continue
     if _sets(row, {"teacher.name": "mlp"}):

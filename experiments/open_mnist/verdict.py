@@ -57,7 +57,8 @@ def _line(rows: Rows, name: str, done: Sequence[Row]) -> list[str]:
 
 def _teacher(rows: Rows, done: Sequence[Row]) -> list[str]:
   """Errors of the teacher that these rows had, and of its members."""
-  nets = {row["fingerprint"]: row for row in rows.get("teachers", ())}
+  nets = {row["fingerprint"]: row for stage in ("teachers", "plain_teachers")
+          for row in rows.get(stage, ())}
   used = [nets[name] for name in dict.fromkeys(
       row["teacher_fingerprint"] for row in done) if name in nets]
   members = [nets[name]["test_errors"] for row in used
