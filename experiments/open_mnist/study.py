@@ -8,8 +8,8 @@ teachers' logits for the very view that it sees, so that a long training is one 
 matching a function (Beyer et al. 2022, "consistent").
 
 `choosing` picks loss and views of either track on a held-out tenth of the training
-set; `table` (distortion-aware) and `plain` (permutation-invariant) train on all of it,
-each with its own teachers, and look at the test set once.
+set; `table` (distortion-aware) and `plain` (permutation-invariant) train on all of
+it, each with its own teachers, and look at the test set once.
 """
 
 from collections.abc import Mapping, Sequence
