@@ -139,18 +139,13 @@ def test_a_teacher_is_shared_by_its_folder(small, tmp_path, capsys):
   assert code == 2 and "record says 77" in capsys.readouterr().err
 
 
-def test_bank_and_live_teacher_train_the_same_student(small, tmp_path):
-  views = "--config.student.views=shift2"
-  _, banked = small(views, "--config.teacher.bank=always", workdir="a")
-  _, live = small(views, "--config.teacher.bank=never", workdir="b")
-  assert hashes(banked)[:2] == hashes(live)[:2]
-  # A bank's batches are larger: on some machines their products round differently,
-  # by 2e-8 here where it was seen.
-  nets = (checkpoint.load_parameters(tmp_path / run / "parameters/distilled")
-          for run in "ab")
-  one, other = (np.concatenate([*map(np.ravel, jax.tree.leaves(net.params))])
-                for net in nets)
-  assert np.linalg.norm(one - other) <= 1e-6 * np.linalg.norm(one)
+def test_bank_and_live_teacher_train_the_same_student(small):
+  # All images in a batch, as a bank has them: products of other shapes round
+  # differently on some machines.
+  views = ("--config.student.views=shift2", "--config.batch_size=300")
+  _, banked = small(*views, "--config.teacher.bank=always", workdir="a")
+  _, live = small(*views, "--config.teacher.bank=never", workdir="b")
+  assert hashes(banked) == hashes(live)
 
 
 def test_auto_banks_where_it_pays(small, tmp_path):
