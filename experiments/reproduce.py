@@ -151,11 +151,14 @@ class _Job:
     return 0
 
   def _at(self, config):
-    """Takes the teachers that lie in `WORKDIR/teachers` or `--teachers`, if any.
+    """The config of a stage with what the command says of this machine.
 
+    Teachers are those that lie in `WORKDIR/teachers` or `--teachers`, if any.
     Otherwise each stage keeps its own, which goes with it when it is merged; and
     shards that train at once do not write into one folder.
     """
+    if self.arguments.lanes:
+      config.sweep.lanes = self.arguments.lanes
     shelf = self.arguments.teachers or self.workdir / "teachers"
     if self.arguments.teachers or shelf.is_dir():
       config.teacher.dir = str(shelf)
@@ -202,6 +205,9 @@ def _parser() -> argparse.ArgumentParser:
                       help="stop after so many, to go on another time")
   parser.add_argument("--shard", metavar="I/N",
                       help="run the I-th of N parts, in a folder of its own")
+  parser.add_argument("--lanes", metavar="SEEDSxPOINTS",
+                      help="how many runs to train at once, or auto to measure it "
+                      "(default: the study's own, for two cores)")
   parser.add_argument("--plan", action="store_true",
                       help="tell runs, compilations, memory, time; train nothing")
   parser.add_argument("--quick", action="store_true",

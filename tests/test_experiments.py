@@ -63,7 +63,8 @@ def test_mistakes_are_told_in_a_line(words, says, capsys):
 
 @pytest.mark.parametrize(("words", "says"), [
     (["--quick", "--record"], "proves nothing"), (["--seeds=0"], "1 or more"),
-    (["--minutes=-3"], "above 0"), (["--minutes=nan"], "above 0")])
+    (["--minutes=-3"], "above 0"), (["--minutes=nan"], "above 0"),
+    (["--quick", "--plan", "--lanes=many"], "seeds x points such as 4x8")])
 def test_mistakes_of_a_study_are_told(words, says, capsys):
   try:
     code = reproduce.main(["hinton15_temperature", *words])
@@ -85,6 +86,16 @@ def test_what_has_no_shards_says_so(monkeypatch, tmp_path, capsys):
   (tmp_path / "table/results.jsonl").write_text("{}")
   assert reproduce.main(command) == 2
   assert "after: one machine does all of it" in capsys.readouterr().err
+
+
+def test_a_machine_may_train_other_numbers_at_once(monkeypatch, tmp_path):
+  given = []
+  monkeypatch.setattr(
+      reproduce.door, "train", lambda config, *args, **more: given.append(config))
+  monkeypatch.setattr(index.study("open_mnist"), "conclude", lambda rows: "")
+  for words in ([], ["--lanes=2x3"]):
+    reproduce.main(["open_mnist", "--quick", f"--workdir={tmp_path}", *words])
+  assert {config.sweep.lanes for config in given} == {"1x1", "2x3"}
 
 
 def test_a_flag_of_another_program_is_refused(capsys):
