@@ -179,15 +179,14 @@ def documents() -> dict[pathlib.Path, str]:
 
 def table(prefix: str = "") -> str:
   """Every table that is reproduced: claim, what came out, command, time."""
-  lines = ["| table | the paper's claim | here | hours on 2 cores, + teachers | "
-           "commit |",
+  lines = ["| table | the paper's claim | here | time, + teachers | commit |",
            "|---|---|---|--:|---|"]
   for name in STUDIES:
     module, rows = study(name), committed(ROOT / name)
     done = rows.get(_TABLE, [])
     lines.append(
         f"| [{name}]({prefix}{name}) | {module.CLAIM} | {_status(name, rows)} | "
-        f"{_hours(rows) if done else ''} | {_commits(done)} |")
+        f"{_time(rows) if done else ''} | {_commits(rows) if done else ''} |")
   return "\n".join(lines) + "\n"
 
 
@@ -204,20 +203,54 @@ def _status(name: str, rows: dict[str, list[Row]]) -> str:
   return "; ".join(told) or "not run yet"
 
 
-def _commits(rows: Sequence[Row]) -> str:
-  known = dict.fromkeys(str(row.get("commit"))[:7] for row in rows)
+def _commits(rows: dict[str, list[Row]]) -> str:
+  known = dict.fromkeys(str(row.get("commit"))[:7]
+                        for part in _stages(rows).values() for row in part)
   return ", ".join(known)
 
 
-def _hours(rows: dict[str, list[Row]]) -> str:
-  """What all rows took together, and their teachers, which studies share."""
-  teachers = {row["fingerprint"]: row for name, part in rows.items()
-              if name.endswith("teachers") for row in part
-              if row.get("net") != "member"}
-  own = [row for name, part in rows.items() if not name.endswith("teachers")
-         for row in part]
-  hours = lambda of: sum(row.get("seconds") or 0.0 for row in of) / 3600
-  return f"{hours(own):.1f} + {hours(teachers.values()):.1f}"
+def _time(rows: dict[str, list[Row]]) -> str:
+  """What all rows took together, and their teachers, which studies share.
+
+  On each machine apart: a stage's teachers were trained where its rows were.
+  """
+  own: dict[str, float] = {}
+  taught: dict[str, dict[str, float]] = {}
+  for stage, part in _stages(rows).items():
+    place = _machine(part[0])
+    own[place] = own.get(place, 0.0) + sum(map(_seconds, part))
+    teachers = "teachers" if stage == _TABLE else f"{stage}_teachers"
+    taught.setdefault(place, {}).update({
+        row["fingerprint"]: _seconds(row) for row in rows.get(teachers, ())
+        if row.get("net") != "member"})
+  told = lambda place: " + ".join(
+      _long(each) for each in (own[place], sum(taught[place].values())) if each)
+  return "; ".join(f"{told(place)} on {place}" for place in sorted(
+      own, key=own.__getitem__, reverse=True))
+
+
+def _stages(rows: dict[str, list[Row]]) -> dict[str, list[Row]]:
+  """The rows but for those of teachers, the table's first."""
+  found = {name: part for name, part in rows.items()
+           if part and not name.endswith("teachers")}
+  return {_TABLE: found.pop(_TABLE)} | found
+
+
+def _machine(row: Row) -> str:
+  """The GPU, if it had one, without the particulars of its name."""
+  return (f"{row['cores']} cores" if row["device"] == "cpu"
+          else " ".join(row["device"].split()[:2]))
+
+
+def _seconds(row: Row) -> float:
+  return row.get("seconds") or 0.0
+
+
+def _long(seconds: float) -> str:
+  if seconds < 90:
+    return f"{seconds:.0f} s"
+  return (f"{seconds / 60:.0f} min" if seconds < 3600
+          else f"{seconds / 3600:.1f} h")
 
 
 def main() -> int:

@@ -217,6 +217,22 @@ def test_the_pages_show_what_is_committed():
     assert file.read_text() == text, f"{file}: give python -m experiments.index"
 
 
+def test_the_index_tells_the_time_on_each_machine():
+  cpu = {"device": "cpu", "cores": 2, "commit": "a" * 40}
+  gpu = {"device": "NVIDIA H100 80GB HBM3", "cores": 16, "commit": "b" * 40}
+  net = {"net": "teacher", "fingerprint": "t"}
+  rows = {
+      "best": [gpu | {"seconds": 30.0}], "choosing": [cpu | {"seconds": 600.0}],
+      "table": [cpu | {"seconds": 3600.0}] * 2, "search": [],
+      # The stages shared the one; a member is counted in its ensemble.
+      "teachers": [net | {"seconds": 120.0}],
+      "choosing_teachers": [net | {"seconds": 120.0},
+                            net | {"net": "member", "seconds": 60.0}]}
+  # 2 * 3600 + 600 s = 2.17 h.
+  assert index._time(rows) == "2.2 h + 2 min on 2 cores; 30 s on NVIDIA H100"
+  assert index._commits(rows) == "aaaaaaa, bbbbbbb"
+
+
 def test_what_a_stage_keeps_to_itself_is_not_committed(monkeypatch, tmp_path):
   rows = [{"seed": 0, "test_errors": 2, "test_wrong_ids": [3, 4]}]
   for stage in ("choosing", "table"):

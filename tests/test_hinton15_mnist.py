@@ -105,6 +105,13 @@ def test_the_verdict_tells_how_close_the_search_came(errors, said):
   told = study.conclude(rows)
   assert said in told and "| hard labels, the same images |" in told
   assert "best found" in study.status(rows)
+  # Trained anew, they are other nets: (146 - 74) / (146 - 50) = 0.75.
+  for teacher in range(study.TEACHERS):
+    rows[f"best_{teacher}_teachers"] = [
+        rows["teachers"][teacher] | {"test_errors": 50}]
+  told = study.conclude(rows)
+  assert ("| 0.75 ± 0.00 (3) |" in told) == (errors == 74)
+  assert "teachers of the last two make 50.0 ± 0.0 (3) errors" in told
 
 
 def test_smoothed_labels_have_the_entropy_that_is_wanted():
@@ -155,7 +162,7 @@ def test_the_share_of_the_gain_is_that_of_its_own_teacher():
   named = study.named(rows)
   shares = verdict._shares(
       named[f"{MAIN}, 40 epochs"], named[f"{SMALL}, 40 epochs"],
-      verdict._teachers(rows))
+      verdict._teachers(rows["teachers"]))
   # (160 - 86.5) / (160 - 60), (160 - 86) / (160 - 61), (160 - 87) / (160 - 62).
   assert shares == pytest.approx([73.5 / 100, 74 / 99, 73 / 98])
   # Of a teacher that one more small net may be there is no share: 157 is not
@@ -164,7 +171,7 @@ def test_the_share_of_the_gain_is_that_of_its_own_teacher():
     teacher["test_errors"] = 157
   assert verdict._shares(
       named[f"{MAIN}, 40 epochs"], named[f"{SMALL}, 40 epochs"],
-      verdict._teachers(rows)) == []
+      verdict._teachers(rows["teachers"])) == []
   assert "inf" not in study.conclude(rows) and "nan" not in study.conclude(rows)
 
 

@@ -20,7 +20,7 @@ NAME = "hinton15_temperature"  # What the toy is called; `reproduce` knows no ot
 
 def rows_of(count, **more):
   return [{"schema": 1, "study": NAME, "fingerprint": f"f{n}", "overrides": {},
-           "seed": n, **more} for n in range(count)]
+           "seed": n, "device": "cpu", "cores": 2, **more} for n in range(count)]
 
 
 def write(file, rows):
