@@ -9,7 +9,7 @@ from kd_jax.report import Row, names
 Key = tuple[tuple[int, ...], str]
 Named = Mapping[Key, Sequence[Row]]
 _REFERENCE = "kd"
-_LEVEL = 0.05
+LEVEL = 0.05
 
 
 def tests(named: Named) -> tuple[dict[Key, statistics.Paired], dict[Key, float]]:
@@ -49,7 +49,7 @@ def told(named: Named) -> str:
        f"minus {_REFERENCE}", "p (Holm)"], lines) + (
            "\nMean ± half the 95% t-interval over seeds (n). Differences in test "
            "errors are paired by seed; p is corrected by Holm over all rows of the "
-           f"table. Better and worse: p < {_LEVEL}.\n")
+           f"table. Better and worse: p < {LEVEL}.\n")
 
 
 def phrase(named: Named) -> str:
@@ -58,7 +58,7 @@ def phrase(named: Named) -> str:
   said = []
   for widths in dict.fromkeys(widths for widths, _ in named):
     clear = {method: test.difference for (own, method), test in differences.items()
-             if own == widths and adjusted.get((own, method), 1.0) < _LEVEL}
+             if own == widths and adjusted.get((own, method), 1.0) < LEVEL}
     better = sorted(method for method, gap in clear.items() if gap < 0)
     worse = sorted(method for method, gap in clear.items() if gap > 0)
     said.append(f"{names.shown(widths)}: better than KD {_listed(better)}, "
