@@ -14,7 +14,8 @@ A study is a module `experiments/NAME/study.py` with
   pictures(rows: Rows, folder) -> None, optional
                 plots of its own, beside those that `kd_jax.report` draws
   REFERENCE     optional: the point that `kd_jax.report` compares the others of
-                `table` with, if its tables and plots are to be committed
+                `table` with, if its tables and plots are to be committed; None
+                where the study itself compares them
   NOT_COMMITTED optional: by stage, the keys of its rows, and of the teacher's
                 examples, that stay in the workdir, being large or somebody else's
 

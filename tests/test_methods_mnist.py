@@ -37,7 +37,6 @@ def test_the_stages_are_what_the_readme_says(tmp_path):
   assert len(first.sweep.points) == 2 * count * 6 * 2
   assert first.data.holdout == 0.1 and second.data.holdout == 0
   assert len(second.sweep.points) == 2 * count * 10
-  assert dict(second.sweep.reference) == {"method": "kd"}
   lane = sweep.applied(second, {"method": "dkd", "temperature": 4.0})
   assert (lane.hard_weight, lane.soft_weight, lane.alpha) == (1.0, 1.0, None)
   assert sweep.applied(second, {"method": "kd"}).alpha == 0.9
@@ -50,6 +49,21 @@ def test_the_setting_of_fewest_held_out_errors_is_chosen():
   assert study.choose(rows, "dkd", WIDE) == study.settings("dkd")[4]
   assert study.choose(rows, "dkd", SMALL) == study.settings("dkd")[1]
   assert study.choose([], "dkd", SMALL) == study.settings("dkd")[0]
+
+
+def test_the_picture_has_a_line_for_each_method_and_a_panel_for_each_size(
+    tmp_path, monkeypatch):
+  drawn = []
+  monkeypatch.setattr(verdict.canvas, "save", lambda it, _: drawn.append(it))
+  gaps = {"kd": 0, "dkd": -20, "mse": 30, "ls": 0}
+  study.pictures({"table": [
+      row(method, widths, seed, 100 + seed + gap + (seed == 3))
+      for widths in (WIDE, SMALL) for method, gap in gaps.items()
+      for seed in range(10)]}, tmp_path)
+  wide, small = drawn[0].axes
+  told = [label.get_text() for label in wide.get_yticklabels()]
+  assert told[0] == "dkd" and told[-1] == "mse" and len(told) == 3
+  assert (wide.get_title(), small.get_title()) == ("800x800", "30x30")
 
 
 def test_differences_are_paired_and_corrected_over_the_whole_table():

@@ -8,11 +8,22 @@ import subprocess
 import sys
 
 from conftest import ROOT
+from PIL import Image
 import pytest
 
 from kd_jax import report
 from kd_jax.errors import UserError
-from kd_jax.report import dark, names, panels, plots, points, svg, tables
+from kd_jax.report import (
+  canvas,
+  dark,
+  line_plots,
+  names,
+  panels,
+  plots,
+  points,
+  svg,
+  tables,
+)
 
 TEACHER = "a" * 64
 
@@ -317,12 +328,39 @@ def test_the_heat_map_needs_t_and_alpha(tmp_path):
 def test_bins_are_added_up_before_dividing():
   bins = {"count": [10, 60], "confidence": [4.0, 48.0], "correct": [5, 54]}
   # 120 examples, 96 of confidence, 108 right; 20 are too few to be shown.
-  assert plots._bins([{"test_bins": bins}] * 2) == [(0.8, 0.9)]
+  assert line_plots._bins([{"test_bins": bins}] * 2) == [(0.8, 0.9)]
 
 
 def test_one_epoch_is_no_curve(tmp_path):
   rows = runs([9, 8], curve={"train_hard": [0.5]})
-  assert not plots.learning_curves(points.gather(rows), tmp_path / "l.png")
+  assert not line_plots.learning(points.gather(rows), tmp_path / "l.png")
+
+
+def test_a_legend_of_many_lines_has_its_room_and_its_marks(tmp_path):
+  marks = [tuple(canvas.mark(index).values()) for index in range(49)]
+  assert len(set(marks)) == 49
+  many = [row(90 + k, over={"temperature": float(t), "method": f"m{k}"},
+              curve={"train_hard": [0.5, 0.2]})
+          for k in range(40) for t in (1, 4)]
+  few, path = [r for r in many if r["test_errors"] < 92], tmp_path / "e.png"
+  heights = []
+  for rows in (few, many):
+    assert plots.errors_by_temperature(points.gather(rows), path)
+    with Image.open(path) as image:
+      heights.append(image.height)
+  # 40 lines of 0.165 inches at 150 dots an inch do not fit into 2.6 inches.
+  assert heights[0] < 600 and heights[1] > 40 * 0.165 * 150
+
+
+def test_points_that_t_does_not_tell_apart_share_a_panel():
+  sweep = points.gather([
+      row(90, over={"student.widths": [width], "temperature": t, "method": method})
+      for width in (30, 800) for method, t in (("kd", 4.0), ("dkd", 8.0))])
+  narrow, wide = line_plots._one_line_panels(sweep)
+  assert narrow.title == "widths 30" and wide.title == "widths 800"
+  assert [label for label, _, _ in line_plots._drawn(wide, sweep)] == [
+      "T 4, method kd", "T 8, method dkd"]
+  assert line_plots._lines(wide) == 2
 
 
 def test_points_find_their_line_and_their_level():

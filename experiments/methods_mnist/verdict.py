@@ -1,10 +1,11 @@
 """What the rows of `methods_mnist` say: every method against KD."""
 
 from collections.abc import Mapping, Sequence
+import pathlib
 
 from experiments import words
 from kd_jax import statistics
-from kd_jax.report import Row, names
+from kd_jax.report import Row, canvas, names
 
 Key = tuple[tuple[int, ...], str]
 Named = Mapping[Key, Sequence[Row]]
@@ -64,6 +65,36 @@ def phrase(named: Named) -> str:
     said.append(f"{names.shown(widths)}: better than KD {_listed(better)}, "
                 f"worse {_listed(worse)}")
   return "; ".join(said)
+
+
+@canvas.styled
+def draw(named: Named, file: pathlib.Path) -> bool:
+  """Differences from KD with their intervals, a panel a size; filled if sure."""
+  differences, adjusted = tests(named)
+  sizes = sorted({widths for widths, _ in differences}, reverse=True)
+  if not sizes:
+    return False
+  most = max(sum(own == widths for own, _ in differences) for widths in sizes)
+  drawn, axes = canvas.figure(
+      1, len(sizes), (0.6 + 3.4 * len(sizes), 1.1 + 0.2 * most))
+  for widths, at in zip(sizes, axes[0]):
+    found = sorted(((test.difference, method, test)
+                    for (own, method), test in differences.items()
+                    if own == widths), key=lambda each: each[:2])
+    for place, (difference, method, test) in enumerate(found):
+      sure = adjusted.get((widths, method), 1.0) < LEVEL
+      half = None if test.low is None or test.high is None else [
+          [difference - test.low], [test.high - difference]]
+      colour = canvas.COLOURS[0 if difference < 0 else 1] if sure else canvas.GREY
+      at.errorbar([difference], [place], xerr=half, color=colour, capsize=2,
+                  marker="o", markersize=4,
+                  markerfacecolor=colour if sure else "white")
+    at.axvline(0, color="black", linewidth=0.8)
+    at.set_yticks(range(len(found)), [method for _, method, _ in found])
+    at.set(title=names.shown(widths), ylim=(len(found) - 0.4, -0.6),
+           xlabel=f"test errors minus {_REFERENCE}'s\n"
+                  f"95% interval; filled: p (Holm) < {LEVEL}")
+  return canvas.save(drawn, file)
 
 
 def _setting(row: Row) -> str:

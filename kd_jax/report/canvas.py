@@ -12,7 +12,10 @@ from kd_jax.report import names, panels
 # which is not seen on white. Shapes say the same once more.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9",
            "#000000")
+GREY = "#595959"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES = ("--", ":", "-.")  # of points without T
+_IN_LEGEND = 0.165  # inches a line
 _STYLE = {"font.size": 9, "axes.titlesize": 9, "axes.spines.top": False,
           "axes.spines.right": False, "axes.grid": True,
           "axes.axisbelow": True, "grid.linewidth": 0.3,
@@ -41,6 +44,17 @@ def figure(rows: int, columns: int, size: tuple[float, float], **more: Any):
   from matplotlib.figure import Figure
   drawn = Figure(figsize=size, layout="constrained", facecolor="white")
   return drawn, drawn.subplots(rows, columns, squeeze=False, **more)
+
+
+def height(least: float, lines: int) -> float:
+  """Inches of a panel, so that a legend of so many lines stands beside it."""
+  return max(least, 0.5 + _IN_LEGEND * lines)
+
+
+def mark(index: int) -> dict[str, str]:
+  """Colour and shape of a line: of the first 49 no two have both in common."""
+  return {"color": COLOURS[index % 7],
+          "marker": MARKERS[(index + index // 7) % 7]}
 
 
 def save(drawn: Any, path: pathlib.Path) -> bool:
