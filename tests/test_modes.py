@@ -24,7 +24,7 @@ def test_lanes_are_single_runs(method):
 
 
 @pytest.mark.parametrize(("method", "kind"), [
-    ("ctkd", "pmap"), ("dist", "pmap"), ("dist", "sharded")])
+    (method, kind) for method in ("ctkd", "dist") for kind in ("pmap", "sharded")])
 def test_eight_devices_are_one(method, kind):
   modes.check_devices(method, kind)
 

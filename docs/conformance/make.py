@@ -180,7 +180,8 @@ def section(number: int, target: Target, found: dict[str, Any]) -> str:
         f"{name} {version}" for name, version in found["versions"].items())
     lines.append(
         f"As {found['framework']}; {versions}. "
-        + (f"{len(bad)} of {len(found['rows'])} rows fail:" if bad
+        + (f"{len(bad)} of {len(found['rows'])} rows "
+           f"{'fails' if len(bad) == 1 else 'fail'}:" if bad
            else "Every row that is judged holds."))
   if bad:
     lines += ["", "| row | found | why |", "|---|---|---|"]

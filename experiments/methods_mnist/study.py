@@ -156,9 +156,10 @@ def edges(rows: Rows) -> str:
     values = sorted({point[key] for point in tried})
     if chosen[key] in (values[0], values[-1]):
       ends.append(f"{names.shown(widths)} {method}")
-  return (f"The best setting has the higher learning rate in {sum(fast)} of "
-          f"{len(fast)} rows, and in {len(ends)} the lowest or highest of the three "
-          f"values of its other key: {', '.join(ends) or 'none'}.\n")
+  return (
+      f"The best setting has the higher learning rate in {sum(fast)} of "
+      f"{len(fast)} rows, and in {len(ends)} the lowest or highest of the three "
+      f"values of its other key: {', '.join(ends) or 'none'}.\n")
 
 
 def status(rows: Rows) -> str:

@@ -99,7 +99,7 @@ class Adapted:
     """
     try:
       return self._ask(self._call, case)
-    except Exception as error:  # Whatever somebody else's code raises.
+    except (Exception, SystemExit) as error:  # Whatever their code raises.
       raise Refusal(told(error)) from error
 
 

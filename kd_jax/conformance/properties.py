@@ -41,7 +41,7 @@ PROPERTIES = {
         "the soft term fades with the number of classes (to 1% of its weight "
         "with 100): hard labels are all that trains", soft_term.classes),
     "batch": Property(
-        "a mean over examples, or a value for each",
+        "soft term: a mean over examples, or a value for each",
         "the gradient grows with the batch: the learning rate, and the balance "
         "of both terms, depend on the batch size", soft_term.batch),
     "temperature": Property(
@@ -85,16 +85,16 @@ PROPERTIES = {
         "the ends of a sweep over alpha are another method than its middle",
         whole_loss.continuity),
     "masked": Property(
-        "finite loss and gradient with classes at -inf, which get none",
+        "finite loss and gradient with classes at -inf, as of probability 0",
         "a class that an example lacks makes the loss NaN, which stops a run that "
-        "looks at it, or the gradient, and then every weight",
+        "looks at it, or the gradient, and then every weight; or it is learnt",
         whole_loss.masked),
     "half": Property(
         "within 2% for logits in half precision",
         "in mixed precision the soft term is wrong, or overflows, just at the "
         "temperatures that distillation uses", whole_loss.half),
     "split": Property(
-        "a batch is the mean of its halves",
+        "the soft term of a batch is the mean of its halves'",
         "gradient accumulation, more devices or a ragged last batch change the "
         "objective", whole_loss.split),
 }

@@ -30,10 +30,10 @@ _CLOSE_TO_LIMIT = 0.02
 def class_ratio(probe: Probe) -> float:
   """How the gradient changes when as many classes of no probability join.
 
-  1 for a sum over classes, 1/2 for a mean. At T = 1, e^-40 is below rounding.
+  1 for a sum over classes, 1/2 for a mean.
   """
   z, v, _ = probe.problem
-  dead = np.full_like(z, -40.0)
+  dead = np.full_like(z, oracle.NEVER)
   more = probe.soft(np.hstack([z, dead]), np.hstack([v, dead]), 1.0).gradient
   return relative(more[:, :oracle.CLASSES], probe.usual.gradient)
 
@@ -53,6 +53,12 @@ def exponent(probe: Probe) -> float:
   if not min(sizes) > 0:
     return math.nan
   return float(np.log(sizes[1] / sizes[0]) / np.log(_HIGHER / _HIGH))
+
+
+def ignores_temperature(probe: Probe) -> bool:
+  """Whether T changes the gradient in nothing but its size."""
+  z, v, _ = probe.problem
+  return fit(probe.soft(z, v, _USUAL).gradient, probe.usual.gradient)[1] <= EXACT
 
 
 def squares(probe: Probe) -> dict[float, float]:
@@ -100,6 +106,10 @@ def temperature(probe: Probe) -> Finding:
   Without it, it falls as 1 / T**2, which is eq. 4.
   """
   k = exponent(probe)
+  if ignores_temperature(probe):
+    return Finding(
+        False, "the gradient has one direction at T = 1 and T = 4: logits are not "
+        "divided by T, or no softmax follows", {"exponent": k})
   # From 100 to 400, terms of |z| / T change the size by at most 10%: k < 0.07.
   holds = abs(k) <= 0.1
   word = {-2: ": as without T**2", -1: ": as with T instead of T**2"}
@@ -118,7 +128,8 @@ def direction(probe: Probe) -> Finding:
   """KL(p || q), whose gradient by z is (q - p) / T (Hinton, eq. 2), at T = 1."""
   known, _, once = _form(probe)
   if not once:
-    return Finding(None, "cannot be told: see softmax", {})
+    row = "temperature" if once is None else "softmax"
+    return Finding(None, f"cannot be told: see {row}", {})
   z, v, _ = probe.problem
   rest = fit(probe.usual.gradient, oracle.FORWARD.gradient(z, v))[1]
   name = known.name if known else "none that is known here"
@@ -131,6 +142,8 @@ def direction(probe: Probe) -> Finding:
 def softmax(probe: Probe) -> Finding:
   """Softmax once: by the form of the gradient, or else by sum and growth."""
   known, measured, once = _form(probe)
+  if once is None:
+    return Finding(None, "cannot be told: see temperature", {})
   total, growth = measured
   found = (f"gradient sums to {figure(total)} of its size; loss x "
            f"{growth:.3g} for twice the logits")
@@ -146,8 +159,10 @@ def softmax(probe: Probe) -> Finding:
 
 
 def _form(
-    probe: Probe) -> tuple[oracle.Known | None, tuple[float, float], bool]:
+    probe: Probe) -> tuple[oracle.Known | None, tuple[float, float], bool | None]:
   """The known form of the gradient, two measurements, whether softmax is once.
+
+  None where that cannot be told: the loss is asked at T = 1, but has its own T.
 
   A gradient through a softmax sums to zero over classes. Where student and
   teacher each are sure of another class, KL grows linearly with the logits,
@@ -158,6 +173,8 @@ def _form(
   gradient = probe.usual.gradient
   known = oracle.recognise(gradient, z, v, CLOSE)
   total = relative(gradient.sum(axis=-1), gradient)
+  if not known and ignores_temperature(probe):
+    return None, (total, math.nan), None
   sure = np.eye(oracle.CLASSES)[np.arange(oracle.EXAMPLES)]
   other = np.roll(sure, 1, axis=-1)
   # Up to e^-12, which implementations that clip at 1e-7 leave alone.

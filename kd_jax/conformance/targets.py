@@ -29,13 +29,17 @@ def load(target: str, framework: str = "auto") -> Adapted:
     UserError: If there is none, or it cannot be judged.
   """
   place, _, name = target.partition(":")
+  if not place:
+    raise UserError(f"TARGET={target!r}: names no module; give module:function, or "
+                    "file.py:function")
   found = module(place)
   function = getattr(found, name or _DEFAULT, None)
   if not callable(function):
     known = [n for n, value in vars(found).items()
              if callable(value) and not n.startswith("_")]
-    raise UserError(f"{place}: has no function {name or _DEFAULT}; "
-                    f"{nearest(name or _DEFAULT, known)}")
+    raise UserError(
+        f"{place}: has no function {name or _DEFAULT}; "
+        + (nearest(name or _DEFAULT, known) if known else "it has none at all"))
   try:
     if framework != "auto":
       bare = function.function if isinstance(function, Adapted) else function
@@ -98,7 +102,7 @@ def _found_out(function: Callable[..., Any]) -> Adapted:
   names = ["jax"] if importlib.util.find_spec("jax") else []
   # PyTorch only where the target has imported it.
   names += ["numpy"] + (["torch"] if "torch" in sys.modules else [])
-  refused = []
+  refused: dict[str, list[str]] = {}
   for name in names:
     adapted = adapters.ADAPTERS[name](function)
     try:
@@ -107,8 +111,10 @@ def _found_out(function: Callable[..., Any]) -> Adapted:
       adapted.ask(base())
       return _checked(adapted)
     except Refusal as error:  # It is of another framework, or broken.
-      refused.append(f"as {name} it {error}")
-  raise UserError("; ".join(refused) + "; for others see --framework in --help")
+      refused.setdefault(str(error), []).append(name)
+  raise UserError("; ".join(
+      f"as {' and '.join(names)} it {error}" for error, names in refused.items())
+                  + "; for others see --framework in --help")
 
 
 def _refuse_other_arrays(function: Callable[..., Any]) -> None:
@@ -117,7 +123,7 @@ def _refuse_other_arrays(function: Callable[..., Any]) -> None:
   try:
     with np.errstate(all="ignore"):
       out = call(*case[:5])
-  except Exception as error:
+  except (Exception, SystemExit) as error:
     raise Refusal(told(error)) from error
   if not isinstance(out, (np.ndarray, np.floating, float)):
     raise Refusal(f"returns a {type(out).__name__}")
@@ -151,6 +157,10 @@ def _checked(adapted: Adapted) -> Adapted:
         "alpha = 0.5; a logarithm of logits that are no probabilities?")
   assert answer.student is not None
   if not np.any(answer.student):
+    if answer.teacher is not None and np.any(answer.teacher):
+      raise UserError(
+          "the gradient goes to the second argument alone: student and teacher in "
+          "the wrong order? It is loss(student_logits, teacher_logits, ...)")
     raise UserError(
         "is not differentiable: no gradient reaches the student's logits "
         "(detached, rounded, or an argmax?)")

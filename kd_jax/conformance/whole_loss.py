@@ -97,22 +97,28 @@ def continuity(probe: Probe) -> Finding:
 
 
 def masked(probe: Probe) -> Finding:
-  """Logits of -inf in both: probability 0, gradient 0, nothing infinite."""
+  """Logits of -inf in both: finite, gradient 0, else as of a probability of 0."""
   z, v, y = probe.problem
   rows = np.arange(oracle.EXAMPLES)
   gone = np.zeros(z.shape, bool)
   gone[rows, (y + 1) % oracle.CLASSES] = True
   gone[rows[::2], (y[::2] + 3) % oracle.CLASSES] = True
-  z, v = (np.where(gone, -np.inf, x) for x in (z, v))
-  answer = probe.ask(z, v, 2.0, alpha=probe.mostly_soft)
-  assert answer.student is not None
+  answer, low = (
+      probe.ask(np.where(gone, logit, z), np.where(gone, logit, v), 2.0,
+                alpha=probe.mostly_soft) for logit in (-np.inf, oracle.NEVER))
+  assert answer.student is not None and low.student is not None
   bad = int((~np.isfinite(answer.student)).sum())
   left = np.abs(np.where(gone, answer.student, 0.0)).max()
-  holds = math.isfinite(answer.value) and not bad and left == 0
-  return Finding(
-      holds, f"loss {figure(answer.value)}, {bad} of {z.size} gradients not "
-      f"finite, at most {figure(left)} where masked",
-      {"value": answer.value, "not finite": bad})
+  finite = math.isfinite(answer.value) and not bad
+  found = (f"loss {figure(answer.value)}, {bad} of {z.size} gradients not finite, "
+           f"at most {figure(left)} where masked")
+  gap = math.nan
+  if finite:
+    gap = worst(abs(answer.value - low.value) / abs(low.value),
+                distance(answer.student, low.student))
+    found += f"; {percent(gap)} off that of {oracle.NEVER:g} for -inf"
+  return Finding(bool(finite and left == 0 and gap <= EXACT), found, {
+      "value": answer.value, "not finite": bad, "gap": gap})
 
 
 def half(probe: Probe) -> Finding:
