@@ -11,7 +11,7 @@ rows of `experiments/methods_mnist` say.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 import json
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -46,15 +46,11 @@ logits over those of `kd`, at {CLASSES} classes and batches of {BATCH}, counted 
 XLA (`cost_analysis` of the program before optimisation); a net's own are far more.
 *Others' code*: the largest relative difference, in float32, of values and gradients
 from code of the authors or of a library, over so many functions; below is which,
-and with which option of ours where that code departs from its paper. Every method's
-whole loss is held to its formula in float64 NumPy (`tests/test_terms.py`), its
-equations to oracles, identities and degenerate inputs (`test_logit_losses.py`,
-`test_logit_identities.py`, `test_relations.py`, `test_losses.py`); all train on
-real digits in every mode, the teacher untouched (`tests/soak/methods.py`).
-*Status*: proven so, and what it came to in
-[methods_mnist](../experiments/methods_mnist), test errors of 10,000 minus those of
-`kd` on 2x800 and on 2x30, with the paper's numbers and as few settings tried for
-each; bold where it can be told from 0.
+and with which option of ours where that code departs from its paper.
+*Status*: proven, as [below](#proof), trained in [every mode](modes.md), and what it
+came to in [methods_mnist](../experiments/methods_mnist): test errors of 10,000 minus
+those of `kd` on 2x800 and on 2x30, with the paper's numbers and as few settings
+tried for each; bold where it can be told from 0.
 
 Where defaults are from: the paper, as far as it was at hand, or the authors' code.
 WTTM's are of its README's example, which has CRD beside it; RLD's beta = 8 is the
@@ -63,6 +59,115 @@ with T**2 as in the code that trained it; k = 5 of the top-k losses is nobody's.
 CTKD's slow start needs SGD: Adam divides the size of a gradient out, and its ramp
 with it.
 """
+_PROOF = """
+## Proof
+
+*Equations* are functions of `kd_jax/losses.py` and `kd_jax/logit_losses/`. Each is
+held to an oracle, written from the paper in float64 NumPy and in another form than
+the code: values and gradients, in float32 and float64, with masked classes or rows,
+of degenerate and huge inputs, in half precision (`tests/test_losses.py`,
+`test_logit_losses.py`, `test_relations.py`). *Beside it* are the tests of values
+derived by hand and of identities, by their names. Every method's whole loss,
+weights and all, is held to its formula (`test_terms.py`).
+"""
+
+
+class Proof(NamedTuple):
+  """What a method is proven by.
+
+  Attributes:
+    equations: Names of oracles in the tests, those of our functions.
+    beside: Names of tests, less their `test_`.
+  """
+
+  equations: tuple[str, ...]
+  beside: tuple[str, ...]
+
+
+PROOFS = {
+    "hard": Proof(("hard_cross_entropy",), (
+        "hard_cross_entropy_by_hand",
+        "fully_equal_logits_give_log_of_classes_and_no_gradient")),
+    "kd": Proof(("distillation_kl", "distillation_loss"), (
+        "distillation_kl_by_hand", "gradient_is_equation_2",
+        "gradient_tends_to_equation_4_at_the_order_of_the_next_term",
+        "kl_is_never_negative", "distance_and_its_gradient_are_zero_at_equality",
+        "p11_ends_of_alpha_are_points_of_a_continuous_family")),
+    "logits": Proof(("logit_matching_zero_mean",), (
+        "logit_matching_by_hand",
+        "scaled_kl_tends_to_centred_logit_matching_over_classes")),
+    "mse": Proof(("logit_matching",), (
+        "logit_matching_by_hand",
+        "logit_matching_is_the_limit_at_high_temperature")),
+    "reverse_kl": Proof(("reverse_kl",), (
+        "value_by_hand", "reverse_kl_is_kl_with_the_nets_swapped",
+        "excluded_by_the_teacher_is_infinite_in_reverse_only")),
+    "jsd": Proof(("jensen_shannon",), (
+        "value_by_hand", "jensen_shannon_tends_to_both_kl_at_its_ends",
+        "jensen_shannon_is_symmetric_and_bounded")),
+    "ls": Proof(("standardised_kl",), (
+        "standardised_and_normalised_by_hand",
+        "standardisation_does_not_see_scale_and_shift")),
+    "normkd": Proof(("normalised_kl",), (
+        "standardised_and_normalised_by_hand",
+        "normalised_is_standardised_of_another_weight")),
+    "dkd": Proof(("target_class_kl", "non_target_class_kl"), (
+        "value_by_hand", "dkd_with_beta_1_minus_p_is_kd",
+        "dkd_does_not_underflow")),
+    "nkd": Proof(("confident_cross_entropy", "non_target_cross_entropy"), (
+        "value_by_hand", "nkd_is_nckd_and_an_entropy")),
+    "rld": Proof(("sample_confidence_kl", "masked_correlation_kl"), (
+        "value_by_hand", "rld_is_dkd_where_the_teacher_is_right",
+        "rld_says_nothing_of_classes_above_the_label")),
+    "wttm": Proof(("transformed_teacher_kl",), (
+        "value_by_hand", "ttm_at_temperature_1_is_kd",
+        "ttm_has_the_gradient_of_the_paper")),
+    "topk": Proof(("bucket_kl",), (
+        "top_k_by_hand", "a_bucket_loses_what_is_within_it",
+        "top_k_of_all_is_kd_and_of_one_is_nothing")),
+    "topk_renormalised": Proof(("top_k_kl",), (
+        "top_k_by_hand", "top_k_of_all_is_kd_and_of_one_is_nothing",
+        "top_k_takes_the_first_of_equal_logits")),
+    "tfkd": Proof(("virtual_teacher_kl", "manual_teacher_logits"), (
+        "value_by_hand", "tf_kd_takes_probabilities_for_logits",
+        "the_manual_teacher_is_label_smoothing_of_another_name")),
+    "dist": Proof(("row_correlation", "column_correlation"), (
+        "correlations_and_relations_by_hand",
+        "a_shift_of_a_row_of_logits_is_not_seen",
+        "rows_may_be_any_affine_map_of_the_teachers_probabilities")),
+    "mlkd": Proof(("multi_level_kl", "batch_relations", "class_relations"), (
+        "correlations_and_relations_by_hand",
+        "it_is_zero_and_stationary_at_the_teacher",
+        "a_permutation_of_classes_or_examples_is_not_seen")),
+    "ctkd": Proof(("distillation_kl",), (
+        "the_temperature_climbs_what_the_student_descends", "the_ramp_by_hand",
+        "the_authors_first_temperature")),
+    "several teachers, arithmetic": Proof(("mixture_logits_arithmetic",), (
+        "mixtures_by_hand", "a_mixture_has_the_gradient_of_its_members",
+        "a_class_that_a_member_excludes_is_the_others_in_the_arithmetic_mixture")),
+    "several teachers, geometric": Proof(("mixture_logits_geometric",), (
+        "mixtures_by_hand",
+        "weights_are_even_by_default_and_one_teacher_is_itself")),
+    "several teachers, by confidence": Proof(("confidence_weights",), (
+        "mixtures_by_hand", "confidence_weights_are_shares")),
+}
+_SEVERAL = """
+## Several teachers
+
+`teacher.count` of them are mixed by `teacher.mean`, for every method that has a
+teacher; `teacher.weights` are the fixed w_m of the first two. Methods that soften the
+teacher at other temperatures than T take `logits` only.
+"""
+_MEANS = (
+    ("probabilities", "v = T log sum_m w_m softmax(v_m / T)",
+     "the arithmetic mean of probabilities, at the T of the loss",
+     "Hinton, Vinyals & Dean (2015), arXiv 1503.02531, section 1"),
+    ("logits", "v = sum_m w_m v_m",
+     "the geometric mean of probabilities, whatever T is", "the same"),
+    ("confidence", "as probabilities",
+     "w_m of each example, from how near m is to its label",
+     "Zhang et al. (2022), arXiv 2201.00007"),
+)
 _LEFT_OUT = """
 ## Left out
 
@@ -74,11 +179,8 @@ _LEFT_OUT = """
   part of a method: `--config.schedules.warmup_percent=8.3` does it for any.
 - Tf-KD's second half, a student as its own teacher, is `kd` with the student's
   architecture as `teacher`.
-
-Several teachers (`teacher.count`) are mixed by `teacher.mean`: the arithmetic mean
-of probabilities at the temperature of the loss, the geometric one, or the first
-with weights of each example's own; `teacher.weights` are fixed. Methods that
-soften the teacher at other temperatures than T take the geometric mean only.
+- State of a method's own that does not train: no method here has any. Parameters of
+  its own are a tree beside the student's (`Distiller.init`) and are not exported.
 """
 
 
@@ -102,6 +204,16 @@ def lines() -> Iterator[str]:
         *(f"{row['largest_difference'][kind]:.0e}" if row["largest_difference"]
           else "-" for kind in ("float64", "float32")),
         row["departs"] or "-"] for name, row in rows.items()))
+  yield _PROOF
+  yield from table(
+      ("method", "equations", "beside it"),
+      ([f"`{name}`" if name in distillers.DISTILLERS else name,
+        ", ".join(f"`{each}`" for each in proof.equations),
+        ", ".join(each.replace("_", " ") for each in proof.beside)]
+       for name, proof in PROOFS.items()))
+  yield _SEVERAL
+  yield from table(("`teacher.mean`", "mixture", "which is", "paper"),
+                   ([f"`{name}`", f"`{mix}`", *rest] for name, mix, *rest in _MEANS))
   yield _LEFT_OUT
 
 

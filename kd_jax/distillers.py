@@ -67,7 +67,6 @@ class Distiller(NamedTuple):
   any_temperature: bool = False
   paper: str = ""
 
-
   @property
   def softens(self) -> bool:
     """Whether `hparams.temperature` makes a difference to its terms."""
@@ -174,9 +173,9 @@ DISTILLERS: dict[str, Distiller] = {
         numbers={"beta": 2.0, "gamma": 2.0}, relations=True,
         setting=_set(1.0, 1.0, 4.0), paper="Huang et al. (2022), arXiv 2205.10536"),
     "mlkd": Distiller(
-        _WEIGHTED + "(T**2 * KL + {batch:g} * batch + {classes:g} * classes), "
-        "summed over T = {temperature:g} * (0.5, 0.75, 1, 1.25, 1.5)", no_params,
-        _function("mlkd"),
+        _WEIGHTED + "(S**2 * KL + {batch:g} * |PP' - QQ'|**2 / B + {classes:g} * "
+        "|P'P - Q'Q|**2 / N), summed over S = {temperature:g} * (0.5, 0.75, 1, "
+        "1.25, 1.5)", no_params, _function("mlkd"),
         numbers={"batch": 1.0, "classes": 1.0}, relations=True,
         setting=_set(0.1, 0.9, 4.0), any_temperature=True,
         paper="Jin et al. (2023), CVPR"),

@@ -331,12 +331,14 @@ def _check_temperature(temperature: Scalar) -> None:
 
 
 def at_least_float32(logits: jax.Array) -> jax.Array:
+  """Logits in float32, or in float64 if that is what they are."""
   # Not `promote_types`, which refuses two dtypes under strict promotion.
   wide = logits.dtype == jnp.float64
   return logits.astype(jnp.float64 if wide else jnp.float32)
 
 
 def existing(logits: jax.Array, where: jax.Array | None) -> jax.Array:
+  """Which classes exist, bool `[..., classes]`: not masked by `where` or -inf."""
   # Not `logits > -inf`, which would hide a NaN instead of passing it on.
   exists = logits != -jnp.inf
   return exists if where is None else exists & where
@@ -345,6 +347,7 @@ def existing(logits: jax.Array, where: jax.Array | None) -> jax.Array:
 def teacher_log_softmax(
     logits: jax.Array, temperature: Scalar, where: jax.Array | None
 ) -> jax.Array:
+  """log p of a teacher, `[..., classes]`, who gets no gradient."""
   logits = jax.lax.stop_gradient(logits)
   return tempered_log_softmax(logits, temperature, where=where)
 

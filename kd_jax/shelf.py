@@ -129,13 +129,18 @@ def loss_record(
     method: distillers.Distiller, hparams: types.Hparams,
     moving: schedules.Schedules = schedules.STILL,
 ) -> dict[str, Any]:
-  """The loss in words and its numbers, as they stand in every record."""
+  """The loss in words and its numbers, as they stand in every record.
+
+  T is None for a loss that has none, or one that it learns.
+  """
   numbers = {name: float(getattr(hparams, name)) for name in (
       "temperature", "hard_weight", "soft_weight")}
   own = {name: float(value) for name, value in (hparams.numbers or {}).items()}
   loss = method.formula.format(**numbers, **own)
   if method.formula != distillers.DISTILLERS["hard"].formula:
     loss += schedules.told(moving, hparams, softens=method.softens)
+  if not method.softens:
+    numbers["temperature"] = None
   return {"loss": loss, **numbers, **({"numbers": own} if own else {})}
 
 

@@ -105,8 +105,8 @@ def combine(
 
   mean of probabilities:  v = T log sum_m w_m softmax(v_m / T)   (arithmetic)
   mean of logits:         v = sum_m w_m v_m                      (geometric)
-  by confidence:          the first, with weights of each example's own, from
-                          how near a member is to its label (Zhang et al. 2022)
+  by confidence:          the arithmetic mean, w_m of each example from how near
+                          m is to its label (Zhang et al. 2022)
 
   The first are the logits whose softmax at T is the arithmetic mean of the
   members' softmaxes at T, so they hold for this T only; the second have the

@@ -95,7 +95,7 @@ def mse(params, student, teacher, batch, hparams) -> Terms:
 
 
 def reverse_kl(params, student, teacher, batch, hparams) -> Terms:
-  """KL from student to teacher in the place of KD's."""
+  """hard_weight * hard + soft_weight * T**2 * KL(q || p) (Gu et al. 2024)."""
   del params
   t = hparams.temperature
   kl = divergences.reverse_kl(student.logits, teacher.logits, t)
@@ -103,7 +103,10 @@ def reverse_kl(params, student, teacher, batch, hparams) -> Terms:
 
 
 def jsd(params, student, teacher, batch, hparams) -> Terms:
-  """The generalised Jensen-Shannon divergence in the place of KD's KL."""
+  """hard_weight * hard + soft_weight * T**2 * JSD_beta (Agarwal et al. 2024).
+
+  JSD_beta = beta KL(p || m) + (1 - beta) KL(q || m), m = beta p + (1 - beta) q.
+  """
   del params
   t = hparams.temperature
   divergence = divergences.jensen_shannon(
@@ -112,7 +115,10 @@ def jsd(params, student, teacher, batch, hparams) -> Terms:
 
 
 def ls(params, student, teacher, batch, hparams) -> Terms:
-  """KL of standardised logits at a base temperature (Sun et al. 2024)."""
+  """hard_weight * hard + soft_weight * T**2 * KL of Z-scores (Sun et al. 2024).
+
+  Each net's logits z count as (z - mean z) / deviation of z, then over T.
+  """
   del params
   t = hparams.temperature
   kl = standardised.standardised_kl(student.logits, teacher.logits, t)
@@ -120,14 +126,22 @@ def ls(params, student, teacher, batch, hparams) -> Terms:
 
 
 def normkd(params, student, teacher, batch, hparams) -> Terms:
-  """A temperature an example, from the spread of its logits (Chi et al. 2023)."""
+  """hard_weight * hard + soft_weight * (T d)**2 * KL at T d (Chi et al. 2023).
+
+  d is the deviation of an example's logits, each net's for its own softmax, the
+  teacher's for the square.
+  """
   del params
   return _beside_hard(student, batch, hparams, standardised.normalised_kl(
       student.logits, teacher.logits, hparams.temperature))
 
 
 def dkd(params, student, teacher, batch, hparams) -> Terms:
-  """The label's class, and the others among each other (Zhao et al. 2022)."""
+  """hard_weight * hard + soft_weight * T**2 * (alpha TCKD + beta NCKD).
+
+  KD taken apart: the label's class against all others, and the others among each
+  other (Zhao et al. 2022).
+  """
   del params
   t, soft, own = hparams.temperature, hparams.soft_weight, hparams.numbers
   both = student.logits, teacher.logits, batch.label, t
@@ -141,7 +155,11 @@ def dkd(params, student, teacher, batch, hparams) -> Terms:
 
 
 def nkd(params, student, teacher, batch, hparams) -> Terms:
-  """CE weighed by the teacher's trust, and the others (Yang et al. 2023)."""
+  """hard + soft_weight * (-p_y log q_y - gamma T**2 sum_i p^_i log q^_i).
+
+  The label's term has T = 1; p^ and q^ are of the other classes, at T, each summing
+  to 1 (Yang et al. 2023); hard has its hard_weight.
+  """
   del params
   t, soft = hparams.temperature, hparams.soft_weight
   both = student.logits, teacher.logits, batch.label
@@ -154,7 +172,12 @@ def nkd(params, student, teacher, batch, hparams) -> Terms:
 
 
 def rld(params, student, teacher, batch, hparams) -> Terms:
-  """How sure to be, and what the teacher ranks below the label (Sun et al.)."""
+  """hard_weight * hard + soft_weight * (alpha S**2 SCD + beta T**2 MCD).
+
+  SCD: the teacher's largest probability against the student's of the label, at S =
+  confidence_temperature; MCD: KL of the classes that the teacher ranks below the
+  label (Sun et al. 2024).
+  """
   del params
   t, soft, own = hparams.temperature, hparams.soft_weight, hparams.numbers
   both = student.logits, teacher.logits, batch.label
@@ -169,14 +192,21 @@ def rld(params, student, teacher, batch, hparams) -> Terms:
 
 
 def wttm(params, student, teacher, batch, hparams) -> Terms:
-  """The teacher at T, the student at 1, unsure ones first (Zheng & Yang 2024)."""
+  """hard_weight * hard + soft_weight * U * KL(p(T) || q(1)) (Zheng & Yang 2024).
+
+  The teacher is softened, the student is not; U = sum_i p_i(1)**(1 / T) weighs
+  unsure examples more.
+  """
   del params
   return _beside_hard(student, batch, hparams, transformed.transformed_teacher_kl(
       student.logits, teacher.logits, hparams.temperature))
 
 
 def topk(params, student, teacher, batch, hparams) -> Terms:
-  """KD of the teacher's k likeliest classes, the rest as one more class."""
+  """hard_weight * hard + soft_weight * T**2 * KL, of k + 1 classes.
+
+  Those k that the teacher finds likeliest, and all others as one.
+  """
   del params
   t = hparams.temperature
   kl = targets.bucket_kl(
@@ -185,7 +215,10 @@ def topk(params, student, teacher, batch, hparams) -> Terms:
 
 
 def topk_renormalised(params, student, teacher, batch, hparams) -> Terms:
-  """KD of the teacher's k likeliest classes alone, both nets renormalised."""
+  """hard_weight * hard + soft_weight * T**2 * KL, of k classes.
+
+  Those that the teacher finds likeliest, both nets renormalised over them.
+  """
   del params
   t = hparams.temperature
   kl = targets.top_k_kl(student.logits, teacher.logits, t, hparams.numbers["k"])
@@ -193,7 +226,11 @@ def topk_renormalised(params, student, teacher, batch, hparams) -> Terms:
 
 
 def tfkd(params, student, teacher, batch, hparams) -> Terms:
-  """A virtual teacher, right with a given probability (Yuan et al. 2020)."""
+  """hard_weight * hard + soft_weight * KL(softmax(u / T) || q(1)).
+
+  A virtual teacher: u_y = correct, and (1 - correct) / (N - 1) elsewhere (Yuan et
+  al. 2020).
+  """
   del params, teacher
   return _beside_hard(student, batch, hparams, targets.virtual_teacher_kl(
       student.logits, batch.label, hparams.temperature,
@@ -201,7 +238,12 @@ def tfkd(params, student, teacher, batch, hparams) -> Terms:
 
 
 def dist(params, student, teacher, batch, hparams) -> Terms:
-  """Correlations of rows and of columns (Huang et al. 2022, eq. 11)."""
+  """hard + soft_weight * T**2 * (beta * rows + gamma * columns).
+
+  Each is 1 - Pearson's correlation of q and p: of an example over classes, and of a
+  class over the batch, the mean over classes (Huang et al. 2022, eq. 11); hard has
+  its hard_weight.
+  """
   del params
   t, soft, own = hparams.temperature, hparams.soft_weight, hparams.numbers
   both = student.logits, teacher.logits, t
@@ -214,7 +256,11 @@ def dist(params, student, teacher, batch, hparams) -> Terms:
 
 
 def mlkd(params, student, teacher, batch, hparams) -> Terms:
-  """Instances, batch and classes at five temperatures (Jin et al. 2023)."""
+  """hard_weight * hard + soft_weight * (instances + batch + classes).
+
+  instances = sum_k T_k**2 KL, batch = sum_k |P P' - Q Q'|**2 / B, classes =
+  sum_k |P' P - Q' Q|**2 / N, of five temperatures T_k around T (Jin et al. 2023).
+  """
   del params
   soft, own = hparams.soft_weight, hparams.numbers
   both = student.logits, teacher.logits, hparams.temperature
@@ -234,10 +280,15 @@ def ctkd_params(key: jax.Array) -> dict[str, jax.Array]:
 
 
 def ctkd(params, student, teacher, batch, hparams) -> Terms:
-  """KD at a temperature that climbs the loss, ever more (Li et al. 2023)."""
+  """hard_weight * hard + soft_weight * T**2 * KL, T = start + span sigmoid(theta).
+
+  theta climbs the loss that the student descends, the more the farther the run (Li
+  et al. 2023). T is told as a term of weight 0.
+  """
   own = hparams.numbers
   ramp = curriculum.cosine_ramp(hparams.progress, own["ramp"])
   t = curriculum.learned_temperature(
       params["theta"], ramp, start=own["start"], span=own["span"])
   kl = losses.distillation_kl(student.logits, teacher.logits, t)
-  return _beside_hard(student, batch, hparams, t**2 * kl)
+  told = {"temperature": Term(0.0, jnp.full_like(kl, t))}
+  return {**_beside_hard(student, batch, hparams, t**2 * kl), **told}

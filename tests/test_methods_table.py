@@ -2,6 +2,11 @@
 
 import re
 
+from conftest import ROOT
+import logit_objectives
+import test_losses
+import test_relations
+
 from docs import methods
 from kd_jax import distillers
 
@@ -18,3 +23,23 @@ def test_the_table_of_methods_is_the_codes():
   assert set(costs[0]) == set(costs[1]) == set(distillers.DISTILLERS)
   for name, cost in costs[0].items():
     assert 0.7 * cost - 0.1 < costs[1][name] < 1.4 * cost + 0.1, name
+
+
+def test_every_method_is_proven_by_tests_that_are_there():
+  assert set(distillers.DISTILLERS) == {
+      name for name in methods.PROOFS if " " not in name}
+  oracles = {*logit_objectives.OBJECTIVES, *test_losses.OBJECTIVES,
+             *test_relations.ROWS, *test_relations.BATCH}
+  tests = set(re.findall(r"(?m)^def test_(\w+)\(", "".join(
+      file.read_text() for file in (ROOT / "tests").glob("test_*.py"))))
+  for name, proof in methods.PROOFS.items():
+    assert set(proof.equations) <= oracles, name
+    assert set(proof.beside) <= tests, name
+
+
+def test_every_method_was_run_in_every_mode():
+  rows = re.findall(r"(?m)^\| (\w+) \| (.*) \|$",
+                    (methods.FILE.parent / "modes.md").read_text())[1:]
+  assert [name for name, _ in rows] == list(distillers.DISTILLERS)
+  assert all(found.endswith("| same bits") and "FAILED" not in found
+             for _, found in rows)

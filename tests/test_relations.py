@@ -86,13 +86,41 @@ def test_values_and_gradients_are_the_papers(name, x64):
   np.testing.assert_allclose(value, oracle(name, z, v, 2.0), rtol=1e-12)
   np.testing.assert_array_equal(teacher, 0.0)
   # Central differences of the oracle.
-  step = 1e-5
-  for i, j in ((0, 0), (3, 4)):
+  step, slopes = 1e-5, np.zeros_like(z)
+  for index in np.ndindex(z.shape):
     bump = np.zeros_like(z)
-    bump[i, j] = step
-    slope = (np.sum(oracle(name, z + bump, v, 2.0))
-             - np.sum(oracle(name, z - bump, v, 2.0))) / (2 * step)
-    np.testing.assert_allclose(gradient[i, j], slope, rtol=1e-6, atol=1e-9)
+    bump[index] = step
+    slopes[index] = (np.sum(oracle(name, z + bump, v, 2.0))
+                     - np.sum(oracle(name, z - bump, v, 2.0))) / (2 * step)
+  np.testing.assert_allclose(gradient, slopes, rtol=1e-6, atol=1e-9)
+
+
+def test_correlations_and_relations_by_hand(x64):
+  # Rows of q = (2, 1, 1) / 4 and of p = (1, 2, 1) / 4, and so on round: less their
+  # means (2, -1, -1) / 12 and (-1, 2, -1) / 12, of which the product sums to
+  # -3 / 144 and the squares to 6 / 144: a correlation of -1/2. Columns likewise.
+  z = np.log(np.array([[2.0, 1, 1], [1, 2, 1], [1, 1, 2]]))
+  v = np.roll(z, 1, axis=1)
+  np.testing.assert_allclose(found("row_correlation", z, v, 1.0)[0], [1.5] * 3)
+  np.testing.assert_allclose(found("column_correlation", z, v, 1.0)[0], 1.5)
+  # p p^T = 1 of a teacher who is certain, q q^T = 1/2 everywhere of an even
+  # student: four squares of 1/4 over two rows (or columns), at five temperatures.
+  z, v = np.zeros((2, 2)), np.array([[1e4, 0.0], [0.0, 1e4]])
+  np.testing.assert_allclose(found("batch_relations", z, v, 1.0)[0], 2.5)
+  np.testing.assert_allclose(found("class_relations", z, v, 1.0)[0], 2.5)
+  # KL = log 2 at each of them, times (1/4 + 9/16 + 1 + 25/16 + 9/4) = 5.625.
+  np.testing.assert_allclose(
+      found("multi_level_kl", z, v, 1.0)[0], [5.625 * np.log(2)] * 2)
+
+
+@every
+def test_vmap_is_a_loop(name, x64):
+  pairs = [example(seed=seed) for seed in range(3)]
+  z, v = (jnp.stack(x) for x in zip(*pairs))
+  function = (ROWS | BATCH)[name]
+  each = jax.vmap(lambda z, v: function(z, v, 2.0))(z, v)
+  for value, pair in zip(each, pairs, strict=True):
+    np.testing.assert_allclose(value, found(name, *pair)[0], rtol=1e-12)
 
 
 @every
@@ -117,8 +145,9 @@ def test_rows_may_be_any_affine_map_of_the_teachers_probabilities(x64):
   p = softmax(v, 1.0)
   for a in (0.9, 0.1):
     affine = np.log(a * p + (1 - a) / 5)
-    value = found("row_correlation", affine, v, 1.0)[0]
-    np.testing.assert_allclose(value, 0.0, atol=1e-13)
+    for name in ("row_correlation", "column_correlation"):
+      value = found(name, affine, v, 1.0)[0]
+      np.testing.assert_allclose(value, 0.0, atol=1e-13)
     kl = (p * (np.log(p) - affine)).sum(-1)
     assert kl.min() > 1e-4, "KD sees the difference"
   # Another a for each row is seen by the columns.
@@ -202,9 +231,13 @@ def test_small_probabilities_keep_their_correlation():
 def test_half_precision_is_widened_first(name):
   z, v = (jnp.asarray(x).astype(jnp.bfloat16) for x in example())
   wide = [np.asarray(x.astype(jnp.float32), np.float64) for x in (z, v)]
-  value = found(name, z, v)[0]
-  assert value.dtype == np.float32
+  value, gradient, _ = found(name, z, v)
+  assert value.dtype == np.float32 and gradient.dtype == jnp.bfloat16
   np.testing.assert_allclose(value, oracle(name, *wide, 2.0), rtol=2e-5)
+  # Rounded once: by half a unit, 2**-8 at most.
+  single = found(name, *(x.astype(np.float32) for x in wide))[1]
+  np.testing.assert_allclose(
+      gradient.astype(np.float32), single, rtol=1.01 * 2**-8, atol=1e-6)
 
 
 def test_the_authors_epsilon_of_dist(x64):

@@ -7,6 +7,7 @@ holds, and gets gradient 0. Otherwise the conventions are those of the package.
 """
 
 from collections.abc import Sequence
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -136,13 +137,12 @@ def multi_level_kl(
 
   Source: Jin et al. (2023), Multi-level logit distillation, CVPR, equation 6.
   """
-  def level(factor: float) -> jax.Array:
-    t = temperature * factor
-    kl = losses.distillation_kl(student_logits, teacher_logits, t, where=where)
+  def level(z: jax.Array, t: losses.Scalar) -> jax.Array:
+    kl = losses.distillation_kl(z, teacher_logits, t, where=where)
     square = jnp.square(jnp.asarray(t, kl.dtype))
     return (square[..., 0] if square.ndim else square) * kl
 
-  return sum((level(factor) for factor in levels[1:]), level(levels[0]))
+  return _sum_over_levels(level, student_logits, temperature, levels)
 
 
 def batch_relations(
@@ -180,12 +180,11 @@ def batch_relations(
 
   Source: Jin et al. (2023), CVPR, equations 7 and 8.
   """
-  def level(factor: float) -> jax.Array:
-    q, p, number = _rows(
-        student_logits, teacher_logits, temperature * factor, mask, where)
+  def level(z: jax.Array, t: losses.Scalar) -> jax.Array:
+    q, p, number = _rows(z, teacher_logits, t, mask, where)
     return jnp.sum(jnp.square(p @ p.T - q @ q.T)) / number
 
-  return sum((level(factor) for factor in levels[1:]), level(levels[0]))
+  return _sum_over_levels(level, student_logits, temperature, levels)
 
 
 def class_relations(
@@ -228,12 +227,20 @@ def class_relations(
   """
   classes = student_logits.shape[-1]
 
-  def level(factor: float) -> jax.Array:
-    q, p, _ = _rows(
-        student_logits, teacher_logits, temperature * factor, mask, where)
+  def level(z: jax.Array, t: losses.Scalar) -> jax.Array:
+    q, p, _ = _rows(z, teacher_logits, t, mask, where)
     return jnp.sum(jnp.square(p.T @ p - q.T @ q)) / classes
 
-  return sum((level(factor) for factor in levels[1:]), level(levels[0]))
+  return _sum_over_levels(level, student_logits, temperature, levels)
+
+
+def _sum_over_levels(level, student_logits, temperature, levels):
+  """sum_k level(z, T levels_k)."""
+  # Widened here, so that half precision rounds the sum of the gradients once and
+  # not each of them.
+  z = losses.at_least_float32(student_logits)
+  return functools.reduce(
+      jnp.add, (level(z, temperature * factor) for factor in levels))
 
 
 def _probabilities(student_logits, teacher_logits, temperature, where):

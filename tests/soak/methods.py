@@ -9,8 +9,8 @@ Exit code 1 if anything fails.
 import functools
 import os
 import pathlib
-import sys
 import subprocess
+import sys
 import tempfile
 import traceback
 
@@ -30,10 +30,10 @@ Printed by `python tests/soak/methods.py`, at commit {commit}, with jax {jax} on
 CPU; the tests run all methods, but only some in all modes.
 
 Each trains on real digits for a few steps. *loss*: before and after, while no
-gradient reaches the teacher. *lanes*, *pmap*, *sharded*: how far two points as lanes,
-or eight devices, end from the single run on one, as a relative distance of all
-trained parameters, at most 1e-5. *resumed*: a run that is cut, saved and read again
-ends with the same bits.
+gradient reaches the teacher. *lanes*, *pmap*, *sharded*: how far two points as
+lanes, or eight devices, end from the single run on one, as a relative distance of
+all trained parameters, at most 1e-5. *resumed*: a run that is cut, saved and read
+again ends with the same bits.
 """
 
 
