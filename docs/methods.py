@@ -48,9 +48,9 @@ XLA (`cost_analysis` of the program before optimisation); a net's own are far mo
 from code of the authors or of a library, over so many functions; below is which,
 and with which option of ours where that code departs from its paper.
 *Status*: proven, as [below](#proof), trained in [every mode](modes.md), and what it
-came to in [methods_mnist](../experiments/methods_mnist): test errors of 10,000 minus
-those of `kd` on 2x800 and on 2x30, with the paper's numbers and as few settings
-tried for each; bold where it can be told from 0.
+came to in [methods_mnist](../experiments/methods_mnist): test errors of 10,000
+minus those of `kd` on 2x800 and on 2x30, with the paper's numbers and as few
+settings tried for each; bold where it can be told from 0.
 
 Where defaults are from: the paper, as far as it was at hand, or the authors' code.
 WTTM's are of its README's example, which has CRD beside it; RLD's beta = 8 is the
@@ -155,8 +155,8 @@ _SEVERAL = """
 ## Several teachers
 
 `teacher.count` of them are mixed by `teacher.mean`, for every method that has a
-teacher; `teacher.weights` are the fixed w_m of the first two. Methods that soften the
-teacher at other temperatures than T take `logits` only.
+teacher; `teacher.weights` are the fixed w_m of the first two. Methods that soften
+the teacher at other temperatures than T take `logits` only.
 """
 _MEANS = (
     ("probabilities", "v = T log sum_m w_m softmax(v_m / T)",
@@ -212,8 +212,9 @@ def lines() -> Iterator[str]:
         ", ".join(each.replace("_", " ") for each in proof.beside)]
        for name, proof in PROOFS.items()))
   yield _SEVERAL
-  yield from table(("`teacher.mean`", "mixture", "which is", "paper"),
-                   ([f"`{name}`", f"`{mix}`", *rest] for name, mix, *rest in _MEANS))
+  yield from table(
+      ("`teacher.mean`", "mixture", "which is", "paper"),
+      ([f"`{name}`", f"`{mix}`", *rest] for name, mix, *rest in _MEANS))
   yield _LEFT_OUT
 
 

@@ -133,8 +133,9 @@ def loss_record(
 
   T is None for a loss that has none, or one that it learns.
   """
-  numbers = {name: float(getattr(hparams, name)) for name in (
-      "temperature", "hard_weight", "soft_weight")}
+  numbers: dict[str, float | None] = {
+      name: float(getattr(hparams, name))
+      for name in ("temperature", "hard_weight", "soft_weight")}
   own = {name: float(value) for name, value in (hparams.numbers or {}).items()}
   loss = method.formula.format(**numbers, **own)
   if method.formula != distillers.DISTILLERS["hard"].formula:

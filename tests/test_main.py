@@ -89,7 +89,7 @@ def test_saved_parameters_make_the_errors_of_the_summary(
   found = data.load("blobs", directory=own_data)
   images = found.test.image.astype(np.float32) / 255
   for name, widths in (("teacher", (24,)), ("distilled", (12,))):
-    held = checkpoint.load_parameters(tmp_path / "run/parameters" / name)
+    held = checkpoint.checkpoint.load_parameters(tmp_path / "run/parameters" / name)
     model = MODELS["mlp"](num_classes=7, widths=widths)
     logits = model.apply(held, images, train=False)[0].logits
     wrong = np.flatnonzero(np.argmax(logits, -1) != found.test.label)
@@ -184,6 +184,23 @@ def test_variations_run(small, more):
   assert code == 0
   method = next((m for m in more if "method=hard" in m), None)
   assert ("distilled" in summary) == (method is None)
+
+
+def test_what_a_method_learns_is_told_and_not_exported(small, tmp_path):
+  _, summary = small("--config.method=ctkd")
+  plain, final = summary["baseline"], summary["distilled"]
+  assert final["temperature"] is None, "it has none: T is learned"
+  lines = [json.loads(line) for line in
+           (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+  learned = [line["train_temperature"] for line in lines
+             if "train_temperature" in line]
+  # 1 + 20 sigmoid(1), the authors' first, is where it starts.
+  assert learned and learned[0] == pytest.approx(15.6, abs=0.3)
+  # Neither counted nor saved: what remains is a student like any other.
+  assert final["parameters"] == plain["parameters"]
+  nets = [checkpoint.load_parameters(tmp_path / "run/parameters" / name).params
+          for name in ("baseline", "distilled")]
+  assert jax.tree.structure(nets[0]) == jax.tree.structure(nets[1])
 
 
 def test_a_users_logits_are_a_teacher(small, own_data, tmp_path):
