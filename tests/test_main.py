@@ -89,7 +89,7 @@ def test_saved_parameters_make_the_errors_of_the_summary(
   found = data.load("blobs", directory=own_data)
   images = found.test.image.astype(np.float32) / 255
   for name, widths in (("teacher", (24,)), ("distilled", (12,))):
-    held = checkpoint.checkpoint.load_parameters(tmp_path / "run/parameters" / name)
+    held = checkpoint.load_parameters(tmp_path / "run/parameters" / name)
     model = MODELS["mlp"](num_classes=7, widths=widths)
     logits = model.apply(held, images, train=False)[0].logits
     wrong = np.flatnonzero(np.argmax(logits, -1) != found.test.label)
