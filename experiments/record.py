@@ -6,13 +6,12 @@ Reads the run's own records; a run that is in the study already is not added
 again.
 """
 
-import argparse
 import json
 import pathlib
 import sys
 
 from kd_jax import distillers, records, report
-from kd_jax.errors import UserError
+from kd_jax.errors import Parser, UserError
 
 
 def rows(workdir: pathlib.Path, study: str, name: str) -> list[report.Row]:
@@ -61,7 +60,7 @@ def rows(workdir: pathlib.Path, study: str, name: str) -> list[report.Row]:
 
 def main(argv: list[str] | None = None) -> int:
   """Runs the command; returns its exit code."""
-  parser = argparse.ArgumentParser(
+  parser = Parser(
       prog="python -m experiments.record", description=__doc__.splitlines()[0])
   parser.add_argument("workdir", type=pathlib.Path, help="a finished run")
   parser.add_argument("--study", type=pathlib.Path, required=True)

@@ -27,9 +27,9 @@ from typing import Any
 
 from experiments import index, temperature_sweep
 from experiments.protocol import Options, Place, Stage
+from kd_jax import keys, report
 from kd_jax import main as door
-from kd_jax import report
-from kd_jax.errors import UserError, nearest
+from kd_jax.errors import Parser, UserError, nearest
 from kd_jax.sweep import shard as shards
 
 STUDIES = index.STUDIES
@@ -59,6 +59,14 @@ def main(argv: list[str] | None = None) -> int:
   except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
+
+
+def _lanes(text: str) -> str:
+  """Runs at once, for argparse."""
+  rule = keys.every()["sweep.lanes"].rule
+  if not rule.check(text):
+    raise argparse.ArgumentTypeError(f"{text}: must be {rule.allowed}")
+  return text
 
 
 def _check(arguments) -> None:
@@ -188,8 +196,8 @@ def _say(line: str) -> None:
   print(line, flush=True)
 
 
-def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+  parser = Parser(
       prog="python -m experiments.reproduce", description=__doc__,
       formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("study", help=f"all, or one of: {', '.join(STUDIES)}")
@@ -205,7 +213,7 @@ def _parser() -> argparse.ArgumentParser:
                       help="stop after so many, to go on another time")
   parser.add_argument("--shard", metavar="I/N",
                       help="run the I-th of N parts, in a folder of its own")
-  parser.add_argument("--lanes", metavar="SEEDSxPOINTS",
+  parser.add_argument("--lanes", metavar="SEEDSxPOINTS", type=_lanes,
                       help="how many runs to train at once, or auto to measure it "
                       "(default: the study's own, for two cores)")
   parser.add_argument("--plan", action="store_true",

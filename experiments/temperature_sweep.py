@@ -19,7 +19,7 @@ import time
 from kd_jax import arguments as arguments_lib
 from kd_jax import main as door
 from kd_jax import sweep
-from kd_jax.errors import UserError
+from kd_jax.errors import Parser, UserError
 from kd_jax.sweep import shard as shards
 
 
@@ -68,8 +68,8 @@ def main(argv: list[str] | None = None) -> int:
     return 2
 
 
-def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+  parser = Parser(
       prog="python -m experiments.temperature_sweep", description=__doc__,
       formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
       epilog="--config=FILE[:VARIANT] and --config.KEY=VALUE as for kd_jax.main")

@@ -1,7 +1,9 @@
 """The one exception that means: the user can mend this, and here is how."""
 
+import argparse
 from collections.abc import Iterable
 import difflib
+from typing import NoReturn
 
 
 class UserError(Exception):
@@ -10,6 +12,14 @@ class UserError(Exception):
   The message names what is wrong, the value, and what would be right. Programs
   print it without a traceback and exit with code 2.
   """
+
+
+class Parser(argparse.ArgumentParser):
+  """Of command lines; its errors are a line, without the usage."""
+
+  def error(self, message: str) -> NoReturn:
+    """Tells what is wrong with the arguments, and ends the program."""
+    self.exit(2, f"error: {message}; see --help\n")
 
 
 def nearest(word: str, known: Iterable[str], *, most: int = 3) -> str:

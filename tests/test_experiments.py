@@ -64,13 +64,14 @@ def test_mistakes_are_told_in_a_line(words, says, capsys):
 @pytest.mark.parametrize(("words", "says"), [
     (["--quick", "--record"], "proves nothing"), (["--seeds=0"], "1 or more"),
     (["--minutes=-3"], "above 0"), (["--minutes=nan"], "above 0"),
-    (["--quick", "--plan", "--lanes=many"], "seeds x points such as 4x8")])
+    (["--lanes=many"], "many: must be auto, or seeds x points such as 4x8")])
 def test_mistakes_of_a_study_are_told(words, says, capsys):
   try:
     code = reproduce.main(["hinton15_temperature", *words])
   except SystemExit as stopped:  # argparse's own way
     code = stopped.code
-  assert code == 2 and says in capsys.readouterr().err
+  told = capsys.readouterr().err
+  assert code == 2 and says in told and len(told.splitlines()) == 1
 
 
 def test_what_has_no_shards_says_so(monkeypatch, tmp_path, capsys):

@@ -9,7 +9,7 @@ import sys
 from typing import NoReturn
 import warnings
 
-from kd_jax.errors import UserError, nearest
+from kd_jax.errors import Parser, UserError, nearest
 
 _DESCRIPTION = """\
 Judges a distillation loss by the contract of Hinton, Vinyals & Dean (2015), a row
@@ -38,8 +38,8 @@ Exit code: 0 if all hold, 1 if a row fails, 2 for a target that cannot be judged
 """
 
 
-class _Parser(argparse.ArgumentParser):
-  """One whose errors are ours: a line, without the usage."""
+class _Parser(Parser):
+  """One whose errors may be asked for as JSON."""
 
   def error(self, message: str) -> NoReturn:
     """Raises what is wrong with the arguments."""

@@ -1,16 +1,15 @@
 """`python -m kd_jax.data prepare NAME --from DIR`: prepare a set off line."""
 
-import argparse
 import pathlib
 import sys
 
 from kd_jax.data import offline, tfds_source
-from kd_jax.errors import UserError
+from kd_jax.errors import Parser, UserError
 
 
 def main(argv: list[str] | None = None) -> int:
   """Runs the command; returns its exit code."""
-  parser = argparse.ArgumentParser(
+  parser = Parser(
       prog="python -m kd_jax.data",
       description="Prepare a TensorFlow Datasets set from files you already "
       "have, without network.")

@@ -3,14 +3,13 @@
 `python -m kd_jax.report merge DIR... --out OUT` joins what shards have left.
 """
 
-import argparse
 import json
 import pathlib
 import sys
 from typing import Any
 
 from kd_jax import report, statistics
-from kd_jax.errors import UserError
+from kd_jax.errors import Parser, UserError
 
 
 def _reference(words: list[str]) -> dict[str, Any] | None:
@@ -28,8 +27,8 @@ def _reference(words: list[str]) -> dict[str, Any] | None:
   return found or None
 
 
-def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+  parser = Parser(
       prog="python -m kd_jax.report", description="Generates the tables and "
       "pictures of a study, and a page for a sweep, from its results.jsonl.",
       epilog="python -m kd_jax.report merge DIR... --out OUT joins the rows of "
@@ -101,7 +100,7 @@ def _compare(study: pathlib.Path, names: list[str]) -> str:
 
 def _merge(argv: list[str]) -> int:
   """Joins folders, makes the tables, and says what is missing."""
-  parser = argparse.ArgumentParser(
+  parser = Parser(
       prog="python -m kd_jax.report merge",
       description="Joins the rows that the shards of a sweep have left. What OUT "
       "holds already is joined with them.")
