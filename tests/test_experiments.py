@@ -213,6 +213,17 @@ def test_links_lead_somewhere(name):
     assert link.startswith("http") or (folder / link.strip()).exists(), link
 
 
+@pytest.mark.parametrize("name", RECORDED)
+def test_intervals_in_prose_are_those_of_the_rows(name):
+  folder = index.ROOT / name
+  _, found, prose = (folder / "README.md").read_text().partition("**Results.**")
+  assert found
+  told = re.findall(
+      r"-?\d[\d.,]* ± [\d.]*\d|-?\d+% to \d+%", " ".join(prose.split()))
+  rows = (folder / "conclusion.md").read_text()
+  assert [each for each in told if each not in rows] == []
+
+
 def test_the_pages_show_what_is_committed():
   for file, text in index.documents().items():
     assert file.read_text() == text, f"{file}: give python -m experiments.index"
