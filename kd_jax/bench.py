@@ -179,11 +179,17 @@ def _trained(bench, name, path, marks, training, learner, splits):
     bench.recorder.row(name, {"fingerprint": mark[:16], **row})
     bench.screen.row(name, row)
 
+  per_epoch = loop.steps_per_epoch(len(bench.train.ids), training.batch_size)
+
+  def tick(step):
+    bench.screen.advance(
+        name, step, training.total_steps, f"in epoch {step // per_epoch + 1}")
+
   progress = _progress(bench, name, marks)
   with contextlib.closing(progress):
     fitted = fitting.fit(
         training, learner, bench.train, splits, where=bench.where,
-        progress=progress, stop=bench.stop, report=report)
+        progress=progress, stop=bench.stop, report=report, tick=tick)
   params = fitted.variables.params
   final = ("test_", "heldout_", "train_", "epoch", "step")
   kept = {key: value for key, value in fitted.row.items()

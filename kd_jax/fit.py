@@ -87,6 +87,7 @@ def fit(
     progress: Progress,
     stop: Callable[[], bool],
     report: Callable[[dict[str, Any]], None],
+    tick: Callable[[int], None] = lambda step: None,
 ) -> Fitted:
   """Trains one net to the end, from where an interrupted run left it.
 
@@ -99,6 +100,7 @@ def fit(
     progress: Where an unfinished run is kept.
     stop: Asked between segments.
     report: Receives a row of numbers for every epoch.
+    tick: Told the steps that are done, within an epoch.
 
   Returns:
     The trained net.
@@ -143,7 +145,8 @@ def fit(
   state = follow(
       program, state, total_steps=training.total_steps, per_epoch=per_epoch,
       piece=_segment_steps(training, learner, data, state, per_epoch),
-      progress=progress, stop=stop, ended=ended, resumed=resumed, watch=watch)
+      progress=progress, stop=stop, ended=ended, resumed=resumed, watch=watch,
+      tick=tick)
   wrong = np.flatnonzero(last["epoch"].evaluated["test"][1]).tolist()
   return Fitted(state.student, last["row"], wrong, watch.best)
 

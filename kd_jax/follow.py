@@ -91,6 +91,7 @@ def follow(
     ended: Callable[[Epoch], None],
     resumed: Callable[[int], None],
     watch: Watch,
+    tick: Callable[[int], None] = lambda step: None,
 ) -> Any:
   """Runs a program to its end, segment by segment; gives the last state.
 
@@ -105,6 +106,7 @@ def follow(
     ended: Told of every epoch, one segment after it was dispatched.
     resumed: Told the step at which an interrupted run goes on.
     watch: Shown every epoch, and whatever is to be saved.
+    tick: Told the steps that are done, after each segment within an epoch.
 
   Raises:
     Interrupted: After saving, if `stop` says so.
@@ -139,6 +141,8 @@ def follow(
     # While this segment runs: so the device never waits, and a wish to stop
     # waits for two segments at most.
     pace.dispatched(length, more)
+    if done % per_epoch:
+      tick(done)
     told = metrics.merge(told, more)
     done += length
     epoch = None

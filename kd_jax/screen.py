@@ -8,8 +8,9 @@ import rich.progress
 import rich.table
 import rich.text
 
-# Between plain lines, where there is no terminal to draw a bar on.
-_LINE_SECONDS = 5.0
+# Between plain lines, where there is no terminal to draw a bar on: seconds, and of
+# what takes long the share of its time.
+_LINE_SECONDS, _LINE_SHARE = 5.0, 0.02
 
 
 class Screen:
@@ -69,7 +70,8 @@ class Screen:
         self._tasks[what] = self._bar.add_task(what, total=total, said="")
       self._bar.update(self._tasks[what], completed=done, said=said)
       return
-    if now - self._last_line < _LINE_SECONDS and done < total:
+    least = max(_LINE_SECONDS, _LINE_SHARE * (now - began))
+    if now - self._last_line < least and done < total:
       return
     self._last_line = now
     left = ""

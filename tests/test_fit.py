@@ -52,7 +52,7 @@ def run(own_data, tmp_path):
       trained.model, distillers.DISTILLERS["kd"], trained.recipe, teacher)
 
   def go(pieces=None, mark="m", *, train=train, heldout=None, trained=trained,
-         **options):
+         tick=lambda step: None, **options):
     rows, asked = [], []
     progress = Progress(tmp_path / "progress", {"mark": mark}, **options)
 
@@ -65,7 +65,7 @@ def run(own_data, tmp_path):
           trained, learner._replace(recipe=trained.recipe), train,
           {"test": fit.Split(test)} | ({"heldout": heldout} if heldout else {}),
           where=parallel.choose("single"), progress=progress, stop=stop,
-          report=rows.append)
+          report=rows.append, tick=tick)
     return fitted, rows
 
   go.training, go.train = trained, train
@@ -91,6 +91,14 @@ def test_rows_tell_of_every_epoch(run):
   assert rows[0]["train_hard"] > rows[-1]["train_hard"]
   # P18: the rate that was realised at the last step of each epoch.
   assert rows[0]["learning_rate"] > rows[1]["learning_rate"] > 0
+
+
+def test_segments_within_an_epoch_are_told(run, monkeypatch):
+  monkeypatch.setattr(fit, "_segment_steps", lambda *args: 2)
+  told = []
+  run(tick=told.append)
+  # Of 5 steps in pieces of 2, 2 and 1; the end of an epoch is a row.
+  assert told == [2, 4, 7, 9, 12, 14]
 
 
 @pytest.mark.parametrize("pieces", [1, 2, 4, 6])

@@ -41,3 +41,12 @@ def test_what_comes_later_by_the_same_name_has_a_time_of_its_own(shown):
     clock[0] += 30
     screen.advance("bank", done, 10, f"{done} of 10 views")
   assert lines()[-1].endswith("3:00 left")
+
+
+def test_lines_of_what_takes_long_are_far_between(shown):
+  screen, clock, lines = shown
+  for done in range(3600):
+    clock[0] += 1
+    screen.advance("net", done, 4000, "in epoch 1")
+  # Every 5 s at first, every 2% of the time after 250 s: 50 + 50 log(3600 / 250).
+  assert 150 < len(lines()) < 200

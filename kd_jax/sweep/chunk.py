@@ -88,7 +88,7 @@ def train(
             evaluate, program.totals),
         program.init(seeds, hparams), total_steps=total,
         per_epoch=job.per_epoch, piece=piece, progress=progress, stop=stop,
-        ended=ended, resumed=resumed, watch=follow.Watch())
+        ended=ended, resumed=resumed, watch=follow.Watch(), tick=tick)
   curves = _curves(job, chunk)
   sizes = checkpoint.num_parameters(state.student.params) // chunk.shape.size
   real = list(dict.fromkeys(chunk.lanes))
