@@ -94,6 +94,10 @@ class _Job:
         name + ("-quick" if arguments.quick else ""))
     self.stages: list[Stage] = self.study.stages(Options(
         self.workdir, arguments.seeds, arguments.quick))
+    if arguments.lanes and arguments.study != "all" and not any(
+        stage.config for stage in self.stages):
+      raise UserError(f"--lanes: {name} has no sweeps, so it trains no lanes; "
+                      "give the command without it")
 
   def run(self) -> int:
     """All stages, and what they say."""

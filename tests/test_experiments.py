@@ -74,6 +74,11 @@ def test_mistakes_of_a_study_are_told(words, says, capsys):
   assert code == 2 and says in told and len(told.splitlines()) == 1
 
 
+def test_lanes_of_a_study_without_sweeps_are_refused(capsys):
+  assert reproduce.main(["hinton15_specialists", "--quick", "--lanes=2x3"]) == 2
+  assert "hinton15_specialists has no sweeps" in capsys.readouterr().err
+
+
 def test_what_has_no_shards_says_so(monkeypatch, tmp_path, capsys):
   stages = [Stage("table", config=lambda rows: None),
             Stage("after", run=lambda rows, place: None, shards=False)]
