@@ -64,11 +64,12 @@ _PROOF = """
 
 *Equations* are functions of `kd_jax/losses.py` and `kd_jax/logit_losses/`. Each is
 held to an oracle, written from the paper in float64 NumPy and in another form than
-the code: values and gradients, in float32 and float64, with masked classes or rows,
-of degenerate and huge inputs, in half precision (`tests/test_losses.py`,
-`test_logit_losses.py`, `test_relations.py`). *Beside it* are the tests of values
-derived by hand and of identities, by their names. Every method's whole loss,
-weights and all, is held to its formula (`test_terms.py`).
+the code: values and gradients in float64, values in float32 and of half precision,
+and with masked classes or rows; float32 gradients are held to float64's, those of
+half precision to float32's, rounded once; degenerate and huge inputs stay finite
+(`tests/test_losses.py`, `test_logit_losses.py`, `test_relations.py`). *Beside it*
+are the tests of values derived by hand and of identities, by their names. Every
+method's whole loss, weights and all, is held to its formula (`test_terms.py`).
 """
 
 
@@ -179,8 +180,9 @@ _LEFT_OUT = """
   part of a method: `--config.schedules.warmup_percent=8.3` does it for any.
 - Tf-KD's second half, a student as its own teacher, is `kd` with the student's
   architecture as `teacher`.
-- State of a method's own that does not train: no method here has any. Parameters of
-  its own are a tree beside the student's (`Distiller.init`) and are not exported.
+- State of a method that does not train, such as a running average: no method here
+  needs any. What a method trains is a tree beside the student's (`Distiller.init`),
+  and is not exported.
 """
 
 

@@ -100,7 +100,7 @@ def fit(
     progress: Where an unfinished run is kept.
     stop: Asked between segments.
     report: Receives a row of numbers for every epoch.
-    tick: Told the steps that are done, within an epoch.
+    tick: As of `follow`.
 
   Returns:
     The trained net.

@@ -106,7 +106,7 @@ def follow(
     ended: Told of every epoch, one segment after it was dispatched.
     resumed: Told the step at which an interrupted run goes on.
     watch: Shown every epoch, and whatever is to be saved.
-    tick: Told the steps that are done, after each segment within an epoch.
+    tick: Told the steps before each segment that does not begin an epoch.
 
   Raises:
     Interrupted: After saving, if `stop` says so.

@@ -155,10 +155,10 @@ def dkd(params, student, teacher, batch, hparams) -> Terms:
 
 
 def nkd(params, student, teacher, batch, hparams) -> Terms:
-  """hard + soft_weight * (-p_y log q_y - gamma T**2 sum_i p^_i log q^_i).
+  """hard_weight * hard + soft_weight * (target + gamma * T**2 * others).
 
-  The label's term has T = 1; p^ and q^ are of the other classes, at T, each summing
-  to 1 (Yang et al. 2023); hard has its hard_weight.
+  target = -p_y log q_y at T = 1, others = -sum_i p^_i log q^_i of the other classes
+  at T, p^ and q^ each summing to 1 (Yang et al. 2023).
   """
   del params
   t, soft = hparams.temperature, hparams.soft_weight
@@ -238,7 +238,7 @@ def tfkd(params, student, teacher, batch, hparams) -> Terms:
 
 
 def dist(params, student, teacher, batch, hparams) -> Terms:
-  """hard + soft_weight * T**2 * (beta * rows + gamma * columns).
+  """hard_weight * hard + soft_weight * T**2 * (beta * rows + gamma * columns).
 
   Each is 1 - Pearson's correlation of q and p: of an example over classes, and of a
   class over the batch, the mean over classes (Huang et al. 2022, eq. 11); hard has

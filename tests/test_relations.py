@@ -103,7 +103,7 @@ def test_correlations_and_relations_by_hand(x64):
   v = np.roll(z, 1, axis=1)
   np.testing.assert_allclose(found("row_correlation", z, v, 1.0)[0], [1.5] * 3)
   np.testing.assert_allclose(found("column_correlation", z, v, 1.0)[0], 1.5)
-  # p p^T = 1 of a teacher who is certain, q q^T = 1/2 everywhere of an even
+  # p p^T is the identity of a certain teacher, q q^T is 1/2 everywhere of an even
   # student: four squares of 1/4 over two rows (or columns), at five temperatures.
   z, v = np.zeros((2, 2)), np.array([[1e4, 0.0], [0.0, 1e4]])
   np.testing.assert_allclose(found("batch_relations", z, v, 1.0)[0], 2.5)
@@ -238,6 +238,17 @@ def test_half_precision_is_widened_first(name):
   single = found(name, *(x.astype(np.float32) for x in wide))[1]
   np.testing.assert_allclose(
       gradient.astype(np.float32), single, rtol=1.01 * 2**-8, atol=1e-6)
+
+
+@every
+def test_float32_is_float64_rounded(name):
+  z, v = (x.astype(np.float32) for x in example())
+  single = found(name, z, v)
+  with jax.enable_x64(True):
+    double = found(name, z.astype(np.float64), v.astype(np.float64))
+  for own, exact in zip(single, double, strict=True):
+    assert own.dtype == np.float32 and exact.dtype == np.float64
+    np.testing.assert_allclose(own, exact, rtol=2e-5, atol=2e-5)
 
 
 def test_the_authors_epsilon_of_dist(x64):

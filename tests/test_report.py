@@ -339,6 +339,7 @@ def test_one_epoch_is_no_curve(tmp_path):
 def test_a_legend_of_many_lines_has_its_room_and_its_marks(tmp_path):
   marks = [tuple(canvas.mark(index).values()) for index in range(49)]
   assert len(set(marks)) == 49
+  assert len(set(canvas.DASHES)) == 6  # hard, logits, mse and ctkd have no T
   many = [row(90 + k, over={"temperature": float(t), "method": f"m{k}"},
               curve={"train_hard": [0.5, 0.2]})
           for k in range(40) for t in (1, 4)]

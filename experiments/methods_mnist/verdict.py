@@ -93,7 +93,8 @@ def draw(named: Named, file: pathlib.Path) -> bool:
     at.set_yticks(range(len(found)), [method for _, method, _ in found])
     at.set(title=names.shown(widths), ylim=(len(found) - 0.4, -0.6),
            xlabel=f"test errors minus {_REFERENCE}'s\n"
-                  f"95% interval; filled: p (Holm) < {LEVEL}")
+                  f"95% interval; filled: p (Holm) < {LEVEL},\n"
+                  "blue better, orange worse")
   return canvas.save(drawn, file)
 
 

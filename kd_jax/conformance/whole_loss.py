@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from kd_jax.conformance import oracle
+from kd_jax.conformance.adapters import Answer
 from kd_jax.conformance.finding import (
   CLOSE,
   EXACT,
@@ -97,16 +98,20 @@ def continuity(probe: Probe) -> Finding:
 
 
 def masked(probe: Probe) -> Finding:
-  """Logits of -inf in both: finite, gradient 0, else as of a probability of 0."""
+  """Logits of -inf in both: finite, gradient 0, else as of a probability of 0.
+
+  That is, as of low logits, or as of fewer classes if a loss has means over them.
+  """
   z, v, y = probe.problem
   rows = np.arange(oracle.EXAMPLES)
   gone = np.zeros(z.shape, bool)
-  gone[rows, (y + 1) % oracle.CLASSES] = True
-  gone[rows[::2], (y[::2] + 3) % oracle.CLASSES] = True
-  answer, low = (
-      probe.ask(np.where(gone, logit, z), np.where(gone, logit, v), 2.0,
-                alpha=probe.mostly_soft) for logit in (-np.inf, oracle.NEVER))
-  assert answer.student is not None and low.student is not None
+  for step in (1, 3):
+    gone[rows, (y + step) % oracle.CLASSES] = True
+  ask = lambda z, v, y: probe.ask(
+      z, v, 2.0, alpha=probe.mostly_soft, labels=y)
+  filled = lambda x, logit: np.where(gone, logit, x)
+  answer = ask(filled(z, -np.inf), filled(v, -np.inf), y)
+  assert answer.student is not None
   bad = int((~np.isfinite(answer.student)).sum())
   left = np.abs(np.where(gone, answer.student, 0.0)).max()
   finite = math.isfinite(answer.value) and not bad
@@ -114,11 +119,25 @@ def masked(probe: Probe) -> Finding:
            f"at most {figure(left)} where masked")
   gap = math.nan
   if finite:
-    gap = worst(abs(answer.value - low.value) / abs(low.value),
-                distance(answer.student, low.student))
-    found += f"; {percent(gap)} off that of {oracle.NEVER:g} for -inf"
+    kept = lambda x: x[~gone].reshape(oracle.EXAMPLES, -1)
+    low = ask(filled(z, oracle.NEVER), filled(v, oracle.NEVER), y)
+    gap = _apart(answer, low, kept)
+    if not gap <= EXACT:
+      fewer = ask(kept(z), kept(v), y - (np.cumsum(gone, axis=-1)[rows, y]))
+      gap = float(np.fmin(gap, _apart(answer, fewer, kept)))
+    found += f"; {percent(gap)} off that of classes of probability 0"
   return Finding(bool(finite and left == 0 and gap <= EXACT), found, {
       "value": answer.value, "not finite": bad, "gap": gap})
+
+
+def _apart(answer: Answer, other: Answer, kept) -> float:
+  """Of two losses and their gradients by the classes that are kept."""
+  assert answer.student is not None and other.student is not None
+  gradient = other.student
+  if gradient.shape == answer.student.shape:
+    gradient = kept(gradient)
+  return worst(abs(answer.value - other.value) / abs(other.value),
+               distance(kept(answer.student), gradient))
 
 
 def half(probe: Probe) -> Finding:

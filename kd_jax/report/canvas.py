@@ -14,7 +14,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9",
            "#000000")
 GREY = "#595959"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-DASHES = ("--", ":", "-.")  # of points without T
+# Of points without T.
+DASHES = ("--", ":", "-.", (0, (8, 3)), (0, (5, 1, 1, 1, 1, 1)), (0, (1, 4)))
 _IN_LEGEND = 0.165  # inches a line
 _STYLE = {"font.size": 9, "axes.titlesize": 9, "axes.spines.top": False,
           "axes.spines.right": False, "axes.grid": True,

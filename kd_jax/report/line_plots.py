@@ -106,8 +106,8 @@ def _drawn(panel: panels.Panel, sweep: Sweep):
     label = names.label(point.values, [
         key for key in sweep.telling if key != "student.widths"])
     yield names.brief(label) or "reference", {
-        "color": canvas.GREY, "linestyle": canvas.DASHES[index % 3],
-        "linewidth": 1.2}, point
+        "color": canvas.GREY, "linewidth": 1.2,
+        "linestyle": canvas.DASHES[index % len(canvas.DASHES)]}, point
 
 
 @canvas.styled

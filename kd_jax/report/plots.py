@@ -55,7 +55,7 @@ def _levels(axes: Any, points: Sequence[Point], sweep: Sweep) -> None:
     label = names.label(point.values, [
         key for key in sweep.telling if key != "student.widths"])
     axes.axhline(point.errors, color=GREY, linewidth=1.2,
-                 linestyle=canvas.DASHES[index % 3],
+                 linestyle=canvas.DASHES[index % len(canvas.DASHES)],
                  label=names.brief(label) or "reference")
     if point.half:
       axes.axhspan(point.low, point.high, color=GREY, alpha=0.18, linewidth=0)

@@ -134,7 +134,7 @@ def _legend(panel: Panel, levels: Sequence[Point], sweep: Sweep) -> list[str]:
     x += 34 + 6.6 * len(label)
   for index, point in enumerate(levels):
     label = names.label(point.values, _rest(sweep)) or "reference"
-    parts += [f'<path class="level l{index % 3}" d="M{x:.1f} 29h18"/>',
+    parts += [f'<path class="level l{index % 6}" d="M{x:.1f} 29h18"/>',
               _text(x + 23, 33, label, anchor="start", kind="key")]
     x += 39 + 6.6 * len(label)
   return parts
@@ -162,7 +162,7 @@ def _level(axes: _Axes, point: Point, index: int, sweep: Sweep) -> list[str]:
     top, end = axes.y(point.high), axes.y(point.low)
     parts.append(f'<rect class="band" x="{_LEFT}" y="{top:.1f}" '
                  f'width="{right - _LEFT}" height="{end - top:.1f}"/>')
-  line = f'<path class="level l{index % 3}" d="M{_LEFT} {y:.1f}H{right}"/>'
+  line = f'<path class="level l{index % 6}" d="M{_LEFT} {y:.1f}H{right}"/>'
   return [*parts, line, "</g>"]
 
 

@@ -46,7 +46,7 @@ def train(
     program: Compiled for the chunk's shape.
     piece: Steps of a segment.
     stop: Asked between segments.
-    tick: Told the steps done, after each epoch.
+    tick: Told the steps done, within and after each epoch.
 
   Returns:
     What was measured of each lane, padding left out.

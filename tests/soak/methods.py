@@ -30,10 +30,10 @@ Printed by `python tests/soak/methods.py`, at commit {commit}, with jax {jax} on
 CPU; the tests run all methods, but only some in all modes.
 
 Each trains on real digits for a few steps. *loss*: before and after, while no
-gradient reaches the teacher. *lanes*, *pmap*, *sharded*: how far two points as
-lanes, or eight devices, end from the single run on one, as a relative distance of
-all trained parameters, at most 1e-5. *resumed*: a run that is cut, saved and read
-again ends with the same bits.
+gradient reaches what the teacher says. *lanes*, *pmap*, *sharded*: how far two
+points as lanes, or eight devices, end from the single run on one, as a relative
+distance of all trained parameters, at most 1e-5. *resumed*: a run that is cut,
+saved and read again ends with the same bits.
 """
 
 
@@ -56,8 +56,9 @@ CHECKS = {
 def main(methods: list[str]) -> int:
   failed = 0
   commit = subprocess.run(
-      ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True,
-      text=True, check=False).stdout.strip()
+      # Without --dirty: the shell has emptied the document that this goes to.
+      ["git", "describe", "--always"], cwd=ROOT, capture_output=True, text=True,
+      check=False).stdout.strip()
   print(_HEAD.format(commit=commit or "unknown", jax=jax.__version__))
   print("| method | " + " | ".join(CHECKS) + " |\n|" + "---|" * (len(CHECKS) + 1))
   for method in methods or distillers.DISTILLERS:
