@@ -198,6 +198,8 @@ MUTANTS = (
     Mutant("half precision rounds every level of MLKD", "logit_losses/relations.py",
            "z = losses.at_least_float32(student_logits)", "z = student_logits",
            "test_relations.py -k half_precision"),
+    Mutant("conformance gives float32 a probability of 0", "conformance/oracle.py",
+           "NEVER = -80.0", "NEVER = -200.0", "test_conformance.py -k compute_in"),
     Mutant("conformance takes an ignored T for T**2", "conformance/soft_term.py",
            "  if ignores_temperature(probe):", "  if False:",
            "test_conformance.py -k planted"),

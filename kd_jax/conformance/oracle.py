@@ -19,7 +19,7 @@ import numpy as np
 EXAMPLES, CLASSES = 6, 7
 _SEED = 20150309  # Of arXiv 1503.02531, by its date.
 # The logit of a class of no probability: e^-20 of the others' at T = 4. A loss may
-# compute in float32, which holds the e^-80 of T = 1 still, so that its log is finite.
+# compute in float32, which still holds the e^-80 of T = 1: its logarithm is finite.
 NEVER = -80.0
 
 
