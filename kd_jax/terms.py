@@ -241,8 +241,7 @@ def dist(params, student, teacher, batch, hparams) -> Terms:
   """hard_weight * hard + soft_weight * T**2 * (beta * rows + gamma * columns).
 
   Each is 1 - Pearson's correlation of q and p: of an example over classes, and of a
-  class over the batch, the mean over classes (Huang et al. 2022, eq. 11); hard has
-  its hard_weight.
+  class over the batch, the mean over classes (Huang et al. 2022, eq. 11).
   """
   del params
   t, soft, own = hparams.temperature, hparams.soft_weight, hparams.numbers

@@ -346,7 +346,7 @@ def test_a_planted_defect_fails_its_rows_and_no_others(judged, defect):
     (SquareWhereItIsHigh, "temperature", "x 0.25 at T = 2; x 0.0625 at T = 4"),
     (TemperatureIgnored, "temperature", "logits are not divided by T"),
     (TemperatureFixed, "softmax", "cannot be told: see temperature"),
-    (MaskedAsZero, "masked", "% off that of classes of probability 0"),
+    (MaskedAsZero, "masked", "24% off that of classes of probability 0"),
     (OnlyT, "temperature", "T**-1 from T = 100 to 400: as with T instead of T**2"),
     (ClassMean, "classes", "x 0.5 with twice the classes"),
     (ClassMean, "limit", "size 0.143 (x 1 but for classes)"),

@@ -37,6 +37,7 @@ def test_the_stages_are_what_the_readme_says(tmp_path):
   assert len(first.sweep.points) == 2 * count * 6 * 2
   assert first.data.holdout == 0.1 and second.data.holdout == 0
   assert len(second.sweep.points) == 2 * count * 10
+  assert not second.sweep.reference, "the verdict compares, within a size"
   lane = sweep.applied(second, {"method": "dkd", "temperature": 4.0})
   assert (lane.hard_weight, lane.soft_weight, lane.alpha) == (1.0, 1.0, None)
   assert sweep.applied(second, {"method": "kd"}).alpha == 0.9

@@ -82,13 +82,8 @@ def draw(named: Named, file: pathlib.Path) -> bool:
                     for (own, method), test in differences.items()
                     if own == widths), key=lambda each: each[:2])
     for place, (difference, method, test) in enumerate(found):
-      sure = adjusted.get((widths, method), 1.0) < LEVEL
-      half = None if test.low is None or test.high is None else [
-          [difference - test.low], [test.high - difference]]
-      colour = canvas.COLOURS[0 if difference < 0 else 1] if sure else canvas.GREY
-      at.errorbar([difference], [place], xerr=half, color=colour, capsize=2,
-                  marker="o", markersize=4,
-                  markerfacecolor=colour if sure else "white")
+      canvas.difference(at, place, difference, test.low, test.high,
+                        sure=adjusted.get((widths, method), 1.0) < LEVEL)
     at.axvline(0, color="black", linewidth=0.8)
     at.set_yticks(range(len(found)), [method for _, method, _ in found])
     at.set(title=names.shown(widths), ylim=(len(found) - 0.4, -0.6),

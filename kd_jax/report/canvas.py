@@ -58,6 +58,16 @@ def mark(index: int) -> dict[str, str]:
           "marker": MARKERS[(index + index // 7) % 7]}
 
 
+def difference(
+    axes: Any, place: int, value: float, low: float | None, high: float | None, *,
+    sure: bool) -> None:
+  """Draws a difference and its interval: in colour and filled if it is sure."""
+  half = None if low is None or high is None else [[value - low], [high - value]]
+  colour = COLOURS[0 if value < 0 else 1] if sure else GREY
+  axes.errorbar([value], [place], xerr=half, color=colour, capsize=2, marker="o",
+                markersize=4, markerfacecolor=colour if sure else "white")
+
+
 def save(drawn: Any, path: pathlib.Path) -> bool:
   """Saves a figure, without a word on what wrote it; says that it did."""
   # pylint: disable-next=g-import-not-at-top

@@ -9,7 +9,7 @@ import pathlib
 from typing import Any
 
 from kd_jax.report import canvas, dark, line_plots, names, panels
-from kd_jax.report.canvas import COLOURS, GREY, figure, save, styled
+from kd_jax.report.canvas import GREY, figure, save, styled
 from kd_jax.report.sweep import Point, Sweep
 
 
@@ -119,14 +119,9 @@ def differences(sweep: Sweep, path: pathlib.Path) -> bool:
         {names.shown(p.values.get(key)) for p in members}) == 1]
     rest = [key for key in sweep.keys if key not in alike]
     for y, point in enumerate(members):
-      sure = point.p_holm is not None and point.p_holm < 0.05
-      colour = COLOURS[0 if point.difference < 0 else 1] if sure else GREY
-      half = None if point.difference_low is None else [
-          [point.difference - point.difference_low],
-          [point.difference_high - point.difference]]
-      at.errorbar([point.difference], [y], xerr=half, color=colour, capsize=2,
-                  marker="o", markersize=4,
-                  markerfacecolor=colour if sure else "white")
+      canvas.difference(
+          at, y, point.difference, point.difference_low, point.difference_high,
+          sure=point.p_holm is not None and point.p_holm < 0.05)
     at.set_yticks(range(len(members)), [
         names.brief(names.label(p.values, rest) or sweep.label(p))
         for p in members])

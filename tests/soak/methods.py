@@ -37,6 +37,15 @@ saved and read again ends with the same bits.
 """
 
 
+def commit() -> str:
+  """The commit, and whether anything but the document that this goes to differs."""
+  git = lambda *words: subprocess.run(
+      ["git", *words], cwd=ROOT, capture_output=True, text=True,
+      check=False).stdout.strip()
+  changed = git("status", "--porcelain", "--", ".", ":!docs/modes.md")
+  return (git("describe", "--always") or "unknown") + ("-dirty" if changed else "")
+
+
 def resumed(method: str) -> str:
   with tempfile.TemporaryDirectory() as folder:
     modes.check_resume(method, pathlib.Path(folder))
@@ -55,11 +64,7 @@ CHECKS = {
 
 def main(methods: list[str]) -> int:
   failed = 0
-  commit = subprocess.run(
-      # Without --dirty: the shell has emptied the document that this goes to.
-      ["git", "describe", "--always"], cwd=ROOT, capture_output=True, text=True,
-      check=False).stdout.strip()
-  print(_HEAD.format(commit=commit or "unknown", jax=jax.__version__))
+  print(_HEAD.format(commit=commit(), jax=jax.__version__))
   print("| method | " + " | ".join(CHECKS) + " |\n|" + "---|" * (len(CHECKS) + 1))
   for method in methods or distillers.DISTILLERS:
     told = []
