@@ -3,235 +3,348 @@
   python tests/mutants.py [WORD ...]     all, or those whose name has a word
   python tests/mutants.py --seconds=150  as many as fit, others each commit
 
-A mutation is a textual change in a copy of the repository. One that no longer
-applies, or that its tests do not notice, is an error.
+A mutation changes the syntax tree of one function in a copy of the repository,
+so that it outlives a module that moves, a new format and other comments. One
+that no longer applies, or that its tests do not notice, is an error.
 """
 
+import ast
+from collections.abc import Iterator
 import concurrent.futures
+import copy
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 class Mutant(NamedTuple):
-  """One way to be wrong: in `file`, `old` becomes `new`; `tests` must notice."""
+  """One way to be wrong: `within` a function, `old` becomes `new`.
+
+  No file is named, as files move: of several functions of that name it is the
+  one that has `old` in it. In `old` each of `_1`, `_2`, ... stands for any
+  expression, the same wherever it occurs, and in `new` for what that was. They
+  keep patterns clear of names of modules, which move too: `_1(x)` for `lib.f(x)`.
+
+  Attributes:
+    name: What is wrong.
+    within: `function`, `Class.method`, or a name that a module assigns to; of a
+      function inside a function the outer one.
+    old: An expression or a statement.
+    new: An expression, or any statements for a statement.
+    tests: Which must notice.
+    times: How often `old` is there.
+  """
 
   name: str
-  file: str
+  within: str
   old: str
   new: str
   tests: str
+  times: int = 1
 
 
 MUTANTS = (
-    Mutant("drop T**2 in the loss", "losses.py",
-           "soft = temperature**2 * distillation_kl(",
-           "soft = distillation_kl(", "test_losses.py -k p2"),
-    Mutant("drop T**2 in the method", "terms.py",
-           "batch, hparams, hparams.temperature**2 * kl)", "batch, hparams, kl)",
+    Mutant("drop T**2 in the loss", "distillation_loss", "temperature**2 * _1",
+           "_1", "test_losses.py -k p2"),
+    Mutant("drop T**2 in the method", "kd", "hparams.temperature**2 * _1", "_1",
            "test_steps.py -k papers_loss"),
-    Mutant("swap KL", "losses.py", "  return jnp.sum(p * gap, axis=-1)",
-           "  return -jnp.sum(jnp.exp(log_q) * gap, axis=-1)",
-           "test_losses.py -k p5"),
-    Mutant("mean over classes", "losses.py",
-           "  return jnp.sum(p * gap, axis=-1)",
-           "  return jnp.mean(p * gap, axis=-1)", "test_losses.py -k p3"),
-    Mutant("no stop_gradient in the loss", "losses.py",
-           "  logits = jax.lax.stop_gradient(logits)\n  return tempered",
-           "  return tempered", "test_losses.py -k p9"),
-    Mutant("no softmax", "losses.py",
-           "  return jax.nn.log_softmax(scores, axis=-1, where=exists)",
-           "  return scores", "test_losses.py -k p1_"),
-    Mutant("half precision", "losses.py",
-           "  return logits.astype(jnp.float64 if wide else jnp.float32)",
-           "  return logits", "test_losses.py -k p13"),
-    Mutant("alpha on the hard term", "losses.py", "    return 1 - alpha, alpha",
-           "    return alpha, 1 - alpha", "test_losses.py -k p6"),
-    Mutant("1 - p by subtraction", "logit_losses/parts.py",
-           "log_sum(log_p, where), log_sum(log_p, ~where)]",
-           "log_sum(log_p, where),\n"
-           "      jnp.log1p(-jnp.exp(log_sum(log_p, where)))]",
+    Mutant("swap KL", "kl", "jnp.sum(p * gap, axis=-1)",
+           "-jnp.sum(jnp.exp(log_q) * gap, axis=-1)", "test_losses.py -k p5"),
+    Mutant("mean over classes", "kl", "jnp.sum(_1, axis=-1)",
+           "jnp.mean(_1, axis=-1)", "test_losses.py -k p3"),
+    Mutant("no stop_gradient in the loss", "teacher_log_softmax",
+           "jax.lax.stop_gradient(_1)", "_1", "test_losses.py -k p9"),
+    Mutant("no softmax", "tempered_log_softmax",
+           "jax.nn.log_softmax(_1, axis=-1, where=_2)", "_1",
+           "test_losses.py -k p1_"),
+    Mutant("half precision", "at_least_float32", "logits.astype(_1)", "logits",
+           "test_losses.py -k p13"),
+    Mutant("alpha on the hard term", "distillation_weights",
+           "(1 - alpha, alpha)", "(alpha, 1 - alpha)", "test_losses.py -k p6"),
+    Mutant("1 - p by subtraction", "split", "_1(log_p, ~where)",
+           "jnp.log1p(-jnp.exp(_1(log_p, where)))",
            "test_logit_identities.py -k underflow"),
-    Mutant("the label among the others", "logit_losses/decoupled.py",
-           "      & ~parts.is_label(labels, student_logits))",
-           "      )", "test_logit_losses.py -k float64"),
-    Mutant("classes above the label kept", "logit_losses/decoupled.py",
-           "~(teacher_logits >= v_label)", "~(teacher_logits == v_label)",
+    Mutant("the label among the others", "_others",
+           "_1 & ~_2(labels, student_logits)", "_1",
+           "test_logit_losses.py -k float64"),
+    Mutant("classes above the label kept", "masked_correlation_kl",
+           "teacher_logits >= v_label", "teacher_logits == v_label",
            "test_logit_identities.py -k above"),
-    Mutant("no gradient through the deviation", "logit_losses/standardised.py",
-           "centred, deviation, exists = _moments(logits, ddof, where)\n",
-           "centred, deviation, exists = _moments(logits, ddof, where)\n"
-           "  deviation = jax.lax.stop_gradient(deviation)\n",
+    Mutant("no gradient through the deviation", "standardise",
+           "deviation + epsilon", "jax.lax.stop_gradient(deviation) + epsilon",
            "test_logit_identities.py -k scale_and_shift"),
-    Mutant("the mass of the rest dropped", "logit_losses/targets.py",
-           "rest = parts.log_sum(log_p, ~inside)[..., None]",
-           "rest = jnp.full((*log_p.shape[:-1], 1), -jnp.inf, log_p.dtype)",
+    Mutant("the mass of the rest dropped", "_bucketed",
+           "_1(log_p, ~inside)[..., None]",
+           "jnp.full((*log_p.shape[:-1], 1), -jnp.inf, log_p.dtype)",
            "test_logit_identities.py -k bucket"),
-    Mutant("unsure teachers weigh no more", "logit_losses/transformed.py",
-           "  return jnp.exp(parts.log_sum(powers, exists)) * kl",
-           "  return kl", "test_logit_identities.py -k ttm"),
-    Mutant("weights of teachers ignored", "logit_losses/mixtures.py",
-           "logsumexp(log_p, axis=0, b=w)",
-           "logsumexp(log_p, axis=0, b=1 / members)",
+    Mutant("unsure teachers weigh no more", "transformed_teacher_kl",
+           "jnp.exp(_1) * kl", "kl", "test_logit_identities.py -k ttm"),
+    Mutant("weights of teachers ignored", "mixture_logits",
+           "jax.nn.logsumexp(log_p, axis=0, b=w)",
+           "jax.nn.logsumexp(log_p, axis=0, b=1 / members)",
            "test_logit_identities.py -k mixture"),
-    Mutant("teacher in training mode", "teacher.py",
-           "train=False, mask=batch.mask)", "train=True, mask=batch.mask)",
+    Mutant("teacher in training mode", "live",
+           "model.apply(_1, _2, train=False, mask=_3)",
+           "model.apply(_1, _2, train=True, mask=_3)",
            "test_steps.py -k evaluation_mode"),
-    Mutant("student in evaluation mode", "steps.py", "batch.image, train=True,",
-           "batch.image, train=False,", "test_steps.py -k training_mode"),
-    Mutant("mask ignored by the loss", "steps.py",
-           "jnp.where(view.batch.mask, terms_lib.total(terms), 0.0)",
-           "terms_lib.total(terms)", "test_steps.py -k padding"),
-    Mutant("mask ignored by BatchNorm", "models/linen.py",
-           "rows = jnp.ones(len(x), bool) if mask is None else mask",
-           "rows = jnp.ones(len(x), bool)", "test_models.py -k 'padding or valid'"),
-    Mutant("mean of device means", "steps.py",
-           "count = psum(jnp.sum(batch.mask, dtype=jnp.float32))",
-           "count = 8 * jnp.sum(batch.mask, dtype=jnp.float32)",
+    Mutant("student in evaluation mode", "make_step",
+           "_1.apply(_2, _3, train=True, rngs=_4, mask=_5, rates=_6, "
+           "axis_name=_7)",
+           "_1.apply(_2, _3, train=False, rngs=_4, mask=_5, rates=_6, "
+           "axis_name=_7)", "test_steps.py -k training_mode"),
+    Mutant("mask ignored by the loss", "make_step",
+           "jnp.where(view.batch.mask, _1, 0.0)", "_1",
+           "test_steps.py -k padding"),
+    Mutant("mask ignored by BatchNorm", "_moments",
+           "_1 if mask is None else mask", "_1",
+           "test_models.py -k 'padding or valid'"),
+    Mutant("mean of device means", "make_step",
+           "psum(jnp.sum(batch.mask, dtype=_1))",
+           "8 * jnp.sum(batch.mask, dtype=_1)",
            "test_steps.py -k eight_devices"),
-    Mutant("views off by one", "loop.py",
-           "image = augment.batch_views(views, rows(data.image), view)",
-           "image = augment.batch_views(\n      views, rows(data.image), view + 1)",
+    Mutant("views off by one", "take", "_1(views, rows(data.image), view)",
+           "_1(views, rows(data.image), view + 1)",
            "test_loop.py -k plain_loop"),
-    Mutant("bank row permuted", "teacher.py", "arrays.at[batch.id, view]",
+    Mutant("bank row permuted", "banked", "arrays.at[batch.id, view]",
            "arrays.at[batch.id[::-1], view]", "test_loop.py -k live_teacher"),
-    Mutant("bank of the wrong view", "teacher.py",
-           "view = batch.view if num_views > 1 else jnp.zeros_like(batch.view)",
-           "view = jnp.zeros_like(batch.view)", "test_loop.py -k live_teacher"),
-    Mutant("the cut matters", "loop.py",
-           "epoch, first = jnp.divmod(state.step, num_steps)",
-           "epoch, first = jnp.divmod(state.step, num_steps)\n    first *= 0",
-           "test_loop.py -k cuts"),
-    Mutant("the same batches every epoch", "rng.py",
-           'stream(key, "order", epoch), ids)', 'stream(key, "order"), ids)',
-           "test_rng.py"),
-    Mutant("constraint before the update", "steps.py",
-           "    params = optim.project(params, hparams.max_norm)\n", "",
+    Mutant("bank of the wrong view", "banked",
+           "batch.view if num_views > 1 else _1", "_1",
+           "test_loop.py -k live_teacher"),
+    Mutant("the cut matters", "make_segment", "epoch, first = _1",
+           "epoch, first = _1\nfirst *= 0", "test_loop.py -k cuts"),
+    Mutant("the same batches every epoch", "epoch_order",
+           "_1(key, 'order', epoch)", "_1(key, 'order')", "test_rng.py"),
+    Mutant("constraint before the update", "make_step",
+           "params = _1(params, hparams.max_norm)", "pass",
            "test_steps.py -k projected"),
-    Mutant("mask ignored by a mean", "metrics.py",
-           "total=jnp.sum(jnp.where(mask, values, 0))",
-           "total=jnp.sum(values)", "test_metrics.py -k 'padding or masked'"),
-    Mutant("mask ignored by the calibration", "metrics.py",
-           "jnp.arange(bins)[None, :]) & mask[:, None]",
-           "jnp.arange(bins)[None, :])", "test_metrics.py -k padding"),
-    Mutant("bins open above", "metrics.py", "jnp.ceil(confidence * bins)",
-           "jnp.floor(confidence * bins + 1)", "test_metrics.py -k open_below"),
-    Mutant("ECE without its bins", "metrics.py",
-           "    gap = jnp.abs(self.correct.astype(self.confidence.dtype)"
-           " - self.confidence)",
-           "    gap = jnp.abs(jnp.sum(self.correct) - jnp.sum(self.confidence))",
+    Mutant("mask ignored by a mean", "Mean.of", "jnp.where(mask, values, 0)",
+           "values", "test_metrics.py -k 'padding or masked'"),
+    Mutant("mask ignored by the calibration", "Calibration.of",
+           "_1 & mask[:, None]", "_1", "test_metrics.py -k padding"),
+    Mutant("bins open above", "Calibration.of", "jnp.ceil(_1)",
+           "jnp.floor(_1 + 1)", "test_metrics.py -k open_below"),
+    Mutant("ECE without its bins", "Calibration.compute",
+           "jnp.abs(_1 - self.confidence)",
+           "jnp.abs(jnp.sum(self.correct) - jnp.sum(self.confidence))",
            "test_metrics.py -k ece"),
-    Mutant("one seed for all lanes", "lanes.py",
-           "jax.random.key(seed), length)", "jax.random.key(0), length)",
-           "test_lanes.py -k 1x2x3"),
-    Mutant("an order for each point", "lanes.py",
-           "_HELD, None, 0, None, None), (_HELD, None, 0, 0, None),",
-           "_HELD, None, 0, 0, None), (_HELD, None, 0, 0, None),",
+    Mutant("one seed for all lanes", "mapped_segment", "jax.random.key(seed)",
+           "jax.random.key(0)", "test_lanes.py -k 1x2x3"),
+    Mutant("an order for each point", "mapped_segment",
+           "(_1, None, 0, None, None)", "(_1, None, 0, 0, None)",
            "test_lanes.py -k drawn_once"),
-    Mutant("the plan is repacked", "sweep/plan.py",
-           "planned = {mark for chunk in mine for mark in chunk.lanes}",
+    Mutant("the plan is repacked", "extend", "planned = _1",
            "planned, mine = set(), []", "test_sweep.py -k repacked"),
-    Mutant("the plan is no part of a row", "sweep/plan.py",
-           '{"lane": lane, "chunk": self.mark}', '{"lane": lane}',
+    Mutant("the plan is no part of a row", "Chunk.fingerprint",
+           "{'lane': lane, 'chunk': self.mark}", "{'lane': lane}",
            "test_sweep.py -k fingerprint"),
-    Mutant("one side of the equivalence test", "statistics.py",
-           "float(max(above, below))", "float(above)",
-           "test_statistics.py -k equivalence"),
-    Mutant("every device takes the first rows", "parallel.py",
-           "jax.lax.axis_index(_AXIS) * size, size", "0, size",
+    Mutant("one side of the equivalence test", "equivalence",
+           "max(above, below)", "above", "test_statistics.py -k equivalence"),
+    Mutant("every device takes the first rows", "_mapped",
+           "jax.lax.axis_index(_1) * size", "0",
            "test_parallel.py -k 'any_batch and mlp and pmap'"),
-    Mutant("a checkpoint's numbers are not checked", "progress.py",
-           'if checkpoint.parameters_sha256(found) != record["sha256"]:',
-           "if not found:", "test_progress.py -k single_wrong_bit"),
-    Mutant("a checkpoint of any config", "progress.py",
-           "if not changed:", "if True:", "test_progress.py -k another_config"),
-    Mutant("totals of an epoch are not saved", "follow.py",
-           'state, told, done = found["state"], found["told"]',
-           'state, told, done = found["state"], told',
-           "test_fit.py -k uninterrupted"),
-    Mutant("parameters that are not finite are good", "watch.py",
-           "return bool(seen.fine) and all(", "return all(",
-           "test_fit.py -k parameters_alone"),
-    Mutant("steps that are not finite count", "steps.py",
-           "keep(after, before).replace", "keep(after, after).replace",
-           "test_steps.py -k passed_over"),
-    Mutant("the dustbin's odds turned round", "specialists.py",
-           "odds = jnp.log1p(-", "odds = -jnp.log1p(-",
+    Mutant("a checkpoint's numbers are not checked", "Progress._arrays",
+           "_1(found) != record['sha256']", "not found",
+           "test_progress.py -k single_wrong_bit"),
+    Mutant("a checkpoint of any config", "Progress._refuse_other",
+           "not changed", "True", "test_progress.py -k another_config"),
+    Mutant("totals of an epoch are not saved", "follow", "found['told']",
+           "told", "test_fit.py -k uninterrupted"),
+    Mutant("parameters that are not finite are good", "_finite",
+           "bool(seen.fine) and _1", "_1", "test_fit.py -k parameters_alone"),
+    Mutant("steps that are not finite count", "_unless", "keep(after, before)",
+           "keep(after, after)", "test_steps.py -k passed_over"),
+    Mutant("the dustbin's odds turned round", "correct_dustbin",
+           "jnp.log1p(_1)", "-jnp.log1p(_1)",
            "test_specialists.py -k bayes_optimal"),
-    Mutant("who is not asked speaks", "specialists.py",
-           "said = jnp.where(asked, said, -jnp.inf)", "said = said",
+    Mutant("who is not asked speaks", "combine",
+           "jnp.where(asked, said, -jnp.inf)", "said",
            "test_specialists.py -k nobody_asked"),
-    Mutant("a dustbin spread evenly", "specialists.py",
-           "_log_share(log_q[..., None, :], ~within)",
-           "_log_share(0 * log_q[..., None, :], ~within)",
+    Mutant("a dustbin spread evenly", "combine",
+           "_1(log_q[..., None, :], ~within)",
+           "_1(0 * log_q[..., None, :], ~within)",
            "test_specialists.py -k closed_form"),
-    Mutant("frequent classes far from all centres", "confusable.py",
-           "return columns / np.where(length > 0, length, 1.0)",
-           "return columns", "test_specialists.py -k planted"),
-    Mutant("teachers see the transfer set", "sweep/jobs.py",
-           "taught = _taught(group.config, bench, training, teachers)",
-           "taught = _taught(group.config, own, training, teachers)",
+    Mutant("frequent classes far from all centres", "_directions",
+           "columns / _1", "columns", "test_specialists.py -k planted"),
+    Mutant("teachers see the transfer set", "_job",
+           "_1(group.config, bench, training, teachers)",
+           "_1(group.config, own, training, teachers)",
            "test_transfer.py -k students_see"),
-    Mutant("biases start small too", "optim.py",
-           """if getattr(path[-1], "key", None) == "kernel" else leaf, params)""",
-           """if path else leaf, params)""", "test_transfer.py -k kernels"),
-    Mutant("a part not nested", "data/__init__.py",
-           "kept[np.argsort(salted, kind=\"stable\")[:round(part * len(ids))]]",
-           "kept[np.argsort(salted * np.uint64(1 + 1000 * part), kind=\"stable\")"
-           "[:round(part * len(ids))]]", "test_transfer.py -k nested"),
-    Mutant("a whole batch's loss counted once a device", "steps.py",
-           "lambda loss: loss / jax.lax.axis_size(axis_name),",
-           "lambda loss: loss,", "test_distillers.py -k eight_devices"),
-    Mutant("a temperature that descends", "logit_losses/curriculum.py",
-           "return held - jax", "return held + jax",
-           "test_relations.py -k climbs"),
-    Mutant("padding among the rows of a Gram matrix", "logit_losses/relations.py",
-           "zero = lambda x: jnp.where(valid[:, None], x, 0.0)",
-           "zero = lambda x: x", "test_relations.py -k masked_rows"),
-    Mutant("half precision rounds every level of MLKD", "logit_losses/relations.py",
-           "z = losses.at_least_float32(student_logits)", "z = student_logits",
+    Mutant("biases start small too", "_of_kernels",
+           "getattr(path[-1], 'key', None) == 'kernel'", "path",
+           "test_transfer.py -k kernels"),
+    Mutant("a part not nested", "transfer_ids",
+           "np.argsort(salted, kind='stable')",
+           "np.argsort(salted * np.uint64(1 + 1000 * part), kind='stable')",
+           "test_transfer.py -k nested"),
+    Mutant("a whole batch's loss counted once a device", "_whole_batch",
+           "loss / jax.lax.axis_size(axis_name)", "loss",
+           "test_distillers.py -k eight_devices"),
+    Mutant("a temperature that descends", "reverse_gradient", "held - _1",
+           "held + _1", "test_relations.py -k climbs"),
+    Mutant("padding among the rows of a Gram matrix", "_rows",
+           "jnp.where(valid[:, None], x, 0.0)", "x",
+           "test_relations.py -k masked_rows"),
+    Mutant("half precision rounds every level of MLKD", "_sum_over_levels",
+           "_1(student_logits)", "student_logits",
            "test_relations.py -k half_precision"),
-    Mutant("conformance gives float32 a probability of 0", "conformance/oracle.py",
-           "NEVER = -80.0", "NEVER = -200.0", "test_conformance.py -k compute_in"),
-    Mutant("conformance takes an ignored T for T**2", "conformance/soft_term.py",
-           "  if ignores_temperature(probe):", "  if False:",
+    Mutant("conformance gives float32 a probability of 0", "NEVER", "-80.0",
+           "-200.0", "test_conformance.py -k compute_in"),
+    Mutant("conformance takes an ignored T for T**2", "temperature",
+           "ignores_temperature(probe)", "False",
            "test_conformance.py -k planted"),
-    Mutant("a warm-up of the wrong weight", "schedules.py",
-           'moved["soft_weight"] = soft * fraction(',
-           'moved["hard_weight"] = soft * fraction(',
-           "test_distillers.py -k warm_up"),
-    Mutant("later keys mark everyone", "config.py",
-           "  names = itertools.chain(*(later[whom] for whom in (\"all\", *nets)))",
-           "  names = itertools.chain(*later.values())",
-           "test_transfer.py -k concern"),
+    Mutant("a warm-up of the wrong weight", "at",
+           "moved['soft_weight'] = soft * _1",
+           "moved['hard_weight'] = soft * _1", "test_distillers.py -k warm_up"),
+    Mutant("later keys mark everyone", "unusual",
+           "itertools.chain(*(later[whom] for whom in _1))",
+           "itertools.chain(*later.values())", "test_transfer.py -k concern"),
 )
+
+_WILDCARD = re.compile(r"_[0-9]+")
+
+
+def mutated(mutant: Mutant, package: pathlib.Path) -> tuple[pathlib.Path, str]:
+  """The one file of the package that the mutant changes, and its new text.
+
+  Raises:
+    ValueError: If there is no such function, if not one alone has `old` in it,
+      or not as often as expected.
+  """
+  homes, found = [], []
+  for path in sorted(package.rglob("*.py")):
+    text = path.read_text()
+    if mutant.within.rpartition(".")[2] not in text:  # parsing takes longer
+      continue
+    tree = ast.parse(text)
+    for name, node in _definitions(tree):
+      if name == mutant.within:
+        homes.append(str(path.relative_to(package)))
+        patch = _Patch(mutant)
+        patch.visit_inside(node)
+        if patch.count:
+          found.append((path, tree, patch.count))
+  where = f"{mutant.name}: {mutant.within}"
+  if not homes:
+    raise ValueError(f"{where} is nowhere in {package.name}")
+  if not found:
+    raise ValueError(f"{where} in {', '.join(homes)} has no {mutant.old!r}")
+  if len(found) > 1:
+    names = ", ".join(str(path.relative_to(package)) for path, *_ in found)
+    raise ValueError(f"{where} has {mutant.old!r} in several places: {names}")
+  (path, tree, count), = found
+  if count != mutant.times:
+    raise ValueError(f"{where} has {mutant.old!r} {count} times, "
+                     f"not {mutant.times}")
+  return path, ast.unparse(tree)
+
+
+def _definitions(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, ast.AST]]:
+  """Functions, classes, methods and assigned names, by qualified name.
+
+  What is inside a function is found with it: patterns look there as well, and
+  the fewer names a mutant depends on, the longer it lasts.
+  """
+  for node in ast.iter_child_nodes(tree):
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+      yield prefix + node.name, node
+      if isinstance(node, ast.ClassDef):
+        yield from _definitions(node, f"{prefix}{node.name}.")
+    elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+      targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+      for target in targets:
+        if isinstance(target, ast.Name):
+          yield prefix + target.id, node
+    elif isinstance(node, (ast.If, ast.Try, ast.With)):
+      yield from _definitions(node, prefix)
+
+
+class _Patch(ast.NodeTransformer):
+  """Puts `new` where `old` is, and counts."""
+
+  def __init__(self, mutant: Mutant):
+    self.old, *more = _parsed(mutant.old)
+    self.new = _parsed(mutant.new)
+    self.count = 0
+    one = len(self.new) == 1 and isinstance(self.new[0], ast.expr)
+    if more or (isinstance(self.old, ast.expr) and not one):
+      raise ValueError(f"{mutant.name}: an expression takes the place of an "
+                       "expression, statements that of one statement")
+
+  def visit_inside(self, node: ast.AST) -> None:
+    """Changes what the node has in it, not the node itself."""
+    super().generic_visit(node)
+
+  def visit(self, node: ast.AST) -> Any:
+    found: dict[str, ast.expr] = {}
+    if not _matches(self.old, node, found):
+      return self.generic_visit(node)
+    self.count += 1
+    new = [_Fill(found).visit(part) for part in copy.deepcopy(self.new)]
+    if isinstance(node, ast.expr):
+      return new[0]
+    return [ast.Expr(part) if isinstance(part, ast.expr) else part
+            for part in new]
+
+
+class _Fill(ast.NodeTransformer):
+  """Puts what was found in the place of wildcards."""
+
+  def __init__(self, found: dict[str, ast.expr]):
+    self.found = found
+
+  def visit_Name(self, node: ast.Name) -> ast.expr:
+    return self.found[node.id] if _WILDCARD.fullmatch(node.id) else node
+
+
+def _parsed(source: str) -> list[ast.AST]:
+  """Statements, or an expression alone: one may stand where no statement can."""
+  body = ast.parse(source).body
+  if len(body) == 1 and isinstance(body[0], ast.Expr):
+    return [body[0].value]
+  return list(body)
+
+
+def _matches(old: Any, node: Any, found: dict[str, ast.expr]) -> bool:
+  """Whether two trees are alike; notes what the wildcards stand for."""
+  if isinstance(old, ast.Name) and _WILDCARD.fullmatch(old.id):
+    if not isinstance(node, ast.expr):
+      return False
+    known = found.setdefault(old.id, node)  # as text: read or assigned to
+    return ast.unparse(known) == ast.unparse(node)
+  if type(old) is not type(node):  # True is not 1
+    return False
+  if isinstance(old, ast.AST):  # fields alone: positions are attributes
+    return all(_matches(getattr(old, field), getattr(node, field), found)
+               for field in old._fields)
+  if isinstance(old, list):
+    return len(old) == len(node) and all(
+        _matches(one, other, found) for one, other in zip(old, node))
+  return old == node
 
 
 def killed(mutant: Mutant) -> bool:
   """Whether the mutant's tests fail on a copy that has it."""
   with tempfile.TemporaryDirectory() as folder:
-    copy = pathlib.Path(folder) / "repo"
-    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(
+    repo = pathlib.Path(folder) / "repo"
+    shutil.copytree(ROOT, repo, ignore=shutil.ignore_patterns(
         ".git", ".venv*", "runs", "__pycache__", ".*_cache", ".hypothesis"))
-    file = copy / "kd_jax" / mutant.file
-    text = file.read_text()
-    if text.count(mutant.old) < 1:
-      raise SystemExit(f"{mutant.name}: no longer applies to {mutant.file}")
-    file.write_text(text.replace(mutant.old, mutant.new))
+    file, text = mutated(mutant, repo / "kd_jax")
+    file.write_text(text)
     words = mutant.tests.split(" -k ")
     chosen = ["-k", words[1].strip("'")] if len(words) > 1 else []
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-x", "--no-header", "-n0",
-         f"tests/{words[0]}", *chosen], cwd=copy, capture_output=True,
+         f"tests/{words[0]}", *chosen], cwd=repo, capture_output=True,
         text=True, check=False,
-        env={**os.environ, "PYTHONPATH": str(copy)})
+        env={**os.environ, "PYTHONPATH": str(repo)})
   if run.returncode not in (0, 1):  # 5: nothing was selected
     raise SystemExit(f"{mutant.name}: the tests did not run\n{run.stdout}")
   return run.returncode == 1
