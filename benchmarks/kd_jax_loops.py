@@ -46,22 +46,42 @@ def precision(tf32: bool) -> None:
         "jax_default_matmul_precision", "tensorfloat32" if tf32 else "highest")
 
 
-def system(problem: Problem, *, banked: bool) -> System:
+def system(
+    problem: Problem, *, banked: bool, dtype: str = "float32"
+) -> System:
   """A student's training; every call of `epoch` goes on from the last."""
-  key = jax.random.key(0)
-  hparams = _hparams()
-  data, teacher = _data(problem), _live_teacher()
+  data, teacher = _data(problem), _live_teacher(dtype)
   if banked:
-    logits = loop.make_predict(_mlp(problem_lib.TEACHER_WIDTH), _VIEWS)(
+    logits = loop.make_predict(_mlp(problem_lib.TEACHER_WIDTH, dtype), _VIEWS)(
         teacher.arrays[0], data, jnp.int32(0))
     teacher = teachers.banked(logits[:, None, None])
+  return _training(
+      problem, data, _mlp(problem.width, dtype), teacher,
+      _variables(problem_lib.student_net(problem)), _net)
+
+
+def convolution(problem: Problem, *, dtype: str = "float32") -> System:
+  """The same of a resnet8 on coloured images, from a bank of logits.
+
+  Its `student` is the net's parameters as kd_jax holds them.
+  """
+  teacher = teachers.banked(
+      jnp.asarray(problem_lib.bank(problem))[:, None, None])
+  model = models.MODELS["resnet8"](
+      num_classes=problem_lib.COLOURED_CLASSES, dtype=dtype)
+  return _training(problem, _data(problem), model, teacher, None,
+                   lambda student: jax.device_get(student.params))
+
+
+def _training(problem, data, model, teacher, start, student) -> System:
+  key, hparams = jax.random.key(0), _hparams()
   learner = steps.Learner(
-      _mlp(problem.width), distillers.DISTILLERS["kd"],
+      model, distillers.DISTILLERS["kd"],
       optim.Recipe("sgd", optim.schedule("constant", total_steps=1)), teacher)
   segment = loop.compiled_segment(learner, _VIEWS, problem_lib.BATCH)
-  start = functools.partial(steps.init, learner)
-  state = jax.jit(start)(key, jnp.zeros((1, 28, 28, 1)), hparams)
-  held = [state.replace(student=_variables(problem_lib.student_net(problem)))]
+  image = jnp.zeros((1, *problem.image.shape[1:]))
+  state = jax.jit(functools.partial(steps.init, learner))(key, image, hparams)
+  held = [state if start is None else state.replace(student=start)]
   jax.block_until_ready((held, data, teacher.arrays))
 
   def epoch() -> float:
@@ -71,7 +91,7 @@ def system(problem: Problem, *, banked: bool) -> System:
     return float(hparams.hard_weight * told["hard"].total
                  + hparams.soft_weight * told["soft"].total)
 
-  return System(epoch, lambda: _net(held[0].student), _device_peak)
+  return System(epoch, lambda: student(held[0].student), _device_peak)
 
 
 def first_order(problem: Problem) -> np.ndarray:
@@ -129,14 +149,14 @@ def _data(problem: Problem) -> loop.DeviceData:
   return build.device_data(examples, ids, build.scaling("unit", examples))
 
 
-def _mlp(width: int) -> types.Model:
+def _mlp(width: int, dtype: str = "float32") -> types.Model:
   return models.MODELS["mlp"](
-      num_classes=problem_lib.CLASSES, widths=(width, width))
+      num_classes=problem_lib.CLASSES, widths=(width, width), dtype=dtype)
 
 
-def _live_teacher() -> teachers.Teacher:
+def _live_teacher(dtype: str = "float32") -> teachers.Teacher:
   return teachers.live(
-      [_mlp(problem_lib.TEACHER_WIDTH)],
+      [_mlp(problem_lib.TEACHER_WIDTH, dtype)],
       [_variables(problem_lib.teacher_net())])
 
 

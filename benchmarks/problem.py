@@ -17,6 +17,7 @@ from kd_jax import data as data_lib
 
 BATCH = 128
 PIXELS, CLASSES = 784, 10
+COLOURED_CLASSES = 100
 TEACHER_WIDTH, STUDENT_WIDTH = 1200, 800
 TEMPERATURE, ALPHA = 4.0, 0.9
 LEARNING_RATE, MOMENTUM = 0.05, 0.9
@@ -29,7 +30,7 @@ class Problem(NamedTuple):
   """An epoch to run.
 
   Attributes:
-    image: uint8 `[N, 28, 28, 1]`.
+    image: uint8 `[N, H, W, C]`; of the MLPs `[N, 28, 28, 1]`.
     label: int32 `[N]`.
     source: Where the images are from, for the table.
     width: Units of the student's two hidden layers.
@@ -89,6 +90,21 @@ def load(directory: str | None, examples: int | None) -> Problem:
         draw.integers(0, CLASSES, 60_000).astype(np.int32),
         "random images of MNIST's size")
   return problem.first(examples or len(problem.label))
+
+
+def coloured(examples: int, size: int = 32) -> Problem:
+  """Random images, by default of CIFAR's size, of as many classes as CIFAR-100."""
+  draw = np.random.default_rng(0)
+  return Problem(
+      draw.integers(0, 256, (examples, size, size, 3), np.uint8),
+      draw.integers(0, COLOURED_CLASSES, examples).astype(np.int32),
+      f"random images of {size}x{size}")
+
+
+def bank(problem: Problem) -> np.ndarray:
+  """Random logits of a teacher of coloured images, `[N, classes]`."""
+  draw = np.random.default_rng(3)
+  return draw.normal(0, 3, (len(problem.label), COLOURED_CLASSES)).astype("f4")
 
 
 def student_net(problem: Problem) -> Net:

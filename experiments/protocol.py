@@ -16,6 +16,8 @@ A study is a module `experiments/NAME/study.py` with
   REFERENCE     optional: the point that `kd_jax.report` compares the others of
                 `table` with, if its tables and plots are to be committed; None
                 where the study itself compares them
+  CELLS         optional: runs beyond its tables that nobody has made yet, which
+                `experiments.queue` makes one after the other
   NOT_COMMITTED optional: by stage, the keys of its rows, and of the teacher's
                 examples, that stay in the workdir, being large or somebody else's
 
@@ -84,3 +86,23 @@ class Stage(NamedTuple):
   config: Callable[[Rows], ml_collections.ConfigDict] | None = None
   run: Callable[[Rows, Place], None] | None = None
   shards: bool = True
+
+
+class Cell(NamedTuple):
+  """Runs that would settle what a study leaves open.
+
+  Attributes:
+    name: Their stage: their rows are committed as `NAME.jsonl`.
+    value: 3 if a claim of the README hangs on them, 2 one of the study's table,
+    1 if
+      they narrow an interval.
+    why: What they settle, in a sentence.
+    config: Gives the sweep, from the committed rows of the study.
+    lanes: How many to train at once on an accelerator, SEEDSxPOINTS.
+  """
+
+  name: str
+  value: int
+  why: str
+  config: Callable[[Rows], ml_collections.ConfigDict]
+  lanes: str = "4x1"

@@ -12,6 +12,7 @@ stage for each teacher, which takes as long as its students.
 """
 
 from collections.abc import Sequence
+import functools
 import json
 import math
 import pathlib
@@ -19,7 +20,7 @@ from typing import Any
 
 from configs import mnist
 from experiments.hinton15_mnist import closing, verdict
-from experiments.protocol import Options, Rows, Stage
+from experiments.protocol import Cell, Options, Rows, Stage
 from kd_jax import sweep
 from kd_jax.report import Row
 
@@ -188,6 +189,37 @@ def best(rows: Rows, teacher: int, seeds: int = SEEDS):
 def _best(teacher: int) -> str:
   """The name of its stage."""
   return f"best_{teacher}"
+
+
+def lasting(rows: Rows, *, teacher: int, epochs: int, views: str):
+  """The distilled row and labels alone, for long, two seeds of one teacher."""
+  config = _config()
+  # Its students share a teacher, which is asked about each view once.
+  config.teacher.bank = "always"
+  found = rows.get("choosing", [])
+  both = (choose(found, "hard") | _HARD | {"label_smoothing": 0.0},
+          choose(found, "soft") | _SOFT)
+  config.sweep.points = tuple(sweep.product(
+      sweep.chain(*(sweep.fixed(
+          point | {"epochs": epochs, "student.views": views}) for point in both)),
+      _by_teacher(teacher, 2 * TEACHERS)))
+  return config
+
+
+def _lasting(value: int, why: str, epochs: int, views: str) -> list[Cell]:
+  """A cell for each teacher, as each takes as long as its students."""
+  return [
+      Cell(f"{views}_{epochs}_{teacher}", value, f"{why} (teacher {teacher})",
+           functools.partial(
+               lasting, teacher=teacher, epochs=epochs, views=views), "2x1")
+      for teacher in range(TEACHERS)]
+
+
+CELLS = (
+    *_lasting(3, "does length alone bring the distilled net from 94.5 towards the "
+              "paper's 74, and labels alone as far?", 320, "none"),
+    *_lasting(3, "on shifted images, do soft targets help at all against labels "
+              "alone for as long?", 1000, "shift2"))
 
 
 def smaller(config):

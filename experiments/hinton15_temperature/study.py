@@ -14,7 +14,7 @@ import itertools
 from typing import Any
 
 from configs import mnist
-from experiments.protocol import Options, Rows, Stage
+from experiments.protocol import Cell, Options, Rows, Stage
 from kd_jax import statistics, sweep
 from kd_jax.report import Row
 
@@ -95,6 +95,22 @@ def table(choice: Choice, seeds: int = SEEDS):
                             {"temperature": TEMPERATURES})))
       for width in EPOCHS if width in choice)))
   return config
+
+
+def more_seeds(rows: Rows):
+  """Twenty more seeds of 2x300 at the temperatures above 8."""
+  config = table(choose(rows["choosing"]))
+  config.sweep.points = tuple(
+      point | {"seed": SEEDS + more} for more in range(20)
+      for point in config.sweep.points
+      if point["seed"] == 0 and point["student.widths"] == (300, 300)
+      and point["temperature"] > 8)
+  config.sweep.reference = ()
+  return config
+
+
+CELLS = (Cell("more_seeds", 2, "are all T above 8 alike with 300 units? Ten seeds "
+              "could not show it", more_seeds, "10x4"),)
 
 
 def smaller(config):

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from experiments.keras_example import config as example
 from experiments.keras_example import verdict
-from experiments.protocol import Options, Rows, Stage
+from experiments.protocol import Cell, Options, Rows, Stage
 from kd_jax import statistics, sweep
 from kd_jax.report import Row
 
@@ -143,6 +143,22 @@ def table(rows: Rows, size: Size):
       sweep.chain(*map(sweep.fixed, points(rows, size.epochs).values())),
       {"seed": range(size.seeds)}))
   return config
+
+
+def other_weights(rows: Rows):
+  """T = 1, and Keras's alpha 0.25, which its prose and its code leave open."""
+  del rows
+  config = _config()
+  config.sweep.points = tuple(sweep.product(
+      sweep.chain(*(
+          sweep.fixed(_DISTILLED | {"epochs": 3, "temperature": t, "alpha": alpha})
+          for t, alpha in ((1.0, 0.9), (1.0, 0.75), (10.0, 0.75)))),
+      {"seed": range(10)}))
+  return config
+
+
+CELLS = (Cell("other_weights", 2, "is the documented gain there at T = 1, or with "
+              "more weight on the labels?", other_weights, "10x3"),)
 
 
 def smaller(config):

@@ -1,0 +1,430 @@
+"""The runs that studies still lack, the most telling first, and what they take.
+
+  python -m experiments.queue                              makes
+  experiments/queue.md python -m experiments.queue --run --minutes=60
+  makes the next runs python -m experiments.queue --run --only=STUDY.CELL
+  makes those of one cell python -m experiments.queue --record OUT/queue.jsonl
+  takes the rows in
+
+A *cell* is some runs that belong together (`protocol.Cell`). `--run` makes those of
+one cell after the other, ends when the time is over, and goes on another time. Its
+nets stay in `runs/queue`; its rows also go to one small file, `--out/queue.jsonl`,
+as soon as they are there, to be carried elsewhere and recorded. On a machine
+that is not kept, `--whole` passes over cells of which no run would be finished
+in time.
+
+How long a cell takes is reckoned from the committed rows: seconds an example and
+parameter of the most similar net on the same kind of machine. MNIST's files are
+needed in `$KD_JAX_DATA/mnist`.
+"""
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+import functools
+import json
+import math
+import os
+import pathlib
+import statistics
+import sys
+import time
+from typing import Any, NamedTuple
+
+from experiments import index, temperature_sweep
+from experiments.protocol import Cell
+from kd_jax import config as config_lib
+from kd_jax import main as door
+from kd_jax import report, sweep
+from kd_jax.errors import Parser, UserError, nearest
+from kd_jax.report import Row
+
+PAGE = index.ROOT / "queue.md"
+ROWS = "queue.jsonl"
+MACHINES = ("2 cores", "H100")
+# Shape of an image, classes, and training examples of the sets that studies use.
+_SETS = {"mnist": ((28, 28, 1), 10, 60_000), "cifar10": ((32, 32, 3), 10, 50_000),
+         "cifar100": ((32, 32, 3), 100, 50_000)}
+_WORK = "KD_JAX_WORK"
+
+
+class Rate(NamedTuple):
+  """What a recorded run took.
+
+  Attributes:
+    machine: One of `MACHINES`.
+    study: That it is of.
+    parameters: Of its net.
+    augmented: Whether its images were shifted, turned or bent.
+    seconds: An example of an epoch.
+  """
+
+  machine: str
+  study: str
+  parameters: int
+  augmented: bool
+  seconds: float
+
+
+class Estimate(NamedTuple):
+  """Seconds of a cell on a machine: of its teachers, and of each of its runs."""
+
+  teachers: float
+  each: float
+  runs: int
+
+  @property
+  def minutes(self) -> float:
+    return (self.teachers + self.each * self.runs) / 60
+
+
+class Todo(NamedTuple):
+  """A cell and what of it is missing."""
+
+  study: str
+  cell: Cell
+  config: Any
+  points: tuple[dict[str, Any], ...]
+
+  @property
+  def name(self) -> str:
+    return f"{self.study}.{self.cell.name}"
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Runs the command; returns its exit code."""
+  args = _parser().parse_args(sys.argv[1:] if argv is None else argv)
+  os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(door._cores()))
+  try:
+    if args.record:
+      print(record(args.record))
+    if args.run or args.rehearse:
+      return run(args)
+    PAGE.write_text(page())
+    print(f"{PAGE.name} is made anew")
+    return 0
+  except UserError as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+
+
+def _parser() -> Parser:
+  parser = Parser(prog="python -m experiments.queue", description=__doc__,
+                  formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("--run", action="store_true", help="make the next runs")
+  parser.add_argument("--only", metavar="STUDY.CELL", help="those of this cell")
+  parser.add_argument("--minutes", type=temperature_sweep.minutes,
+                      help="stop after so many, to go on another time")
+  parser.add_argument("--whole", action="store_true",
+                      help="pass over cells of which no run would be finished")
+  parser.add_argument(
+      "--out", type=pathlib.Path, default=pathlib.Path("runs/queue"),
+      help=f"folder of {ROWS} (default runs/queue)")
+  parser.add_argument("--workdir", type=pathlib.Path,
+                      default=pathlib.Path(os.environ.get(_WORK, "runs/queue")),
+                      help=f"folder of nets (default ${_WORK}, or runs/queue)")
+  parser.add_argument("--rehearse", action="store_true",
+                      help="the first cell with tiny nets on the built-in digits")
+  parser.add_argument("--record", type=pathlib.Path, metavar="FILE",
+                      help=f"put a {ROWS} into the studies' folders")
+  return parser
+
+
+def todo() -> list[Todo]:
+  """What is missing of every cell, the most telling first, of equals the
+  cheapest."""
+  found = [each for study in index.STUDIES for each in _of(study) if each.points]
+  return sorted(found, key=lambda each: (
+      -each.cell.value, estimate(each, MACHINES[0]).minutes))
+
+
+def _of(study: str) -> Iterator[Todo]:
+  module, rows = index.study(study), index.committed(index.ROOT / study)
+  for cell in getattr(module, "CELLS", ()):
+    config = cell.config(rows)
+    made = {_bare(row["overrides"]) for row in rows.get(cell.name, ())}
+    yield Todo(study, cell, config, tuple(
+        point for point in config.sweep.points if _bare(point) not in made))
+
+
+def _bare(point: Mapping[str, Any]) -> str:
+  return json.dumps(point, sort_keys=True)  # Tuples and lists are alike there.
+
+
+def rates() -> list[Rate]:
+  """What the committed runs took, students and teachers, an example."""
+  found = []
+  for study in index.STUDIES:
+    stages = index.committed(index.ROOT / study)
+    for stage, rows in stages.items():
+      machine = _machine(stages, stage)
+      found += [Rate(machine, study, row["parameters"], _augmented(row), seconds)
+                for row in rows if (seconds := _seconds(row))]
+  return found
+
+
+def _machine(stages: Mapping[str, Sequence[Row]], stage: str) -> str:
+  """Where a stage ran; teachers were trained where the rows were."""
+  name = "table" if stage == "teachers" else stage.removesuffix("_teachers")
+  devices = [row["device"] for row in stages.get(name, ()) if "device" in row]
+  return MACHINES[1] if "H100" in str(devices[:1]) else MACHINES[0]
+
+
+def _seconds(row: Row) -> float | None:
+  """Seconds an example of an epoch, or None for a row that does not tell."""
+  curve = row.get("curve")
+  epochs = row.get("epoch") or (
+      len(next(iter(curve.values()))) if isinstance(curve, dict) and curve else 0)
+  examples = epochs * (row.get("train_examples") or 0)
+  if not examples or not row.get("seconds") or row.get("net") == "member":
+    return None
+  return row["seconds"] / examples
+
+
+def _augmented(row: Row) -> bool:
+  return (row.get("net") == "teacher"
+          or row.get("overrides", {}).get("student.views", "none") != "none")
+
+
+def estimate(each: Todo, machine: str, known: Sequence[Rate] = ()) -> Estimate:
+  """What the missing runs of a cell take on a machine, teachers included."""
+  known = [rate for rate in known or rates() if rate.machine == machine]
+  teachers: dict[str, float] = {}
+  runs = 0.0
+  for point in each.points:
+    config = sweep.applied(each.config, point)
+    data = config.data.name
+    alike = functools.partial(_second_an_example, known, each.study, data)
+    examples = _SETS[data][2] * (1 - config.data.holdout)
+    runs += _passes(config, examples * config.transfer.part) * alike(
+        config.student, config.student.views != "none")
+    if config.alpha == 0:
+      continue  # The others of the sweep have a teacher; labels alone have none.
+    own = {key: str(value) for key, value in config_lib.flatten(config).items()
+           if key.startswith(("teacher.", "data."))}
+    teachers[_bare(own)] = config.teacher.count * _passes(
+        config.teacher, examples) * alike(config.teacher, True)
+  return Estimate(sum(teachers.values()), runs / max(1, len(each.points)),
+                  len(each.points))
+
+
+def _passes(training, examples: float) -> float:
+  """Examples that a training sees, counted each time."""
+  steps = max(training.min_steps, training.steps or 0)
+  if training.steps is not None:
+    return training.steps * training.batch_size
+  return max(training.epochs * examples, steps * training.batch_size)
+
+
+def _second_an_example(known, study: str, data: str, net, augmented: bool) -> float:
+  """Seconds an example of the recorded nets that are most like this one."""
+  size = _parameters(net.name, tuple(net.widths), data)
+  unlike = lambda rate: (abs(math.log(rate.parameters / size)),
+                         rate.augmented != augmented, rate.study != study)
+  least = min(map(unlike, known))
+  alike = [rate for rate in known if unlike(rate) == least]
+  # A larger net takes longer in proportion; a smaller one is not trusted to be
+  # faster.
+  scale = max(1.0, size / alike[0].parameters)
+  return scale * statistics.median(rate.seconds for rate in alike)
+
+
+@functools.cache
+def _parameters(name: str, widths: tuple[int, ...], data: str) -> int:
+  """Of a net of this name on images of this set."""
+  import jax  # Late: the number of host devices is fixed from then on.
+  import numpy as np
+
+  from kd_jax import data as data_lib
+  from kd_jax import named
+  shape, classes, _ = _SETS[data]
+  few = data_lib.Examples(np.zeros((1, *shape), np.uint8), np.zeros(1, np.int32))
+  model = named.model(name, widths, data_lib.Dataset(
+      data, "", "", few, few, np.arange(1), np.arange(0), classes, ""),
+                      prefix="student")
+  held = jax.eval_shape(
+      model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *shape), np.float32))
+  return sum(leaf.size for leaf in jax.tree.leaves(held.params))
+
+
+def page() -> str:
+  """The queue as a document."""
+  known = rates()
+  lines = [
+      "# The queue: runs that the studies still lack", "",
+      "Made by `python -m experiments.queue` from the studies' `CELLS` and their "
+      "committed rows; the most telling first, of equals the cheapest. *Value*: 3 "
+      "settles a claim of the README, 2 one of a study's table, 1 narrows an "
+      "interval. Minutes are reckoned from the recorded seconds of the most "
+      "similar net, teachers included, as if none were at hand.", "",
+      "To travel: the repository, and MNIST's four files (11 MB) in a folder that "
+      "`KD_JAX_DATA` names, as `DIR/mnist`. Teachers are trained where the runs "
+      "are made, unless `runs/queue/teachers` comes along.", "",
+      "`python -m experiments.queue --run --minutes=N` makes the next ones on any "
+      "machine; `--record FILE` takes their rows in.", "",
+      "| value | what it settles | runs | minutes on 2 cores | on an H100 "
+      "| command |",
+      "|---|---|--:|--:|--:|---|"]
+  for each in todo():
+    times = [_short(estimate(each, machine, known).minutes) for machine in MACHINES]
+    lines.append(
+        f"| {each.cell.value} | {each.cell.why} | {len(each.points)} | "
+        f"{' | '.join(times)} | `python -m experiments.queue --run "
+        f"--only={each.name}` |")
+  return "\n".join(lines) + "\n"
+
+
+def _short(minutes: float) -> str:
+  return f"{minutes:.0f}" if minutes >= 10 else f"{minutes:.1f}"
+
+
+def run(args) -> int:
+  """Makes the next runs, and puts their rows aside as they are done."""
+  queue = todo()
+  if args.only:
+    queue = [each for each in queue if each.name == args.only]
+    if not queue:
+      raise UserError(f"--only={args.only}: has nothing to do; "
+                      f"{nearest(args.only, [each.name for each in todo()])}")
+  if args.rehearse:
+    queue = [_rehearsed(queue[0])]
+  args.out.mkdir(parents=True, exist_ok=True)
+  known = rates()
+  with door.Signals(args.minutes) as stop:
+    end = time.monotonic() + 60 * (args.minutes or math.inf)
+    for each in queue:
+      machine, lanes = _here(each.cell)
+      expected = estimate(each, machine, known)
+      first = expected.teachers + expected.each * lanes
+      if args.whole and first > end - time.monotonic():
+        _say(f"{each.name}: passed over; {lanes} runs and their teachers take "
+             f"about {first / 60:.1f} minutes here")
+        continue
+      _say(f"{each.name}: {len(each.points)} runs, about {expected.minutes:.1f} "
+           f"minutes by the recorded rates of {machine}")
+      began = time.monotonic()
+      code = _make(each, args, stop)
+      _say(f"{each.name}: {(time.monotonic() - began) / 60:.1f} minutes")
+      if code or stop():
+        return code or stop.code
+  return 0
+
+
+def _here(cell: Cell) -> tuple[str, int]:
+  """The kind of machine this is, and how many runs it trains at once."""
+  import jax  # Late: the number of host devices is fixed from then on.
+  if jax.default_backend() == "cpu":
+    return MACHINES[0], door._cores()
+  seeds, points = map(int, cell.lanes.split("x"))
+  return MACHINES[1], seeds * points
+
+
+def _make(each: Todo, args, stop) -> int:
+  """Runs what is missing of a cell; its rows are collected while it runs."""
+  config = each.config
+  config.sweep.points = each.points
+  if _here(each.cell)[0] != MACHINES[0]:
+    config.sweep.lanes = each.cell.lanes
+  config.teacher.dir = str(args.workdir / "teachers")
+  place = args.workdir / each.study / each.cell.name
+  seen = [0]
+
+  class Watching:
+    """`stop`, which also looks for new rows whenever it is asked."""
+
+    code = property(lambda self: stop.code)
+
+    def __call__(self) -> bool:
+      file = place / "results.jsonl"
+      if file.is_file() and file.stat().st_size != seen[0]:
+        seen[0] = file.stat().st_size
+        collect(each, place, args.out / ROWS)
+      return stop()
+
+  again = f"python -m experiments.queue --run --only={each.name}"
+  try:
+    return door.train(config, place, Watching(), index.study(each.study).COMMAND,
+                      again=again, study=each.study)
+  finally:
+    collect(each, place, args.out / ROWS)
+
+
+def collect(each: Todo, place: pathlib.Path, file: pathlib.Path) -> None:
+  """Puts the rows of a cell into the one small file, which is written anew."""
+  tag = {"study": each.study, "cell": each.cell.name}
+  kept = [line for line in _lines(file)
+          if {key: line[key] for key in tag} != tag]
+  kept += [tag | {"file": name, "row": row}
+           for name in ("results.jsonl", "teachers.jsonl")
+           if (place / name).is_file() for row in report.read(place, name)]
+  new = file.with_name(f"{file.name}.new")
+  new.write_text("".join(json.dumps(line) + "\n" for line in kept))
+  os.replace(new, file)
+
+
+def _lines(file: pathlib.Path) -> list[dict[str, Any]]:
+  if not file.is_file():
+    return []
+  try:
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    if all({"study", "cell", "file", "row"} <= line.keys() for line in lines):
+      return lines
+  except (OSError, ValueError, AttributeError):
+    pass
+  raise UserError(f"{file}: not a file that experiments.queue --run wrote")
+
+
+def _rehearsed(each: Todo) -> Todo:
+  """The same program in seconds: it proves that the cell runs, and nothing else."""
+  config = each.config
+  config.data.embedded, config.tensorboard = "only", False
+  config.epochs, config.steps, config.min_steps = 1, 20, 0
+  config.teacher.steps, config.teacher.widths = 20, (16,)
+  small = {"student.widths": (8,), "epochs": 1}
+  return each._replace(
+      config=config, cell=each.cell._replace(name=f"{each.cell.name}-rehearsal"),
+      points=tuple(point | small for point in each.points[:2]))
+
+
+def record(file: pathlib.Path) -> str:
+  """Puts the rows of a file of `--run` into the studies' folders.
+
+  Raises:
+    UserError: If a cell is unknown, or a row was recorded with another result.
+  """
+  if not file.is_file():
+    raise UserError(f"--record {file}: there is no such file")
+  lines, added = _lines(file), 0
+  known = {each.name for study in index.STUDIES for each in _of(study)}
+  for name in {f"{line['study']}.{line['cell']}" for line in lines}:
+    if name not in known:
+      raise UserError(f"--record {file}: {name} is no cell; {nearest(name, known)}")
+  for line in lines:
+    suffix = "" if line["file"] == "results.jsonl" else "_teachers"
+    added += _add(index.ROOT / line["study"] / f"{line['cell']}{suffix}.jsonl",
+                  line["row"])
+  index.main()
+  return f"{added} of {len(lines)} rows are new; experiments/ is made anew"
+
+
+def _add(target: pathlib.Path, row: Row) -> bool:
+  """Appends a row to a stage; False if it is there already."""
+  there = {} if not target.is_file() else {
+      one["fingerprint"]: one for one in report.read(target.parent, target.name)}
+  before = there.get(row["fingerprint"])
+  if before is not None:
+    if before.get("test_wrong_ids") != row.get("test_wrong_ids"):
+      raise UserError(
+          f"{target}: has another result of {row['fingerprint'][:16]}; nothing is "
+          "overwritten. Was it run with other versions?")
+    return False
+  with target.open("a") as opened:
+    opened.write(json.dumps(row) + "\n")
+  return True
+
+
+def _say(line: str) -> None:
+  print(line, flush=True)
+
+
+if __name__ == "__main__":
+  sys.exit(main())
