@@ -242,10 +242,12 @@ def lanes(spec: Spec, torch: bool) -> Iterator[Row]:
   """Rectangles of lanes against a loop over single runs, those timed beside
   them."""
   del torch
-  counts = (2,) if spec.rehearse else (64, 16, 128, 32, 8, 4, 2)
+  counts, widths = (64, 16, 128, 32, 8, 4, 2), (30, 800)
+  if spec.rehearse:
+    counts, widths = (2,), (30,)
   over = _clock(spec)
   work: dict[int, Any] = {}
-  for count, width in itertools.product(counts, (30, 800)):
+  for count, width in itertools.product(counts, widths):
     if over():
       return
     if width not in work:
