@@ -1,0 +1,140 @@
+"""Committed rows keep their identity: `reproduce` finds them again, as before.
+
+The fingerprint of each row is computed anew from its study's config, the data and
+the hashes of its teachers, as a sweep does before it trains anything. What a change
+makes missing would be trained again by `reproduce --from-record`.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+import types
+
+from conftest import ROOT
+import numpy as np
+import pytest
+
+from experiments import index
+from experiments.protocol import Options
+from kd_jax import bench as benches
+from kd_jax import build, records, sweep
+from kd_jax import config as config_lib
+from kd_jax import teacher as teachers_lib
+from kd_jax.lanes import Shape
+from kd_jax.report import Row
+from kd_jax.sweep import jobs, plan
+
+# By stage, how many committed rows are found again and how many there are. The
+# first stage of hinton15_mnist got more settings later, so that its chunks are
+# others now; hinton15_temperature does not tell the hashes of its teachers.
+FOUND = {
+    "hinton15_mnist": {
+        "choosing": (24, 32), "table": (240, 240), "search": (16, 16),
+        "best_0": (8, 8), "best_1": (8, 8), "best_2": (8, 8)},
+    "hinton15_omitted": {"choosing": (8, 8), "table": (48, 48)},
+    "hinton15_regulariser": {"choosing": (6, 6), "table": (108, 108)},
+    "hinton15_speech": {"choosing": (72, 72), "table": (90, 90)},
+    "hinton15_temperature": {"choosing": (0, 60), "table": (0, 390)},
+    "keras_example": {"choosing": (32, 32), "table": (90, 90)},
+    "methods_mnist": {"choosing": (432, 432), "table": (360, 360)},
+    "open_mnist": {"choosing": (16, 16), "table": (6, 6), "plain": (5, 5)},
+}
+
+
+@pytest.fixture(autouse=True)
+def _data(official_data, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  monkeypatch.setenv("KD_JAX_DATA", str(official_data))
+
+
+def fingerprints(config, rows: Sequence[Row], teachers: Sequence[Row]) -> set[str]:
+  """Of all rows that a sweep of this config looks for, in any packing they had."""
+  made: set[str] = set()
+  known = {point_of(row["overrides"]): row for row in rows}
+  data = {}
+  for group in sweep.expand(config, config.sweep.points):
+    key = str([group.config.data.to_dict(), group.config.transfer.to_dict()])
+    if key not in data:
+      data[key] = build.transfer_set(
+          group.config, build.dataset(group.config, say=lambda *_: None))
+    lanes = [(lane, row) for lane in group.lanes
+             if (row := known.get(point_of(lane.point)))]
+    marked = [(lane.seed, mark(lane, data[key], row, teachers))
+              for lane, row in lanes]
+    program = records.fingerprint({"program": sweep.program_key(group.config)})
+    for shape in packings(row for _, row in lanes):
+      made |= {chunk.fingerprint(lane)
+               for chunk in plan.chunks(program, marked, shape)
+               for lane in chunk.lanes}
+  return made
+
+
+def mark(lane, dataset, row: Row, teachers: Sequence[Row]) -> str:
+  """What determines a lane, with the teachers that its row tells."""
+  taught = None
+  if hashes := teachers_of(row, teachers):
+    # Their bits belong to the identity, so they are made as a teacher's are.
+    bank = np.zeros((1, 1, len(hashes), 1), np.float32)
+    taught = types.SimpleNamespace(marks=hashes, teacher=teachers_lib.banked(
+        bank, weights=build.member_weights(lane.config)))
+  values = config_lib.flatten(lane.config)
+  bench = benches.Bench(values, dataset, *[None] * 8)
+  return jobs._mark(lane, bench, taught)
+
+
+def teachers_of(row: Row, teachers: Sequence[Row]) -> list[str] | None:
+  """Hashes of a row's teachers; early rows tell their teacher's fingerprint."""
+  if "teacher_sha256" in row:
+    return row["teacher_sha256"]
+  return [each["parameters_sha256"] for each in teachers
+          if each["fingerprint"] == row["teacher_fingerprint"]]
+
+
+def packings(rows) -> Iterator[Shape]:
+  """Rectangles that rows were trained in: on one device, two, or one a row."""
+  for size, points in {tuple(row["lanes"]) for row in rows}:
+    for devices in {1, 2, size}:
+      if size % devices == 0:
+        yield Shape(devices, size // devices, points)
+
+
+def point_of(point: Mapping) -> frozenset:
+  """A point, whether its values are tuples or a file's lists."""
+  plain = lambda value: tuple(value) if isinstance(value, list) else value
+  return frozenset((key, plain(value)) for key, value in point.items())
+
+
+def found(study: str, folder) -> dict[str, tuple[int, int]]:
+  """By stage, how many committed rows are found again, and how many there are."""
+  rows = index.committed(index.ROOT / study)
+  counts = {}
+  for stage in index.study(study).stages(Options(folder)):
+    if stage.config is None or stage.name not in rows:
+      continue
+    taught = "teachers" if stage.name == "table" else f"{stage.name}_teachers"
+    config = stage.config(rows)
+    made = fingerprints(config, rows[stage.name], rows.get(taught, ()))
+    there = {row["fingerprint"] for row in rows[stage.name]}
+    counts[stage.name] = len(made & there), len(there)
+  return counts
+
+
+@pytest.mark.parametrize("study", [
+    pytest.param(name, marks=pytest.mark.slow if "speech" in name else ())
+    for name in FOUND])
+def test_committed_rows_are_found_again(study, tmp_path):
+  assert found(study, tmp_path) == FOUND[study]
+
+
+def test_every_study_of_sweeps_is_looked_at(tmp_path):
+  sweeps = {study for study in index.STUDIES if any(
+      stage.config for stage in index.study(study).stages(Options(tmp_path)))}
+  assert sweeps == set(FOUND)
+
+
+def test_another_key_is_another_run(tmp_path):
+  study = index.study("hinton15_omitted")
+  rows = index.committed(index.ROOT / "hinton15_omitted")
+  stage = next(s for s in study.stages(Options(tmp_path)) if s.name == "choosing")
+  config = stage.config(rows)
+  config.optimizer.b2 = 0.9
+  there = {row["fingerprint"] for row in rows["choosing"]}
+  assert not there & fingerprints(config, rows["choosing"], rows["teachers"])
