@@ -9,7 +9,7 @@ that no longer applies, or that its tests do not notice, is an error.
 """
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import concurrent.futures
 import copy
 import os
@@ -211,33 +211,41 @@ MUTANTS = (
 _WILDCARD = re.compile(r"_[0-9]+")
 
 
-def mutated(mutant: Mutant, package: pathlib.Path) -> tuple[pathlib.Path, str]:
-  """The one file of the package that the mutant changes, and its new text.
+def sources(repo: pathlib.Path) -> list[pathlib.Path]:
+  """Where mutants look: the package, and what a study has of its own."""
+  return sorted(path for folder in ("kd_jax", "experiments")
+                for path in (repo / folder).rglob("*.py"))
+
+
+def mutated(
+    mutant: Mutant, files: Sequence[pathlib.Path]
+) -> tuple[pathlib.Path, str]:
+  """The one file that the mutant changes, and its new text.
 
   Raises:
     ValueError: If there is no such function, if not one alone has `old` in it,
       or not as often as expected.
   """
   homes, found = [], []
-  for path in sorted(package.rglob("*.py")):
+  for path in files:
     text = path.read_text()
     if mutant.within.rpartition(".")[2] not in text:  # parsing takes longer
       continue
     tree = ast.parse(text)
     for name, node in _definitions(tree):
       if name == mutant.within:
-        homes.append(str(path.relative_to(package)))
+        homes.append(path.name)
         patch = _Patch(mutant)
         patch.visit_inside(node)
         if patch.count:
           found.append((path, tree, patch.count))
   where = f"{mutant.name}: {mutant.within}"
   if not homes:
-    raise ValueError(f"{where} is nowhere in {package.name}")
+    raise ValueError(f"{where} is in none of {len(files)} files")
   if not found:
     raise ValueError(f"{where} in {', '.join(homes)} has no {mutant.old!r}")
   if len(found) > 1:
-    names = ", ".join(str(path.relative_to(package)) for path, *_ in found)
+    names = ", ".join(path.name for path, *_ in found)
     raise ValueError(f"{where} has {mutant.old!r} in several places: {names}")
   (path, tree, count), = found
   if count != mutant.times:
@@ -336,7 +344,7 @@ def killed(mutant: Mutant) -> bool:
     repo = pathlib.Path(folder) / "repo"
     shutil.copytree(ROOT, repo, ignore=shutil.ignore_patterns(
         ".git", ".venv*", "runs", "__pycache__", ".*_cache", ".hypothesis"))
-    file, text = mutated(mutant, repo / "kd_jax")
+    file, text = mutated(mutant, sources(repo))
     file.write_text(text)
     words = mutant.tests.split(" -k ")
     chosen = ["-k", words[1].strip("'")] if len(words) > 1 else []

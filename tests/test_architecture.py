@@ -9,7 +9,7 @@ import pytest
 # Lower numbers know nothing of higher ones.
 LAYERS = {
     0: "types losses logit_losses metrics augment distort rng models statistics "
-       "clustered specialists confusable",
+       "clustered",
     1: "errors terms schedules distillers teacher state steps optim loop lanes "
        "parallel hosts data",
     2: "keys config named build checkpoint records screen fit bench banks shelf "
@@ -54,7 +54,7 @@ def test_imports_point_upward(path):
     ("tensorflow_datasets", {"data"}), ("tensorflow", {"data"}),
     ("optax", {"optim", "steps"}), ("tensorboardX", {"records"}),
     ("matplotlib", {"report"}),
-    ("scipy", {"statistics", "clustered", "confusable"}),
+    ("scipy", {"statistics", "clustered"}),
     ("rich", {"screen"}), ("absl", {"arguments"}),
     ("ml_collections",
      {"config", "build", "bench", "shelf", "sweep", "train",

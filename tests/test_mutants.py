@@ -13,18 +13,18 @@ MUTANTS = {mutant.name: mutant for mutant in mutants.MUTANTS}
 
 @functools.cache
 def present(name):
-  return mutants.mutated(MUTANTS[name], ROOT / "kd_jax")
+  return mutants.mutated(MUTANTS[name], mutants.sources(ROOT))
 
 
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory):
   """The package with all files renamed, moved, and written in another style."""
   package = tmp_path_factory.mktemp("moved") / "kd_jax"
-  for number, path in enumerate(sorted((ROOT / "kd_jax").rglob("*.py"))):
+  for number, path in enumerate(mutants.sources(ROOT)):
     moved = package / f"room{number % 3}" / f"file{number}.py"
     moved.parent.mkdir(parents=True, exist_ok=True)
     moved.write_text(ast.unparse(ast.parse(path.read_text())))
-  return package
+  return sorted(package.rglob("*.py"))
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def mutate(tmp_path):
       file.write_text(text)
     _, text = mutants.mutated(
         Mutant("wrong", within, old, new, "test_x.py", times),
-        tmp_path / "package")
+        sorted((tmp_path / "package").rglob("*.py")))
     return text
 
   return of
@@ -58,7 +58,7 @@ def test_applies_to_the_present_code_and_compiles(name):
 @pytest.mark.parametrize("name", MUTANTS)
 def test_applies_alike_after_all_modules_moved(name, elsewhere):
   path, text = mutants.mutated(MUTANTS[name], elsewhere)
-  assert path.is_relative_to(elsewhere)
+  assert path in elsewhere
   assert text == present(name)[1]
 
 
@@ -119,11 +119,11 @@ def test_of_several_functions_the_one_with_the_pattern(mutate):
 
 
 @pytest.mark.parametrize(("files", "old", "message"), [
-    ({"a.py": "def g(): return 1"}, "1", "wrong: f is nowhere in package"),
+    ({"a.py": "def g(): return 1"}, "1", "wrong: f is in none of 1 files"),
     ({"a.py": "def f(): return 1", "b.py": "def f(): return 3"}, "2",
      "wrong: f in a.py, b.py has no '2'"),
     ({"a.py": "def f(): return 1", "b/c.py": "def f(): return 1"}, "1",
-     "wrong: f has '1' in several places: a.py, b/c.py"),
+     "wrong: f has '1' in several places: a.py, c.py"),
     ({"a.py": "def f(): return 1 + 1"}, "1", "wrong: f has '1' 2 times, not 1"),
     ({"a.py": "def f(): return 1"}, "return 1\nreturn 1",
      "one statement"),

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from scipy import optimize, special
 
-from kd_jax import confusable, specialists
+from experiments.hinton15_specialists import confusable, specialists
 
 CLASSES, MEMBERS = 7, 4
 combine = jax.jit(specialists.combine, static_argnames="rounds")

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.hinton15_specialists import nets
-from kd_jax import build, data, loop, metrics, specialists, types
+from experiments.hinton15_specialists import nets, specialists
+from kd_jax import build, data, loop, metrics, types
 
 Settings = Mapping[str, Any]
 # What of the settings is a traced number of a training.

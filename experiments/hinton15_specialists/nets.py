@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.hinton15_specialists import specialists
 from kd_jax import (
   augment,
   distillers,
@@ -22,7 +23,6 @@ from kd_jax import (
   models,
   optim,
   rng,
-  specialists,
   steps,
   teacher,
   types,

@@ -17,11 +17,16 @@ import jax
 import numpy as np
 
 from experiments import tasks
-from experiments.hinton15_specialists import chain, letters, plan
+from experiments.hinton15_specialists import (
+  chain,
+  confusable,
+  letters,
+  plan,
+  specialists,
+)
 from experiments.hinton15_specialists.ledger import NAME, Ledger
 from experiments.hinton15_specialists.verdict import conclude, pictures, status
 from experiments.protocol import Options, Place, Rows, Stage
-from kd_jax import confusable, specialists
 
 __all__ = ["CLAIM", "COMMAND", "conclude", "pictures", "stages", "status"]
 
