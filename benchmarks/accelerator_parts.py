@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import functools
 import itertools
 import json
+import os
 import sys
 import time
 from typing import Any, NamedTuple
@@ -29,6 +30,7 @@ from kd_jax.errors import UserError
 # The least that a timing should last.
 _TIMED_SECONDS, _REHEARSED_SECONDS = 0.3, 0.02
 _MOST_ROUNDS = 7
+_BESIDE_TORCH = ("ceilings", "step", "convolution")
 # resnet8 on an image of 32x32: multiplications, forward.
 _RESNET8_PRODUCTS = 12.51e6
 _TOLERANCE = 1e-3
@@ -40,7 +42,7 @@ class Spec(NamedTuple):
   """What the parent asks for; see `accelerator.py`."""
 
   part: str
-  seconds: float
+  until: float
   rehearse: bool
   data: str | None
 
@@ -55,17 +57,23 @@ class Timed(NamedTuple):
 def main(argv: list[str]) -> None:
   """Does what the parent asks for."""
   spec = Spec(**json.loads(argv[0]))
+  # Rows alone go to the parent: libraries may print as they like.
+  rows = os.fdopen(os.dup(1), "w")
+  os.dup2(2, 1)
+  tell = lambda row: print(json.dumps(row), file=rows, flush=True)
   # `loops` turns it off, as other benchmarks time compilation.
   jax.config.update("jax_enable_compilation_cache", True)
-  libraries = mnist_step._libraries(tf32=False)
-  _print({"machine": mnist_step._machine(libraries) | {
+  loops.precision(False)
+  libraries = ["jax"]
+  if spec.part in _BESIDE_TORCH:
+    try:
+      libraries = mnist_step._libraries(tf32=False)
+    except Exception as error:  # It may be there and not fit this machine.
+      tell(_failed("torch", error))
+  tell({"machine": mnist_step._machine(libraries) | {
       "backend": jax.default_backend()}})
   for row in PARTS[spec.part](spec, "torch" in libraries):
-    _print(row)
-
-
-def _print(row: Row) -> None:
-  print(json.dumps(row), flush=True)
+    tell(row)
 
 
 def in_turn(
@@ -80,8 +88,7 @@ def in_turn(
     systems: What makes each of them.
     spec: How long.
     first: The most telling ones: there may be no time for the others. A
-    rehearsal is
-      one round of these, or of all where none are named.
+      rehearsal is one round of these, or of all where none are named.
   """
   over = _clock(spec)
   rest = [] if spec.rehearse and first else systems
@@ -93,21 +100,25 @@ def in_turn(
     for name, make in systems.items():
       if over():
         return
-      if name not in made:
-        try:
+      try:
+        if name not in made:
           made[name] = make()
-        except Exception as error:  # A library may lack what a system needs.
-          yield {"name": name, "failed": f"{type(error).__name__}: {error}"[:300]}
-          continue
-      taken[name].append(made[name].call())
+        taken[name].append(made[name].call())
+      except Exception as error:  # A library may lack what a system needs.
+        systems = {other: systems[other] for other in systems if other != name}
+        facts = made[name].facts if name in made else {}
+        yield {"seconds": taken[name], **facts, **_failed(name, error)}
+        continue
       yield {"name": name, "seconds": taken[name], **made[name].facts}
-    systems = {name: make for name, make in systems.items() if name in made}
+
+
+def _failed(name: str, error: Exception) -> Row:
+  return {"name": name, "failed": f"{type(error).__name__}: {error}"[:300]}
 
 
 def _clock(spec: Spec) -> Callable[[], bool]:
   """Whether the time of a part is over."""
-  end = time.monotonic() + spec.seconds
-  return lambda: not spec.rehearse and time.monotonic() > end
+  return lambda: not spec.rehearse and time.monotonic() > spec.until
 
 
 def repeated(
@@ -149,9 +160,9 @@ def _matmul(kind: str, size: int, spec: Spec) -> Timed:
   """Ten products, each of the last one's result."""
   dtype = jnp.bfloat16 if kind == "bfloat16" else jnp.float32
   precision = {"float32": "highest", "tf32": "tensorfloat32"}.get(kind)
-  draw = np.random.default_rng(0)
-  x, w = (jnp.asarray(draw.normal(0, size**-0.5, (size, size)), dtype)
-          for _ in range(2))
+  # Of the deviation that a product keeps.
+  x, w = (jax.random.normal(jax.random.key(number), (size, size), dtype)
+          * dtype(size**-0.5) for number in range(2))
 
   @jax.jit
   def products(x, w):
@@ -250,9 +261,12 @@ def lanes(spec: Spec, torch: bool) -> Iterator[Row]:
   for count, width in itertools.product(counts, widths):
     if over():
       return
-    if width not in work:
-      work[width] = _lanes_work(spec, width)
-    yield from _rectangle(work[width], width, count, spec)
+    try:
+      if width not in work:
+        work[width] = _lanes_work(spec, width)
+      yield _rectangle(work[width], width, count, spec)
+    except Exception as error:  # So many may not fit into the memory.
+      yield _failed(f"2x{width} 1x1x{count}", error)
 
 
 def _lanes_work(spec: Spec, width: int):
@@ -264,7 +278,7 @@ def _lanes_work(spec: Spec, width: int):
   return todo, timing, timing(sweep_parts.single(todo, {}))
 
 
-def _rectangle(work, width: int, count: int, spec: Spec) -> Iterator[Row]:
+def _rectangle(work, width: int, count: int, spec: Spec) -> Row:
   todo, timing, loop = work
   compiling: dict[str, float] = {}
   name = f"1x1x{count}"
@@ -278,7 +292,7 @@ def _rectangle(work, width: int, count: int, spec: Spec) -> Iterator[Row]:
   for _ in range(1 if spec.rehearse else 3):
     row["seconds"].append(run() / count)
     row["loop_seconds"].append(loop())
-  yield row
+  return row
 
 
 # A convolutional step.
@@ -289,7 +303,10 @@ def convolution(spec: Spec, torch: bool) -> Iterator[Row]:
   systems = {f"kd_jax {kind}": functools.partial(_resnet8, problem, kind, spec)
              for kind in ("float32", "tf32", "bfloat16")}
   if torch:
-    yield _agreement(problem.first(2 * BATCH))
+    try:
+      yield _agreement(problem.first(2 * BATCH))
+    except Exception as error:
+      yield _failed("losses apart", error)
     module = mnist_step._module("torch")
     of_torch = lambda tf32=False, **how: _resnet8_of_torch(
         module, problem, spec, tf32=tf32, **how)

@@ -58,7 +58,7 @@ def _section(report: dict) -> str:
            _aims(rows), _step(rows.get("step", {}), rows),
            _lanes(rows.get("lanes", {}), rows),
            _step(rows.get("convolution", {}), rows, "A step of resnet8, batch 128"),
-           _deterministic(rows)]
+           _deterministic(rows), _not_run(rows)]
   return "\n\n".join(part for part in parts if part)
 
 
@@ -138,11 +138,8 @@ def _step(rows, everything, title: str = "A step on MNIST, batch 128") -> str:
               f"{reached / ceiling(everything, f'jax matmul {kind}'):.0%}")
     lines.append([name, _spread(milliseconds, ".3g"), rate,
                   _spread(ratio(row, timed[first]), ".3g")])
-  failed = [f"{name}: {row['failed']}" for name, row in rows.items()
-            if "failed" in row]
-  text = _table([title, "ms a step", "products, of the ceiling",
+  return _table([title, "ms a step", "products, of the ceiling",
                  f"times {first}"], lines)
-  return "\n\n".join([text, *(f"Not run: {line}." for line in failed)])
 
 
 def _lanes(rows: dict[str, Row], everything) -> str:
@@ -170,6 +167,12 @@ def _deterministic(rows: dict[str, dict[str, Row]]) -> str:
            for name, row in without.items() if name in with_]
   return _table(["XLA's deterministic operations", "without, ms a step",
                  "times as long with"], lines)
+
+
+def _not_run(rows: dict[str, dict[str, Row]]) -> str:
+  return "\n".join(f"- not run: {part}, {name}: {row['failed']}"
+                   for part, named in rows.items() for name, row in named.items()
+                   if "failed" in row)
 
 
 def _timed(rows: dict[str, Row]) -> dict[str, Row]:

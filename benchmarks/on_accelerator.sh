@@ -10,7 +10,6 @@
 # runs/queue). PYTHON chooses the interpreter. --rehearse runs all of it with tiny
 # sizes on whatever there is.
 set -euo pipefail
-cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
 out=${1:?give the folder for what is measured: bash benchmarks/on_accelerator.sh OUT_DIR}
 shift
@@ -24,16 +23,24 @@ for word in "$@"; do
 done
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
+cd "$(dirname "$0")/.."
+: > "$out/log.txt"
 end=$(($(date +%s) + $("$python" -c "print(round(60 * float('$minutes')))")))
 # What is compiled once is compiled for all parts; and torch needs memory too.
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$(mktemp -d)}
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.1
 export XLA_PYTHON_CLIENT_PREALLOCATE=false PYTHONUNBUFFERED=1
+export TORCHINDUCTOR_COMPILE_THREADS=4
 left() { "$python" -c "print(max(0.1, ($end - $(date +%s)) / 60))"; }
 
 # Measuring gets three quarters of the time, and the queue what that leaves.
 "$python" -m benchmarks.accelerator "$out" $rehearse \
-  --minutes="$("$python" -c "print(0.75 * $minutes)")" 2> >(tee "$out/log.txt" >&2)
+  --minutes="$("$python" -c "print(0.75 * $minutes)")" \
+  2> >(tee -a "$out/log.txt" >&2) || {
+    # 2: something is missing. Otherwise the queue can go on.
+    [ $? -ne 2 ] || exit 2
+    echo "measuring broke off; what it has is in $out" >&2
+  }
 if [ -n "$rehearse" ]; then
   "$python" -m experiments.queue --rehearse --out="$out"
 else

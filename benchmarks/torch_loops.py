@@ -164,7 +164,8 @@ def _step(student, teacher, compiled: str, bfloat16: bool):
     return (1 - alpha) * F.cross_entropy(logits, y) + alpha * soft
 
   if compiled:
-    mean_loss = torch.compile(mean_loss, mode=compiled)
+    # Of the two sizes that batches have, each is compiled for itself.
+    mean_loss = torch.compile(mean_loss, mode=compiled, dynamic=False)
 
   def step(x, y, taught):
     loss = mean_loss(x, y, taught)

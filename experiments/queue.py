@@ -44,6 +44,8 @@ MACHINES = ("2 cores", "H100")
 # Shape of an image, classes, and training examples of the sets that studies use.
 _SETS = {"mnist": ((28, 28, 1), 10, 60_000), "cifar10": ((32, 32, 3), 10, 50_000),
          "cifar100": ((32, 32, 3), 100, 50_000)}
+# Seconds until an accelerator's program is imported, compiled and tuned.
+_STARTING = 30.0
 _WORK = "KD_JAX_WORK"
 
 
@@ -78,12 +80,13 @@ class Estimate(NamedTuple):
 
 
 class Todo(NamedTuple):
-  """A cell and what of it is missing."""
+  """A cell and what of it is missing: the points, and the config of each."""
 
   study: str
   cell: Cell
   config: Any
   points: tuple[dict[str, Any], ...]
+  runs: tuple[Any, ...]
 
   @property
   def name(self) -> str:
@@ -133,8 +136,9 @@ def todo() -> list[Todo]:
   """What is missing of every cell, the most telling first, of equals the
   cheapest."""
   found = [each for study in index.STUDIES for each in _of(study) if each.points]
+  known = rates()
   return sorted(found, key=lambda each: (
-      -each.cell.value, estimate(each, MACHINES[0]).minutes))
+      -each.cell.value, estimate(each, MACHINES[0], known).minutes))
 
 
 def _of(study: str) -> Iterator[Todo]:
@@ -142,8 +146,13 @@ def _of(study: str) -> Iterator[Todo]:
   for cell in getattr(module, "CELLS", ()):
     config = cell.config(rows)
     made = {_bare(row["overrides"]) for row in rows.get(cell.name, ())}
-    yield Todo(study, cell, config, tuple(
-        point for point in config.sweep.points if _bare(point) not in made))
+    points = tuple(
+        point for point in config.sweep.points if _bare(point) not in made)
+    yield Todo(study, cell, config, points, _runs(config, points))
+
+
+def _runs(config, points) -> tuple[Any, ...]:
+  return tuple(sweep.applied(config, point) for point in points)
 
 
 def _bare(point: Mapping[str, Any]) -> str:
@@ -166,7 +175,7 @@ def _machine(stages: Mapping[str, Sequence[Row]], stage: str) -> str:
   """Where a stage ran; teachers were trained where the rows were."""
   name = "table" if stage == "teachers" else stage.removesuffix("_teachers")
   devices = [row["device"] for row in stages.get(name, ()) if "device" in row]
-  return MACHINES[1] if "H100" in str(devices[:1]) else MACHINES[0]
+  return MACHINES[0] if devices[:1] == ["cpu"] else MACHINES[1]
 
 
 def _seconds(row: Row) -> float | None:
@@ -185,13 +194,12 @@ def _augmented(row: Row) -> bool:
           or row.get("overrides", {}).get("student.views", "none") != "none")
 
 
-def estimate(each: Todo, machine: str, known: Sequence[Rate] = ()) -> Estimate:
+def estimate(each: Todo, machine: str, known: Sequence[Rate]) -> Estimate:
   """What the missing runs of a cell take on a machine, teachers included."""
-  known = [rate for rate in known or rates() if rate.machine == machine]
+  known = [rate for rate in known if rate.machine == machine]
   teachers: dict[str, float] = {}
   runs = 0.0
-  for point in each.points:
-    config = sweep.applied(each.config, point)
+  for config in each.runs:
     data = config.data.name
     alike = functools.partial(_second_an_example, known, each.study, data)
     examples = _SETS[data][2] * (1 - config.data.holdout)
@@ -294,7 +302,9 @@ def run(args) -> int:
     for each in queue:
       machine, lanes = _here(each.cell)
       expected = estimate(each, machine, known)
-      first = expected.teachers + expected.each * lanes
+      first = expected.teachers + expected.each * min(lanes, len(each.points))
+      if machine != MACHINES[0]:
+        first += _STARTING
       if args.whole and first > end - time.monotonic():
         _say(f"{each.name}: passed over; {lanes} runs and their teachers take "
              f"about {first / 60:.1f} minutes here")
@@ -302,7 +312,12 @@ def run(args) -> int:
       _say(f"{each.name}: {len(each.points)} runs, about {expected.minutes:.1f} "
            f"minutes by the recorded rates of {machine}")
       began = time.monotonic()
-      code = _make(each, args, stop)
+      try:
+        code = _make(each, args, stop)
+      except (RuntimeError, MemoryError) as error:
+        # Of a lent machine's time, the other cells are to have the rest.
+        _say(f"{each.name}: broke off, {type(error).__name__}: {str(error)[:200]}")
+        code = 0
       _say(f"{each.name}: {(time.monotonic() - began) / 60:.1f} minutes")
       if code or stop():
         return code or stop.code
@@ -322,6 +337,7 @@ def _make(each: Todo, args, stop) -> int:
   """Runs what is missing of a cell; its rows are collected while it runs."""
   config = each.config
   config.sweep.points = each.points
+  config.tensorboard = False  # What writes it may not be there.
   if _here(each.cell)[0] != MACHINES[0]:
     config.sweep.lanes = each.cell.lanes
   config.teacher.dir = str(args.workdir / "teachers")
@@ -380,9 +396,10 @@ def _rehearsed(each: Todo) -> Todo:
   config.epochs, config.steps, config.min_steps = 1, 20, 0
   config.teacher.steps, config.teacher.widths = 20, (16,)
   small = {"student.widths": (8,), "epochs": 1}
+  points = tuple(point | small for point in each.points[:2])
   return each._replace(
       config=config, cell=each.cell._replace(name=f"{each.cell.name}-rehearsal"),
-      points=tuple(point | small for point in each.points[:2]))
+      points=points, runs=_runs(config, points))
 
 
 def record(file: pathlib.Path) -> str:

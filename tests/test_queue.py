@@ -121,12 +121,12 @@ def test_what_would_not_be_finished_is_passed_over(monkeypatch, tmp_path, capsys
 
 
 def test_rows_are_put_aside_while_a_cell_runs(tmp_path):
-  each = queue.Todo("s", Cell("c", 1, "", lambda rows: None), None, ())
+  each = queue.Todo("s", Cell("c", 1, "", lambda rows: None), None, (), ())
   out = tmp_path / "queue.jsonl"
   for rows in (['{"a": 1}\n'], ['{"a": 1}\n', '{"a": 2}\n']):
     (tmp_path / "results.jsonl").write_text("".join(rows))
     queue.collect(each, tmp_path, out)
-    other = queue.Todo("s", Cell("d", 1, "", lambda rows: None), None, ())
+    other = queue.Todo("s", Cell("d", 1, "", lambda rows: None), None, (), ())
     queue.collect(other, tmp_path, out)
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert [line["cell"] for line in lines].count("c") == len(rows)
