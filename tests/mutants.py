@@ -364,7 +364,7 @@ def main(arguments: list[str]) -> int:
   limits = [float(word.partition("=")[2]) for word in arguments
             if word not in words]
   chosen = [m for m in MUTANTS if all(word in m.name for word in words)]
-  if limits:
+  if limits and chosen:
     first = _commit() % len(chosen)
     chosen = chosen[first:] + chosen[:first]
   end = time.monotonic() + min(limits, default=float("inf"))
