@@ -31,10 +31,7 @@ import pytest
 
 from kd_jax import config as config_lib
 from kd_jax import data, models
-from kd_jax import main as door
 from kd_jax.checkpoint import load_parameters
-from kd_jax.doctor import Visit
-from kd_jax.doctor import __main__ as doctor
 
 # Every import in a document, an example, a notebook or a config file, as users
 # write it, and what they use of it. A function has the parameters that they pass:
@@ -312,8 +309,10 @@ def started(module: str, words: list[str], monkeypatch) -> list:
 
   This function alone knows how a program does that. It returns the configs that
   would be trained, none for a program that has no config. A program that refuses
-  the words ends with SystemExit.
+  the words ends with SystemExit. The imports stand here, so that a move of what
+  lies behind a command fails the tests of that command, not the whole file.
   """
+  from kd_jax import main as door
   configs: list = []
   note = lambda config, *_, **__: configs.append(config) or 0
   code = 0
@@ -323,6 +322,8 @@ def started(module: str, words: list[str], monkeypatch) -> list:
     if module == "kd_jax.main":
       code = door.run(words)
     elif module == "kd_jax.doctor":
+      from kd_jax.doctor import Visit
+      from kd_jax.doctor import __main__ as doctor
       visit = Visit()
       configs.append(doctor.read(visit, words)[0])
       code = int(bool(visit.problems))
