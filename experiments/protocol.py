@@ -94,8 +94,7 @@ class Cell(NamedTuple):
   Attributes:
     name: Their stage: their rows are committed as `NAME.jsonl`.
     value: 3 if a claim of the README hangs on them, 2 one of the study's table,
-    1 if
-      they narrow an interval.
+      1 if they narrow an interval.
     why: What they settle, in a sentence.
     config: Gives the sweep, from the committed rows of the study.
     lanes: How many to train at once on an accelerator, SEEDSxPOINTS.

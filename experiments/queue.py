@@ -1,10 +1,9 @@
 """The runs that studies still lack, the most telling first, and what they take.
 
-  python -m experiments.queue                              makes
-  experiments/queue.md python -m experiments.queue --run --minutes=60
-  makes the next runs python -m experiments.queue --run --only=STUDY.CELL
-  makes those of one cell python -m experiments.queue --record OUT/queue.jsonl
-  takes the rows in
+  python -m experiments.queue                           makes experiments/queue.md
+  python -m experiments.queue --run --minutes=60        makes the next runs
+  python -m experiments.queue --run --only=STUDY.CELL   makes those of one cell
+  python -m experiments.queue --record OUT/queue.jsonl  takes the rows in
 
 A *cell* is some runs that belong together (`protocol.Cell`). `--run` makes those of
 one cell after the other, ends when the time is over, and goes on another time. Its
@@ -39,7 +38,7 @@ from kd_jax.errors import Parser, UserError, nearest
 from kd_jax.report import Row
 
 PAGE = index.ROOT / "queue.md"
-ROWS = "queue.jsonl"
+ROWS, REHEARSED = "queue.jsonl", "queue-rehearsal.jsonl"
 MACHINES = ("2 cores", "H100")
 # Shape of an image, classes, and training examples of the sets that studies use.
 _SETS = {"mnist": ((28, 28, 1), 10, 60_000), "cifar10": ((32, 32, 3), 10, 50_000),
@@ -342,6 +341,7 @@ def _make(each: Todo, args, stop) -> int:
     config.sweep.lanes = each.cell.lanes
   config.teacher.dir = str(args.workdir / "teachers")
   place = args.workdir / each.study / each.cell.name
+  aside = args.out / (REHEARSED if args.rehearse else ROWS)
   seen = [0]
 
   class Watching:
@@ -353,7 +353,7 @@ def _make(each: Todo, args, stop) -> int:
       file = place / "results.jsonl"
       if file.is_file() and file.stat().st_size != seen[0]:
         seen[0] = file.stat().st_size
-        collect(each, place, args.out / ROWS)
+        collect(each, place, aside)
       return stop()
 
   again = f"python -m experiments.queue --run --only={each.name}"
@@ -361,7 +361,7 @@ def _make(each: Todo, args, stop) -> int:
     return door.train(config, place, Watching(), index.study(each.study).COMMAND,
                       again=again, study=each.study)
   finally:
-    collect(each, place, args.out / ROWS)
+    collect(each, place, aside)
 
 
 def collect(each: Todo, place: pathlib.Path, file: pathlib.Path) -> None:

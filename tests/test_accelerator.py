@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from benchmarks import accelerator, accelerator_tables
+from experiments import queue
 from kd_jax.errors import UserError
 
 
@@ -143,5 +144,5 @@ def test_the_rehearsal_runs_every_part(tmp_path):
   seconds = [each for part in report["rows"].values() for row in part.values()
              for each in row.get("seconds", ())]
   assert seconds and np.all(np.array(seconds) > 0)
-  lines = (tmp_path / "queue.jsonl").read_text().splitlines()
+  lines = (tmp_path / queue.REHEARSED).read_text().splitlines()
   assert [json.loads(line)["file"] for line in lines].count("results.jsonl") == 2
