@@ -34,8 +34,8 @@ from kd_jax.errors import Parser, UserError
 RECORD = "accelerator.json"
 FOLDER = pathlib.Path(__file__).parent
 # The parts in order, and their shares of the time.
-SHARES = {"ceilings": 2, "step": 4, "lanes": 4, "nondeterministic": 2,
-          "deterministic": 2, "convolution": 3}
+SHARES = {"ceilings": 2, "step": 4, "lanes": 4, "convolution": 3,
+          "nondeterministic": 2, "deterministic": 2}
 # Some operations of XLA add up in any order unless they are told not to.
 _FLAGS = {"deterministic": "--xla_gpu_deterministic_ops=true"}
 # A part ends by itself when its time is over; one that is this much later hangs.
@@ -45,6 +45,7 @@ _NEEDED = {
     "jax": "jax", "flax": "flax", "optax": "optax", "orbax": "orbax-checkpoint",
     "ml_collections": "ml-collections", "rich": "rich", "scipy": "scipy"}
 _WANTED = {"torch": "torch"}
+_PLUGINS = {f"jax_cuda{number}_plugin": f"jax[cuda{number}]" for number in (12, 13)}
 
 
 def main(argv: list[str]) -> None:
@@ -59,8 +60,10 @@ def main(argv: list[str]) -> None:
   if args.out is None:
     raise UserError(
         "give the folder that the record goes to, or --readme, --record")
-  for line in missing():
+  for line in missing(args.data):
     print(line, file=sys.stderr, flush=True)
+  # So that the part that runs is ended, too.
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
   measure(args.out, 60 * args.minutes, rehearse=args.rehearse, data=args.data,
           parts=args.parts)
 
@@ -94,11 +97,11 @@ def _parts(text: str) -> tuple[str, ...]:
   return names
 
 
-def missing() -> list[str]:
-  """A line for each package that is not installed, with what to do.
+def missing(data: str | None = None) -> list[str]:
+  """A line for each thing that is not there, with what to do.
 
   Raises:
-    UserError: If nothing can be measured without one.
+    UserError: If nothing can be measured without it, or something else would be.
   """
   absent = lambda names: [
       pip for module, pip in names.items()
@@ -107,8 +110,16 @@ def missing() -> list[str]:
     raise UserError(
         f"not installed: {', '.join(needed)}. Where nothing can be fetched, "
         f"bring their wheels: pip download --no-deps {' '.join(needed)}")
+  if os.path.exists("/dev/nvidia0") and len(absent(_PLUGINS)) == len(_PLUGINS):
+    raise UserError(
+        "there is a GPU that jax has no plugin for: pip install 'jax[cuda13]'")
+  places = (pathlib.Path(data or "."), pathlib.Path(data or ".") / "mnist")
+  if data and all(len(list(place.glob("*-ubyte*"))) < 4 for place in places):
+    raise UserError(f"{data}/mnist: must hold MNIST's four files")
   return [f"not installed, its rows are left out: {name}"
-          for name in absent(_WANTED)]
+          for name in absent(_WANTED)] + [
+              f"{data_lib.ENVIRONMENT_VARIABLE} is not set: images are random, and "
+              "the queue has nothing to train on"] * (not data)
 
 
 def measure(

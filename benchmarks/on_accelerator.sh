@@ -11,18 +11,26 @@
 # sizes on whatever there is.
 set -euo pipefail
 python=${PYTHON:-python3}
+case "${1:-}" in -*) echo "error: $1: the first word is the folder" >&2; exit 2 ;; esac
 out=${1:?give the folder for what is measured: bash benchmarks/on_accelerator.sh OUT_DIR}
 shift
 minutes=8 rehearse=
 for word in "$@"; do
   case "$word" in
-    --minutes=*) minutes=${word#*=} ;;
+    --minutes=*) minutes=${word#*=}
+      [[ $minutes =~ ^[0-9]+(\.[0-9]+)?$ ]] || {
+        echo "error: $word: must be a number" >&2; exit 2; } ;;
     --rehearse) rehearse=--rehearse ;;
     *) echo "error: $word: must be --minutes=N or --rehearse" >&2; exit 2 ;;
   esac
 done
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
+# From the caller's folder, not from the repository's.
+for name in KD_JAX_DATA KD_JAX_WORK; do
+  if [ -n "${!name:-}" ]; then export "$name=$(realpath -m "${!name}")"; fi
+done
+case "$python" in */*) python=$(realpath -s "$python") ;; esac
 cd "$(dirname "$0")/.."
 : > "$out/log.txt"
 end=$(($(date +%s) + $("$python" -c "print(round(60 * float('$minutes')))")))

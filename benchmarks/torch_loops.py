@@ -164,7 +164,9 @@ def _step(student, teacher, compiled: str, bfloat16: bool):
     return (1 - alpha) * F.cross_entropy(logits, y) + alpha * soft
 
   if compiled:
-    # Of the two sizes that batches have, each is compiled for itself.
+    # Of the two sizes that batches have, each is compiled for itself; more graphs
+    # of one function than the default limit would run eager without a word.
+    torch._dynamo.config.recompile_limit = 64
     mean_loss = torch.compile(mean_loss, mode=compiled, dynamic=False)
 
   def step(x, y, taught):

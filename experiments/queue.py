@@ -262,7 +262,9 @@ def page() -> str:
       "committed rows; the most telling first, of equals the cheapest. *Value*: 3 "
       "settles a claim of the README, 2 one of a study's table, 1 narrows an "
       "interval. Minutes are reckoned from the recorded seconds of the most "
-      "similar net, teachers included, as if none were at hand.", "",
+      "similar net, teachers included, as if none were at hand. Most rows of the "
+      "H100 were made ten programs at a time, so that alone a run may take less.",
+      "",
       "To travel: the repository, and MNIST's four files (11 MB) in a folder that "
       "`KD_JAX_DATA` names, as `DIR/mnist`. Teachers are trained where the runs "
       "are made, unless `runs/queue/teachers` comes along.", "",

@@ -146,3 +146,13 @@ def test_the_rehearsal_runs_every_part(tmp_path):
   assert seconds and np.all(np.array(seconds) > 0)
   lines = (tmp_path / queue.REHEARSED).read_text().splitlines()
   assert [json.loads(line)["file"] for line in lines].count("results.jsonl") == 2
+
+
+def test_a_folder_without_mnist_is_refused_before_anything_runs(tmp_path):
+  (tmp_path / "mnist").mkdir()
+  with pytest.raises(UserError, match="four files"):
+    accelerator.missing(str(tmp_path))
+  for name in "abcd":
+    (tmp_path / "mnist" / f"{name}-ubyte.gz").touch()
+  assert not any("random" in line for line in accelerator.missing(str(tmp_path)))
+  assert any("random" in line for line in accelerator.missing())
