@@ -45,7 +45,7 @@ _NEEDED = {
     "jax": "jax", "flax": "flax", "optax": "optax", "orbax": "orbax-checkpoint",
     "ml_collections": "ml-collections", "rich": "rich", "scipy": "scipy"}
 _WANTED = {"torch": "torch"}
-_PLUGINS = {f"jax_cuda{number}_plugin": f"jax[cuda{number}]" for number in (12, 13)}
+_PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin")
 
 
 def main(argv: list[str]) -> None:
@@ -103,23 +103,24 @@ def missing(data: str | None = None) -> list[str]:
   Raises:
     UserError: If nothing can be measured without it, or something else would be.
   """
-  absent = lambda names: [
-      pip for module, pip in names.items()
-      if importlib.util.find_spec(module) is None]
+  there = lambda module: importlib.util.find_spec(module) is not None
+  absent = lambda names: [pip for module, pip in names.items() if not there(module)]
   if needed := absent(_NEEDED):
     raise UserError(
         f"not installed: {', '.join(needed)}. Where nothing can be fetched, "
         f"bring their wheels: pip download --no-deps {' '.join(needed)}")
-  if os.path.exists("/dev/nvidia0") and len(absent(_PLUGINS)) == len(_PLUGINS):
+  if os.path.exists("/dev/nvidia0") and not any(map(there, _PLUGINS)):
     raise UserError(
         "there is a GPU that jax has no plugin for: pip install 'jax[cuda13]'")
-  places = (pathlib.Path(data or "."), pathlib.Path(data or ".") / "mnist")
-  if data and all(len(list(place.glob("*-ubyte*"))) < 4 for place in places):
+  lines = [f"not installed, its rows are left out: {name}"
+           for name in absent(_WANTED)]
+  if not data:
+    return [*lines, f"{data_lib.ENVIRONMENT_VARIABLE} is not set: images are "
+            "random, and the queue has nothing to train on"]
+  places = pathlib.Path(data), pathlib.Path(data) / "mnist"
+  if all(len(list(place.glob("*-ubyte*"))) < 4 for place in places):
     raise UserError(f"{data}/mnist: must hold MNIST's four files")
-  return [f"not installed, its rows are left out: {name}"
-          for name in absent(_WANTED)] + [
-              f"{data_lib.ENVIRONMENT_VARIABLE} is not set: images are random, and "
-              "the queue has nothing to train on"] * (not data)
+  return lines
 
 
 def measure(
@@ -130,9 +131,10 @@ def measure(
   out.mkdir(parents=True, exist_ok=True)
   end = time.monotonic() + seconds
   report: dict = {
-      "command": "bash benchmarks/on_accelerator.sh OUT_DIR"
-                 + (" --rehearse" if rehearse else f" --minutes={seconds / 60:g}"),
+      "command": f"python -m benchmarks.accelerator OUT_DIR --minutes="
+                 f"{seconds / 60:g} --parts={','.join(parts)}",
       "commit": mnist_step._commit(), "date": time.strftime("%Y-%m-%d"),
+      "data": "MNIST" if data else "random images of MNIST's size",
       "rehearsal": rehearse, "machine": {}, "rows": {}, "ended": {}}
   _write(out / RECORD, report)
   for number, part in enumerate(parts):
@@ -162,7 +164,9 @@ def _run(part, seconds, rehearse, data, report, out, end) -> str:
       if "machine" in row:
         report["machine"] = report["machine"] or row["machine"]
       else:
-        report["rows"].setdefault(part, {})[row.pop("name")] = row
+        # A row of a system that broke off keeps what was measured before.
+        report["rows"].setdefault(part, {}).setdefault(row.pop("name"), {}).update(
+            row)
         _tell(f"  {line.strip()[:150]}", end)
       _write(out / RECORD, report)
     code = process.wait(timeout=_GRACE_SECONDS)
@@ -182,8 +186,9 @@ def _lines(process: subprocess.Popen, until: float) -> Iterator[str]:
   lines: queue.Queue[str | None] = queue.Queue()
 
   def read():
-    for line in process.stdout:
-      lines.put(line)
+    with process.stdout as stream:
+      for line in stream:
+        lines.put(line)
     lines.put(None)
 
   threading.Thread(target=read, daemon=True).start()

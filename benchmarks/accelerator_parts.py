@@ -1,6 +1,6 @@
 """The parts of benchmarks/accelerator.py: each prints a JSON line a row.
 
-  python -m benchmarks.accelerator_parts '{"part": "step", "seconds": 60, ...}'
+  python -m benchmarks.accelerator_parts '{"part": "step", "until": 1234.5, ...}'
 
 A row is a system and what a call of it takes: `seconds` holds a number a round,
 of a `unit` such as a step. Systems of a part are timed in turn, round after
@@ -40,7 +40,14 @@ Row = dict[str, Any]
 
 
 class Spec(NamedTuple):
-  """What the parent asks for; see `accelerator.py`."""
+  """What the parent asks for.
+
+  Attributes:
+    part: One of `PARTS`.
+    until: When its time is over, by `time.monotonic`, one clock for all processes.
+    rehearse: Whether to run with tiny sizes, once, however long it takes.
+    data: Folder of MNIST; None for random images.
+  """
 
   part: str
   until: float
@@ -120,8 +127,7 @@ def in_turn(
         taken[name].append(made[name].call())
       except Exception as error:  # A library may lack what a system needs.
         systems = {other: systems[other] for other in systems if other != name}
-        facts = made[name].facts if name in made else {}
-        yield {"seconds": taken[name], **facts, **_failed(name, error)}
+        yield _failed(name, error)
         continue
       yield {"name": name, "seconds": taken[name], **made[name].facts}
 
@@ -174,7 +180,7 @@ def _matmul(kind: str, size: int, spec: Spec) -> Timed:
   """Ten products, each of the last one's result."""
   dtype = jnp.bfloat16 if kind == "bfloat16" else jnp.float32
   precision = {"float32": "highest", "tf32": "tensorfloat32"}.get(kind)
-  # Of the deviation that a product keeps.
+  # Scaled so that products neither grow nor vanish.
   x, w = (jax.random.normal(jax.random.key(number), (size, size), dtype)
           * dtype(size**-0.5) for number in range(2))
 
@@ -225,7 +231,7 @@ def step(spec: Spec, torch: bool) -> Iterator[Row]:
         "torch live float32, compiled": lambda: of_torch(
             compiled="default", **live),
         "torch banked float32, compiled": lambda: of_torch(
-            compiled="default", banked=True),
+            compiled="default"),
         "torch live bfloat16, indexed": lambda: of_torch(bfloat16=True, **live),
         "torch banked bfloat16, indexed": lambda: of_torch(bfloat16=True),
         "torch live bfloat16, compiled": lambda: of_torch(
@@ -268,8 +274,7 @@ def _mlp_of_torch(problem, spec: Spec, *, plain: bool = False, **how) -> Timed:
 # Lanes of a sweep.
 
 def lanes(spec: Spec, torch: bool) -> Iterator[Row]:
-  """Rectangles of lanes against a loop over single runs, those timed beside
-  them."""
+  """Rectangles of lanes, each beside a loop over single runs."""
   del torch
   counts, widths = (64, 16, 128, 32, 8, 4, 2), (30, 800)
   if spec.rehearse:

@@ -1,8 +1,7 @@
-"""The tables of benchmarks/accelerator.py: markdown from its records; nothing
-of jax.
+"""The tables of benchmarks/accelerator.py: markdown from its records, without jax.
 
-A ratio is the median over rounds of those within a round, with the least and
-the most.
+A ratio is the median over rounds of those within a round, with the least and the
+most.
 """
 
 from collections.abc import Sequence
@@ -12,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import tables
 from kd_jax.errors import UserError
 
 BEGIN, END = "<!-- begin accelerators -->", "<!-- end accelerators -->"
-_KEYS = {"command", "commit", "date", "rehearsal", "machine", "rows", "ended"}
-# What is aimed at on an H100: (part, faster, slower): times as fast.
+_KEYS = {"command", "commit", "date", "data", "rehearsal", "machine", "rows",
+         "ended"}
+# What is aimed at on an H100: the faster, the slower, and how many times as fast.
 _STEP_AIM = ("kd_jax live float32", "torch live float32, DataLoader", 4.0)
 _LANES_AIMS = {30: 40.0, 800: 6.0}
 
@@ -40,8 +41,7 @@ def read(file: pathlib.Path) -> dict:
 
 
 def device(report: dict) -> str:
-  """The device's name in two words, such as NVIDIA H100; a CPU's without its
-  cores."""
+  """The device's name in two words, such as NVIDIA H100; CPU for a processor."""
   name = report["machine"].get("device", {}).get("jax", "unknown")
   return "CPU" if name == "cpu" else " ".join(name.split()[:2])
 
@@ -71,7 +71,7 @@ def _heading(report: dict) -> str:
   lines = [f"## {device(report)}", "",
            f"`{report['command']}` at {report['commit']}, {report['date']}", "",
            f"- {machine.get('device', {}).get('jax')}; {machine.get('cpu')}, "
-           f"{machine.get('cores')} cores; {versions}"]
+           f"{machine.get('cores')} cores; {versions}; {report['data']}"]
   return "\n".join(lines + [f"- not whole: {'; '.join(ended)}"] * bool(ended))
 
 
@@ -80,7 +80,7 @@ def _ceilings(rows: dict[str, Row]) -> str:
   for name, row in _timed(rows).items():
     rates = (row.get("flops") or row["bytes"]) / np.array(row["seconds"])
     unit = "TFLOP/s" if "flops" in row else "TB/s"
-    lines.append([name, _spread(rates / 1e12, ".3g"), unit])
+    lines.append([name, tables.spread(rates / 1e12, ".3g"), unit])
   return _table(["ceiling", "measured", ""], lines)
 
 
@@ -112,7 +112,7 @@ def _aims(rows: dict[str, dict[str, Row]]) -> str:
 
 def _judged(ratios: np.ndarray, aim: float) -> list[str]:
   met = "met" if np.median(ratios) >= aim else "missed"
-  return [_spread(ratios, ".3g"), f">= {aim:g}", met]
+  return [tables.spread(ratios, ".3g"), f">= {aim:g}", met]
 
 
 def ratio(slow: Row, fast: Row) -> np.ndarray:
@@ -136,8 +136,8 @@ def _step(rows, everything, title: str = "A step on MNIST, batch 128") -> str:
       reached = row["flops"] / np.median(row["seconds"])
       rate = (f"{reached / 1e12:.3g} TFLOP/s, "
               f"{reached / ceiling(everything, f'jax matmul {kind}'):.0%}")
-    lines.append([name, _spread(milliseconds, ".3g"), rate,
-                  _spread(ratio(row, timed[first]), ".3g")])
+    lines.append([name, tables.spread(milliseconds, ".3g"), rate,
+                  tables.spread(ratio(row, timed[first]), ".3g")])
   return _table([title, "ms a step", "products, of the ceiling",
                  f"times {first}"], lines)
 
@@ -151,8 +151,8 @@ def _lanes(rows: dict[str, Row], everything) -> str:
     floor = max(row["flops"] / ceiling(everything, "jax matmul float32"),
                 row["bytes"] / ceiling(everything, "jax copy"))
     lines.append([
-        name, _spread(1e6 * seconds, ".3g"),
-        _spread(np.array(row["loop_seconds"]) / seconds, ".3g"),
+        name, tables.spread(1e6 * seconds, ".3g"),
+        tables.spread(np.array(row["loop_seconds"]) / seconds, ".3g"),
         f"{1e6 * floor:.3g}", f"{np.median(seconds) / floor:.1f}",
         f"{row['compile_seconds']:.1f}"])
   return _table(["lanes", "us a step and lane", "times the loop", "floor, us",
@@ -162,7 +162,7 @@ def _lanes(rows: dict[str, Row], everything) -> str:
 def _deterministic(rows: dict[str, dict[str, Row]]) -> str:
   with_, without = (_timed(rows.get(part, {}))
                     for part in ("deterministic", "nondeterministic"))
-  lines = [[name, _spread(1e3 * np.array(row["seconds"]), ".3g"),
+  lines = [[name, tables.spread(1e3 * np.array(row["seconds"]), ".3g"),
             f"{np.median(with_[name]['seconds']) / np.median(row['seconds']):.2f}"]
            for name, row in without.items() if name in with_]
   return _table(["XLA's deterministic operations", "without, ms a step",
@@ -179,16 +179,6 @@ def _timed(rows: dict[str, Row]) -> dict[str, Row]:
   return {name: row for name, row in rows.items() if row.get("seconds")}
 
 
-def _spread(values: np.ndarray, form: str) -> str:
-  middle, least, most = (
-      format(float(of(values)), form) for of in (np.median, np.min, np.max))
-  return f"{middle} ({least} to {most})" if len(values) > 1 else middle
-
-
-def _table(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-  if not lines:
-    return ""
-  return "\n".join([
-      "| " + " | ".join(columns) + " |",
-      "| --- |" + " --: |" * (len(columns) - 1),
-      *("| " + " | ".join(line) + " |" for line in lines)])
+def _table(columns: list[str], lines: list[list[str]]) -> str:
+  """A table, or nothing where there is no line."""
+  return tables.table(columns, lines) if lines else ""

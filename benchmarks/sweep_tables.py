@@ -141,7 +141,7 @@ def _heading(report: dict) -> str:
       f"- {settings['data']}, batches of {problem_lib.BATCH}; median (least to "
       f"most), rounds: {' or '.join(map(str, rounds))}",
       f"- sgemm of {SQUARE}x{SQUARE} in jax, in the same rounds: "
-      f"{tables._spread(np.concatenate(rates), '.0f')} GFLOP/s"])
+      f"{tables.spread(np.concatenate(rates), '.0f')} GFLOP/s"])
 
 
 def _some(number: int, what: str) -> str:
@@ -174,13 +174,13 @@ def _targets(report: dict) -> str:
         *_verdict(_over_loop(part, name) if name else None, 0.95)])
   rows.append(["2x30: most that a lane costs more than in fewer lanes of a "
                "seed", *_rise(narrow)])
-  return tables._table(["target", "measured", "aim", ""], rows)
+  return tables.table(["target", "measured", "aim", ""], rows)
 
 
 def _verdict(times, aim: float) -> list[str]:
   if times is None:
     return [_MISSING, f">= {aim}", ""]
-  text = f"{times:.1f}" if np.ndim(times) == 0 else tables._spread(times, ".2f")
+  text = f"{times:.1f}" if np.ndim(times) == 0 else tables.spread(times, ".2f")
   return [text, f">= {aim}", "met" if np.median(times) >= aim else "missed"]
 
 
@@ -213,7 +213,7 @@ def _wall(report: dict) -> str:
   titles = [f"{RUNS} runs of {_some(epochs, 'epoch')}, s" for epochs in _EPOCHS]
   titles = ["system", *titles, "peak memory of a process, MiB"]
   return "\n".join([
-      tables._table(titles, rows), "",
+      tables.table(titles, rows), "",
       f"In parentheses: times that of {TESTED} with a cold cache. Start of "
       "Python, imports, data, parameters, compilation and one evaluation of "
       "10,000 images are in, but for PyTorch's, whose steps alone are told. A "
@@ -277,7 +277,7 @@ def _width(width: int, found: dict) -> list[str]:
       f"784-{width}-{width}-10: {flops(width) / 1e9:.4f} GFLOP and "
       f"{moved(width) / 1e6:.2f} MB of weights, momentum and gradients a step "
       f"and lane. {' '.join(notes)}")
-  return [heading.strip(), tables._table(
+  return [heading.strip(), tables.table(
       ["devices x seeds x points", "ms a step and lane", "times the loop",
        "GFLOP/s", "of sgemm's", "GB/s of SGD", "compilation, s",
        "XLA's memory, MiB"], rows)]
@@ -291,8 +291,8 @@ def _row(width: int, number: int, part: dict, name: str) -> list[str]:
   title = f"{name}, {number} devices" if name == "loop" and number > 1 else name
   known = name in part["compile_seconds"]  # PyTorch compiles nothing.
   return [
-      title, tables._spread(1e3 * lane, ".3f"),
-      tables._spread(_over_loop(part, name), ".2f"),
+      title, tables.spread(1e3 * lane, ".3f"),
+      tables.spread(_over_loop(part, name), ".2f"),
       f"{np.median(flops(width) / lane) / 1e9:.0f}",
       f"{100 * np.median(share):.0f} %",
       f"{np.median(moved(width) / lane) / 1e9:.1f}",

@@ -145,15 +145,15 @@ def _systems(report: Report) -> str:
     memory = alone["device_peak_bytes"] or alone["peak_bytes"]
     rows.append([
         _TITLES[name],
-        _spread(report.settings["examples"] / (step * report.steps), ",.0f"),
-        _spread(1e3 * step, ".2f"),
+        spread(report.settings["examples"] / (step * report.steps), ",.0f"),
+        spread(1e3 * step, ".2f"),
         f"{np.median(_flops(products) / step) / 1e9:.0f}",
         f"{1e3 * np.median(floor):.2f}",
-        _spread(100 * floor / step, ".0f") + " %"
+        spread(100 * floor / step, ".0f") + " %"
         + _goal(np.median(floor / step), _SHARE_TARGETS.get(name), percent=True),
         f"{alone['compile_seconds']:.1f}", f"{alone['ready_seconds']:.1f}",
         f"{memory / 2**20:,.0f}"])
-  return "\n".join([_table([
+  return "\n".join([table([
       "system", "examples/s", "ms a step", "GFLOP/s", "products alone, ms",
       "products' share of the step", "compilation, s", "set-up, s",
       "peak memory, MiB"], rows), "", *_formulas()])
@@ -189,10 +189,10 @@ def _ratios(report: Report) -> str:
         "torch", _needed(fast))
     rows.append([
         f"({fast}) over ({slow})",
-        _spread(ratio, ".2f") + _goal(np.median(ratio), target),
-        _spread(library, ".2f"), f"{np.median(spared):.2f}",
-        _spread(ratio / library / spared, ".2f")])
-  return "\n".join([_table([
+        spread(ratio, ".2f") + _goal(np.median(ratio), target),
+        spread(library, ".2f"), f"{np.median(spared):.2f}",
+        spread(ratio / library / spared, ".2f")])
+  return "\n".join([table([
       "speed", "ratio", "of it: matrix library", "products spared",
       "everything else"], rows), "",
       "A ratio is the product of its three parts: how much faster XLA's dot is "
@@ -212,7 +212,7 @@ def _products(report: Report) -> str:
     rows.append(row)
   titles = [f"{library}, {what}" for library in libraries
             for what in ("ms", "GFLOP/s")]
-  return _table(["matrix product", "shape", *titles], rows)
+  return table(["matrix product", "shape", *titles], rows)
 
 
 def _shape(product: Product) -> str:
@@ -230,7 +230,7 @@ def _growth(report: Report) -> str:
              if name.startswith("examples ")}
   seconds[report.settings["examples"]] = np.array(report.seconds["b"])
   examples = [
-      [f"{count:,}", _spread(taken, ".3f"), f"{1e6 * np.median(taken) / count:.1f}"]
+      [f"{count:,}", spread(taken, ".3f"), f"{1e6 * np.median(taken) / count:.1f}"]
       for count, taken in sorted(seconds.items())]
   widths = {int(name.split()[1]): np.array(taken) / report.steps
             for name, taken in report.seconds.items()
@@ -240,15 +240,16 @@ def _growth(report: Report) -> str:
   for width, step in sorted(widths.items()):
     flops = _flops(
         one for one in problem_lib.products(width) if one.net == "student")
-    rows.append([str(width), f"{flops / 1e9:.3f}", _spread(1e3 * step, ".3f"),
+    rows.append([str(width), f"{flops / 1e9:.3f}", spread(1e3 * step, ".3f"),
                  f"{np.median(flops / step) / 1e9:.0f}"])
   return "\n\n".join([
       "How (b) grows, with the examples and with the student's width:",
-      _table(["examples", "s an epoch", "us an example"], examples),
-      _table(["width", "GFLOP a step", "ms a step", "GFLOP/s"], rows)])
+      table(["examples", "s an epoch", "us an example"], examples),
+      table(["width", "GFLOP a step", "ms a step", "GFLOP/s"], rows)])
 
 
-def _spread(values: np.ndarray, form: str) -> str:
+def spread(values: np.ndarray, form: str) -> str:
+  """The median of some values, with the least and the most."""
   low, middle, high = np.min(values), np.median(values), np.max(values)
   return f"{middle:{form}} ({low:{form}} to {high:{form}})"
 
@@ -260,6 +261,7 @@ def _goal(value: float, target: float | None, *, percent: bool = False) -> str:
   return f"; aim {aim}: {'met' if value >= target else 'missed'}"
 
 
-def _table(titles: list[str], rows: list[list[str]]) -> str:
+def table(titles: list[str], rows: list[list[str]]) -> str:
+  """A markdown table; the first column is text, the others are numbers."""
   lines = [titles, ["---"] + ["--:"] * (len(titles) - 1), *rows]
   return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -34,7 +34,7 @@ def configure(threads: int, *, tf32: bool) -> None:
 
 
 def system(
-    problem: Problem, *, plain: bool, banked: bool | None = None,
+    problem: Problem, *, plain: bool, banked: bool = True,
     compiled: str = "", bfloat16: bool = False, order: np.ndarray | None = None,
 ) -> System:
   """A student's training; every call of `epoch` goes on from the last.
@@ -42,8 +42,8 @@ def system(
   Args:
     problem: The epoch.
     plain: Whether batches come from a DataLoader, or from tensors by index.
-    banked: Whether the teacher's logits are computed before; default not in the
-      plain loop.
+    banked: Whether the teacher's logits are computed before; never in the plain
+      loop.
     compiled: The mode of torch.compile; "" for eager.
     bfloat16: Whether the nets compute in bfloat16 (autocast).
     order: Order of the examples in every epoch; default a new one each.
@@ -62,7 +62,7 @@ def system(
   else:
     image, label = image.to(_DEVICE), label.to(_DEVICE)
     bank = None
-    if banked is None or banked:
+    if banked:
       with torch.no_grad(), _autocast(bfloat16):
         bank = torch.cat([teacher(x).float() for x in image.split(500)])
     run = _lean_epoch(step, image, label, bank, order)

@@ -12,9 +12,9 @@ as soon as they are there, to be carried elsewhere and recorded. On a machine
 that is not kept, `--whole` passes over cells of which no run would be finished
 in time.
 
-How long a cell takes is reckoned from the committed rows: seconds an example and
-parameter of the most similar net on the same kind of machine. MNIST's files are
-needed in `$KD_JAX_DATA/mnist`.
+How long a cell takes is reckoned from the committed rows: what the most similar net
+took an example, on the same kind of machine. `--run` needs MNIST's files in
+`$KD_JAX_DATA/mnist`.
 """
 
 import argparse
@@ -132,8 +132,7 @@ def _parser() -> Parser:
 
 
 def todo() -> list[Todo]:
-  """What is missing of every cell, the most telling first, of equals the
-  cheapest."""
+  """What cells lack, the most telling first, of equals the cheapest."""
   found = [each for study in index.STUDIES for each in _of(study) if each.points]
   known = rates()
   return sorted(found, key=lambda each: (
@@ -164,17 +163,20 @@ def rates() -> list[Rate]:
   for study in index.STUDIES:
     stages = index.committed(index.ROOT / study)
     for stage, rows in stages.items():
-      machine = _machine(stages, stage)
-      found += [Rate(machine, study, row["parameters"], _augmented(row), seconds)
-                for row in rows if (seconds := _seconds(row))]
+      for row in rows:
+        device = row.get("device") or _device(stages, stage)
+        if device and (seconds := _seconds(row)):
+          found.append(Rate(
+              MACHINES[0] if device == "cpu" else MACHINES[1], study,
+              row["parameters"], _augmented(row), seconds))
   return found
 
 
-def _machine(stages: Mapping[str, Sequence[Row]], stage: str) -> str:
-  """Where a stage ran; teachers were trained where the rows were."""
+def _device(stages: Mapping[str, Sequence[Row]], stage: str) -> str | None:
+  """Where the students of a stage ran: their teachers were trained there, too."""
   name = "table" if stage == "teachers" else stage.removesuffix("_teachers")
-  devices = [row["device"] for row in stages.get(name, ()) if "device" in row]
-  return MACHINES[0] if devices[:1] == ["cpu"] else MACHINES[1]
+  return next((row["device"] for row in stages.get(name, ()) if "device" in row),
+              None)
 
 
 def _seconds(row: Row) -> float | None:
@@ -229,8 +231,7 @@ def _second_an_example(known, study: str, data: str, net, augmented: bool) -> fl
                          rate.augmented != augmented, rate.study != study)
   least = min(map(unlike, known))
   alike = [rate for rate in known if unlike(rate) == least]
-  # A larger net takes longer in proportion; a smaller one is not trusted to be
-  # faster.
+  # A larger net takes longer in proportion; a smaller one need not be faster.
   scale = max(1.0, size / alike[0].parameters)
   return scale * statistics.median(rate.seconds for rate in alike)
 
@@ -297,32 +298,40 @@ def run(args) -> int:
   if args.rehearse:
     queue = [_rehearsed(queue[0])]
   args.out.mkdir(parents=True, exist_ok=True)
-  known = rates()
+  known, broken = rates(), 0
   with door.Signals(args.minutes) as stop:
     end = time.monotonic() + 60 * (args.minutes or math.inf)
     for each in queue:
-      machine, lanes = _here(each.cell)
-      expected = estimate(each, machine, known)
-      first = expected.teachers + expected.each * min(lanes, len(each.points))
-      if machine != MACHINES[0]:
-        first += _STARTING
-      if args.whole and first > end - time.monotonic():
-        _say(f"{each.name}: passed over; {lanes} runs and their teachers take "
-             f"about {first / 60:.1f} minutes here")
+      if args.whole and not _fits(each, known, end - time.monotonic()):
         continue
-      _say(f"{each.name}: {len(each.points)} runs, about {expected.minutes:.1f} "
-           f"minutes by the recorded rates of {machine}")
+      machine, _ = _here(each.cell)
+      _say(f"{each.name}: {len(each.points)} runs, about "
+           f"{estimate(each, machine, known).minutes:.1f} minutes by the recorded "
+           f"rates of {machine}")
       began = time.monotonic()
       try:
         code = _make(each, args, stop)
       except (RuntimeError, MemoryError) as error:
         # Of a lent machine's time, the other cells are to have the rest.
         _say(f"{each.name}: broke off, {type(error).__name__}: {str(error)[:200]}")
-        code = 0
+        code, broken = 0, 1
       _say(f"{each.name}: {(time.monotonic() - began) / 60:.1f} minutes")
       if code or stop():
         return code or stop.code
-  return 0
+  return broken
+
+
+def _fits(each: Todo, known: Sequence[Rate], seconds: float) -> bool:
+  """Whether the first runs of a cell would be finished in time; says if not."""
+  machine, lanes = _here(each.cell)
+  expected, lanes = estimate(each, machine, known), min(lanes, len(each.points))
+  first = expected.teachers + expected.each * lanes
+  if machine != MACHINES[0]:
+    first += _STARTING
+  if first > seconds:
+    _say(f"{each.name}: passed over; {lanes} runs and their teachers take about "
+         f"{first / 60:.1f} minutes here")
+  return first <= seconds
 
 
 def _here(cell: Cell) -> tuple[str, int]:
@@ -374,9 +383,12 @@ def collect(each: Todo, place: pathlib.Path, file: pathlib.Path) -> None:
   kept += [tag | {"file": name, "row": row}
            for name in ("results.jsonl", "teachers.jsonl")
            if (place / name).is_file() for row in report.read(place, name)]
-  new = file.with_name(f"{file.name}.new")
-  new.write_text("".join(json.dumps(line) + "\n" for line in kept))
-  os.replace(new, file)
+  _write(file, kept)
+
+
+def _write(file: pathlib.Path, rows: Sequence[Row]) -> None:
+  from kd_jax.sweep import book  # Late: it imports jax.
+  book.write(file, rows)
 
 
 def _lines(file: pathlib.Path) -> list[dict[str, Any]]:
@@ -394,7 +406,7 @@ def _lines(file: pathlib.Path) -> list[dict[str, Any]]:
 def _rehearsed(each: Todo) -> Todo:
   """The same program in seconds: it proves that the cell runs, and nothing else."""
   config = each.config
-  config.data.embedded, config.tensorboard = "only", False
+  config.data.embedded = "only"
   config.epochs, config.steps, config.min_steps = 1, 20, 0
   config.teacher.steps, config.teacher.widths = 20, (16,)
   small = {"student.widths": (8,), "epochs": 1}
@@ -412,33 +424,35 @@ def record(file: pathlib.Path) -> str:
   """
   if not file.is_file():
     raise UserError(f"--record {file}: there is no such file")
-  lines, added = _lines(file), 0
+  lines = _lines(file)
   known = {each.name for study in index.STUDIES for each in _of(study)}
   for name in {f"{line['study']}.{line['cell']}" for line in lines}:
     if name not in known:
       raise UserError(f"--record {file}: {name} is no cell; {nearest(name, known)}")
+  stages: dict[pathlib.Path, list[Row]] = {}
   for line in lines:
     suffix = "" if line["file"] == "results.jsonl" else "_teachers"
-    added += _add(index.ROOT / line["study"] / f"{line['cell']}{suffix}.jsonl",
-                  line["row"])
+    target = index.ROOT / line["study"] / f"{line['cell']}{suffix}.jsonl"
+    stages.setdefault(target, []).append(line["row"])
+  # All of them are looked at before any is written.
+  joined = {target: _joined(target, rows) for target, rows in stages.items()}
+  for target, rows in joined.items():
+    _write(target, rows)
   index.main()
-  return f"{added} of {len(lines)} rows are new; experiments/ is made anew"
+  return f"{len(lines)} rows are in; experiments/ is made anew"
 
 
-def _add(target: pathlib.Path, row: Row) -> bool:
-  """Appends a row to a stage; False if it is there already."""
-  there = {} if not target.is_file() else {
-      one["fingerprint"]: one for one in report.read(target.parent, target.name)}
-  before = there.get(row["fingerprint"])
-  if before is not None:
+def _joined(target: pathlib.Path, rows: Sequence[Row]) -> list[Row]:
+  """The rows of a stage with new ones, each once."""
+  there = report.read(target.parent, target.name) if target.is_file() else []
+  known = {row["fingerprint"]: row for row in there}
+  for row in rows:
+    before = known.setdefault(row["fingerprint"], row)
     if before.get("test_wrong_ids") != row.get("test_wrong_ids"):
       raise UserError(
-          f"{target}: has another result of {row['fingerprint'][:16]}; nothing is "
-          "overwritten. Was it run with other versions?")
-    return False
-  with target.open("a") as opened:
-    opened.write(json.dumps(row) + "\n")
-  return True
+          f"{target}: has another result of {row['fingerprint'][:16]}; nothing was "
+          "recorded. Was it run with other versions?")
+  return list(known.values())
 
 
 def _say(line: str) -> None:

@@ -41,7 +41,7 @@ import numpy as np
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 BASE = "ba06f07"
-# All that matters is said, so that another default is no difference.
+# All that matters is given, so that another default is no difference.
 COMMON = (
     "--config=configs/mnist.py", "--config.data.name=blobs",
     "--config.data.dir={data}", "--config.min_steps=0",
@@ -226,7 +226,7 @@ class Failed(Exception):
   """A command did not do what it was to do."""
 
 
-class Bench(NamedTuple):
+class Shared(NamedTuple):
   """What both sides share: data, and programs that are compiled already.
 
   One cache serves both: what the two compile is found there only if it is the same
@@ -342,8 +342,8 @@ def left(workdir: pathlib.Path) -> Nets:
   nets: Nets = {}
   if (workdir / "results.jsonl").is_file():
     for row in _lines(workdir / "results.jsonl"):
-      said = workdir / "logits" / f"{row['fingerprint']}.npz"
-      nets[_title(row["overrides"])] = _compared(row) | _logits(said)
+      logits = workdir / "logits" / f"{row['fingerprint']}.npz"
+      nets[_title(row["overrides"])] = _compared(row) | _logits(logits)
     for number, row in enumerate(_lines(workdir / "teachers.jsonl"), 1):
       nets[f"{row['net']} {number}"] = _compared(row)
   else:
@@ -375,13 +375,13 @@ def _compared(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _logits(file: pathlib.Path) -> dict[str, Any]:
-  """A hash of what a net said, as of the arrays: a zip has times in it."""
+  """A hash of what a net gave, as of the arrays: a zip has times in it."""
   if not file.is_file():
     return {}
-  with np.load(file, allow_pickle=False) as said:
+  with np.load(file, allow_pickle=False) as logits:
     return {"logits_sha256": {
-        name: hashlib.sha256(said[name].tobytes()).hexdigest()
-        for name in sorted(said.files)}}
+        name: hashlib.sha256(logits[name].tobytes()).hexdigest()
+        for name in sorted(logits.files)}}
 
 
 def apart(base: Nets, here: Nets) -> list[str]:
@@ -492,7 +492,7 @@ def _cancelled(workers: futures.Executor) -> Iterator[None]:
     raise
 
 
-def compare(names: Sequence[str], bench: Bench, base: Side, here: Side, kept: Kept
+def compare(names: Sequence[str], shared: Shared, base: Side, here: Side, kept: Kept
             ) -> int:
   """Runs cases on both sides, tells of each, and gives the number that failed.
 
@@ -506,7 +506,7 @@ def compare(names: Sequence[str], bench: Bench, base: Side, here: Side, kept: Ke
     for ahead, behind in zip([*names, *lag], [*lag, *names]):
       for name, side in ((ahead, base), (behind, here)):
         if name and not (side is base and name in known):
-          jobs[workers.submit(bench.outcome, name, side)] = name, side
+          jobs[workers.submit(shared.outcome, name, side)] = name, side
     both: dict[str, dict[Side, Outcome]] = {
         name: {base: known[name]} if name in known else {} for name in names}
     for job in futures.as_completed(jobs):
@@ -561,13 +561,13 @@ def main(argv: Sequence[str]) -> int:
   with contextlib.ExitStack() as stack:
     folder = pathlib.Path(stack.enter_context(
         tempfile.TemporaryDirectory(prefix="kd_jax_golden_")))
-    bench = Bench(folder / "data", (args.keep or folder) / "xla")
-    bench.data.mkdir()
-    write_data(bench.data)
+    shared = Shared(folder / "data", (args.keep or folder) / "xla")
+    shared.data.mkdir()
+    write_data(shared.data)
     tree = stack.enter_context(checked_out(commit, folder / "tree"))
     failed = compare(
-        names, bench, Side(tree, folder / "base", commit),
-        Side(ROOT, folder / "here"), Kept(args.keep, commit, bench.data))
+        names, shared, Side(tree, folder / "base", commit),
+        Side(ROOT, folder / "here"), Kept(args.keep, commit, shared.data))
   print(f"{len(names) - failed} passed, {failed} failed")
   return min(failed, 1)
 
