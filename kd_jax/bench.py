@@ -32,6 +32,7 @@ from kd_jax.errors import UserError
 from kd_jax.parallel import Parallel
 from kd_jax.progress import Progress
 from kd_jax.screen import Screen
+from kd_jax.settings import Training
 
 
 class Bench(NamedTuple):
@@ -146,7 +147,7 @@ def net(
     name: str,
     path: pathlib.Path,
     marks: dict[str, Any],
-    training: build.Training,
+    training: Training,
     learner: steps.Learner,
     splits: dict[str, fitting.Split],
 ) -> dict[str, Any]:

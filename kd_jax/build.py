@@ -1,7 +1,7 @@
 """From a config to plain values: the only reader of ConfigDicts."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,30 +23,7 @@ from kd_jax import (
 from kd_jax import data as data_lib
 from kd_jax import teacher as teachers
 from kd_jax.errors import UserError
-
-
-class Training(NamedTuple):
-  """How one net is trained: plain values, nothing of a config left.
-
-  Attributes:
-    model: The net.
-    views: Augmentation of what it is trained on.
-    recipe: Static part of the optimiser.
-    hparams: Traced part of everything, float32 scalars.
-    batch_size: Examples a step.
-    total_steps: Length of the training.
-    seed: Of all its randomness.
-    moving: How temperature and weights move.
-  """
-
-  model: types.Model
-  views: augment.Views
-  recipe: optim.Recipe
-  hparams: types.Hparams
-  batch_size: int
-  total_steps: int
-  seed: int
-  moving: schedules.Schedules = schedules.STILL
+from kd_jax.settings import Training
 
 
 def dataset(

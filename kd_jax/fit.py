@@ -14,15 +14,15 @@ from kd_jax import (
   loop,
   metrics,
   parallel,
-  records,
   rng,
   steps,
   types,
 )
-from kd_jax.build import Training
 from kd_jax.follow import Epoch, Program, follow
+from kd_jax.machine import cores
 from kd_jax.parallel import Parallel
 from kd_jax.progress import Progress
+from kd_jax.settings import Training
 from kd_jax.watch import Best, NetWatch
 
 # The first segments should last about this long, going by a plain speed; later
@@ -213,7 +213,7 @@ def _segment_steps(training, learner, data, state, per_epoch) -> int:
           held, batch.image, train=False)[0].logits, state.student, batch)
   if learner.teacher is not None:
     flops += _flops(learner.teacher.members, learner.teacher.arrays, batch)
-  speed = _FLOPS_PER_CORE * records.cores()
+  speed = _FLOPS_PER_CORE * cores()
   if jax.default_backend() != "cpu":
     speed = _FLOPS_PER_ACCELERATOR * jax.device_count()
   seconds = per_epoch * flops / speed

@@ -16,6 +16,7 @@ from typing import Any
 from kd_jax import config as config_lib
 from kd_jax.arguments import hosts, joined, parse
 from kd_jax.errors import UserError
+from kd_jax.machine import cores
 from kd_jax.sweep import shard as shards
 
 _USAGE = """\
@@ -92,13 +93,6 @@ class Signals:
           file=sys.stderr, flush=True)
 
 
-def _cores() -> int:
-  # Not records.cores: that imports jax, and this is to be set before.
-  if hasattr(os, "sched_getaffinity"):
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1
-
-
 def run(argv: list[str]) -> int:
   """Runs the program; returns its exit code."""
   if any(arg in ("--help", "-h", "-help", "--helpfull") for arg in argv):
@@ -134,7 +128,7 @@ def show_plan(config, shard: shards.Shard | None = None) -> int:
     raise UserError(
         "--plan: there is no sweep; give --sweep.KEY=VALUE,VALUE or a config "
         "that has one, such as configs/mnist.py:sweep")
-  os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(_cores()))
+  os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(cores()))
   # pylint: disable=g-import-not-at-top
   from kd_jax.screen import Screen
   from kd_jax.sweep import estimate
@@ -169,10 +163,10 @@ def train(
         "--sweep.KEY=VALUE,VALUE or a config that has one")
   if config.sweep.points:
     # A host device for each core, for lanes to share; fixed before jax starts.
-    os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(_cores()))
+    os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(cores()))
   # jax takes seconds to import, so mistakes above are told first.
   # pylint: disable=g-import-not-at-top
-  from kd_jax import checkpoint, compilation, follow, records, watch
+  from kd_jax import checkpoint, compilation, follow, records, report, watch
   from kd_jax import hosts as hosts_lib
   from kd_jax import train as training
   from kd_jax.screen import Screen
@@ -191,7 +185,8 @@ def train(
       if config.sweep.points:
         run_sweep(
             config, workdir, screen=screen, stop=stop, study=study,
-            command=command, shard=shard)
+            command=command, shard=shard, report=lambda folder, reference: (
+                report.write(folder, reference=reference)))
       else:
         training.train_and_evaluate(config, workdir, screen=screen, stop=stop)
     return 0

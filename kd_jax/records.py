@@ -20,6 +20,7 @@ import jax
 import kd_jax
 from kd_jax import checkpoint, hosts
 from kd_jax.errors import UserError
+from kd_jax.machine import cores
 
 SCHEMA = 1
 
@@ -42,13 +43,6 @@ def runtime() -> dict[str, Any]:
   return {"jax": jax.__version__, "platform": device.platform,
           "device": device.device_kind, "devices": jax.device_count(),
           "cores": cores()}
-
-
-def cores() -> int:
-  """Processor cores that this process may use."""
-  if hasattr(os, "sched_getaffinity"):
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1
 
 
 def manifest(**more: Any) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from kd_jax import fit as fitting
 from kd_jax import teacher as teachers
 from kd_jax.bench import Bench
 from kd_jax.errors import UserError
+from kd_jax.settings import Training
 
 # Bytes up to which teacher.bank=auto stores logits, on disk and on the device.
 _LARGEST_BANK = 2 * 1024**3
@@ -55,7 +56,7 @@ class Taught(NamedTuple):
 
 
 def obtain(
-    config: ml_collections.ConfigDict, bench: Bench, student: build.Training
+    config: ml_collections.ConfigDict, bench: Bench, student: Training
 ) -> Taught:
   """The teacher of the run: a user's logits, or nets trained or found."""
   if config.teacher.logits is not None:
@@ -257,7 +258,7 @@ def _tick(bench: Bench, done: int, total: int) -> None:
 
 
 def wants_bank(
-    config: ml_collections.ConfigDict, bench: Bench, student: build.Training
+    config: ml_collections.ConfigDict, bench: Bench, student: Training
 ) -> bool:
   """Whether storing the logits costs less than asking the teacher each time."""
   if config.teacher.bank != "auto":

@@ -12,6 +12,7 @@ from kd_jax import bench as benches
 from kd_jax import build, distillers, records, shelf
 from kd_jax.bench import Bench
 from kd_jax.screen import Screen
+from kd_jax.settings import Training
 from kd_jax.shelf import Taught
 
 
@@ -64,7 +65,7 @@ def _student(
     config: ml_collections.ConfigDict,
     bench: Bench,
     name: str,
-    training: build.Training,
+    training: Training,
     method: distillers.Distiller,
     taught: Taught | None = None,
 ) -> dict[str, Any]:

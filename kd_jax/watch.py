@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from kd_jax import metrics, types
-from kd_jax.build import Training
 from kd_jax.follow import Epoch, Program, Watch, checkpoint_of
 from kd_jax.progress import Progress
+from kd_jax.settings import Training
 from kd_jax.state import TrainState
 
 

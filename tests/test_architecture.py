@@ -8,9 +8,9 @@ import pytest
 
 # Lower numbers know nothing of higher ones.
 LAYERS = {
-    0: "types losses logit_losses metrics augment distort rng models statistics "
+    0: "types losses logit_losses metrics augment distort rng models statistics machine "
        "clustered",
-    1: "errors terms schedules distillers teacher state steps optim loop lanes "
+    1: "errors terms schedules distillers teacher state steps optim loop lanes settings "
        "parallel hosts data",
     2: "keys config named build checkpoint records screen fit bench banks shelf "
        "train progress follow watch "

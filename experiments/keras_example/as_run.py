@@ -46,6 +46,7 @@ from kd_jax import terms as terms_lib
 from kd_jax.bench import Bench
 from kd_jax.report import Row
 from kd_jax.screen import Screen
+from kd_jax.settings import Training
 from kd_jax.sweep import book, chunk
 
 _SWAPPED, _MOVING = "roles swapped", "teacher not frozen"
@@ -90,7 +91,7 @@ def run(
 def swapped(
     config: ml_collections.ConfigDict, bench: Bench, seed: int,
     trained: types.Variables,
-) -> tuple[build.Training, steps.Learner]:
+) -> tuple[Training, steps.Learner]:
   """The trained teacher learns on, from a small net that nobody trained."""
   small = build.student(config, bench.dataset)
   config = sweep.applied(config, {"student.widths": config.teacher.widths})
@@ -108,7 +109,7 @@ def swapped(
 def moving(
     config: ml_collections.ConfigDict, bench: Bench, seed: int,
     trained: types.Variables,
-) -> tuple[build.Training, steps.Learner]:
+) -> tuple[Training, steps.Learner]:
   """The student learns, and its teacher, which starts trained, with it."""
   teacher = build.teacher(config, bench.dataset, 0).model
   method = distillers.Distiller(

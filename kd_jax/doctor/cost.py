@@ -13,6 +13,7 @@ from kd_jax import build, distillers, loop, parallel, shelf, steps
 from kd_jax import teacher as teachers
 from kd_jax.bench import Bench
 from kd_jax.doctor import Visit, size, trial
+from kd_jax.settings import Training
 from kd_jax.sweep import estimate, probe
 
 # Long enough for a steady figure; a step longer than the second is not run at
@@ -82,13 +83,13 @@ def plan(
     yield planned("distilled", 1, student, method, taught)
 
 
-def bank_shape(config, bench: Bench, student: build.Training):
+def bank_shape(config, bench: Bench, student: Training):
   """Shape of the bank that a run would make."""
   return (len(bench.train.label), student.views.count, config.teacher.count,
           bench.dataset.num_classes)
 
 
-def bank_bytes(config, bench: Bench, student: build.Training) -> int:
+def bank_bytes(config, bench: Bench, student: Training) -> int:
   """Bytes of the bank that a run would make, or 0 if it would make none."""
   if (not build.distiller(config).needs_teacher
       or config.teacher.logits is not None
@@ -200,7 +201,7 @@ def _look_at_totals(visit: Visit, name: str, told) -> None:
         f"--{prefix}.optimizer.learning_rate")
 
 
-def _seconds(training: build.Training, bench: Bench, step: float) -> float:
+def _seconds(training: Training, bench: Bench, step: float) -> float:
   """Of a training: its steps, and a look at every split after each epoch."""
   per_epoch = loop.steps_per_epoch(len(bench.train.ids), training.batch_size)
   epochs = -(-training.total_steps // per_epoch)

@@ -14,6 +14,7 @@ import jax
 
 from kd_jax import compilation, records
 from kd_jax.doctor import Visit, size
+from kd_jax.machine import cores
 from kd_jax.sweep import probe
 
 _OLDEST, _NEWEST = (3, 11), (3, 13)
@@ -33,7 +34,7 @@ def look(visit: Visit, workdir: pathlib.Path) -> dict[str, str]:
       "packages": functools.partial(packages, visit),
       "optional": optional,
       "devices": functools.partial(devices, visit),
-      "cores": lambda: str(records.cores()),
+      "cores": lambda: str(cores()),
       "disk": functools.partial(disk, visit, workdir),
       "cache": functools.partial(cache, visit),
       "commit": commit,
@@ -150,4 +151,4 @@ def start(*, all_cores: bool) -> None:
   """What main.py does before the first program; a sweep has all cores."""
   compilation.use_cache()
   if all_cores and "JAX_NUM_CPU_DEVICES" not in os.environ:
-    jax.config.update("jax_num_cpu_devices", records.cores())
+    jax.config.update("jax_num_cpu_devices", cores())

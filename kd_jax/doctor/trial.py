@@ -23,6 +23,7 @@ from kd_jax import (
 from kd_jax import teacher as teachers
 from kd_jax.bench import Bench
 from kd_jax.doctor import Visit
+from kd_jax.settings import Training
 from kd_jax.state import TrainState
 
 # Of a larger batch, the first so many; numbers of the first batch are no secret
@@ -66,7 +67,7 @@ class Term(NamedTuple):
 class Begun(NamedTuple):
   """A training, and its state before the first step."""
 
-  training: build.Training
+  training: Training
   state: TrainState
 
 
@@ -89,7 +90,7 @@ def teacher(config: Any, bench: Bench) -> tuple[Begun, teachers.Teacher]:
 
 
 def _starts(
-    training: build.Training, learner: steps.Learner, data: loop.DeviceData,
+    training: Training, learner: steps.Learner, data: loop.DeviceData,
     count: int = 1,
 ) -> list[TrainState]:
   """States before the first step, as `fit.py` makes them; seeds count up."""
@@ -110,7 +111,7 @@ def alone(tree: types.Tree) -> types.Tree:
 
 
 def first_batch(
-    training: build.Training, data: loop.DeviceData
+    training: Training, data: loop.DeviceData
 ) -> types.Batch:
   """The examples of the first step in their views, without any padding."""
   number = min(training.batch_size, len(data.ids), _MOST_EXAMPLES)

@@ -11,66 +11,19 @@ told by `tables`, `plots` and `page`.
 """
 
 from collections.abc import Mapping
-import json
 import pathlib
 import re
 from typing import Any
 
 from kd_jax.errors import UserError
-from kd_jax.report.main_table import PAPER, Row, curves, table
+from kd_jax.report.main_table import PAPER, curves, table
+from kd_jax.sweep.book import Row, read, side_file
 
 __all__ = ["PAPER", "Row", "curves", "into", "main", "read",
            "side_file", "table", "write"]
 
 SCHEMA = 1
 _MARKERS = ("<!-- results: {} -->", "<!-- end of results -->")
-
-
-def read(study: pathlib.Path, name: str = "results.jsonl") -> list[Row]:
-  """The rows of a study's folder.
-
-  Raises:
-    UserError: If there is no such file, or a line of it is no row.
-  """
-  file = study / name
-  if not file.is_file():
-    raise UserError(f"{file}: there is no such file")
-  try:
-    text = file.read_text(encoding="utf-8")
-  except ValueError:
-    raise UserError(f"{file}: is not text, so no rows") from None
-  rows = []
-  for number, line in enumerate(text.splitlines(), 1):
-    if line.strip():
-      rows.append(_row(line, f"{file}, line {number}"))
-  return rows
-
-
-def _row(line: str, where: str) -> Row:
-  try:
-    row = json.loads(line)
-  except json.JSONDecodeError as error:
-    raise UserError(
-        f"{where}: is not JSON ({error.msg}); delete the line if a run was "
-        "stopped while it wrote it") from None
-  if not isinstance(row, dict):
-    raise UserError(f"{where}: is not a row, that is {{\"name\": value, ...}}")
-  return row
-
-
-def side_file(folder: pathlib.Path, name: str) -> Any:
-  """What a JSON file beside the rows holds; None if there is none.
-
-  Raises:
-    UserError: If the file is not JSON.
-  """
-  file = folder / name
-  if not file.is_file():
-    return None
-  try:
-    return json.loads(file.read_text(encoding="utf-8"))
-  except ValueError as error:  # Also what is no text.
-    raise UserError(f"{file}: is not JSON ({error})") from None
 
 
 def into(text: str, study: str, generated: str) -> str:

@@ -5,7 +5,7 @@ import json
 import pathlib
 from typing import Any
 
-from kd_jax import records, report
+from kd_jax import records
 from kd_jax.errors import UserError
 from kd_jax.sweep.plan import Chunk
 
@@ -57,13 +57,60 @@ class Book:
 def _read(file: pathlib.Path) -> list[Row]:
   if not file.is_file():
     return []
-  rows = report.read(file.parent, file.name)
+  rows = read(file.parent, file.name)
   foreign = [row for row in rows if "fingerprint" not in row or (
       "overrides" not in row) or row.get("schema") != records.SCHEMA]
   if foreign:
     raise UserError(f"{file}: has rows that are not of a sweep of schema "
                     f"{records.SCHEMA}; use another workdir")
   return rows
+
+
+def read(study: pathlib.Path, name: str = "results.jsonl") -> list[Row]:
+  """The rows of a study's folder.
+
+  Raises:
+    UserError: If there is no such file, or a line of it is no row.
+  """
+  file = study / name
+  if not file.is_file():
+    raise UserError(f"{file}: there is no such file")
+  try:
+    text = file.read_text(encoding="utf-8")
+  except ValueError:
+    raise UserError(f"{file}: is not text, so no rows") from None
+  rows = []
+  for number, line in enumerate(text.splitlines(), 1):
+    if line.strip():
+      rows.append(_row(line, f"{file}, line {number}"))
+  return rows
+
+
+def _row(line: str, where: str) -> Row:
+  try:
+    row = json.loads(line)
+  except json.JSONDecodeError as error:
+    raise UserError(
+        f"{where}: is not JSON ({error.msg}); delete the line if a run was "
+        "stopped while it wrote it") from None
+  if not isinstance(row, dict):
+    raise UserError(f"{where}: is not a row, that is {{\"name\": value, ...}}")
+  return row
+
+
+def side_file(folder: pathlib.Path, name: str) -> Any:
+  """What a JSON file beside the rows holds; None if there is none.
+
+  Raises:
+    UserError: If the file is not JSON.
+  """
+  file = folder / name
+  if not file.is_file():
+    return None
+  try:
+    return json.loads(file.read_text(encoding="utf-8"))
+  except ValueError as error:  # Also what is no text.
+    raise UserError(f"{file}: is not JSON ({error})") from None
 
 
 def write(file: pathlib.Path, rows: Sequence[Row]) -> None:

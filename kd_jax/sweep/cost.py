@@ -12,8 +12,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from kd_jax import build, types
+from kd_jax import types
 from kd_jax.lanes import Shape
+from kd_jax.settings import Training
 from kd_jax.sweep import plan
 
 # Points side by side on a CPU, by the forward FLOPs an example below which they
@@ -37,7 +38,7 @@ def forward_flops(model: types.Model, shape: tuple[int, ...]) -> float:
   return float(cost.get("flops", 0.0))
 
 
-def lane_bytes(training: build.Training, image: Any) -> int:
+def lane_bytes(training: Training, image: Any) -> int:
   """Weights, gradients and two moments; activations forth and back."""
   one = jnp.zeros((1,) + image.shape[1:], jnp.float32)
   held = jax.eval_shape(training.model.init, jax.random.key(0), one)
@@ -48,7 +49,7 @@ def lane_bytes(training: build.Training, image: Any) -> int:
 
 
 def rectangle(
-    training: build.Training, image: Any, seeds: Sequence[int]
+    training: Training, image: Any, seeds: Sequence[int]
 ) -> Shape:
   """A rectangle for lanes of these seeds, the same on every machine of a kind.
 

@@ -7,9 +7,10 @@ import jax
 import ml_collections
 
 from kd_jax import bench as benches
-from kd_jax import build, records, sweep, types
+from kd_jax import build, sweep, types
 from kd_jax import config as config_lib
 from kd_jax import lanes as lanes_lib
+from kd_jax.machine import cores
 from kd_jax.screen import Screen
 from kd_jax.sweep import cost, plan, probe, programs
 from kd_jax.sweep.book import Book
@@ -29,7 +30,7 @@ _SEGMENT_SECONDS = 10.0
 def step_seconds(model: types.Model, image: Any, batch_size: int) -> float:
   """Roughly, of one lane on this machine's cores; `image` is `[1, H, W, C]`."""
   flops = 3 * cost.forward_flops(model, (batch_size, *image.shape[1:]))
-  return flops / (_FLOPS_PER_CORE * records.cores()) + _STEP_SECONDS
+  return flops / (_FLOPS_PER_CORE * cores()) + _STEP_SECONDS
 
 
 def segment_steps(job: Job, chunk: Chunk) -> int:
@@ -138,7 +139,7 @@ def table(
   summary = (
       f"{_of(*runs)} runs in {len(rows)} compilation(s), {len(teachers)} "
       f"teacher(s) ({_clock(taught)} unless found); at most about "
-      f"{_clock(seconds + taught)} on {records.cores()} cores")
+      f"{_clock(seconds + taught)} on {cores()} cores")
   return columns, rows, f"shard {shard}: {summary}" if shard else summary
 
 

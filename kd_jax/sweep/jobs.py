@@ -14,6 +14,7 @@ from kd_jax import build, loop, records, shelf, steps
 from kd_jax import config as config_lib
 from kd_jax.bench import Bench
 from kd_jax.screen import Screen
+from kd_jax.settings import Training
 from kd_jax.sweep import Group, Lane, program_key
 
 
@@ -30,7 +31,7 @@ class Job(NamedTuple):
   """
 
   bench: Bench
-  training: build.Training
+  training: Training
   learner: steps.Learner
   taught: shelf.Taught | None
   lanes: dict[str, Lane]

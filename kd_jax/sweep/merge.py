@@ -5,7 +5,7 @@ import pathlib
 import shutil
 from typing import Any, NamedTuple
 
-from kd_jax import checkpoint, records, report
+from kd_jax import checkpoint, records
 from kd_jax.errors import UserError
 from kd_jax.sweep import book, conflicts, plan
 from kd_jax.sweep.book import Row
@@ -75,7 +75,7 @@ def _parts(folders: Sequence[pathlib.Path], out: pathlib.Path) -> list[Part]:
 
 
 def _part(folder: pathlib.Path) -> Part:
-  rows = report.read(folder)
+  rows = book.read(folder)
   for row in rows:
     if not isinstance(row.get("fingerprint"), str) or not isinstance(
         row.get("overrides"), dict) or row.get("schema") != records.SCHEMA:
@@ -84,11 +84,11 @@ def _part(folder: pathlib.Path) -> Part:
           f"schema {records.SCHEMA}; leave the folder out")
   aside = folder / "results.other.jsonl"
   other = {row.get("fingerprint") for row in (
-      report.read(folder, aside.name) if aside.is_file() else [])}
+      book.read(folder, aside.name) if aside.is_file() else [])}
   # Of a sweep that the folder was used for before.
   chunks = [chunk for chunk in plan.load(folder / "plan.json")
             if not {*map(chunk.fingerprint, chunk.lanes)} <= other]
-  config = report.side_file(folder, "config.json") or {}
+  config = book.side_file(folder, "config.json") or {}
   if not isinstance(config, dict):
     raise UserError(f"{folder / 'config.json'}: is no config; leave the folder out")
   return Part(folder, rows, chunks, config)
@@ -135,7 +135,7 @@ def _teachers(
   known: dict[str, tuple[str, pathlib.Path]] = {}
   for part in parts:
     for source in sorted((part.folder / "teachers").glob("*")):
-      record = report.side_file(source, "record.json")
+      record = book.side_file(source, "record.json")
       if source.suffix or not isinstance(record, dict):
         continue  # Half a teacher, from a program that died.
       bits = str(record.get("parameters_sha256"))
@@ -162,7 +162,7 @@ def _copy(source: pathlib.Path, target: pathlib.Path) -> None:
 def _write_sides(parts: Sequence[Part], out: pathlib.Path) -> None:
   """Settings, manifest and teachers, of the first that has them; all logits."""
   for name in ("config.json", "manifest.json", "teacher.json"):
-    found = (report.side_file(part.folder, name) for part in parts)
+    found = (book.side_file(part.folder, name) for part in parts)
     first = next((value for value in found if value is not None), None)
     if first is not None:
       checkpoint.write_json(out / name, first)
@@ -181,7 +181,7 @@ def _summary(
 ) -> dict[str, Any]:
   """As of one run, with what is missing."""
   found = [summary for part in parts if isinstance(
-      summary := report.side_file(part.folder, "summary.json"), dict)]
+      summary := book.side_file(part.folder, "summary.json"), dict)]
   first = found[0] if found else {}
   names = dict.fromkeys(
       name for part in parts for name in _sources(part))
@@ -196,7 +196,7 @@ def _summary(
 
 def _sources(part: Part) -> list[str]:
   """The shards behind a part: its own name, or what was merged into it."""
-  summary = report.side_file(part.folder, "summary.json")
+  summary = book.side_file(part.folder, "summary.json")
   merged = summary.get("merged") if isinstance(summary, dict) else None
   return merged if isinstance(merged, list) else [part.folder.resolve().name]
 

@@ -11,7 +11,7 @@ import jax
 import ml_collections
 
 from kd_jax import config as config_lib
-from kd_jax import follow, records, report, sweep
+from kd_jax import follow, records, sweep
 from kd_jax.errors import UserError
 from kd_jax.screen import Screen
 from kd_jax.sweep import chunk as chunks
@@ -23,6 +23,8 @@ from kd_jax.sweep.shard import Shard
 
 # A chunk, and the job it belongs to.
 Planned = list[tuple[Job, plan.Chunk]]
+# (folder, overrides of the point to compare with) -> the files written
+Report = Callable[[pathlib.Path, dict[str, Any] | None], list[pathlib.Path]]
 
 
 def run_sweep(
@@ -34,6 +36,7 @@ def run_sweep(
     study: str | None = None,
     command: str = "",
     shard: Shard | None = None,
+    report: Report = lambda folder, reference: [],
 ) -> dict[str, Any]:
   """Runs `config.sweep.points` as lanes of compiled programs.
 
@@ -45,6 +48,7 @@ def run_sweep(
     study: Name in the rows; default the workdir's.
     command: `--config=FILE` of the config, for the command of each row.
     shard: The part to run; None for all of it.
+    report: Writes tables and pictures of a folder's rows, such as `report.write`.
 
   Returns:
     The summary, as written to `workdir/summary.json`.
@@ -72,7 +76,7 @@ def run_sweep(
                for mark in chunk.lanes if mark in job.lanes])
     planned = _part(planned, book, shard, screen)
     told = functools.partial(
-        _report, config, workdir, book, screen, began)
+        _report, report, config, workdir, book, screen, began)
     meter = estimate.Meter(screen, planned, book)
     told_as = functools.partial(commands.single_run, config, command)
     try:
@@ -118,13 +122,15 @@ def _train(job: Job, chunk: plan.Chunk, programs: Programs, meter, stop):
   return chunks.stamp(rows, seconds=round(seconds, 2))
 
 
-def _report(config, workdir, book: Book, screen: Screen, began: float) -> None:
+def _report(
+    report: Report, config, workdir, book: Book, screen: Screen, began: float
+) -> None:
   """Tables and pictures of the rows so far."""
   if not book.rows:
     return
   reference = dict(config.sweep.reference)
   there = any(sweep.matches(row["overrides"], reference) for row in book.rows)
-  files = report.write(workdir, reference=reference if there else None)
+  files = report(workdir, reference if there else None)
   screen.say(f"{time.perf_counter() - began:.0f} s, {len(book.rows)} rows in "
              f"{workdir / 'results.jsonl'}; tables, pictures and report.html "
              f"beside it ({len(files)} files)")

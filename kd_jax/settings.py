@@ -1,0 +1,29 @@
+"""How one net is trained, as plain values."""
+
+from typing import NamedTuple
+
+from kd_jax import augment, optim, schedules, types
+
+
+class Training(NamedTuple):
+  """How one net is trained: plain values, nothing of a config left.
+
+  Attributes:
+    model: The net.
+    views: Augmentation of what it is trained on.
+    recipe: Static part of the optimiser.
+    hparams: Traced part of everything, float32 scalars.
+    batch_size: Examples a step.
+    total_steps: Length of the training.
+    seed: Of all its randomness.
+    moving: How temperature and weights move.
+  """
+
+  model: types.Model
+  views: augment.Views
+  recipe: optim.Recipe
+  hparams: types.Hparams
+  batch_size: int
+  total_steps: int
+  seed: int
+  moving: schedules.Schedules = schedules.STILL
