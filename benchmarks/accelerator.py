@@ -29,7 +29,7 @@ import time
 
 from benchmarks import accelerator_tables, mnist_step, tables
 from kd_jax import data as data_lib
-from kd_jax.errors import Parser, UserError
+from kd_jax.core.errors import Parser, UserError
 
 RECORD = "accelerator.json"
 FOLDER = pathlib.Path(__file__).parent

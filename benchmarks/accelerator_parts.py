@@ -26,7 +26,7 @@ from benchmarks import kd_jax_loops as loops
 from benchmarks import mnist_step, sweep_parts, sweep_tables
 from benchmarks import problem as problem_lib
 from benchmarks.problem import BATCH
-from kd_jax.errors import UserError
+from kd_jax.core.errors import UserError
 
 # The least that a timing should last.
 _TIMED_SECONDS, _REHEARSED_SECONDS = 0.3, 0.02

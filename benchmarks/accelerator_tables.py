@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import tables
-from kd_jax.errors import UserError
+from kd_jax.core.errors import UserError
 
 BEGIN, END = "<!-- begin accelerators -->", "<!-- end accelerators -->"
 _KEYS = {"command", "commit", "date", "data", "rehearsal", "machine", "rows",

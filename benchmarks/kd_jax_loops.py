@@ -13,20 +13,17 @@ import numpy as np
 
 from benchmarks import problem as problem_lib
 from benchmarks.problem import Net, Problem, Product, System
-from kd_jax import (
-  augment,
-  build,
-  distillers,
-  loop,
-  losses,
-  models,
-  optim,
-  rng,
-  steps,
-  types,
-)
 from kd_jax import data as data_lib
-from kd_jax import teacher as teachers
+from kd_jax import losses, models
+from kd_jax.config import build
+from kd_jax.core import randomness as rng
+from kd_jax.core import types
+from kd_jax.data import views as augment
+from kd_jax.methods import registry as distillers
+from kd_jax.teachers import teacher as teachers
+from kd_jax.training import optimizers as optim
+from kd_jax.training import segment as loop
+from kd_jax.training import step as steps
 
 VERSIONS = {"jax": jax.__version__}
 # Compile time is to be seen, not spared.

@@ -30,7 +30,7 @@ from benchmarks import problem as problem_lib
 from benchmarks import tables
 from benchmarks.problem import Problem, System
 from kd_jax import data as data_lib
-from kd_jax.errors import UserError
+from kd_jax.core.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 WIDTHS = (100, 200, 400, 800, 1600)

@@ -22,7 +22,7 @@ import time
 
 from benchmarks import mnist_step, tables
 from kd_jax import data as data_lib
-from kd_jax.errors import UserError
+from kd_jax.core.errors import UserError
 
 _DEVICES = (1, 2, 4, 8)
 _SECONDS = 2.0
@@ -119,13 +119,15 @@ def _part(spec: dict) -> dict:
   """In a process of its own: examples a second of one row."""
   # pylint: disable=g-import-not-at-top
   if spec.get("processes", 1) > 1:
-    from kd_jax import hosts
+    from kd_jax.core import hosts
     hosts.join(f"127.0.0.1:{spec['port']}", spec["processes"], spec["process"])
   import jax
   import jax.numpy as jnp
 
   from benchmarks import problem as problem_lib
-  from kd_jax import parallel, rng, steps
+  from kd_jax.core import randomness as rng
+  from kd_jax.training import devices as parallel
+  from kd_jax.training import step as steps
   if spec.get("machine"):
     return mnist_step._machine(["jax"]) | {
         "backend": jax.default_backend(), "devices": jax.device_count()}
@@ -168,7 +170,7 @@ def _part(spec: dict) -> dict:
 
 def _saving(state) -> dict[str, float]:
   """Seconds that a checkpoint takes from training, and until it is on disk."""
-  from kd_jax.progress import Progress  # pylint: disable=g-import-not-at-top
+  from kd_jax.training.checkpoints import Progress  # pylint: disable=g-import-not-at-top
   with tempfile.TemporaryDirectory() as folder:
     progress = Progress(pathlib.Path(folder) / "p", {})
     blocked, whole = [], []
@@ -186,7 +188,7 @@ def _saving(state) -> dict[str, float]:
 
 
 def _views():
-  from kd_jax import augment  # pylint: disable=g-import-not-at-top
+  from kd_jax.data import views as augment  # pylint: disable=g-import-not-at-top
   return augment.VIEWS["none"]
 
 
@@ -197,8 +199,11 @@ def _work(problem, dtype: str):
   import numpy as np
 
   from benchmarks import kd_jax_loops as loops
-  from kd_jax import distillers, models, optim, steps
-  from kd_jax import teacher as teachers
+  from kd_jax import models
+  from kd_jax.methods import registry as distillers
+  from kd_jax.teachers import teacher as teachers
+  from kd_jax.training import optimizers as optim
+  from kd_jax.training import step as steps
   draw = np.random.default_rng(0)
   bank = draw.normal(0, 3, (len(problem.label), 1, 1, 10)).astype("f4")
   learner = steps.Learner(

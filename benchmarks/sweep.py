@@ -22,7 +22,7 @@ import time
 from benchmarks import mnist_step, sweep_tables, tables
 from benchmarks.sweep_tables import RUNS, TESTED
 from kd_jax import data as data_lib
-from kd_jax.errors import UserError
+from kd_jax.core.errors import UserError
 
 _MOST_LANES = 64
 # (seeds, points) on one device, and on each of several.

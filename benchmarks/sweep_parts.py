@@ -19,22 +19,20 @@ from benchmarks import kd_jax_loops as loops
 from benchmarks import mnist_step, sweep, sweep_tables
 from benchmarks import problem as problem_lib
 from benchmarks.problem import BATCH, CLASSES, Problem
-from kd_jax import (
-  augment,
-  compilation,
-  config,
-  distillers,
-  fit,
-  loop,
-  optim,
-  rng,
-  steps,
-)
-from kd_jax import lanes as lanes_lib
-from kd_jax import teacher as teachers
-from kd_jax.errors import UserError
-from kd_jax.lanes import Lanes, Shape
-from kd_jax.sweep import probe
+from kd_jax import config
+from kd_jax.core import compilation
+from kd_jax.core import randomness as rng
+from kd_jax.core.errors import UserError
+from kd_jax.data import views as augment
+from kd_jax.methods import registry as distillers
+from kd_jax.runs import probe
+from kd_jax.teachers import teacher as teachers
+from kd_jax.training import fit
+from kd_jax.training import lanes as lanes_lib
+from kd_jax.training import optimizers as optim
+from kd_jax.training import segment as loop
+from kd_jax.training import step as steps
+from kd_jax.training.lanes import Lanes, Shape
 
 _VIEWS = augment.VIEWS["none"]
 _COMPILING = 0.5  # The share of a process's time after which it ends.

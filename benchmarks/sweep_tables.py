@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks import problem as problem_lib
 from benchmarks import tables
-from kd_jax.errors import UserError
+from kd_jax.core.errors import UserError
 
 SQUARE = 2048
 # Runs of the sweep whose wall time is told, and the rectangle for them.

@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks import problem as problem_lib
 from benchmarks.problem import BATCH, Product
-from kd_jax.errors import UserError
+from kd_jax.core.errors import UserError
 
 SYSTEMS = ("a", "b", "c", "d")
 _TITLES = {

@@ -2,7 +2,7 @@
 
   python -m docs.methods
 
-Formulas, terms and defaults are those of `kd_jax.distillers`, the differences from
+Formulas, terms and defaults are those of `kd_jax.methods`, the differences from
 authors' code those of `tests/fixtures/authors.json`, the costs XLA's own count
 of a loss and its gradient, before it optimises, and the status what the committed
 rows of `experiments/methods_mnist` say.
@@ -18,9 +18,10 @@ import jax.numpy as jnp
 
 from experiments import index
 from experiments.methods_mnist import study, verdict
-from kd_jax import distillers, types
-from kd_jax import terms as terms_lib
-from kd_jax.distillers import Distiller
+from kd_jax.core import types
+from kd_jax.methods import registry as distillers
+from kd_jax.methods import terms as terms_lib
+from kd_jax.methods.registry import Distiller
 
 FILE = pathlib.Path(__file__).with_suffix(".md")
 FIXTURE = FILE.parents[1] / "tests/fixtures/authors.json"
@@ -37,7 +38,7 @@ alpha, s = alpha) are given; where none stands under *defaults*, they are the
 config's. In a config file the weights are written out.
 
 z, q are the student's logits and softmax, v, p the teacher's, N the classes; what
-the other names mean stands in `kd_jax/losses.py` and `kd_jax/logit_losses/`, with
+the other names mean stands in `kd_jax/losses/`, with
 the paper's equation. A term marked * is one number for a whole batch, over all
 devices.
 
@@ -62,7 +63,7 @@ with it.
 _PROOF = """
 ## Proof
 
-*Equations* are functions of `kd_jax/losses.py` and `kd_jax/logit_losses/`. Each is
+*Equations* are functions of `kd_jax/losses/`. Each is
 held to an oracle, written from the paper in float64 NumPy and in another form than
 the code: values and gradients in float64, values in float32 and of half precision,
 and with masked classes or rows; float32 gradients are held to float64's, those of

@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from kd_jax import report
-from kd_jax.errors import UserError
+from kd_jax.core.errors import UserError
 from kd_jax.report import Row
 
 ROOT = pathlib.Path(__file__).parent

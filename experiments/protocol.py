@@ -34,7 +34,7 @@ from typing import NamedTuple
 import ml_collections
 
 from kd_jax.report import Row
-from kd_jax.sweep.shard import Shard
+from kd_jax.runs.shard import Shard
 
 Rows = Mapping[str, Sequence[Row]]
 

@@ -33,8 +33,9 @@ from experiments import index, temperature_sweep
 from experiments.protocol import Cell
 from kd_jax import config as config_lib
 from kd_jax import main as door
-from kd_jax import report, sweep
-from kd_jax.errors import Parser, UserError, nearest
+from kd_jax import report
+from kd_jax.config import sweep
+from kd_jax.core.errors import Parser, UserError, nearest
 from kd_jax.report import Row
 
 PAGE = index.ROOT / "queue.md"
@@ -243,7 +244,7 @@ def _parameters(name: str, widths: tuple[int, ...], data: str) -> int:
   import numpy as np
 
   from kd_jax import data as data_lib
-  from kd_jax import named
+  from kd_jax.config import names as named
   shape, classes, _ = _SETS[data]
   few = data_lib.Examples(np.zeros((1, *shape), np.uint8), np.zeros(1, np.int32))
   model = named.model(name, widths, data_lib.Dataset(
@@ -387,7 +388,7 @@ def collect(each: Todo, place: pathlib.Path, file: pathlib.Path) -> None:
 
 
 def _write(file: pathlib.Path, rows: Sequence[Row]) -> None:
-  from kd_jax.sweep import book  # Late: it imports jax.
+  from kd_jax.runs import results as book  # Late: it imports jax.
   book.write(file, rows)
 
 

@@ -10,8 +10,10 @@ import json
 import pathlib
 import sys
 
-from kd_jax import distillers, records, report
-from kd_jax.errors import Parser, UserError
+from kd_jax import report
+from kd_jax.core.errors import Parser, UserError
+from kd_jax.methods import registry as distillers
+from kd_jax.runs import records
 
 
 def rows(workdir: pathlib.Path, study: str, name: str) -> list[report.Row]:

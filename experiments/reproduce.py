@@ -27,10 +27,11 @@ from typing import Any
 
 from experiments import index, temperature_sweep
 from experiments.protocol import Options, Place, Stage
-from kd_jax import keys, report
 from kd_jax import main as door
-from kd_jax.errors import Parser, UserError, nearest
-from kd_jax.sweep import shard as shards
+from kd_jax import report
+from kd_jax.config import schema as keys
+from kd_jax.core.errors import Parser, UserError, nearest
+from kd_jax.runs import shard as shards
 
 STUDIES = index.STUDIES
 

@@ -10,11 +10,11 @@ import time
 from typing import NamedTuple
 
 from experiments.protocol import Place
-from kd_jax import records
-from kd_jax.follow import Interrupted
 from kd_jax.report import Row
-from kd_jax.sweep.book import Book
-from kd_jax.sweep.chunk import stamp
+from kd_jax.runs import records
+from kd_jax.runs.chunk import stamp
+from kd_jax.runs.results import Book
+from kd_jax.training.train_loop import Interrupted
 
 
 class Task(NamedTuple):

@@ -16,11 +16,11 @@ import shlex
 import sys
 import time
 
-from kd_jax import arguments as arguments_lib
 from kd_jax import main as door
-from kd_jax import sweep
-from kd_jax.errors import Parser, UserError
-from kd_jax.sweep import shard as shards
+from kd_jax.config import command_line as arguments_lib
+from kd_jax.config import sweep
+from kd_jax.core.errors import Parser, UserError
+from kd_jax.runs import shard as shards
 
 
 def points(arguments: argparse.Namespace) -> sweep.Sweep:

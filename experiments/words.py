@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from kd_jax import clustered, statistics
-from kd_jax.report import Row
+from kd_jax.report import Row, clustered, statistics
 
 T = TypeVar("T")
 # What `spread` tells, for the caption of a table.

@@ -14,10 +14,10 @@ import time
 from typing import Any
 
 from kd_jax import config as config_lib
-from kd_jax.arguments import hosts, joined, parse
-from kd_jax.errors import UserError
-from kd_jax.machine import cores
-from kd_jax.sweep import shard as shards
+from kd_jax.config.command_line import hosts, joined, parse
+from kd_jax.core.errors import UserError
+from kd_jax.core.machine import cores
+from kd_jax.runs import shard as shards
 
 _USAGE = """\
 usage: python -m kd_jax.main --config=FILE[:VARIANT] [--workdir=DIR]
@@ -130,8 +130,8 @@ def show_plan(config, shard: shards.Shard | None = None) -> int:
         "that has one, such as configs/mnist.py:sweep")
   os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(cores()))
   # pylint: disable=g-import-not-at-top
-  from kd_jax.screen import Screen
-  from kd_jax.sweep import estimate
+  from kd_jax.core.screen import Screen
+  from kd_jax.runs import estimate
   # pylint: enable=g-import-not-at-top
   screen = Screen()
   columns, rows, summary = estimate.table(config, screen.say, shard)
@@ -166,11 +166,16 @@ def train(
     os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(cores()))
   # jax takes seconds to import, so mistakes above are told first.
   # pylint: disable=g-import-not-at-top
-  from kd_jax import checkpoint, compilation, follow, records, report, watch
-  from kd_jax import hosts as hosts_lib
-  from kd_jax import train as training
-  from kd_jax.screen import Screen
-  from kd_jax.sweep.run import run_sweep
+  from kd_jax import report
+  from kd_jax.core import compilation
+  from kd_jax.core import hosts as hosts_lib
+  from kd_jax.core.screen import Screen
+  from kd_jax.runs import main_job as training
+  from kd_jax.runs import records
+  from kd_jax.runs.sweep import run_sweep
+  from kd_jax.training import monitor as watch
+  from kd_jax.training import parameters as checkpoint
+  from kd_jax.training import train_loop as follow
   # pylint: enable=g-import-not-at-top
   if processes:
     hosts_lib.join(**processes)

@@ -21,11 +21,16 @@ import numpy as np
 # A fresh clone need not be installed: the notebook lies in one of its folders.
 sys.path.append(str(pathlib.Path.cwd().parent))
 
-from kd_jax import data, loop, losses, models, optim, rng, steps, types
-from kd_jax import teacher as teachers
-from kd_jax.augment import VIEWS
-from kd_jax.distillers import DISTILLERS
+from kd_jax import data, losses, models
+from kd_jax.core import randomness as rng
+from kd_jax.core import types
+from kd_jax.data.views import VIEWS
+from kd_jax.methods.registry import DISTILLERS
 from kd_jax.report.canvas import COLOURS
+from kd_jax.teachers import teacher as teachers
+from kd_jax.training import optimizers as optim
+from kd_jax.training import segment as loop
+from kd_jax.training import step as steps
 
 # The tests only want to see every line run.
 QUICK = "KD_JAX_NOTEBOOK_QUICK" in os.environ

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kd_jax import loop
 from kd_jax.report import plots
+from kd_jax.training import segment as loop
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

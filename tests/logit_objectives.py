@@ -1,4 +1,4 @@
-"""Every objective of `kd_jax.logit_losses` beside its equation in float64 NumPy.
+"""Every objective of `kd_jax.losses` beside its equation in float64 NumPy.
 
 The oracles are written from the papers in another form than the code: softmaxes as
 plain ratios of exponentials over a plain set of classes, in probabilities and not
@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from kd_jax import losses
-from kd_jax.logit_losses import (
-    decoupled,
-    divergences,
-    mixtures,
-    standardised,
-    targets,
-    transformed,
+from kd_jax.losses import (
+  decoupled,
+  divergences,
+  mixtures,
+  standardised,
+  targets,
+  transformed,
 )
 
 Array = np.ndarray

@@ -8,23 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 from test_steps import distance, hyper
 
-from kd_jax import (
-  augment,
-  distillers,
-  lanes,
-  loop,
-  optim,
-  parallel,
-  progress,
-  rng,
-  schedules,
-  steps,
-  types,
-)
-from kd_jax import teacher as teachers
-from kd_jax import terms as terms_lib
+from kd_jax.core import randomness as rng
+from kd_jax.core import types
 from kd_jax.data import embedded
+from kd_jax.data import views as augment
+from kd_jax.methods import registry as distillers
+from kd_jax.methods import terms as terms_lib
 from kd_jax.models import MODELS
+from kd_jax.teachers import teacher as teachers
+from kd_jax.training import checkpoints as progress
+from kd_jax.training import devices as parallel
+from kd_jax.training import lanes, schedules
+from kd_jax.training import optimizers as optim
+from kd_jax.training import segment as loop
+from kd_jax.training import step as steps
 
 BATCH, LENGTH = 24, 3
 NONE = augment.VIEWS["none"]

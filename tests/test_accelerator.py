@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks import accelerator, accelerator_tables
 from experiments import queue
-from kd_jax.errors import UserError
+from kd_jax.core.errors import UserError
 
 
 def a_record(**rows):

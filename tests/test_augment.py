@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kd_jax import augment
+from kd_jax.data import views as augment
 
 NAMES = sorted(augment.VIEWS)
 

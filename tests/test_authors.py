@@ -16,15 +16,15 @@ import numpy as np
 import pytest
 
 from kd_jax import losses
-from kd_jax.logit_losses import (
-    curriculum,
-    decoupled,
-    divergences,
-    mixtures,
-    relations,
-    standardised,
-    targets,
-    transformed,
+from kd_jax.losses import (
+  curriculum,
+  decoupled,
+  divergences,
+  mixtures,
+  relations,
+  standardised,
+  targets,
+  transformed,
 )
 
 FIXTURE = json.loads(authors.FIXTURE.read_text())

@@ -11,8 +11,8 @@ from test_steps import distance
 
 from benchmarks import sweep, sweep_tables, tables
 from benchmarks.problem import Problem
-from kd_jax import state as states
-from kd_jax.errors import UserError
+from kd_jax.core.errors import UserError
+from kd_jax.training import state as states
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kd_jax import checkpoint, types
-from kd_jax.errors import UserError
+from kd_jax.core import types
+from kd_jax.core.errors import UserError
 from kd_jax.models import MODELS
+from kd_jax.training import parameters as checkpoint
 
 
 @pytest.fixture

@@ -8,9 +8,12 @@ from conftest import ROOT
 import ml_collections
 import pytest
 
-from kd_jax import bench, build, data, keys
 from kd_jax import config as config_lib
-from kd_jax.errors import UserError
+from kd_jax import data
+from kd_jax.config import build
+from kd_jax.config import schema as keys
+from kd_jax.core.errors import UserError
+from kd_jax.runs import context as bench
 
 
 def valid() -> ml_collections.ConfigDict:
@@ -133,7 +136,9 @@ def test_every_key_is_read(own_data, monkeypatch, tmp_path):
   training = build.teacher(watched, found, 0)
   build.learner(watched, training, build.distiller(watched))
   # The shell reads these where it uses them.
-  from kd_jax import shelf, sweep, train
+  from kd_jax.config import sweep
+  from kd_jax.runs import main_job as train
+  from kd_jax.runs import teacher_store as shelf
   files = [pathlib.Path(module.__file__) for module in (bench, shelf, train)]
   files += pathlib.Path(sweep.__file__).parent.glob("*.py")
   source = "".join(file.read_text() for file in files)

@@ -10,10 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kd_jax import build, keys, main
 from kd_jax import config as config_lib
 from kd_jax import data as data_lib
-from kd_jax.errors import UserError
+from kd_jax import main
+from kd_jax.config import build
+from kd_jax.config import schema as keys
+from kd_jax.core.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FILES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))

@@ -15,8 +15,8 @@ import pytest
 
 from kd_jax import losses
 from kd_jax.conformance import __main__, adapters, oracle, properties, targets
-from kd_jax.errors import UserError
-from kd_jax.logit_losses import standardised
+from kd_jax.core.errors import UserError
+from kd_jax.losses import standardised
 
 ROWS = list(properties.PROPERTIES)
 

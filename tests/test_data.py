@@ -27,10 +27,10 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import constants
 
 from kd_jax import data
+from kd_jax.core.errors import UserError
 from kd_jax.data import __main__ as command
 from kd_jax.data import embedded as embedded_source
 from kd_jax.data import offline, raw, tfds_source
-from kd_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 NPZ = ("x_train", "y_train", "x_test", "y_test")

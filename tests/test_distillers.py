@@ -10,21 +10,18 @@ import pytest
 from test_steps import a_batch, a_step, a_teacher, distance, hyper, learner
 
 import kd_jax
-from kd_jax import (
-  arguments,
-  build,
-  distillers,
-  keys,
-  records,
-  schedules,
-  shelf,
-  steps,
-  sweep,
-)
 from kd_jax import config as config_lib
-from kd_jax.distillers import Distiller
-from kd_jax.errors import UserError
-from kd_jax.terms import Term
+from kd_jax.config import build, sweep
+from kd_jax.config import command_line as arguments
+from kd_jax.config import schema as keys
+from kd_jax.core.errors import UserError
+from kd_jax.methods import registry as distillers
+from kd_jax.methods.registry import Distiller
+from kd_jax.methods.terms import Term
+from kd_jax.runs import records
+from kd_jax.runs import teacher_store as shelf
+from kd_jax.training import schedules
+from kd_jax.training import step as steps
 
 
 def spread(params, student, teacher, batch, hparams):
@@ -286,7 +283,7 @@ def test_a_scheduled_step_is_that_of_its_temperature(key, device_data):
   """The ensemble too is combined at the temperature of this step's loss."""
   batch = a_batch(device_data)
   nets = [a_teacher(jax.random.key(n), batch.image) for n in range(2)]
-  from kd_jax import teacher as teachers
+  from kd_jax.teachers import teacher as teachers
   taught = teachers.live([learner((24,)).model] * 2,
                          [net.arrays[0] for net in nets])
   moving = schedules.Schedules(2, schedules.Course("linear", 1))

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from kd_jax import augment, banks, distort, models
+from kd_jax import models
+from kd_jax.data import distort
+from kd_jax.data import views as augment
+from kd_jax.runs import logit_bank as banks
 
 NAMES = ("affine", "elastic", "distort")
 STRENGTH = {"affine": distort.AFFINE, "elastic": distort.ELASTIC,

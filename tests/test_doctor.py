@@ -12,23 +12,21 @@ import numpy as np
 import pytest
 from test_main import SMALL
 
-from kd_jax import (
-  arguments,
-  augment,
-  data,
-  distillers,
-  loop,
-  records,
-  rng,
-  steps,
-)
-from kd_jax import build as building
-from kd_jax import teacher as teachers
+from kd_jax import data
+from kd_jax.config import build as building
+from kd_jax.config import command_line as arguments
+from kd_jax.core import randomness as rng
 from kd_jax.data import tfds_source
-from kd_jax.doctor import Visit, __main__, cost, machine, sources, trial
-from kd_jax.doctor.examine import examine
+from kd_jax.data import views as augment
+from kd_jax.methods import registry as distillers
 from kd_jax.models import MODELS
-from kd_jax.sweep import probe
+from kd_jax.runs import probe, records
+from kd_jax.runs.doctor import Visit, cost, machine, sources, trial
+from kd_jax.runs.doctor import command as __main__
+from kd_jax.runs.doctor.examine import examine
+from kd_jax.teachers import teacher as teachers
+from kd_jax.training import segment as loop
+from kd_jax.training import step as steps
 
 
 @pytest.fixture(autouse=True)

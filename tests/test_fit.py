@@ -8,22 +8,20 @@ import numpy as np
 import pytest
 from test_steps import a_teacher
 
-from kd_jax import (
-  augment,
-  build,
-  checkpoint,
-  data,
-  distillers,
-  fit,
-  follow,
-  loop,
-  parallel,
-  steps,
-  watch,
-)
 from kd_jax import config as config_lib
-from kd_jax.errors import UserError
-from kd_jax.progress import Progress
+from kd_jax import data
+from kd_jax.config import build
+from kd_jax.core.errors import UserError
+from kd_jax.data import views as augment
+from kd_jax.methods import registry as distillers
+from kd_jax.training import devices as parallel
+from kd_jax.training import fit
+from kd_jax.training import monitor as watch
+from kd_jax.training import parameters as checkpoint
+from kd_jax.training import segment as loop
+from kd_jax.training import step as steps
+from kd_jax.training import train_loop as follow
+from kd_jax.training.checkpoints import Progress
 
 
 def training(own_data, **changes):

@@ -10,7 +10,7 @@ from experiments.hinton15_omitted import study as omitted
 from experiments.hinton15_omitted import verdict as omitted_verdict
 from experiments.hinton15_regulariser import study as regulariser
 from experiments.hinton15_regulariser import verdict as regulariser_verdict
-from kd_jax import statistics
+from kd_jax.report import statistics
 
 MAIN, SMALL = "distilled, T = 20", "small"
 

@@ -18,7 +18,7 @@ from experiments.hinton15_specialists import (
 )
 from experiments.protocol import Options, Place
 from kd_jax import data
-from kd_jax.errors import UserError
+from kd_jax.core.errors import UserError
 
 
 @pytest.fixture(autouse=True)

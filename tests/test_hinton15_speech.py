@@ -18,8 +18,9 @@ from experiments.hinton15_speech import (
   verdict,
 )
 from experiments.protocol import Options, Place
-from kd_jax import data, sweep
-from kd_jax.errors import UserError
+from kd_jax import data
+from kd_jax.config import sweep
+from kd_jax.core.errors import UserError
 
 
 def tone(hertz: float, number: int = 1000) -> np.ndarray:

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from kd_jax import hosts
-from kd_jax.errors import UserError
+from kd_jax.core import hosts
+from kd_jax.core.errors import UserError
 
 
 class Processes:

@@ -14,13 +14,13 @@ import pytest
 
 from experiments import index
 from experiments.protocol import Options
-from kd_jax import bench as benches
-from kd_jax import build, records, sweep
 from kd_jax import config as config_lib
-from kd_jax import teacher as teachers_lib
-from kd_jax.lanes import Shape
+from kd_jax.config import build, sweep
 from kd_jax.report import Row
-from kd_jax.sweep import jobs, plan
+from kd_jax.runs import context as benches
+from kd_jax.runs import jobs, plan, records
+from kd_jax.teachers import teacher as teachers_lib
+from kd_jax.training.lanes import Shape
 
 # By stage, how many committed rows are found again and how many there are. The
 # first stage of hinton15_mnist got more settings later, so that its chunks are

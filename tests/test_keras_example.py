@@ -14,13 +14,18 @@ from experiments import words
 from experiments.keras_example import as_run, config, study
 from experiments.keras_example.model import Net
 from experiments.protocol import Options, Place
-from kd_jax import build, checkpoint, distillers, losses, named, report, steps
 from kd_jax import config as config_lib
 from kd_jax import data as data_lib
-from kd_jax import terms as terms_lib
-from kd_jax import types as kd_types
-from kd_jax.errors import UserError
+from kd_jax import losses, report
+from kd_jax.config import build
+from kd_jax.config import names as named
+from kd_jax.core import types as kd_types
+from kd_jax.core.errors import UserError
+from kd_jax.methods import registry as distillers
+from kd_jax.methods import terms as terms_lib
 from kd_jax.models.convolutional import Cnn
+from kd_jax.training import parameters as checkpoint
+from kd_jax.training import step as steps
 
 LENGTHS = (3, 10)
 

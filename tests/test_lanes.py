@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 from test_steps import a_teacher, distance, hyper, learner
 
-from kd_jax import augment, fit, lanes, loop, rng, steps
-from kd_jax import teacher as teachers
+from kd_jax.core import randomness as rng
+from kd_jax.data import views as augment
+from kd_jax.teachers import teacher as teachers
+from kd_jax.training import fit, lanes
+from kd_jax.training import segment as loop
+from kd_jax.training import step as steps
 
 SHIFT = augment.VIEWS["shift2"]
 BATCH = 32  # 150 examples: five steps an epoch

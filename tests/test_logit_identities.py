@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from kd_jax import losses
-from kd_jax.logit_losses import (
-    decoupled,
-    divergences,
-    mixtures,
-    parts,
-    standardised,
-    targets,
-    transformed,
+from kd_jax.losses import (
+  decoupled,
+  divergences,
+  mixtures,
+  parts,
+  standardised,
+  targets,
+  transformed,
 )
 
 log, sqrt = math.log, math.sqrt

@@ -7,9 +7,13 @@ import numpy as np
 import pytest
 from test_steps import CLASSES, a_teacher, distance, hyper, learner
 
-from kd_jax import augment, checkpoint, loop, rng, steps
-from kd_jax import teacher as teachers
+from kd_jax.core import randomness as rng
+from kd_jax.data import views as augment
 from kd_jax.models import MODELS
+from kd_jax.teachers import teacher as teachers
+from kd_jax.training import parameters as checkpoint
+from kd_jax.training import segment as loop
+from kd_jax.training import step as steps
 
 NONE, SHIFT = augment.VIEWS["none"], augment.VIEWS["shift2"]
 BATCH = 32  # 150 examples: five steps an epoch, the last of 22

@@ -16,9 +16,11 @@ import numpy as np
 import pytest
 
 from experiments import record
-from kd_jax import checkpoint, data, loop, main, report
-from kd_jax.augment import VIEWS
+from kd_jax import data, main, report
+from kd_jax.data.views import VIEWS
 from kd_jax.models import MODELS
+from kd_jax.training import parameters as checkpoint
+from kd_jax.training import segment as loop
 
 SMALL = (
     "--config=configs/mnist.py", "--config.data.name=blobs",

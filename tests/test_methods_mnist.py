@@ -5,8 +5,9 @@ import pytest
 
 from experiments.methods_mnist import study, verdict
 from experiments.protocol import Options
-from kd_jax import statistics, sweep
-from kd_jax.distillers import DISTILLERS
+from kd_jax.config import sweep
+from kd_jax.methods.registry import DISTILLERS
+from kd_jax.report import statistics
 
 WIDE, SMALL = (800, 800), (30, 30)
 

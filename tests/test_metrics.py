@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kd_jax import metrics
+from kd_jax.training import metrics
 
 log = math.log
 EXAMPLES, CLASSES, BATCH = 103, 5, 16  # six batches, and one of seven

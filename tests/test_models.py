@@ -12,7 +12,8 @@ from jax.sharding import PartitionSpec
 import numpy as np
 import pytest
 
-from kd_jax import losses, models, types
+from kd_jax import losses, models
+from kd_jax.core import types
 from kd_jax.models import MODELS
 from kd_jax.models.convnet import Conv
 from kd_jax.models.linen import BatchNorm, Dropout

@@ -7,7 +7,7 @@ mode: `python tests/soak/methods.py`.
 import modes
 import pytest
 
-from kd_jax import distillers
+from kd_jax.methods import registry as distillers
 
 # Trained parameters of its own; terms that relate the examples of all devices.
 unlike_kd = pytest.mark.parametrize("method", ["ctkd", "dist"])

@@ -5,7 +5,9 @@ import pytest
 
 from experiments.open_mnist import study, verdict
 from experiments.protocol import Options
-from kd_jax import augment, models, sweep
+from kd_jax import models
+from kd_jax.config import sweep
+from kd_jax.data import views as augment
 
 PLAIN, MOVED = "permutation-invariant", "distortion-aware"
 

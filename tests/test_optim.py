@@ -8,7 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from kd_jax import optim, types
+from kd_jax.core import types
+from kd_jax.training import optimizers as optim
 
 # Rates of the hand-written optimisers below.
 LR, MU, DECAY, B2, EPSILON = 0.1, 0.9, 0.05, 0.99, 1e-3

@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 from test_steps import CLASSES, distance, hyper, learner
 
-from kd_jax import augment, fit, loop, parallel, rng, steps
-from kd_jax import teacher as teachers
-from kd_jax.errors import UserError
+from kd_jax.core import randomness as rng
+from kd_jax.core.errors import UserError
+from kd_jax.data import views as augment
+from kd_jax.teachers import teacher as teachers
+from kd_jax.training import devices as parallel
+from kd_jax.training import fit
+from kd_jax.training import segment as loop
+from kd_jax.training import step as steps
 
 SHIFTS = augment.VIEWS["shift2"]
 DEVICES = (2, 4, 8)

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kd_jax import progress as progresses
-from kd_jax.errors import UserError
-from kd_jax.progress import Progress
+from kd_jax.core.errors import UserError
+from kd_jax.training import checkpoints as progresses
+from kd_jax.training.checkpoints import Progress
 
 MARKS = {"temperature": 8.0, "seed": 0, "teachers": ["a" * 64]}
 

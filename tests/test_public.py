@@ -31,7 +31,7 @@ import pytest
 
 from kd_jax import config as config_lib
 from kd_jax import data, models
-from kd_jax.checkpoint import load_parameters
+from kd_jax.training.parameters import load_parameters
 
 # Every import in a document, an example, a notebook or a config file, as users
 # write it, and what they use of it. A function has the parameters that they pass:
@@ -195,8 +195,8 @@ def test_a_name_that_is_told_leads_somewhere(name):
 
 
 def test_the_words_of_a_config_are_known():
-  from kd_jax.augment import VIEWS as views
-  from kd_jax.distillers import DISTILLERS as methods
+  from kd_jax.data.views import VIEWS as views
+  from kd_jax.methods.registry import DISTILLERS as methods
   assert set(MODELS) <= set(models.MODELS)
   assert set(VIEWS) <= set(views)
   assert set(METHODS) <= set(methods)
@@ -322,8 +322,8 @@ def started(module: str, words: list[str], monkeypatch) -> list:
     if module == "kd_jax.main":
       code = door.run(words)
     elif module == "kd_jax.doctor":
-      from kd_jax.doctor import Visit
-      from kd_jax.doctor import __main__ as doctor
+      from kd_jax.runs.doctor import Visit
+      from kd_jax.runs.doctor import command as doctor
       visit = Visit()
       configs.append(doctor.read(visit, words)[0])
       code = int(bool(visit.problems))

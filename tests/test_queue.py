@@ -6,7 +6,7 @@ import pytest
 
 from experiments import index, queue
 from experiments.protocol import Cell
-from kd_jax.errors import UserError
+from kd_jax.core.errors import UserError
 
 
 def a_rate(parameters, seconds, **more):

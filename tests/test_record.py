@@ -12,8 +12,8 @@ import pytest
 from configs import mnist
 from experiments import index, reproduce
 from experiments.protocol import Stage
-from kd_jax import sweep
-from kd_jax.errors import UserError
+from kd_jax.config import sweep
+from kd_jax.core.errors import UserError
 
 NAME = "hinton15_temperature"  # What the toy is called; `reproduce` knows no other.
 

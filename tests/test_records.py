@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from kd_jax import records
-from kd_jax.errors import UserError
+from kd_jax.core.errors import UserError
+from kd_jax.runs import records
 
 
 def test_half_a_line_of_a_killed_program_spoils_no_other(tmp_path):

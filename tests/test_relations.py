@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kd_jax import losses
-from kd_jax.logit_losses import curriculum, relations
+from kd_jax.losses import curriculum, relations
 
 BATCH = {
     "column_correlation": relations.column_correlation,

@@ -12,7 +12,7 @@ from PIL import Image
 import pytest
 
 from kd_jax import report
-from kd_jax.errors import UserError
+from kd_jax.core.errors import UserError
 from kd_jax.report import (
   canvas,
   dark,

@@ -5,8 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kd_jax import augment, distillers, loop, models, optim, rng, steps, types
-from kd_jax import terms as terms_lib
+from kd_jax import models
+from kd_jax.core import randomness as rng
+from kd_jax.core import types
+from kd_jax.data import views as augment
+from kd_jax.methods import registry as distillers
+from kd_jax.methods import terms as terms_lib
+from kd_jax.training import optimizers as optim
+from kd_jax.training import segment as loop
+from kd_jax.training import step as steps
 
 _RAISE = "the numbers changed: if that is meant, raise kd_jax.NUMERICS"
 

@@ -10,9 +10,11 @@ from conftest import ROOT
 import jax
 import pytest
 
-from kd_jax import checkpoint, compilation, main
-from kd_jax.sweep import chunk as chunks
-from kd_jax.sweep import probe
+from kd_jax import main
+from kd_jax.core import compilation
+from kd_jax.runs import chunk as chunks
+from kd_jax.runs import probe
+from kd_jax.training import parameters as checkpoint
 
 BASE = (
     "--config=configs/mnist.py", "--config.data.name=blobs",
@@ -89,8 +91,9 @@ def test_a_row_is_the_single_run_of_its_command(swept, own_data, tmp_path):
 
 def test_the_command_of_a_row_is_exact(own_data, tmp_path):
   """It makes the lane's config, whatever takes what back on the way."""
-  from kd_jax import arguments, sweep
-  from kd_jax.sweep import commands
+  from kd_jax.config import command_line as arguments
+  from kd_jax.config import sweep
+  from kd_jax.runs import commands
   file = "--config=configs/mnist.py:sweep"
   config, _ = arguments.parse(
       [file, f"--config.data.dir={own_data}", "--config.steps=50"])
@@ -107,7 +110,8 @@ def test_the_command_of_a_row_is_exact(own_data, tmp_path):
 
 
 def test_swept_keys_make_way_as_given_ones_do():
-  from kd_jax import arguments, sweep
+  from kd_jax.config import command_line as arguments
+  from kd_jax.config import sweep
   config, _ = arguments.parse(["--config=configs/mnist.py"])
   assert config.min_steps == 2000
   own = sweep.applied(config, {"epochs": 2, "student.name": "cnn"})
@@ -171,7 +175,7 @@ def test_later_chunks_compile_nothing(swept, monkeypatch):
     done.append(len(seen))
     return train(*args, **more)
 
-  monkeypatch.setattr("kd_jax.sweep.run.chunks.train", watched)
+  monkeypatch.setattr("kd_jax.runs.sweep.chunks.train", watched)
   listen = lambda name, seconds, **_: seen.append(name) if (
       "backend_compile" in name) else None
   jax.monitoring.register_event_duration_secs_listener(listen)
@@ -191,7 +195,7 @@ def test_what_is_finished_is_not_done_again(swept, monkeypatch):
   _, before, _ = swept(*GRID)
   trained = []
   train = chunks.train
-  monkeypatch.setattr("kd_jax.sweep.run.chunks.train", lambda job, chunk, *a, **k:
+  monkeypatch.setattr("kd_jax.runs.sweep.chunks.train", lambda job, chunk, *a, **k:
                       trained.append(chunk) or train(job, chunk, *a, **k))
   _, again, summary = swept(*GRID)
   assert not trained and again == before and summary["compilations"] == 0
@@ -252,7 +256,7 @@ def test_a_chunk_over_several_devices_goes_on_too(swept, monkeypatch):
   _, whole, _ = swept(*GRID, lanes="1x3", workdir="whole")
   train = chunks.train
   with monkeypatch.context() as patch:
-    patch.setattr("kd_jax.sweep.run.chunks.train", lambda *a, **k: train(
+    patch.setattr("kd_jax.runs.sweep.chunks.train", lambda *a, **k: train(
         *a, **k | {"stop": lambda: True}))
     _, rows, _ = swept(*GRID, lanes="1x3")
   assert not rows and list((swept.workdir / "progress").glob("sweep-*/*"))

@@ -5,7 +5,7 @@ import io
 import pytest
 import rich.console
 
-from kd_jax import screen as screens
+from kd_jax.core import screen as screens
 
 
 @pytest.fixture

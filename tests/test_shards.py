@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 from experiments import reproduce, temperature_sweep
-from kd_jax import arguments, build, main, report
-from kd_jax.errors import UserError
-from kd_jax.lanes import Shape
+from kd_jax import main, report
+from kd_jax.config import build
+from kd_jax.config import command_line as arguments
+from kd_jax.core.errors import UserError
 from kd_jax.report import plots
-from kd_jax.sweep import chunk as chunks
-from kd_jax.sweep import cost, shard
+from kd_jax.runs import chunk as chunks
+from kd_jax.runs import cost, shard
+from kd_jax.training.lanes import Shape
 
 BASE = (
     "--config=configs/mnist.py", "--config.data.name=blobs",
@@ -118,7 +120,7 @@ def test_what_is_missing_is_told_and_alone_done(
   trained = []
   train = chunks.train
   monkeypatch.setattr(
-      "kd_jax.sweep.run.chunks.train", lambda job, chunk, *a, **k:
+      "kd_jax.runs.sweep.chunks.train", lambda job, chunk, *a, **k:
       trained.append(len(set(chunk.lanes))) or train(job, chunk, *a, **k))
   assert sweeps(workdir=out) == 0
   assert trained == [1] and "already trained" in capsys.readouterr().out
@@ -129,7 +131,7 @@ def test_what_is_missing_is_told_and_alone_done(
 def test_a_shard_goes_on_and_another_keeps_its_rows(
     sweeps, parts, capsys, monkeypatch):
   before = report.read(parts[0])
-  monkeypatch.setattr("kd_jax.sweep.run.chunks.train", None)
+  monkeypatch.setattr("kd_jax.runs.sweep.chunks.train", None)
   assert sweeps("--shard", "1/3", workdir=parts[0]) == 0
   said = capsys.readouterr().out
   assert "shard 1/3: 2 of 4 chunks, 3 of 6 lanes" in said
@@ -293,8 +295,8 @@ def test_shards_go_by_rule_and_do_not_measure(
   def measured(*args, **more):
     raise AssertionError("a shard measures")
 
-  monkeypatch.setattr("kd_jax.sweep.probe.choose", measured)
-  monkeypatch.setattr("kd_jax.sweep.probe.remembered", measured)
+  monkeypatch.setattr("kd_jax.runs.probe.choose", measured)
+  monkeypatch.setattr("kd_jax.runs.probe.remembered", measured)
   grid = (*GRID[:2], "--config.sweep.lanes=auto")
   for number in (1, 2):
     place = tmp_path / f"{number}"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kd_jax import clustered, statistics
+from kd_jax.report import clustered, statistics
 
 approx = pytest.approx
 # Quantiles from printed tables of t: 97.5% (two-sided 95%) and 95% (90%).

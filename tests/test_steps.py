@@ -5,9 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kd_jax import augment, distillers, loop, losses, optim, steps, terms, types
-from kd_jax import teacher as teachers
+from kd_jax import losses
+from kd_jax.core import types
+from kd_jax.data import views as augment
+from kd_jax.methods import registry as distillers
+from kd_jax.methods import terms
 from kd_jax.models import MODELS
+from kd_jax.teachers import teacher as teachers
+from kd_jax.training import optimizers as optim
+from kd_jax.training import segment as loop
+from kd_jax.training import step as steps
 
 CLASSES = 7
 NONE = augment.VIEWS["none"]

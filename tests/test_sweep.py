@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 import pytest
 
 from kd_jax import config as config_lib
-from kd_jax import lanes, sweep
-from kd_jax.errors import UserError
-from kd_jax.sweep import plan
+from kd_jax.config import sweep
+from kd_jax.core.errors import UserError
+from kd_jax.runs import plan
+from kd_jax.training import lanes
 
 
 @pytest.fixture

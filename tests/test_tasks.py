@@ -6,10 +6,11 @@ import pytest
 
 from experiments import tasks
 from experiments.protocol import Place
-from kd_jax import records, report
-from kd_jax.errors import UserError
-from kd_jax.follow import Interrupted
-from kd_jax.sweep.shard import Shard
+from kd_jax import report
+from kd_jax.core.errors import UserError
+from kd_jax.runs import records
+from kd_jax.runs.shard import Shard
+from kd_jax.training.train_loop import Interrupted
 
 
 class World:

@@ -8,10 +8,15 @@ import numpy as np
 import pytest
 from test_steps import CLASSES
 
-from kd_jax import augment, banks, loop, losses, parallel, types
-from kd_jax import teacher as teachers
-from kd_jax.errors import UserError
+from kd_jax import losses
+from kd_jax.core import types
+from kd_jax.core.errors import UserError
+from kd_jax.data import views as augment
 from kd_jax.models import MODELS
+from kd_jax.runs import logit_bank as banks
+from kd_jax.teachers import teacher as teachers
+from kd_jax.training import devices as parallel
+from kd_jax.training import segment as loop
 
 SHIFT = augment.VIEWS["shift2"]
 

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from kd_jax import config as config_lib
-from kd_jax import data, main, optim, shelf
-from kd_jax.sweep import said
+from kd_jax import data, main
+from kd_jax.runs import kept_logits as said
+from kd_jax.runs import teacher_store as shelf
+from kd_jax.training import optimizers as optim
 
 BASE = (
     "--config=configs/mnist.py", "--config.data.name=blobs",

@@ -7,8 +7,7 @@ Optimisers and initial scales were chosen before.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kd_jax import statistics
-from kd_jax.report import Row
+from kd_jax.report import Row, statistics
 
 Point = dict[str, Any]
 

@@ -21,7 +21,7 @@ from typing import Any
 from configs import mnist
 from experiments.hinton15_mnist import closing, verdict
 from experiments.protocol import Cell, Options, Rows, Stage
-from kd_jax import sweep
+from kd_jax.config import sweep
 from kd_jax.report import Row
 
 CLAIM = "teacher 67 errors, small net 146, distilled 74"

@@ -5,8 +5,7 @@ import pathlib
 
 from experiments import words
 from experiments.protocol import Rows
-from kd_jax import clustered, statistics
-from kd_jax.report import Row, canvas
+from kd_jax.report import Row, canvas, clustered, statistics
 
 # Errors of 10,000 in the paper.
 PAPER = {"teacher": 67, "small": 146, "distilled, T = 20": 74}

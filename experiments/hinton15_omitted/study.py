@@ -20,9 +20,12 @@ from experiments import index
 from experiments.hinton15_mnist import study as whole
 from experiments.hinton15_omitted import bias, verdict
 from experiments.protocol import Options, Place, Rows, Stage
-from kd_jax import build, records, report, sweep
+from kd_jax import report
+from kd_jax.config import build, sweep
 from kd_jax.report import Row
-from kd_jax.sweep import book, chunk, said
+from kd_jax.runs import chunk, records
+from kd_jax.runs import kept_logits as said
+from kd_jax.runs import results as book
 
 CLAIM = "without 3s 206 errors, with a bias 109; with only 7s and 8s 47.3%, 13.2%"
 COMMAND = "--config=configs/mnist.py:paper"

@@ -20,7 +20,7 @@ from experiments import index
 from experiments.hinton15_mnist import study as whole
 from experiments.hinton15_regulariser import verdict
 from experiments.protocol import Options, Rows, Stage
-from kd_jax import sweep
+from kd_jax.config import sweep
 from kd_jax.report import Row
 
 CLAIM = ("on 3% of the data: hard labels 44.5%, soft targets 57.0%, where all the "

@@ -5,8 +5,7 @@ import pathlib
 
 from experiments import words
 from experiments.protocol import Rows
-from kd_jax import statistics
-from kd_jax.report import Row, canvas
+from kd_jax.report import Row, canvas, statistics
 
 # Per cent of frames right, training and test: all data; 3% with early stopping;
 # 3% with soft targets.

@@ -9,7 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.hinton15_specialists import nets, specialists
-from kd_jax import build, data, loop, metrics, types
+from kd_jax import data
+from kd_jax.config import build
+from kd_jax.core import types
+from kd_jax.training import metrics
+from kd_jax.training import segment as loop
 
 Settings = Mapping[str, Any]
 # What of the settings is a traced number of a training.

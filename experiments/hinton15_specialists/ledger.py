@@ -3,7 +3,8 @@
 from typing import Any
 
 from experiments.hinton15_specialists import chain, plan
-from kd_jax import data, records
+from kd_jax import data
+from kd_jax.runs import records
 
 NAME = "hinton15_specialists"
 

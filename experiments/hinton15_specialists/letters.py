@@ -13,7 +13,7 @@ import string
 import numpy as np
 
 from kd_jax import data
-from kd_jax.errors import UserError
+from kd_jax.core.errors import UserError
 
 FILE = "uci/letter-recognition.data"
 _SOURCE = ("https://archive.ics.uci.edu/dataset/59/letter+recognition "

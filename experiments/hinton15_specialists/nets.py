@@ -15,19 +15,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.hinton15_specialists import specialists
-from kd_jax import (
-  augment,
-  distillers,
-  follow,
-  loop,
-  models,
-  optim,
-  rng,
-  steps,
-  teacher,
-  types,
-)
-from kd_jax.state import TrainState
+from kd_jax import models
+from kd_jax.core import randomness as rng
+from kd_jax.core import types
+from kd_jax.data import views as augment
+from kd_jax.methods import registry as distillers
+from kd_jax.teachers import teacher
+from kd_jax.training import optimizers as optim
+from kd_jax.training import segment as loop
+from kd_jax.training import step as steps
+from kd_jax.training import train_loop as follow
+from kd_jax.training.state import TrainState
 
 VIEWS = augment.VIEWS["none"]
 # Lanes at once. Always as many, so that one compiled program serves all groups,

@@ -9,7 +9,7 @@ import numpy as np
 from experiments.hinton15_specialists import chain, letters
 from experiments.protocol import Rows
 from kd_jax import data
-from kd_jax.errors import UserError
+from kd_jax.core.errors import UserError
 
 HOLDOUT = 0.25
 

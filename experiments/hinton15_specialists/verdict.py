@@ -8,8 +8,7 @@ import numpy as np
 from experiments import words
 from experiments.hinton15_specialists import plan
 from experiments.protocol import Rows
-from kd_jax import statistics
-from kd_jax.report import Row, canvas
+from kd_jax.report import Row, canvas, statistics
 
 # Table 3: conditional and test accuracy, %.
 PAPER = {"generalist": ("43.1", "25.0"), "specialists": ("45.9", "26.1")}

@@ -18,7 +18,7 @@ import numpy as np
 
 from experiments.hinton15_speech import features, sets
 from experiments.protocol import Place, Rows
-from kd_jax.errors import UserError
+from kd_jax.core.errors import UserError
 from kd_jax.report import Row
 
 # Share of frames that may be decided otherwise by logits of half precision.
@@ -147,7 +147,7 @@ def logits(net: Net, table: pathlib.Path) -> np.ndarray:
     UserError: If its logits are not there.
   """
   # pylint: disable-next=g-import-not-at-top
-  from kd_jax.sweep import said  # with jax, which takes seconds
+  from kd_jax.runs import kept_logits as said  # with jax, which takes seconds
   if net.teacher is None:
     return said.load(table, net.fingerprint)["test"]
   members = said.load_teacher(table, net.teacher)["test"]

@@ -15,7 +15,7 @@ import zlib
 import numpy as np
 
 from experiments.hinton15_speech import features
-from kd_jax.errors import UserError
+from kd_jax.core.errors import UserError
 
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 NAMES = tuple(

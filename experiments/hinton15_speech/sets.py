@@ -20,7 +20,7 @@ import numpy as np
 
 from experiments.hinton15_speech import features, recordings
 from experiments.hinton15_speech.recordings import Recording
-from kd_jax.errors import UserError
+from kd_jax.core.errors import UserError
 
 # Raised whenever the same recordings would give other sets.
 _VERSION = 1

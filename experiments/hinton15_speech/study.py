@@ -17,8 +17,8 @@ import ml_collections
 from configs import mnist
 from experiments.hinton15_speech import decode, sets, verdict
 from experiments.protocol import Options, Stage
-from kd_jax import sweep
-from kd_jax.errors import UserError
+from kd_jax.config import sweep
+from kd_jax.core.errors import UserError
 from kd_jax.report import Row
 
 CLAIM = ("frame accuracy 58.9% of an acoustic model, 61.1% of ten, 60.8% distilled "

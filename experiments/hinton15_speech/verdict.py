@@ -12,8 +12,7 @@ import numpy as np
 
 from experiments import words
 from experiments.protocol import Rows
-from kd_jax import statistics
-from kd_jax.report import Row
+from kd_jax.report import Row, statistics
 
 # Frame accuracy and word error rate of the paper's Table 1, in percent.
 PAPER = {"baseline": (58.9, 10.9), "ensemble": (61.1, 10.7),

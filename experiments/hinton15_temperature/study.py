@@ -15,8 +15,8 @@ from typing import Any
 
 from configs import mnist
 from experiments.protocol import Cell, Options, Rows, Stage
-from kd_jax import statistics, sweep
-from kd_jax.report import Row
+from kd_jax.config import sweep
+from kd_jax.report import Row, statistics
 
 TEMPERATURES = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0, 10.0, 14.0, 20.0, 40.0)
 # Epochs: what two cores can do in two hours, for ten seeds a point.

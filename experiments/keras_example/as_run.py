@@ -24,30 +24,25 @@ import jax.numpy as jnp
 import ml_collections
 
 from experiments.protocol import Place, Rows
-from kd_jax import bench as benches
-from kd_jax import (
-  build,
-  checkpoint,
-  compilation,
-  distillers,
-  follow,
-  losses,
-  named,
-  records,
-  report,
-  rng,
-  shelf,
-  steps,
-  sweep,
-  types,
-)
-from kd_jax import teacher as teachers
-from kd_jax import terms as terms_lib
-from kd_jax.bench import Bench
+from kd_jax import losses, report
+from kd_jax.config import build, sweep
+from kd_jax.config import names as named
+from kd_jax.core import compilation, types
+from kd_jax.core import randomness as rng
+from kd_jax.core.screen import Screen
+from kd_jax.methods import registry as distillers
+from kd_jax.methods import terms as terms_lib
 from kd_jax.report import Row
-from kd_jax.screen import Screen
-from kd_jax.settings import Training
-from kd_jax.sweep import book, chunk
+from kd_jax.runs import chunk, records
+from kd_jax.runs import context as benches
+from kd_jax.runs import results as book
+from kd_jax.runs import teacher_store as shelf
+from kd_jax.runs.context import Bench
+from kd_jax.teachers import teacher as teachers
+from kd_jax.training import parameters as checkpoint
+from kd_jax.training import step as steps
+from kd_jax.training import train_loop as follow
+from kd_jax.training.settings import Training
 
 _SWAPPED, _MOVING = "roles swapped", "teacher not frozen"
 _POINTS: dict[str, sweep.Point] = {

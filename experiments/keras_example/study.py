@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 from experiments.keras_example import config as example
 from experiments.keras_example import verdict
 from experiments.protocol import Cell, Options, Rows, Stage
-from kd_jax import statistics, sweep
-from kd_jax.report import Row
+from kd_jax.config import sweep
+from kd_jax.report import Row, statistics
 
 CLAIM = "distilled 98.1%, from scratch 97.6%, teacher 97.6%"
 COMMAND = "--config=experiments/keras_example/config.py"

@@ -5,8 +5,7 @@ from typing import NamedTuple
 
 from experiments import words
 from experiments.protocol import Rows
-from kd_jax import statistics
-from kd_jax.report import Row
+from kd_jax.report import Row, statistics
 
 # What the prose documents, in points.
 GAIN = 98.1 - 97.6

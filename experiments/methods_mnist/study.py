@@ -1,6 +1,6 @@
 """Is any objective on logits better than Hinton's, on MNIST?
 
-Every method of `kd_jax.distillers` on a student of 2x800 and one of 2x30, with one
+Every method of `kd_jax.methods` on a student of 2x800 and one of 2x30, with one
 teacher. Two stages. `choosing` tries six settings of each method and size on a
 held-out tenth of the training set, the same number for each. `table` trains each
 with the best of its own on all of it, ten seeds, and looks at the test set once.
@@ -15,8 +15,8 @@ import ml_collections
 from configs import mnist
 from experiments.methods_mnist import verdict
 from experiments.protocol import Cell, Options, Rows, Stage
-from kd_jax import statistics, sweep
-from kd_jax.report import Row, names
+from kd_jax.config import sweep
+from kd_jax.report import Row, names, statistics
 
 CLAIM = "of each paper, on other data: its objective is better than Hinton's"
 COMMAND = "--config=configs/mnist.py"

@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 import pathlib
 
 from experiments import words
-from kd_jax import statistics
-from kd_jax.report import Row, canvas, names
+from kd_jax.report import Row, canvas, names, statistics
 
 Key = tuple[tuple[int, ...], str]
 Named = Mapping[Key, Sequence[Row]]

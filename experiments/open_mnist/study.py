@@ -3,7 +3,7 @@
 Two tracks, kept apart. In `permutation-invariant` nothing knows that pixels have
 neighbours: teachers are MLPs with dropout, images are never moved. In
 `distortion-aware` teachers are convolutional nets, and both they and the student
-see images turned, stretched and bent (`kd_jax/distort.py`); the student gets the
+see images turned, stretched and bent (`kd_jax/data/distort.py`); the student gets the
 teachers' logits for the very view that it sees, so that a long training is one of
 matching a function (Beyer et al. 2022, "consistent").
 
@@ -18,8 +18,8 @@ from typing import Any
 from configs import mnist
 from experiments.open_mnist import verdict
 from experiments.protocol import Options, Rows, Stage
-from kd_jax import statistics, sweep
-from kd_jax.report import Row
+from kd_jax.config import sweep
+from kd_jax.report import Row, statistics
 
 CLAIM = "74 distilled; 35 for a far larger MLP; about 57 without distortions"
 COMMAND = "--config=configs/mnist.py"

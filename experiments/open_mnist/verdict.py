@@ -5,8 +5,7 @@ from typing import Any
 
 from experiments import words
 from experiments.protocol import Rows
-from kd_jax import statistics
-from kd_jax.report import Row
+from kd_jax.report import Row, statistics
 
 Named = Mapping[str, Sequence[Row]]
 

@@ -9,7 +9,7 @@ import sys
 from typing import NoReturn
 import warnings
 
-from kd_jax.errors import Parser, UserError, nearest
+from kd_jax.core.errors import Parser, UserError, nearest
 
 _DESCRIPTION = """\
 Judges a distillation loss by the contract of Hinton, Vinyals & Dean (2015), a row
@@ -106,7 +106,7 @@ def _run(arguments: argparse.Namespace) -> int:
     print(json.dumps(report.as_json(
         arguments.target, loss, arguments.alpha, rows), indent=1))
   else:
-    from kd_jax.screen import Screen
+    from kd_jax.core.screen import Screen
     report.show(arguments.target, loss, rows, Screen())
   return 0 if report.holds(rows) else 1
 

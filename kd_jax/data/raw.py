@@ -13,8 +13,8 @@ import zlib
 
 import numpy as np
 
-from kd_jax import hosts
-from kd_jax.errors import UserError
+from kd_jax.core import hosts
+from kd_jax.core.errors import UserError
 
 # (train images, train labels, test images, test labels)
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]

@@ -12,8 +12,8 @@ import threading
 
 import numpy as np
 
-from kd_jax import hosts
-from kd_jax.errors import UserError, nearest
+from kd_jax.core import hosts
+from kd_jax.core.errors import UserError, nearest
 
 # Where TFDS fetches from; asked first, as its own attempts hang for minutes.
 _PROBE = "https://storage.googleapis.com"

@@ -9,7 +9,7 @@ import functools
 
 import jax.numpy as jnp
 
-from kd_jax import types
+from kd_jax.core import types
 from kd_jax.models.convnet import Convnet
 from kd_jax.models.convolutional import Cnn
 from kd_jax.models.linen import linen_model

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from kd_jax import types
+from kd_jax.core import types
 
 
 def linen_model(module: nn.Module) -> types.Model:

@@ -15,9 +15,9 @@ import pathlib
 import re
 from typing import Any
 
-from kd_jax.errors import UserError
+from kd_jax.core.errors import UserError
 from kd_jax.report.main_table import PAPER, curves, table
-from kd_jax.sweep.book import Row, read, side_file
+from kd_jax.runs.results import Row, read, side_file
 
 __all__ = ["PAPER", "Row", "curves", "into", "main", "read",
            "side_file", "table", "write"]

@@ -8,8 +8,9 @@ import pathlib
 import sys
 from typing import Any
 
-from kd_jax import report, statistics
-from kd_jax.errors import Parser, UserError
+from kd_jax import report
+from kd_jax.core.errors import Parser, UserError
+from kd_jax.report import statistics
 
 
 def _reference(words: list[str]) -> dict[str, Any] | None:
@@ -111,7 +112,8 @@ def _merge(argv: list[str]) -> int:
   arguments = parser.parse_args(argv)
   # What the plan says needs jax, which those who only read do without.
   # pylint: disable-next=g-import-not-at-top
-  from kd_jax.sweep import matches, merge
+  from kd_jax.config.sweep import matches
+  from kd_jax.runs import merge
   try:
     told = merge.merge(arguments.folders, arguments.out)
     reference = _configured(arguments.out) or {}

@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 import dataclasses
 from typing import Any
 
-from kd_jax import statistics
-from kd_jax.errors import UserError, nearest
-from kd_jax.report import names
+from kd_jax.core.errors import UserError, nearest
+from kd_jax.report import names, statistics
 from kd_jax.report.main_table import Row
 from kd_jax.report.sweep import Point, run
 

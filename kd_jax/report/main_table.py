@@ -4,7 +4,7 @@ from collections.abc import Iterable
 import pathlib
 from typing import Any
 
-from kd_jax import statistics
+from kd_jax.report import statistics
 
 Row = dict[str, Any]
 

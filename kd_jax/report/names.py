@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 import json
 from typing import Any
 
-from kd_jax import distillers
+from kd_jax.methods import registry as distillers
 
 Settings = Mapping[str, Any]
 

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import json
 from typing import Any
 
-from kd_jax import clustered, statistics
-from kd_jax.report import compare, names
+from kd_jax.report import clustered, compare, names, statistics
 from kd_jax.report.main_table import Row
 from kd_jax.report.sweep import Point, Sweep, run
 

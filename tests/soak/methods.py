@@ -21,7 +21,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 import jax  # noqa: E402
 import modes  # noqa: E402
 
-from kd_jax import distillers  # noqa: E402
+from kd_jax.methods import registry as distillers  # noqa: E402
 
 _HEAD = """\
 # Every method in every mode

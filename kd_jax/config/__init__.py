@@ -1,0 +1,178 @@
+"""A config: all keys with their defaults, locked, and what makes one wrong.
+
+`default()` gives the keys of `keys.py` as a ConfigDict; the files in `configs/`
+change some.
+"""
+
+from collections.abc import Iterator
+import difflib
+import itertools
+from typing import Any
+
+import ml_collections
+from ml_collections import config_dict
+
+from kd_jax.config import schema as keys
+from kd_jax.core.errors import UserError
+from kd_jax.methods import registry as distillers
+
+
+def default() -> ml_collections.ConfigDict:
+  """All keys with their defaults, locked: a misspelt key is an error.
+
+  Example:
+    >>> default().student.widths
+    (800, 800)
+  """
+  config = ml_collections.ConfigDict()
+  for name, key in keys.every().items():
+    *parents, leaf = name.split(".")
+    place = config
+    for parent in parents:
+      if parent not in place:
+        place[parent] = ml_collections.ConfigDict()
+      place = place[parent]
+    # A placeholder is made anew each time: two configs must not share one.
+    place[leaf] = (key.default if key.kind is None
+                   else config_dict.placeholder(key.kind))
+  return config.lock()
+
+
+def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """The config as dotted keys and plain values, in the order of `keys.every`."""
+  return dict(_items(config))
+
+
+def _items(config, prefix: str = "") -> Iterator[tuple[str, Any]]:
+  for name, value in config.items():
+    if isinstance(value, ml_collections.ConfigDict):
+      yield from _items(value, f"{prefix}{name}.")
+    else:
+      yield prefix + name, value
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+  """Refuses values that are out of range, and keys that go against another.
+
+  Raises:
+    UserError: Naming the key, the value and what is allowed.
+  """
+  values = flatten(config)
+  known = keys.every()
+  lacking = [name for name in known if name not in values]
+  if lacking:
+    raise UserError(
+        f"config.{lacking[0]}: missing; a config starts from "
+        "kd_jax.config.default()")
+  for name, value in values.items():
+    if name not in known:
+      raise UserError(f"config.{name}: {unknown(name)}")
+    key = known[name]
+    try:
+      fine = key.rule.check(value)
+    except TypeError:
+      fine = False
+    if not fine:
+      raise UserError(
+          f"config.{name}={value!r}: must be {key.rule.allowed}\n({key.meaning})")
+  _check_together(values)
+
+
+def _check_together(values: dict[str, Any]) -> None:
+  """Refuses keys that go against another."""
+  weights = [values["hard_weight"], values["soft_weight"]]
+  given = [weight is not None for weight in weights]
+  if values["alpha"] is not None and any(given):
+    raise UserError(
+        "config.alpha and config.hard_weight, config.soft_weight: give alpha or "
+        "both weights, not both kinds")
+  if values["alpha"] is None and not all(given):
+    raise UserError(
+        "config.alpha=None: give alpha, or both hard_weight and soft_weight")
+  for prefix in ("", "teacher."):
+    warmups = [name for unit in ("steps", "epochs", "percent")
+               if values[name := f"{prefix}optimizer.warmup_{unit}"] is not None]
+    if len(warmups) > 1:
+      raise UserError(f"config.{' and config.'.join(warmups)}: give one of them")
+  for what in ("temperature", "alpha"):
+    shape, end = (values[f"schedules.{what}{key}"] for key in ("", "_end"))
+    if (shape == "constant") != (end is None):
+      raise UserError(
+          f"config.schedules.{what}={shape}: give it together with "
+          f"config.schedules.{what}_end, the value that it moves to")
+  if values["schedules.alpha"] != "constant" and values["alpha"] is None:
+    raise UserError(
+        "config.schedules.alpha: moves alpha; give alpha, not the two weights")
+
+
+def make_way(config: ml_collections.ConfigDict, given: set[str]) -> None:
+  """Takes back what a file says where the keys given exclude it."""
+  if {"hard_weight", "soft_weight"} & given and "alpha" not in given:
+    config.alpha = None
+  if "alpha" in given and not {"hard_weight", "soft_weight"} & given:
+    config.hard_weight = config.soft_weight = None
+  for net in ("student", "teacher"):
+    if f"{net}.name" in given and f"{net}.widths" not in given:
+      config[net].widths = ()
+  for prefix, run in (("", config), ("teacher.", config.teacher)):
+    if f"{prefix}epochs" in given:
+      run.steps = run.steps if f"{prefix}steps" in given else None
+      run.min_steps = run.min_steps if f"{prefix}min_steps" in given else 0
+  if "method" in given:
+    _take_setting(config, given)
+
+
+def _take_setting(config: ml_collections.ConfigDict, given: set[str]) -> None:
+  """A method that is chosen by name comes with its paper's weights and T."""
+  method = distillers.DISTILLERS.get(config.method)
+  setting = dict(method.setting) if method else {}
+  if "alpha" in given:
+    setting = {key: value for key, value in setting.items()
+               if key == "temperature"}
+  elif "soft_weight" in setting:
+    config.alpha = None
+  for key, value in setting.items():
+    if key not in given:
+      config[key] = value
+
+
+def unknown(name: str) -> str:
+  """A phrase for a key that does not exist, with the nearest that do."""
+  leaf = name.rsplit(".", 1)[-1]
+  known = keys.every()
+  close = difflib.get_close_matches(name, known, n=2, cutoff=0.6)
+  close += [k for k in known if k.rsplit(".", 1)[-1] == leaf and k not in close]
+  if close:
+    return f"no such key; did you mean {' or '.join(close[:3])}?"
+  return "no such key; --help lists all keys"
+
+
+def unusual(values: dict[str, Any], *nets: str) -> dict[str, Any]:
+  """Keys that came later and are not at their defaults.
+
+  Of methods' numbers, those of the config's own method count alone.
+
+  Args:
+    values: The config, flat.
+    *nets: "student", "teacher", or both: whom they concern beside everybody.
+  """
+  known, later = keys.every(), keys.later()
+  names = itertools.chain(*(later[whom] for whom in ("all", *nets)))
+  return {name: values[name] for name in names
+          if values[name] != known[name].default
+          and keys.owner(name) in (None, values["method"])}
+
+
+def settled(values: dict[str, Any]) -> dict[str, Any]:
+  """The keys that mark every run: all but those that came later."""
+  later = set(itertools.chain(*keys.later().values()))
+  return {name: value for name, value in values.items() if name not in later}
+
+
+def describe() -> str:
+  """All keys with defaults and meanings, a line each, for `--help`."""
+  lines = []
+  for name, key in keys.every().items():
+    lines += [f"  --config.{name}={key.default}",
+              f"      {key.meaning} ({key.rule.allowed})"]
+  return "\n".join(lines)

@@ -1,0 +1,274 @@
+"""Every key a run can have: its default, what is allowed, and what it means.
+
+There is no second place where a key gets a default or a check. Those of a method's
+own numbers, `METHOD.NAME`, are made from `distillers.DISTILLERS`.
+"""
+
+from collections.abc import Callable
+import itertools
+import re
+from typing import Any, NamedTuple
+
+from kd_jax.methods import registry as distillers
+
+# Keys that came after rows had been recorded, whose fingerprints are not to change:
+# they mark a run only where they are not at their defaults. By whom they concern.
+# Methods' own numbers are among those of students.
+LATER = {
+    "all": ("dtype", "nonfinite"),
+    "student": ("student.init_scale", "transfer.classes", "transfer.part",
+                "transfer.seed", "schedules.temperature",
+                "schedules.temperature_end", "schedules.temperature_percent",
+                "schedules.alpha", "schedules.alpha_end",
+                "schedules.alpha_percent", "schedules.warmup_percent"),
+    "teacher": ("teacher.init_scale",),
+}
+# When a checkpoint is due.
+EVERY = re.compile(r"([0-9]+(?:\.[0-9]+)?) (steps|epochs|minutes)")
+
+
+class Rule(NamedTuple):
+  """What a value may be: in words, and as a test."""
+
+  allowed: str
+  check: Callable[[Any], bool]
+
+
+class Key(NamedTuple):
+  """One key: its default, what it may be, what it means, and its type.
+
+  The type is only needed where the default is None.
+  """
+
+  default: Any
+  rule: Rule
+  meaning: str
+  kind: type | None = None
+
+
+def _finite(value: Any) -> bool:
+  return isinstance(value, (int, float)) and abs(value) < float("inf")
+
+
+def _one_of(*names: str) -> Rule:
+  return Rule(f"one of {', '.join(names)}", lambda value: value in names)
+
+
+def _all(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+  return lambda values: all(check(value) for value in values)
+
+
+def _lanes(value: Any) -> bool:
+  return bool(re.fullmatch("auto|[1-9][0-9]*x[1-9][0-9]*", value))
+
+
+_WHOLE = Rule("an integer >= 1", lambda v: isinstance(v, int) and v >= 1)
+_COUNT = Rule("an integer >= 0", lambda v: isinstance(v, int) and v >= 0)
+_SHARE = Rule("a number in [0, 1]", lambda v: _finite(v) and 0 <= v <= 1)
+_PART = Rule("a number in [0, 1)", lambda v: _finite(v) and 0 <= v < 1)
+_POSITIVE = Rule("a number > 0", lambda v: _finite(v) and v > 0)
+_NOT_NEGATIVE = Rule("a number >= 0", lambda v: _finite(v) and v >= 0)
+_PERCENT = Rule("a number in [0, 100]", lambda v: _finite(v) and 0 <= v <= 100)
+_TEXT = Rule("text", lambda v: isinstance(v, str) and bool(v))
+_BOOL = Rule("true or false", lambda v: isinstance(v, bool))
+_WIDTHS = Rule("integers >= 1, such as (800,800)", _all(_WHOLE.check))
+_SEED = Rule("an integer in [0, 2**32)",
+             lambda v: isinstance(v, int) and 0 <= v < 2**32)
+
+
+def _optional(kind: type, rule: Rule, meaning: str) -> Key:
+  """A key that may be None, and is unless someone sets it."""
+  either = Rule(f"{rule.allowed}, or None",
+                lambda value: value is None or rule.check(value))
+  return Key(None, either, meaning, kind)
+
+
+def _net(widths: tuple[int, ...], views: str) -> dict[str, Key]:
+  """Keys of a net, alike for `student` and `teacher`."""
+  return {
+      "name": Key("mlp", _TEXT, "a model of kd_jax.models, or MODULE:CLASS"),
+      "widths": Key(widths, _WIDTHS, "of the layers; () for the model's own"),
+      "input_dropout": Key(0.0, _PART, "rate at which pixels are dropped"),
+      "hidden_dropout": Key(0.0, _PART, "rate at which units are dropped"),
+      "max_norm": _optional(
+          float, _POSITIVE, "bound on the norm of a unit's incoming weights"),
+      "init_scale": Key(1.0, _POSITIVE, "factor on the initial weights"),
+      "views": Key(views, _TEXT, "augmentation: none, shift2, crop4_flip, affine, "
+                   "elastic or distort"),
+  }
+
+
+def _training(epochs: int) -> dict[str, Key]:
+  """Keys of a training, alike for the student and, under `teacher`, for it."""
+  return {
+      "seed": Key(0, _SEED, "of initialisation, order, views and dropout"),
+      "batch_size": Key(128, _WHOLE, "examples a step"),
+      "epochs": Key(epochs, _WHOLE, "length of the training"),
+      "steps": _optional(int, _WHOLE, "length in steps, over epochs"),
+      "min_steps": Key(0, _COUNT, "at least so many steps, for small data"),
+      "label_smoothing": Key(0.0, _SHARE, "of the hard term only"),
+      "optimizer.name": Key(
+          "adam", _one_of("sgd", "adam", "adamw", "rmsprop"), "optimiser"),
+      "optimizer.learning_rate": Key(1e-3, _POSITIVE, "peak of the schedule"),
+      "optimizer.momentum": Key(0.9, _PART, "of SGD; b1 of Adam"),
+      "optimizer.nesterov": Key(False, _BOOL, "Nesterov's form (sgd)"),
+      "optimizer.weight_decay": Key(0.0, _NOT_NEGATIVE, "L2 coefficient"),
+      "optimizer.b2": Key(0.999, _PART, "decay of the second moment"),
+      "optimizer.epsilon": Key(1e-8, _POSITIVE, "added to its root"),
+      "optimizer.schedule": Key(
+          "cosine", _one_of("constant", "cosine", "linear", "step"),
+          "shape of the learning rate"),
+      "optimizer.warmup_steps": _optional(int, _COUNT, "linear warm-up"),
+      "optimizer.warmup_epochs": _optional(
+          float, _NOT_NEGATIVE, "the same in epochs"),
+      "optimizer.warmup_percent": _optional(
+          float, _PERCENT, "the same in percent of the run"),
+      "optimizer.boundaries_percent": Key(
+          (), Rule("percents of the run, such as (50.0,75.0)",
+                   _all(_PERCENT.check)), "where schedule=step multiplies"),
+      "optimizer.factor": Key(0.1, _POSITIVE, "what schedule=step multiplies by"),
+  }
+
+
+def _under(prefix: str, keys: dict[str, Key]) -> dict[str, Key]:
+  return {f"{prefix}.{name}": key for name, key in keys.items()}
+
+
+def _course(what: str, rule: Rule) -> dict[str, Key]:
+  """Keys of how a value moves over the run."""
+  return {
+      f"schedules.{what}": Key(
+          "constant", _one_of("constant", "linear", "cosine"), f"how {what} moves"),
+      f"schedules.{what}_end": _optional(
+          float, rule, f"the {what} it moves to, from {what}"),
+      f"schedules.{what}_percent": Key(
+          100.0, Rule("a number in (0, 100]",
+                      lambda v: _PERCENT.check(v) and v > 0),
+          "percent of the run that it takes"),
+  }
+
+
+_OWN: dict[str, Key] = {
+    "method": Key("kd", _TEXT, "a method of kd_jax.methods"),
+    "temperature": Key(4.0, _POSITIVE, "T of the soft targets"),
+    "alpha": _optional(
+        float, _SHARE,
+        "hard_weight = 1 - alpha, soft_weight = alpha: share of the SOFT term"),
+    "hard_weight": _optional(float, _NOT_NEGATIVE, "instead of alpha"),
+    "soft_weight": _optional(float, _NOT_NEGATIVE, "instead of alpha"),
+    **_course("temperature", _POSITIVE),
+    **_course("alpha", _SHARE),
+    "schedules.warmup_percent": Key(
+        0.0, _PERCENT, "percent of the run over which soft_weight rises from 0"),
+    **_training(20),
+    "data.name": Key("mnist", _TEXT, "a TFDS set, or a folder of raw files"),
+    "data.dir": _optional(str, _TEXT, "folder of data; else KD_JAX_DATA"),
+    "data.holdout": Key(0.0, _PART, "part of the training set held out"),
+    "data.embedded": Key(
+        "auto", _one_of("auto", "never", "only"), "the 5,000 built-in digits"),
+    "data.resize": _optional(
+        tuple, Rule("(height,width)", lambda v: len(v) == 2 and all(
+            map(_WHOLE.check, v))), "scale images of differing sizes (TFDS)"),
+    "data.scale": Key(
+        "unit", _one_of("unit", "standard"),
+        "pixels to [0, 1], or to the training set's mean 0 and deviation 1"),
+    "transfer.classes": Key(
+        (), Rule("classes, such as (7,8)", _all(_COUNT.check)),
+        "classes of the examples that students see; () for all"),
+    "transfer.part": Key(
+        1.0, Rule("a number in (0, 1]", lambda v: _finite(v) and 0 < v <= 1),
+        "part of the training set that students see"),
+    "transfer.seed": Key(0, _SEED, "of the choice of that part"),
+    **_under("student", _net((800, 800), "none")),
+    **_under("teacher", _net((1200, 1200), "shift2")),
+    **_under("teacher", _training(20)),
+    "teacher.count": Key(1, _WHOLE, "members of the ensemble"),
+    "teacher.mean": Key(
+        "probabilities", _one_of("probabilities", "logits", "confidence"),
+        "mixture of the members: the arithmetic mean of probabilities, the "
+        "geometric one (logits), or the first weighed by example (confidence)"),
+    "teacher.weights": Key(
+        (), Rule("numbers >= 0, one a member", _all(_NOT_NEGATIVE.check)),
+        "weights of the members; () for all alike"),
+    "teacher.bank": Key(
+        "auto", _one_of("auto", "always", "never"), "store the logits?"),
+    "teacher.dir": _optional(str, _TEXT, "folder of trained teachers"),
+    "teacher.logits": _optional(
+        str, _TEXT, ".npy of logits [N, C] or [N, V, C] by id"),
+    "teacher.test_logits": _optional(
+        str, _TEXT, ".npy of its logits [N, C] of the test set"),
+    "dtype": Key(
+        "float32", _one_of("float32", "bfloat16"),
+        "of the nets' arithmetic; parameters and losses stay float32"),
+    "nonfinite": Key(
+        "stop", _one_of("stop", "skip"),
+        "at a NaN or infinite gradient: stop, or pass over the step"),
+    "parallel": Key(
+        "auto", _one_of("auto", "single", "pmap", "sharded"),
+        "how one training uses several devices"),
+    "checkpoint.every": Key(
+        "5 minutes", Rule(
+            "so many steps, epochs or minutes, such as '2 epochs'",
+            lambda v: bool(EVERY.fullmatch(v) and float(v.split()[0]) > 0)),
+        "when an unfinished training is saved"),
+    "checkpoint.keep": Key(2, _WHOLE, "checkpoints of it that are kept"),
+    "checkpoint.resume": Key(
+        "same", _one_of("same", "force"),
+        "force: go on from a checkpoint of another config too"),
+    "tensorboard": Key(True, _BOOL, "write event files"),
+    "sweep.points": Key(
+        (), Rule("a sweep of kd_jax.sweep: dicts of dotted keys", _all(
+            lambda point: isinstance(point, dict))),
+        "what is swept; () for a single run"),
+    "sweep.lanes": Key(
+        "auto", Rule("auto, or seeds x points such as 4x8", _lanes),
+        "runs trained at once by one program"),
+    "sweep.memory": Key(
+        0.4, Rule("a number in (0, 1]", lambda v: _finite(v) and 0 < v <= 1),
+        "share of the device's memory that lanes may take"),
+    "sweep.logits": Key(
+        False, _BOOL, "keep what every net says of test and held-out data"),
+    "sweep.reference": Key(
+        (), Rule("pairs of key and value, such as (('alpha', 0.0),)", _all(
+            lambda pair: len(pair) == 2 and pair[0] in every())),
+        "the point that tables compare the others with"),
+}
+
+
+def every() -> dict[str, Key]:
+  """All keys by name; a method put into `DISTILLERS` has its own at once."""
+  return _OWN | {
+      name: key for method in distillers.DISTILLERS
+      for name, key in _numbers(method).items()}
+
+
+def later() -> dict[str, tuple[str, ...]]:
+  """`LATER` with the numbers of all methods."""
+  numbers = itertools.chain(*map(_numbers, distillers.DISTILLERS))
+  return LATER | {"student": (*LATER["student"], *numbers)}
+
+
+def owner(name: str) -> str | None:
+  """The method whose number a key is, or None."""
+  method, _, number = name.partition(".")
+  known = distillers.DISTILLERS.get(method)
+  return method if known and number in known.numbers else None
+
+
+def _numbers(method: str) -> dict[str, Key]:
+  """The keys of a method's own numbers."""
+  own = distillers.DISTILLERS[method]
+  return {
+      f"{method}.{number}": Key(
+          float(value), _between(own.within.get(number), number in own.whole),
+          f"of method {method}: {own.named()}")
+      for number, value in own.numbers.items()}
+
+
+def _between(ends: tuple[float, float] | None, whole: bool) -> Rule:
+  if ends is None:
+    return _NOT_NEGATIVE
+  low, high = ends
+  return Rule(
+      f"a {'whole ' if whole else ''}number from {low:g} to {high:g}",
+      lambda v: _finite(v) and low <= v <= high and (not whole or v == int(v)))

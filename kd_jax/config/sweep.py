@@ -1,0 +1,299 @@
+"""A sweep is data: a list of points, each a dict of dotted config keys.
+
+  product({"temperature": (1, 4, 20), "seed": range(5)})      15 points
+  zipped({"student.widths": ((30, 30), (800, 800)), "epochs": (40, 20)})
+  chain(product(...), product(...))                           one after the other
+  fixed({"alpha": 0.0})                                       a single point
+
+Keys whose values a program takes as numbers (`traced`) make *lanes* of one
+compiled program; all others split a sweep into *groups*, a compilation each.
+"""
+
+import ast
+from collections.abc import Iterable, Mapping, Sequence
+import itertools
+import json
+from typing import Any, NamedTuple
+
+import ml_collections
+
+from kd_jax import config as config_lib
+from kd_jax.config import schema as keys
+from kd_jax.core.errors import UserError
+
+Point = dict[str, Any]
+Sweep = list[Point]
+Part = Mapping[str, Iterable[Any]] | Sweep
+
+TRACED = (
+    "seed", "temperature", "alpha", "hard_weight", "soft_weight",
+    "label_smoothing", "optimizer.learning_rate", "optimizer.momentum",
+    "optimizer.weight_decay", "student.input_dropout", "student.hidden_dropout",
+    "student.max_norm", "student.init_scale", "schedules.temperature_end",
+    "schedules.alpha_end")
+_NOT_SWEPT = ("tensorboard", "sweep.", "checkpoint.", "parallel")
+
+
+class Lane(NamedTuple):
+  """A run of a sweep: what was asked for, and the config that it makes."""
+
+  point: Point
+  config: ml_collections.ConfigDict
+
+  @property
+  def seed(self) -> int:
+    return self.config.seed
+
+  @property
+  def name(self) -> str:
+    """The point without its seed, as rows and tables call it."""
+    return title({key: value for key, value in self.point.items()
+                  if key != "seed"}) or "as configured"
+
+
+class Group(NamedTuple):
+  """Lanes of one compiled program: alike in every key that is not traced."""
+
+  config: ml_collections.ConfigDict
+  lanes: list[Lane]
+
+
+def product(*parts: Part) -> Sweep:
+  """Every combination of the parts; the last varies fastest.
+
+  Args:
+    *parts: Axes as `{key: values}`, or sweeps.
+
+  Returns:
+    The points, as many as the product of the lengths.
+
+  Raises:
+    UserError: If a key is unknown, or stands in two parts.
+
+  Example:
+    >>> product({"temperature": (1.0, 4.0), "seed": (0, 1)})[1]
+    {'temperature': 1.0, 'seed': 1}
+  """
+  return _checked(_merged(itertools.product(*_sweeps(parts))))
+
+
+def zipped(*parts: Part) -> Sweep:
+  """The parts side by side: first with first, second with second.
+
+  Example:
+    >>> zipped({"epochs": (40, 20)}, {"batch_size": (128, 256)})
+    [{'epochs': 40, 'batch_size': 128}, {'epochs': 20, 'batch_size': 256}]
+  """
+  sweeps = _sweeps(parts)
+  lengths = [len(sweep) for sweep in sweeps]
+  if len(set(lengths)) > 1:
+    raise UserError(f"zipped: the parts have {lengths} points; must be alike")
+  return _checked(_merged(zip(*sweeps, strict=True)))
+
+
+def chain(*sweeps: Sweep) -> Sweep:
+  """One sweep after the other."""
+  return _checked([dict(point) for sweep in sweeps for point in sweep])
+
+
+def fixed(values: Mapping[str, Any]) -> Sweep:
+  """A sweep of a single point; in a product, it sets keys in all the others."""
+  return _checked([dict(values)])
+
+
+def parse(words: Sequence[str]) -> Sweep:
+  """A sweep from a command line: the product of words as `KEY=VALUE,VALUE`.
+
+  Example:
+    >>> len(parse(["temperature=1,2.5,4", "student.widths=(30,30),(300,300)"]))
+    6
+  """
+  axes: dict[str, list[Any]] = {}
+  for word in words:
+    key, _, text = word.partition("=")
+    _check_key(key)
+    axes[key] = _values(key, text)
+  return product(axes) if axes else []
+
+
+def read(file: str) -> Sweep:
+  """A sweep from a JSON file: a list of objects of dotted keys."""
+  try:
+    with open(file) as opened:
+      points = json.load(opened)
+  except (OSError, ValueError) as error:
+    raise UserError(f"--sweep={file}: cannot be read as JSON: {error}") from None
+  if not isinstance(points, list) or not all(
+      isinstance(point, dict) for point in points):
+    raise UserError(f"--sweep={file}: must be a list of objects")
+  return _checked(points)
+
+
+def expand(
+    config: ml_collections.ConfigDict, points: Sweep
+) -> list[Group]:
+  """The lanes of a sweep, gathered into groups.
+
+  Args:
+    config: What the points change.
+    points: The sweep; a point given twice counts once.
+
+  Returns:
+    The groups in the order of their first points.
+
+  Raises:
+    UserError: If a point sets a value that is out of range.
+  """
+  groups: dict[str, Group] = {}
+  seen = set()
+  for point in points:
+    plain = {key: _plain(value) for key, value in point.items()}
+    text = json.dumps(plain, sort_keys=True)
+    if text in seen:
+      continue
+    seen.add(text)
+    lane = Lane(plain, applied(config, plain))
+    groups.setdefault(static_key(lane.config), Group(lane.config, [])).lanes.append(
+        lane)
+  return list(groups.values())
+
+
+def applied(
+    config: ml_collections.ConfigDict, point: Point
+) -> ml_collections.ConfigDict:
+  """A copy of `config` with a point's values, checked."""
+  # Not ConfigDict(config): that would share its placeholders with the copy.
+  own = config.copy_and_resolve_references()
+  for key, value in point.items():
+    *parents, leaf = key.split(".")
+    place = own
+    for parent in parents:
+      place = place[parent]
+    try:
+      place[leaf] = _plain(value)
+    except TypeError:
+      rule = keys.every()[key].rule.allowed
+      raise UserError(f"sweep of {key}: {value!r} must be {rule}") from None
+  config_lib.make_way(own, set(point))
+  config_lib.check(own)
+  return own
+
+
+def traced(key: str) -> bool:
+  """Whether a program takes the key's value as a number; all methods' own are."""
+  return key in TRACED or keys.owner(key) is not None
+
+
+def matches(point: Point, reference: Mapping[str, Any]) -> bool:
+  """Whether a point sets all that a (non-empty) reference sets."""
+  return bool(reference) and all(
+      key in point and _plain(point[key]) == _plain(value)
+      for key, value in reference.items())
+
+
+def title(values: Mapping[str, Any]) -> str:
+  """Keys and values as people read them: `widths=30x30 temperature=2.5`."""
+  short = lambda key: key.removeprefix("student.").removeprefix("optimizer.")
+  return " ".join(f"{short(key)}={_short(value)}" for key, value in values.items())
+
+
+def program_key(config: ml_collections.ConfigDict) -> str:
+  """`static_key` without what says where files lie: the same on every machine.
+
+  What the files hold is in the marks of the lanes.
+  """
+  own = config.copy_and_resolve_references()
+  own.data.dir = own.teacher.dir = None
+  own.teacher.logits = own.teacher.test_logits = None
+  return static_key(own)
+
+
+def static_key(config: ml_collections.ConfigDict) -> str:
+  """What makes a group: lanes of equal texts share a program."""
+  values = config_lib.flatten(config)
+  marking = config_lib.settled(values) | config_lib.unusual(
+      values, "student", "teacher")
+  static = {key: value for key, value in marking.items()
+            if not traced(key) and not key.startswith(_NOT_SWEPT)}
+  # Traced where they are in use; that they are is a matter of structure.
+  if "student.init_scale" in marking:
+    static["init_scale"] = True
+  static["dropout"] = bool(
+      values["student.input_dropout"] or values["student.hidden_dropout"])
+  static["max_norm"] = values["student.max_norm"] is not None
+  return json.dumps(static, sort_keys=True)
+
+
+def _sweeps(parts: Sequence[Part]) -> list[Sweep]:
+  """Parts as sweeps: of a dict, each key is an axis of its own."""
+  sweeps = []
+  for part in parts:
+    if isinstance(part, Mapping):
+      for key, values in part.items():
+        if isinstance(values, str) or not isinstance(values, Iterable):
+          raise UserError(f"sweep of {key}: {values!r} must be several values")
+        sweeps.append([{key: value} for value in values])
+    else:
+      sweeps.append(part)
+  return sweeps
+
+
+def _merged(rows: Iterable[Sequence[Point]]) -> Sweep:
+  merged = []
+  for row in rows:
+    point: Point = {}
+    for part in row:
+      twice = set(point) & set(part)
+      if twice:
+        raise UserError(f"sweep: {sorted(twice)[0]} stands in two parts")
+      point |= part
+    merged.append(point)
+  return merged
+
+
+def _checked(points: Sweep) -> Sweep:
+  for key in {key for point in points for key in point}:
+    _check_key(key)
+  return points
+
+
+def _check_key(key: str) -> None:
+  if key not in keys.every():
+    raise UserError(f"sweep of {key}: {config_lib.unknown(key)}")
+  if key.startswith(_NOT_SWEPT):
+    raise UserError(f"sweep of {key}: makes no difference to a run")
+
+
+def _values(key: str, text: str) -> list[Any]:
+  """`1,2.5,none` or `(30,30),(300,300)` as values; bare words are text."""
+  try:
+    found = ast.literal_eval(f"[{text}]")
+  except (ValueError, SyntaxError):
+    names = {"true": True, "false": False, "none": None, "null": None}
+    found = [names.get(word.lower(), _number(word))
+             for word in text.split(",") if word]
+  if not found:
+    raise UserError(f"sweep of {key}: needs values, as in {key}=1,2,4")
+  return [_plain(value) for value in found]
+
+
+def _number(word: str) -> Any:
+  for kind in (int, float):
+    try:
+      return kind(word)
+    except ValueError:
+      continue
+  return word
+
+
+def _plain(value: Any) -> Any:
+  """Lists as tuples, as configs have them; NumPy's numbers as Python's."""
+  if isinstance(value, (list, tuple)):
+    return tuple(_plain(each) for each in value)
+  return value.item() if hasattr(value, "item") else value
+
+
+def _short(value: Any) -> str:
+  if isinstance(value, tuple):
+    return "x".join(map(str, value))
+  return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,1 @@
+"""What every package speaks: types, randomness, errors, the screen, processes."""

@@ -1,0 +1,204 @@
+"""Several processes working as one: who writes, who reads which bytes.
+
+Every process runs the same program. What is decided by what lies on a disk, or by
+a signal, is found out by process 0 and told to the others, so that all take the
+same way; process 0 alone writes. With one process all of this does nothing.
+"""
+
+from collections.abc import Callable
+import hashlib
+import json
+import os
+import pathlib
+import sys
+import traceback
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+import numpy as np
+
+from kd_jax.core.errors import UserError
+
+# Seconds after which a process that says nothing counts as dead.
+HEARTBEAT_SECONDS = 20
+_JOINING_SECONDS = 300
+# What libraries say when another process is gone.
+_LOST = ("Gloo", "NCCL", "oordination", "heartbeat", "UNAVAILABLE",
+         "DEADLINE_EXCEEDED", "Connection")
+
+
+def join(
+    coordinator: str | None, processes: int | None, process_id: int | None
+) -> None:
+  """Joins this process with the others; before jax does anything else.
+
+  Args:
+    coordinator: HOST:PORT of process 0, or None where a cluster tells (Slurm, TPU
+      pods, Open MPI).
+    processes: Their number, or None.
+    process_id: This one's, from 0, or None.
+
+  Raises:
+    UserError: If they do not come together.
+  """
+  # jax's own preemption service would take SIGTERM away from ours.
+  jax.config.update("jax_enable_preemption_service", False)
+  try:
+    jax.distributed.initialize(
+        coordinator, processes, process_id,
+        initialization_timeout=_JOINING_SECONDS,
+        heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+  except (RuntimeError, ValueError) as error:
+    line = " ".join(str(error).split())[:200]
+    raise UserError(
+        f"--coordinator={coordinator or 'auto'}: the processes do not come "
+        f"together: {line}") from None
+
+
+def first() -> bool:
+  """Whether this is the process that writes."""
+  return jax.process_index() == 0
+
+
+def agreed(find: Callable[[], Any]) -> Any:
+  """What process 0 finds, on every process; JSON values only.
+
+  Raises:
+    UserError: On every process, if process 0 finds that something is wrong.
+  """
+  if jax.process_count() == 1:
+    return find()
+  said: dict[str, Any] = {}
+  if first():
+    try:
+      said = {"found": find()}
+    except (UserError, OSError) as error:
+      said = {"error": str(error)}
+  told = json.loads(_told(json.dumps(said).encode()))
+  if "error" in told:
+    raise UserError(told["error"])
+  return told["found"]
+
+
+def agreed_arrays(find: Callable[[], Any], like: Any) -> Any:
+  """Arrays that process 0 finds, on every process, or None if it finds none.
+
+  Args:
+    find: Gives a tree of the structure of `like`, or None.
+    like: A tree of arrays, or of their shapes.
+  """
+  if jax.process_count() == 1:
+    return find()
+  found = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
+
+  def look() -> bool:
+    nonlocal found
+    there = find()
+    found = found if there is None else jax.tree.map(np.asarray, there)
+    return there is not None
+
+  if not agreed(look):
+    return None
+  # As bytes: a broadcast is a sum with zeros, which takes the sign off -0.
+  plain = jax.tree.map(lambda x: np.frombuffer(x.tobytes(), np.uint8), found)
+  told = multihost_utils.broadcast_one_to_all(plain)
+  return jax.tree.map(
+      lambda bytes_, x: np.frombuffer(
+          np.asarray(bytes_).tobytes(), x.dtype).reshape(x.shape), told, found)
+
+
+def refuse_unlike(what: str, value: str) -> None:
+  """Refuses to go on where the processes do not say the same.
+
+  Raises:
+    UserError: On every process.
+  """
+  if jax.process_count() == 1:
+    return
+  digest = np.frombuffer(hashlib.sha256(value.encode()).digest(), np.uint8)
+  told = multihost_utils.process_allgather(digest)
+  others = [index for index, row in enumerate(told) if (row != told[0]).any()]
+  if others:
+    raise UserError(
+        f"{what} of process {others[0]} is not that of process 0; give all "
+        "processes the same")
+
+
+def any_of(flag: bool) -> bool:
+  """Whether any process says so."""
+  if jax.process_count() == 1:
+    return flag
+  return bool(multihost_utils.process_allgather(np.int32(flag)).any())
+
+
+def together(name: str) -> None:
+  """Waits for all processes."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(name)
+
+
+def share(number: int) -> range:
+  """Which of so many things are this process's to read."""
+  count, own = jax.process_count(), jax.process_index()
+  return range(own * number // count, (own + 1) * number // count)
+
+
+def joined(own: np.ndarray, number: int) -> np.ndarray:
+  """All `number` rows, of which this process has those of its `share`."""
+  count = jax.process_count()
+  if count == 1:
+    return own
+  padding = -(-number // count) - len(own)
+  padded = np.pad(own, [(0, padding)] + [(0, 0)] * (own.ndim - 1))
+  parts = multihost_utils.process_allgather(padded)
+  sizes = [(i + 1) * number // count - i * number // count for i in range(count)]
+  return np.concatenate(
+      [np.asarray(part[:size]) for part, size in zip(parts, sizes)])
+
+
+def read(path: str | os.PathLike) -> bytes:
+  """A file's bytes: each process reads its share, then they exchange them.
+
+  Raises:
+    UserError: If it is not of the same size for all of them.
+  """
+  path = pathlib.Path(path)
+  if jax.process_count() == 1:
+    return path.read_bytes()
+  size = path.stat().st_size
+  # As bytes: jax has no int64 by default.
+  sizes = multihost_utils.process_allgather(
+      np.frombuffer(np.int64(size).tobytes(), np.uint8))
+  if len({row.tobytes() for row in sizes}) > 1:
+    raise UserError(f"{path}: is not the same file for every process")
+  own = share(size)
+  with path.open("rb") as file:
+    file.seek(own.start)
+    content = file.read(len(own))
+  return joined(np.frombuffer(content, np.uint8), size).tobytes()
+
+
+def leave(error: Exception) -> None:
+  """Ends this process at once, and says why: the others are not waited for.
+
+  They notice, by a connection that breaks or by the silence, and do the same.
+  """
+  text = " ".join(str(error).split())
+  if isinstance(error, UserError):
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    os._exit(2)
+  if any(word in text for word in _LOST):
+    print(f"error: process {jax.process_index()}: another process of this run is "
+          "lost; what was saved is kept. Start all of them again with the same "
+          f"commands to go on ({text[:120]})", file=sys.stderr, flush=True)
+    os._exit(4)
+  traceback.print_exception(error)
+  os._exit(1)
+
+
+def _told(message: bytes) -> bytes:
+  """A message of process 0, on every process."""
+  size = int(multihost_utils.broadcast_one_to_all(np.int32(len(message))))
+  own = np.frombuffer(message[:size].ljust(size), np.uint8)
+  return multihost_utils.broadcast_one_to_all(own).tobytes()

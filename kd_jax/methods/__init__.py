@@ -1,0 +1,1 @@
+"""Methods: which terms a loss is the sum of, and the numbers they have."""

@@ -1,0 +1,223 @@
+"""Training a chunk of lanes, and the rows that it leaves."""
+
+from collections.abc import Callable
+import contextlib
+import json
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kd_jax.runs import context as benches
+from kd_jax.config import build
+from kd_jax.training import parameters as checkpoint
+from kd_jax.training import train_loop as follow
+from kd_jax.training import lanes
+from kd_jax.training import metrics
+from kd_jax.runs import records
+from kd_jax.runs import teacher_store as shelf
+from kd_jax.training.checkpoints import Progress
+from kd_jax.runs import kept_logits as said
+from kd_jax.runs.jobs import Job
+from kd_jax.runs.plan import Chunk
+
+Row = dict[str, Any]
+# Digits that a record keeps of a float: float32 has seven.
+_DIGITS = 7
+
+
+def train(
+    job: Job,
+    chunk: Chunk,
+    program: lanes.Lanes,
+    *,
+    piece: int,
+    stop: Callable[[], bool],
+    tick: Callable[[int], None],
+) -> list[Row]:
+  """Trains the lanes of a chunk together, from where they were left.
+
+  Args:
+    job: The group they belong to.
+    chunk: The lanes.
+    program: Compiled for the chunk's shape.
+    piece: Steps of a segment.
+    stop: Asked between segments.
+    tick: Told the steps done, within and after each epoch.
+
+  Returns:
+    What was measured of each lane, padding left out.
+
+  Raises:
+    follow.Interrupted: After saving, if `stop` says so.
+  """
+  members = [job.lanes[mark] for mark in chunk.lanes]
+  hparams = lanes.stack(
+      [build.student_hparams(lane.config) for lane in members], chunk.shape)
+  seeds = jnp.asarray(
+      [lane.seed for lane in members[::chunk.shape.points]], jnp.uint32)
+  splits = job.taught.splits if job.taught else job.bench.splits
+  total = job.training.total_steps
+  last: dict[str, Any] = {}
+
+  def evaluate(state, step):
+    # The test set is looked at once, when the training is over.
+    wanted = [name for name in splits if name != "test" or step == total]
+    return lanes.finite(state), {
+        name: program.evaluate(state, splits[name]) for name in wanted}
+
+  def ended(epoch):
+    row = _epoch(epoch, chunk, job.per_epoch)
+    job.bench.recorder.row("sweep", row)
+    last["evaluated"] = epoch.evaluated[1]
+    tick(epoch.step)
+
+  def resumed(step):
+    job.bench.recorder.row(
+        "sweep", {"event": "resumed", "step": step, "chunk": chunk.mark})
+    tick(step)
+
+  progress = _progress(job, chunk)
+  with contextlib.closing(progress):
+    state = follow.follow(
+        follow.Program(
+            lambda state, length: program.segment(state, hparams, seeds, length),
+            evaluate, program.totals),
+        program.init(seeds, hparams), total_steps=total,
+        per_epoch=job.per_epoch, piece=piece, progress=progress, stop=stop,
+        ended=ended, resumed=resumed, watch=follow.Watch(), tick=tick)
+  curves = _curves(job, chunk)
+  sizes = checkpoint.num_parameters(state.student.params) // chunk.shape.size
+  real = list(dict.fromkeys(chunk.lanes))
+  places = [divmod(chunk.lanes.index(mark), chunk.shape.points) for mark in real]
+  numbers = [_numbers(last["evaluated"], *place) for place in places]
+  if job.bench.values["sweep.logits"]:
+    for mark, place in zip(real, places, strict=True):
+      said.keep(job.bench.workdir, chunk.fingerprint(mark), job, jax.tree.map(
+          lambda leaf, place=place: leaf[place], state.student))
+  return [
+      _row(job, chunk, mark) | number | _curve(curves, chunk.lanes.index(mark))
+      | {"parameters": sizes} for mark, number in zip(real, numbers, strict=True)]
+
+
+def forget(job: Job, chunk: Chunk) -> None:
+  """Removes the checkpoints of a chunk whose rows are written."""
+  _progress(job, chunk).drop()
+
+
+def _progress(job: Job, chunk: Chunk) -> Progress:
+  # Half a training goes on where its other half was: its bits depend on it.
+  return benches.open_progress(
+      job.bench, f"sweep-{chunk.mark[:16]}",
+      {"chunk": chunk.mark, **records.runtime()})
+
+
+def _epoch(epoch: follow.Epoch, chunk: Chunk, per_epoch: int) -> Row:
+  """An epoch of all lanes, as lists in the chunk's order."""
+  fine, evaluated = epoch.evaluated
+  row: Row = {"fingerprint": chunk.mark, "epoch": -(-epoch.step // per_epoch),
+              "finite": np.asarray(fine).ravel().tolist()}
+  told = {f"train_{name}": mean for name, mean in epoch.told.items()
+          if not name.startswith("gradient_")}
+  if "heldout" in evaluated:
+    told["heldout_errors"] = evaluated["heldout"][0]["errors"]
+  for name, mean in told.items():
+    values = np.asarray(mean.total).ravel()
+    if name.endswith("errors"):
+      row[name] = values.tolist()  # The exact count.
+      continue
+    means = values / np.maximum(np.asarray(mean.count).ravel(), 1)
+    row[name] = [_plain(value) for value in means.tolist()]
+  return row
+
+
+def _curves(job: Job, chunk: Chunk) -> list[Row]:
+  """The epochs of a chunk, also those before an interruption."""
+  file = job.bench.workdir / "metrics.jsonl"
+  found = {}
+  for line in file.read_text().splitlines():
+    row = _parsed(line)
+    if row.get("fingerprint") == chunk.mark:
+      found[row["epoch"]] = row
+  return [found[epoch] for epoch in sorted(found)]
+
+
+def _curve(curves: list[Row], lane: int) -> Row:
+  """The curves of one lane, and the epoch in which it broke, if it did."""
+  series = lambda name: [row[name][lane] for row in curves]
+  broken = [row["epoch"] for row in curves if not row["finite"][lane]]
+  curve = {name: series(name) for name in ("train_hard", "train_soft")
+           if name in curves[0]}
+  row: Row = {"failed": f"not finite in epoch {broken[0]}" if broken else None,
+              "train_errors": series("train_errors")[-1], "curve": curve}
+  if "heldout_errors" in curves[0]:
+    row["heldout_curve"] = series("heldout_errors")
+  return row
+
+
+def _numbers(evaluated, row: int, point: int) -> Row:
+  """The last epoch's numbers of one lane."""
+  numbers: Row = {}
+  for split, (totals, wrong) in evaluated.items():
+    own = jax.tree.map(lambda x: np.asarray(x[row, point]), totals)
+    errors = own.pop("errors")
+    numbers |= {f"{split}_errors": int(errors.total),
+                f"{split}_examples": int(errors.count)}
+    for name, total in own.items():
+      # The student's names for how well it follows the teacher on the test set.
+      full = name if (name in ("agreement", "kl") and split == "test") else (
+          f"{split}_{name}")
+      numbers[full] = _plain(total.compute())
+    if split == "test":
+      numbers["test_bins"] = _bins(own["ece"])
+      numbers["test_wrong_ids"] = np.flatnonzero(wrong[row, point]).tolist()
+  numbers["test_accuracy"] = _plain(
+      1 - numbers["test_errors"] / numbers["test_examples"])
+  return numbers
+
+
+def _bins(ece: metrics.Calibration) -> dict[str, list]:
+  return {"count": ece.count.tolist(), "correct": ece.correct.tolist(),
+          "confidence": [_plain(value) for value in ece.confidence.tolist()]}
+
+
+def _row(job: Job, chunk: Chunk, mark: str) -> Row:
+  """Who the lane is."""
+  lane = job.lanes[mark]
+  loss = shelf.loss_record(
+      job.learner.distiller, build.student_hparams(lane.config),
+      job.learner.moving)
+  return {
+      "row": lane.name, "method": lane.config.method, "loss": loss["loss"],
+      "overrides": lane.point, "seed": lane.seed,
+      "fingerprint": chunk.fingerprint(mark),
+      "teacher_seed": lane.config.teacher.seed,
+      "teacher_fingerprint":
+          job.taught.record["fingerprint"] if job.taught else None,
+      "lanes": [chunk.shape.rows, chunk.shape.points],
+      "data": job.bench.dataset.source,
+      "train_examples": len(job.bench.train.ids)}
+
+
+def _plain(value: float) -> float | None:
+  """A float as records hold it; NaN is no JSON."""
+  value = float(value)
+  if value != value or abs(value) == float("inf"):
+    return None
+  return float(f"{value:.{_DIGITS}g}")
+
+
+def _parsed(line: str) -> Row:
+  try:
+    return json.loads(line)
+  except ValueError:
+    return {}  # The last line of a killed program.
+
+
+def stamp(rows: list[Row], **more: Any) -> list[Row]:
+  """Adds what all rows of a chunk share: schema, study, machine, commit."""
+  manifest = records.manifest()
+  kept = ("commit", "dirty", "versions", "device", "cores")
+  return [{"schema": records.SCHEMA, **row, **more,
+           **{key: manifest[key] for key in kept}} for row in rows]

@@ -1,0 +1,50 @@
+"""The command of a single run that equals a lane."""
+
+import shlex
+from typing import Any
+
+import ml_collections
+
+from kd_jax.config import command_line as arguments
+from kd_jax.config import sweep
+from kd_jax import config as config_lib
+
+# Where things lie and what is shown: of no influence on a run.
+_LEFT_OUT = ("sweep.", "tensorboard", "teacher.dir")
+
+
+def single_run(
+    config: ml_collections.ConfigDict, file: str, point: sweep.Point
+) -> str:
+  """`python -m kd_jax.main --config=FILE --config.KEY=VALUE ...` of a point.
+
+  Args:
+    config: What the sweep starts from, however it was made.
+    file: `--config=FILE[:VARIANT]` that it was made from; "" for none.
+    point: The point.
+
+  Returns:
+    The command, with every key in which the lane differs from the file; "" if
+    there is no file.
+  """
+  if not file:
+    return ""
+  wanted = _values(sweep.applied(config, point))
+  words: dict[str, str] = {}
+  # A key that is given may take others back, so they are compared again.
+  for _ in range(len(wanted)):
+    made, _ = arguments.parse([file, *words.values()])
+    found = _values(made)
+    differing = [key for key, value in wanted.items()
+                 if found[key] != value and key not in words]
+    if not differing:
+      break
+    words |= {key: f"--config.{key}={wanted[key]}" for key in differing}
+  if arguments.parse([file])[0].sweep.points:
+    words["sweep.points"] = "--config.sweep.points=()"
+  return shlex.join(["python", "-m", "kd_jax.main", file, *words.values()])
+
+
+def _values(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  return {key: value for key, value in config_lib.flatten(config).items()
+          if not key.startswith(_LEFT_OUT)}

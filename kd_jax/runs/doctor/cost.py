@@ -1,0 +1,228 @@
+"""What a run would take: time, memory of the device, and disk."""
+
+from collections.abc import Iterator
+import math
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kd_jax.config import build
+from kd_jax.methods import registry as distillers
+from kd_jax.training import segment as loop
+from kd_jax.training import devices as parallel
+from kd_jax.runs import teacher_store as shelf
+from kd_jax.training import step as steps
+from kd_jax.teachers import teacher as teachers
+from kd_jax.runs.context import Bench
+from kd_jax.runs.doctor import Visit
+from kd_jax.runs.doctor import size
+from kd_jax.runs.doctor import trial
+from kd_jax.training.settings import Training
+from kd_jax.runs import estimate
+from kd_jax.runs import probe
+
+# Long enough for a steady figure; a step longer than the second is not run at
+# all, but reckoned.
+_SECONDS, _LONGEST_STEP, _MOST_STEPS = 0.3, 2.0, 100
+
+
+class Cost(NamedTuple):
+  """What a training takes.
+
+  Attributes:
+    name: Of the net, with the number of times it is trained.
+    steps: Steps of one training.
+    step: Seconds a step.
+    measured: Whether steps were run; if not, `step` is from arithmetic.
+    memory: Bytes of the device that the step's program needs.
+    seconds: Of all trainings, evaluation after each epoch included.
+  """
+
+  name: str
+  steps: int
+  step: float
+  measured: bool
+  memory: int
+  seconds: float
+
+
+class Planned(NamedTuple):
+  """Trainings that the run has ahead, so many `times` the same."""
+
+  name: str
+  times: int
+  begun: trial.Begun
+  learner: steps.Learner
+
+
+def plan(
+    config: Any, bench: Bench, student: trial.Begun, teacher: trial.Begun | None,
+    taught: teachers.Teacher | None,
+) -> Iterator[Planned]:
+  """The trainings of a run, or of the first lane of a sweep."""
+  hard, method = distillers.DISTILLERS["hard"], build.distiller(config)
+  banked = bank_bytes(config, bench, student.training) > 0
+
+  def planned(name, times, begun, method, taught=None):
+    return Planned(name, times, begun, build.learner(
+        config, begun.training, method, taught))
+
+  if teacher is not None:
+    count = config.teacher.count
+    yield planned("teacher" if count == 1 else f"teacher, {count} members",
+                  count, teacher, hard)
+  if banked:
+    shape = bank_shape(config, bench, student.training)
+    taught = teachers.banked(
+        jax.ShapeDtypeStruct(shape, jnp.float32),  # type: ignore[arg-type]
+        weights=build.member_weights(config), mean=config.teacher.mean)
+  if config.sweep.points:
+    yield planned("a lane", 1, student, method, taught)
+  elif not method.needs_teacher:
+    yield planned("baseline", 1, student, hard)
+  elif banked or teacher is None or student.state.method:
+    # What stored logits add to a step does not show: one program less.
+    yield planned("baseline, distilled", 2, student, method, taught)
+  else:
+    yield planned("baseline", 1, student, hard)
+    yield planned("distilled", 1, student, method, taught)
+
+
+def bank_shape(config, bench: Bench, student: Training):
+  """Shape of the bank that a run would make."""
+  return (len(bench.train.label), student.views.count, config.teacher.count,
+          bench.dataset.num_classes)
+
+
+def bank_bytes(config, bench: Bench, student: Training) -> int:
+  """Bytes of the bank that a run would make, or 0 if it would make none."""
+  if (not build.distiller(config).needs_teacher
+      or config.teacher.logits is not None
+      or not shelf.wants_bank(config, bench, student)):
+    return 0
+  return 4 * math.prod(bank_shape(config, bench, student))
+
+
+def measure(visit: Visit, planned: Planned, bench: Bench) -> Cost:
+  """Compiles the step of a training, and runs a few where that is quick."""
+  name, times, (training, _), learner = planned
+  compiled = _compiled(planned, bench)
+  memory = _memory(compiled) + _bytes(bench.splits)
+  step = estimate.step_seconds(
+      training.model, bench.train.image, training.batch_size)
+  fits = memory <= probe.device_bytes()
+  measured = fits and step <= _LONGEST_STEP
+  if not fits:
+    visit.tell(
+        f"{name}: a step needs {size(memory)} of the device's "
+        f"{size(probe.device_bytes())}; give a smaller config.batch_size, "
+        "smaller widths or --config.teacher.bank=never")
+  if measured:
+    if bench.where.kind != "single":
+      compiled = parallel.compiled_segment(
+          bench.where, learner, training.views, training.batch_size)
+    step, told = _timed(compiled, planned, bench)
+    _look_at_totals(visit, name, told)
+  return Cost(name, training.total_steps, step, measured, memory,
+              times * _seconds(training, bench, step))
+
+
+def _compiled(planned: Planned, bench: Bench):
+  """The segment of a training, as a run on one device would compile it."""
+  training, state = planned.begun
+  arrays = planned.learner.teacher.arrays if planned.learner.teacher else ()
+  shapes = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype),
+      (state, bench.train, arrays, training.hparams, jax.random.key(0)))
+  segment: Any = loop.compiled_segment(
+      planned.learner, training.views, training.batch_size)
+  return segment.lower(*shapes, 1).compile()
+
+
+def _memory(compiled: Any) -> int:
+  """Bytes of a program's arguments, results and scratch."""
+  told = compiled.memory_analysis()
+  if told is None:
+    return 0  # Not every backend tells.
+  return (told.argument_size_in_bytes + told.output_size_in_bytes
+          + told.temp_size_in_bytes - told.alias_size_in_bytes)
+
+
+def bank_seconds(config, bench: Bench, student, teacher: Cost, batch_size: int):
+  """Seconds to ask a teacher for every view of every image."""
+  images = math.prod(bank_shape(config, bench, student)[:3])
+  return _forward(teacher.step, batch_size) * images
+
+
+def disk_bytes(
+    config, student: trial.Begun, teacher: trial.Begun | None
+) -> int:
+  """Bytes of the nets that a run leaves, and of unfinished ones at the worst."""
+  kept, moving = 0, 0
+  for begun, copies in ((student, 2), (teacher, 2 * config.teacher.count)):
+    if begun is not None:
+      # A teacher lies on its shelf and among the run's own parameters.
+      kept += copies * _bytes(begun.state.student)
+      best = _bytes(begun.state.student) if config.data.holdout else 0
+      moving = max(moving, _bytes(begun.state) + best)
+  # Those that are kept, and the one that is being written.
+  return kept + (config.checkpoint.keep + 1) * moving
+
+
+def _timed(segment: Any, planned: Planned, bench: Bench):
+  """Seconds a step on the devices of the run, and the totals of the last ones."""
+  training, state = planned.begun
+  arrays = planned.learner.teacher.arrays if planned.learner.teacher else ()
+  # A bank is only a shape so far. The state is copied, as programs take it over.
+  arrays = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype) if isinstance(
+      x, jax.ShapeDtypeStruct) else x, arrays)
+  state, arrays, hparams = parallel.copies(bench.where, (
+      jax.tree.map(np.array, state), arrays, training.hparams))
+  key = jax.random.key(training.seed)
+
+  def run(state, length):
+    began = time.perf_counter()
+    state, told = jax.block_until_ready(
+        segment(state, bench.train, arrays, hparams, key, length))
+    return state, told, time.perf_counter() - began
+
+  # The first is slower: memory is fetched, threads wake up.
+  state, told, first = run(state, 1)
+  if first > _SECONDS:
+    return first, told
+  state, told, one = run(state, 1)
+  more = min(_MOST_STEPS, max(1, round(_SECONDS / one)))
+  state, told, all_ = run(state, 1 + more)
+  # The difference leaves out what a segment costs once, such as its order.
+  return max(all_ - one, 1e-6) / more, told
+
+
+def _look_at_totals(visit: Visit, name: str, told) -> None:
+  totals = [np.asarray(leaf) for leaf in jax.tree.leaves(told)]
+  if not all(np.isfinite(each).all() for each in totals):
+    prefix = "config.teacher" if name.startswith("teacher") else "config"
+    visit.tell(
+        f"{name}: NaN or infinite after a few steps; give a smaller "
+        f"--{prefix}.optimizer.learning_rate")
+
+
+def _seconds(training: Training, bench: Bench, step: float) -> float:
+  """Of a training: its steps, and a look at every split after each epoch."""
+  per_epoch = loop.steps_per_epoch(len(bench.train.ids), training.batch_size)
+  epochs = -(-training.total_steps // per_epoch)
+  images = sum(len(split.data.label) for split in bench.splits.values())
+  return training.total_steps * step + epochs * images * _forward(
+      step, training.batch_size)
+
+
+def _forward(step: float, batch_size: int) -> float:
+  """Seconds an example without gradients: a third of the work of a step."""
+  return step / (3 * batch_size)
+
+
+def _bytes(tree: Any) -> int:
+  return sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize
+             for leaf in jax.tree.leaves(tree) if hasattr(leaf, "shape"))

@@ -1,0 +1,235 @@
+"""What a config's run would meet, without running it."""
+
+import contextlib
+import dataclasses
+import functools
+import importlib.util
+import pathlib
+import tempfile
+from typing import Any, NamedTuple
+
+from kd_jax.runs import context as benches
+from kd_jax.config import build
+from kd_jax.runs import teacher_store as shelf
+from kd_jax.config import sweep as sweeps
+from kd_jax.teachers import teacher as teachers
+from kd_jax.runs.context import Bench
+from kd_jax.runs.doctor import Visit
+from kd_jax.runs.doctor import cost
+from kd_jax.runs.doctor import machine
+from kd_jax.runs.doctor import size
+from kd_jax.runs.doctor import sources
+from kd_jax.runs.doctor import trial
+from kd_jax.core.screen import Screen
+from kd_jax.runs import estimate
+
+
+@dataclasses.dataclass
+class Findings:
+  """What was found out about a run; what could not be is left empty.
+
+  Attributes:
+    data: The data set, in a line.
+    nets: Student and teacher.
+    loss: The loss in words.
+    terms: Its terms on the first batch.
+    costs: What each training takes.
+    bank: Bytes of the bank of logits, and seconds to fill it.
+    disk: Bytes that the run needs at most, the bank among them.
+    free: Bytes that are free for it.
+    sweep: Columns, rows and summary of `--plan`, for a sweep.
+  """
+
+  data: str = ""
+  nets: list[trial.Net] = dataclasses.field(default_factory=list)
+  loss: str = ""
+  terms: list[trial.Term] = dataclasses.field(default_factory=list)
+  costs: list[cost.Cost] = dataclasses.field(default_factory=list)
+  bank: tuple[int, float] = (0, 0.0)
+  disk: int = 0
+  free: int = 0
+  sweep: tuple[list[str], list[list[str]], str] | None = None
+
+  @property
+  def seconds(self) -> float:
+    """Of the whole run, unless it is a sweep."""
+    return sum(each.seconds for each in self.costs) + self.bank[1]
+
+
+class _Download(Exception):
+  """The run would begin with a download, which a look is no reason for."""
+
+
+class _Silent(Screen):
+  """What a run says while it loads, the doctor says in its own words."""
+
+  def say(self, text: str, *, style: str | None = None) -> None:
+    # Said by data/tfds_source.py after everything that can be refused without
+    # downloading; and without TensorFlow it is refused right afterwards.
+    if (text.startswith("data: TFDS downloads")
+        and importlib.util.find_spec("tensorflow") is not None):
+      raise _Download()
+
+
+def examine(visit: Visit, config: Any, workdir: pathlib.Path) -> Findings:
+  """Looks at the run of a checked config; every failure is a problem told."""
+  findings, asked = Findings(), config
+  if config.sweep.points:
+    config = visit.attempt(
+        "sweep", functools.partial(_lane, visit, config))
+    if config is None:
+      return findings
+  visit.attempt("names", functools.partial(build.check_names, config))
+  method = visit.attempt("method", functools.partial(build.distiller, config))
+  with contextlib.ExitStack() as stack:
+    bench = visit.attempt(
+        "data", functools.partial(_bench, visit, config, stack))
+    if bench is None or method is None:
+      return findings
+    findings.data = sources.describe(bench.dataset)
+    _look_at_data(visit, config, bench)
+    case = _case(visit, config, bench)
+    visit.attempt(
+        "first batch", functools.partial(_try, visit, case, findings))
+    visit.attempt(
+        "cost", functools.partial(_reckon, visit, case, workdir, findings))
+    if asked.sweep.points:
+      findings.sweep = visit.attempt("sweep", functools.partial(
+          estimate.table, asked, lambda text: None))
+  return findings
+
+
+def _lane(visit: Visit, config: Any) -> Any:
+  """The config of the first lane that distils, after what only sweeps need."""
+  for name in ("matplotlib", "scipy"):
+    if importlib.util.find_spec(name) is None:
+      visit.tell(f"{name}: not installed, and a sweep's tables need it; pip "
+                 "install 'kd_jax[report]'")
+  groups = sweeps.expand(config, config.sweep.points)
+  lanes = [lane for group in groups for lane in group.lanes]
+  reference = dict(config.sweep.reference)
+  if reference and not any(
+      sweeps.matches(lane.point, reference) for lane in lanes):
+    visit.tell(
+        f"config.sweep.reference={reference}: no point of the sweep sets that; "
+        'add one, or give "--config.sweep.reference=()"')
+  soft = [lane for lane in lanes
+          if build.student_hparams(lane.config).soft_weight > 0]
+  return (soft or lanes)[0].config
+
+
+def _bench(
+    visit: Visit, config: Any, stack: contextlib.ExitStack
+) -> Bench | None:
+  """The run's own bench, its records in a folder that goes away again."""
+  folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+  try:
+    bench = benches.prepare(config, folder, _Silent(), lambda: False)
+  except _Download:
+    visit.tell(
+        f"data.name={config.data.name}: not on this machine, so the run begins "
+        "with a download by TFDS; ask again after it to know more",
+        fatal=False)
+    return None
+  stack.callback(bench.recorder.close)
+  return bench
+
+
+def _look_at_data(visit: Visit, config: Any, bench: Bench) -> None:
+  if bench.dataset.notice:
+    visit.tell(
+        f"{bench.dataset.notice} For all of it give --config.data.dir=DIR with "
+        "the four idx files", fatal=False)
+  number = len(bench.dataset.train_ids)
+  runs = {"config": config}
+  if build.distiller(config).needs_teacher and config.teacher.logits is None:
+    runs["config.teacher"] = config.teacher
+  for prefix, run in runs.items():
+    if run.batch_size > number:
+      visit.tell(
+          f"{prefix}.batch_size={run.batch_size}: more than the {number} training "
+          f"examples, so every step is a padded epoch; give at most {number}",
+          fatal=False)
+
+
+class _Case(NamedTuple):
+  """What a run is made of, as far as it could be built.
+
+  Attributes:
+    config: Of the run.
+    bench: Its data.
+    student: The student's training, about to begin.
+    teacher: That of the teacher's first member, where one is trained.
+    taught: Who is asked: untrained members, or a file of logits.
+  """
+
+  config: Any
+  bench: Bench
+  student: trial.Begun | None
+  teacher: trial.Begun | None = None
+  taught: teachers.Teacher | None = None
+
+
+def _case(visit: Visit, config: Any, bench: Bench) -> _Case:
+  """Builds both nets, so that what is wrong with either is told."""
+  student = visit.attempt(
+      "student", functools.partial(trial.student, config, bench))
+  if not build.distiller(config).needs_teacher:
+    return _Case(config, bench, student)
+  if config.teacher.logits is None:
+    found = visit.attempt(
+        "teacher", functools.partial(trial.teacher, config, bench))
+    return _Case(config, bench, student, *(found or ()))
+  given = student and visit.attempt("teacher", functools.partial(
+      shelf.obtain, config, bench, student.training))
+  taught = given and given.teacher._replace(
+      arrays=trial.alone(given.teacher.arrays))
+  return _Case(config, bench, student, taught=taught)
+
+
+def _try(visit: Visit, case: _Case, findings: Findings) -> None:
+  """One batch through both nets."""
+  config, bench, student, teacher, taught = case
+  for name, begun in (("student", student), ("teacher", teacher)):
+    if begun is not None:
+      findings.nets.append(trial.net(name, config[name], begun, bench.train))
+  if student is None:
+    return  # What is lacking has been told.
+  method = build.distiller(config)
+  numbers = shelf.loss_record(
+      method, student.training.hparams, student.training.moving)
+  findings.loss = str(numbers["loss"])
+  if taught is not None or not method.needs_teacher:
+    findings.terms = trial.terms(
+        method, student, taught, trial.first_batch(student.training, bench.train))
+    trial.look_at_terms(
+        visit, findings.terms, fatal=config.nonfinite == "stop")
+
+
+def _reckon(
+    visit: Visit, case: _Case, workdir: pathlib.Path, findings: Findings
+) -> None:
+  """Time, memory and disk."""
+  config, bench, student, teacher, taught = case
+  if student is None or (
+      taught is None and build.distiller(config).needs_teacher):
+    return
+  bank = cost.bank_bytes(config, bench, student.training)
+  findings.disk = bank + cost.disk_bytes(config, student, teacher)
+  findings.bank, findings.free = (bank, 0.0), machine.free(workdir)
+  if findings.disk > findings.free:
+    visit.tell(
+        f"--workdir={workdir}: the run needs about {size(findings.disk)} of "
+        f"disk, {size(findings.free)} are free; make room, or give a --workdir "
+        "elsewhere")
+  if not all(map(trial.finite, findings.terms)):
+    return
+  for planned in cost.plan(config, bench, student, teacher, taught):
+    found = visit.attempt(planned.name, functools.partial(
+        cost.measure, visit, planned, bench))
+    if found is not None:
+      findings.costs.append(found)
+  if bank and teacher is not None and findings.costs:
+    findings.bank = bank, cost.bank_seconds(
+        config, bench, student.training, findings.costs[0],
+        teacher.training.batch_size)

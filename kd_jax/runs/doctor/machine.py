@@ -1,0 +1,156 @@
+"""What is here, whatever is run: versions, devices, disk, cache."""
+
+from collections.abc import Callable
+import functools
+import importlib.metadata
+import importlib.util
+import os
+import pathlib
+import platform
+import shutil
+import tempfile
+
+import jax
+
+from kd_jax.core import compilation
+from kd_jax.runs import records
+from kd_jax.runs.doctor import Visit
+from kd_jax.runs.doctor import size
+from kd_jax.core.machine import cores
+from kd_jax.runs import probe
+
+_OLDEST, _NEWEST = (3, 11), (3, 13)
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+# What each is for; none is needed by a single run on raw files.
+_OPTIONAL = {
+    "tensorflow_datasets": "TFDS", "tensorflow": "TensorFlow",
+    "tensorboardX": "tensorboardX", "matplotlib": "matplotlib",
+    "scipy": "scipy", "mlxtend": "mlxtend"}
+_NVIDIA = pathlib.Path("/proc/driver/nvidia/version")
+
+
+def look(visit: Visit, workdir: pathlib.Path) -> dict[str, str]:
+  """Facts by name, in the order to be shown; "-" where a check failed."""
+  checks: dict[str, Callable[[], str]] = {
+      "python": functools.partial(python, visit),
+      "packages": functools.partial(packages, visit),
+      "optional": optional,
+      "devices": functools.partial(devices, visit),
+      "cores": lambda: str(cores()),
+      "disk": functools.partial(disk, visit, workdir),
+      "cache": functools.partial(cache, visit),
+      "commit": commit,
+  }
+  return {name: visit.attempt(name, check) or "-"
+          for name, check in checks.items()}
+
+
+def python(visit: Visit, version: str = platform.python_version()) -> str:
+  """The version of Python, and whether kd_jax is tested on it."""
+  major, minor = map(int, version.split(".")[:2])
+  allowed = f"{_OLDEST[0]}.{_OLDEST[1]} to {_NEWEST[0]}.{_NEWEST[1]}"
+  fine = _OLDEST <= (major, minor) <= _NEWEST
+  if not fine:
+    visit.tell(
+        f"python {version}: kd_jax is tested on {allowed}; make the virtual "
+        f"environment with one of these", fatal=(major, minor) < _OLDEST)
+  return f"{version} ({'within' if fine else 'not within'} {allowed})"
+
+
+def packages(visit: Visit, names: tuple[str, ...] = _PACKAGES) -> str:
+  """Versions of what every run needs."""
+  found = []
+  for name in names:
+    try:
+      found.append(f"{name} {importlib.metadata.version(name)}")
+    except importlib.metadata.PackageNotFoundError:
+      visit.tell(f"{name}: not installed; pip install -r requirements.txt")
+  return ", ".join(found)
+
+
+def optional() -> str:
+  """Which of the optional libraries are there; none is imported for it."""
+  there = {shown: importlib.util.find_spec(name) is not None
+           for name, shown in _OPTIONAL.items()}
+  listed = lambda wanted: ", ".join(
+      name for name, found in there.items() if found == wanted)
+  missing = listed(False)
+  return (listed(True) or "none") + (f"; without {missing}" if missing else "")
+
+
+def devices(visit: Visit) -> str:
+  """The backend, its devices and their memory."""
+  here = jax.devices()
+  backend = jax.default_backend()
+  asked = os.environ.get("JAX_PLATFORMS", "")
+  if backend == "cpu" and _NVIDIA.exists() and "cpu" not in asked:
+    visit.tell(
+        "devices: there is an NVIDIA driver, but jax sees no GPU; pip install "
+        '"jax[cuda13]"', fatal=False)
+  memory = size(probe.device_bytes())
+  return f"{backend}: {len(here)} x {here[0].device_kind}, {memory} each"
+
+
+def disk(visit: Visit, workdir: pathlib.Path) -> str:
+  """Free space where results go, and whether they may."""
+  folder = existing(workdir)
+  reason = unwritable(folder)
+  if reason:
+    visit.tell(
+        f"--workdir={workdir}: cannot be written ({reason}); give another "
+        "--workdir=DIR")
+  if (workdir / ".lock").is_file():  # Only then, so that none is left behind.
+    with records.locked(workdir):
+      pass
+  word = "not writable" if reason else "writable"
+  return f"{size(free(workdir))} free, {word}, at {folder}"
+
+
+def free(workdir: pathlib.Path) -> int:
+  """Bytes free where a folder is or will be."""
+  return shutil.disk_usage(existing(workdir)).free
+
+
+def cache(visit: Visit) -> str:
+  """Where compiled programs are kept, and how much of them."""
+  place = jax.config.values["jax_compilation_cache_dir"]
+  if not place:
+    return "off (JAX_COMPILATION_CACHE_DIR is empty)"
+  folder = pathlib.Path(place)
+  reason = unwritable(existing(folder))
+  if reason:
+    visit.tell(
+        f"{folder}: the compilation cache cannot be written ({reason}), so every "
+        "run compiles anew; set JAX_COMPILATION_CACHE_DIR=DIR", fatal=False)
+  held = [file.stat().st_size for file in folder.rglob("*") if file.is_file()]
+  return f"{size(sum(held))} in {len(held)} files, at {folder}"
+
+
+def commit() -> str:
+  """The commit of the source tree."""
+  told = records.manifest()
+  if told["commit"] is None:
+    return "not a git checkout"
+  return told["commit"][:12] + (", with changes" if told["dirty"] else "")
+
+
+def existing(folder: pathlib.Path) -> pathlib.Path:
+  """The folder, or the nearest above it that exists."""
+  folder = folder.expanduser().absolute()
+  return next(each for each in (folder, *folder.parents) if each.exists())
+
+
+def unwritable(folder: pathlib.Path) -> str | None:
+  """Why no file can be made in a folder, or None; found out by making one."""
+  try:
+    with tempfile.TemporaryFile(dir=folder):
+      return None
+  except OSError as error:
+    return error.strerror or str(error)
+
+
+def start(*, all_cores: bool) -> None:
+  """What main.py does before the first program; a sweep has all cores."""
+  compilation.use_cache()
+  if all_cores and "JAX_NUM_CPU_DEVICES" not in os.environ:
+    jax.config.update("jax_num_cpu_devices", cores())

@@ -1,0 +1,210 @@
+"""The first batch of a run: what the nets say of it, and every term of the loss.
+
+The state, the batch and the dropout are those of the run's own first step. Only
+the teacher is another: a fresh one, unless it is a file of logits.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from kd_jax.config import build
+from kd_jax.training import parameters as checkpoint
+from kd_jax.methods import registry as distillers
+from kd_jax.training import segment as loop
+from kd_jax.core import randomness as rng
+from kd_jax.training import schedules
+from kd_jax.training import step as steps
+from kd_jax.core import types
+from kd_jax.teachers import teacher as teachers
+from kd_jax.runs.context import Bench
+from kd_jax.runs.doctor import Visit
+from kd_jax.training.settings import Training
+from kd_jax.training.state import TrainState
+
+# Of a larger batch, the first so many; numbers of the first batch are no secret
+# that needs all of it.
+_MOST_EXAMPLES = 2048
+
+
+class Net(NamedTuple):
+  """What a net is made of.
+
+  Attributes:
+    name: "student" or "teacher".
+    model: Its name and widths.
+    parameters: Number of trained scalars.
+    taps: Shapes of its features for a batch, by name.
+  """
+
+  name: str
+  model: str
+  parameters: int
+  taps: dict[str, tuple[int, ...]]
+
+
+class Term(NamedTuple):
+  """A term of the loss on the first batch.
+
+  Attributes:
+    name: As the method calls it.
+    weight: Its weight in the loss.
+    value: Its mean over the batch, without the weight.
+    gradient: Norm of the gradient of weight times value with respect to the
+      student's parameters.
+  """
+
+  name: str
+  weight: float
+  value: float
+  gradient: float
+
+
+class Begun(NamedTuple):
+  """A training, and its state before the first step."""
+
+  training: Training
+  state: TrainState
+
+
+def student(config: Any, bench: Bench) -> Begun:
+  """The student, about to learn by the config's method."""
+  training = build.student(config, bench.dataset)
+  learner = build.learner(config, training, build.distiller(config))
+  return Begun(training, _starts(training, learner, bench.train)[0])
+
+
+def teacher(config: Any, bench: Bench) -> tuple[Begun, teachers.Teacher]:
+  """The first member, and the teacher of members that nobody has trained."""
+  weights = build.member_weights(config)
+  training = build.teacher(config, bench.dataset, 0)
+  learner = build.learner(config, training, distillers.DISTILLERS["hard"])
+  states = _starts(training, learner, bench.train, config.teacher.count)
+  return Begun(training, states[0]), teachers.live(
+      [training.model] * len(states), [state.student for state in states],
+      weights=weights, mean=config.teacher.mean)
+
+
+def _starts(
+    training: Training, learner: steps.Learner, data: loop.DeviceData,
+    count: int = 1,
+) -> list[TrainState]:
+  """States before the first step, as `fit.py` makes them; seeds count up."""
+  image = jnp.zeros((1,) + data.image.shape[1:], jnp.float32)
+
+  @jax.jit
+  def start(seed, hparams):
+    key = rng.stream(jax.random.key(seed), "init")
+    return steps.init(learner, key, image, hparams)
+
+  return [start(jnp.uint32(training.seed + number), training.hparams)
+          for number in range(count)]
+
+
+def alone(tree: types.Tree) -> types.Tree:
+  """Arrays on one device, wherever they lie: a batch needs no more."""
+  return jax.device_put(tree, jax.local_devices()[0])
+
+
+def first_batch(
+    training: Training, data: loop.DeviceData
+) -> types.Batch:
+  """The examples of the first step in their views, without any padding."""
+  number = min(training.batch_size, len(data.ids), _MOST_EXAMPLES)
+
+  @jax.jit
+  def drawn(key, data):
+    ids = rng.epoch_order(key, 0, data.ids)[:number]
+    view = rng.epoch_views(
+        key, 0, num_examples=len(data.label), num_views=training.views.count)
+    return loop.take(
+        data, training.views, ids, view[ids], jnp.ones((number,), bool))
+
+  return drawn(rng.stream(jax.random.key(training.seed), "data"), alone(data))
+
+
+def terms(
+    method: distillers.Distiller, student: Begun,
+    taught: teachers.Teacher | None, batch: types.Batch,
+) -> list[Term]:
+  """Every term of the loss, and how hard it pulls at the student."""
+  training, state = student
+  rngs = {"dropout": rng.stream(
+      jax.random.key(training.seed), "dropout", state.step)}
+
+  @jax.jit
+  def measured(params, running, batch, arrays, hparams):
+    hparams = schedules.at(training.moving, state.step, hparams)
+    asked = taught and teachers.outputs(
+        taught._replace(arrays=None), arrays, batch, hparams.temperature)
+
+    def weighted(params):
+      said, _ = training.model.apply(
+          types.Variables(params, running), batch.image, train=True, rngs=rngs,
+          mask=batch.mask, rates=hparams.rates)
+      found = method.terms(state.method, said, asked, batch, hparams)
+      value = {name: jnp.mean(term.value) for name, term in found.items()}
+      weight = {name: jnp.float32(t.weight) for name, t in found.items()}
+      return {name: weight[name] * value[name] for name in found}, (
+          weight, value)
+
+    values, pull, told = jax.vjp(weighted, params, has_aux=True)
+    norms = {}
+    for name in values:
+      one = {n: jnp.full_like(v, n == name) for n, v in values.items()}
+      norms[name] = _norm(pull(one)[0])
+    return *told, norms
+
+  arrays = taught.arrays if taught else ()
+  weight, value, norms = jax.device_get(measured(
+      state.student.params, state.student.state, batch, arrays,
+      training.hparams))
+  return [Term(name, float(weight[name]), float(value[name]),
+               float(norms[name])) for name in value]
+
+
+def look_at_terms(visit: Visit, found: list[Term], *, fatal: bool) -> None:
+  """Tells of terms that would break a run, or do nothing in it."""
+  # One that is NaN itself makes the gradients of all the others NaN.
+  broken = [term for term in found if not math.isfinite(term.value)]
+  for term in broken or [term for term in found if not finite(term)]:
+    visit.tell(
+        f"{term.name}: its mean over the first batch is {term.value:g} and the "
+        f"norm of its gradient {term.gradient:g}, so all weights would be NaN "
+        "after one step; look at config.temperature, config.data.scale and the "
+        "net's initialisation", fatal=fatal)
+  for term in found:
+    if term.weight and not term.gradient:
+      visit.tell(
+          f"{term.name}: has weight {term.weight:g}, but its gradient on the "
+          "first batch is exactly 0, so nothing is learnt from it; look at the "
+          "student's net", fatal=False)
+
+
+def finite(term: Term) -> bool:
+  """Whether a term can be learnt from."""
+  return math.isfinite(term.value) and math.isfinite(term.gradient)
+
+
+def net(
+    name: str, config: Any, begun: Begun, data: loop.DeviceData
+) -> Net:
+  """What a net is made of; `config` is `config.student` or `config.teacher`."""
+  training, state = begun
+  shape = (training.batch_size,) + data.image.shape[1:]
+  said = jax.eval_shape(
+      lambda held, image: training.model.apply(held, image, train=False)[0],
+      state.student, jax.ShapeDtypeStruct(shape, jnp.float32))
+  widths = "x".join(map(str, config.widths)) or "of its own widths"
+  return Net(
+      name, f"{config.name} {widths}",
+      checkpoint.num_parameters(state.student.params),
+      {tap: x.shape for tap, x in said.features.items()})
+
+
+def _norm(tree: types.Tree) -> jax.Array:
+  squares = [jnp.sum(jnp.square(leaf.astype(jnp.float32)))
+             for leaf in jax.tree.leaves(tree)]
+  return jnp.sqrt(sum(squares, jnp.float32(0)))

@@ -1,0 +1,200 @@
+"""What a sweep will take, and how far it is."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import ml_collections
+
+from kd_jax.runs import context as benches
+from kd_jax.config import build
+from kd_jax.config import sweep
+from kd_jax.core import types
+from kd_jax import config as config_lib
+from kd_jax.training import lanes as lanes_lib
+from kd_jax.core.machine import cores
+from kd_jax.core.screen import Screen
+from kd_jax.runs import cost
+from kd_jax.runs import plan
+from kd_jax.runs import probe
+from kd_jax.runs import programs
+from kd_jax.runs.results import Book
+from kd_jax.runs.jobs import Job
+from kd_jax.runs.plan import Chunk
+from kd_jax.runs.shard import Shard
+
+# A core's plain speed, and what a step costs beside its arithmetic, in lanes
+# and alone: enough to weigh small nets against large, and to say hours or
+# minutes.
+_FLOPS_PER_CORE = 1e11
+_STEP_SECONDS = 8e-4
+# How long Ctrl-C should have to wait, at most a few times.
+_SEGMENT_SECONDS = 10.0
+
+
+def step_seconds(model: types.Model, image: Any, batch_size: int) -> float:
+  """Roughly, of one lane on this machine's cores; `image` is `[1, H, W, C]`."""
+  flops = 3 * cost.forward_flops(model, (batch_size, *image.shape[1:]))
+  return flops / (_FLOPS_PER_CORE * cores()) + _STEP_SECONDS
+
+
+def segment_steps(job: Job, chunk: Chunk) -> int:
+  """Steps of a segment: an epoch, or equal parts of one that takes long."""
+  if jax.default_backend() != "cpu":
+    return job.per_epoch
+  seconds = (job.per_epoch * chunk.shape.size / chunk.shape.devices
+             * step_seconds(job.training.model, job.bench.train.image,
+                            job.training.batch_size))
+  pieces = max(1, min(job.per_epoch, round(seconds / _SEGMENT_SECONDS)))
+  return -(-job.per_epoch // pieces)
+
+
+class Meter:
+  """One bar for the whole sweep: lanes done, best so far, time left.
+
+  Steps count by what they cost, so that small nets first promise nothing.
+  """
+
+  def __init__(
+      self, screen: Screen, planned: Sequence[tuple[Job, Chunk]], book: Book):
+    self._screen, self._book = screen, book
+    costs: dict[str, float] = {}
+    for job, _ in planned:
+      if job.mark not in costs:
+        costs[job.mark] = step_seconds(
+            job.training.model, job.bench.train.image,
+            job.training.batch_size)
+    self._costs = costs
+    self._lanes = sum(len(set(chunk.lanes)) for _, chunk in planned)
+    self._total = sum(self._cost(*each) for each in planned)
+    done = [each for each in planned if book.has(each[1])]
+    self._done = sum(self._cost(*each) for each in done)
+    if done:
+      screen.say(f"sweep: {len(book.rows)} of {self._lanes} lanes are done")
+
+  def tick(self, job: Job, chunk: Chunk, step: int) -> None:
+    """Shows that a chunk has come to a step; its end is told by `finished`."""
+    part = step / job.training.total_steps
+    if part < 1:
+      self._show(job, self._done + part * self._cost(job, chunk))
+
+  def finished(self, job: Job, chunk: Chunk) -> None:
+    """Shows that the rows of a chunk are on disk."""
+    self._done += self._cost(job, chunk)
+    self._show(job, self._done)
+
+  def _show(self, job: Job, now: float) -> None:
+    split = "heldout" if "heldout" in job.bench.splits else "test"
+    errors = [row[f"{split}_errors"] for row in self._book.rows
+              if row["failed"] is None]
+    best = f"  best {min(errors)} errors ({split})" if errors else ""
+    # In hundredths of a second, as the bar wants whole parts.
+    self._screen.advance(
+        "sweep", round(100 * now), round(100 * self._total),
+        f"{len(self._book.rows)} of {self._lanes} lanes{best}")
+
+  def _cost(self, job: Job, chunk: Chunk) -> float:
+    return (self._costs[job.mark] * job.training.total_steps
+            * chunk.shape.size)
+
+
+def table(
+    config: ml_collections.ConfigDict, say: Callable[[str], None],
+    shard: Shard | None = None,
+) -> tuple[list[str], list[list[str]], str]:
+  """What a sweep, or a shard of it, would do, before any work.
+
+  Time is a rough upper bound from arithmetic; memory is that of one chunk.
+
+  Returns:
+    Columns, rows and a summary.
+  """
+  columns = ["group", "runs", "lanes at once", "chunks", "steps a run",
+             "memory", "time"]
+  rows, seconds, runs, planned = [], 0.0, [0, 0], 0
+  datasets: dict[str, Any] = {}
+  teachers: dict[str, float] = {}
+  groups = sweep.expand(config, config.sweep.points)
+  for group in groups:
+    build.check_names(group.config)
+    values = config_lib.flatten(group.config)
+    key = str(benches.select(values, (), ("data.",)))
+    if key not in datasets:
+      datasets[key] = build.dataset(group.config, say=say)
+    everything = datasets[key]
+    if build.distiller(group.config).needs_teacher:
+      key += str(benches.select(values, (), ("teacher.",)))
+      teachers.setdefault(key, _teacher_seconds(group.config, everything))
+    found = build.transfer_set(group.config, everything)
+    training = build.student(group.config, found)
+    shape, chunks = _chunks(config, group, training, found, shard)
+    dealt = shard.part(chunks, before=planned) if shard else chunks
+    own, whole = _lanes(dealt), len(group.lanes)
+    taken = own * training.total_steps * step_seconds(
+        training.model, found.train.image, training.batch_size)
+    held = cost.lane_bytes(
+        training, found.train.image) * shape.size + found.train.image.nbytes
+    rows.append([
+        _group_name(groups, group), _of(own, whole), probe.name(shape),
+        _of(len(dealt), len(chunks)), f"{training.total_steps:,}",
+        f"{held / 2**20:,.0f} MiB", _clock(taken)])
+    seconds, planned = seconds + taken, planned + len(chunks)
+    runs = [runs[0] + own, runs[1] + whole]
+  taught = sum(teachers.values())
+  summary = (
+      f"{_of(*runs)} runs in {len(rows)} compilation(s), {len(teachers)} "
+      f"teacher(s) ({_clock(taught)} unless found); at most about "
+      f"{_clock(seconds + taught)} on {cores()} cores")
+  return columns, rows, f"shard {shard}: {summary}" if shard else summary
+
+
+def _of(part: int, whole: int) -> str:
+  return f"{whole}" if part == whole else f"{part} of {whole}"
+
+
+def _lanes(chunks: Sequence[Chunk]) -> int:
+  return sum(len(set(chunk.lanes)) for chunk in chunks)
+
+
+def _chunks(config, group, training, found, shard: Shard | None):
+  """The rectangle of a group, and its chunks."""
+  shape = _shape(config, group, training, found, shard)
+  return shape, plan.chunks(
+      "", [(lane.seed, str(n)) for n, lane in enumerate(group.lanes)], shape)
+
+
+def _shape(config, group, training, found, shard: Shard | None):
+  """The rectangle that is given or remembered, or the largest to be tried."""
+  seeds = [lane.seed for lane in group.lanes]
+  if config.sweep.lanes != "auto":
+    rows, points = map(int, config.sweep.lanes.split("x"))
+    return plan.balanced(
+        seeds, lanes_lib.Shape(jax.local_device_count(), rows, points))
+  if shard:
+    return cost.rectangle(training, found.train.image, seeds)
+  return (programs.remembered(sweep.program_key(group.config), seeds)
+          or probe.candidates(seeds)[-1])
+
+
+def _teacher_seconds(config, found) -> float:
+  if config.teacher.logits is not None:
+    return 0.0
+  training = build.teacher(config, found, 0)
+  return (config.teacher.count * training.total_steps * step_seconds(
+      training.model, found.train.image, training.batch_size))
+
+
+def _group_name(groups, group) -> str:
+  """The static keys in which the groups differ."""
+  all_values = [config_lib.flatten(each.config) for each in groups]
+  own = config_lib.flatten(group.config)
+  differing = [
+      key for key in own if not sweep.traced(key) and not key.startswith("sweep.")
+      and len({str(values[key]) for values in all_values}) > 1]
+  return sweep.title({key: own[key] for key in differing}) or "all"
+
+
+def _clock(seconds: float) -> str:
+  if seconds < 90:
+    return f"{seconds:.0f} s"
+  return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,137 @@
+"""Jobs: groups of lanes made ready, with data, teacher and marks."""
+
+from collections.abc import Callable
+import contextlib
+import functools
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+import ml_collections
+
+from kd_jax.runs import context as benches
+from kd_jax.config import build
+from kd_jax.training import segment as loop
+from kd_jax.runs import records
+from kd_jax.runs import teacher_store as shelf
+from kd_jax.training import step as steps
+from kd_jax import config as config_lib
+from kd_jax.runs.context import Bench
+from kd_jax.core.screen import Screen
+from kd_jax.training.settings import Training
+from kd_jax.config.sweep import Group
+from kd_jax.config.sweep import Lane
+from kd_jax.config.sweep import program_key
+
+
+class Job(NamedTuple):
+  """A group of lanes, ready to run.
+
+  Attributes:
+    bench: Data, splits, records.
+    training: How each lane is trained, but for its numbers.
+    learner: The step.
+    taught: The teacher, or None where the method needs none.
+    lanes: The lanes by their marks.
+    program: What the program is compiled for, as text.
+  """
+
+  bench: Bench
+  training: Training
+  learner: steps.Learner
+  taught: shelf.Taught | None
+  lanes: dict[str, Lane]
+  program: str
+
+  @property
+  def mark(self) -> str:
+    """Of the program, for plans."""
+    return records.fingerprint({"program": self.program})
+
+  @property
+  def per_epoch(self) -> int:
+    """Steps of an epoch."""
+    return loop.steps_per_epoch(
+        len(self.bench.train.ids), self.training.batch_size)
+
+
+def prepare(
+    groups: list[Group],
+    workdir: pathlib.Path,
+    stack: contextlib.ExitStack,
+    *,
+    screen: Screen,
+    stop: Callable[[], bool],
+) -> list[Job]:
+  """Loads data, trains or finds teachers, and marks every lane.
+
+  Args:
+    groups: Of `sweep.expand`.
+    workdir: Where everything is kept.
+    stack: Closes the records at the end.
+    screen: Tells the user.
+    stop: Asked between segments.
+
+  Returns:
+    A job for each group. Everything that can be refused has been, before
+    anything is trained.
+  """
+  for group in groups:
+    build.check_names(group.config)
+  known: dict[str, Bench] = {}
+  opened = functools.partial(_bench, known, stack, workdir, screen, stop)
+  built = []
+  for group in groups:
+    bench = opened(group.config)
+    own = benches.transfer(bench, group.config)
+    built.append((group, bench, own, build.student(group.config, own.dataset)))
+  teachers: dict[str, shelf.Taught] = {}
+  return [_job(*each, teachers) for each in built]
+
+
+def _bench(known, stack, workdir, screen, stop, config) -> Bench:
+  """The bench of a config's data, made once."""
+  values = config_lib.flatten(config)
+  key = json.dumps(benches.select(values, (), ("data.",)), sort_keys=True)
+  if key not in known:
+    known[key] = benches.prepare(config, workdir, screen, stop)
+    stack.callback(known[key].recorder.close)
+  return known[key]._replace(values=values)
+
+
+def _job(group: Group, bench: Bench, own: Bench, training, teachers) -> Job:
+  method = build.distiller(group.config)
+  taught = None
+  if method.needs_teacher:
+    taught = _taught(group.config, bench, training, teachers)
+  learner = build.learner(
+      group.config, training, method, taught and taught.teacher)
+  marked: dict[str, Lane] = {}
+  for lane in group.lanes:
+    same = marked.setdefault(_mark(lane, own, taught), lane)
+    if same is not lane:
+      own.screen.say(f"sweep: {lane.name} is the same run as {same.name}")
+  return Job(
+      own, training, learner, taught, marked, program_key(group.config))
+
+
+def _taught(
+    config: ml_collections.ConfigDict, bench: Bench, training, teachers
+) -> shelf.Taught:
+  """The teacher of a group; groups that want the same one share it."""
+  wanted: dict[str, Any] = benches.select(
+      bench.values, ("student.views",), ("teacher.", "data."))
+  wanted["banked"] = shelf.wants_bank(config, bench, training)
+  key = json.dumps(wanted, sort_keys=True)
+  if key not in teachers:
+    teachers[key] = shelf.obtain(config, bench, training)
+  return teachers[key]
+
+
+def _mark(lane: Lane, bench: Bench, taught: shelf.Taught | None) -> str:
+  """What determines a lane, but for the machine and the lanes beside it."""
+  own = bench._replace(values=config_lib.flatten(lane.config))
+  hparams = build.student_hparams(lane.config)
+  return records.fingerprint(
+      shelf.student_marks(own, hparams, taught, lane.config.method)
+      | {"lane": lane.config.method})

@@ -1,0 +1,119 @@
+"""What the nets of a sweep said: teachers' numbers, and logits kept on disk."""
+
+from collections.abc import Iterable, Mapping
+import pathlib
+from typing import Any
+import zipfile
+import zlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kd_jax.runs import context as benches
+from kd_jax.config import schema as keys
+from kd_jax.runs import records
+from kd_jax.core import types
+from kd_jax.core.errors import UserError
+from kd_jax.runs import results as book
+from kd_jax.runs import soft_targets as dark
+from kd_jax.runs.jobs import Job
+
+_TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 20.0)
+
+
+def teachers(workdir: pathlib.Path, ready: Iterable[Job], study: str) -> None:
+  """Writes `teachers.jsonl`: a row for each teacher, its members' after it."""
+  rows: dict[str, dict[str, Any]] = {}
+  for job in ready:
+    if job.taught is None:
+      continue
+    record = dict(job.taught.record)
+    about = {"schema": records.SCHEMA, "study": study,
+             "teacher": _unlike_default(job.bench.values)}
+    members = record.pop("members", [])
+    if members:
+      record["members"] = [member["fingerprint"] for member in members]
+    record["entropy"] = _entropy(job)
+    for net, each in [("teacher", record)] + [("member", m) for m in members]:
+      rows.setdefault(each["fingerprint"], about | {"net": net} | each)
+  if rows:
+    book.write(workdir / "teachers.jsonl", list(rows.values()))
+
+
+def keep_teachers(workdir: pathlib.Path, ready: Iterable[Job]) -> None:
+  """Writes the logits of teachers, `[members, N, classes]` a split."""
+  for job in ready:
+    if job.taught is not None:
+      name = f"teacher-{job.taught.record['fingerprint']}"
+      _save(workdir, name, job.taught.said)
+
+
+def keep(
+    workdir: pathlib.Path, fingerprint: str, job: Job,
+    variables: types.Variables,
+) -> None:
+  """Writes the logits of a lane's net, `[N, classes]` a split.
+
+  They go to `workdir/logits/FINGERPRINT.npz`, in float16: its rounding is some
+  thousandths of a logit, far less than differs from seed to seed.
+  """
+  predict = benches.predictor(job.bench.where, job.training.model)
+  _save(workdir, fingerprint, {
+      name: predict(variables, split.data, jnp.int32(0))
+      for name, split in job.bench.splits.items()})
+
+
+def load(workdir: pathlib.Path, fingerprint: str) -> dict[str, np.ndarray]:
+  """The logits kept of a net, by split, float32.
+
+  Raises:
+    UserError: If they are not there, or damaged.
+  """
+  path = workdir / "logits" / f"{fingerprint}.npz"
+  try:
+    with np.load(path, allow_pickle=False) as file:
+      return {name: file[name].astype(np.float32) for name in file.files}
+  except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    raise UserError(
+        f"{path}: what this net said cannot be read ({error}); delete {workdir} "
+        "and give the same command again") from None
+
+
+def load_teacher(
+    workdir: pathlib.Path, fingerprint: str
+) -> dict[str, np.ndarray]:
+  """The same of a teacher's members, `[members, N, classes]`."""
+  return load(workdir, f"teacher-{fingerprint}")
+
+
+def _save(
+    workdir: pathlib.Path, name: str, said: Mapping[str, jax.Array]
+) -> None:
+  folder = workdir / "logits"
+  folder.mkdir(parents=True, exist_ok=True)
+  fresh = folder / f"{name}.new"
+  with fresh.open("wb") as file:
+    arrays: dict[str, Any] = {
+        split: np.asarray(logits, np.float16) for split, logits in said.items()}
+    np.savez(file, **arrays)
+  fresh.replace(folder / f"{name}.npz")
+
+
+def _entropy(job: Job) -> dict[str, float]:
+  """Mean entropy of the soft targets by temperature, in nats."""
+  assert job.taught is not None
+  splits = job.taught.splits
+  # Of held-out data where there is some: a smoothing may be chosen by it.
+  logits = splits.get("heldout", splits["test"]).taught
+  if logits is None:
+    return {}
+  return {f"{t:g}": round(float(jnp.mean(dark.entropy(logits, t))), 6)
+          for t in _TEMPERATURES}
+
+
+def _unlike_default(values: Mapping[str, Any]) -> dict[str, Any]:
+  """The teacher's keys that are not at their defaults."""
+  return {name.removeprefix("teacher."): value for name, value in values.items()
+          if name.startswith("teacher.") and name != "teacher.dir"
+          and value != keys.every()[name].default}

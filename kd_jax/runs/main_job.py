@@ -1,0 +1,121 @@
+"""The main job, as a protocol: teacher, hard-label student, distilled student."""
+
+from collections.abc import Callable
+import contextlib
+import pathlib
+import time
+from typing import Any
+
+import ml_collections
+
+from kd_jax.runs import context as benches
+from kd_jax.config import build
+from kd_jax.methods import registry as distillers
+from kd_jax.runs import records
+from kd_jax.runs import teacher_store as shelf
+from kd_jax.runs.context import Bench
+from kd_jax.core.screen import Screen
+from kd_jax.training.settings import Training
+from kd_jax.runs.teacher_store import Taught
+
+
+def train_and_evaluate(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    *,
+    screen: Screen,
+    stop: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+  """Trains teacher, baseline and distilled student, and evaluates all three.
+
+  Whatever is in `workdir` already and was made with the same settings is used
+  again; an interrupted training is continued to the same bits.
+
+  Args:
+    config: Checked by `config.check`.
+    workdir: Where results go and where a rerun finds them.
+    screen: Tells the user.
+    stop: Asked between segments; if true, the run saves and ends.
+
+  Returns:
+    The summary, as written to `workdir/summary.json`.
+
+  Raises:
+    UserError: If something asked for cannot be.
+    follow.Interrupted: If `stop` said so.
+  """
+  began = time.perf_counter()
+  build.check_names(config)
+  bench = benches.prepare(config, workdir, screen, stop)
+  with contextlib.closing(bench.recorder):
+    # Everything that can be refused is built before anything is trained.
+    own = benches.transfer(bench, config)
+    student = build.student(config, own.dataset)
+    method = build.distiller(config)
+    summary, taught = {}, None
+    if method.needs_teacher:
+      taught = shelf.obtain(config, bench, student)
+      summary["teacher"] = taught.record
+    summary["baseline"] = _student(
+        config, own, "baseline", student, distillers.DISTILLERS["hard"])
+    if method is not distillers.DISTILLERS["hard"]:
+      summary["distilled"] = _student(
+          config, own, "distilled", student, method, taught)
+    return _conclude(bench, summary, time.perf_counter() - began)
+
+
+def _student(
+    config: ml_collections.ConfigDict,
+    bench: Bench,
+    name: str,
+    training: Training,
+    method: distillers.Distiller,
+    taught: Taught | None = None,
+) -> dict[str, Any]:
+  """Trains the student one way, or finds it trained; gives its record."""
+  marks = shelf.student_marks(
+      bench, training.hparams, taught,
+      bench.values["method"] if name == "distilled" else "hard")
+  marks |= records.runtime() | benches.where_marks(bench) | {"net": name}
+  learner = build.learner(config, training, method, taught and taught.teacher)
+  record = benches.net(
+      bench, name, bench.workdir / "parameters" / name, marks, training, learner,
+      taught.splits if taught else bench.splits)
+  if name == "distilled":
+    record |= {"method": bench.values["method"], "alpha": bench.values["alpha"]}
+    record |= shelf.loss_record(method, training.hparams, training.moving)
+  return record
+
+
+def _conclude(bench: Bench, summary: dict, seconds: float) -> dict[str, Any]:
+  """Writes the summary and shows the table."""
+  dataset = bench.dataset
+  summary = {
+      "schema": records.SCHEMA,
+      "dataset": {
+          "name": dataset.name, "source": dataset.source,
+          "train_examples": len(dataset.train_ids),
+          "test_examples": len(dataset.test.label),
+          **({"notice": dataset.notice} if dataset.notice else {})},
+      **summary, "seconds": round(seconds, 2)}
+  bench.announce()
+  bench.recorder.write("summary.json", summary)
+  columns = ["net", "test errors", "accuracy", "NLL", "ECE", "agreement",
+             "parameters"]
+  rows = [[name, *_figures(summary[name])]
+          for name in ("teacher", "baseline", "distilled") if name in summary]
+  title = f"{dataset.name}: errors of {len(dataset.test.label)} test examples"
+  if "distilled" in summary:
+    title += f"\nloss of distilled: {summary['distilled']['loss']}"
+  if dataset.notice:
+    title += f"\n{dataset.notice}"
+  bench.screen.table(title, columns, rows)
+  bench.screen.say(f"{seconds:.0f} s; everything is in {bench.workdir}")
+  return summary
+
+
+def _figures(record: dict[str, Any]) -> list[str]:
+  shown = (("test_errors", "d"), ("test_accuracy", ".2%"), ("test_nll", ".4f"),
+           ("test_ece", ".4f"), ("agreement", ".2%"), ("parameters", ",d"))
+  return [format(record[key], form) if key in record else "-"
+          for key, form in shown]

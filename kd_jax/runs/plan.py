@@ -1,0 +1,166 @@
+"""Which lanes run together: rectangles of lanes, fixed before anything runs.
+
+A lane's bits depend on the rectangle it runs in, so the plan belongs to a row's
+fingerprint, is written down, and is never repacked: what is added to a sweep
+later makes chunks of its own.
+"""
+
+from collections.abc import Callable, Sequence
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+from kd_jax.training import parameters as checkpoint
+from kd_jax.runs import records
+from kd_jax.core.errors import UserError
+from kd_jax.training.lanes import Shape
+
+
+class Chunk(NamedTuple):
+  """Lanes that run at once.
+
+  Attributes:
+    group: Mark of the compiled program.
+    shape: The rectangle.
+    lanes: Marks of the lanes, row by row, `shape.size` of them; the padding
+      of a ragged chunk repeats lanes.
+  """
+
+  group: str
+  shape: Shape
+  lanes: tuple[str, ...]
+
+  @property
+  def mark(self) -> str:
+    return records.fingerprint(
+        {"group": self.group, "shape": list(self.shape), "lanes": self.lanes})
+
+  def fingerprint(self, lane: str) -> str:
+    """The fingerprint of a lane's row: what the lane is, and where it ran."""
+    return records.fingerprint({"lane": lane, "chunk": self.mark})
+
+
+def balanced(seeds: Sequence[int], shape: Shape) -> Shape:
+  """The shape of as many chunks with the least padding.
+
+  Twelve points in rectangles of eight are two of six, not eight and four.
+
+  Args:
+    seeds: The seed of each lane.
+    shape: The largest rectangle allowed.
+
+  Returns:
+    A rectangle no larger in any direction.
+
+  Example:
+    >>> balanced([0] * 12 + [1] * 12, Shape(1, 4, 8))
+    Shape(devices=1, seeds=4, points=6)
+  """
+  counts = [seeds.count(seed) for seed in set(seeds)]
+  most = max(counts)
+
+  def tried(points: int) -> tuple[int, int, Shape]:
+    rows = sum(-(-count // points) for count in counts)
+    devices = min(shape.devices, rows)
+    made = Shape(devices, _even(-(-rows // devices), shape.seeds), points)
+    return -(-rows // made.rows), made.size, made
+
+  # Even parts of the longest seed may be too short for another.
+  return min(map(tried, (_even(most, shape.points),
+                         min(most, shape.points))))[2]
+
+
+def chunks(
+    group: str, lanes: Sequence[tuple[int, str]], shape: Shape
+) -> list[Chunk]:
+  """Packs lanes into rectangles.
+
+  Args:
+    group: Mark of the program.
+    lanes: Seed and mark of each lane.
+    shape: The rectangle, the same for all.
+
+  Returns:
+    The chunks. Each row of a rectangle has one seed; what is ragged is padded
+    by repeating, so that the last chunk needs no program of its own.
+  """
+  by_seed: dict[int, list[str]] = {}
+  for seed, mark in lanes:
+    by_seed.setdefault(seed, []).append(mark)
+  rows = [
+      _padded(marks[start:start + shape.points], shape.points)
+      for marks in by_seed.values()
+      for start in range(0, len(marks), shape.points)]
+  return [
+      Chunk(group, shape, tuple(mark for row in _padded(
+          rows[start:start + shape.rows], shape.rows) for mark in row))
+      for start in range(0, len(rows), shape.rows)]
+
+
+def efficiency(lanes: int, seeds: Sequence[int], shape: Shape) -> float:
+  """Part of the work that is no padding."""
+  made = chunks("", [(seed, str(n)) for n, seed in enumerate(seeds)], shape)
+  return lanes / (len(made) * shape.size)
+
+
+def extend(
+    kept: Sequence[Chunk],
+    group: str,
+    lanes: Sequence[tuple[int, str]],
+    finished: Callable[[Chunk], bool],
+    shape: Callable[[list[int]], Shape],
+    *,
+    devices: int,
+) -> list[Chunk]:
+  """The chunks of a group: those planned before, and new ones for new lanes.
+
+  Args:
+    kept: All chunks planned before, of any group.
+    group: Mark of the program.
+    lanes: Seed and mark of each lane that is asked for.
+    finished: Whether all rows of a chunk are there.
+    shape: Chooses the rectangle for new lanes, given their seeds.
+    devices: How many there are.
+
+  Returns:
+    Chunks that hold every lane. An unfinished one with a lane that nobody asks
+    for any more, or for more devices than there are, is given up.
+  """
+  asked = {mark for _, mark in lanes}
+  mine = [chunk for chunk in kept if chunk.group == group
+          and asked & set(chunk.lanes)
+          and (finished(chunk) or (set(chunk.lanes) <= asked
+                                   and chunk.shape.devices <= devices))]
+  planned = {mark for chunk in mine for mark in chunk.lanes}
+  new = [lane for lane in lanes if lane[1] not in planned]
+  if not new:
+    return mine
+  return mine + chunks(group, new, shape([seed for seed, _ in new]))
+
+
+def load(file: pathlib.Path) -> list[Chunk]:
+  """The chunks planned in a workdir before, or none."""
+  if not file.is_file():
+    return []
+  try:
+    planned = json.loads(file.read_text())
+    return [Chunk(c["group"], Shape(*c["shape"]), tuple(c["lanes"]))
+            for c in planned["chunks"]]
+  except (ValueError, KeyError, TypeError) as error:
+    raise UserError(f"{file}: unreadable ({error}); delete it") from None
+
+
+def save(file: pathlib.Path, planned: Sequence[Chunk]) -> None:
+  """Writes a plan down."""
+  checkpoint.write_json(file, {"schema": records.SCHEMA, "chunks": [
+      {"group": c.group, "shape": list(c.shape), "lanes": list(c.lanes)}
+      for c in planned]})
+
+
+def _even(number: int, most: int) -> int:
+  """The least size of equal parts of `number`, none above `most`."""
+  return -(-number // -(-number // most))
+
+
+def _padded(items: Sequence[Any], length: int) -> list[Any]:
+  return [*items, *[items[-1]] * (length - len(items))]

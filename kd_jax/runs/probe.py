@@ -1,0 +1,153 @@
+"""How many lanes to train at once: measured on this device, once.
+
+Small nets gain several times from lanes; nets whose matrix products fill the
+machine by themselves gain nothing, or lose. Which is which is a matter of the
+device, so it is measured, and the choice is kept.
+"""
+
+from collections.abc import Callable, Sequence
+import contextlib
+import json
+import os
+import pathlib
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+
+from kd_jax.training import parameters as checkpoint
+from kd_jax.core import compilation
+from kd_jax.core import types
+from kd_jax.training import lanes as lanes_lib
+from kd_jax.training.lanes import Lanes
+from kd_jax.training.lanes import Shape
+from kd_jax.runs import plan
+
+# Lanes of a device: beyond these it has been full for long.
+_MOST_LANES = {"cpu": 64}
+_MOST_LANES_ELSEWHERE = 256
+_ROUNDS, _SECONDS = 3, 0.25
+# A larger rectangle must be faster by this to be worth its memory and waiting.
+_WORTH = 1.03
+
+
+def candidates(seeds: Sequence[int]) -> list[Shape]:
+  """The rectangles to try for lanes of these seeds, smallest first."""
+  most = _MOST_LANES.get(jax.default_backend(), _MOST_LANES_ELSEWHERE)
+  points = max(seeds.count(seed) for seed in set(seeds))
+  shapes = set()
+  for devices in {1, jax.local_device_count()}:
+    # Devices come first: enough rows for all of them.
+    across = min(points, -(-len(seeds) // devices))
+    tried = [(1, 1), (1, 8), (1, 32), (1, most), (4, 8),
+             (max(1, most // min(across, most)), most)]
+    shapes |= {plan.balanced(seeds, Shape(devices, s, min(p, across)))
+               for s, p in tried if s * min(p, across) <= most}
+  return sorted(shapes, key=lambda shape: (shape.size, shape.rows))
+
+
+def choose(
+    make: Callable[[Shape], Lanes],
+    seeds: Sequence[int],
+    hparams: types.Hparams,
+    *,
+    limit: int,
+    say: Callable[[str], None],
+) -> Shape:
+  """The rectangle that trains the most lanes a second.
+
+  Args:
+    make: Compiles a rectangle; called once for each that is tried.
+    seeds: The seed of each lane.
+    hparams: Of any lane.
+    limit: Bytes that a program may take.
+    say: Told what was measured.
+
+  Returns:
+    The smallest of those within 3% of the fastest.
+  """
+  fitting: list[Lanes] = []
+  for shape in candidates(seeds):
+    made = make(shape)
+    if not fitting or made.bytes <= limit:
+      fitting.append(made)
+  if len(fitting) == 1:
+    return fitting[0].shape
+  seconds = _measure(fitting, hparams)
+  rate = [plan.efficiency(len(seeds), seeds, each.shape) * each.shape.size
+          / second for each, second in zip(fitting, seconds, strict=True)]
+  enough = max(rate) / _WORTH
+  chosen = next(n for n, lanes in enumerate(rate) if lanes >= enough)
+  told = ", ".join(f"{name(each.shape)}: {lanes:,.0f}"
+                   for each, lanes in zip(fitting, rate, strict=True))
+  shape = fitting[chosen].shape
+  say(f"lanes: {name(shape)} (devices x seeds x points) at once; steps a second "
+      f"over all lanes: {told}")
+  return shape
+
+
+def name(shape: Shape) -> str:
+  """A rectangle as people read it."""
+  return "x".join(map(str, shape))
+
+
+def remembered(key: str) -> Shape | None:
+  """What was chosen for this before on this machine."""
+  found = _known().get(key)
+  return None if found is None else Shape(*found)
+
+
+def remember(key: str, shape: Shape) -> None:
+  """Keeps a choice for later runs."""
+  file = _file()
+  # Where nothing can be kept, it is measured again.
+  with contextlib.suppress(OSError):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint.write_json(file, {**_known(), key: list(shape)})
+
+
+def device_bytes() -> int:
+  """Memory of a device; of a CPU's, an equal share of the machine's."""
+  stats = jax.local_devices()[0].memory_stats() or {}
+  if "bytes_limit" in stats:
+    return int(stats["bytes_limit"])
+  whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+  return whole // jax.local_device_count()
+
+
+def _measure(fitting: Sequence[Lanes], hparams: types.Hparams) -> list[float]:
+  """Seconds a step of each, medians over rounds that take turns."""
+  times: list[list[float]] = [[] for _ in fitting]
+  count = [4] * len(fitting)
+  for turn in range(-1, _ROUNDS):
+    for number, each in enumerate(fitting):
+      second = _seconds(each, hparams, count[number]) / count[number]
+      if turn < 0:  # The first round only says how many steps are enough.
+        count[number] = max(2, min(200, round(_SECONDS / second)))
+      else:
+        times[number].append(second)
+  return [statistics.median(each) for each in times]
+
+
+def _seconds(lanes: Lanes, hparams: types.Hparams, length: int) -> float:
+  """Of `length` steps of all lanes, from a fresh start."""
+  shape = lanes.shape
+  filled = lanes_lib.stack([hparams] * shape.size, shape)
+  seeds = jnp.arange(shape.rows, dtype=jnp.uint32)
+  state, _ = lanes.segment(lanes.init(seeds, filled), filled, seeds, 1)
+  jax.block_until_ready(state)
+  began = time.perf_counter()
+  jax.block_until_ready(lanes.segment(state, filled, seeds, length))
+  return time.perf_counter() - began
+
+
+def _file() -> pathlib.Path:
+  return compilation.home() / "lanes.json"
+
+
+def _known() -> dict[str, list[int]]:
+  try:
+    return json.loads(_file().read_text())
+  except (OSError, ValueError):
+    return {}

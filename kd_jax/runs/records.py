@@ -1,0 +1,229 @@
+"""What a run leaves behind: config, manifest, metrics, summary, fingerprints."""
+
+from collections.abc import Callable, Iterator
+import contextlib
+import fcntl
+import hashlib
+import importlib.util
+import json
+import os
+import pathlib
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from typing import Any
+
+import jax
+
+import kd_jax
+from kd_jax.training import parameters as checkpoint
+from kd_jax.core import hosts
+from kd_jax.core.errors import UserError
+from kd_jax.core.machine import cores
+
+SCHEMA = 1
+
+
+def fingerprint(values: dict[str, Any]) -> str:
+  """SHA-256 of plain values together with `kd_jax.NUMERICS`.
+
+  Example:
+    >>> fingerprint({"a": 1}) == fingerprint({"a": 1.5})
+    False
+  """
+  text = json.dumps(
+      {**values, "numerics": kd_jax.NUMERICS}, sort_keys=True, default=list)
+  return hashlib.sha256(text.encode()).hexdigest()
+
+
+def runtime() -> dict[str, Any]:
+  """What the bits of a result depend on beside its config."""
+  device = jax.devices()[0]
+  return {"jax": jax.__version__, "platform": device.platform,
+          "device": device.device_kind, "devices": jax.device_count(),
+          "cores": cores()}
+
+
+def manifest(**more: Any) -> dict[str, Any]:
+  """Versions, commit, machine and command of this process."""
+  # pylint: disable-next=g-import-not-at-top
+  from importlib import metadata
+  packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy",
+              "ml_collections")
+  versions = {"kd_jax": kd_jax.__version__, "python": platform.python_version()}
+  versions |= {name: metadata.version(name) for name in packages}
+  commit, dirty = _commit()
+  return {"schema": SCHEMA, "versions": versions, "commit": commit,
+          "dirty": dirty, **runtime(), "system": platform.platform(),
+          "command": shlex.join(["python", "-m", "kd_jax.main", *sys.argv[1:]]),
+          "numerics": kd_jax.NUMERICS, **more}
+
+
+class Recorder:
+  """Writes a run's files into its workdir.
+
+  `metrics.jsonl` gets a line an epoch, at once; TensorBoard events go beside it.
+  Of several processes the first alone writes.
+  """
+
+  def __init__(self, workdir: pathlib.Path, *, tensorboard: bool):
+    self.workdir = workdir
+    self._writes = hosts.first()
+    self._metrics = None
+
+    def start() -> None:
+      _refuse_newer(workdir / "manifest.json")
+      self._metrics = _appended(workdir)
+
+    hosts.agreed(start)
+    if tensorboard and importlib.util.find_spec("tensorboardX") is None:
+      raise UserError(
+          "config.tensorboard=True: needs pip install tensorboardX; or give "
+          "--config.tensorboard=false")
+    self._tensorboard = tensorboard
+    self._writers: dict[str, Any] = {}
+
+  def write(self, name: str, value: dict[str, Any]) -> None:
+    """Writes `name` as a whole JSON file."""
+    if self._writes:
+      checkpoint.write_json(self.workdir / name, value)
+
+  def remove(self, name: str) -> None:
+    """Removes a file, if there is one."""
+    if self._writes:
+      (self.workdir / name).unlink(missing_ok=True)
+
+  def row(self, net: str, row: dict[str, Any]) -> None:
+    """Appends an epoch of a net to the metrics."""
+    if self._metrics is None:
+      return
+    line = {"net": net, "time": round(time.time(), 3), **row}
+    self._metrics.write(json.dumps(line) + "\n")
+    self._metrics.flush()
+    if self._tensorboard and "step" in row and "event" not in row:
+      writer = self._writer(net)
+      for key, value in row.items():
+        if isinstance(value, (int, float)):
+          writer.add_scalar(key, value, row["step"])
+
+  def hparams(
+      self, name: str, hparams: dict[str, Any], results: dict[str, float]
+  ) -> None:
+    """A finished lane in TensorBoard's table of hyper-parameters."""
+    if self._tensorboard and self._writes:
+      self._writer("sweep").add_hparams(hparams, results, name=name)
+
+  def close(self) -> None:
+    if self._metrics is not None:
+      self._metrics.close()
+    for writer in self._writers.values():
+      writer.close()
+
+  def _writer(self, net: str):
+    if net not in self._writers:
+      import tensorboardX  # pylint: disable=g-import-not-at-top
+      self._writers[net] = tensorboardX.SummaryWriter(
+          str(self.workdir / "tensorboard" / net))
+    return self._writers[net]
+
+
+def _appended(workdir: pathlib.Path):
+  """`metrics.jsonl`, open to add lines to."""
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    file = (workdir / "metrics.jsonl").open("a+b")
+    # A killed program may have left half a line.
+    if file.tell():
+      file.seek(-1, os.SEEK_END)
+      if file.read() != b"\n":
+        file.write(b"\n")
+    file.close()
+    return (workdir / "metrics.jsonl").open("a")
+  except OSError as error:
+    raise UserError(f"--workdir={workdir}: cannot be written: {error}"
+                    ) from None
+
+
+def _refuse_newer(manifest: pathlib.Path) -> None:
+  """A folder of a later version, or of something else, is left alone."""
+  if not manifest.is_file():
+    return
+  try:
+    schema = json.loads(manifest.read_text())["schema"]
+  except (ValueError, KeyError, TypeError, OSError):
+    raise UserError(
+        f"--workdir={manifest.parent}: its {manifest.name} is not of kd_jax; use "
+        "another folder") from None
+  if schema != SCHEMA:
+    raise UserError(
+        f"--workdir={manifest.parent}: has schema {schema}, but this version of "
+        f"kd_jax writes {SCHEMA}; use another folder")
+
+
+@contextlib.contextmanager
+def locked(workdir: pathlib.Path) -> Iterator[None]:
+  """Keeps other programs out of a workdir; a dead program's lock is open.
+
+  Raises:
+    UserError: If another program is at work there, or it cannot be written.
+  """
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    file = (workdir / ".lock").open("a")
+  except OSError as error:
+    raise UserError(f"--workdir={workdir}: cannot be written: {error}") from None
+  with file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise UserError(
+          f"--workdir={workdir}: another program is at work there; wait for it, "
+          "or give another folder") from None
+    except OSError:
+      pass  # A file system without locks.
+    yield
+
+
+@contextlib.contextmanager
+def alone(
+    path: pathlib.Path, *, say: Callable[[str], None],
+    stop: Callable[[], bool]) -> Iterator[None]:
+  """Waits until no other program is at work on the net at `path`, or `stop`."""
+  with contextlib.ExitStack() as stack:
+    if hosts.first():
+      # A shelf that cannot be written to has no one at work on it.
+      with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = stack.enter_context(
+            path.with_name(f".{path.name}.lock").open("a"))
+        _wait_for(file, path, say, stop)
+    yield
+
+
+def _wait_for(file, path, say, stop) -> None:
+  told = False
+  while not stop():
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      return
+    except BlockingIOError:
+      if not told:
+        say(f"{path}: another program is training this net; waiting for it")
+      told = True
+      time.sleep(0.2)
+
+
+def _commit() -> tuple[str | None, bool | None]:
+  """Commit of the source tree this package runs from, and whether it is dirty."""
+  root = pathlib.Path(kd_jax.__file__).parents[1]
+  if not (root / ".git").exists():
+    return None, None
+  git = lambda *words: subprocess.run(
+      ["git", "-C", str(root), *words], capture_output=True, text=True,
+      check=True).stdout.strip()
+  try:
+    return git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))
+  except (OSError, subprocess.CalledProcessError):
+    return None, None

@@ -1,0 +1,203 @@
+"""A sweep, as a protocol: teachers, plan, chunks of lanes, rows, report."""
+
+from collections.abc import Callable
+import contextlib
+import functools
+import pathlib
+import time
+from typing import Any
+
+import jax
+import ml_collections
+
+from kd_jax import config as config_lib
+from kd_jax.training import train_loop as follow
+from kd_jax.runs import records
+from kd_jax.config import sweep
+from kd_jax.core.errors import UserError
+from kd_jax.core.screen import Screen
+from kd_jax.runs import chunk as chunks
+from kd_jax.runs import commands
+from kd_jax.runs import soft_targets as dark
+from kd_jax.runs import estimate
+from kd_jax.runs import jobs
+from kd_jax.runs import plan
+from kd_jax.runs import kept_logits as said
+from kd_jax.runs.results import Book
+from kd_jax.runs.jobs import Job
+from kd_jax.runs.programs import Programs
+from kd_jax.runs.shard import Shard
+
+# A chunk, and the job it belongs to.
+Planned = list[tuple[Job, plan.Chunk]]
+# (folder, overrides of the point to compare with) -> the files written
+Report = Callable[[pathlib.Path, dict[str, Any] | None], list[pathlib.Path]]
+
+
+def run_sweep(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    *,
+    screen: Screen,
+    stop: Callable[[], bool] = lambda: False,
+    study: str | None = None,
+    command: str = "",
+    shard: Shard | None = None,
+    report: Report = lambda folder, reference: [],
+) -> dict[str, Any]:
+  """Runs `config.sweep.points` as lanes of compiled programs.
+
+  Args:
+    config: Checked by `config.check`.
+    workdir: Where rows go and where a rerun finds them.
+    screen: Tells the user.
+    stop: Asked between segments; if true, the sweep saves and ends.
+    study: Name in the rows; default the workdir's.
+    command: `--config=FILE` of the config, for the command of each row.
+    shard: The part to run; None for all of it.
+    report: Writes tables and pictures of a folder's rows, such as `report.write`.
+
+  Returns:
+    The summary, as written to `workdir/summary.json`.
+
+  Raises:
+    UserError: If something asked for cannot be.
+    follow.Interrupted: If `stop` said so. All finished rows are on disk.
+  """
+  began = time.perf_counter()
+  groups = sweep.expand(config, config.sweep.points)
+  _check_reference(groups, dict(config.sweep.reference))
+  with contextlib.ExitStack() as stack:
+    ready = jobs.prepare(groups, workdir, stack, screen=screen, stop=stop)
+    ready[0].bench.announce()
+    recorder = ready[0].bench.recorder
+    recorder.write("config.json", config_lib.flatten(config))
+    dark.write(workdir / "teacher.json", ready)
+    said.teachers(workdir, ready, study or workdir.name)
+    if config.sweep.logits:
+      said.keep_teachers(workdir, ready)
+    book = Book(workdir)
+    programs = Programs(config, screen.say, stop, measure=shard is None)
+    planned = _plan(ready, book, programs, workdir / "plan.json")
+    book.want([chunk.fingerprint(mark) for job, chunk in planned
+               for mark in chunk.lanes if mark in job.lanes])
+    planned = _part(planned, book, shard, screen)
+    told = functools.partial(
+        _report, report, config, workdir, book, screen, began)
+    meter = estimate.Meter(screen, planned, book)
+    told_as = functools.partial(commands.single_run, config, command)
+    try:
+      for job, chunk in planned:
+        if not book.has(chunk):
+          rows = _train(job, chunk, programs, meter, stop)
+          book.add([row | {"study": study or workdir.name,
+                           "command": told_as(row["overrides"]),
+                           "teacher_sha256": job.taught and job.taught.marks}
+                    for row in rows])
+          chunks.forget(job, chunk)
+          meter.finished(job, chunk)
+          _tell_tensorboard(recorder, rows)
+    except follow.Interrupted:
+      told()
+      raise
+    summary = _summary(ready, planned, book, programs)
+    if shard:
+      summary["shard"] = str(shard)
+    summary["seconds"] = round(time.perf_counter() - began, 2)
+    recorder.write("summary.json", summary)
+  told()
+  return summary
+
+
+def _check_reference(groups, reference: dict[str, Any]) -> None:
+  lanes = (lane for group in groups for lane in group.lanes)
+  if reference and not any(
+      sweep.matches(lane.point, reference) for lane in lanes):
+    raise UserError(
+        f"config.sweep.reference={reference}: no point of the sweep sets that; "
+        'add one, or give "--config.sweep.reference=()"')
+
+
+def _train(job: Job, chunk: plan.Chunk, programs: Programs, meter, stop):
+  """The rows of a chunk; seconds are its share of each lane."""
+  program = programs.get(job, chunk.shape)
+  began = time.perf_counter()
+  rows = chunks.train(
+      job, chunk, program, piece=estimate.segment_steps(job, chunk), stop=stop,
+      tick=functools.partial(meter.tick, job, chunk))
+  seconds = (time.perf_counter() - began) / len(rows)
+  return chunks.stamp(rows, seconds=round(seconds, 2))
+
+
+def _report(
+    report: Report, config, workdir, book: Book, screen: Screen, began: float
+) -> None:
+  """Tables and pictures of the rows so far."""
+  if not book.rows:
+    return
+  reference = dict(config.sweep.reference)
+  there = any(sweep.matches(row["overrides"], reference) for row in book.rows)
+  files = report(workdir, reference if there else None)
+  screen.say(f"{time.perf_counter() - began:.0f} s, {len(book.rows)} rows in "
+             f"{workdir / 'results.jsonl'}; tables, pictures and report.html "
+             f"beside it ({len(files)} files)")
+
+
+def _plan(ready, book: Book, programs: Programs, file: pathlib.Path) -> Planned:
+  """Every chunk of the sweep, as it was planned before or is now."""
+  before = plan.load(file)
+  planned: Planned = []
+  for job in ready:
+    lanes = [(lane.seed, mark) for mark, lane in job.lanes.items()]
+    made = plan.extend(
+        before, job.mark, lanes, book.has,
+        functools.partial(programs.shape, job),
+        devices=jax.local_device_count())
+    planned += [(job, chunk) for chunk in made]
+  now = [chunk for _, chunk in planned]
+  # What the sweep does not ask for today, it may ask for again.
+  plan.save(file, [c for c in before if c not in now and book.has(c)] + now)
+  return planned
+
+
+def _part(planned: Planned, book: Book, shard: Shard | None, screen: Screen):
+  """The chunks of a shard, and those that are done already, whoever did them."""
+  if shard is None:
+    return planned
+  dealt = shard.part(planned)
+  lanes = lambda some: sum(len(set(chunk.lanes)) for _, chunk in some)
+  screen.say(f"shard {shard}: {len(dealt)} of {len(planned)} chunks, "
+             f"{lanes(dealt)} of {lanes(planned)} lanes")
+  return [each for place, each in enumerate(planned)
+          if shard.owns(place) or book.has(each[1])]
+
+
+def _tell_tensorboard(recorder: records.Recorder, rows) -> None:
+  plain = (bool, int, float, str)
+  for row in rows:
+    recorder.hparams(
+        row["fingerprint"][:8],
+        {key: value if isinstance(value, plain) else str(value)
+         for key, value in row["overrides"].items()},
+        {key: row[key] for key in ("test_errors", "heldout_errors", "test_nll")
+         if row.get(key) is not None})
+
+
+def _summary(ready, planned: Planned, book: Book, programs: Programs):
+  """What the sweep was, for machines."""
+  taught = [job.taught for job in ready if job.taught]
+  dataset = ready[0].bench.dataset
+  return {
+      "schema": records.SCHEMA,
+      "dataset": {"name": dataset.name, "source": dataset.source,
+                  "train_examples": len(dataset.train_ids),
+                  "test_examples": len(dataset.test.label),
+                  **({"notice": dataset.notice} if dataset.notice else {})},
+      **({"teacher": taught[0].record} if taught else {}),
+      "groups": len(ready),
+      "compilations": programs.compilations,
+      "probe_compilations": programs.probes,
+      "lanes": len(book.rows),
+      "failed": sum(row["failed"] is not None for row in book.rows),
+      "chunks": [{"group": job.mark[:16], "shape": list(chunk.shape),
+                  "lanes": len(set(chunk.lanes))} for job, chunk in planned]}

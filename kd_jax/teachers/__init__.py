@@ -1,0 +1,1 @@
+"""Frozen teachers: live nets, ensembles of them, and banks of their logits."""

@@ -1,0 +1,147 @@
+"""Frozen teachers: live nets, ensembles of them, and banks of their logits.
+
+A teacher is a pair of a function and its arrays, so that the arrays enter a
+compiled program as arguments and never as constants. It is always in evaluation
+mode, and no gradient reaches it.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from kd_jax.core import types
+from kd_jax.losses import mixtures
+
+MEANS = ("probabilities", "logits", "confidence")
+
+
+class Teacher(NamedTuple):
+  """A frozen teacher of M >= 1 members.
+
+  Attributes:
+    members: `(arrays, batch) -> logits`, `[M, B, classes]`.
+    arrays: What `members` needs: parameters, or a bank.
+    weights: Weight of each member, float32 `[M]`, summing to 1.
+    mean: What is averaged over members, one of `MEANS`.
+  """
+
+  members: Callable[[types.Tree, types.Batch], jax.Array]
+  arrays: types.Tree
+  weights: jax.Array
+  mean: str = "probabilities"
+
+
+def live(
+    models: Sequence[types.Model],
+    variables: Sequence[types.Variables],
+    *,
+    weights: Sequence[float] | None = None,
+    mean: str = "probabilities",
+) -> Teacher:
+  """A teacher that runs its nets on every batch that the student sees."""
+
+  def members(arrays, batch):
+    said = [
+        model.apply(held, batch.image, train=False, mask=batch.mask)[0].logits
+        for model, held in zip(models, arrays, strict=True)]
+    return jnp.stack(said)
+
+  return Teacher(
+      members, tuple(variables), _weights(weights, len(models)), mean)
+
+
+def banked(
+    bank: jax.Array,
+    *,
+    weights: Sequence[float] | None = None,
+    mean: str = "probabilities",
+) -> Teacher:
+  """A teacher whose logits were computed before: `bank[id, view, member]`.
+
+  Args:
+    bank: Logits, float32 `[N, V, M, classes]`; V = 1 serves every view.
+    weights: Weight of each member; default all alike.
+    mean: What is averaged over members, one of `MEANS`.
+
+  Returns:
+    The teacher.
+  """
+  num_views = bank.shape[1]
+
+  def members(arrays, batch):
+    view = batch.view if num_views > 1 else jnp.zeros_like(batch.view)
+    # Ids and views are ours, so in bounds: no clamping, no filling.
+    rows = arrays.at[batch.id, view].get(mode="promise_in_bounds")
+    return jnp.moveaxis(rows, 1, 0)
+
+  return Teacher(members, bank, _weights(weights, bank.shape[2]), mean)
+
+
+def outputs(
+    teacher: Teacher,
+    arrays: types.Tree,
+    batch: types.Batch,
+    temperature: jax.Array | float,
+) -> types.Outputs:
+  """What the teacher says of a batch, at the temperature it will be asked at."""
+  logits = jax.lax.stop_gradient(teacher.members(arrays, batch))
+  weights = teacher.weights
+  if teacher.mean == "confidence":
+    weights = mixtures.confidence_weights(logits, batch.label)
+  return types.Outputs(
+      combine(logits, weights, temperature, mean=teacher.mean), {})
+
+
+def combine(
+    logits: jax.Array,
+    weights: jax.Array,
+    temperature: jax.Array | float,
+    *,
+    mean: str = "probabilities",
+) -> jax.Array:
+  r"""Logits of an ensemble.
+
+  mean of probabilities:  v = T log sum_m w_m softmax(v_m / T)   (arithmetic)
+  mean of logits:         v = sum_m w_m v_m                      (geometric)
+  by confidence:          the arithmetic mean, w_m of each example from how near
+                          m is to its label (Zhang et al. 2022)
+
+  The first are the logits whose softmax at T is the arithmetic mean of the
+  members' softmaxes at T, so they hold for this T only; the second have the
+  (normalised) geometric mean at every T. Hinton et al. (2015), section 2, name
+  both.
+
+  Args:
+    logits: Of the members, `[M, ..., classes]`.
+    weights: w, `[M]`, or `[M, ...]` for weights of an example, summing to 1
+      over members.
+    temperature: T > 0, a scalar; of no effect on the mean of logits.
+    mean: One of `MEANS`. Confidence is in the weights of `outputs`: where labels
+      are not known, as in evaluation, all members count alike.
+
+  Returns:
+    v, `[..., classes]`; a single member's logits unchanged.
+
+  Example:
+    >>> sure = jnp.array([[[0.0, -jnp.inf]], [[-jnp.inf, 0.0]]])
+    >>> v = combine(sure, jnp.array([0.25, 0.75]), 1.0)
+    >>> jax.nn.softmax(v).round(4)
+    Array([[0.25, 0.75]], dtype=float32)
+  """
+  if logits.shape[0] == 1:
+    return logits[0]
+  if mean != "logits":
+    return mixtures.mixture_logits(logits, temperature, weights)
+  # Not the geometric mixture, which forgets the level of logits: logit matching
+  # is of that too.
+  return jnp.sum(weights.reshape(
+      weights.shape + (1,) * (logits.ndim - weights.ndim)) * logits, axis=0)
+
+
+def _weights(weights: Sequence[float] | None, count: int) -> jax.Array:
+  if weights is None:
+    return jnp.full((count,), 1.0 / count, jnp.float32)
+  given = jnp.asarray(weights, jnp.float32)
+  return given / jnp.sum(given)

@@ -1,0 +1,1 @@
+"""Training one net, or many as lanes: step, segment, train loop, checkpoints."""

@@ -1,0 +1,258 @@
+"""The state of an unfinished run on disk: whole, checked, and only for its config.
+
+A folder holds the last few checkpoints of one training, each with the marks of its
+config and a SHA-256 of its arrays. Saving is atomic and goes on beside training;
+whenever the program dies, an earlier checkpoint is whole.
+"""
+
+from collections.abc import Callable
+import contextlib
+import hashlib
+import json
+import pathlib
+import shutil
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from kd_jax.core import hosts
+from kd_jax.core.errors import UserError
+from kd_jax.training import parameters as checkpoint
+
+SCHEMA = 1
+_UNITS = {"steps": 1.0, "epochs": 1.0, "minutes": 60.0}
+
+
+class Progress:
+  """The checkpoints of one training.
+
+  Attributes:
+    path: Their folder.
+    saved: The step of the newest one that this program knows.
+  """
+
+  def __init__(
+      self,
+      path: pathlib.Path,
+      marks: dict[str, Any],
+      *,
+      every: str = "5 minutes",
+      keep: int = 2,
+      force: bool = False,
+      say: Callable[[str], None] = print,
+  ):
+    """Names a folder; nothing is read or written yet.
+
+    Args:
+      path: The folder.
+      marks: Everything that determines the training, by name; JSON values.
+      every: When to save: a number of steps, epochs or minutes.
+      keep: So many checkpoints are kept.
+      force: Whether a run of other marks is continued too.
+      say: Told what the user must know.
+    """
+    self.path = path
+    self._marks = json.loads(json.dumps(marks, default=list))
+    self._keep, self._force, self._say = keep, force, say
+    number, self._unit = every.split()
+    self._interval = float(number) * _UNITS[self._unit]
+    self._manager: Any = None
+    self._changed: list[str] = []
+    self.saved: int | None = None
+    self._last, self._per_epoch = 0.0, 1
+
+  def begin(self, step: int, per_epoch: int) -> None:
+    """The training begins, or goes on, at a step."""
+    self._per_epoch = per_epoch
+    self.saved = step or None
+    self._last = self._now(step)
+
+  def due(self, step: int) -> bool:
+    """Whether to save now, at the end of a segment."""
+    return self._now(step) - self._last >= self._interval
+
+  def load(self, like: Any) -> Any | None:
+    """The newest whole checkpoint in the structure of `like`, or None.
+
+    Raises:
+      UserError: If the folder is of another config or version, or not ours.
+    """
+    return hosts.agreed_arrays(lambda: self._load(like), like)
+
+  def save(self, step: int, tree: Any, *, wait: bool = False) -> None:
+    """Saves a tree of arrays; writing goes on in the background.
+
+    Raises:
+      UserError: If it, or the one before, cannot be written.
+    """
+    self._last = self._now(step)
+    known, self.saved = self.saved, step
+    if not hosts.first() or step == known:
+      return
+    import orbax.checkpoint as ocp  # pylint: disable=g-import-not-at-top
+    # Copies: the next step may write over the arrays themselves.
+    arrays = jax.tree.map(np.array, jax.device_get(tree))
+    record = {"schema": SCHEMA, "marks": self._marks, "step": step,
+              "arrays": _shapes(arrays),
+              "sha256": checkpoint.parameters_sha256(arrays)}
+    record["own_sha256"] = _sha256(record)
+    try:
+      self._open().save(step, force=True, args=ocp.args.Composite(
+          arrays=ocp.args.StandardSave(arrays),
+          record=ocp.args.JsonSave(record)))
+      if wait:
+        self._manager.wait_until_finished()
+    except Exception as error:  # Whatever a file system or orbax raises.
+      raise UserError(checkpoint.unwritten(self.path, error)) from None
+
+  def forced(self) -> dict[str, Any]:
+    """What a net's record says if it was not trained by its config alone."""
+    return {"resumed_although": self._changed} if self._changed else {}
+
+  def drop_if_own(self) -> None:
+    """Removes what a program left that died before it could drop it itself."""
+    if not hosts.first() or not self.path.is_dir():
+      return
+    with contextlib.suppress(Exception):  # Damaged or foreign: not ours to take.
+      newest = max(self._open().all_steps())
+      if self._record(newest)["marks"] == self._marks:
+        self.drop()
+    self.close()
+
+  def drop(self) -> None:
+    """Removes the checkpoints of a training that is finished and kept."""
+    if hosts.first():
+      self.close()
+      shutil.rmtree(self.path, ignore_errors=True)
+
+  def close(self) -> None:
+    """Waits for what is being written."""
+    if self._manager is not None:
+      try:
+        self._manager.close()
+      except Exception as error:  # Whatever a file system or orbax raises.
+        raise UserError(checkpoint.unwritten(self.path, error)) from None
+      finally:
+        self._manager = None
+
+  def _now(self, step: int) -> float:
+    if self._unit == "minutes":
+      return time.monotonic()
+    return step / (self._per_epoch if self._unit == "epochs" else 1)
+
+  def _open(self):
+    if self._manager is None:
+      self.path.mkdir(parents=True, exist_ok=True)
+      self._manager = checkpoint.manager(self.path, self._keep)
+    return self._manager
+
+  def _load(self, like: Any) -> Any | None:
+    if not self.path.is_dir():
+      return None
+    # What a program left that died while saving; orbax does not always see it.
+    for half in self.path.glob("*.orbax-checkpoint-tmp*"):
+      shutil.rmtree(half, ignore_errors=True)
+    if not any(self.path.iterdir()):
+      return None
+    steps = sorted(self._open().all_steps(), reverse=True)
+    if not steps and any(self.path.iterdir()):
+      raise UserError(
+          f"{self.path}: holds no checkpoint that this version of kd_jax knows; "
+          "use another --workdir, or move it away")
+    for step in steps:
+      try:
+        record = self._record(step)
+      except Exception as error:  # Whatever damage makes orbax raise.
+        self._damaged(step, error)
+        continue
+      self._refuse_other(record)
+      if record["arrays"] != _shapes(like):
+        raise UserError(
+            f"{self.path}: its arrays do not fit this config: it trains another "
+            "net, by another optimiser, or with other data held out; use another "
+            "--workdir")
+      try:
+        return self._arrays(step, record, like)
+      except Exception as error:  # Whatever damage makes orbax raise.
+        self._damaged(step, error)
+    if steps:
+      self._say(f"{self.path}: no whole checkpoint is left; starting anew")
+    return None
+
+  def _damaged(self, step: int, error: Exception) -> None:
+    line = " ".join(str(error).split())[:120]
+    self._say(f"{self.path}: the checkpoint of step {step} is damaged "
+              f"({type(error).__name__}: {line}); using the one before")
+    # Another of the same step may be written before long; this one is kept
+    # aside, in case that somebody can make something of it.
+    self.close()
+    aside = self.path.with_name(f"{self.path.name}.damaged") / str(step)
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.parent.mkdir(exist_ok=True)
+    (self.path / str(step)).rename(aside)
+    self._open()
+
+  def _record(self, step: int) -> dict[str, Any]:
+    import orbax.checkpoint as ocp  # pylint: disable=g-import-not-at-top
+    record = self._open().restore(
+        step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
+    if record["schema"] == SCHEMA and record.pop("own_sha256") != _sha256(record):
+      raise ValueError("its record is not the one that was saved")
+    return record
+
+  def _arrays(self, step: int, record: dict[str, Any], like: Any) -> Any:
+    import orbax.checkpoint as ocp  # pylint: disable=g-import-not-at-top
+    target = jax.tree.map(
+        lambda x: np.zeros(x.shape, x.dtype), like)
+    found = self._open().restore(step, args=ocp.args.Composite(
+        arrays=ocp.args.StandardRestore(target)))["arrays"]
+    if checkpoint.parameters_sha256(found) != record["sha256"]:
+      raise ValueError("its arrays are not those that were saved")
+    return found
+
+  def _refuse_other(self, record: dict[str, Any]) -> None:
+    if record["schema"] != SCHEMA:
+      raise UserError(
+          f"{self.path}: schema {record['schema']}, but this version of kd_jax "
+          f"reads {SCHEMA}; use another --workdir")
+    changed = changes(record["marks"], self._marks)
+    if not changed:
+      return
+    if not self._force:
+      raise UserError(
+          f"{self.path}: an unfinished run of another config: "
+          f"{'; '.join(changed)}\nUse another --workdir, or go on from its last "
+          "checkpoint with --resume=force")
+    self._changed = changed
+    self._say(f"{self.path}: goes on although changed: {'; '.join(changed)}")
+
+
+def _shapes(tree: Any) -> dict[str, list]:
+  """Shape and dtype of every array of a tree, by its path."""
+  leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+  return {jax.tree_util.keystr(path): [list(leaf.shape), str(leaf.dtype)]
+          for path, leaf in leaves}
+
+
+def _sha256(record: dict[str, Any]) -> str:
+  return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+  """What differs between two configs' marks, as phrases.
+
+  Example:
+    >>> changes({"seed": 0, "epochs": 3}, {"seed": 1, "epochs": 3})
+    ['seed was 0, is 1']
+  """
+  keys = [key for key in {**before, **now}
+          if before.get(key) != now.get(key)]
+  return [f"{key} was {_short(before.get(key))}, is {_short(now.get(key))}"
+          for key in keys]
+
+
+def _short(value: Any) -> str:
+  text = str(value)
+  return text if len(text) <= 24 else f"{text[:20]}..."

@@ -1,0 +1,131 @@
+"""Watching one net train: its last good state, and the best on held-out data."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kd_jax.core import types
+from kd_jax.training import metrics
+from kd_jax.training.checkpoints import Progress
+from kd_jax.training.settings import Training
+from kd_jax.training.state import TrainState
+from kd_jax.training.train_loop import Epoch, Program, Watch, checkpoint_of
+
+
+class Diverged(Exception):
+  """Training is not finite any more; the last good state is saved."""
+
+
+class Best(NamedTuple):
+  """The net of the epoch with the fewest held-out errors, the first of them.
+
+  Attributes:
+    variables: The net.
+    epoch: The epoch, int32 `[]`, from 1; 0 before the first.
+    errors: Its held-out errors, int32 `[]`.
+  """
+
+  variables: types.Variables
+  epoch: jax.Array
+  errors: jax.Array
+
+
+class Seen(NamedTuple):
+  """A copy of a state, and whether its parameters are finite, bool `[]`."""
+
+  state: TrainState
+  fine: jax.Array
+
+
+@jax.jit
+def see(state: TrainState) -> Seen:
+  """Copies a state that will be donated."""
+  fine = functools.reduce(jnp.logical_and, (
+      jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(state.trainable)))
+  return Seen(jax.tree.map(jnp.copy, state), fine)
+
+
+class NetWatch(Watch):
+  """Keeps the last good state of a net, and its best one.
+
+  A state is good if the losses of all steps before it and its parameters are
+  finite.
+  """
+
+  def __init__(
+      self, training: Training, program: Program, progress: Progress, *,
+      per_epoch: int, keep_best: bool):
+    self._training, self._program, self._progress = training, program, progress
+    self._per_epoch, self._keep_best = per_epoch, keep_best
+
+  @property
+  def best(self) -> Best | None:
+    """The best net so far, where there is held-out data."""
+    return self.kept or None
+
+  def begin(self, state: TrainState, kept: Any = None) -> None:
+    self._good = see(state).state
+    self.kept = ()
+    if self._keep_best:
+      nothing = Best(self._good.student, jnp.int32(0),
+                     jnp.int32(jnp.iinfo(jnp.int32).max))
+      self.kept = kept or nothing
+
+  def see(self, state: TrainState) -> Seen:
+    return see(state)
+
+  def check(self, epoch: Epoch) -> None:
+    """Looks at an epoch, or at the part that is done.
+
+    Raises:
+      Diverged: If a loss or a parameter is not finite.
+    """
+    if not _finite(epoch.told, epoch.seen):
+      self._diverged(epoch.step)
+    if epoch.evaluated is None:
+      return
+    self._good = epoch.seen.state
+    if not self._keep_best:
+      return
+    errors = epoch.evaluated["heldout"][0]["errors"].total
+    if int(errors) < int(self.kept.errors):
+      number = -(-epoch.step // self._per_epoch)
+      self.kept = Best(self._good.student, jnp.int32(number), errors)
+
+  def _diverged(self, end: int) -> None:
+    """Saves the last good state, finds the step, and says what to do."""
+    good = int(self._good.step)
+    # A checkpoint within the epoch is as good, and further.
+    kept = max(good, self._progress.saved or 0)
+    if kept == good:
+      self._progress.save(good, checkpoint_of(
+          self._good, self._program.no_totals(), good, self.kept), wait=True)
+    step = good + self._first_bad(end - good)
+    rate = float(self._training.recipe.schedule(jnp.int32(step - 1))) * float(
+        self._training.hparams.learning_rate)
+    raise Diverged(
+        f"the loss is not finite at step {step} (learning rate {rate:.3g}, T = "
+        f"{float(self._training.hparams.temperature):g}); the state of step "
+        f"{kept} is kept. Lower the learning rate in another --workdir, go on "
+        "from there with --resume=force, or pass over such steps with "
+        "--config.nonfinite=skip")
+
+  def _first_bad(self, steps: int) -> int:
+    """The first step after the good state that is not finite, by halving."""
+    fine, bad = 0, steps
+    while bad - fine > 1:
+      middle = (fine + bad) // 2
+      state, told = self._program.run(see(self._good).state, middle)
+      fine, bad = (
+          (middle, bad) if _finite(told, see(state)) else (fine, middle))
+    return bad
+
+
+def _finite(told: dict[str, metrics.Mean], seen: Seen) -> bool:
+  """Whether all losses and parameters are."""
+  return bool(seen.fine) and all(
+      bool(np.isfinite(mean.total)) for name, mean in told.items()
+      if not name.startswith("gradient_"))

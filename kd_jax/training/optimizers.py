@@ -1,0 +1,192 @@
+"""Optimisers and learning-rate schedules from optax, by name.
+
+Learning rate, momentum and weight decay are traced values; the schedule is a
+static shape of peak 1. One compiled program then serves every value of them.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from kd_jax.core import types
+
+Schedule = Callable[[jax.Array], jax.Array]
+
+
+class Recipe(NamedTuple):
+  """The static part of an optimiser.
+
+  Attributes:
+    name: A key of `OPTIMIZERS`.
+    schedule: Learning rate at a step as a fraction of its peak.
+    nesterov: Nesterov's form of momentum (sgd only).
+    b2: Decay of the second moment (the Adam family and rmsprop).
+    epsilon: Added to the root of the second moment.
+  """
+
+  name: str
+  schedule: Schedule
+  nesterov: bool = False
+  b2: float = 0.999
+  epsilon: float = 1e-8
+
+
+def _sgd(recipe, hparams):
+  # Weight decay joins the gradient before the momentum, as in PyTorch's SGD.
+  return (
+      optax.add_decayed_weights(hparams.weight_decay),
+      optax.trace(decay=hparams.momentum, nesterov=recipe.nesterov),
+  )
+
+
+def _adam(recipe, hparams):
+  return (
+      optax.add_decayed_weights(hparams.weight_decay),
+      optax.scale_by_adam(
+          b1=hparams.momentum, b2=recipe.b2, eps=recipe.epsilon),
+  )
+
+
+def _adamw(recipe, hparams):
+  return tuple(reversed(_adam(recipe, hparams)))
+
+
+def _rmsprop(recipe, hparams):
+  return (
+      optax.add_decayed_weights(hparams.weight_decay),
+      # Epsilon is added to the root, as in PyTorch; optax puts it within.
+      optax.scale_by_rms(
+          decay=recipe.b2, eps=recipe.epsilon, eps_in_sqrt=False),
+      optax.trace(decay=hparams.momentum),
+  )
+
+
+OPTIMIZERS = {
+    "sgd": _sgd,
+    # L2 in the gradient; AdamW's decay is apart from it.
+    "adam": _adam,
+    "adamw": _adamw,
+    "rmsprop": _rmsprop,
+}
+
+SCHEDULES = ("constant", "cosine", "linear", "step")
+
+
+def optimizer(
+    recipe: Recipe, hparams: types.Hparams
+) -> optax.GradientTransformation:
+  """The optimiser for traced hyper-parameters: build it inside the step.
+
+  Args:
+    recipe: The static part.
+    hparams: Learning rate, momentum and weight decay, scalars.
+
+  Returns:
+    update = -learning_rate * schedule(step) * direction(gradient).
+  """
+  return optax.chain(
+      *OPTIMIZERS[recipe.name](recipe, hparams),
+      optax.scale_by_schedule(recipe.schedule),
+      optax.scale(-hparams.learning_rate),
+  )
+
+
+def schedule(
+    name: str,
+    *,
+    total_steps: int,
+    warmup_steps: int = 0,
+    boundaries: Sequence[int] = (),
+    factor: float = 0.1,
+) -> Schedule:
+  """A learning-rate schedule of peak 1.
+
+  The warm-up rises linearly from 1 / (warmup_steps + 1), so that no step is
+  lost; then `cosine` and `linear` fall towards 0 at `total_steps`, and `step`
+  multiplies by `factor` at each boundary.
+
+  Args:
+    name: One of `SCHEDULES`.
+    total_steps: Length of the run in steps.
+    warmup_steps: Length of the warm-up in steps, less than the total.
+    boundaries: Steps at which `step` multiplies.
+    factor: What `step` multiplies by.
+
+  Returns:
+    `step -> fraction of the peak`, float32 `[]`.
+
+  Example:
+    >>> fall = schedule("linear", total_steps=10)
+    >>> [round(float(fall(jnp.int32(step))), 2) for step in (0, 5, 9)]
+    [1.0, 0.5, 0.1]
+  """
+  rest = max(total_steps - warmup_steps, 1)
+  after = {
+      "constant": lambda: optax.constant_schedule(1.0),
+      "cosine": lambda: optax.cosine_decay_schedule(1.0, rest),
+      "linear": lambda: optax.linear_schedule(1.0, 0.0, rest),
+      # In a short run two boundaries may round to one step: both count.
+      "step": lambda: optax.piecewise_constant_schedule(1.0, {
+          b - warmup_steps: factor ** boundaries.count(b)
+          for b in boundaries}),
+  }[name]()
+
+  def shape(step: jax.Array) -> jax.Array:
+    with jax.numpy_dtype_promotion("standard"):
+      rising = (step + 1) / (warmup_steps + 1)
+      falling = after(jnp.maximum(step - warmup_steps, 0))
+      return jnp.where(step < warmup_steps, rising, falling).astype(jnp.float32)
+
+  return shape
+
+
+def project(
+    params: types.Tree, max_norm: jax.Array | float | None
+) -> types.Tree:
+  """Scales each unit's incoming weights back onto a ball.
+
+  w <- w * min(1, max_norm / |w|) for every unit, of every leaf named "kernel"
+
+  It is a projection after the update, not a penalty (Srivastava et al. 2014,
+  section 5.1). Biases are left alone.
+
+  Args:
+    params: Parameters; a kernel is `[..., units]`.
+    max_norm: Radius of the ball, or None for no constraint.
+
+  Returns:
+    The projected parameters.
+  """
+  if max_norm is None:
+    return params
+
+  def constrain(leaf):
+    axes = tuple(range(leaf.ndim - 1))
+    square = jnp.sum(jnp.square(leaf), axis=axes, keepdims=True)
+    outside = square > max_norm**2
+    norm = jnp.sqrt(jnp.where(outside, square, 1.0))
+    # Exactly 1 within the ball: m / sqrt(m**2) may round to another number.
+    return leaf * jnp.where(outside, max_norm / norm, 1.0)
+
+  return _of_kernels(constrain, params)
+
+
+def scaled(params: types.Tree, factor: jax.Array | float | None) -> types.Tree:
+  """Initial parameters with every kernel times `factor`; None leaves them.
+
+  Nets that start small have less of their first, random features left when they
+  are trained.
+  """
+  if factor is None:
+    return params
+  return _of_kernels(lambda leaf: leaf * factor, params)
+
+
+def _of_kernels(change: Callable[[jax.Array], jax.Array], params: types.Tree):
+  """Applies `change` to the leaves named "kernel", not to biases and scales."""
+  return jax.tree_util.tree_map_with_path(
+      lambda path, leaf: change(leaf)
+      if getattr(path[-1], "key", None) == "kernel" else leaf, params)

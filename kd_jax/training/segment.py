@@ -1,0 +1,186 @@
+"""Segments: the compiled unit of a run, and prediction over a whole split.
+
+To read the algorithm, skip this file: `steps.py` holds it. Here is what keeps
+the device busy. A segment is a scan over some steps of one epoch, with the data
+on the device as uint8 and nothing going to the host inside. Which steps lie in
+one segment has no influence on the result: order, views and dropout come from
+names and counters (`rng.py`), and the state carries the rest.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kd_jax.core import randomness as rng
+from kd_jax.core import types
+from kd_jax.data import views as augment
+from kd_jax.training import metrics
+from kd_jax.training import step as steps
+from kd_jax.training.state import TrainState
+
+
+class Scaling(NamedTuple):
+  """Pixels enter a model as scale * pixel + offset; float32 `[C]` each."""
+
+  scale: np.ndarray
+  offset: np.ndarray
+
+
+class DeviceData(NamedTuple):
+  """A data set on the device, passed to every program as an argument.
+
+  Attributes:
+    image: uint8 `[N, H, W, C]`.
+    label: int32 `[N]`.
+    ids: Ids of the examples in use, int32 `[n]`, n <= N.
+    scale: float32 `[C]`, as in `Scaling`.
+    offset: float32 `[C]`, as in `Scaling`.
+  """
+
+  image: jax.Array
+  label: jax.Array
+  ids: jax.Array
+  scale: jax.Array
+  offset: jax.Array
+
+
+def steps_per_epoch(num_examples: int, batch_size: int) -> int:
+  """Every example once an epoch: the last batch is padded, none is dropped."""
+  return -(-num_examples // batch_size)
+
+
+def pixels(data: DeviceData, images: jax.Array) -> jax.Array:
+  """uint8 images as a model sees them, float32 of the same shape."""
+  channel = (1,) * (images.ndim - 1) + (-1,)
+  return (images.astype(jnp.float32) * data.scale.reshape(channel)
+          + data.offset.reshape(channel))
+
+
+def take(
+    data: DeviceData,
+    views: augment.Views,
+    ids: jax.Array,
+    view: jax.Array,
+    mask: jax.Array,
+) -> types.Batch:
+  """The batch of the examples `ids` `[B]`, each in its `view` `[B]`."""
+  # Ids are ours, so in bounds: no clamping, no filling.
+  rows = lambda x: x.at[ids].get(mode="promise_in_bounds")
+  image = augment.batch_views(views, rows(data.image), view)
+  return types.Batch(pixels(data, image), rows(data.label), ids, view, mask)
+
+
+def make_segment(
+    learner: steps.Learner,
+    views: augment.Views,
+    batch_size: int,
+    *,
+    axis_name: str | None = None,
+    own: Callable[[jax.Array], jax.Array] = lambda rows: rows,
+) -> Callable[..., tuple[TrainState, dict[str, metrics.Mean]]]:
+  """The segment of a learner, to be compiled or mapped over lanes or devices.
+
+  Args:
+    learner: What `steps.make_step` needs.
+    views: The augmentation of the transfer set.
+    batch_size: Examples a step, of all devices.
+    axis_name: The mapped device axis, or None.
+    own: Gives of `[steps, B]` the columns that this device works on.
+
+  Returns:
+    `segment(state, data, teacher_arrays, hparams, key, length)`: `length` further
+    steps from `state.step`, all of one epoch. Gives the new state and the totals
+    of those steps. `length` is traced: one program serves every cut of a run.
+  """
+  step = steps.make_step(learner, axis_name=axis_name)
+
+  def segment(state, data, teacher_arrays, hparams, key, length):
+    num_steps = steps_per_epoch(len(data.ids), batch_size)
+    epoch, first = jnp.divmod(state.step, num_steps)
+    order, mask, view = _epoch(
+        data, views, batch_size, num_steps, rng.stream(key, "data"), epoch)
+    order, mask = own(order), own(mask)
+
+    def next_step(state, position):
+      row = lambda x: jax.lax.dynamic_index_in_dim(x, position, keepdims=False)
+      ids = row(order)
+      batch = take(data, views, ids, view[ids], row(mask))
+      return step(state, batch, teacher_arrays, hparams, key)
+
+    def body(number, carried):
+      state, told = carried
+      state, more = next_step(state, first + number)
+      return state, metrics.merge(told, more)
+
+    nothing = jax.tree.map(
+        lambda x: jnp.zeros(x.shape, x.dtype),
+        jax.eval_shape(next_step, state, first)[1])
+    return jax.lax.fori_loop(0, length, body, (state, nothing))
+
+  return segment
+
+
+def compiled_segment(
+    learner: steps.Learner, views: augment.Views, batch_size: int
+) -> Callable[..., tuple[TrainState, dict[str, metrics.Mean]]]:
+  """`make_segment`, compiled for one device; the state is donated."""
+  return jax.jit(make_segment(learner, views, batch_size), donate_argnums=0)
+
+
+def _epoch(data, views, batch_size, num_steps, key, epoch):
+  """Ids and masks `[steps, B]` of an epoch, and the view of each id `[N]`."""
+  padding = num_steps * batch_size - len(data.ids)
+  order = rng.epoch_order(key, epoch, data.ids)
+  order = jnp.pad(order, (0, padding), mode="wrap" if padding else "constant")
+  mask = jnp.arange(num_steps * batch_size) < len(data.ids)
+  view = rng.epoch_views(
+      key, epoch, num_examples=len(data.label), num_views=views.count)
+  shape = (num_steps, batch_size)
+  return order.reshape(shape), mask.reshape(shape), view
+
+
+def make_predict(
+    model: types.Model,
+    views: augment.Views,
+    batch_size: int = 500,
+    *,
+    parts: int = 1,
+    spread: Callable[..., Any] = lambda function: function,
+) -> Callable[[types.Variables, DeviceData, jax.Array], jax.Array]:
+  """The compiled prediction of a model over all examples of a data set.
+
+  Args:
+    model: The net.
+    views: The augmentation.
+    batch_size: Examples at once.
+    parts: The number of batches is made a multiple of it.
+    spread: Maps `(variables, data, view, ids [batches, B]) -> logits` over the
+      batches of several devices.
+
+  Returns:
+    `predict(variables, data, view) -> logits` `[N, classes]` of `data.image`, by
+    id, all in the one view (an int32 scalar; 0 is the image itself).
+  """
+
+  def batches(variables, data, view, ids):
+    def logits(ids):
+      batch = take(data, views, ids, jnp.full_like(ids, view), ids >= 0)
+      return model.apply(variables, batch.image, train=False)[0].logits
+
+    return jax.lax.map(logits, ids)
+
+  @jax.jit
+  def predict(variables, data, view):
+    number = len(data.image)
+    # Equal batches, so that every row is computed by one program.
+    size = min(batch_size, number)
+    num_batches = parts * -(-number // (size * parts))
+    ids = jnp.minimum(jnp.arange(num_batches * size), number - 1)
+    said = spread(batches)(
+        variables, data, view, ids.reshape(num_batches, size))
+    return said.reshape((num_batches * size,) + said.shape[2:])[:number]
+
+  return predict

@@ -1,0 +1,32 @@
+"""How one net is trained, as plain values."""
+
+from typing import NamedTuple
+
+from kd_jax.core import types
+from kd_jax.data import views as augment
+from kd_jax.training import optimizers as optim
+from kd_jax.training import schedules
+
+
+class Training(NamedTuple):
+  """How one net is trained: plain values, nothing of a config left.
+
+  Attributes:
+    model: The net.
+    views: Augmentation of what it is trained on.
+    recipe: Static part of the optimiser.
+    hparams: Traced part of everything, float32 scalars.
+    batch_size: Examples a step.
+    total_steps: Length of the training.
+    seed: Of all its randomness.
+    moving: How temperature and weights move.
+  """
+
+  model: types.Model
+  views: augment.Views
+  recipe: optim.Recipe
+  hparams: types.Hparams
+  batch_size: int
+  total_steps: int
+  seed: int
+  moving: schedules.Schedules = schedules.STILL

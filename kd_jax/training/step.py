@@ -1,0 +1,198 @@
+"""One step of training, and prediction: the whole algorithm on a screen."""
+
+from collections.abc import Callable
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from kd_jax.core import randomness as rng
+from kd_jax.core import types
+from kd_jax.methods import registry as distillers
+from kd_jax.methods import terms as terms_lib
+from kd_jax.teachers import teacher as teachers
+from kd_jax.training import metrics, schedules
+from kd_jax.training import optimizers as optim
+from kd_jax.training.state import TrainState
+
+# (state, batch, teacher arrays, hparams, key) -> (state, metrics)
+Step = Callable[..., tuple[TrainState, dict[str, metrics.Mean]]]
+
+
+class Learner(NamedTuple):
+  """The static parts of a step: functions, no arrays.
+
+  Attributes:
+    model: The net in training, student or future teacher.
+    distiller: The method.
+    recipe: The optimiser.
+    teacher: Who is asked, or None where the method needs nobody.
+    skip_nonfinite: Whether a step whose gradients are not finite changes nothing.
+    moving: How temperature and weights move over the run.
+  """
+
+  model: types.Model
+  distiller: distillers.Distiller
+  recipe: optim.Recipe
+  teacher: teachers.Teacher | None = None
+  skip_nonfinite: bool = False
+  moving: schedules.Schedules = schedules.STILL
+
+
+def init(
+    learner: Learner, key: jax.Array, image: jax.Array, hparams: types.Hparams
+) -> TrainState:
+  """The state before the first step; `image` is any `[B, H, W, C]`."""
+  student = learner.model.init(rng.stream(key, "student"), image)
+  student = student._replace(
+      params=optim.scaled(student.params, hparams.init_scale))
+  method = learner.distiller.init(rng.stream(key, "method"))
+  trainable = (student.params, method)
+  with jax.numpy_dtype_promotion("standard"):
+    moments = optim.optimizer(learner.recipe, hparams).init(trainable)
+  return TrainState(jnp.zeros((), jnp.int32), student, method, moments)
+
+
+def make_step(learner: Learner, *, axis_name: str | None = None) -> Step:
+  """The step of a learner.
+
+  Args:
+    learner: Model, method, optimiser and teacher.
+    axis_name: The mapped device axis to sum over, or None on one device.
+
+  Returns:
+    `(state, batch, teacher_arrays, hparams, key) -> (state, metrics)`. The loss
+    is the mean over the valid examples of all devices; metrics are totals and
+    counts, of the parameters before the update.
+  """
+  psum = lambda x: x if axis_name is None else jax.lax.psum(x, axis_name)
+  relating = axis_name if learner.distiller.relations else None
+  seen, share, once = _whole_batch(relating)
+
+  def step(state, batch, teacher_arrays, hparams, key):
+    hparams = schedules.at(learner.moving, state.step, hparams)
+    taught = None
+    if learner.teacher is not None:
+      taught = teachers.outputs(
+          learner.teacher, teacher_arrays, batch, hparams.temperature)
+    # Outside the differentiated function: a psum within it would be summed
+    # once more with the gradients.
+    count = psum(jnp.sum(batch.mask, dtype=jnp.float32))
+    rngs = {"dropout": rng.stream(key, "dropout", state.step)}
+
+    def loss(trainable):
+      params, method = trainable
+      said, running = learner.model.apply(
+          types.Variables(params, state.student.state), batch.image, train=True,
+          rngs=rngs, mask=batch.mask, rates=hparams.rates, axis_name=axis_name)
+      view = seen(_View(said, taught, batch))
+      terms = learner.distiller.terms(method, *view, hparams)
+      valid = jnp.where(view.batch.mask, terms_lib.total(terms), 0.0)
+      return share(jnp.sum(valid) / count), (view, running, terms)
+
+    (_, (view, running, terms)), gradients = jax.value_and_grad(
+        loss, has_aux=True)(state.trainable)
+    gradients = psum(gradients)
+    # optax and its schedules count in int32 and promote.
+    with jax.numpy_dtype_promotion("standard"):
+      rate = hparams.learning_rate + _nothing_of_all(gradients)
+      updates, moments = optim.optimizer(
+          learner.recipe, hparams.replace(learning_rate=rate)).update(
+              gradients, state.optimizer, state.trainable)
+      params, method = optax.apply_updates(state.trainable, updates)
+    params = optim.project(params, hparams.max_norm)
+    told = psum(once(_tell(learner, state, view, terms, hparams)))
+    after = state.replace(
+        step=state.step + 1, student=types.Variables(params, running),
+        method=method, optimizer=moments)
+    if learner.skip_nonfinite:
+      fine = _finite((gradients, [
+          mean.total for name, mean in told.items()
+          if not name.startswith("gradient_")]))
+      return _unless(fine, state, after, told)
+    return after, told
+
+  return step
+
+
+class _View(NamedTuple):
+  """What a method looks at: both nets' outputs, and the examples."""
+
+  student: types.Outputs
+  teacher: types.Outputs | None
+  batch: types.Batch
+
+
+def _whole_batch(axis_name: str | None):
+  """Three functions for methods that relate examples of several devices.
+
+  Every device then sees all rows, with gradients back to where they came from,
+  and has the loss of the whole batch. That is one loss, so each counts its share,
+  and one device tells of it.
+  """
+  if axis_name is None:
+    return (lambda same: same,) * 3
+  gather = functools.partial(jax.lax.all_gather, axis_name=axis_name, tiled=True)
+  first = lambda x: jnp.where(
+      jax.lax.axis_index(axis_name) == 0, x, jnp.zeros_like(x))
+  return (functools.partial(jax.tree.map, gather),
+          lambda loss: loss / jax.lax.axis_size(axis_name),
+          functools.partial(jax.tree.map, first))
+
+
+def _finite(tree: types.Tree) -> jax.Array:
+  return functools.reduce(jnp.logical_and, (
+      jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)))
+
+
+def _unless(fine, before, after, told):
+  """The step if it is fine, else nothing but its number; tells which."""
+  keep = functools.partial(jax.tree.map, functools.partial(jnp.where, fine))
+  nothing = jax.tree.map(jnp.zeros_like, told)
+  skipped = metrics.Mean(1.0 - fine.astype(jnp.float32), jnp.int32(1))
+  return (keep(after, before).replace(step=after.step),
+          keep(told, nothing) | {"skipped": skipped})
+
+
+def _nothing_of_all(gradients: types.Tree) -> jax.Array:
+  """Zero, known only when the last gradient is (or NaN, if one is).
+
+  An update that needs it comes after the whole backward pass, so XLA can write
+  the new weights over the old ones; otherwise it copies every weight matrix
+  first, in case the backward pass still has to read it (4% of a step on a CPU).
+  """
+  return 0.0 * sum(leaf.ravel()[0] for leaf in jax.tree.leaves(gradients))
+
+
+def _tell(learner, state, view, terms, hparams):
+  """Totals and counts that describe a step: errors and every term apart.
+
+  `gradient_NAME` is the squared norm of the term's weighted gradient with
+  respect to the student's logits, per example: their ratio says which term
+  leads, whatever the weights seem to say. The scalar of a batch is a mean over
+  its n examples, so n times it is what they add up to.
+  """
+  said, taught, batch = view
+  told = {"errors": metrics.Mean.of(
+      metrics.errors(said.logits, batch.label), batch.mask)}
+  for name, term in terms.items():
+    told[name] = metrics.Mean.of(term.value, batch.mask)
+  if len(terms) < 2:
+    return told
+  number = jnp.sum(batch.mask, dtype=jnp.float32)
+
+  def weighted(logits):
+    again = learner.distiller.terms(
+        state.method, said._replace(logits=logits), taught, batch, hparams)
+    return {name: term.weight * (
+        term.value if jnp.ndim(term.value) else number * term.value)
+            for name, term in again.items()}
+
+  values, pull = jax.vjp(weighted, said.logits)
+  for name in values:
+    ones = {n: jnp.full_like(v, n == name) for n, v in values.items()}
+    square = jnp.sum(jnp.square(pull(ones)[0]), axis=-1)
+    told[f"gradient_{name}"] = metrics.Mean.of(square, batch.mask)
+  return told

@@ -1,0 +1,196 @@
+"""Following a program to its end: dispatch, look, save, stop, go on.
+
+The device never waits for the host: the next segment is dispatched before the
+last one's numbers are read. Between segments the host may look at signals and
+save; nothing it does there changes the result.
+"""
+
+from collections.abc import Callable
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from kd_jax.core import hosts
+from kd_jax.core.errors import UserError
+from kd_jax.training import metrics
+from kd_jax.training.checkpoints import Progress
+
+# A segment should last no longer: a wish to stop waits for two, and a save.
+_SEGMENT_SECONDS = 3.0
+
+
+class Interrupted(Exception):
+  """The user or the machine asked to stop; what was done is saved."""
+
+
+class Epoch(NamedTuple):
+  """What is known of an epoch, or of a part of it, still on the device.
+
+  Attributes:
+    step: Steps done at its end.
+    told: Totals of its steps.
+    evaluated: Of `Program.evaluate`; None for a part.
+    seen: Of `Watch.see`.
+  """
+
+  step: int
+  told: dict[str, metrics.Mean]
+  evaluated: Any
+  seen: Any
+
+
+class Program(NamedTuple):
+  """What a training runs, one net or many lanes of them.
+
+  Attributes:
+    run: `(state, length) -> (state, totals)`; may donate the state.
+    evaluate: `(state, step) -> anything`, dispatched when an epoch ends.
+    totals: Shapes of the totals.
+    place: Puts a tree from the host to where the program wants it.
+  """
+
+  run: Callable[[Any, int], tuple[Any, dict[str, metrics.Mean]]]
+  evaluate: Callable[[Any, int], Any]
+  totals: dict[str, metrics.Mean]
+  place: Callable[[Any], Any] = lambda tree: tree
+
+  def no_totals(self) -> dict[str, metrics.Mean]:
+    """Totals of no step."""
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), self.totals)
+
+
+class Watch:
+  """Somebody who is shown the states of a training; this one does nothing.
+
+  Attributes:
+    kept: Arrays that belong into a checkpoint.
+  """
+
+  kept: Any = ()
+
+  def begin(self, state: Any, kept: Any = None) -> None:
+    """Training begins with this state; or goes on, with what was kept."""
+
+  def see(self, state: Any) -> Any:
+    """Dispatches what is wanted of a state, before it is donated."""
+
+  def check(self, epoch: Epoch) -> None:
+    """Reads what is known of an epoch; may raise."""
+
+
+def follow(
+    program: Program,
+    state: Any,
+    *,
+    total_steps: int,
+    per_epoch: int,
+    piece: int,
+    progress: Progress,
+    stop: Callable[[], bool],
+    ended: Callable[[Epoch], None],
+    resumed: Callable[[int], None],
+    watch: Watch,
+    tick: Callable[[int], None] = lambda step: None,
+) -> Any:
+  """Runs a program to its end, segment by segment; gives the last state.
+
+  Args:
+    program: What is run.
+    state: Where it begins, unless there is something to resume.
+    total_steps: Where it ends.
+    per_epoch: Steps of an epoch.
+    piece: Steps of a segment, at most.
+    progress: Where an unfinished run is kept.
+    stop: Asked between segments.
+    ended: Told of every epoch, one segment after it was dispatched.
+    resumed: Told the step at which an interrupted run goes on.
+    watch: Shown every epoch, and whatever is to be saved.
+    tick: Told the steps before each segment that does not begin an epoch.
+
+  Raises:
+    Interrupted: After saving, if `stop` says so.
+  """
+  watch.begin(state)
+  told, done = program.no_totals(), 0
+  found = progress.load(checkpoint_of(state, told, done, watch.kept))
+  if found is not None:
+    found = program.place(found)
+    state, told, done = found["state"], found["told"], int(found["done"])
+    if done >= total_steps:
+      raise UserError(
+          f"{progress.path}: is at step {done}, and this config ends at "
+          f"{total_steps}; use another --workdir")
+    watch.begin(state, found["kept"])
+    resumed(done)
+  progress.begin(done, per_epoch)
+  pace = _Pace(piece)
+  unread: Epoch | None = None
+
+  def read() -> None:
+    nonlocal unread
+    if unread is not None:
+      watch.check(unread)
+      ended(unread)
+    unread = None
+
+  while done < total_steps:
+    end = min((done // per_epoch + 1) * per_epoch, total_steps)
+    length = min(pace.steps, end - done)
+    state, more = program.run(state, length)
+    # While this segment runs: so the device never waits, and a wish to stop
+    # waits for two segments at most.
+    pace.dispatched(length, more)
+    if done % per_epoch:
+      tick(done)
+    told = metrics.merge(told, more)
+    done += length
+    epoch = None
+    if done == end:
+      epoch = Epoch(done, told, program.evaluate(state, done), watch.see(state))
+      told = program.no_totals()
+    read()
+    unread = epoch
+    stopping = hosts.any_of(stop()) and done < total_steps
+    due = done < total_steps and hosts.any_of(progress.due(done))
+    if stopping or due:
+      # What is saved is known to be good.
+      read()
+      watch.check(Epoch(done, told, None, watch.see(state)))
+      progress.save(
+          done, checkpoint_of(state, told, done, watch.kept), wait=stopping)
+    if stopping:
+      raise Interrupted()
+  read()
+  return state
+
+
+class _Pace:
+  """Steps of the next segment, by the time that the last ones took.
+
+  How a run is cut has no influence on its result.
+  """
+
+  def __init__(self, most: int):
+    self.steps = self._most = hosts.agreed(lambda: most)
+    self._running: tuple[int, Any] | None = None
+    self._since: float | None = None
+
+  def dispatched(self, length: int, totals: Any) -> None:
+    """Waits for the segment before, now that the next one is dispatched."""
+    if self._running is not None:
+      before, ready = self._running
+      jax.block_until_ready(ready)
+      now = time.monotonic()
+      if self._since is not None:
+        wanted = int(before * _SEGMENT_SECONDS / max(now - self._since, 1e-6))
+        steps = max(1, min(self._most, wanted))
+        self.steps = hosts.agreed(lambda: steps)
+      self._since = now
+    self._running = length, totals
+
+
+def checkpoint_of(state: Any, told: Any, done: int, kept: Any) -> dict[str, Any]:
+  """What a checkpoint holds: state, totals of the epoch, steps, and more."""
+  return {"state": state, "told": told, "done": jnp.int32(done), "kept": kept}
