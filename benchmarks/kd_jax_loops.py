@@ -14,21 +14,17 @@ import numpy as np
 from benchmarks import problem as problem_lib
 from benchmarks.problem import Net, Problem, Product, System
 from kd_jax import data as data_lib
-from kd_jax import losses, models
+from kd_jax import losses, methods, models, teachers
 from kd_jax.config import build
-from kd_jax.core import randomness as rng
-from kd_jax.core import types
-from kd_jax.data import views as augment
-from kd_jax.methods import registry as distillers
-from kd_jax.teachers import teacher as teachers
-from kd_jax.training import optimizers as optim
-from kd_jax.training import segment as loop
-from kd_jax.training import step as steps
+from kd_jax.core import randomness, types
+from kd_jax.data import views
+from kd_jax.training import optimizers, step
+from kd_jax.training import segment as segment_lib
 
 VERSIONS = {"jax": jax.__version__}
 # Compile time is to be seen, not spared.
 jax.config.update("jax_enable_compilation_cache", False)
-_VIEWS = augment.VIEWS["none"]
+_VIEWS = views.VIEWS["none"]
 
 
 def device() -> str:
@@ -49,7 +45,8 @@ def system(
   """A student's training; every call of `epoch` goes on from the last."""
   data, teacher = _data(problem), _live_teacher(dtype)
   if banked:
-    logits = loop.make_predict(_mlp(problem_lib.TEACHER_WIDTH, dtype), _VIEWS)(
+    net = _mlp(problem_lib.TEACHER_WIDTH, dtype)
+    logits = segment_lib.make_predict(net, _VIEWS)(
         teacher.arrays[0], data, jnp.int32(0))
     teacher = teachers.banked(logits[:, None, None])
   return _training(
@@ -72,12 +69,13 @@ def convolution(problem: Problem, *, dtype: str = "float32") -> System:
 
 def _training(problem, data, model, teacher, start, student) -> System:
   key, hparams = jax.random.key(0), _hparams()
-  learner = steps.Learner(
-      model, distillers.DISTILLERS["kd"],
-      optim.Recipe("sgd", optim.schedule("constant", total_steps=1)), teacher)
-  segment = loop.compiled_segment(learner, _VIEWS, problem_lib.BATCH)
+  learner = step.Learner(
+      model, methods.DISTILLERS["kd"],
+      optimizers.Recipe("sgd", optimizers.schedule("constant", total_steps=1)),
+      teacher)
+  segment = segment_lib.compiled_segment(learner, _VIEWS, problem_lib.BATCH)
   image = jnp.zeros((1, *problem.image.shape[1:]))
-  state = jax.jit(functools.partial(steps.init, learner))(key, image, hparams)
+  state = jax.jit(functools.partial(step.init, learner))(key, image, hparams)
   held = [state if start is None else state.replace(student=start)]
   jax.block_until_ready((held, data, teacher.arrays))
 
@@ -94,8 +92,8 @@ def _training(problem, data, model, teacher, start, student) -> System:
 def first_order(problem: Problem) -> np.ndarray:
   """The order in which the first epoch visits the examples, `[N]`."""
   ids = jnp.arange(len(problem.label), dtype=jnp.int32)
-  key = rng.stream(jax.random.key(0), "data")
-  return np.asarray(rng.epoch_order(key, 0, ids))
+  key = randomness.stream(jax.random.key(0), "data")
+  return np.asarray(randomness.epoch_order(key, 0, ids))
 
 
 def product(product: Product, repeats: int) -> Callable[[], object]:
@@ -140,7 +138,7 @@ def _hparams() -> types.Hparams:
       learning_rate=problem_lib.LEARNING_RATE, momentum=problem_lib.MOMENTUM))
 
 
-def _data(problem: Problem) -> loop.DeviceData:
+def _data(problem: Problem) -> segment_lib.DeviceData:
   examples = data_lib.Examples(problem.image, problem.label)
   ids = np.arange(len(problem.label))
   return build.device_data(examples, ids, build.scaling("unit", examples))

@@ -125,26 +125,26 @@ def _part(spec: dict) -> dict:
   import jax.numpy as jnp
 
   from benchmarks import problem as problem_lib
-  from kd_jax.core import randomness as rng
-  from kd_jax.training import devices as parallel
-  from kd_jax.training import step as steps
+  from kd_jax.core import randomness
+  from kd_jax.training import devices as devices_lib
+  from kd_jax.training import step as step_lib
   if spec.get("machine"):
     return mnist_step._machine(["jax"]) | {
         "backend": jax.default_backend(), "devices": jax.device_count()}
   problem = problem_lib.load(spec["data"], None)._replace(width=spec["width"])
   learner, data, hparams = _work(problem, spec["dtype"])
-  where = parallel.choose(spec["kind"])
+  where = devices_lib.choose(spec["kind"])
   key = jax.random.key(0)
-  data, hparams, arrays = parallel.copies(
+  data, hparams, arrays = devices_lib.copies(
       where, (data, hparams, learner.teacher.arrays))
-  begin = lambda key, hparams: steps.init(
-      learner, rng.stream(key, "init"), jnp.zeros((1, 28, 28, 1)), hparams)
-  state = parallel.make(where, begin)(key, hparams)
-  segment = parallel.compiled_segment(
+  begin = lambda key, hparams: step_lib.init(
+      learner, randomness.stream(key, "init"), jnp.zeros((1, 28, 28, 1)), hparams)
+  state = devices_lib.make(where, begin)(key, hparams)
+  segment = devices_lib.compiled_segment(
       where, learner, _views(), problem_lib.BATCH)
 
   def advance(state, length):
-    zero = parallel.copies(where, jnp.int32(0))
+    zero = devices_lib.copies(where, jnp.int32(0))
     state, _ = segment(
         state.replace(step=zero), data, arrays, hparams, key, jnp.int32(length))
     return jax.block_until_ready(state)
@@ -188,8 +188,8 @@ def _saving(state) -> dict[str, float]:
 
 
 def _views():
-  from kd_jax.data import views as augment  # pylint: disable=g-import-not-at-top
-  return augment.VIEWS["none"]
+  from kd_jax.data import views  # pylint: disable=g-import-not-at-top
+  return views.VIEWS["none"]
 
 
 def _work(problem, dtype: str):
@@ -199,18 +199,16 @@ def _work(problem, dtype: str):
   import numpy as np
 
   from benchmarks import kd_jax_loops as loops
-  from kd_jax import models
-  from kd_jax.methods import registry as distillers
-  from kd_jax.teachers import teacher as teachers
-  from kd_jax.training import optimizers as optim
-  from kd_jax.training import step as steps
+  from kd_jax import methods, models, teachers
+  from kd_jax.training import optimizers
+  from kd_jax.training import step as step_lib
   draw = np.random.default_rng(0)
   bank = draw.normal(0, 3, (len(problem.label), 1, 1, 10)).astype("f4")
-  learner = steps.Learner(
+  learner = step_lib.Learner(
       models.MODELS["mlp"](
           num_classes=10, widths=(problem.width,) * 2, dtype=dtype),
-      distillers.DISTILLERS["kd"],
-      optim.Recipe("adam", optim.schedule("constant", total_steps=1)),
+      methods.DISTILLERS["kd"],
+      optimizers.Recipe("adam", optimizers.schedule("constant", total_steps=1)),
       teachers.banked(jnp.asarray(bank)))
   return learner, loops._data(problem), loops._hparams()
 

@@ -19,22 +19,18 @@ from benchmarks import kd_jax_loops as loops
 from benchmarks import mnist_step, sweep, sweep_tables
 from benchmarks import problem as problem_lib
 from benchmarks.problem import BATCH, CLASSES, Problem
-from kd_jax import config
-from kd_jax.core import compilation
-from kd_jax.core import randomness as rng
+from kd_jax import config, methods, teachers
+from kd_jax.core import compilation, randomness
 from kd_jax.core.errors import UserError
-from kd_jax.data import views as augment
-from kd_jax.methods import registry as distillers
+from kd_jax.data import views
 from kd_jax.runs import probe
-from kd_jax.teachers import teacher as teachers
-from kd_jax.training import fit
+from kd_jax.training import fit, optimizers
 from kd_jax.training import lanes as lanes_lib
-from kd_jax.training import optimizers as optim
-from kd_jax.training import segment as loop
-from kd_jax.training import step as steps
+from kd_jax.training import segment as segment_lib
+from kd_jax.training import step as step_lib
 from kd_jax.training.lanes import Lanes, Shape
 
-_VIEWS = augment.VIEWS["none"]
+_VIEWS = views.VIEWS["none"]
 _COMPILING = 0.5  # The share of a process's time after which it ends.
 _TORCH_BATCHES = 20
 
@@ -42,12 +38,12 @@ _TORCH_BATCHES = 20
 class Work(NamedTuple):
   """What every lane does."""
 
-  learner: steps.Learner
+  learner: step_lib.Learner
   predict: Callable[..., jax.Array]
-  data: loop.DeviceData
+  data: segment_lib.DeviceData
   test: fit.Split
   hparams: Any
-  steps: int
+  step_lib: int
 
 
 class Program(NamedTuple):
@@ -69,13 +65,13 @@ def work(problem: Problem) -> Work:
   draw = np.random.default_rng(0)
   normal = lambda *shape: jnp.asarray(draw.normal(0, 3, shape).astype("f4"))
   model = loops._mlp(problem.width)
-  learner = steps.Learner(
-      model, distillers.DISTILLERS["kd"],
-      optim.Recipe("sgd", optim.schedule("constant", total_steps=1)),
+  learner = step_lib.Learner(
+      model, methods.DISTILLERS["kd"],
+      optimizers.Recipe("sgd", optimizers.schedule("constant", total_steps=1)),
       teachers.banked(normal(len(problem.label), 1, 1, CLASSES)))
   few = problem.first(10_000)  # As many as test images.
   return Work(
-      learner, loop.make_predict(model, _VIEWS), loops._data(problem),
+      learner, segment_lib.make_predict(model, _VIEWS), loops._data(problem),
       fit.Split(loops._data(few), normal(len(few.label), CLASSES)),
       loops._hparams(), problem.steps)
 
@@ -85,13 +81,13 @@ def single(todo: Work, seconds: dict[str, float]) -> Program:
   began = time.perf_counter()
   key, image = jax.random.key(0), jnp.zeros((1, 28, 28, 1))
   arrays = todo.learner.teacher.arrays
-  start = jax.jit(functools.partial(steps.init, todo.learner))
-  segment = loop.compiled_segment(todo.learner, _VIEWS, BATCH).lower(
+  start = jax.jit(functools.partial(step_lib.init, todo.learner))
+  segment = segment_lib.compiled_segment(todo.learner, _VIEWS, BATCH).lower(
       jax.eval_shape(start, key, image, todo.hparams), todo.data, arrays,
       todo.hparams, key, jnp.int32(0)).compile()
   seconds["loop"] = time.perf_counter() - began
   return Program(
-      lambda: start(rng.stream(key, "init"), image, todo.hparams),
+      lambda: start(randomness.stream(key, "init"), image, todo.hparams),
       lambda state, length: segment(
           state, todo.data, arrays, todo.hparams, key, jnp.int32(length))[0],
       lambda state: jax.block_until_ready(

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 
 from experiments import index
 from experiments.methods_mnist import study, verdict
+from kd_jax import methods
 from kd_jax.core import types
-from kd_jax.methods import registry as distillers
 from kd_jax.methods import terms as terms_lib
 from kd_jax.methods.registry import Distiller
 
@@ -190,7 +190,7 @@ _LEFT_OUT = """
 def lines() -> Iterator[str]:
   """The document, block by block."""
   rows = json.loads(FIXTURE.read_text())["rows"]
-  costs = {name: operations(own) for name, own in distillers.DISTILLERS.items()}
+  costs = {name: operations(own) for name, own in methods.DISTILLERS.items()}
   tried = study.named(index.committed(index.ROOT / "methods_mnist"))
   yield _HEAD
   yield from table(
@@ -199,7 +199,7 @@ def lines() -> Iterator[str]:
       ([f"`{name}`", f"`{own.named()}`", ", ".join(named(own)),
         defaults(name, own), f"{costs[name] / costs['kd']:.1f}",
         agreement(authors(name, rows)), status(name, tried), own.paper or "-"]
-       for name, own in distillers.DISTILLERS.items()))
+       for name, own in methods.DISTILLERS.items()))
   yield "\n## Against the authors' own code\n"
   yield from table(
       ("row", "source", "commit", "float64", "float32", "where the code departs"),
@@ -210,7 +210,7 @@ def lines() -> Iterator[str]:
   yield _PROOF
   yield from table(
       ("method", "equations", "beside it"),
-      ([f"`{name}`" if name in distillers.DISTILLERS else name,
+      ([f"`{name}`" if name in methods.DISTILLERS else name,
         ", ".join(f"`{each}`" for each in proof.equations),
         ", ".join(each.replace("_", " ") for each in proof.beside)]
        for name, proof in PROOFS.items()))
@@ -231,7 +231,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
 
 def defaults(name: str, method: Distiller) -> str:
   """The paper's setting and the method's own numbers."""
-  known = [f"{distillers.NAMES[key]} {value:g}"
+  known = [f"{methods.NAMES[key]} {value:g}"
            for key, value in method.setting.items()]
   known += [f"{name}.{key} {value:.3g}" for key, value in method.numbers.items()]
   return ", ".join(known) or "-"

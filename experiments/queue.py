@@ -244,10 +244,10 @@ def _parameters(name: str, widths: tuple[int, ...], data: str) -> int:
   import numpy as np
 
   from kd_jax import data as data_lib
-  from kd_jax.config import names as named
+  from kd_jax.config import names
   shape, classes, _ = _SETS[data]
   few = data_lib.Examples(np.zeros((1, *shape), np.uint8), np.zeros(1, np.int32))
-  model = named.model(name, widths, data_lib.Dataset(
+  model = names.model(name, widths, data_lib.Dataset(
       data, "", "", few, few, np.arange(1), np.arange(0), classes, ""),
                       prefix="student")
   held = jax.eval_shape(
@@ -388,8 +388,8 @@ def collect(each: Todo, place: pathlib.Path, file: pathlib.Path) -> None:
 
 
 def _write(file: pathlib.Path, rows: Sequence[Row]) -> None:
-  from kd_jax.runs import results as book  # Late: it imports jax.
-  book.write(file, rows)
+  from kd_jax.runs import results  # Late: it imports jax.
+  results.write(file, rows)
 
 
 def _lines(file: pathlib.Path) -> list[dict[str, Any]]:

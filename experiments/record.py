@@ -10,9 +10,8 @@ import json
 import pathlib
 import sys
 
-from kd_jax import report
+from kd_jax import methods, report
 from kd_jax.core.errors import Parser, UserError
-from kd_jax.methods import registry as distillers
 from kd_jax.runs import records
 
 
@@ -47,7 +46,7 @@ def rows(workdir: pathlib.Path, study: str, name: str) -> list[report.Row]:
     result.append({
         "schema": records.SCHEMA, "study": study, "row": name, "net": net,
         "method": method,
-        "loss": record.get("loss", distillers.DISTILLERS["hard"].formula),
+        "loss": record.get("loss", methods.DISTILLERS["hard"].formula),
         "source": summary["dataset"]["source"],
         "seed": config["teacher.seed" if net == "teacher" else "seed"],
         "teacher_seed": config["teacher.seed"],

@@ -29,7 +29,7 @@ from experiments import index, temperature_sweep
 from experiments.protocol import Options, Place, Stage
 from kd_jax import main as door
 from kd_jax import report
-from kd_jax.config import schema as keys
+from kd_jax.config import schema
 from kd_jax.core.errors import Parser, UserError, nearest
 from kd_jax.runs import shard as shards
 
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _lanes(text: str) -> str:
   """Runs at once, for argparse."""
-  rule = keys.every()["sweep.lanes"].rule
+  rule = schema.every()["sweep.lanes"].rule
   if not rule.check(text):
     raise argparse.ArgumentTypeError(f"{text}: must be {rule.allowed}")
   return text

@@ -17,8 +17,7 @@ import sys
 import time
 
 from kd_jax import main as door
-from kd_jax.config import command_line as arguments_lib
-from kd_jax.config import sweep
+from kd_jax.config import command_line, sweep
 from kd_jax.core.errors import Parser, UserError
 from kd_jax.runs import shard as shards
 
@@ -44,11 +43,11 @@ def main(argv: list[str] | None = None) -> int:
   argv = sys.argv[1:] if argv is None else argv
   arguments, rest = _parser().parse_known_args(argv)
   try:
-    rest = arguments_lib.joined(rest)
+    rest = command_line.joined(rest)
     for word in rest:
       if not word.startswith("--config"):
         raise UserError(f"{word}: not known here; --help tells what is")
-    config, _ = arguments_lib.parse(rest)
+    config, _ = command_line.parse(rest)
     config.sweep.points = tuple(points(arguments))
     config.sweep.reference = (("alpha", 0.0),)
     shard = shards.parse(arguments.shard) if arguments.shard else None

@@ -170,17 +170,14 @@ def train(
   from kd_jax.core import compilation
   from kd_jax.core import hosts as hosts_lib
   from kd_jax.core.screen import Screen
-  from kd_jax.runs import main_job as training
-  from kd_jax.runs import records
+  from kd_jax.runs import main_job, records
   from kd_jax.runs.sweep import run_sweep
-  from kd_jax.training import monitor as watch
-  from kd_jax.training import parameters as checkpoint
-  from kd_jax.training import train_loop as follow
+  from kd_jax.training import monitor, parameters, train_loop
   # pylint: enable=g-import-not-at-top
   if processes:
     hosts_lib.join(**processes)
   compilation.use_cache()
-  checkpoint.quiet()
+  parameters.quiet()
   alone = hosts_lib.first()
   try:
     with contextlib.ExitStack() as stack:
@@ -193,19 +190,19 @@ def train(
             command=command, shard=shard, report=lambda folder, reference: (
                 report.write(folder, reference=reference)))
       else:
-        training.train_and_evaluate(config, workdir, screen=screen, stop=stop)
+        main_job.train_and_evaluate(config, workdir, screen=screen, stop=stop)
     return 0
-  except follow.Interrupted:
+  except train_loop.Interrupted:
     print(f"stopped; what is done is kept in {workdir}. To go on: {again}",
           file=sys.stderr, flush=True)
     # A signal to any process stops all of them.
     return stop.code or (128 + signal.SIGTERM if processes else 0)
-  except watch.Diverged as error:
+  except monitor.Diverged as error:
     print(f"error: {error}", file=sys.stderr, flush=True)
     return 3
   except Exception as error:
     if isinstance(error, OSError):
-      error = UserError(checkpoint.unwritten(workdir, error))
+      error = UserError(parameters.unwritten(workdir, error))
     if processes:
       hosts_lib.leave(error)
     raise error from None

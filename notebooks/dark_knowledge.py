@@ -21,16 +21,13 @@ import numpy as np
 # A fresh clone need not be installed: the notebook lies in one of its folders.
 sys.path.append(str(pathlib.Path.cwd().parent))
 
-from kd_jax import data, losses, models
-from kd_jax.core import randomness as rng
-from kd_jax.core import types
+from kd_jax import data, losses, models, teachers
+from kd_jax.core import randomness, types
 from kd_jax.data.views import VIEWS
 from kd_jax.methods.registry import DISTILLERS
 from kd_jax.report.canvas import COLOURS
-from kd_jax.teachers import teacher as teachers
-from kd_jax.training import optimizers as optim
-from kd_jax.training import segment as loop
-from kd_jax.training import step as steps
+from kd_jax.training import optimizers, step
+from kd_jax.training import segment as segment_lib
 
 # The tests only want to see every line run.
 QUICK = "KD_JAX_NOTEBOOK_QUICK" in os.environ
@@ -44,7 +41,7 @@ found = data.load("mnist", embedded="only", holdout=0.1)
 label, truth = found.train.label, found.test.label
 of_pixels = jnp.full((1,), 1 / 255, jnp.float32), jnp.zeros((1,), jnp.float32)
 train_data, test_data = (
-    loop.DeviceData(jnp.asarray(part.image), jnp.asarray(part.label),
+    segment_lib.DeviceData(jnp.asarray(part.image), jnp.asarray(part.label),
                     jnp.arange(len(part.label), dtype=jnp.int32), *of_pixels)
     for part in (found.train, found.test))
 print(f"{len(found.train_ids)} digits to train on, {len(found.heldout_ids)} "
@@ -60,31 +57,31 @@ print(f"{len(found.train_ids)} digits to train on, {len(found.heldout_ids)} "
 def train(widths, seeds, ids, *, epochs, views="none", taught=None, **numbers):
   """Trains a net a seed; gives logits of all training and of all test digits."""
   model = models.MODELS["mlp"](num_classes=10, widths=widths)
-  per_epoch = loop.steps_per_epoch(len(ids), BATCH)
+  per_epoch = segment_lib.steps_per_epoch(len(ids), BATCH)
   epochs = 1 if QUICK else epochs
   method, teacher, asked = "hard", None, ()
   if taught is not None:
     method, teacher = "kd", teachers.banked(jnp.asarray(taught)[:, None, None])
     asked = teacher.arrays
-  falling = optim.schedule("cosine", total_steps=epochs * per_epoch)
-  learner = steps.Learner(
-      model, DISTILLERS[method], optim.Recipe("adam", falling), teacher)
+  falling = optimizers.schedule("cosine", total_steps=epochs * per_epoch)
+  learner = step.Learner(
+      model, DISTILLERS[method], optimizers.Recipe("adam", falling), teacher)
   seen = train_data._replace(ids=jnp.asarray(ids, jnp.int32))
   hparams = jax.tree.map(
       jnp.float32, types.Hparams(learning_rate=3e-3, **numbers))
-  segment = loop.make_segment(learner, VIEWS[views], BATCH)
+  segment = segment_lib.make_segment(learner, VIEWS[views], BATCH)
 
   # Data are arguments: of what a program closes over, XLA makes constants.
   @jax.jit
   def run(seed, seen, test, asked):
     key = jax.random.key(seed)
     first = jnp.zeros((1, 28, 28, 1))
-    state = steps.init(learner, rng.stream(key, "init"), first, hparams)
+    state = step.init(learner, randomness.stream(key, "init"), first, hparams)
     state, _ = jax.lax.scan(
         lambda state, _: segment(state, seen, asked, hparams, key, per_epoch),
         state, length=epochs)
     said = lambda part: model.apply(
-        state.student, loop.pixels(part, part.image), train=False)[0].logits
+        state.student, segment_lib.pixels(part, part.image), train=False)[0].logits
     return said(seen), said(test)
 
   runs = jax.vmap(run, in_axes=(0, None, None, None))

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from kd_jax.report import plots
-from kd_jax.training import segment as loop
+from kd_jax.training import segment
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -100,9 +100,9 @@ def own_data(tmp_path_factory) -> pathlib.Path:
 
 
 @pytest.fixture
-def device_data() -> loop.DeviceData:
+def device_data() -> segment.DeviceData:
   """150 of those examples on the device: no multiple of any batch size here."""
   image, label = blobs(150)
-  return loop.DeviceData(
+  return segment.DeviceData(
       jnp.asarray(image), jnp.asarray(label), jnp.arange(150, dtype=jnp.int32),
       jnp.full((1,), 1 / 255, jnp.float32), jnp.zeros((1,), jnp.float32))

@@ -6,33 +6,27 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
-from test_steps import distance, hyper
+from test_step import distance, hyper
 
-from kd_jax.core import randomness as rng
-from kd_jax.core import types
-from kd_jax.data import embedded
-from kd_jax.data import views as augment
-from kd_jax.methods import registry as distillers
+from kd_jax import methods, teachers
+from kd_jax.core import randomness, types
+from kd_jax.data import embedded, views
 from kd_jax.methods import terms as terms_lib
 from kd_jax.models import MODELS
-from kd_jax.teachers import teacher as teachers
-from kd_jax.training import checkpoints as progress
-from kd_jax.training import devices as parallel
-from kd_jax.training import lanes, schedules
-from kd_jax.training import optimizers as optim
-from kd_jax.training import segment as loop
-from kd_jax.training import step as steps
+from kd_jax.training import checkpoints, devices, lanes, optimizers, schedules
+from kd_jax.training import segment as segment_lib
+from kd_jax.training import step as step_lib
 
 BATCH, LENGTH = 24, 3
-NONE = augment.VIEWS["none"]
+NONE = views.VIEWS["none"]
 
 
 @functools.cache
-def digits() -> loop.DeviceData:
+def digits() -> segment_lib.DeviceData:
   """64 real digits: two batches of 24, and one of 16 with padding."""
   image, label, _, _ = embedded.load()
   chosen = np.random.default_rng(0).permutation(len(label))[:64]
-  return loop.DeviceData(
+  return segment_lib.DeviceData(
       jnp.asarray(image[chosen]), jnp.asarray(label[chosen]),
       jnp.arange(64, dtype=jnp.int32), jnp.full((1,), 1 / 255, jnp.float32),
       jnp.zeros((1,), jnp.float32))
@@ -46,12 +40,12 @@ def teacher() -> teachers.Teacher:
   return teachers.banked(doubts + 4.0 * right)
 
 
-def learner(method: str) -> steps.Learner:
+def learner(method: str) -> step_lib.Learner:
   """A small smooth student of a method."""
-  own = distillers.DISTILLERS[method]
-  constant = optim.schedule("constant", total_steps=100)
-  return steps.Learner(
-      _student(), own, optim.Recipe("sgd", constant),
+  own = methods.DISTILLERS[method]
+  constant = optimizers.schedule("constant", total_steps=100)
+  return step_lib.Learner(
+      _student(), own, optimizers.Recipe("sgd", constant),
       teacher() if own.needs_teacher else None,
       moving=schedules.Schedules(total_steps=100))
 
@@ -71,7 +65,7 @@ def _student() -> types.Model:
 
 def hparams(method: str, **changes):
   """The paper's numbers, and a learning rate that is safe for all of them."""
-  own = distillers.DISTILLERS[method]
+  own = methods.DISTILLERS[method]
   return hyper(**({"learning_rate": 0.01, "momentum": 0.5,
                    "numbers": dict(own.numbers) or None}
                   | own.setting | changes))
@@ -90,15 +84,15 @@ def single(method: str, numbers, seed: int = 0, cuts=(LENGTH,), state=None):
   return state, told
 
 
-def begun(learns: steps.Learner, key: jax.Array, numbers):
+def begun(learns: step_lib.Learner, key: jax.Array, numbers):
   """The state before the first step, as lanes have it."""
   image = jnp.zeros((1, 28, 28, 1), jnp.float32)
-  return steps.init(learns, rng.stream(key, "init"), image, numbers)
+  return step_lib.init(learns, randomness.stream(key, "init"), image, numbers)
 
 
 @functools.cache
 def _segment(method: str):
-  return loop.compiled_segment(learner(method), NONE, BATCH)
+  return segment_lib.compiled_segment(learner(method), NONE, BATCH)
 
 
 def own(state):
@@ -109,7 +103,7 @@ def own(state):
 def check_lanes(method: str) -> float:
   """Two points as lanes are two single runs; gives the largest distance."""
   shape = lanes.Shape(1, 1, 2)
-  name = next(iter(distillers.DISTILLERS[method].numbers), None)
+  name = next(iter(methods.DISTILLERS[method].numbers), None)
   points = [hparams(method), hparams(method, soft_weight=0.5, learning_rate=0.02)]
   if name:  # A number of the method's own is a lane too.
     other = dict(points[1].numbers) | {name: points[1].numbers[name] * 0.5}
@@ -136,9 +130,9 @@ def check_lanes(method: str) -> float:
 def check_devices(method: str, kind: str) -> float:
   """Eight devices are one; the last batch leaves three of them without rows."""
   learns, numbers = learner(method), hparams(method)
-  where, key = parallel.choose(kind, most=8), jax.random.key(0)
-  put = functools.partial(parallel.copies, where)
-  segment = parallel.compiled_segment(where, learns, NONE, BATCH)
+  where, key = devices.choose(kind, most=8), jax.random.key(0)
+  put = functools.partial(devices.copies, where)
+  segment = devices.compiled_segment(where, learns, NONE, BATCH)
   arrays = put(learns.teacher.arrays) if learns.teacher else ()
   state = put(begun(learns, key, numbers))
   spread, shared = segment(
@@ -158,7 +152,7 @@ def check_resume(method: str, folder: pathlib.Path) -> None:
   numbers = hparams(method)
   whole, _ = single(method, numbers)
   half, _ = single(method, numbers, cuts=(1,))
-  saved = progress.Progress(folder, {"method": method})
+  saved = checkpoints.Progress(folder, {"method": method})
   saved.save(1, {"state": half}, wait=True)
   like = begun(learner(method), jax.random.key(1), numbers)
   state = saved.load({"state": like})["state"]
@@ -171,10 +165,10 @@ def check_training(method: str) -> tuple[float, float]:
   """The loss is finite and falls; none of its gradient reaches the teacher."""
   learns, numbers = learner(method), hparams(method)
   data, key = digits(), jax.random.key(0)
-  batch = loop.take(
+  batch = segment_lib.take(
       data, NONE, data.ids, jnp.zeros_like(data.ids), data.ids < 60)
   arrays = learns.teacher.arrays if learns.teacher else ()
-  step = steps.make_step(learns)
+  step = step_lib.make_step(learns)
 
   def loss(taught, state, batch, numbers):
     said = learns.model.apply(state.student, batch.image, train=False)[0]
@@ -188,7 +182,7 @@ def check_training(method: str) -> tuple[float, float]:
   def few_steps(state, batch, arrays, numbers):
     taught = learns.teacher and teachers.outputs(
         learns.teacher, arrays, batch, numbers.temperature)
-    # Of the method's own stop: that of `teachers.outputs` is in test_steps.py.
+    # Of the method's own stop: that of `teachers.outputs` is in test_step.py.
     into_teacher = jax.grad(loss)(taught, state, batch, numbers) if taught else ()
 
     def one(state, _):

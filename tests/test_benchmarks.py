@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_steps import distance
+from test_step import distance
 
 from benchmarks import sweep, sweep_tables, tables
 from benchmarks.problem import Problem

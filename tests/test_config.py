@@ -1,6 +1,5 @@
 """Keys: every one is read, has a rule, and a mistake is told in a line."""
 
-import pathlib
 import subprocess
 import sys
 
@@ -10,10 +9,8 @@ import pytest
 
 from kd_jax import config as config_lib
 from kd_jax import data
-from kd_jax.config import build
-from kd_jax.config import schema as keys
+from kd_jax.config import build, schema
 from kd_jax.core.errors import UserError
-from kd_jax.runs import context as bench
 
 
 def valid() -> ml_collections.ConfigDict:
@@ -91,7 +88,8 @@ def test_one_unit_for_a_warm_up():
 def test_a_command_line_is_read_before_jax_starts():
   """A sweep chooses its host devices after that, and mistakes are told at once."""
   done = subprocess.run(
-      [sys.executable, "-c", "import sys; from kd_jax import arguments as a; "
+      [sys.executable, "-c",
+       "import sys; from kd_jax.config import command_line as a; "
        "c, _ = a.parse(['--config=configs/mnist.py', '--config.method=dkd']); "
        "print(c.dkd.beta, 'jax' in sys.modules)"],
       cwd=ROOT, capture_output=True, text=True, check=True)
@@ -100,7 +98,7 @@ def test_a_command_line_is_read_before_jax_starts():
 
 def test_help_lists_every_key():
   text = config_lib.describe()
-  for name, key in keys.every().items():
+  for name, key in schema.every().items():
     assert f"--config.{name}={key.default}" in text
 
 
@@ -136,18 +134,14 @@ def test_every_key_is_read(own_data, monkeypatch, tmp_path):
   training = build.teacher(watched, found, 0)
   build.learner(watched, training, build.distiller(watched))
   # The shell reads these where it uses them.
-  from kd_jax.config import sweep
-  from kd_jax.runs import main_job as train
-  from kd_jax.runs import teacher_store as shelf
-  files = [pathlib.Path(module.__file__) for module in (bench, shelf, train)]
-  files += pathlib.Path(sweep.__file__).parent.glob("*.py")
+  files = [ROOT / "kd_jax/config/sweep.py", *(ROOT / "kd_jax/runs").glob("*.py")]
   source = "".join(file.read_text() for file in files)
-  shell = {name for name in keys.every()
+  shell = {name for name in schema.every()
            if f"config.{name}" in source or f'["{name}"]' in source}
   # A method reads its own numbers alone.
-  others = {name for name in keys.every()
-            if keys.owner(name) not in (None, config.method)}
-  unread = set(keys.every()) - read - shell - others
+  others = {name for name in schema.every()
+            if schema.owner(name) not in (None, config.method)}
+  unread = set(schema.every()) - read - shell - others
   assert not unread
 
 

@@ -13,8 +13,7 @@ import pytest
 from kd_jax import config as config_lib
 from kd_jax import data as data_lib
 from kd_jax import main
-from kd_jax.config import build
-from kd_jax.config import schema as keys
+from kd_jax.config import build, schema
 from kd_jax.core.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -67,7 +66,7 @@ def test_a_variant_is_accepted_and_has_the_known_keys_only(
   monkeypatch.chdir(ROOT)
   own = _module(name).get_config(variant)
   config_lib.check(own)
-  assert set(config_lib.flatten(own)) == set(keys.every())
+  assert set(config_lib.flatten(own)) == set(schema.every())
   assert own.is_locked
   parsed = _parse(f"--config=configs/{name}.py:{variant}")
   assert config_lib.flatten(parsed) == config_lib.flatten(own)

@@ -8,8 +8,8 @@ from scipy import ndimage
 
 from kd_jax import models
 from kd_jax.data import distort
-from kd_jax.data import views as augment
-from kd_jax.runs import logit_bank as banks
+from kd_jax.data import views as views_lib
+from kd_jax.runs import logit_bank
 
 NAMES = ("affine", "elastic", "distort")
 STRENGTH = {"affine": distort.AFFINE, "elastic": distort.ELASTIC,
@@ -24,7 +24,7 @@ def image(height=28, width=28, channels=1, seed=0) -> np.ndarray:
 
 
 def views_of(name: str, images: np.ndarray, indices) -> np.ndarray:
-  return np.asarray(jax.jit(jax.vmap(augment.VIEWS[name].view, (None, 0)))(
+  return np.asarray(jax.jit(jax.vmap(views_lib.VIEWS[name].view, (None, 0)))(
       jnp.asarray(images), jnp.asarray(indices, jnp.int32)))
 
 
@@ -88,12 +88,12 @@ def test_floats_are_not_rounded(name):
 def test_compiled_is_eager_and_many_are_one_by_one(name):
   images = jnp.stack([image(seed=seed) for seed in range(6)])
   indices = jnp.array([0, 1, 5, 64, 126, 127])
-  views = augment.VIEWS[name]
-  together = jax.jit(lambda *a: augment.batch_views(views, *a))(images, indices)
+  views = views_lib.VIEWS[name]
+  together = jax.jit(lambda *a: views_lib.batch_views(views, *a))(images, indices)
   alone = [views.view(*each) for each in zip(images, indices)]
   np.testing.assert_array_equal(together, np.stack(alone))
   # Rows by seeds, as lanes have them.
-  lanes = jax.vmap(lambda i: augment.batch_views(views, images, i))(
+  lanes = jax.vmap(lambda i: views_lib.batch_views(views, images, i))(
       jnp.stack([indices, indices[::-1]]))
   np.testing.assert_array_equal(lanes[0], together)
   np.testing.assert_array_equal(lanes[1, 0], views.view(images[0], indices[-1]))
@@ -101,7 +101,7 @@ def test_compiled_is_eager_and_many_are_one_by_one(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_all_views_differ_and_none_reads_beyond_one_pixel_outside(name):
-  assert augment.VIEWS[name].count == distort.COUNT
+  assert views_lib.VIEWS[name].count == distort.COUNT
   seen = views_of(name, image(), range(distort.COUNT))
   assert len({view.tobytes() for view in seen}) == distort.COUNT
   table = distort.positions(STRENGTH[name], *SIZE)
@@ -226,12 +226,12 @@ def test_both_is_the_affine_view_with_the_elastic_ones_displacements():
 def test_a_bank_of_distorted_views_is_the_teacher_on_each(device_data):
   few = device_data._replace(image=device_data.image[:9],
                              label=device_data.label[:9])
-  views = augment.VIEWS["distort"]
+  views = views_lib.VIEWS["distort"]
   net = models.MODELS["mlp"](num_classes=7, widths=(6,))
   held = net.init(jax.random.key(0), jnp.zeros((1, 12, 10, 1)))
   bank = np.empty((9, views.count, 1, 7), np.float32)
-  banks.build([net], [held], few, views, bank)
-  banks.verify(bank, [net], [held], few, views)
+  logit_bank.build([net], [held], few, views, bank)
+  logit_bank.verify(bank, [net], [held], few, views)
   for row, index in ((3, 0), (8, 77), (0, 127)):
     seen = views.view(few.image[row], jnp.int32(index)).astype(jnp.float32) / 255
     said = net.apply(held, seen[None], train=False)[0].logits[0]

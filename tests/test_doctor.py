@@ -12,21 +12,18 @@ import numpy as np
 import pytest
 from test_main import SMALL
 
-from kd_jax import data
+from kd_jax import data, methods, teachers
 from kd_jax.config import build as building
-from kd_jax.config import command_line as arguments
-from kd_jax.core import randomness as rng
-from kd_jax.data import tfds_source
-from kd_jax.data import views as augment
-from kd_jax.methods import registry as distillers
+from kd_jax.config import command_line
+from kd_jax.core import randomness
+from kd_jax.data import tfds_source, views
 from kd_jax.models import MODELS
 from kd_jax.runs import probe, records
 from kd_jax.runs.doctor import Visit, cost, machine, sources, trial
 from kd_jax.runs.doctor import command as __main__
 from kd_jax.runs.doctor.examine import examine
-from kd_jax.teachers import teacher as teachers
-from kd_jax.training import segment as loop
-from kd_jax.training import step as steps
+from kd_jax.training import segment as segment_lib
+from kd_jax.training import step
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +59,7 @@ def findings(own_data, tmp_path_factory):
 
   @functools.cache
   def find(*more):
-    config, workdir = arguments.parse([
+    config, workdir = command_line.parse([
         *SMALL, "--config.parallel=single", f"--config.data.dir={own_data}",
         f"--workdir={place / 'run'}", *more])
     visit = Visit()
@@ -102,21 +99,21 @@ def test_a_run_that_would_work_is_told_on_a_screen(doctor, tmp_path):
 
 def first_step(small):
   """The small job's pieces, put together without the doctor."""
-  config, _ = arguments.parse(small)
+  config, _ = command_line.parse(small)
   found = data.load("blobs", directory=config.data.dir)
   student = building.student(config, found)
-  scaling = loop.Scaling(np.full((1,), 1 / 255, np.float32),
+  scaling = segment_lib.Scaling(np.full((1,), 1 / 255, np.float32),
                          np.zeros((1,), np.float32))
   train = building.device_data(found.train, found.train_ids, scaling)
   teacher = MODELS["mlp"](num_classes=7, widths=(24,))
   image = jnp.zeros((1, 12, 10, 1))
-  key = rng.stream(jax.random.key(config.teacher.seed), "init")
-  held = teacher.init(rng.stream(key, "student"), image)
+  key = randomness.stream(jax.random.key(config.teacher.seed), "init")
+  held = teacher.init(randomness.stream(key, "student"), image)
   taught = teachers.live([teacher], [held])
-  learner = steps.Learner(
-      student.model, distillers.DISTILLERS["kd"], student.recipe, taught)
+  learner = step.Learner(
+      student.model, methods.DISTILLERS["kd"], student.recipe, taught)
   key = jax.random.key(student.seed)
-  state = steps.init(learner, rng.stream(key, "init"), image, student.hparams)
+  state = step.init(learner, randomness.stream(key, "init"), image, student.hparams)
   return config, found, train, student, learner, state, teacher, held
 
 
@@ -124,7 +121,7 @@ def test_terms_are_those_of_the_runs_first_step(findings, small):
   _, train, student, learner, state = first_step(small)[1:6]
   visit, found = findings()
   assert not visit.problems
-  segment = loop.make_segment(learner, student.views, student.batch_size)
+  segment = segment_lib.make_segment(learner, student.views, student.batch_size)
   _, told = segment(
       state, train, learner.teacher.arrays, student.hparams,
       jax.random.key(student.seed), 1)
@@ -136,8 +133,8 @@ def test_terms_are_those_of_the_runs_first_step(findings, small):
 
 def test_gradient_norms_are_those_of_an_independent_gradient(findings, small):
   config, found, _, student, _, state, teacher, held = first_step(small)
-  key = rng.stream(jax.random.key(config.seed), "data")
-  ids = np.asarray(rng.epoch_order(key, 0, jnp.arange(300)))[:64]
+  key = randomness.stream(jax.random.key(config.seed), "data")
+  ids = np.asarray(randomness.epoch_order(key, 0, jnp.arange(300)))[:64]
   images = jnp.asarray(found.train.image[ids] / 255, jnp.float32)
   label = found.train.label[ids]
   v = teacher.apply(held, images, train=False)[0].logits
@@ -296,7 +293,7 @@ def bad_logits(tmp_path):
      "no point of the sweep sets that"),
 ])
 def test_a_mistake_is_a_line_and_exit_code_1(arguments, words, doctor):
-  code, said = doctor(*arguments)
+  code, said = doctor(*command_line)
   told = lines(said, "problem")
   assert code == 1
   assert any(words in line for line in told), said
@@ -445,7 +442,7 @@ def test_a_missing_package_is_told():
 def test_no_batch_has_padding(device_data, small):
   student = first_step(small)[3]
   batch = trial.first_batch(
-      student._replace(batch_size=999, views=augment.VIEWS["shift2"]),
+      student._replace(batch_size=999, views=views.VIEWS["shift2"]),
       device_data)
   assert sorted(np.asarray(batch.id)) == list(range(150))
   assert np.asarray(batch.mask).all() and len(set(np.asarray(batch.view))) > 9
@@ -454,7 +451,7 @@ def test_no_batch_has_padding(device_data, small):
 def test_help_needs_no_jax():
   said = subprocess.run(
       [sys.executable, "-c",
-       "import sys; from kd_jax.doctor import __main__ as d; "
+       "import sys; from kd_jax.runs.doctor import command as d; "
        "d.run(['--help']); assert 'jax' not in sys.modules"],
       cwd=ROOT, text=True, capture_output=True, check=True).stdout
   assert "usage: python -m kd_jax.doctor" in said

@@ -6,21 +6,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_steps import a_teacher
+from test_step import a_teacher
 
 from kd_jax import config as config_lib
-from kd_jax import data
+from kd_jax import data, methods
 from kd_jax.config import build
 from kd_jax.core.errors import UserError
-from kd_jax.data import views as augment
-from kd_jax.methods import registry as distillers
-from kd_jax.training import devices as parallel
-from kd_jax.training import fit
-from kd_jax.training import monitor as watch
-from kd_jax.training import parameters as checkpoint
-from kd_jax.training import segment as loop
-from kd_jax.training import step as steps
-from kd_jax.training import train_loop as follow
+from kd_jax.data import views
+from kd_jax.training import (
+  devices,
+  fit,
+  monitor,
+  parameters,
+  segment,
+  train_loop,
+)
+from kd_jax.training import step as step_lib
 from kd_jax.training.checkpoints import Progress
 
 
@@ -45,9 +46,9 @@ def run(own_data, tmp_path):
   train = put(found.train, found.train_ids)
   test = put(found.test, np.arange(len(found.test.label)))
   teacher = a_teacher(jax.random.key(3),
-                      loop.pixels(train, train.image[:1]))
-  learner = steps.Learner(
-      trained.model, distillers.DISTILLERS["kd"], trained.recipe, teacher)
+                      segment.pixels(train, train.image[:1]))
+  learner = step_lib.Learner(
+      trained.model, methods.DISTILLERS["kd"], trained.recipe, teacher)
 
   def go(pieces=None, mark="m", *, train=train, heldout=None, trained=trained,
          tick=lambda step: None, **options):
@@ -62,7 +63,7 @@ def run(own_data, tmp_path):
       fitted = fit.fit(
           trained, learner._replace(recipe=trained.recipe), train,
           {"test": fit.Split(test)} | ({"heldout": heldout} if heldout else {}),
-          where=parallel.choose("single"), progress=progress, stop=stop,
+          where=devices.choose("single"), progress=progress, stop=stop,
           report=rows.append, tick=tick)
     return fitted, rows
 
@@ -71,7 +72,7 @@ def run(own_data, tmp_path):
 
 
 def sha(fitted):
-  return checkpoint.parameters_sha256(fitted.variables.params)
+  return parameters.parameters_sha256(fitted.variables.params)
 
 
 def test_rows_tell_of_every_epoch(run):
@@ -107,7 +108,7 @@ def test_stopped_and_continued_is_uninterrupted(run, pieces, monkeypatch):
   try:
     fitted, rows = run(pieces)
     assert pieces == 6  # the sixth segment is the last: nothing to stop
-  except follow.Interrupted:
+  except train_loop.Interrupted:
     fitted, rows = run()
     assert rows[0] == {"event": "resumed", "step": [3, 5, 8, 10][pieces - 1]}
     # The first is the epoch within which it was stopped.
@@ -117,7 +118,7 @@ def test_stopped_and_continued_is_uninterrupted(run, pieces, monkeypatch):
 
 
 def test_a_run_of_other_settings_is_refused_unless_forced(run):
-  with pytest.raises(follow.Interrupted):
+  with pytest.raises(train_loop.Interrupted):
     run(1, mark="one")
   with pytest.raises(UserError, match="mark was one, is other"):
     run(mark="other")
@@ -129,10 +130,10 @@ def test_long_epochs_are_cut_into_segments(own_data, monkeypatch):
   trained, found = training(own_data)
   scaling = build.scaling("unit", found.train)
   train = build.device_data(found.train, found.train_ids, scaling)
-  learner = steps.Learner(
-      trained.model, distillers.DISTILLERS["hard"], trained.recipe)
-  state = steps.init(learner, jax.random.key(0),
-                     loop.pixels(train, train.image[:1]), trained.hparams)
+  learner = step_lib.Learner(
+      trained.model, methods.DISTILLERS["hard"], trained.recipe)
+  state = step_lib.init(learner, jax.random.key(0),
+                     segment.pixels(train, train.image[:1]), trained.hparams)
   pieces = lambda: fit._segment_steps(trained, learner, train, state, 5)
   assert pieces() == 5
   monkeypatch.setattr(fit, "_FLOPS_PER_CORE", 1e3)
@@ -147,13 +148,13 @@ def test_the_best_held_out_epoch_is_kept_even_over_a_stop(
   split = fit.Split(build.device_data(
       held, np.arange(len(held.label)), build.scaling("unit", found.train)))
   if pieces:
-    with pytest.raises(follow.Interrupted):
+    with pytest.raises(train_loop.Interrupted):
       run(pieces, heldout=split)
   fitted, more = run(heldout=split)
   errors = {row["epoch"]: row["heldout_errors"] for row in more
             if "heldout_errors" in row}
   assert int(fitted.best.errors) <= min(errors.values())
-  predict = loop.make_predict(run.training.model, augment.VIEWS["none"])
+  predict = segment.make_predict(run.training.model, views.VIEWS["none"])
   totals, _ = fit.evaluate(predict, fitted.best.variables, split)
   assert int(totals["errors"].total) == int(fitted.best.errors)
   if not pieces:
@@ -172,11 +173,11 @@ def test_a_run_that_diverges_names_the_step_and_keeps_the_last_good_state(
     run, tmp_path):
   # Every pixel is NaN from here on.
   broken = run.train._replace(scale=jnp.full((1,), jnp.nan))
-  with pytest.raises(watch.Diverged, match=r"not finite at step 1 .*T = 4"):
+  with pytest.raises(monitor.Diverged, match=r"not finite at step 1 .*T = 4"):
     run(train=broken)
-  with pytest.raises(follow.Interrupted):
+  with pytest.raises(train_loop.Interrupted):
     run(2)
-  with pytest.raises(watch.Diverged, match=r"at step 11 .*the state of step 10"):
+  with pytest.raises(monitor.Diverged, match=r"at step 11 .*the state of step 10"):
     run(train=broken)
   _, rows = run()
   assert rows[0] == {"event": "resumed", "step": 10}
@@ -187,13 +188,13 @@ def test_parameters_alone_that_are_not_finite_are_noticed(run, tmp_path):
   hot = run.training._replace(
       batch_size=512, total_steps=3, hparams=run.training.hparams.replace(
           learning_rate=jnp.float32(jnp.inf)))
-  with pytest.raises(watch.Diverged, match=r"at step 1 .*state of step 0"):
+  with pytest.raises(monitor.Diverged, match=r"at step 1 .*state of step 0"):
     run(trained=hot)
 
 
 def test_a_forced_run_that_does_not_fit_leaves_its_checkpoint_alone(
     run, tmp_path):
-  with pytest.raises(follow.Interrupted):
+  with pytest.raises(train_loop.Interrupted):
     run(1)
   other = run.training._replace(recipe=run.training.recipe._replace(name="sgd"))
   with pytest.raises(UserError, match="its arrays do not fit this config"):
@@ -207,8 +208,8 @@ def test_a_forced_run_that_does_not_fit_leaves_its_checkpoint_alone(
 
 def test_segments_get_shorter_where_steps_take_long(monkeypatch):
   now = [0.0]
-  monkeypatch.setattr(follow.time, "monotonic", lambda: now[0])
-  pace = follow._Pace(100)
+  monkeypatch.setattr(train_loop.time, "monotonic", lambda: now[0])
+  pace = train_loop._Pace(100)
   for _ in range(3):
     pace.dispatched(pace.steps, jnp.zeros(()))
     now[0] += 6.0  # Twice as long as a segment should be.

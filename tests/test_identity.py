@@ -17,8 +17,7 @@ from experiments.protocol import Options
 from kd_jax import config as config_lib
 from kd_jax.config import build, sweep
 from kd_jax.report import Row
-from kd_jax.runs import context as benches
-from kd_jax.runs import jobs, plan, records
+from kd_jax.runs import context, jobs, plan, records
 from kd_jax.teachers import teacher as teachers_lib
 from kd_jax.training.lanes import Shape
 
@@ -76,7 +75,7 @@ def mark(lane, dataset, row: Row, teachers: Sequence[Row]) -> str:
     taught = types.SimpleNamespace(marks=hashes, teacher=teachers_lib.banked(
         bank, weights=build.member_weights(lane.config)))
   values = config_lib.flatten(lane.config)
-  bench = benches.Bench(values, dataset, *[None] * 8)
+  bench = context.Bench(values, dataset, *[None] * 8)
   return jobs._mark(lane, bench, taught)
 
 

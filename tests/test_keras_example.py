@@ -16,16 +16,13 @@ from experiments.keras_example.model import Net
 from experiments.protocol import Options, Place
 from kd_jax import config as config_lib
 from kd_jax import data as data_lib
-from kd_jax import losses, report
-from kd_jax.config import build
-from kd_jax.config import names as named
+from kd_jax import losses, methods, report
+from kd_jax.config import build, names
 from kd_jax.core import types as kd_types
 from kd_jax.core.errors import UserError
-from kd_jax.methods import registry as distillers
 from kd_jax.methods import terms as terms_lib
 from kd_jax.models.convolutional import Cnn
-from kd_jax.training import parameters as checkpoint
-from kd_jax.training import step as steps
+from kd_jax.training import parameters, step
 
 LENGTHS = (3, 10)
 
@@ -53,7 +50,7 @@ def mnist() -> data_lib.Dataset:
 def test_the_nets_have_as_many_parameters_as_published(widths, number):
   image = jnp.zeros((1, 28, 28, 1))
   shapes = jax.eval_shape(Net(10, widths).init, jax.random.key(0), image)
-  assert checkpoint.num_parameters(shapes["params"]) == number
+  assert parameters.num_parameters(shapes["params"]) == number
   assert number in (1_433_610, 20_490)
 
 
@@ -117,7 +114,7 @@ def test_without_t_squared_is_the_first_versions_loss():
       "hard_weight", "soft_weight", "temperature")})
   z, v = jax.random.normal(jax.random.key(0), (2, 5, 10))
   label = jnp.arange(5)
-  terms = distillers.DISTILLERS["kd"].terms(
+  terms = methods.DISTILLERS["kd"].terms(
       {}, kd_types.Outputs(z, {}), kd_types.Outputs(v, {}),
       types.SimpleNamespace(label=label), hparams)
   wanted = 0.1 * losses.hard_cross_entropy(z, label) + (
@@ -253,7 +250,7 @@ def test_a_teacher_that_is_not_frozen_has_a_gradient():
   def frozen(params):
     said, _ = teacher.apply(
         kd_types.Variables(params, {}), image, train=False)
-    return terms_lib.total(distillers.DISTILLERS["kd"].terms(
+    return terms_lib.total(methods.DISTILLERS["kd"].terms(
         {}, student, said, batch, hparams))
 
   @jax.jit
@@ -274,7 +271,7 @@ def small(own_data):
   own.data.name, own.data.dir = "blobs", str(own_data)
   own.student.widths, own.teacher.widths = (2, 3), (4, 5)
   dataset = build.dataset(own)
-  net = named.model(
+  net = names.model(
       own.teacher.name, own.teacher.widths, dataset, prefix="teacher")
   trained = drawn(jax.eval_shape(
       net.init, jax.random.key(0), jnp.zeros((1, 12, 10, 1))))
@@ -287,9 +284,9 @@ def test_in_one_version_both_nets_are_trained(small):
   training, learner = as_run.moving(own, bench, 7, trained)
   assert training.seed == 7 and learner.teacher is None
   state = jax.eval_shape(
-      lambda key: steps.init(learner, key, jnp.zeros((1, 12, 10, 1)),
+      lambda key: step.init(learner, key, jnp.zeros((1, 12, 10, 1)),
                              training.hparams), jax.random.key(0))
-  size = checkpoint.num_parameters
+  size = parameters.num_parameters
   assert size(state.method) == size(trained.params) > size(state.student.params)
   assert learner.distiller.formula.endswith("teacher trained too")
 
@@ -300,7 +297,7 @@ def test_in_the_other_the_teacher_learns_on(small, tmp_path, monkeypatch):
   monkeypatch.setattr(as_run, "_POINTS", {name: as_run._POINTS[name]})
   place = Place(tmp_path / "as_run", lambda: False, print)
   rows = {"teachers": [{"net": "teacher", "fingerprint": "f"}]}
-  checkpoint.save_net(
+  parameters.save_net(
       tmp_path / "table/parameters/teacher", trained, {"fingerprint": "f"})
   for _ in range(2):  # The second time nothing is trained.
     as_run.run(own, 1, [0], rows, place)
@@ -310,7 +307,7 @@ def test_in_the_other_the_teacher_learns_on(small, tmp_path, monkeypatch):
       file.write(json.dumps(row | {"fingerprint": "other"}) + "\n")
   assert row["row"] == name and row["loss"].startswith("0.1 * CE + 0.009 * T")
   assert len(row["test_wrong_ids"]) == row["test_errors"]
-  kept = checkpoint.load_parameters(
+  kept = parameters.load_parameters(
       tmp_path / "as_run/parameters/roles_swapped_0").params
   # 300 examples are 10 steps of Adam, of 1e-3 each: not far from the teacher.
   gaps = jax.tree.leaves(jax.tree.map(
@@ -324,7 +321,7 @@ def test_without_the_tables_teacher_it_is_trained_anew(
   own.teacher.epochs = 1
   monkeypatch.setattr(as_run, "_POINTS", {})
   as_run.run(own, 1, [0], {}, Place(tmp_path / "as_run", lambda: False, print))
-  record = checkpoint.load_record(tmp_path / "as_run/parameters/teacher")
+  record = parameters.load_record(tmp_path / "as_run/parameters/teacher")
   assert record["epoch"] == 1 and record["test_examples"] == 110
   assert not (tmp_path / "as_run/banks").exists()
 

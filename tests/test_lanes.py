@@ -7,22 +7,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_steps import a_teacher, distance, hyper, learner
+from test_step import a_teacher, distance, hyper, learner
 
-from kd_jax.core import randomness as rng
-from kd_jax.data import views as augment
-from kd_jax.teachers import teacher as teachers
-from kd_jax.training import fit, lanes
-from kd_jax.training import segment as loop
-from kd_jax.training import step as steps
+from kd_jax import teachers
+from kd_jax.core import randomness
+from kd_jax.data import views as views_lib
+from kd_jax.training import fit, lanes, step
+from kd_jax.training import segment as segment_lib
 
-SHIFT = augment.VIEWS["shift2"]
+SHIFT = views_lib.VIEWS["shift2"]
 BATCH = 32  # 150 examples: five steps an epoch
 CUTS = (5, 3, 2)
 
 
 def compiled(learns, data, shape, hparams, views=SHIFT):
-  predict = loop.make_predict(learns.model, augment.VIEWS["none"])
+  predict = segment_lib.make_predict(learns.model, views_lib.VIEWS["none"])
   return lanes.compile_lanes(
       learns, views, BATCH, shape, data, hparams,
       functools.partial(fit.evaluate, predict))
@@ -42,13 +41,13 @@ def run(learns, data, shape, points, views=SHIFT):
 def singles(learns, data, views=SHIFT):
   """The single run of a seed and values, compiled once."""
   image = jnp.zeros((1,) + data.image.shape[1:], jnp.float32)
-  start = jax.jit(functools.partial(steps.init, learns))
-  segment = loop.compiled_segment(learns, views, BATCH)
+  start = jax.jit(functools.partial(step.init, learns))
+  segment = segment_lib.compiled_segment(learns, views, BATCH)
   arrays = learns.teacher.arrays if learns.teacher else ()
 
   def alone(seed, hparams):
     key = jax.random.key(seed)
-    state = start(rng.stream(key, "init"), image, hparams)
+    state = start(randomness.stream(key, "init"), image, hparams)
     for length in CUTS:
       state, told = segment(state, data, arrays, hparams, key, length)
     return state, told
@@ -105,7 +104,7 @@ def test_lanes_are_single_runs_in_double_precision(key):
   # Rounding aside, nothing differs: 1e-12 after ten steps.
   image, label = blobs(150)
   with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
-    data = loop.DeviceData(
+    data = segment_lib.DeviceData(
         jnp.asarray(image), jnp.asarray(label), jnp.arange(150, dtype=jnp.int32),
         jnp.full((1,), 1 / 255, jnp.float32), jnp.zeros((1,), jnp.float32))
     wide = lambda tree: jax.tree.map(
@@ -116,8 +115,8 @@ def test_lanes_are_single_runs_in_double_precision(key):
         init=lambda key, image: wide(init(key, image))))
     values = [wide(value) for value in points(4)]
     shape = lanes.Shape(1, 2, 2)
-    _, state, _ = run(learns, data, shape, values, augment.VIEWS["none"])
-    alone = singles(learns, data, augment.VIEWS["none"])
+    _, state, _ = run(learns, data, shape, values, views_lib.VIEWS["none"])
+    alone = singles(learns, data, views_lib.VIEWS["none"])
     for number, hparams in enumerate(values):
       single, _ = alone(number // 2, hparams)
       own = lane(state.student.params, shape, number)
@@ -141,7 +140,7 @@ def test_the_order_is_drawn_once_a_seed(taught, device_data):
   shape = lanes.Shape(1, 1, 3)
   _, state, _ = run(taught, device_data, shape, points(3))
   hparams = lanes.stack(points(3), shape)
-  once = loop.make_segment(taught, SHIFT, BATCH)
+  once = segment_lib.make_segment(taught, SHIFT, BATCH)
   advance = lanes.mapped_segment(once, shape)
   text = str(jax.make_jaxpr(advance)(
       state, (device_data, taught.teacher.arrays), hparams,
@@ -169,7 +168,7 @@ def test_evaluation_is_that_of_each_net(taught, device_data):
   split = fit.Split(device_data, jnp.zeros((150, 7)))
   totals, wrong = program.evaluate(state, split)
   assert wrong.shape == (2, 2, 150)
-  predict = loop.make_predict(taught.model, augment.VIEWS["none"])
+  predict = segment_lib.make_predict(taught.model, views_lib.VIEWS["none"])
   for number in range(4):
     own, missed = fit.evaluate(
         predict, lane(state.student, shape, number), split)

@@ -15,7 +15,7 @@ from logit_objectives import OBJECTIVES
 import numpy as np
 import pytest
 
-from kd_jax import losses as logit_losses
+from kd_jax import losses
 
 every_objective = pytest.mark.parametrize("name", OBJECTIVES)
 SHAPE = (4, 7)
@@ -346,7 +346,7 @@ def test_bfloat16_logits_get_the_float32_loss_and_gradient_rounded_once():
 
 def test_documented_examples_hold():
   attempted = 0
-  for found in pkgutil.iter_modules(logit_losses.__path__):
+  for found in pkgutil.iter_modules(losses.__path__):
     module = importlib.import_module(f"kd_jax.losses.{found.name}")
     result = doctest.testmod(module)
     assert result.failed == 0, found.name

@@ -19,8 +19,7 @@ from experiments import record
 from kd_jax import data, main, report
 from kd_jax.data.views import VIEWS
 from kd_jax.models import MODELS
-from kd_jax.training import parameters as checkpoint
-from kd_jax.training import segment as loop
+from kd_jax.training import parameters, segment
 
 SMALL = (
     "--config=configs/mnist.py", "--config.data.name=blobs",
@@ -91,12 +90,12 @@ def test_saved_parameters_make_the_errors_of_the_summary(
   found = data.load("blobs", directory=own_data)
   images = found.test.image.astype(np.float32) / 255
   for name, widths in (("teacher", (24,)), ("distilled", (12,))):
-    held = checkpoint.load_parameters(tmp_path / "run/parameters" / name)
+    held = parameters.load_parameters(tmp_path / "run/parameters" / name)
     model = MODELS["mlp"](num_classes=7, widths=widths)
     logits = model.apply(held, images, train=False)[0].logits
     wrong = np.flatnonzero(np.argmax(logits, -1) != found.test.label)
     assert wrong.tolist() == summary[name]["test_wrong_ids"]
-    assert (checkpoint.parameters_sha256(held.params)
+    assert (parameters.parameters_sha256(held.params)
             == summary[name]["parameters_sha256"])
 
 
@@ -200,7 +199,7 @@ def test_what_a_method_learns_is_told_and_not_exported(small, tmp_path):
   assert learned and learned[0] == pytest.approx(15.6, abs=0.3)
   # Neither counted nor saved: what remains is a student like any other.
   assert final["parameters"] == plain["parameters"]
-  nets = [checkpoint.load_parameters(tmp_path / "run/parameters" / name).params
+  nets = [parameters.load_parameters(tmp_path / "run/parameters" / name).params
           for name in ("baseline", "distilled")]
   assert jax.tree.structure(nets[0]) == jax.tree.structure(nets[1])
 
@@ -417,4 +416,4 @@ def test_the_full_bank_of_views_is_that_of_prediction(own_data):
   image = found.train.image[:1]
   view = VIEWS["shift2"].view(image[0], np.int32(0))
   np.testing.assert_array_equal(view, image[0])
-  assert loop.steps_per_epoch(300, 64) == 5
+  assert segment.steps_per_epoch(300, 64) == 5

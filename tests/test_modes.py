@@ -1,19 +1,19 @@
 """Every method trains on real digits, and in every mode those that are unlike KD.
 
-KD itself: `test_lanes.py`, `test_parallel.py`, `test_fit.py`. All of them in every
+KD itself: `test_lanes.py`, `test_devices.py`, `test_fit.py`. All of them in every
 mode: `python tests/soak/methods.py`.
 """
 
 import modes
 import pytest
 
-from kd_jax.methods import registry as distillers
+from kd_jax import methods
 
 # Trained parameters of its own; terms that relate the examples of all devices.
 unlike_kd = pytest.mark.parametrize("method", ["ctkd", "dist"])
 
 
-@pytest.mark.parametrize("method", distillers.DISTILLERS)
+@pytest.mark.parametrize("method", methods.DISTILLERS)
 def test_every_method_learns_on_digits(method):
   modes.check_training(method)
 

@@ -7,7 +7,7 @@ from experiments.open_mnist import study, verdict
 from experiments.protocol import Options
 from kd_jax import models
 from kd_jax.config import sweep
-from kd_jax.data import views as augment
+from kd_jax.data import views
 
 PLAIN, MOVED = "permutation-invariant", "distortion-aware"
 
@@ -33,7 +33,7 @@ def test_the_tracks_stay_apart():
       assert own.student.name == own.teacher.name == "mlp"
       assert own.student.views == own.teacher.views == "none"
     for own in tracks["convnet"]:
-      assert own.student.name == "mlp" and own.student.views in augment.VIEWS
+      assert own.student.name == "mlp" and own.student.views in views.VIEWS
       assert own.student.views != "none" and own.teacher.name in models.MODELS
     for own in tracks["mlp"] + tracks["convnet"]:
       # The paper's student, and real data alone.

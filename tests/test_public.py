@@ -88,36 +88,37 @@ PROMISED: dict[str, dict[str, str | None]] = {
     "from kd_jax.errors import nearest": {"nearest": "word, known"},
     "import kd_jax": {"kd_jax.NUMERICS": None, "kd_jax.__version__": None},
     # Of the notebook, which trains with the library's own step.
-    "from kd_jax import loop": {
-        "loop.DeviceData": "image, label, ids, scale, offset",
-        "loop.steps_per_epoch": "num_examples, batch_size",
-        "loop.make_segment": "learner, views, batch_size",
-        "loop.pixels": "data, images",
+    "from kd_jax.training import segment": {
+        "segment.DeviceData": "image, label, ids, scale, offset",
+        "segment.steps_per_epoch": "num_examples, batch_size",
+        "segment.make_segment": "learner, views, batch_size",
+        "segment.pixels": "data, images",
     },
-    "from kd_jax import optim": {
-        "optim.Recipe": "name, schedule",
-        "optim.schedule": "name, *, total_steps",
+    "from kd_jax.training import optimizers": {
+        "optimizers.Recipe": "name, schedule",
+        "optimizers.schedule": "name, *, total_steps",
     },
-    "from kd_jax import rng": {"rng.stream": "key, name, *counters"},
-    "from kd_jax import steps": {
-        "steps.Learner": "model, distiller, recipe, teacher=",
-        "steps.init": "learner, key, image, hparams",
+    "from kd_jax.core import randomness": {
+        "randomness.stream": "key, name, *counters"},
+    "from kd_jax.training import step": {
+        "step.Learner": "model, distiller, recipe, teacher=",
+        "step.init": "learner, key, image, hparams",
     },
-    "from kd_jax import teacher": {"teacher.banked": "bank"},
-    "from kd_jax import types": {
+    "from kd_jax import teachers": {"teachers.banked": "bank"},
+    "from kd_jax.core import types": {
         "types.Hparams": "*, temperature=, hard_weight=, soft_weight=, "
                          "label_smoothing=, learning_rate=, momentum=, "
                          "weight_decay=, rates=, max_norm=",
     },
-    "from kd_jax.augment import VIEWS": {"VIEWS": None},
-    "from kd_jax.distillers import DISTILLERS": {"DISTILLERS": None},
+    "from kd_jax.data.views import VIEWS": {"VIEWS": None},
+    "from kd_jax.methods import DISTILLERS": {"DISTILLERS": None},
     "from kd_jax.report.canvas import COLOURS": {"COLOURS": None},
 }
 # Names that stand in a text or on a command line.
 TOLD = (
     "kd_jax.NUMERICS", "kd_jax.config.default", "kd_jax.conformance",
     "kd_jax.conformance.ours:kd", "kd_jax.data", "kd_jax.data.load",
-    "kd_jax.distillers", "kd_jax.doctor", "kd_jax.main", "kd_jax.models",
+    "kd_jax.methods", "kd_jax.doctor", "kd_jax.main", "kd_jax.models",
     "kd_jax.report")
 # Words that a config may have: of student.name, student.views and method.
 MODELS = ("mlp", "cnn", "cnn_small", "convnet", "resnet8")

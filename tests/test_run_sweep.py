@@ -14,7 +14,7 @@ from kd_jax import main
 from kd_jax.core import compilation
 from kd_jax.runs import chunk as chunks
 from kd_jax.runs import probe
-from kd_jax.training import parameters as checkpoint
+from kd_jax.training import parameters
 
 BASE = (
     "--config=configs/mnist.py", "--config.data.name=blobs",
@@ -91,11 +91,10 @@ def test_a_row_is_the_single_run_of_its_command(swept, own_data, tmp_path):
 
 def test_the_command_of_a_row_is_exact(own_data, tmp_path):
   """It makes the lane's config, whatever takes what back on the way."""
-  from kd_jax.config import command_line as arguments
-  from kd_jax.config import sweep
+  from kd_jax.config import command_line, sweep
   from kd_jax.runs import commands
   file = "--config=configs/mnist.py:sweep"
-  config, _ = arguments.parse(
+  config, _ = command_line.parse(
       [file, f"--config.data.dir={own_data}", "--config.steps=50"])
   for point in ({"seed": 3}, {"epochs": 7, "seed": 1}, {"alpha": 0.25},
                 {"hard_weight": 0.5, "soft_weight": 1.5},
@@ -103,16 +102,15 @@ def test_the_command_of_a_row_is_exact(own_data, tmp_path):
                 {"student.name": "mlp", "student.widths": (8, 9)}):
     words = shlex.split(commands.single_run(config, file, point))
     assert words[:3] == ["python", "-m", "kd_jax.main"]
-    made, _ = arguments.parse(words[3:])
+    made, _ = command_line.parse(words[3:])
     assert commands._values(made) == commands._values(
         sweep.applied(config, point))
     assert made.sweep.points == (), "a single run"
 
 
 def test_swept_keys_make_way_as_given_ones_do():
-  from kd_jax.config import command_line as arguments
-  from kd_jax.config import sweep
-  config, _ = arguments.parse(["--config=configs/mnist.py"])
+  from kd_jax.config import command_line, sweep
+  config, _ = command_line.parse(["--config=configs/mnist.py"])
   assert config.min_steps == 2000
   own = sweep.applied(config, {"epochs": 2, "student.name": "cnn"})
   assert own.min_steps == 0 and own.student.widths == ()
@@ -367,4 +365,4 @@ def test_a_students_own_parameters_stay_unsaved(swept):
   swept("--sweep.temperature=1,4", lanes="1x2")
   nets = {path.name for path in (swept.workdir / "parameters").iterdir()}
   assert nets == {"teacher"}
-  checkpoint.load_parameters(swept.workdir / "parameters" / "teacher")
+  parameters.load_parameters(swept.workdir / "parameters" / "teacher")

@@ -11,8 +11,7 @@ import pytest
 
 from experiments import reproduce, temperature_sweep
 from kd_jax import main, report
-from kd_jax.config import build
-from kd_jax.config import command_line as arguments
+from kd_jax.config import build, command_line
 from kd_jax.core.errors import UserError
 from kd_jax.report import plots
 from kd_jax.runs import chunk as chunks
@@ -309,7 +308,7 @@ def test_shards_go_by_rule_and_do_not_measure(
 
 
 def trained(widths, own_data):
-  config, _ = arguments.parse(
+  config, _ = command_line.parse(
       [*BASE, f"--config.data.dir={own_data}",
        f"--config.student.widths={widths}"])
   return build.student(config, build.dataset(config, say=lambda text: None))

@@ -6,19 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_steps import CLASSES
+from test_step import CLASSES
 
-from kd_jax import losses
+from kd_jax import losses, teachers
 from kd_jax.core import types
 from kd_jax.core.errors import UserError
-from kd_jax.data import views as augment
+from kd_jax.data import views
 from kd_jax.models import MODELS
-from kd_jax.runs import logit_bank as banks
-from kd_jax.teachers import teacher as teachers
-from kd_jax.training import devices as parallel
-from kd_jax.training import segment as loop
+from kd_jax.runs import logit_bank
+from kd_jax.training import devices, segment
 
-SHIFT = augment.VIEWS["shift2"]
+SHIFT = views.VIEWS["shift2"]
 
 
 def softmax(z, temperature=1.0):
@@ -92,13 +90,13 @@ def test_a_bank_answers_by_id_and_view():
 @pytest.fixture
 def nets(key, device_data):
   models = [MODELS["mlp"](num_classes=CLASSES, widths=(w,)) for w in (16, 24)]
-  image = loop.pixels(device_data, device_data.image[:1])
+  image = segment.pixels(device_data, device_data.image[:1])
   return models, [m.init(jax.random.key(i), image)
                   for i, m in enumerate(models)]
 
 
 def obtain(path, nets, examples, **marks):
-  return banks.obtain(
+  return logit_bank.obtain(
       path, {"data": "d", "teachers": ["a", "b"], "views": "shift2"} | marks,
       *nets, examples, SHIFT, num_classes=CLASSES)
 
@@ -117,7 +115,7 @@ def test_a_banks_rows_are_the_live_logits(tmp_path, nets, device_data):
   bank = obtain(tmp_path / "bank.npy", nets, device_data)
   ids = jnp.arange(64, dtype=jnp.int32)
   view = ids % 25
-  batch = loop.take(device_data, SHIFT, ids, view, ids >= 0)
+  batch = segment.take(device_data, SHIFT, ids, view, ids >= 0)
   live = teachers.live(*nets)
   said = jax.jit(live.members)(live.arrays, batch)
   gap = np.abs(np.asarray(said).swapaxes(0, 1) - bank[ids, view]).max()
@@ -175,7 +173,7 @@ def test_a_stopped_bank_goes_on_where_it_was(tmp_path, nets, device_data):
       asked.append(done)
       if done == stop_at:
         raise Stopped
-    return banks.obtain(
+    return logit_bank.obtain(
         path, {"data": "d", "teachers": ["a", "b"], "views": "shift2"} | marks,
         models, nets[1], device_data, SHIFT, num_classes=CLASSES, tick=tick)
 
@@ -217,11 +215,11 @@ def test_what_is_left_of_a_bank_is_not_trusted_blindly(
 
 def test_a_bank_of_several_devices_has_the_bits_of_one(nets, device_data):
   models, held = nets
-  where = parallel.choose("pmap", most=3)
+  where = devices.choose("pmap", most=3)
   out = [np.empty((150, 25, 2, CLASSES), np.float32) for _ in range(2)]
-  banks.build(models, held, device_data, SHIFT, out[0])
-  banks.build(models, parallel.copies(where, held),
-              parallel.copies(where, device_data), SHIFT, out[1], where=where)
+  logit_bank.build(models, held, device_data, SHIFT, out[0])
+  logit_bank.build(models, devices.copies(where, held),
+              devices.copies(where, device_data), SHIFT, out[1], where=where)
   np.testing.assert_array_equal(*out)
 
 
@@ -235,11 +233,11 @@ def test_a_users_logits_become_a_bank(tmp_path, device_data):
   label = np.asarray(device_data.label)
   file = str(tmp_path / "t.npy")
   np.save(file, own_logits(label, wrong=15))
-  bank, accuracy = banks.from_file(
+  bank, accuracy = logit_bank.from_file(
       file, label, num_views=1, num_classes=CLASSES)
   assert bank.shape == (150, 1, 1, CLASSES) and accuracy == 0.9
   np.save(file, np.stack([own_logits(label)] * 25, axis=1))
-  bank, _ = banks.from_file(file, label, num_views=25, num_classes=CLASSES)
+  bank, _ = logit_bank.from_file(file, label, num_views=25, num_classes=CLASSES)
   assert bank.shape == (150, 25, 1, CLASSES)
 
 
@@ -257,10 +255,10 @@ def test_logits_that_cannot_be_right_are_refused(
   file = str(tmp_path / "t.npy")
   np.save(file, make(label))
   with pytest.raises(UserError, match=message):
-    banks.from_file(file, label, num_views=1, num_classes=CLASSES)
+    logit_bank.from_file(file, label, num_views=1, num_classes=CLASSES)
 
 
 def test_a_missing_file_of_logits_is_named(tmp_path):
   with pytest.raises(UserError, match=r"teacher\.logits=.*nope\.npy"):
-    banks.from_file(str(tmp_path / "nope.npy"), np.zeros(3, np.int32),
+    logit_bank.from_file(str(tmp_path / "nope.npy"), np.zeros(3, np.int32),
                     num_views=1, num_classes=2)

@@ -10,9 +10,8 @@ import pytest
 
 from kd_jax import config as config_lib
 from kd_jax import data, main
-from kd_jax.runs import kept_logits as said
-from kd_jax.runs import teacher_store as shelf
-from kd_jax.training import optimizers as optim
+from kd_jax.runs import kept_logits, teacher_store
+from kd_jax.training import optimizers
 
 BASE = (
     "--config=configs/mnist.py", "--config.data.name=blobs",
@@ -66,13 +65,13 @@ def test_classes_that_are_left_out_are_left_out():
 
 def test_students_see_the_transfer_set_and_teachers_everything(
     own_data, tmp_path, monkeypatch):
-  seen, obtain = [], shelf.obtain
+  seen, obtain = [], teacher_store.obtain
 
   def watched(config, bench, student):
     seen.append(len(bench.train.ids))
     return obtain(config, bench, student)
 
-  monkeypatch.setattr(shelf, "obtain", watched)
+  monkeypatch.setattr(teacher_store, "obtain", watched)
   code, lines = run(own_data, tmp_path / "w", "--sweep.transfer.part=0.5,1.0",
                     "--sweep.seed=0")
   rows = lines("results.jsonl")
@@ -103,10 +102,10 @@ def test_mistakes_are_told_in_a_line(own_data, tmp_path, capsys, word, says):
 
 def test_kernels_start_small_and_nothing_else():
   params = {"Dense_0": {"kernel": jnp.full((2, 3), 4.0), "bias": jnp.ones(3)}}
-  small = optim.scaled(params, jnp.float32(0.25))
+  small = optimizers.scaled(params, jnp.float32(0.25))
   np.testing.assert_array_equal(small["Dense_0"]["kernel"], np.ones((2, 3)))
   np.testing.assert_array_equal(small["Dense_0"]["bias"], np.ones(3))
-  assert optim.scaled(params, None) is params
+  assert optimizers.scaled(params, None) is params
 
 
 def test_initial_scales_are_lanes_of_one_program(own_data, tmp_path):
@@ -142,7 +141,7 @@ def test_what_the_nets_say_is_kept(own_data, tmp_path):
   assert code == 0
   label = np.load(own_data / "blobs.npz")["y_test"]
   for row in lines("results.jsonl"):
-    kept = said.load(place, row["fingerprint"])
+    kept = kept_logits.load(place, row["fingerprint"])
     assert kept["test"].shape == (110, 7) and kept["heldout"].shape == (30, 7)
     wrong = np.flatnonzero(kept["test"].argmax(1) != label)
     assert wrong.tolist() == row["test_wrong_ids"]
@@ -154,7 +153,7 @@ def test_what_the_nets_say_is_kept(own_data, tmp_path):
   # Entropy rises with the temperature, to log 7 at most.
   entropy = list(taught["entropy"].values())
   assert entropy == sorted(entropy) and 0 < entropy[0] < entropy[-1] < np.log(7)
-  each = said.load_teacher(place, taught["fingerprint"])["test"]
+  each = kept_logits.load_teacher(place, taught["fingerprint"])["test"]
   assert each.shape == (2, 110, 7)
   for logits, row in zip(each, members, strict=True):
     assert np.flatnonzero(

@@ -23,9 +23,7 @@ from experiments.protocol import Options, Place, Rows, Stage
 from kd_jax import report
 from kd_jax.config import build, sweep
 from kd_jax.report import Row
-from kd_jax.runs import chunk, records
-from kd_jax.runs import kept_logits as said
-from kd_jax.runs import results as book
+from kd_jax.runs import chunk, kept_logits, records, results
 
 CLAIM = "without 3s 206 errors, with a bias 109; with only 7s and 8s 47.3%, 13.2%"
 COMMAND = "--config=configs/mnist.py:paper"
@@ -123,7 +121,7 @@ def _biases(rows: Rows, place: Place) -> None:
 
   def chosen(row: Row) -> dict[str, Any]:
     left_out = omitted(row["overrides"]["transfer.classes"])
-    logits = said.load(before, row["fingerprint"])["heldout"]
+    logits = kept_logits.load(before, row["fingerprint"])["heldout"]
     curve = bias.curve(logits, label, left_out)
     prior = float(np.isin(
         dataset.train.label[dataset.train_ids], left_out).mean())
@@ -139,7 +137,7 @@ def _curves(rows: Rows, place: Place) -> None:
   before = place.folder.parent / "table"
   label = _data(before).test.label
   _analyse(rows["table"], lambda row: bias.row(
-      said.load(before, row["fingerprint"])["test"], label,
+      kept_logits.load(before, row["fingerprint"])["test"], label,
       omitted(row["overrides"]["transfer.classes"])), place)
 
 
@@ -159,5 +157,5 @@ def _analyse(
       "overrides", "seed", "fingerprint", "teacher_fingerprint")}
   found = [who(row) | told(row) for row in nets if row["failed"] is None]
   with records.locked(place.folder):
-    book.write(place.folder / "results.jsonl",
+    results.write(place.folder / "results.jsonl",
                chunk.stamp(found, study="hinton15_omitted"))

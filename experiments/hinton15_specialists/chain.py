@@ -12,8 +12,7 @@ from experiments.hinton15_specialists import nets, specialists
 from kd_jax import data
 from kd_jax.config import build
 from kd_jax.core import types
-from kd_jax.training import metrics
-from kd_jax.training import segment as loop
+from kd_jax.training import metrics, segment
 
 Settings = Mapping[str, Any]
 # What of the settings is a traced number of a training.
@@ -71,7 +70,7 @@ class Bench:
 
   def trained(self, method: str, epochs: int, lanes: nets.Lanes) -> Nets:
     """Trains lanes for so many epochs, and asks them."""
-    steps = loop.steps_per_epoch(len(self.own), self.length.batch_size)
+    steps = segment.steps_per_epoch(len(self.own), self.length.batch_size)
     program = nets.Program(
         self.length.widths, self.classes + 1, method, self.length.batch_size,
         epochs * steps)

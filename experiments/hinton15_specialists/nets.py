@@ -1,9 +1,9 @@
 """Nets trained side by side: lanes of one program that share their images.
 
 A lane has its own key, numbers, labels, ids and teacher's logits. Each is a run of
-`kd_jax.loop`'s segments; here is only what is mapped, and what an epoch shows. What
-lies between programs is NumPy: of small arrays each operation of jax's own would
-have to be compiled.
+`kd_jax.training`'s segments; here is only what is mapped, and what an epoch shows.
+What lies between programs is NumPy: of small arrays each operation of jax's own
+would have to be compiled.
 """
 
 from collections.abc import Callable
@@ -15,24 +15,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.hinton15_specialists import specialists
-from kd_jax import models
-from kd_jax.core import randomness as rng
-from kd_jax.core import types
-from kd_jax.data import views as augment
-from kd_jax.methods import registry as distillers
+from kd_jax import methods, models
+from kd_jax.core import randomness, types
+from kd_jax.data import views
 from kd_jax.teachers import teacher
-from kd_jax.training import optimizers as optim
-from kd_jax.training import segment as loop
-from kd_jax.training import step as steps
-from kd_jax.training import train_loop as follow
+from kd_jax.training import optimizers, step, train_loop
+from kd_jax.training import segment as segment_lib
 from kd_jax.training.state import TrainState
 
-VIEWS = augment.VIEWS["none"]
+VIEWS = views.VIEWS["none"]
 # Lanes at once. Always as many, so that one compiled program serves all groups,
 # and a lane's bits do not depend on how many others a task has.
 WIDTH = 4
 # Of lanes' data only labels and ids are their own; the step is everyone's.
-_OWN = loop.DeviceData(None, 0, 0, None, None)  # type: ignore[arg-type]
+_OWN = segment_lib.DeviceData(None, 0, 0, None, None)  # type: ignore[arg-type]
 _HELD = TrainState(None, 0, 0, 0)  # type: ignore[arg-type]
 
 
@@ -80,7 +76,7 @@ class Lanes(NamedTuple):
 
 
 def train(
-    program: Program, shared: loop.DeviceData, lanes: Lanes, *,
+    program: Program, shared: segment_lib.DeviceData, lanes: Lanes, *,
     stop: Callable[[], bool]) -> types.Variables:
   """Trains lanes to the end.
 
@@ -101,7 +97,7 @@ def train(
 
 
 def predict(
-    nets: types.Variables, examples: loop.DeviceData, widths: tuple[int, ...]
+    nets: types.Variables, examples: segment_lib.DeviceData, widths: tuple[int, ...]
 ) -> np.ndarray:
   """Logits of stacked nets, `[L, N, outputs]`, of all examples."""
   exists = nets.state["exists"]
@@ -150,11 +146,11 @@ def _train(program, shared, lanes: Lanes, stop) -> types.Variables:
       lanes.seed, lanes.hparams, image)
   params = state.student.params if lanes.params is None else lanes.params
   state = state.replace(student=types.Variables(params, {"exists": lanes.exists}))
-  per_epoch = loop.steps_per_epoch(lanes.ids.shape[-1], program.batch_size)
+  per_epoch = segment_lib.steps_per_epoch(lanes.ids.shape[-1], program.batch_size)
   data = shared._replace(label=lanes.label, ids=lanes.ids)
   for first in range(0, program.total_steps, per_epoch):
     if stop():
-      raise follow.Interrupted
+      raise train_loop.Interrupted
     if lanes.inside is not None:
       data = data._replace(ids=run.draw(
           lanes.seed, np.int32(first // per_epoch), lanes.inside, lanes.ids))
@@ -177,13 +173,13 @@ class _Compiled(NamedTuple):
 def _compiled(program: Program, bank_shape: tuple[int, ...] | None) -> _Compiled:
   """Compiled once a program, however many groups it trains."""
   learner = _learner(program, bank_shape)
-  segment = loop.make_segment(learner, VIEWS, program.batch_size)
+  segment = segment_lib.make_segment(learner, VIEWS, program.batch_size)
 
   def advance(state, data, bank, hparams, seed, length):
     return segment(state, data, bank, hparams, jax.random.key(seed), length)
 
   def draw(seed, epoch, inside, ids):
-    key = rng.stream(jax.random.key(seed), "specialist", epoch)
+    key = randomness.stream(jax.random.key(seed), "specialist", epoch)
     return ids[specialists.balanced_ids(key, inside, len(ids))]
 
   return _Compiled(
@@ -198,26 +194,26 @@ def _init(widths: tuple[int, ...], outputs: int):
   learner = _learner(Program(widths, outputs, "hard", 1, 1))
 
   def init(seed, hparams, image):
-    return steps.init(
-        learner, rng.stream(jax.random.key(seed), "init"), image, hparams)
+    return step.init(
+        learner, randomness.stream(jax.random.key(seed), "init"), image, hparams)
 
   return jax.jit(jax.vmap(init, (0, 0, None), _HELD))
 
 
 def _learner(
     program: Program, bank_shape: tuple[int, ...] | None = None
-) -> steps.Learner:
-  schedule = optim.schedule("cosine", total_steps=program.total_steps)
+) -> step.Learner:
+  schedule = optimizers.schedule("cosine", total_steps=program.total_steps)
   model = models.MODELS["mlp"](
       num_classes=program.outputs, widths=program.widths)
   asked = None if bank_shape is None else teacher.banked(jnp.zeros(bank_shape))
-  return steps.Learner(
-      masked(model), distillers.DISTILLERS[program.method],
-      optim.Recipe("adam", schedule), asked)
+  return step.Learner(
+      masked(model), methods.DISTILLERS[program.method],
+      optimizers.Recipe("adam", schedule), asked)
 
 
 @functools.cache
 def _predictor(widths: tuple[int, ...], outputs: int):
   model = _learner(Program(widths, outputs, "hard", 1, 1)).model
   return jax.jit(jax.vmap(
-      loop.make_predict(model, VIEWS, 1000), (0, None, None)))
+      segment_lib.make_predict(model, VIEWS, 1000), (0, None, None)))

@@ -24,24 +24,15 @@ import jax.numpy as jnp
 import ml_collections
 
 from experiments.protocol import Place, Rows
-from kd_jax import losses, report
-from kd_jax.config import build, sweep
-from kd_jax.config import names as named
-from kd_jax.core import compilation, types
-from kd_jax.core import randomness as rng
+from kd_jax import losses, methods, report, teachers
+from kd_jax.config import build, names, sweep
+from kd_jax.core import compilation, randomness, types
 from kd_jax.core.screen import Screen
-from kd_jax.methods import registry as distillers
 from kd_jax.methods import terms as terms_lib
 from kd_jax.report import Row
-from kd_jax.runs import chunk, records
-from kd_jax.runs import context as benches
-from kd_jax.runs import results as book
-from kd_jax.runs import teacher_store as shelf
+from kd_jax.runs import chunk, context, records, results, teacher_store
 from kd_jax.runs.context import Bench
-from kd_jax.teachers import teacher as teachers
-from kd_jax.training import parameters as checkpoint
-from kd_jax.training import step as steps
-from kd_jax.training import train_loop as follow
+from kd_jax.training import parameters, step, train_loop
 from kd_jax.training.settings import Training
 
 _SWAPPED, _MOVING = "roles swapped", "teacher not frozen"
@@ -56,16 +47,16 @@ def run(
 ) -> None:
   """Trains both versions for every seed, and leaves a row of each."""
   compilation.use_cache()
-  checkpoint.quiet()
+  parameters.quiet()
   config.epochs, config.parallel, config.tensorboard = epochs, "single", False
   with contextlib.ExitStack() as stack:
     stack.enter_context(records.locked(place.folder))
     screen = stack.enter_context(Screen())
-    bench = benches.prepare(config, place.folder, screen, place.stop)
+    bench = context.prepare(config, place.folder, screen, place.stop)
     stack.callback(bench.recorder.close)
     try:
       net = _trained_teacher(config, bench, rows)
-    except follow.Interrupted:
+    except train_loop.Interrupted:
       return
     file = place.folder / "results.jsonl"
     known = {row["fingerprint"]: row for row in report.read(place.folder)} if (
@@ -76,23 +67,23 @@ def run(
         return
       try:
         row = _row(config, bench, name, seed, net)
-      except follow.Interrupted:
+      except train_loop.Interrupted:
         return
       # Of another teacher or program no row stays, to be counted as a seed.
       found.append(known.get(row["fingerprint"], row))
-      book.write(file, found)
+      results.write(file, found)
 
 
 def swapped(
     config: ml_collections.ConfigDict, bench: Bench, seed: int,
     trained: types.Variables,
-) -> tuple[Training, steps.Learner]:
+) -> tuple[Training, step.Learner]:
   """The trained teacher learns on, from a small net that nobody trained."""
   small = build.student(config, bench.dataset)
   config = sweep.applied(config, {"student.widths": config.teacher.widths})
   training = build.student(config, bench.dataset)
   model = training.model._replace(init=lambda key, image: trained)
-  key = rng.stream(jax.random.key(seed), "untrained")
+  key = randomness.stream(jax.random.key(seed), "untrained")
   image = jnp.zeros((1,) + bench.train.image.shape[1:], jnp.float32)
   untrained = teachers.live(
       [small.model], [jax.jit(small.model.init)(key, image)])
@@ -104,11 +95,11 @@ def swapped(
 def moving(
     config: ml_collections.ConfigDict, bench: Bench, seed: int,
     trained: types.Variables,
-) -> tuple[Training, steps.Learner]:
+) -> tuple[Training, step.Learner]:
   """The student learns, and its teacher, which starts trained, with it."""
   teacher = build.teacher(config, bench.dataset, 0).model
-  method = distillers.Distiller(
-      distillers.DISTILLERS["kd"].formula + ", teacher trained too",
+  method = methods.Distiller(
+      methods.DISTILLERS["kd"].formula + ", teacher trained too",
       lambda key: trained.params, _moving_terms(teacher), needs_teacher=False)
   training = build.student(config, bench.dataset)._replace(seed=seed)
   return training, build.learner(config, training, method)
@@ -139,13 +130,13 @@ def _trained_teacher(
   """The teacher as the table left it; of a table from elsewhere, trained anew."""
   own = pathlib.Path("parameters") / "teacher"
   path = bench.workdir.parent / "table" / own
-  record = checkpoint.load_record(path)
+  record = parameters.load_record(path)
   fingerprints = {row["fingerprint"] for row in rows.get("teachers", ())}
   if record is None or record["fingerprint"] not in fingerprints:
     config = sweep.applied(config, {"teacher.bank": "never"})
-    shelf.obtain(config, bench, build.student(config, bench.dataset))
+    teacher_store.obtain(config, bench, build.student(config, bench.dataset))
     path = bench.workdir / own
-  return checkpoint.load_parameters(path)
+  return parameters.load_parameters(path)
 
 
 def _row(
@@ -155,15 +146,15 @@ def _row(
   """One run, trained or found, as a row."""
   own = sweep.applied(config, _POINTS[name] | {"seed": seed})
   training, learner = _MADE[name](own, bench, seed, trained)
-  marks = shelf.student_marks(bench, training.hparams, None) | {
+  marks = teacher_store.student_marks(bench, training.hparams, None) | {
       "version": name, "seed": seed, "overrides": _POINTS[name],
-      "program": named.source_mark(f"{__name__}:run"),
-      "teacher": checkpoint.parameters_sha256(trained.params)}
+      "program": names.source_mark(f"{__name__}:run"),
+      "teacher": parameters.parameters_sha256(trained.params)}
   net = f"{name.replace(' ', '_')}_{seed}"
-  record = benches.net(
+  record = context.net(
       bench, net, bench.workdir / "parameters" / net, marks | records.runtime(),
       training, learner, bench.splits)
-  loss = shelf.loss_record(learner.distiller, training.hparams)
+  loss = teacher_store.loss_record(learner.distiller, training.hparams)
   return chunk.stamp([{
       **record, "study": "keras_example", "row": name, "seed": seed,
       "loss": loss["loss"], "overrides": _POINTS[name] | {"seed": seed},

@@ -3,9 +3,9 @@
 Two tracks, kept apart. In `permutation-invariant` nothing knows that pixels have
 neighbours: teachers are MLPs with dropout, images are never moved. In
 `distortion-aware` teachers are convolutional nets, and both they and the student
-see images turned, stretched and bent (`kd_jax/data/distort.py`); the student gets the
-teachers' logits for the very view that it sees, so that a long training is one of
-matching a function (Beyer et al. 2022, "consistent").
+see images turned, stretched and bent (`kd_jax/data/distort.py`); the student gets
+the teachers' logits for the very view that it sees, so that a long training is one
+of matching a function (Beyer et al. 2022, "consistent").
 
 `choosing` picks loss and views of either track on a held-out tenth of the training
 set; `table` (distortion-aware) and `plain` (permutation-invariant) train on all of

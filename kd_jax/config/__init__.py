@@ -12,9 +12,9 @@ from typing import Any
 import ml_collections
 from ml_collections import config_dict
 
-from kd_jax.config import schema as keys
+from kd_jax import methods
+from kd_jax.config import schema
 from kd_jax.core.errors import UserError
-from kd_jax.methods import registry as distillers
 
 
 def default() -> ml_collections.ConfigDict:
@@ -25,7 +25,7 @@ def default() -> ml_collections.ConfigDict:
     (800, 800)
   """
   config = ml_collections.ConfigDict()
-  for name, key in keys.every().items():
+  for name, key in schema.every().items():
     *parents, leaf = name.split(".")
     place = config
     for parent in parents:
@@ -58,7 +58,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     UserError: Naming the key, the value and what is allowed.
   """
   values = flatten(config)
-  known = keys.every()
+  known = schema.every()
   lacking = [name for name in known if name not in values]
   if lacking:
     raise UserError(
@@ -124,7 +124,7 @@ def make_way(config: ml_collections.ConfigDict, given: set[str]) -> None:
 
 def _take_setting(config: ml_collections.ConfigDict, given: set[str]) -> None:
   """A method that is chosen by name comes with its paper's weights and T."""
-  method = distillers.DISTILLERS.get(config.method)
+  method = methods.DISTILLERS.get(config.method)
   setting = dict(method.setting) if method else {}
   if "alpha" in given:
     setting = {key: value for key, value in setting.items()
@@ -139,7 +139,7 @@ def _take_setting(config: ml_collections.ConfigDict, given: set[str]) -> None:
 def unknown(name: str) -> str:
   """A phrase for a key that does not exist, with the nearest that do."""
   leaf = name.rsplit(".", 1)[-1]
-  known = keys.every()
+  known = schema.every()
   close = difflib.get_close_matches(name, known, n=2, cutoff=0.6)
   close += [k for k in known if k.rsplit(".", 1)[-1] == leaf and k not in close]
   if close:
@@ -156,23 +156,23 @@ def unusual(values: dict[str, Any], *nets: str) -> dict[str, Any]:
     values: The config, flat.
     *nets: "student", "teacher", or both: whom they concern beside everybody.
   """
-  known, later = keys.every(), keys.later()
+  known, later = schema.every(), schema.later()
   names = itertools.chain(*(later[whom] for whom in ("all", *nets)))
   return {name: values[name] for name in names
           if values[name] != known[name].default
-          and keys.owner(name) in (None, values["method"])}
+          and schema.owner(name) in (None, values["method"])}
 
 
 def settled(values: dict[str, Any]) -> dict[str, Any]:
   """The keys that mark every run: all but those that came later."""
-  later = set(itertools.chain(*keys.later().values()))
+  later = set(itertools.chain(*schema.later().values()))
   return {name: value for name, value in values.items() if name not in later}
 
 
 def describe() -> str:
   """All keys with defaults and meanings, a line each, for `--help`."""
   lines = []
-  for name, key in keys.every().items():
+  for name, key in schema.every().items():
     lines += [f"  --config.{name}={key.default}",
               f"      {key.meaning} ({key.rule.allowed})"]
   return "\n".join(lines)

@@ -9,17 +9,12 @@ import ml_collections
 import numpy as np
 
 from kd_jax import data as data_lib
-from kd_jax import losses, models
-from kd_jax.config import names as named
+from kd_jax import losses, methods, models, teachers
+from kd_jax.config import names
 from kd_jax.core import types
 from kd_jax.core.errors import UserError
-from kd_jax.data import views as augment
-from kd_jax.methods import registry as distillers
-from kd_jax.teachers import teacher as teachers
-from kd_jax.training import optimizers as optim
-from kd_jax.training import schedules
-from kd_jax.training import segment as loop
-from kd_jax.training import step as steps
+from kd_jax.data import views
+from kd_jax.training import optimizers, schedules, segment, step
 from kd_jax.training.settings import Training
 
 
@@ -58,20 +53,20 @@ def transfer_set(
 
 
 def device_data(
-    examples: data_lib.Examples, ids: np.ndarray, scaling: loop.Scaling
-) -> loop.DeviceData:
+    examples: data_lib.Examples, ids: np.ndarray, scaling: segment.Scaling
+) -> segment.DeviceData:
   """Puts examples on the device, those of `ids` in use."""
   put = jax.device_put
-  return loop.DeviceData(
+  return segment.DeviceData(
       put(examples.image), put(examples.label), put(ids.astype(np.int32)),
       put(scaling.scale), put(scaling.offset))
 
 
-def scaling(kind: str, train: data_lib.Examples) -> loop.Scaling:
+def scaling(kind: str, train: data_lib.Examples) -> segment.Scaling:
   """How pixels enter a model: a scale and an offset a channel, float32 `[C]`."""
   channels = train.image.shape[-1]
   if kind == "unit":
-    return loop.Scaling(
+    return segment.Scaling(
         np.full((channels,), 1 / 255, np.float32),
         np.zeros((channels,), np.float32))
   # Over the whole training set, held-out part included: one scaling for both
@@ -79,7 +74,7 @@ def scaling(kind: str, train: data_lib.Examples) -> loop.Scaling:
   pixels = train.image.reshape(-1, channels)
   mean = pixels.mean(axis=0, dtype=np.float64)
   deviation = np.maximum(pixels.std(axis=0, dtype=np.float64), 1e-3)
-  return loop.Scaling(
+  return segment.Scaling(
       (1 / deviation).astype(np.float32), (-mean / deviation).astype(np.float32))
 
 
@@ -117,17 +112,17 @@ def teacher(
 
 def learner(
     config: ml_collections.ConfigDict, training: Training,
-    method: distillers.Distiller, teacher: teachers.Teacher | None = None,
-) -> steps.Learner:
+    method: methods.Distiller, teacher: teachers.Teacher | None = None,
+) -> step.Learner:
   """The step of a training."""
-  return steps.Learner(
+  return step.Learner(
       training.model, method, training.recipe, teacher,
       skip_nonfinite=config.nonfinite == "skip", moving=training.moving)
 
 
-def distiller(config: ml_collections.ConfigDict) -> distillers.Distiller:
+def distiller(config: ml_collections.ConfigDict) -> methods.Distiller:
   """The method of a config."""
-  return named.known("method", config.method, distillers.DISTILLERS)
+  return names.known("method", config.method, methods.DISTILLERS)
 
 
 def check_names(config: ml_collections.ConfigDict) -> None:
@@ -145,9 +140,9 @@ def check_names(config: ml_collections.ConfigDict) -> None:
         f"temperature, and {config.method} asks at others; use teacher.mean=logits")
   for prefix in ("student", "teacher"):
     net = config[prefix]
-    named.known(f"{prefix}.views", net.views, augment.VIEWS)
+    names.known(f"{prefix}.views", net.views, views.VIEWS)
     if ":" not in net.name:
-      named.known(f"{prefix}.name", net.name, models.MODELS)
+      names.known(f"{prefix}.name", net.name, models.MODELS)
 
 
 def member_weights(config: ml_collections.ConfigDict) -> tuple[float, ...]:
@@ -170,9 +165,9 @@ def _training(
 ) -> Training:
   """Reads the keys that `student` and `teacher` have in common."""
   num_train = len(found.train_ids)
-  per_epoch = loop.steps_per_epoch(num_train, run.batch_size)
+  per_epoch = segment.steps_per_epoch(num_train, run.batch_size)
   total = run.steps or max(run.epochs * per_epoch, run.min_steps)
-  built = named.model(
+  built = names.model(
       net.name, net.widths, found, prefix=prefix, dtype=dtype)
   if hparams.rates is not None and "rates" not in built.understands:
     raise UserError(
@@ -180,7 +175,7 @@ def _training(
         "dropout; set both to 0")
   return Training(
       model=built,
-      views=named.known(f"{prefix}.views", net.views, augment.VIEWS),
+      views=names.known(f"{prefix}.views", net.views, views.VIEWS),
       recipe=_recipe(run.optimizer, per_epoch, total),
       hparams=hparams,
       batch_size=run.batch_size, total_steps=total, seed=run.seed)
@@ -210,7 +205,7 @@ def _hparams(net, run, **objective: Any) -> types.Hparams:
   return jax.tree.map(jnp.float32, numbers)
 
 
-def _recipe(optimizer, per_epoch: int, total: int) -> optim.Recipe:
+def _recipe(optimizer, per_epoch: int, total: int) -> optimizers.Recipe:
   warmup = round(
       optimizer.warmup_steps
       or (optimizer.warmup_epochs or 0) * per_epoch
@@ -223,9 +218,9 @@ def _recipe(optimizer, per_epoch: int, total: int) -> optim.Recipe:
   if warmup >= total:
     raise UserError(
         f"config.optimizer.warmup: {warmup} steps, but the run has {total}")
-  shape = optim.schedule(
+  shape = optimizers.schedule(
       optimizer.schedule, total_steps=total, warmup_steps=warmup,
       boundaries=boundaries, factor=optimizer.factor)
-  return optim.Recipe(
+  return optimizers.Recipe(
       optimizer.name, shape, optimizer.nesterov, optimizer.b2,
       optimizer.epsilon)

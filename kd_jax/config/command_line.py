@@ -11,8 +11,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from kd_jax import config as config_lib
-from kd_jax.config import schema as keys
-from kd_jax.config import sweep
+from kd_jax.config import schema, sweep
 from kd_jax.core.errors import UserError
 
 # Flags that name the processes of one run.
@@ -47,7 +46,7 @@ def parse(argv: list[str]):
   given = set(config_flags.get_override_values(values["config"]))
   for arg in nones:
     name = arg.removeprefix("--config.").removesuffix("=None")
-    if name not in keys.every():
+    if name not in schema.every():
       raise UserError(f"--config.{name}: {config_lib.unknown(name)}")
     _set_none(config, name)
     given.add(name)
@@ -75,7 +74,7 @@ def _check_method(
         f"--config.{name} in a sweep over method: each method brings its own; to "
         f"give it to all, --sweep.{name}=VALUE")
   for key in sorted(given):
-    owner = keys.owner(key)
+    owner = schema.owner(key)
     if owner is not None and owner not in methods | {config.method}:
       raise UserError(
           f"--config.{key}: is a number of method {owner}, and the method is "
@@ -136,7 +135,7 @@ def _points(argv: list[str]) -> tuple[list[str], sweep.Sweep | None]:
   files = [word for word in words if word.startswith("--sweep=")]
   axes = [word.removeprefix("--sweep.") for word in words if word not in files]
   for word in axes:
-    if f"sweep.{word.split('=')[0]}" in keys.every():
+    if f"sweep.{word.split('=')[0]}" in schema.every():
       raise UserError(f"--sweep.{word}: did you mean --config.sweep.{word}?")
   parts = [sweep.read(file.removeprefix("--sweep=")) for file in files]
   if axes:
@@ -172,7 +171,7 @@ def _load(values, holder, argv):
   except AttributeError as error:
     for arg in argv:
       name = arg.removeprefix("--config.").split("=")[0]
-      if arg.startswith("--config.") and name not in keys.every():
+      if arg.startswith("--config.") and name not in schema.every():
         raise UserError(
             f"--config.{name}: {config_lib.unknown(name)}") from None
     raise UserError(f"--config: {_line(error)}") from None
@@ -202,8 +201,8 @@ def _explain(message: str, argv: list[str]) -> str:
   """absl's message, and what the key would take."""
   for arg in argv:
     name = arg.removeprefix("--config.").split("=")[0]
-    if f"--config.{name}=" in message and name in keys.every():
-      key = keys.every()[name]
+    if f"--config.{name}=" in message and name in schema.every():
+      key = schema.every()[name]
       return f"{arg}: must be {key.rule.allowed}\n({key.meaning})"
   return message.splitlines()[0]
 
@@ -219,7 +218,7 @@ def _set_none(config, name: str) -> None:
   try:
     config[leaf] = None
   except TypeError:
-    key = keys.every()[name]
+    key = schema.every()[name]
     raise UserError(
         f"--config.{name}=None: must be {key.rule.allowed}\n({key.meaning})"
     ) from None

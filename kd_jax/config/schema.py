@@ -9,7 +9,7 @@ import itertools
 import re
 from typing import Any, NamedTuple
 
-from kd_jax.methods import registry as distillers
+from kd_jax import methods
 
 # Keys that came after rows had been recorded, whose fingerprints are not to change:
 # they mark a run only where they are not at their defaults. By whom they concern.
@@ -238,26 +238,26 @@ _OWN: dict[str, Key] = {
 def every() -> dict[str, Key]:
   """All keys by name; a method put into `DISTILLERS` has its own at once."""
   return _OWN | {
-      name: key for method in distillers.DISTILLERS
+      name: key for method in methods.DISTILLERS
       for name, key in _numbers(method).items()}
 
 
 def later() -> dict[str, tuple[str, ...]]:
   """`LATER` with the numbers of all methods."""
-  numbers = itertools.chain(*map(_numbers, distillers.DISTILLERS))
+  numbers = itertools.chain(*map(_numbers, methods.DISTILLERS))
   return LATER | {"student": (*LATER["student"], *numbers)}
 
 
 def owner(name: str) -> str | None:
   """The method whose number a key is, or None."""
   method, _, number = name.partition(".")
-  known = distillers.DISTILLERS.get(method)
+  known = methods.DISTILLERS.get(method)
   return method if known and number in known.numbers else None
 
 
 def _numbers(method: str) -> dict[str, Key]:
   """The keys of a method's own numbers."""
-  own = distillers.DISTILLERS[method]
+  own = methods.DISTILLERS[method]
   return {
       f"{method}.{number}": Key(
           float(value), _between(own.within.get(number), number in own.whole),

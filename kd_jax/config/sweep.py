@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from kd_jax import config as config_lib
-from kd_jax.config import schema as keys
+from kd_jax.config import schema
 from kd_jax.core.errors import UserError
 
 Point = dict[str, Any]
@@ -172,7 +172,7 @@ def applied(
     try:
       place[leaf] = _plain(value)
     except TypeError:
-      rule = keys.every()[key].rule.allowed
+      rule = schema.every()[key].rule.allowed
       raise UserError(f"sweep of {key}: {value!r} must be {rule}") from None
   config_lib.make_way(own, set(point))
   config_lib.check(own)
@@ -181,7 +181,7 @@ def applied(
 
 def traced(key: str) -> bool:
   """Whether a program takes the key's value as a number; all methods' own are."""
-  return key in TRACED or keys.owner(key) is not None
+  return key in TRACED or schema.owner(key) is not None
 
 
 def matches(point: Point, reference: Mapping[str, Any]) -> bool:
@@ -258,7 +258,7 @@ def _checked(points: Sweep) -> Sweep:
 
 
 def _check_key(key: str) -> None:
-  if key not in keys.every():
+  if key not in schema.every():
     raise UserError(f"sweep of {key}: {config_lib.unknown(key)}")
   if key.startswith(_NOT_SWEPT):
     raise UserError(f"sweep of {key}: makes no difference to a run")

@@ -5,7 +5,7 @@ distance of logits (Ba & Caruana; Kim et al.'s MSE) stand: logits `[..., classes
 in, one bare value per example out, float32 at least, no gradient to the teacher,
 classes masked by `where` or by a logit of -inf. A temperature is a scalar, or
 `[..., 1]` for one an example. No weight and no T**2 is in a value unless it says
-so: a method (`kd_jax.distillers`) is a weighted sum of these terms.
+so: a method (`kd_jax.methods`) is a weighted sum of these terms.
 
   divergences.py    reverse_kl, jensen_shannon
   standardised.py   standardise, standardised_kl, normalised_kl (NormKD)

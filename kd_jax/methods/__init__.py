@@ -1,1 +1,5 @@
-"""Methods: which terms a loss is the sum of, and the numbers they have."""
+"""Methods: which named terms a student's loss is the weighted sum of."""
+
+from kd_jax.methods.registry import DISTILLERS, NAMES, Distiller, no_params
+
+__all__ = ["DISTILLERS", "NAMES", "Distiller", "no_params"]

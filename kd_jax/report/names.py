@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 import json
 from typing import Any
 
-from kd_jax.methods import registry as distillers
+from kd_jax import methods
 
 Settings = Mapping[str, Any]
 
@@ -117,7 +117,7 @@ def idle(settings: Settings) -> set[str]:
   """
   if settings.get("method") == "hard":
     return {"temperature", "alpha"}
-  method = distillers.DISTILLERS.get(str(settings.get("method")))
+  method = methods.DISTILLERS.get(str(settings.get("method")))
   if method is not None and not method.softens:
     return {"temperature"}
   if same(settings.get("alpha"), 0) or same(settings.get("soft_weight"), 0):

@@ -9,16 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kd_jax.runs import context as benches
+from kd_jax.runs import context
 from kd_jax.config import build
-from kd_jax.training import parameters as checkpoint
-from kd_jax.training import train_loop as follow
+from kd_jax.training import parameters
+from kd_jax.training import train_loop
 from kd_jax.training import lanes
 from kd_jax.training import metrics
 from kd_jax.runs import records
-from kd_jax.runs import teacher_store as shelf
+from kd_jax.runs import teacher_store
 from kd_jax.training.checkpoints import Progress
-from kd_jax.runs import kept_logits as said
+from kd_jax.runs import kept_logits
 from kd_jax.runs.jobs import Job
 from kd_jax.runs.plan import Chunk
 
@@ -80,21 +80,21 @@ def train(
 
   progress = _progress(job, chunk)
   with contextlib.closing(progress):
-    state = follow.follow(
-        follow.Program(
+    state = train_loop.follow(
+        train_loop.Program(
             lambda state, length: program.segment(state, hparams, seeds, length),
             evaluate, program.totals),
         program.init(seeds, hparams), total_steps=total,
         per_epoch=job.per_epoch, piece=piece, progress=progress, stop=stop,
-        ended=ended, resumed=resumed, watch=follow.Watch(), tick=tick)
+        ended=ended, resumed=resumed, watch=train_loop.Watch(), tick=tick)
   curves = _curves(job, chunk)
-  sizes = checkpoint.num_parameters(state.student.params) // chunk.shape.size
+  sizes = parameters.num_parameters(state.student.params) // chunk.shape.size
   real = list(dict.fromkeys(chunk.lanes))
   places = [divmod(chunk.lanes.index(mark), chunk.shape.points) for mark in real]
   numbers = [_numbers(last["evaluated"], *place) for place in places]
   if job.bench.values["sweep.logits"]:
     for mark, place in zip(real, places, strict=True):
-      said.keep(job.bench.workdir, chunk.fingerprint(mark), job, jax.tree.map(
+      kept_logits.keep(job.bench.workdir, chunk.fingerprint(mark), job, jax.tree.map(
           lambda leaf, place=place: leaf[place], state.student))
   return [
       _row(job, chunk, mark) | number | _curve(curves, chunk.lanes.index(mark))
@@ -108,12 +108,12 @@ def forget(job: Job, chunk: Chunk) -> None:
 
 def _progress(job: Job, chunk: Chunk) -> Progress:
   # Half a training goes on where its other half was: its bits depend on it.
-  return benches.open_progress(
+  return context.open_progress(
       job.bench, f"sweep-{chunk.mark[:16]}",
       {"chunk": chunk.mark, **records.runtime()})
 
 
-def _epoch(epoch: follow.Epoch, chunk: Chunk, per_epoch: int) -> Row:
+def _epoch(epoch: train_loop.Epoch, chunk: Chunk, per_epoch: int) -> Row:
   """An epoch of all lanes, as lists in the chunk's order."""
   fine, evaluated = epoch.evaluated
   row: Row = {"fingerprint": chunk.mark, "epoch": -(-epoch.step // per_epoch),
@@ -185,7 +185,7 @@ def _bins(ece: metrics.Calibration) -> dict[str, list]:
 def _row(job: Job, chunk: Chunk, mark: str) -> Row:
   """Who the lane is."""
   lane = job.lanes[mark]
-  loss = shelf.loss_record(
+  loss = teacher_store.loss_record(
       job.learner.distiller, build.student_hparams(lane.config),
       job.learner.moving)
   return {

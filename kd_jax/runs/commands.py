@@ -5,7 +5,7 @@ from typing import Any
 
 import ml_collections
 
-from kd_jax.config import command_line as arguments
+from kd_jax.config import command_line
 from kd_jax.config import sweep
 from kd_jax import config as config_lib
 
@@ -33,14 +33,14 @@ def single_run(
   words: dict[str, str] = {}
   # A key that is given may take others back, so they are compared again.
   for _ in range(len(wanted)):
-    made, _ = arguments.parse([file, *words.values()])
+    made, _ = command_line.parse([file, *words.values()])
     found = _values(made)
     differing = [key for key, value in wanted.items()
                  if found[key] != value and key not in words]
     if not differing:
       break
     words |= {key: f"--config.{key}={wanted[key]}" for key in differing}
-  if arguments.parse([file])[0].sweep.points:
+  if command_line.parse([file])[0].sweep.points:
     words["sweep.points"] = "--config.sweep.points=()"
   return shlex.join(["python", "-m", "kd_jax.main", file, *words.values()])
 

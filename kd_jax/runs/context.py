@@ -15,16 +15,16 @@ import numpy as np
 
 import kd_jax
 from kd_jax.config import build
-from kd_jax.training import parameters as checkpoint
+from kd_jax.training import parameters
 from kd_jax.core import hosts
-from kd_jax.training import segment as loop
-from kd_jax.training import devices as parallel
+from kd_jax.training import segment
+from kd_jax.training import devices
 from kd_jax.runs import records
-from kd_jax.training import step as steps
+from kd_jax.training import step as step_lib
 from kd_jax.core import types
 from kd_jax import config as config_lib
 from kd_jax import data as data_lib
-from kd_jax.training import fit as fitting
+from kd_jax.training import fit
 from kd_jax.data.views import VIEWS
 from kd_jax.core.errors import UserError
 from kd_jax.training.devices import Parallel
@@ -51,8 +51,8 @@ class Bench(NamedTuple):
 
   values: dict[str, Any]
   dataset: data_lib.Dataset
-  train: loop.DeviceData
-  splits: dict[str, fitting.Split]
+  train: segment.DeviceData
+  splits: dict[str, fit.Split]
   workdir: pathlib.Path
   where: Parallel
   recorder: records.Recorder
@@ -79,13 +79,13 @@ def prepare(
     screen.say(f"\n*** {dataset.notice} ***\n", style="bold yellow")
   scaling = build.scaling(config.data.scale, dataset.train)
   everything = lambda part: np.arange(len(part.label))
-  put = lambda part, ids: parallel.copies(
+  put = lambda part, ids: devices.copies(
       where, build.device_data(part, ids, scaling))
   test = put(dataset.test, everything(dataset.test))
-  splits = {"test": fitting.Split(test)}
+  splits = {"test": fit.Split(test)}
   if len(dataset.heldout_ids):
     held = data_lib.Examples(*(a[dataset.heldout_ids] for a in dataset.train))
-    splits["heldout"] = fitting.Split(put(held, everything(held)))
+    splits["heldout"] = fit.Split(put(held, everything(held)))
   hosts.refuse_unlike("the data", dataset.fingerprint)
   recorder = records.Recorder(workdir, tensorboard=config.tensorboard)
 
@@ -108,7 +108,7 @@ def transfer(bench: Bench, config: ml_collections.ConfigDict) -> Bench:
   dataset = build.transfer_set(config, bench.dataset)
   if dataset is bench.dataset:
     return bench
-  ids = parallel.copies(bench.where, dataset.train_ids)
+  ids = devices.copies(bench.where, dataset.train_ids)
   return bench._replace(dataset=dataset, train=bench.train._replace(ids=ids))
 
 
@@ -129,7 +129,7 @@ def _devices(config: ml_collections.ConfigDict) -> Parallel:
     own = any(":" in name for name in (config.student.name, config.teacher.name))
     if kind == "auto" and own and jax.device_count() > 1:
       kind = "sharded"
-    return parallel.choose(kind)
+    return devices.choose(kind)
   if config.parallel not in ("auto", "single"):
     raise UserError(
         f"config.parallel={config.parallel}: is for single runs; a sweep spreads "
@@ -137,7 +137,7 @@ def _devices(config: ml_collections.ConfigDict) -> Parallel:
   if jax.process_count() > 1:
     raise UserError(
         "--processes: is for single runs; share a sweep out with --shard=I/N")
-  return parallel.choose("single")
+  return devices.choose("single")
 
 
 def net(
@@ -146,8 +146,8 @@ def net(
     path: pathlib.Path,
     marks: dict[str, Any],
     training: Training,
-    learner: steps.Learner,
-    splits: dict[str, fitting.Split],
+    learner: step_lib.Learner,
+    splits: dict[str, fit.Split],
 ) -> dict[str, Any]:
   """The record of the net at `path`, trained first if it is not there.
 
@@ -178,7 +178,7 @@ def _trained(bench, name, path, marks, training, learner, splits):
     bench.recorder.row(name, {"fingerprint": mark[:16], **row})
     bench.screen.row(name, row)
 
-  per_epoch = loop.steps_per_epoch(len(bench.train.ids), training.batch_size)
+  per_epoch = segment.steps_per_epoch(len(bench.train.ids), training.batch_size)
 
   def tick(step):
     bench.screen.advance(
@@ -186,7 +186,7 @@ def _trained(bench, name, path, marks, training, learner, splits):
 
   progress = _progress(bench, name, marks)
   with contextlib.closing(progress):
-    fitted = fitting.fit(
+    fitted = fit.fit(
         training, learner, bench.train, splits, where=bench.where,
         progress=progress, stop=bench.stop, report=report, tick=tick)
   params = fitted.variables.params
@@ -198,12 +198,12 @@ def _trained(bench, name, path, marks, training, learner, splits):
            if f"test_{key}" in kept}
   record = {
       "fingerprint": mark, **kept, **progress.forced(),
-      "parameters": checkpoint.num_parameters(params),
-      "parameters_sha256": checkpoint.parameters_sha256(params),
+      "parameters": parameters.num_parameters(params),
+      "parameters_sha256": parameters.parameters_sha256(params),
       "seconds": round(time.perf_counter() - began, 2),
       "test_wrong_ids": fitted.test_wrong_ids}
   _save_best(bench, name, fitted.best, mark)
-  checkpoint.save_net(path, fitted.variables, record)
+  parameters.save_net(path, fitted.variables, record)
   hosts.together(f"{name} is saved")
   progress.drop()
   return record
@@ -238,7 +238,7 @@ def where_marks(bench: Bench) -> dict[str, Any]:
 
 def _finished(bench, name, path, mark) -> dict[str, Any] | None:
   """The record of a net that is there, whole, and the one that is wanted."""
-  record = checkpoint.load_record(path)
+  record = parameters.load_record(path)
   if record is None or record["fingerprint"] != mark:
     return None
   forced = bench.values["checkpoint.resume"] == "force"
@@ -248,7 +248,7 @@ def _finished(bench, name, path, mark) -> dict[str, Any] | None:
         "--resume=force is not given")
     return None
   try:
-    checkpoint.load_parameters(path)
+    parameters.load_parameters(path)
   except UserError as error:
     bench.screen.say(f"{name}: {error}; training it anew")
     return None
@@ -259,7 +259,7 @@ def _save_best(bench, name: str, best, mark: str) -> None:
   """The net of the best held-out epoch, beside the last one."""
   if best is None:
     return
-  checkpoint.save_net(
+  parameters.save_net(
       bench.workdir / "parameters" / f"{name}_best", best.variables,
       {"fingerprint": records.fingerprint({"best": mark}),
        "epoch": int(best.epoch), "heldout_errors": int(best.errors)})
@@ -268,7 +268,7 @@ def _save_best(bench, name: str, best, mark: str) -> None:
 @functools.cache
 def predictor(where: Parallel, model: types.Model) -> Callable[..., Any]:
   """The compiled prediction of a model, made once."""
-  return parallel.make_predict(where, model, VIEWS["none"])
+  return devices.make_predict(where, model, VIEWS["none"])
 
 
 def select(

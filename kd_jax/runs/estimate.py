@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import ml_collections
 
-from kd_jax.runs import context as benches
+from kd_jax.runs import context
 from kd_jax.config import build
 from kd_jax.config import sweep
 from kd_jax.core import types
@@ -118,12 +118,12 @@ def table(
   for group in groups:
     build.check_names(group.config)
     values = config_lib.flatten(group.config)
-    key = str(benches.select(values, (), ("data.",)))
+    key = str(context.select(values, (), ("data.",)))
     if key not in datasets:
       datasets[key] = build.dataset(group.config, say=say)
     everything = datasets[key]
     if build.distiller(group.config).needs_teacher:
-      key += str(benches.select(values, (), ("teacher.",)))
+      key += str(context.select(values, (), ("teacher.",)))
       teachers.setdefault(key, _teacher_seconds(group.config, everything))
     found = build.transfer_set(group.config, everything)
     training = build.student(group.config, found)

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from kd_jax.runs import context as benches
+from kd_jax.runs import context
 from kd_jax.config import build
-from kd_jax.training import segment as loop
+from kd_jax.training import segment
 from kd_jax.runs import records
-from kd_jax.runs import teacher_store as shelf
-from kd_jax.training import step as steps
+from kd_jax.runs import teacher_store
+from kd_jax.training import step
 from kd_jax import config as config_lib
 from kd_jax.runs.context import Bench
 from kd_jax.core.screen import Screen
@@ -38,8 +38,8 @@ class Job(NamedTuple):
 
   bench: Bench
   training: Training
-  learner: steps.Learner
-  taught: shelf.Taught | None
+  learner: step.Learner
+  taught: teacher_store.Taught | None
   lanes: dict[str, Lane]
   program: str
 
@@ -51,7 +51,7 @@ class Job(NamedTuple):
   @property
   def per_epoch(self) -> int:
     """Steps of an epoch."""
-    return loop.steps_per_epoch(
+    return segment.steps_per_epoch(
         len(self.bench.train.ids), self.training.batch_size)
 
 
@@ -83,18 +83,18 @@ def prepare(
   built = []
   for group in groups:
     bench = opened(group.config)
-    own = benches.transfer(bench, group.config)
+    own = context.transfer(bench, group.config)
     built.append((group, bench, own, build.student(group.config, own.dataset)))
-  teachers: dict[str, shelf.Taught] = {}
+  teachers: dict[str, teacher_store.Taught] = {}
   return [_job(*each, teachers) for each in built]
 
 
 def _bench(known, stack, workdir, screen, stop, config) -> Bench:
   """The bench of a config's data, made once."""
   values = config_lib.flatten(config)
-  key = json.dumps(benches.select(values, (), ("data.",)), sort_keys=True)
+  key = json.dumps(context.select(values, (), ("data.",)), sort_keys=True)
   if key not in known:
-    known[key] = benches.prepare(config, workdir, screen, stop)
+    known[key] = context.prepare(config, workdir, screen, stop)
     stack.callback(known[key].recorder.close)
   return known[key]._replace(values=values)
 
@@ -117,21 +117,21 @@ def _job(group: Group, bench: Bench, own: Bench, training, teachers) -> Job:
 
 def _taught(
     config: ml_collections.ConfigDict, bench: Bench, training, teachers
-) -> shelf.Taught:
+) -> teacher_store.Taught:
   """The teacher of a group; groups that want the same one share it."""
-  wanted: dict[str, Any] = benches.select(
+  wanted: dict[str, Any] = context.select(
       bench.values, ("student.views",), ("teacher.", "data."))
-  wanted["banked"] = shelf.wants_bank(config, bench, training)
+  wanted["banked"] = teacher_store.wants_bank(config, bench, training)
   key = json.dumps(wanted, sort_keys=True)
   if key not in teachers:
-    teachers[key] = shelf.obtain(config, bench, training)
+    teachers[key] = teacher_store.obtain(config, bench, training)
   return teachers[key]
 
 
-def _mark(lane: Lane, bench: Bench, taught: shelf.Taught | None) -> str:
+def _mark(lane: Lane, bench: Bench, taught: teacher_store.Taught | None) -> str:
   """What determines a lane, but for the machine and the lanes beside it."""
   own = bench._replace(values=config_lib.flatten(lane.config))
   hparams = build.student_hparams(lane.config)
   return records.fingerprint(
-      shelf.student_marks(own, hparams, taught, lane.config.method)
+      teacher_store.student_marks(own, hparams, taught, lane.config.method)
       | {"lane": lane.config.method})

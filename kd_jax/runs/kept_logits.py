@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kd_jax.runs import context as benches
-from kd_jax.config import schema as keys
+from kd_jax.runs import context
+from kd_jax.config import schema
 from kd_jax.runs import records
 from kd_jax.core import types
 from kd_jax.core.errors import UserError
-from kd_jax.runs import results as book
-from kd_jax.runs import soft_targets as dark
+from kd_jax.runs import results
+from kd_jax.runs import soft_targets
 from kd_jax.runs.jobs import Job
 
 _TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 20.0)
@@ -38,7 +38,7 @@ def teachers(workdir: pathlib.Path, ready: Iterable[Job], study: str) -> None:
     for net, each in [("teacher", record)] + [("member", m) for m in members]:
       rows.setdefault(each["fingerprint"], about | {"net": net} | each)
   if rows:
-    book.write(workdir / "teachers.jsonl", list(rows.values()))
+    results.write(workdir / "teachers.jsonl", list(rows.values()))
 
 
 def keep_teachers(workdir: pathlib.Path, ready: Iterable[Job]) -> None:
@@ -58,7 +58,7 @@ def keep(
   They go to `workdir/logits/FINGERPRINT.npz`, in float16: its rounding is some
   thousandths of a logit, far less than differs from seed to seed.
   """
-  predict = benches.predictor(job.bench.where, job.training.model)
+  predict = context.predictor(job.bench.where, job.training.model)
   _save(workdir, fingerprint, {
       name: predict(variables, split.data, jnp.int32(0))
       for name, split in job.bench.splits.items()})
@@ -108,7 +108,7 @@ def _entropy(job: Job) -> dict[str, float]:
   logits = splits.get("heldout", splits["test"]).taught
   if logits is None:
     return {}
-  return {f"{t:g}": round(float(jnp.mean(dark.entropy(logits, t))), 6)
+  return {f"{t:g}": round(float(jnp.mean(soft_targets.entropy(logits, t))), 6)
           for t in _TEMPERATURES}
 
 
@@ -116,4 +116,4 @@ def _unlike_default(values: Mapping[str, Any]) -> dict[str, Any]:
   """The teacher's keys that are not at their defaults."""
   return {name.removeprefix("teacher."): value for name, value in values.items()
           if name.startswith("teacher.") and name != "teacher.dir"
-          and value != keys.every()[name].default}
+          and value != schema.every()[name].default}

@@ -17,10 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kd_jax.data import views as augment
-from kd_jax.training import parameters as checkpoint
-from kd_jax.training import segment as loop
-from kd_jax.training import devices as parallel
+from kd_jax.data import views as views_lib
+from kd_jax.training import parameters
+from kd_jax.training import segment
+from kd_jax.training import devices
 from kd_jax.core import types
 from kd_jax.core.errors import UserError
 from kd_jax.training.devices import Parallel
@@ -35,8 +35,8 @@ TOLERANCE = 1e-5
 def build(
     models: Sequence[types.Model],
     variables: Sequence[types.Variables],
-    data: loop.DeviceData,
-    views: augment.Views,
+    data: segment.DeviceData,
+    views: views_lib.Views,
     out: np.ndarray,
     *,
     first: int = 0,
@@ -55,8 +55,8 @@ def build(
     where: The devices; default one.
     tick: Told the number of views done, after each.
   """
-  where = where or parallel.choose("single")
-  predicts = [parallel.make_predict(where, model, views) for model in models]
+  where = where or devices.choose("single")
+  predicts = [devices.make_predict(where, model, views) for model in models]
   for view in range(first, views.count):
     for member, predict in enumerate(predicts):
       out[:, view, member] = predict(variables[member], data, jnp.int32(view))
@@ -68,8 +68,8 @@ def obtain(
     marks: dict[str, Any],
     models: Sequence[types.Model],
     variables: Sequence[types.Variables],
-    data: loop.DeviceData,
-    views: augment.Views,
+    data: segment.DeviceData,
+    views: views_lib.Views,
     *,
     num_classes: int,
     where: Parallel | None = None,
@@ -111,7 +111,7 @@ def obtain(
       build(models, variables, data, views, held, first=begun.views, where=where,
             tick=begun.tick)
     # The marks come last: a bank without them is an unfinished one.
-    checkpoint.write_json(sidecar, marks)
+    parameters.write_json(sidecar, marks)
     begun.forget()
   try:
     _refuse_other_marks(path, json.loads(sidecar.read_text()), marks)
@@ -171,7 +171,7 @@ class _Begun:
   def _save(self) -> None:
     # Rows first: a view counts once it is on the disk.
     self._bank.flush()
-    checkpoint.write_json(self._file, self._marks | {"done": self.views})
+    parameters.write_json(self._file, self._marks | {"done": self.views})
     self._saved = time.monotonic()
 
   def _left(self, shape: tuple[int, ...]) -> np.memmap | None:
@@ -200,8 +200,8 @@ def verify(
     bank: np.ndarray,
     models: Sequence[types.Model],
     variables: Sequence[types.Variables],
-    data: loop.DeviceData,
-    views: augment.Views,
+    data: segment.DeviceData,
+    views: views_lib.Views,
     *,
     name: str = "bank",
 ) -> None:
@@ -216,7 +216,7 @@ def verify(
 
   @jax.jit
   def spot(variables, data, ids, view):
-    batch = loop.take(data, views, ids, view, ids >= 0)
+    batch = segment.take(data, views, ids, view, ids >= 0)
     return jnp.stack([
         model.apply(held, batch.image, train=False)[0].logits
         for model, held in zip(models, variables, strict=True)], axis=1)

@@ -8,11 +8,11 @@ from typing import Any
 
 import ml_collections
 
-from kd_jax.runs import context as benches
+from kd_jax.runs import context
 from kd_jax.config import build
-from kd_jax.methods import registry as distillers
+from kd_jax import methods
 from kd_jax.runs import records
-from kd_jax.runs import teacher_store as shelf
+from kd_jax.runs import teacher_store
 from kd_jax.runs.context import Bench
 from kd_jax.core.screen import Screen
 from kd_jax.training.settings import Training
@@ -46,19 +46,19 @@ def train_and_evaluate(
   """
   began = time.perf_counter()
   build.check_names(config)
-  bench = benches.prepare(config, workdir, screen, stop)
+  bench = context.prepare(config, workdir, screen, stop)
   with contextlib.closing(bench.recorder):
     # Everything that can be refused is built before anything is trained.
-    own = benches.transfer(bench, config)
+    own = context.transfer(bench, config)
     student = build.student(config, own.dataset)
     method = build.distiller(config)
     summary, taught = {}, None
     if method.needs_teacher:
-      taught = shelf.obtain(config, bench, student)
+      taught = teacher_store.obtain(config, bench, student)
       summary["teacher"] = taught.record
     summary["baseline"] = _student(
-        config, own, "baseline", student, distillers.DISTILLERS["hard"])
-    if method is not distillers.DISTILLERS["hard"]:
+        config, own, "baseline", student, methods.DISTILLERS["hard"])
+    if method is not methods.DISTILLERS["hard"]:
       summary["distilled"] = _student(
           config, own, "distilled", student, method, taught)
     return _conclude(bench, summary, time.perf_counter() - began)
@@ -69,21 +69,21 @@ def _student(
     bench: Bench,
     name: str,
     training: Training,
-    method: distillers.Distiller,
+    method: methods.Distiller,
     taught: Taught | None = None,
 ) -> dict[str, Any]:
   """Trains the student one way, or finds it trained; gives its record."""
-  marks = shelf.student_marks(
+  marks = teacher_store.student_marks(
       bench, training.hparams, taught,
       bench.values["method"] if name == "distilled" else "hard")
-  marks |= records.runtime() | benches.where_marks(bench) | {"net": name}
+  marks |= records.runtime() | context.where_marks(bench) | {"net": name}
   learner = build.learner(config, training, method, taught and taught.teacher)
-  record = benches.net(
+  record = context.net(
       bench, name, bench.workdir / "parameters" / name, marks, training, learner,
       taught.splits if taught else bench.splits)
   if name == "distilled":
     record |= {"method": bench.values["method"], "alpha": bench.values["alpha"]}
-    record |= shelf.loss_record(method, training.hparams, training.moving)
+    record |= teacher_store.loss_record(method, training.hparams, training.moving)
   return record
 
 

@@ -5,10 +5,10 @@ import pathlib
 import shutil
 from typing import Any, NamedTuple
 
-from kd_jax.training import parameters as checkpoint
+from kd_jax.training import parameters
 from kd_jax.runs import records
 from kd_jax.core.errors import UserError
-from kd_jax.runs import results as book
+from kd_jax.runs import results
 from kd_jax.runs import conflicts
 from kd_jax.runs import plan
 from kd_jax.runs.results import Row
@@ -56,9 +56,9 @@ def merge(folders: Sequence[pathlib.Path], out: pathlib.Path) -> str:
         _copy(source, target)
       _write_sides(parts, out)
       plan.save(out / "plan.json", kept)
-      checkpoint.write_json(
+      parameters.write_json(
           out / "summary.json", _summary(parts, rows, progress))
-      book.write(out / "results.jsonl", _ordered(rows, kept))
+      results.write(out / "results.jsonl", _ordered(rows, kept))
   except OSError as error:
     raise UserError(f"--out={out}: cannot be written: {error}") from None
   return _told(parts, rows, progress, out)
@@ -78,7 +78,7 @@ def _parts(folders: Sequence[pathlib.Path], out: pathlib.Path) -> list[Part]:
 
 
 def _part(folder: pathlib.Path) -> Part:
-  rows = book.read(folder)
+  rows = results.read(folder)
   for row in rows:
     if not isinstance(row.get("fingerprint"), str) or not isinstance(
         row.get("overrides"), dict) or row.get("schema") != records.SCHEMA:
@@ -87,11 +87,11 @@ def _part(folder: pathlib.Path) -> Part:
           f"schema {records.SCHEMA}; leave the folder out")
   aside = folder / "results.other.jsonl"
   other = {row.get("fingerprint") for row in (
-      book.read(folder, aside.name) if aside.is_file() else [])}
+      results.read(folder, aside.name) if aside.is_file() else [])}
   # Of a sweep that the folder was used for before.
   chunks = [chunk for chunk in plan.load(folder / "plan.json")
             if not {*map(chunk.fingerprint, chunk.lanes)} <= other]
-  config = book.side_file(folder, "config.json") or {}
+  config = results.side_file(folder, "config.json") or {}
   if not isinstance(config, dict):
     raise UserError(f"{folder / 'config.json'}: is no config; leave the folder out")
   return Part(folder, rows, chunks, config)
@@ -138,7 +138,7 @@ def _teachers(
   known: dict[str, tuple[str, pathlib.Path]] = {}
   for part in parts:
     for source in sorted((part.folder / "teachers").glob("*")):
-      record = book.side_file(source, "record.json")
+      record = results.side_file(source, "record.json")
       if source.suffix or not isinstance(record, dict):
         continue  # Half a teacher, from a program that died.
       bits = str(record.get("parameters_sha256"))
@@ -165,10 +165,10 @@ def _copy(source: pathlib.Path, target: pathlib.Path) -> None:
 def _write_sides(parts: Sequence[Part], out: pathlib.Path) -> None:
   """Settings, manifest and teachers, of the first that has them; all logits."""
   for name in ("config.json", "manifest.json", "teacher.json"):
-    found = (book.side_file(part.folder, name) for part in parts)
+    found = (results.side_file(part.folder, name) for part in parts)
     first = next((value for value in found if value is not None), None)
     if first is not None:
-      checkpoint.write_json(out / name, first)
+      parameters.write_json(out / name, first)
   for part in reversed(parts):
     # Every shard makes all teachers ready, and tells of all.
     for file in (part.folder / "teachers.jsonl",
@@ -184,7 +184,7 @@ def _summary(
 ) -> dict[str, Any]:
   """As of one run, with what is missing."""
   found = [summary for part in parts if isinstance(
-      summary := book.side_file(part.folder, "summary.json"), dict)]
+      summary := results.side_file(part.folder, "summary.json"), dict)]
   first = found[0] if found else {}
   names = dict.fromkeys(
       name for part in parts for name in _sources(part))
@@ -199,7 +199,7 @@ def _summary(
 
 def _sources(part: Part) -> list[str]:
   """The shards behind a part: its own name, or what was merged into it."""
-  summary = book.side_file(part.folder, "summary.json")
+  summary = results.side_file(part.folder, "summary.json")
   merged = summary.get("merged") if isinstance(summary, dict) else None
   return merged if isinstance(merged, list) else [part.folder.resolve().name]
 

@@ -10,7 +10,7 @@ import json
 import pathlib
 from typing import Any, NamedTuple
 
-from kd_jax.training import parameters as checkpoint
+from kd_jax.training import parameters
 from kd_jax.runs import records
 from kd_jax.core.errors import UserError
 from kd_jax.training.lanes import Shape
@@ -152,7 +152,7 @@ def load(file: pathlib.Path) -> list[Chunk]:
 
 def save(file: pathlib.Path, planned: Sequence[Chunk]) -> None:
   """Writes a plan down."""
-  checkpoint.write_json(file, {"schema": records.SCHEMA, "chunks": [
+  parameters.write_json(file, {"schema": records.SCHEMA, "chunks": [
       {"group": c.group, "shape": list(c.shape), "lanes": list(c.lanes)}
       for c in planned]})
 

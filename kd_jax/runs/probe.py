@@ -16,7 +16,7 @@ import time
 import jax
 import jax.numpy as jnp
 
-from kd_jax.training import parameters as checkpoint
+from kd_jax.training import parameters
 from kd_jax.core import compilation
 from kd_jax.core import types
 from kd_jax.training import lanes as lanes_lib
@@ -104,7 +104,7 @@ def remember(key: str, shape: Shape) -> None:
   # Where nothing can be kept, it is measured again.
   with contextlib.suppress(OSError):
     file.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint.write_json(file, {**_known(), key: list(shape)})
+    parameters.write_json(file, {**_known(), key: list(shape)})
 
 
 def device_bytes() -> int:

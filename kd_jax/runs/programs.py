@@ -6,12 +6,12 @@ import functools
 import jax
 import ml_collections
 
-from kd_jax.data import views as augment
-from kd_jax.training import train_loop as follow
+from kd_jax.data import views
+from kd_jax.training import train_loop
 from kd_jax.training import lanes
-from kd_jax.training import segment as loop
+from kd_jax.training import segment
 from kd_jax.runs import records
-from kd_jax.training import fit as fitting
+from kd_jax.training import fit
 from kd_jax.runs import cost
 from kd_jax.runs import plan
 from kd_jax.runs import probe
@@ -70,7 +70,7 @@ class Programs:
 
     def make(shape: lanes.Shape) -> lanes.Lanes:
       if self._stop():
-        raise follow.Interrupted()
+        raise train_loop.Interrupted()
       made[shape] = _compiled(job, shape)
       return made[shape]
 
@@ -98,8 +98,8 @@ def _key(program: str, seeds: list[int]) -> str:
 
 
 def _compiled(job: Job, shape: lanes.Shape) -> lanes.Lanes:
-  predict = loop.make_predict(job.training.model, augment.VIEWS["none"])
+  predict = segment.make_predict(job.training.model, views.VIEWS["none"])
   return lanes.compile_lanes(
       job.learner, job.training.views, job.training.batch_size, shape,
       job.bench.train, job.training.hparams,
-      functools.partial(fitting.evaluate, predict))
+      functools.partial(fit.evaluate, predict))

@@ -18,7 +18,7 @@ from typing import Any
 import jax
 
 import kd_jax
-from kd_jax.training import parameters as checkpoint
+from kd_jax.training import parameters
 from kd_jax.core import hosts
 from kd_jax.core.errors import UserError
 from kd_jax.core.machine import cores
@@ -88,7 +88,7 @@ class Recorder:
   def write(self, name: str, value: dict[str, Any]) -> None:
     """Writes `name` as a whole JSON file."""
     if self._writes:
-      checkpoint.write_json(self.workdir / name, value)
+      parameters.write_json(self.workdir / name, value)
 
   def remove(self, name: str) -> None:
     """Removes a file, if there is one."""

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kd_jax.training import parameters as checkpoint
+from kd_jax.training import parameters
 from kd_jax import losses
 from kd_jax.runs import records
 from kd_jax.runs.jobs import Job
@@ -34,7 +34,7 @@ def write(file: pathlib.Path, ready: Sequence[Job]) -> None:
   classes, first = np.unique(label[unsure], return_index=True)
   chosen = np.sort(first)[:_EXAMPLES]
   del classes
-  checkpoint.write_json(file, {
+  parameters.write_json(file, {
       "schema": records.SCHEMA,
       "teacher_fingerprint": taught.record["fingerprint"],
       "entropy": [

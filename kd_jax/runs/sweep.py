@@ -11,18 +11,18 @@ import jax
 import ml_collections
 
 from kd_jax import config as config_lib
-from kd_jax.training import train_loop as follow
+from kd_jax.training import train_loop
 from kd_jax.runs import records
 from kd_jax.config import sweep
 from kd_jax.core.errors import UserError
 from kd_jax.core.screen import Screen
 from kd_jax.runs import chunk as chunks
 from kd_jax.runs import commands
-from kd_jax.runs import soft_targets as dark
+from kd_jax.runs import soft_targets
 from kd_jax.runs import estimate
 from kd_jax.runs import jobs
 from kd_jax.runs import plan
-from kd_jax.runs import kept_logits as said
+from kd_jax.runs import kept_logits
 from kd_jax.runs.results import Book
 from kd_jax.runs.jobs import Job
 from kd_jax.runs.programs import Programs
@@ -72,10 +72,10 @@ def run_sweep(
     ready[0].bench.announce()
     recorder = ready[0].bench.recorder
     recorder.write("config.json", config_lib.flatten(config))
-    dark.write(workdir / "teacher.json", ready)
-    said.teachers(workdir, ready, study or workdir.name)
+    soft_targets.write(workdir / "teacher.json", ready)
+    kept_logits.teachers(workdir, ready, study or workdir.name)
     if config.sweep.logits:
-      said.keep_teachers(workdir, ready)
+      kept_logits.keep_teachers(workdir, ready)
     book = Book(workdir)
     programs = Programs(config, screen.say, stop, measure=shard is None)
     planned = _plan(ready, book, programs, workdir / "plan.json")
@@ -97,7 +97,7 @@ def run_sweep(
           chunks.forget(job, chunk)
           meter.finished(job, chunk)
           _tell_tensorboard(recorder, rows)
-    except follow.Interrupted:
+    except train_loop.Interrupted:
       told()
       raise
     summary = _summary(ready, planned, book, programs)

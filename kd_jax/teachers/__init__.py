@@ -1,1 +1,12 @@
 """Frozen teachers: live nets, ensembles of them, and banks of their logits."""
+
+from kd_jax.teachers.teacher import (
+    MEANS,
+    Teacher,
+    banked,
+    combine,
+    live,
+    outputs,
+)
+
+__all__ = ["MEANS", "Teacher", "banked", "combine", "live", "outputs"]

@@ -19,7 +19,7 @@ import numpy as np
 
 from kd_jax.core import hosts
 from kd_jax.core.errors import UserError
-from kd_jax.training import parameters as checkpoint
+from kd_jax.training import parameters
 
 SCHEMA = 1
 _UNITS = {"steps": 1.0, "epochs": 1.0, "minutes": 60.0}
@@ -96,7 +96,7 @@ class Progress:
     arrays = jax.tree.map(np.array, jax.device_get(tree))
     record = {"schema": SCHEMA, "marks": self._marks, "step": step,
               "arrays": _shapes(arrays),
-              "sha256": checkpoint.parameters_sha256(arrays)}
+              "sha256": parameters.parameters_sha256(arrays)}
     record["own_sha256"] = _sha256(record)
     try:
       self._open().save(step, force=True, args=ocp.args.Composite(
@@ -105,7 +105,7 @@ class Progress:
       if wait:
         self._manager.wait_until_finished()
     except Exception as error:  # Whatever a file system or orbax raises.
-      raise UserError(checkpoint.unwritten(self.path, error)) from None
+      raise UserError(parameters.unwritten(self.path, error)) from None
 
   def forced(self) -> dict[str, Any]:
     """What a net's record says if it was not trained by its config alone."""
@@ -133,7 +133,7 @@ class Progress:
       try:
         self._manager.close()
       except Exception as error:  # Whatever a file system or orbax raises.
-        raise UserError(checkpoint.unwritten(self.path, error)) from None
+        raise UserError(parameters.unwritten(self.path, error)) from None
       finally:
         self._manager = None
 
@@ -145,7 +145,7 @@ class Progress:
   def _open(self):
     if self._manager is None:
       self.path.mkdir(parents=True, exist_ok=True)
-      self._manager = checkpoint.manager(self.path, self._keep)
+      self._manager = parameters.manager(self.path, self._keep)
     return self._manager
 
   def _load(self, like: Any) -> Any | None:
@@ -208,7 +208,7 @@ class Progress:
         lambda x: np.zeros(x.shape, x.dtype), like)
     found = self._open().restore(step, args=ocp.args.Composite(
         arrays=ocp.args.StandardRestore(target)))["arrays"]
-    if checkpoint.parameters_sha256(found) != record["sha256"]:
+    if parameters.parameters_sha256(found) != record["sha256"]:
       raise ValueError("its arrays are not those that were saved")
     return found
 

@@ -19,9 +19,9 @@ import numpy as np
 
 from kd_jax.core import types
 from kd_jax.core.errors import UserError
-from kd_jax.data import views as augment
-from kd_jax.training import segment as loop
-from kd_jax.training import step as steps
+from kd_jax.data import views as views_lib
+from kd_jax.training import segment as segment_lib
+from kd_jax.training import step
 
 KINDS = ("auto", "single", "pmap", "sharded")
 _AXIS = "devices"
@@ -93,8 +93,8 @@ def make(parallel: Parallel, function: Callable[..., Any]) -> Callable[..., Any]
 
 def compiled_segment(
     parallel: Parallel,
-    learner: steps.Learner,
-    views: augment.Views,
+    learner: step.Learner,
+    views: views_lib.Views,
     batch_size: int,
 ) -> Callable[..., Any]:
   """`loop.make_segment`, compiled for these devices; the state is donated.
@@ -110,14 +110,14 @@ def compiled_segment(
     `loop.make_segment`; state and totals lie on every device.
   """
   if parallel.kind == "single":
-    return loop.compiled_segment(learner, views, batch_size)
+    return segment_lib.compiled_segment(learner, views, batch_size)
   if parallel.kind == "pmap":
     return _mapped(parallel, learner, views, batch_size)
   return _sharded(parallel, learner, views, batch_size)
 
 
 def make_predict(
-    parallel: Parallel, model: types.Model, views: augment.Views
+    parallel: Parallel, model: types.Model, views: views_lib.Views
 ) -> Callable[..., jax.Array]:
   """`loop.make_predict`, its batches dealt out to the devices.
 
@@ -125,7 +125,7 @@ def make_predict(
   bits whatever the number of devices.
   """
   if parallel.kind == "single":
-    return loop.make_predict(model, views)
+    return segment_lib.make_predict(model, views)
 
   def spread(function):
     # Rows are independent: nothing to check between devices.
@@ -133,7 +133,7 @@ def make_predict(
         function, mesh=parallel.mesh, in_specs=(P(), P(), P(), P(_AXIS)),
         out_specs=P(_AXIS), check_vma=False)
 
-  predict = loop.make_predict(
+  predict = segment_lib.make_predict(
       model, views, parts=parallel.size, spread=spread)
   return make(parallel, predict)
 
@@ -146,7 +146,7 @@ def _mapped(parallel, learner, views, batch_size):
     return jax.lax.dynamic_slice_in_dim(
         rows, jax.lax.axis_index(_AXIS) * size, size, axis=1)
 
-  segment = loop.make_segment(
+  segment = segment_lib.make_segment(
       learner, views, batch_size, axis_name=_AXIS, own=own)
   # pmap wants something to map over; everything else is alike on all devices.
   mapped = jax.pmap(
@@ -166,7 +166,7 @@ def _sharded(parallel, learner, views, batch_size):
     return jax.lax.with_sharding_constraint(
         _padded(rows, parallel.size), rows_apart)
 
-  segment = loop.make_segment(learner, views, batch_size, own=own)
+  segment = segment_lib.make_segment(learner, views, batch_size, own=own)
   return jax.jit(segment, out_shardings=everywhere, donate_argnums=0)
 
 

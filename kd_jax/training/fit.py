@@ -9,14 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kd_jax.core import randomness as rng
-from kd_jax.core import types
+from kd_jax.core import randomness, types
 from kd_jax.core.machine import cores
-from kd_jax.data import views as augment
-from kd_jax.training import devices as parallel
-from kd_jax.training import metrics
-from kd_jax.training import segment as loop
-from kd_jax.training import step as steps
+from kd_jax.data import views
+from kd_jax.training import devices, metrics
+from kd_jax.training import segment as segment_lib
+from kd_jax.training import step as step_lib
 from kd_jax.training.checkpoints import Progress
 from kd_jax.training.devices import Parallel
 from kd_jax.training.monitor import Best, NetWatch
@@ -37,7 +35,7 @@ class Split(NamedTuple):
     taught: The teacher's logits at T = 1, `[N, classes]`, or None.
   """
 
-  data: loop.DeviceData
+  data: segment_lib.DeviceData
   taught: jax.Array | None = None
 
 
@@ -77,8 +75,8 @@ def evaluate(predict, variables: types.Variables, split: Split):
 
 def fit(
     training: Training,
-    learner: steps.Learner,
-    data: loop.DeviceData,
+    learner: step_lib.Learner,
+    data: segment_lib.DeviceData,
     splits: dict[str, Split],
     *,
     where: Parallel,
@@ -109,13 +107,13 @@ def fit(
   """
   key = jax.random.key(training.seed)
   state = _begin(training, learner, data, where, key)
-  segment = parallel.compiled_segment(
+  segment = devices.compiled_segment(
       where, learner, training.views, training.batch_size)
-  predict = parallel.make_predict(
-      where, training.model, augment.VIEWS["none"])
-  arrays, hparams = parallel.copies(where, (
+  predict = devices.make_predict(
+      where, training.model, views.VIEWS["none"])
+  arrays, hparams = devices.copies(where, (
       learner.teacher.arrays if learner.teacher else (), training.hparams))
-  per_epoch = loop.steps_per_epoch(len(data.ids), training.batch_size)
+  per_epoch = segment_lib.steps_per_epoch(len(data.ids), training.batch_size)
   last: dict[str, Any] = {}
 
   def evaluate_all(state, step):
@@ -137,7 +135,7 @@ def fit(
 
   clock = _Clock(0)
   program = Program(run, evaluate_all, jax.eval_shape(run, state, 1)[1],
-                    functools.partial(parallel.copies, where))
+                    functools.partial(devices.copies, where))
   watch = NetWatch(training, program, progress, per_epoch=per_epoch,
                    keep_best="heldout" in splits)
   state = follow(
@@ -152,9 +150,9 @@ def fit(
 def _begin(training, learner, data, where: Parallel, key):
   """The state before the first step, on every device."""
   image = jnp.zeros((1,) + data.image.shape[1:], jnp.float32)
-  start = lambda key, hparams: steps.init(
-      learner, rng.stream(key, "init"), image, hparams)
-  return parallel.make(where, start)(key, training.hparams)
+  start = lambda key, hparams: step_lib.init(
+      learner, randomness.stream(key, "init"), image, hparams)
+  return devices.make(where, start)(key, training.hparams)
 
 
 class _Clock:
@@ -205,7 +203,7 @@ def computed(split: str, totals: dict[str, Any]) -> dict[str, Any]:
 def _segment_steps(training, learner, data, state, per_epoch) -> int:
   """Steps of a segment: an epoch, or equal parts of one that takes long."""
   ids = jnp.zeros((training.batch_size,), jnp.int32)
-  batch = loop.take(data, augment.VIEWS["none"], ids, ids, ids == 0)
+  batch = segment_lib.take(data, views.VIEWS["none"], ids, ids, ids == 0)
   flops = 3 * _flops(
       lambda held, batch: training.model.apply(
           held, batch.image, train=False)[0].logits, state.student, batch)

@@ -16,12 +16,10 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 import numpy as np
 
-from kd_jax.core import randomness as rng
-from kd_jax.core import types
-from kd_jax.data import views as augment
-from kd_jax.training import metrics
-from kd_jax.training import segment as loop
-from kd_jax.training import step as steps
+from kd_jax.core import randomness, types
+from kd_jax.data import views as views_lib
+from kd_jax.training import metrics, step
+from kd_jax.training import segment as segment_lib
 from kd_jax.training.state import TrainState
 
 _AXIS = "lanes"
@@ -69,11 +67,11 @@ class Lanes(NamedTuple):
 
 
 def compile_lanes(
-    learner: steps.Learner,
-    views: augment.Views,
+    learner: step.Learner,
+    views: views_lib.Views,
     batch_size: int,
     shape: Shape,
-    data: loop.DeviceData,
+    data: segment_lib.DeviceData,
     hparams: types.Hparams,
     evaluate: Callable[..., Any],
 ) -> Lanes:
@@ -98,11 +96,11 @@ def compile_lanes(
   image = jnp.zeros((1,) + data.image.shape[1:], jnp.float32)
 
   def start(seed, hparams):
-    return steps.init(
-        learner, rng.stream(jax.random.key(seed), "init"), image, hparams)
+    return step.init(
+        learner, randomness.stream(jax.random.key(seed), "init"), image, hparams)
 
   advance = mapped_segment(
-      loop.make_segment(learner, views, batch_size), shape)
+      segment_lib.make_segment(learner, views, batch_size), shape)
 
   def judge(state, split):
     return evaluate(state.student, split)

@@ -14,11 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kd_jax.core import randomness as rng
-from kd_jax.core import types
-from kd_jax.data import views as augment
+from kd_jax.core import randomness, types
+from kd_jax.data import views as views_lib
 from kd_jax.training import metrics
-from kd_jax.training import step as steps
+from kd_jax.training import step as step_lib
 from kd_jax.training.state import TrainState
 
 
@@ -61,7 +60,7 @@ def pixels(data: DeviceData, images: jax.Array) -> jax.Array:
 
 def take(
     data: DeviceData,
-    views: augment.Views,
+    views: views_lib.Views,
     ids: jax.Array,
     view: jax.Array,
     mask: jax.Array,
@@ -69,13 +68,13 @@ def take(
   """The batch of the examples `ids` `[B]`, each in its `view` `[B]`."""
   # Ids are ours, so in bounds: no clamping, no filling.
   rows = lambda x: x.at[ids].get(mode="promise_in_bounds")
-  image = augment.batch_views(views, rows(data.image), view)
+  image = views_lib.batch_views(views, rows(data.image), view)
   return types.Batch(pixels(data, image), rows(data.label), ids, view, mask)
 
 
 def make_segment(
-    learner: steps.Learner,
-    views: augment.Views,
+    learner: step_lib.Learner,
+    views: views_lib.Views,
     batch_size: int,
     *,
     axis_name: str | None = None,
@@ -95,13 +94,13 @@ def make_segment(
     steps from `state.step`, all of one epoch. Gives the new state and the totals
     of those steps. `length` is traced: one program serves every cut of a run.
   """
-  step = steps.make_step(learner, axis_name=axis_name)
+  step = step_lib.make_step(learner, axis_name=axis_name)
 
   def segment(state, data, teacher_arrays, hparams, key, length):
     num_steps = steps_per_epoch(len(data.ids), batch_size)
     epoch, first = jnp.divmod(state.step, num_steps)
     order, mask, view = _epoch(
-        data, views, batch_size, num_steps, rng.stream(key, "data"), epoch)
+        data, views, batch_size, num_steps, randomness.stream(key, "data"), epoch)
     order, mask = own(order), own(mask)
 
     def next_step(state, position):
@@ -124,7 +123,7 @@ def make_segment(
 
 
 def compiled_segment(
-    learner: steps.Learner, views: augment.Views, batch_size: int
+    learner: step_lib.Learner, views: views_lib.Views, batch_size: int
 ) -> Callable[..., tuple[TrainState, dict[str, metrics.Mean]]]:
   """`make_segment`, compiled for one device; the state is donated."""
   return jax.jit(make_segment(learner, views, batch_size), donate_argnums=0)
@@ -133,10 +132,10 @@ def compiled_segment(
 def _epoch(data, views, batch_size, num_steps, key, epoch):
   """Ids and masks `[steps, B]` of an epoch, and the view of each id `[N]`."""
   padding = num_steps * batch_size - len(data.ids)
-  order = rng.epoch_order(key, epoch, data.ids)
+  order = randomness.epoch_order(key, epoch, data.ids)
   order = jnp.pad(order, (0, padding), mode="wrap" if padding else "constant")
   mask = jnp.arange(num_steps * batch_size) < len(data.ids)
-  view = rng.epoch_views(
+  view = randomness.epoch_views(
       key, epoch, num_examples=len(data.label), num_views=views.count)
   shape = (num_steps, batch_size)
   return order.reshape(shape), mask.reshape(shape), view
@@ -144,7 +143,7 @@ def _epoch(data, views, batch_size, num_steps, key, epoch):
 
 def make_predict(
     model: types.Model,
-    views: augment.Views,
+    views: views_lib.Views,
     batch_size: int = 500,
     *,
     parts: int = 1,

@@ -3,9 +3,8 @@
 from typing import NamedTuple
 
 from kd_jax.core import types
-from kd_jax.data import views as augment
-from kd_jax.training import optimizers as optim
-from kd_jax.training import schedules
+from kd_jax.data import views as views_lib
+from kd_jax.training import optimizers, schedules
 
 
 class Training(NamedTuple):
@@ -23,8 +22,8 @@ class Training(NamedTuple):
   """
 
   model: types.Model
-  views: augment.Views
-  recipe: optim.Recipe
+  views: views_lib.Views
+  recipe: optimizers.Recipe
   hparams: types.Hparams
   batch_size: int
   total_steps: int

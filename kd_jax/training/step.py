@@ -8,13 +8,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from kd_jax.core import randomness as rng
-from kd_jax.core import types
-from kd_jax.methods import registry as distillers
+from kd_jax import methods, teachers
+from kd_jax.core import randomness, types
 from kd_jax.methods import terms as terms_lib
-from kd_jax.teachers import teacher as teachers
-from kd_jax.training import metrics, schedules
-from kd_jax.training import optimizers as optim
+from kd_jax.training import metrics, optimizers, schedules
 from kd_jax.training.state import TrainState
 
 # (state, batch, teacher arrays, hparams, key) -> (state, metrics)
@@ -34,8 +31,8 @@ class Learner(NamedTuple):
   """
 
   model: types.Model
-  distiller: distillers.Distiller
-  recipe: optim.Recipe
+  distiller: methods.Distiller
+  recipe: optimizers.Recipe
   teacher: teachers.Teacher | None = None
   skip_nonfinite: bool = False
   moving: schedules.Schedules = schedules.STILL
@@ -45,13 +42,13 @@ def init(
     learner: Learner, key: jax.Array, image: jax.Array, hparams: types.Hparams
 ) -> TrainState:
   """The state before the first step; `image` is any `[B, H, W, C]`."""
-  student = learner.model.init(rng.stream(key, "student"), image)
+  student = learner.model.init(randomness.stream(key, "student"), image)
   student = student._replace(
-      params=optim.scaled(student.params, hparams.init_scale))
-  method = learner.distiller.init(rng.stream(key, "method"))
+      params=optimizers.scaled(student.params, hparams.init_scale))
+  method = learner.distiller.init(randomness.stream(key, "method"))
   trainable = (student.params, method)
   with jax.numpy_dtype_promotion("standard"):
-    moments = optim.optimizer(learner.recipe, hparams).init(trainable)
+    moments = optimizers.optimizer(learner.recipe, hparams).init(trainable)
   return TrainState(jnp.zeros((), jnp.int32), student, method, moments)
 
 
@@ -80,7 +77,7 @@ def make_step(learner: Learner, *, axis_name: str | None = None) -> Step:
     # Outside the differentiated function: a psum within it would be summed
     # once more with the gradients.
     count = psum(jnp.sum(batch.mask, dtype=jnp.float32))
-    rngs = {"dropout": rng.stream(key, "dropout", state.step)}
+    rngs = {"dropout": randomness.stream(key, "dropout", state.step)}
 
     def loss(trainable):
       params, method = trainable
@@ -98,11 +95,11 @@ def make_step(learner: Learner, *, axis_name: str | None = None) -> Step:
     # optax and its schedules count in int32 and promote.
     with jax.numpy_dtype_promotion("standard"):
       rate = hparams.learning_rate + _nothing_of_all(gradients)
-      updates, moments = optim.optimizer(
+      updates, moments = optimizers.optimizer(
           learner.recipe, hparams.replace(learning_rate=rate)).update(
               gradients, state.optimizer, state.trainable)
       params, method = optax.apply_updates(state.trainable, updates)
-    params = optim.project(params, hparams.max_norm)
+    params = optimizers.project(params, hparams.max_norm)
     told = psum(once(_tell(learner, state, view, terms, hparams)))
     after = state.replace(
         step=state.step + 1, student=types.Variables(params, running),

@@ -21,7 +21,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 import jax  # noqa: E402
 import modes  # noqa: E402
 
-from kd_jax.methods import registry as distillers  # noqa: E402
+from kd_jax import methods as methods_lib  # noqa: E402
 
 _HEAD = """\
 # Every method in every mode
@@ -66,7 +66,7 @@ def main(methods: list[str]) -> int:
   failed = 0
   print(_HEAD.format(commit=commit(), jax=jax.__version__))
   print("| method | " + " | ".join(CHECKS) + " |\n|" + "---|" * (len(CHECKS) + 1))
-  for method in methods or distillers.DISTILLERS:
+  for method in methods or methods_lib.DISTILLERS:
     told = []
     for check in CHECKS.values():
       try:

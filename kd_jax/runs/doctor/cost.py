@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from kd_jax.config import build
-from kd_jax.methods import registry as distillers
-from kd_jax.training import segment as loop
-from kd_jax.training import devices as parallel
-from kd_jax.runs import teacher_store as shelf
-from kd_jax.training import step as steps
-from kd_jax.teachers import teacher as teachers
+from kd_jax import methods
+from kd_jax.training import segment as segment_lib
+from kd_jax.training import devices
+from kd_jax.runs import teacher_store
+from kd_jax.training import step as step_lib
+from kd_jax import teachers
 from kd_jax.runs.context import Bench
 from kd_jax.runs.doctor import Visit
 from kd_jax.runs.doctor import size
@@ -42,7 +42,7 @@ class Cost(NamedTuple):
   """
 
   name: str
-  steps: int
+  step_lib: int
   step: float
   measured: bool
   memory: int
@@ -55,7 +55,7 @@ class Planned(NamedTuple):
   name: str
   times: int
   begun: trial.Begun
-  learner: steps.Learner
+  learner: step_lib.Learner
 
 
 def plan(
@@ -63,7 +63,7 @@ def plan(
     taught: teachers.Teacher | None,
 ) -> Iterator[Planned]:
   """The trainings of a run, or of the first lane of a sweep."""
-  hard, method = distillers.DISTILLERS["hard"], build.distiller(config)
+  hard, method = methods.DISTILLERS["hard"], build.distiller(config)
   banked = bank_bytes(config, bench, student.training) > 0
 
   def planned(name, times, begun, method, taught=None):
@@ -101,7 +101,7 @@ def bank_bytes(config, bench: Bench, student: Training) -> int:
   """Bytes of the bank that a run would make, or 0 if it would make none."""
   if (not build.distiller(config).needs_teacher
       or config.teacher.logits is not None
-      or not shelf.wants_bank(config, bench, student)):
+      or not teacher_store.wants_bank(config, bench, student)):
     return 0
   return 4 * math.prod(bank_shape(config, bench, student))
 
@@ -122,7 +122,7 @@ def measure(visit: Visit, planned: Planned, bench: Bench) -> Cost:
         "smaller widths or --config.teacher.bank=never")
   if measured:
     if bench.where.kind != "single":
-      compiled = parallel.compiled_segment(
+      compiled = devices.compiled_segment(
           bench.where, learner, training.views, training.batch_size)
     step, told = _timed(compiled, planned, bench)
     _look_at_totals(visit, name, told)
@@ -137,7 +137,7 @@ def _compiled(planned: Planned, bench: Bench):
   shapes = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype),
       (state, bench.train, arrays, training.hparams, jax.random.key(0)))
-  segment: Any = loop.compiled_segment(
+  segment: Any = segment_lib.compiled_segment(
       planned.learner, training.views, training.batch_size)
   return segment.lower(*shapes, 1).compile()
 
@@ -179,7 +179,7 @@ def _timed(segment: Any, planned: Planned, bench: Bench):
   # A bank is only a shape so far. The state is copied, as programs take it over.
   arrays = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype) if isinstance(
       x, jax.ShapeDtypeStruct) else x, arrays)
-  state, arrays, hparams = parallel.copies(bench.where, (
+  state, arrays, hparams = devices.copies(bench.where, (
       jax.tree.map(np.array, state), arrays, training.hparams))
   key = jax.random.key(training.seed)
 
@@ -211,7 +211,7 @@ def _look_at_totals(visit: Visit, name: str, told) -> None:
 
 def _seconds(training: Training, bench: Bench, step: float) -> float:
   """Of a training: its steps, and a look at every split after each epoch."""
-  per_epoch = loop.steps_per_epoch(len(bench.train.ids), training.batch_size)
+  per_epoch = segment_lib.steps_per_epoch(len(bench.train.ids), training.batch_size)
   epochs = -(-training.total_steps // per_epoch)
   images = sum(len(split.data.label) for split in bench.splits.values())
   return training.total_steps * step + epochs * images * _forward(

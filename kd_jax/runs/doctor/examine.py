@@ -8,11 +8,11 @@ import pathlib
 import tempfile
 from typing import Any, NamedTuple
 
-from kd_jax.runs import context as benches
+from kd_jax.runs import context
 from kd_jax.config import build
-from kd_jax.runs import teacher_store as shelf
+from kd_jax.runs import teacher_store
 from kd_jax.config import sweep as sweeps
-from kd_jax.teachers import teacher as teachers
+from kd_jax import teachers
 from kd_jax.runs.context import Bench
 from kd_jax.runs.doctor import Visit
 from kd_jax.runs.doctor import cost
@@ -124,7 +124,7 @@ def _bench(
   """The run's own bench, its records in a folder that goes away again."""
   folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
   try:
-    bench = benches.prepare(config, folder, _Silent(), lambda: False)
+    bench = context.prepare(config, folder, _Silent(), lambda: False)
   except _Download:
     visit.tell(
         f"data.name={config.data.name}: not on this machine, so the run begins "
@@ -181,7 +181,7 @@ def _case(visit: Visit, config: Any, bench: Bench) -> _Case:
         "teacher", functools.partial(trial.teacher, config, bench))
     return _Case(config, bench, student, *(found or ()))
   given = student and visit.attempt("teacher", functools.partial(
-      shelf.obtain, config, bench, student.training))
+      teacher_store.obtain, config, bench, student.training))
   taught = given and given.teacher._replace(
       arrays=trial.alone(given.teacher.arrays))
   return _Case(config, bench, student, taught=taught)
@@ -196,7 +196,7 @@ def _try(visit: Visit, case: _Case, findings: Findings) -> None:
   if student is None:
     return  # What is lacking has been told.
   method = build.distiller(config)
-  numbers = shelf.loss_record(
+  numbers = teacher_store.loss_record(
       method, student.training.hparams, student.training.moving)
   findings.loss = str(numbers["loss"])
   if taught is not None or not method.needs_teacher:

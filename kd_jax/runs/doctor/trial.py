@@ -11,14 +11,14 @@ import jax
 import jax.numpy as jnp
 
 from kd_jax.config import build
-from kd_jax.training import parameters as checkpoint
-from kd_jax.methods import registry as distillers
-from kd_jax.training import segment as loop
-from kd_jax.core import randomness as rng
+from kd_jax.training import parameters as parameters_lib
+from kd_jax import methods
+from kd_jax.training import segment
+from kd_jax.core import randomness
 from kd_jax.training import schedules
-from kd_jax.training import step as steps
+from kd_jax.training import step
 from kd_jax.core import types
-from kd_jax.teachers import teacher as teachers
+from kd_jax import teachers
 from kd_jax.runs.context import Bench
 from kd_jax.runs.doctor import Visit
 from kd_jax.training.settings import Training
@@ -80,7 +80,7 @@ def teacher(config: Any, bench: Bench) -> tuple[Begun, teachers.Teacher]:
   """The first member, and the teacher of members that nobody has trained."""
   weights = build.member_weights(config)
   training = build.teacher(config, bench.dataset, 0)
-  learner = build.learner(config, training, distillers.DISTILLERS["hard"])
+  learner = build.learner(config, training, methods.DISTILLERS["hard"])
   states = _starts(training, learner, bench.train, config.teacher.count)
   return Begun(training, states[0]), teachers.live(
       [training.model] * len(states), [state.student for state in states],
@@ -88,7 +88,7 @@ def teacher(config: Any, bench: Bench) -> tuple[Begun, teachers.Teacher]:
 
 
 def _starts(
-    training: Training, learner: steps.Learner, data: loop.DeviceData,
+    training: Training, learner: step.Learner, data: segment.DeviceData,
     count: int = 1,
 ) -> list[TrainState]:
   """States before the first step, as `fit.py` makes them; seeds count up."""
@@ -96,8 +96,8 @@ def _starts(
 
   @jax.jit
   def start(seed, hparams):
-    key = rng.stream(jax.random.key(seed), "init")
-    return steps.init(learner, key, image, hparams)
+    key = randomness.stream(jax.random.key(seed), "init")
+    return step.init(learner, key, image, hparams)
 
   return [start(jnp.uint32(training.seed + number), training.hparams)
           for number in range(count)]
@@ -109,29 +109,29 @@ def alone(tree: types.Tree) -> types.Tree:
 
 
 def first_batch(
-    training: Training, data: loop.DeviceData
+    training: Training, data: segment.DeviceData
 ) -> types.Batch:
   """The examples of the first step in their views, without any padding."""
   number = min(training.batch_size, len(data.ids), _MOST_EXAMPLES)
 
   @jax.jit
   def drawn(key, data):
-    ids = rng.epoch_order(key, 0, data.ids)[:number]
-    view = rng.epoch_views(
+    ids = randomness.epoch_order(key, 0, data.ids)[:number]
+    view = randomness.epoch_views(
         key, 0, num_examples=len(data.label), num_views=training.views.count)
-    return loop.take(
+    return segment.take(
         data, training.views, ids, view[ids], jnp.ones((number,), bool))
 
-  return drawn(rng.stream(jax.random.key(training.seed), "data"), alone(data))
+  return drawn(randomness.stream(jax.random.key(training.seed), "data"), alone(data))
 
 
 def terms(
-    method: distillers.Distiller, student: Begun,
+    method: methods.Distiller, student: Begun,
     taught: teachers.Teacher | None, batch: types.Batch,
 ) -> list[Term]:
   """Every term of the loss, and how hard it pulls at the student."""
   training, state = student
-  rngs = {"dropout": rng.stream(
+  rngs = {"dropout": randomness.stream(
       jax.random.key(training.seed), "dropout", state.step)}
 
   @jax.jit
@@ -189,7 +189,7 @@ def finite(term: Term) -> bool:
 
 
 def net(
-    name: str, config: Any, begun: Begun, data: loop.DeviceData
+    name: str, config: Any, begun: Begun, data: segment.DeviceData
 ) -> Net:
   """What a net is made of; `config` is `config.student` or `config.teacher`."""
   training, state = begun
@@ -200,7 +200,7 @@ def net(
   widths = "x".join(map(str, config.widths)) or "of its own widths"
   return Net(
       name, f"{config.name} {widths}",
-      checkpoint.num_parameters(state.student.params),
+      parameters_lib.num_parameters(state.student.params),
       {tap: x.shape for tap, x in said.features.items()})
 
 

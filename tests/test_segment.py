@@ -5,25 +5,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_steps import CLASSES, a_teacher, distance, hyper, learner
+from test_step import CLASSES, a_teacher, distance, hyper, learner
 
-from kd_jax.core import randomness as rng
-from kd_jax.data import views as augment
+from kd_jax import teachers
+from kd_jax.core import randomness
+from kd_jax.data import views as views_lib
 from kd_jax.models import MODELS
-from kd_jax.teachers import teacher as teachers
-from kd_jax.training import parameters as checkpoint
-from kd_jax.training import segment as loop
-from kd_jax.training import step as steps
+from kd_jax.training import parameters
+from kd_jax.training import segment as segment_lib
+from kd_jax.training import step as step_lib
 
-NONE, SHIFT = augment.VIEWS["none"], augment.VIEWS["shift2"]
+NONE, SHIFT = views_lib.VIEWS["none"], views_lib.VIEWS["shift2"]
 BATCH = 32  # 150 examples: five steps an epoch, the last of 22
 
 
 def run(learner, data, lengths, key, hparams=None, views=SHIFT, batch=BATCH):
   """Runs segments of the given lengths; gives the state and all totals."""
   hparams = hparams or hyper(learning_rate=0.1, momentum=0.9)
-  segment = loop.compiled_segment(learner, views, batch)
-  state = steps.init(learner, key, data.image[:1].astype(jnp.float32), hparams)
+  segment = segment_lib.compiled_segment(learner, views, batch)
+  state = step_lib.init(learner, key, data.image[:1].astype(jnp.float32), hparams)
   arrays = learner.teacher.arrays if learner.teacher else ()
   totals = []
   for length in lengths:
@@ -47,7 +47,7 @@ def test_the_result_does_not_depend_on_the_cuts(lengths, key, device_data):
 
 
 def test_every_example_is_seen_once_an_epoch(key, device_data):
-  ids, mask, _ = loop._epoch(device_data, NONE, BATCH, 5, key, 0)
+  ids, mask, _ = segment_lib._epoch(device_data, NONE, BATCH, 5, key, 0)
   assert ids.shape == mask.shape == (5, BATCH)
   seen = np.sort(np.asarray(ids)[np.asarray(mask)])
   np.testing.assert_array_equal(seen, np.arange(150))
@@ -58,11 +58,11 @@ def test_every_example_is_seen_once_an_epoch(key, device_data):
 def test_only_the_ids_in_use_are_seen(key, device_data):
   # A held-out split changes which ids are visited, not what an id stands for.
   used = jnp.arange(1, 150, 3, dtype=jnp.int32)
-  ids, mask, view = loop._epoch(
+  ids, mask, view = segment_lib._epoch(
       device_data._replace(ids=used), SHIFT, 16, 4, key, 2)
   np.testing.assert_array_equal(
       np.sort(np.asarray(ids)[np.asarray(mask)]), np.asarray(used))
-  _, _, of_all = loop._epoch(device_data, SHIFT, BATCH, 5, key, 2)
+  _, _, of_all = segment_lib._epoch(device_data, SHIFT, BATCH, 5, key, 2)
   np.testing.assert_array_equal(view, of_all)
 
 
@@ -72,18 +72,18 @@ def test_a_segment_is_the_plain_loop_over_steps(key, device_data):
   learns = learner(teacher=a_teacher(key, image))
   hparams = hyper(learning_rate=0.1)
   scanned, totals = run(learns, device_data, (5, 2), key, hparams)
-  state = steps.init(learns, key, image, hparams)
-  step = steps.make_step(learns)
+  state = step_lib.init(learns, key, image, hparams)
+  step = step_lib.make_step(learns)
   errors = 0
   for number in range(7):
     epoch, position = divmod(number, 5)
-    data_key = rng.stream(key, "data")
-    order = np.asarray(rng.epoch_order(data_key, epoch, device_data.ids))
-    view = rng.epoch_views(data_key, epoch, num_examples=150, num_views=25)
+    data_key = randomness.stream(key, "data")
+    order = np.asarray(randomness.epoch_order(data_key, epoch, device_data.ids))
+    view = randomness.epoch_views(data_key, epoch, num_examples=150, num_views=25)
     ids = order[position * BATCH:(position + 1) * BATCH]
     pixels = np.stack([
         SHIFT.view(device_data.image[i], view[i]) for i in ids])
-    batch = loop.take(
+    batch = segment_lib.take(
         device_data, NONE, jnp.asarray(ids), jnp.zeros(len(ids), jnp.int32),
         jnp.ones(len(ids), bool))
     batch = batch._replace(image=jnp.float32(pixels) / 255, view=view[ids])
@@ -96,9 +96,9 @@ def test_a_segment_is_the_plain_loop_over_steps(key, device_data):
 def test_nothing_crosses_to_the_host_inside_a_segment(key, device_data):
   learns = learner(method="hard")
   hparams = hyper()
-  segment = loop.compiled_segment(learns, SHIFT, BATCH)
+  segment = segment_lib.compiled_segment(learns, SHIFT, BATCH)
   image = device_data.image[:1].astype(jnp.float32)
-  state = steps.init(learns, key, image, hparams)
+  state = step_lib.init(learns, key, image, hparams)
   length = jnp.int32(5)
   with jax.transfer_guard("disallow"):
     state, told = segment(state, device_data, (), hparams, key, length)
@@ -108,10 +108,10 @@ def test_nothing_crosses_to_the_host_inside_a_segment(key, device_data):
 def test_a_sweep_of_values_compiles_once(key, device_data):
   image = device_data.image[:1].astype(jnp.float32)
   learns = learner(teacher=a_teacher(key, image))
-  segment = loop.compiled_segment(learns, NONE, BATCH)
+  segment = segment_lib.compiled_segment(learns, NONE, BATCH)
   for temperature in (1.0, 4.0, 20.0):
     hparams = hyper(temperature=temperature, learning_rate=0.1 * temperature)
-    state = steps.init(learns, key, image, hparams)
+    state = step_lib.init(learns, key, image, hparams)
     segment(state, device_data, learns.teacher.arrays, hparams, key, 5)
   assert segment._cache_size() == 1
 
@@ -119,9 +119,9 @@ def test_a_sweep_of_values_compiles_once(key, device_data):
 def test_vmap_over_points_equals_single_runs(key, device_data):
   image = device_data.image[:1].astype(jnp.float32)
   learns = learner(teacher=a_teacher(key, image))
-  segment = loop.compiled_segment(learns, NONE, BATCH)
+  segment = segment_lib.compiled_segment(learns, NONE, BATCH)
   points = [hyper(temperature=t, learning_rate=0.1) for t in (1.0, 8.0)]
-  begin = lambda: steps.init(learns, key, image, points[0])
+  begin = lambda: step_lib.init(learns, key, image, points[0])
   both = jax.tree.map(lambda *x: jnp.stack(x), *points)
   two = jax.tree.map(lambda x: jnp.stack([x, x]), begin())
   lanes, _ = jax.vmap(
@@ -141,36 +141,37 @@ def test_a_bank_is_the_live_teacher_to_the_bit(batch, key, device_data):
   model = MODELS["mlp"](num_classes=CLASSES, widths=(48, 48))
   held = model.init(key, image)
   # Batches of the step's size: others round differently on some machines.
-  predict = loop.make_predict(model, SHIFT, batch_size=batch)
+  predict = segment_lib.make_predict(model, SHIFT, batch_size=batch)
   bank = jnp.stack([predict(held, device_data, jnp.int32(v))
                     for v in range(25)], axis=1)[:, :, None]
   live, banked = teachers.live([model], [held]), teachers.banked(bank)
-  ids, mask, view = loop._epoch(device_data, SHIFT, batch, 3, key, 1)
+  ids, mask, view = segment_lib._epoch(device_data, SHIFT, batch, 3, key, 1)
   for row in range(2):
-    taken = loop.take(device_data, SHIFT, ids[row], view[ids[row]], mask[row])
+    taken = segment_lib.take(
+        device_data, SHIFT, ids[row], view[ids[row]], mask[row])
     np.testing.assert_array_equal(
         jax.jit(live.members)(live.arrays, taken),
         jax.jit(banked.members)(banked.arrays, taken))
   after = [run(learner(teacher=t), device_data, (3, 3), key, batch=batch)[0]
            for t in (live, banked)]
-  assert len({checkpoint.parameters_sha256(s.student.params)
+  assert len({parameters.parameters_sha256(s.student.params)
               for s in after}) == 1
 
 
 def test_prediction_covers_ragged_splits(key, device_data):
   model = MODELS["mlp"](num_classes=CLASSES, widths=(16,))
-  pixels = loop.pixels(device_data, device_data.image)
+  pixels = segment_lib.pixels(device_data, device_data.image)
   held = model.init(key, pixels)
   direct = model.apply(held, pixels, train=False)[0].logits
   for size in (1000, 64, 150):
-    predict = loop.make_predict(model, NONE, size)
+    predict = segment_lib.make_predict(model, NONE, size)
     said = predict(held, device_data, jnp.int32(0))
     np.testing.assert_allclose(said, direct, atol=1e-6)
 
 
 def test_same_key_same_bits_other_key_other_bits(key, device_data):
   learns = learner(method="hard")
-  sha = lambda k: checkpoint.parameters_sha256(
+  sha = lambda k: parameters.parameters_sha256(
       run(learns, device_data, (5,), k)[0].student.params)
   assert sha(key) == sha(key) != sha(jax.random.key(1))
 

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kd_jax.data import views as augment
+from kd_jax.data import views as views_lib
 
-NAMES = sorted(augment.VIEWS)
+NAMES = sorted(views_lib.VIEWS)
 
 
 def _image(height=9, width=11, channels=2, seed=0) -> np.ndarray:
@@ -36,7 +36,7 @@ def _cropped(image: np.ndarray, top: int, left: int, flip: bool) -> np.ndarray:
 
 
 def _all_views(name: str, image: np.ndarray) -> np.ndarray:
-  views = augment.VIEWS[name]
+  views = views_lib.VIEWS[name]
   return np.asarray(jax.jit(jax.vmap(views.view, (None, 0)))(
       jnp.asarray(image), jnp.arange(views.count)))
 
@@ -45,7 +45,7 @@ def _all_views(name: str, image: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_view_0_is_the_image(name, dtype):
   image = _image().astype(dtype)
-  view = augment.VIEWS[name].view(jnp.asarray(image), jnp.int32(0))
+  view = views_lib.VIEWS[name].view(jnp.asarray(image), jnp.int32(0))
   assert view.dtype == dtype
   np.testing.assert_array_equal(view, image)
 
@@ -53,14 +53,14 @@ def test_view_0_is_the_image(name, dtype):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_view_keeps_shape_and_uint8(name):
   views = _all_views(name, _image(5, 6, 3))
-  assert views.shape == (augment.VIEWS[name].count, 5, 6, 3)
+  assert views.shape == (views_lib.VIEWS[name].count, 5, 6, 3)
   assert views.dtype == np.uint8
 
 
 def test_shift2_has_25_views_one_for_every_shift_by_up_to_2_pixels():
   image = _image()
   views = _all_views("shift2", image)
-  assert len({view.tobytes() for view in views}) == augment.VIEWS[
+  assert len({view.tobytes() for view in views}) == views_lib.VIEWS[
       "shift2"].count == 25
   shifts = {_rolled(image, down, right).tobytes()
             for down in range(-2, 3) for right in range(-2, 3)}
@@ -72,7 +72,7 @@ def test_shift2_walks_the_shifts_row_by_row_from_none(index):
   # 12 is the middle of the 5 x 5 offsets; a lower crop moves the image up.
   offset = (index + 12) % 25
   image = _image()
-  view = augment.VIEWS["shift2"].view(jnp.asarray(image), jnp.int32(index))
+  view = views_lib.VIEWS["shift2"].view(jnp.asarray(image), jnp.int32(index))
   expected = _rolled(image, 2 - offset // 5, 2 - offset % 5)
   np.testing.assert_array_equal(view, expected)
 
@@ -80,7 +80,7 @@ def test_shift2_walks_the_shifts_row_by_row_from_none(index):
 def test_crop4_flip_is_pad_crop_flip_in_162_views():
   image = _image()
   views = _all_views("crop4_flip", image)
-  assert len({view.tobytes() for view in views}) == augment.VIEWS[
+  assert len({view.tobytes() for view in views}) == views_lib.VIEWS[
       "crop4_flip"].count == 162
   for index, view in enumerate(views):
     # 40 is the middle of the 9 x 9 offsets; the upper half is flipped.
@@ -91,10 +91,10 @@ def test_crop4_flip_is_pad_crop_flip_in_162_views():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_batch_of_views_is_the_views_one_by_one(name):
-  views = augment.VIEWS[name]
+  views = views_lib.VIEWS[name]
   images = jnp.stack([_image(seed=seed) for seed in range(12)])
   indices = np.random.default_rng(1).integers(0, views.count, 12, np.int32)
-  batch = augment.batch_views(views, images, jnp.asarray(indices))
+  batch = views_lib.batch_views(views, images, jnp.asarray(indices))
   loop = [views.view(image, jnp.int32(index))
           for image, index in zip(images, indices)]
   assert batch.dtype == jnp.uint8
@@ -104,16 +104,16 @@ def test_a_batch_of_views_is_the_views_one_by_one(name):
 @pytest.mark.parametrize("name", ["shift2", "crop4_flip"])
 def test_indices_out_of_step_with_the_images_change_every_row(name):
   # So that the comparison above cannot pass with indices of other rows.
-  views = augment.VIEWS[name]
+  views = views_lib.VIEWS[name]
   images = jnp.stack([_image(seed=seed) for seed in range(12)])
   indices = jnp.arange(12) * 2
-  batch = augment.batch_views(views, images, indices)
+  batch = views_lib.batch_views(views, images, indices)
   for wrong in (jnp.roll(indices, 1), indices + 1):
-    other = augment.batch_views(views, images, wrong)
+    other = views_lib.batch_views(views, images, wrong)
     assert (batch != other).any(axis=(1, 2, 3)).all()
 
 
 def test_a_batch_without_augmentation_is_the_images_themselves():
   images = jnp.stack([_image(seed=seed) for seed in range(3)])
-  same = augment.batch_views(augment.VIEWS["none"], images, jnp.arange(3))
+  same = views_lib.batch_views(views_lib.VIEWS["none"], images, jnp.arange(3))
   np.testing.assert_array_equal(same, images)

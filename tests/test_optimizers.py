@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from kd_jax.core import types
-from kd_jax.training import optimizers as optim
+from kd_jax.training import optimizers
 
 # Rates of the hand-written optimisers below.
 LR, MU, DECAY, B2, EPSILON = 0.1, 0.9, 0.05, 0.99, 1e-3
@@ -59,10 +59,10 @@ DIRECTIONS = {
 }
 
 
-def _recipe(name: str, schedule=None) -> optim.Recipe:
-  return optim.Recipe(
+def _recipe(name: str, schedule=None) -> optimizers.Recipe:
+  return optimizers.Recipe(
       "sgd" if name == "nesterov" else name,
-      schedule or optim.schedule("linear", total_steps=TOTAL),
+      schedule or optimizers.schedule("linear", total_steps=TOTAL),
       nesterov=name == "nesterov", b2=B2, epsilon=EPSILON)
 
 
@@ -85,13 +85,13 @@ def _run(recipe, hparams, weights, gradients) -> np.ndarray:
   @jax.jit
   def step(params, state, gradient, hparams):
     with jax.numpy_dtype_promotion("standard"):
-      updates, state = optim.optimizer(recipe, hparams).update(
+      updates, state = optimizers.optimizer(recipe, hparams).update(
           gradient, state, params)
       return optax.apply_updates(params, updates), state
 
   params = {"kernel": jnp.float32(weights)}
   with jax.numpy_dtype_promotion("standard"):
-    state = optim.optimizer(recipe, hparams).init(params)
+    state = optimizers.optimizer(recipe, hparams).init(params)
   seen = []
   for gradient in gradients:
     params, state = step(
@@ -113,7 +113,7 @@ def test_four_steps_of_an_optimiser_equal_its_formula(name):
 
 
 def test_every_optimiser_has_a_formula_above():
-  assert set(optim.OPTIMIZERS) | {"nesterov"} == set(DIRECTIONS)
+  assert set(optimizers.OPTIMIZERS) | {"nesterov"} == set(DIRECTIONS)
 
 
 @pytest.mark.parametrize("name", sorted(DIRECTIONS))
@@ -139,7 +139,7 @@ def test_rates_are_traced_and_compile_once(name):
   def two_steps(params, gradient, hparams):
     traces.append(hparams)
     with jax.numpy_dtype_promotion("standard"):
-      optimizer = optim.optimizer(recipe, hparams)
+      optimizer = optimizers.optimizer(recipe, hparams)
       state = optimizer.init(params)
       for _ in range(2):
         updates, state = optimizer.update(gradient, state, params)
@@ -193,15 +193,15 @@ SCHEDULES = [
 
 @pytest.mark.parametrize(("name", "options", "expected"), SCHEDULES)
 def test_a_schedule_does_what_it_says(name, options, expected):
-  shape = jax.jit(optim.schedule(name, total_steps=100, **options))
+  shape = jax.jit(optimizers.schedule(name, total_steps=100, **options))
   found = {step: float(shape(jnp.int32(step))) for step in expected}
   assert found == pytest.approx(expected, rel=1e-5, abs=1e-7)
 
 
-@pytest.mark.parametrize("name", optim.SCHEDULES)
+@pytest.mark.parametrize("name", optimizers.SCHEDULES)
 @pytest.mark.parametrize("warmup_steps", [0, 1, 7])
 def test_a_schedule_is_float32_in_0_to_1_and_peaks_at_1(name, warmup_steps):
-  shape = optim.schedule(
+  shape = optimizers.schedule(
       name, total_steps=50, warmup_steps=warmup_steps, boundaries=(25,))
   values = jax.vmap(shape)(jnp.arange(50))
   assert values.dtype == jnp.float32
@@ -214,13 +214,13 @@ def test_a_schedule_is_float32_in_0_to_1_and_peaks_at_1(name, warmup_steps):
 
 @pytest.mark.parametrize("name", ["cosine", "linear"])
 def test_the_last_step_of_a_falling_schedule_is_near_0(name):
-  shape = optim.schedule(name, total_steps=1000, warmup_steps=100)
+  shape = optimizers.schedule(name, total_steps=1000, warmup_steps=100)
   assert 0 < shape(jnp.int32(999)) < 2e-3
 
 
 def test_the_optimiser_counts_its_steps_from_the_first_of_the_schedule():
   # Plain SGD, gradient 1: the steps taken are the schedule itself.
-  shape = optim.schedule(
+  shape = optimizers.schedule(
       "step", total_steps=6, warmup_steps=2, boundaries=(4,))
   weights = _run(_recipe("sgd", shape), _hparams(1.0, 0.0, 0.0),
                  np.zeros((1,)), np.ones((6, 1)))
@@ -230,7 +230,7 @@ def test_the_optimiser_counts_its_steps_from_the_first_of_the_schedule():
 
 def test_an_unknown_schedule_is_refused():
   with pytest.raises(KeyError):
-    optim.schedule("exponential", total_steps=10)
+    optimizers.schedule("exponential", total_steps=10)
 
 
 def _params():
@@ -250,7 +250,7 @@ def _params():
 
 @pytest.mark.parametrize("compiled", [False, True])
 def test_projection_puts_units_on_the_ball_and_leaves_those_within(compiled):
-  project = jax.jit(optim.project) if compiled else optim.project
+  project = jax.jit(optimizers.project) if compiled else optimizers.project
   before = _params()
   after = project(before, jnp.float32(2))
   for layer, within in (("Dense_0", [1, 1, 1, 1, 0, 0]),
@@ -270,7 +270,7 @@ def test_projection_puts_units_on_the_ball_and_leaves_those_within(compiled):
 
 
 def test_projection_leaves_biases_and_scales_alone():
-  before, after = _params(), optim.project(_params(), jnp.float32(2))
+  before, after = _params(), optimizers.project(_params(), jnp.float32(2))
   for layer, name in (("Dense_0", "bias"), ("Conv_0", "bias"),
                       ("BatchNorm_0", "scale"), ("BatchNorm_0", "bias")):
     np.testing.assert_array_equal(after[layer][name], before[layer][name])
@@ -278,7 +278,7 @@ def test_projection_leaves_biases_and_scales_alone():
 
 def test_units_of_zero_weights_stay_zero():
   for max_norm in (1e-6, 2.0):
-    after = optim.project({"kernel": jnp.zeros((4, 3))}, jnp.float32(max_norm))
+    after = optimizers.project({"kernel": jnp.zeros((4, 3))}, jnp.float32(max_norm))
     np.testing.assert_array_equal(after["kernel"], np.zeros((4, 3)))
 
 
@@ -286,21 +286,21 @@ def test_units_within_any_ball_keep_their_bits():
   # m / sqrt(m**2) is not 1 for many m: that must not matter.
   kernel = jnp.float32(np.random.default_rng(0).normal(size=(5, 4)) * 1e-3)
   project = jax.jit(jax.vmap(
-      lambda max_norm: optim.project({"kernel": kernel}, max_norm)["kernel"]))
+      lambda max_norm: optimizers.project({"kernel": kernel}, max_norm)["kernel"]))
   for after in project(jnp.linspace(0.05, 5.0, 200)):
     np.testing.assert_array_equal(after, kernel)
   for max_norm in (0.1, 0.3, 1.7, 3.5):
-    after = optim.project({"kernel": kernel}, max_norm)["kernel"]
+    after = optimizers.project({"kernel": kernel}, max_norm)["kernel"]
     np.testing.assert_array_equal(after, kernel)
 
 
 def test_projecting_twice_is_projecting_once():
-  once = optim.project(_params(), jnp.float32(2))
-  twice = optim.project(once, jnp.float32(2))
+  once = optimizers.project(_params(), jnp.float32(2))
+  twice = optimizers.project(once, jnp.float32(2))
   jax.tree.map(
       lambda a, b: np.testing.assert_allclose(a, b, rtol=3e-7), once, twice)
 
 
 def test_no_constraint_is_the_identity():
   params = _params()
-  assert optim.project(params, None) is params
+  assert optimizers.project(params, None) is params

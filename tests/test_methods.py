@@ -7,27 +7,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_steps import a_batch, a_step, a_teacher, distance, hyper, learner
+from test_step import a_batch, a_step, a_teacher, distance, hyper, learner
 
 import kd_jax
 from kd_jax import config as config_lib
-from kd_jax.config import build, sweep
-from kd_jax.config import command_line as arguments
-from kd_jax.config import schema as keys
+from kd_jax import methods
+from kd_jax.config import build, command_line, schema, sweep
+from kd_jax.core import types as core_types
 from kd_jax.core.errors import UserError
-from kd_jax.methods import registry as distillers
 from kd_jax.methods.registry import Distiller
 from kd_jax.methods.terms import Term
-from kd_jax.runs import records
-from kd_jax.runs import teacher_store as shelf
+from kd_jax.runs import records, teacher_store
 from kd_jax.training import schedules
-from kd_jax.training import step as steps
+from kd_jax.training import step as step_lib
 
 
 def spread(params, student, teacher, batch, hparams):
   """A toy: labels, and the distance of the batch's mean outputs, a scalar."""
   del params
-  hard = distillers.DISTILLERS["hard"].terms(
+  hard = methods.DISTILLERS["hard"].terms(
       {}, student, teacher, batch, hparams)["hard"].value
   gap = jnp.mean(student.logits - teacher.logits, axis=0,
                  where=batch.mask[:, None])
@@ -36,7 +34,7 @@ def spread(params, student, teacher, batch, hparams):
 
 
 TOY = Distiller(
-    "CE + {pull:g} * |mean z - mean v|**2", distillers.no_params, spread,
+    "CE + {pull:g} * |mean z - mean v|**2", methods.no_params, spread,
     numbers={"pull": 3.0}, relations=True,
     setting={"hard_weight": 1.0, "soft_weight": 0.0})
 
@@ -44,11 +42,11 @@ TOY = Distiller(
 @pytest.fixture
 def toy(monkeypatch):
   """What adding a method takes: a function, and an entry in the dict."""
-  monkeypatch.setitem(distillers.DISTILLERS, "toy", TOY)
+  monkeypatch.setitem(methods.DISTILLERS, "toy", TOY)
 
 
 def parsed(*words):
-  return arguments.parse([f"--config={ROOT / 'configs/mnist.py'}", *words])[0]
+  return command_line.parse([f"--config={ROOT / 'configs/mnist.py'}", *words])[0]
 
 
 # Numbers.
@@ -106,8 +104,8 @@ def test_a_course_of_what_a_method_has_is_told(toy):
   moving = schedules.Schedules(
       100, schedules.Course("linear", 50), warmup=10)
   numbers = {"correct": 0.9}
-  told = lambda name: shelf.loss_record(
-      distillers.DISTILLERS[name], kd_jax.types.Hparams(
+  told = lambda name: teacher_store.loss_record(
+      methods.DISTILLERS[name], core_types.Hparams(
           temperature=8.0, ends={"temperature": 2.0}, numbers=numbers),
       moving)["loss"]
   assert "; T from 8 to 2 (linear, 50 steps)" in told("tfkd")
@@ -116,7 +114,7 @@ def test_a_course_of_what_a_method_has_is_told(toy):
 
 
 def test_help_has_names_for_numbers():
-  assert keys.every()["dkd.beta"].meaning == (
+  assert schema.every()["dkd.beta"].meaning == (
       "of method dkd: h * CE + s * T**2 * (alpha * TCKD + beta * NCKD)")
 
 
@@ -139,10 +137,10 @@ def test_rows_that_were_recorded_keep_their_fingerprints(monkeypatch):
       dataset=types.SimpleNamespace(fingerprint="d"))
   taught = types.SimpleNamespace(
       marks=["t"], teacher=types.SimpleNamespace(weights=np.ones(1)))
-  marks = shelf.student_marks(
+  marks = teacher_store.student_marks(
       bench, build.student_hparams(config), taught, config.method)
   assert records.fingerprint(marks)[:16] == DISTILLED
-  marks = shelf.student_marks(bench, build.student_hparams(config), None)
+  marks = teacher_store.student_marks(bench, build.student_hparams(config), None)
   assert records.fingerprint(marks)[:16] == BASELINE
 
 
@@ -158,9 +156,9 @@ def test_numbers_are_lanes_of_one_program(toy):
   assert group.lanes[1].name == "toy.pull=1"
 
 
-@pytest.mark.parametrize("method", distillers.DISTILLERS)
+@pytest.mark.parametrize("method", methods.DISTILLERS)
 def test_every_formula_can_be_filled_in(method):
-  own = distillers.DISTILLERS[method]
+  own = methods.DISTILLERS[method]
   names = {"temperature", "hard_weight", "soft_weight"}
   assert not names & own.numbers.keys(), "they stand beside the run's own"
   assert set(own.setting) <= names
@@ -169,8 +167,8 @@ def test_every_formula_can_be_filled_in(method):
 
 
 def test_no_methods_name_is_a_key_of_the_config():
-  taken = {name.split(".")[0] for name in keys.every() if not keys.owner(name)}
-  assert not taken & set(distillers.DISTILLERS)
+  taken = {name.split(".")[0] for name in schema.every() if not schema.owner(name)}
+  assert not taken & set(methods.DISTILLERS)
 
 
 @pytest.mark.parametrize(("words", "says"), [
@@ -229,7 +227,7 @@ def test_relations_reach_over_eight_devices(relating, key):
   state, alone, told = a_step(learns, key, batch, hparams)
   shards = jax.tree.map(lambda x: x.reshape((8, 4) + x.shape[1:]), batch)
   together, shared = jax.pmap(
-      steps.make_step(learns, axis_name="device"), axis_name="device",
+      step_lib.make_step(learns, axis_name="device"), axis_name="device",
       in_axes=(None, 0, None, None, None))(
           state, shards, learns.teacher.arrays, hparams, key)
   ones, other = (jax.tree.map(lambda x, i=i: x[i], together) for i in (0, 5))
@@ -283,18 +281,18 @@ def test_a_scheduled_step_is_that_of_its_temperature(key, device_data):
   """The ensemble too is combined at the temperature of this step's loss."""
   batch = a_batch(device_data)
   nets = [a_teacher(jax.random.key(n), batch.image) for n in range(2)]
-  from kd_jax.teachers import teacher as teachers
+  from kd_jax import teachers
   taught = teachers.live([learner((24,)).model] * 2,
                          [net.arrays[0] for net in nets])
   moving = schedules.Schedules(2, schedules.Course("linear", 1))
   learns = learner(teacher=taught)._replace(moving=moving)
-  state = steps.init(learns, key, batch.image, hyper())
+  state = step_lib.init(learns, key, batch.image, hyper())
   later = state.replace(step=state.step + 1)
   hot = hyper(temperature=1.0, ends={"temperature": 6.0})
-  after, _ = jax.jit(steps.make_step(learns))(
+  after, _ = jax.jit(step_lib.make_step(learns))(
       later, batch, taught.arrays, hot, key)
   still = learns._replace(moving=schedules.Schedules())
-  plain, _ = jax.jit(steps.make_step(still))(
+  plain, _ = jax.jit(step_lib.make_step(still))(
       later, batch, taught.arrays, hyper(temperature=6.0), key)
   assert distance(after.student.params, plain.student.params) < 1e-6
 

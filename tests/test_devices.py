@@ -4,18 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_steps import CLASSES, distance, hyper, learner
+from test_step import CLASSES, distance, hyper, learner
 
-from kd_jax.core import randomness as rng
+from kd_jax import teachers
+from kd_jax.core import randomness
 from kd_jax.core.errors import UserError
-from kd_jax.data import views as augment
-from kd_jax.teachers import teacher as teachers
-from kd_jax.training import devices as parallel
-from kd_jax.training import fit
-from kd_jax.training import segment as loop
-from kd_jax.training import step as steps
+from kd_jax.data import views
+from kd_jax.training import devices, fit, step
+from kd_jax.training import segment as segment_lib
 
-SHIFTS = augment.VIEWS["shift2"]
+SHIFTS = views.VIEWS["shift2"]
 DEVICES = (2, 4, 8)
 WRAPPERS = [(kind, most) for kind in ("pmap", "sharded") for most in DEVICES]
 
@@ -28,11 +26,11 @@ def bank(key):
 def trained(where, learns, data, hparams, *, batch_size, segments):
   """State and totals after some segments; from the same start everywhere."""
   key = jax.random.key(5)
-  image = loop.pixels(data, data.image[:1])
-  put = lambda tree: parallel.copies(where, tree)
-  begin = lambda key, image, hparams: steps.init(learns, key, image, hparams)
-  state = parallel.make(where, begin)(key, image, hparams)
-  segment = parallel.compiled_segment(where, learns, SHIFTS, batch_size)
+  image = segment_lib.pixels(data, data.image[:1])
+  put = lambda tree: devices.copies(where, tree)
+  begin = lambda key, image, hparams: step.init(learns, key, image, hparams)
+  state = devices.make(where, begin)(key, image, hparams)
+  segment = devices.compiled_segment(where, learns, SHIFTS, batch_size)
   arrays = put(learns.teacher.arrays) if learns.teacher else ()
   for length in segments:
     state, told = segment(
@@ -42,11 +40,11 @@ def trained(where, learns, data, hparams, *, batch_size, segments):
 
 def both(wrapper, learns, data, hparams, *, batch_size, segments=(3,)):
   kind, most = wrapper
-  where = parallel.choose(kind, most=most)
+  where = devices.choose(kind, most=most)
   assert where.size == most
   run = lambda where: trained(
       where, learns, data, hparams, batch_size=batch_size, segments=segments)
-  return run(where), run(parallel.choose("single"))
+  return run(where), run(devices.choose("single"))
 
 
 def counts_agree(told, alone):
@@ -107,12 +105,12 @@ def test_dropout_draws_the_same_mask_on_any_devices(
 
 
 def test_a_batch_is_padded_with_masked_rows_at_its_end(device_data, key):
-  order, mask, _ = loop._epoch(
-      device_data, SHIFTS, 50, 3, rng.stream(key, "data"), 1)
-  padded = parallel._padded(order, 8)
+  order, mask, _ = segment_lib._epoch(
+      device_data, SHIFTS, 50, 3, randomness.stream(key, "data"), 1)
+  padded = devices._padded(order, 8)
   assert padded.shape == (3, 56)
   np.testing.assert_array_equal(padded[:, :50], order)
-  mask = parallel._padded(mask, 8)
+  mask = devices._padded(mask, 8)
   assert int(mask.sum()) == 150 and not mask[:, 50:].any()
 
 
@@ -121,13 +119,14 @@ def test_the_same_parameters_make_exactly_the_same_errors(
     wrapper, device_data, key):
   kind, most = wrapper
   learns = learner((16,), method="hard")
-  held = learns.model.init(key, loop.pixels(device_data, device_data.image[:1]))
-  none = augment.VIEWS["none"]
+  held = learns.model.init(
+      key, segment_lib.pixels(device_data, device_data.image[:1]))
+  none = views.VIEWS["none"]
   found = []
-  for where in (parallel.choose(kind, most=most), parallel.choose("single")):
-    predict = parallel.make_predict(where, learns.model, none)
-    split = fit.Split(parallel.copies(where, device_data))
-    held = parallel.copies(where, held)
+  for where in (devices.choose(kind, most=most), devices.choose("single")):
+    predict = devices.make_predict(where, learns.model, none)
+    split = fit.Split(devices.copies(where, device_data))
+    held = devices.copies(where, held)
     totals, wrong = fit.evaluate(predict, held, split)
     found.append((int(totals["errors"].total), np.asarray(wrong),
                   np.asarray(predict(held, split.data, jnp.int32(0)))))
@@ -137,14 +136,14 @@ def test_the_same_parameters_make_exactly_the_same_errors(
 
 
 def test_auto_takes_all_devices_there_are():
-  assert parallel.choose("auto").kind == "pmap"
-  assert parallel.choose("auto").size == 8
-  assert parallel.choose("auto", most=1).kind == "single"
-  assert parallel.choose("single").size == 1
+  assert devices.choose("auto").kind == "pmap"
+  assert devices.choose("auto").size == 8
+  assert devices.choose("auto", most=1).kind == "single"
+  assert devices.choose("single").size == 1
 
 
 def test_pmap_is_for_one_host(monkeypatch):
   monkeypatch.setattr(jax, "process_count", lambda: 2)
-  assert parallel.choose("auto").kind == "sharded"
+  assert devices.choose("auto").kind == "sharded"
   with pytest.raises(UserError, match="several processes work as one"):
-    parallel.choose("pmap")
+    devices.choose("pmap")

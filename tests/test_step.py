@@ -5,19 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kd_jax import losses
+from kd_jax import losses, methods, teachers
 from kd_jax.core import types
-from kd_jax.data import views as augment
-from kd_jax.methods import registry as distillers
+from kd_jax.data import views
 from kd_jax.methods import terms
 from kd_jax.models import MODELS
-from kd_jax.teachers import teacher as teachers
-from kd_jax.training import optimizers as optim
-from kd_jax.training import segment as loop
-from kd_jax.training import step as steps
+from kd_jax.training import optimizers, segment
+from kd_jax.training import step as step_lib
 
 CLASSES = 7
-NONE = augment.VIEWS["none"]
+NONE = views.VIEWS["none"]
 
 
 def hyper(**changes) -> types.Hparams:
@@ -27,11 +24,11 @@ def hyper(**changes) -> types.Hparams:
 
 
 def learner(widths=(16,), *, method="kd", name="mlp", teacher=None, **recipe):
-  constant = optim.schedule("constant", total_steps=100)
+  constant = optimizers.schedule("constant", total_steps=100)
   options = {"name": "sgd", "schedule": constant} | recipe
-  return steps.Learner(
+  return step_lib.Learner(
       MODELS[name](num_classes=CLASSES, widths=widths),
-      distillers.DISTILLERS[method], optim.Recipe(**options), teacher)
+      methods.DISTILLERS[method], optimizers.Recipe(**options), teacher)
 
 
 def a_teacher(key, image, name="mlp", widths=(24,)):
@@ -41,13 +38,13 @@ def a_teacher(key, image, name="mlp", widths=(24,)):
 
 def a_batch(data, number=32, valid=32):
   ids = jnp.arange(number, dtype=jnp.int32)
-  return loop.take(data, NONE, ids, ids * 0, ids < valid)
+  return segment.take(data, NONE, ids, ids * 0, ids < valid)
 
 
 def a_step(learner, key, batch, hparams):
-  state = steps.init(learner, key, batch.image, hparams)
+  state = step_lib.init(learner, key, batch.image, hparams)
   arrays = learner.teacher.arrays if learner.teacher else ()
-  after, told = jax.jit(steps.make_step(learner))(
+  after, told = jax.jit(step_lib.make_step(learner))(
       state, batch, arrays, hparams, key)
   return state, after, told
 
@@ -92,10 +89,10 @@ def test_padding_takes_no_part(key, device_data):
   assert int(told["errors"].total) == int(told_short["errors"].total)
 
 
-@pytest.mark.parametrize("method", distillers.DISTILLERS)
+@pytest.mark.parametrize("method", methods.DISTILLERS)
 def test_the_teacher_is_left_alone_by_every_method(method, key, device_data):
   # P7, P9: no gradient reaches a teacher, whatever a method does with it.
-  own = distillers.DISTILLERS[method]
+  own = methods.DISTILLERS[method]
   batch = a_batch(device_data, 8, 7)
   said, taught = 3 * jax.random.normal(key, (2, 8, CLASSES))
   hparams = hyper(numbers=dict(own.numbers), progress=0.5)
@@ -115,8 +112,8 @@ def test_the_teachers_parameters_and_state_are_left_alone(key, device_data):
   batch = a_batch(device_data)
   teacher = a_teacher(key, batch.image, "resnet8", (4, 4, 4))
   learns = learner(teacher=teacher)
-  state = steps.init(learns, key, batch.image, hyper())
-  step = steps.make_step(learns)
+  state = step_lib.init(learns, key, batch.image, hyper())
+  step = step_lib.make_step(learns)
 
   def loss_after(arrays, params):
     held = state.replace(student=types.Variables(params, {}))
@@ -161,7 +158,7 @@ def test_dropout_differs_from_step_to_step(key, device_data):
   hparams = hyper(rates={"input": 0.5, "hidden": 0.5}, learning_rate=0.0)
   state, after, first = a_step(learns, key, batch, hparams)
   assert int(after.step) == int(state.step) + 1
-  _, second = jax.jit(steps.make_step(learns))(after, batch, (), hparams, key)
+  _, second = jax.jit(step_lib.make_step(learns))(after, batch, (), hparams, key)
   assert float(first["hard"].total) != float(second["hard"].total)
 
 
@@ -200,7 +197,7 @@ def test_eight_devices_take_the_step_of_one(key, device_data):
     learns = learner(widths, name=name, teacher=a_teacher(key, batch.image))
     state, alone, told = a_step(learns, key, batch, hyper())
     shards = jax.tree.map(lambda x: x.reshape((8, 8) + x.shape[1:]), batch)
-    step = steps.make_step(learns, axis_name="device")
+    step = step_lib.make_step(learns, axis_name="device")
     spread, shared = jax.pmap(
         step, axis_name="device", in_axes=(None, 0, None, None, None))(
             state, shards, learns.teacher.arrays, hyper(), key)

@@ -10,7 +10,7 @@ import pytest
 from kd_jax.core import types
 from kd_jax.core.errors import UserError
 from kd_jax.models import MODELS
-from kd_jax.training import parameters as checkpoint
+from kd_jax.training import parameters
 
 
 @pytest.fixture
@@ -20,31 +20,31 @@ def net(key):
 
 
 def test_a_net_comes_back_to_the_bit(tmp_path, net):
-  checkpoint.save_net(tmp_path / "net", net, {"test_errors": 5})
-  again = checkpoint.load_parameters(tmp_path / "net")
+  parameters.save_net(tmp_path / "net", net, {"test_errors": 5})
+  again = parameters.load_parameters(tmp_path / "net")
   jax.tree.map(np.testing.assert_array_equal, again, net)
-  assert checkpoint.parameters_sha256(again.params) == (
-      checkpoint.parameters_sha256(net.params))
-  assert checkpoint.load_record(tmp_path / "net")["test_errors"] == 5
+  assert parameters.parameters_sha256(again.params) == (
+      parameters.parameters_sha256(net.params))
+  assert parameters.load_record(tmp_path / "net")["test_errors"] == 5
 
 
 def test_a_net_without_running_state_comes_back(tmp_path):
   plain = types.Variables({"w": jnp.ones((2,))}, {})
-  checkpoint.save_net(tmp_path / "net", plain, {})
-  assert checkpoint.load_parameters(tmp_path / "net").state == {}
+  parameters.save_net(tmp_path / "net", plain, {})
+  assert parameters.load_parameters(tmp_path / "net").state == {}
 
 
 def test_saving_replaces_the_net_that_was_there(tmp_path, net):
-  checkpoint.save_net(tmp_path / "net", net, {"test_errors": 5})
+  parameters.save_net(tmp_path / "net", net, {"test_errors": 5})
   other = net._replace(params=jax.tree.map(jnp.zeros_like, net.params))
-  checkpoint.save_net(tmp_path / "net", other, {"test_errors": 6})
-  leaves = jax.tree.leaves(checkpoint.load_parameters(tmp_path / "net").params)
+  parameters.save_net(tmp_path / "net", other, {"test_errors": 6})
+  leaves = jax.tree.leaves(parameters.load_parameters(tmp_path / "net").params)
   assert not any(jnp.any(leaf) for leaf in leaves)
-  assert checkpoint.load_record(tmp_path / "net")["test_errors"] == 6
+  assert parameters.load_record(tmp_path / "net")["test_errors"] == 6
 
 
 def test_the_hash_sees_every_bit_name_and_shape():
-  sha = checkpoint.parameters_sha256
+  sha = parameters.parameters_sha256
   params = {"a": jnp.zeros((2, 3)), "b": jnp.ones((2,))}
   assert sha(params) == sha(dict(reversed(params.items())))
   assert sha(params) != sha({"a": params["a"], "c": params["b"]})
@@ -56,21 +56,21 @@ def test_the_hash_sees_every_bit_name_and_shape():
 def test_a_record_of_another_schema_is_refused(tmp_path):
   (tmp_path / "record.json").write_text(json.dumps({"schema": 99}))
   with pytest.raises(UserError, match="schema 99"):
-    checkpoint.load_record(tmp_path)
+    parameters.load_record(tmp_path)
 
 
 def test_a_torn_record_counts_as_none(tmp_path):
   (tmp_path / "record.json").write_text('{"schema": 1, "test')
-  assert checkpoint.load_record(tmp_path) is None
-  assert checkpoint.load_record(tmp_path / "nothing") is None
+  assert parameters.load_record(tmp_path) is None
+  assert parameters.load_record(tmp_path / "nothing") is None
 
 
 def test_a_save_that_died_half_way_leaves_the_old_net(tmp_path, net):
-  checkpoint.save_net(tmp_path / "net", net, {"test_errors": 5})
+  parameters.save_net(tmp_path / "net", net, {"test_errors": 5})
   (tmp_path / "net").rename(tmp_path / "net.old")  # died between two renames
   (tmp_path / "net.new").mkdir()
-  assert checkpoint.load_record(tmp_path / "net")["test_errors"] == 5
-  checkpoint.load_parameters(tmp_path / "net")
+  assert parameters.load_record(tmp_path / "net")["test_errors"] == 5
+  parameters.load_parameters(tmp_path / "net")
 
 
 def largest(folder):
@@ -81,14 +81,14 @@ def largest(folder):
 def test_a_damaged_net_is_refused(tmp_path):
   # Orbax alone reads a flipped bit of the numbers without complaint.
   weights = np.random.default_rng(0).normal(size=(256, 200)).astype("f4")
-  checkpoint.save_net(
+  parameters.save_net(
       tmp_path / "net", types.Variables({"w": jnp.asarray(weights)}, {}), {})
   file = largest(tmp_path / "net")
   content = bytearray(file.read_bytes())
   content[3 * len(content) // 4] ^= 1
   file.write_bytes(content)
   with pytest.raises(UserError, match="damaged net: its arrays are not those"):
-    checkpoint.load_parameters(tmp_path / "net")
+    parameters.load_parameters(tmp_path / "net")
   file.write_bytes(content[:100])
   with pytest.raises(UserError, match="a damaged net"):
-    checkpoint.load_parameters(tmp_path / "net")
+    parameters.load_parameters(tmp_path / "net")

@@ -5,15 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kd_jax import models
-from kd_jax.core import randomness as rng
-from kd_jax.core import types
-from kd_jax.data import views as augment
-from kd_jax.methods import registry as distillers
+from kd_jax import methods, models
+from kd_jax.core import randomness, types
+from kd_jax.data import views as views_lib
 from kd_jax.methods import terms as terms_lib
-from kd_jax.training import optimizers as optim
-from kd_jax.training import segment as loop
-from kd_jax.training import step as steps
+from kd_jax.training import optimizers
+from kd_jax.training import segment as segment_lib
+from kd_jax.training import step as step_lib
 
 _RAISE = "the numbers changed: if that is meant, raise kd_jax.NUMERICS"
 
@@ -24,38 +22,39 @@ def _bits(key: jax.Array) -> tuple[int, ...]:
 
 def test_streams_differ_by_name_by_counter_and_by_the_order_of_counters(key):
   streams = [
-      rng.stream(key, "order"), rng.stream(key, "views"),
-      rng.stream(key, "order", 0), rng.stream(key, "order", 1),
-      rng.stream(key, "views", 1), rng.stream(key, "order", 1, 2),
-      rng.stream(key, "order", 2, 1), rng.stream(key, "order", 1, 2, 0),
-      rng.stream(jax.random.key(1), "order")]
+      randomness.stream(key, "order"), randomness.stream(key, "views"),
+      randomness.stream(key, "order", 0), randomness.stream(key, "order", 1),
+      randomness.stream(key, "views", 1), randomness.stream(key, "order", 1, 2),
+      randomness.stream(key, "order", 2, 1),
+      randomness.stream(key, "order", 1, 2, 0),
+      randomness.stream(jax.random.key(1), "order")]
   assert len({_bits(stream) for stream in streams} | {_bits(key)}) == 10
 
 
 def test_a_stream_is_a_function_of_its_name_and_counters(key):
-  again = rng.stream(jax.random.key(0), "dropout", 7)
-  assert _bits(rng.stream(key, "dropout", 7)) == _bits(again)
+  again = randomness.stream(jax.random.key(0), "dropout", 7)
+  assert _bits(randomness.stream(key, "dropout", 7)) == _bits(again)
 
 
 def test_a_traced_counter_gives_the_stream_of_the_integer(key):
-  traced = jax.jit(lambda key, step: rng.stream(key, "dropout", step, 3))
+  traced = jax.jit(lambda key, step: randomness.stream(key, "dropout", step, 3))
   assert _bits(traced(key, jnp.int32(9))) == _bits(
-      rng.stream(key, "dropout", 9, 3))
+      randomness.stream(key, "dropout", 9, 3))
 
 
 def test_the_numbers_are_those_of_version_1(key):
-  assert _bits(rng.stream(key, "order", 3)) == (
+  assert _bits(randomness.stream(key, "order", 3)) == (
       3275723437, 3039705163), _RAISE
-  order = rng.epoch_order(key, 0, jnp.arange(100, dtype=jnp.int32))
+  order = randomness.epoch_order(key, 0, jnp.arange(100, dtype=jnp.int32))
   assert order[:5].tolist() == [79, 99, 92, 52, 0], _RAISE
-  views = rng.epoch_views(key, 0, num_examples=100, num_views=25)
+  views = randomness.epoch_views(key, 0, num_examples=100, num_views=25)
   assert views[:5].tolist() == [0, 13, 17, 4, 22], _RAISE
 
 
 @pytest.mark.parametrize("ids", [range(97), [5, 3, 1000, 8]])
 def test_an_epoch_visits_every_id_once(key, ids):
   ids = jnp.asarray(list(ids), jnp.int32)
-  order = rng.epoch_order(key, 0, ids)
+  order = randomness.epoch_order(key, 0, ids)
   assert order.dtype == jnp.int32
   assert sorted(order.tolist()) == sorted(ids.tolist())
 
@@ -63,14 +62,14 @@ def test_an_epoch_visits_every_id_once(key, ids):
 def test_orders_differ_by_epoch_and_by_key(key):
   ids = jnp.arange(97, dtype=jnp.int32)
   keys = [(key, 0), (key, 1), (key, 2), (jax.random.key(1), 0)]
-  orders = {tuple(rng.epoch_order(k, e, ids).tolist()) for k, e in keys}
+  orders = {tuple(randomness.epoch_order(k, e, ids).tolist()) for k, e in keys}
   assert len(orders) == 4
   assert tuple(ids.tolist()) not in orders
 
 
 def test_the_order_is_uniform(key):
   # The first of 4 ids over 2000 epochs: 500 each, deviation sqrt(2000*3/16)=19.
-  first = jax.vmap(lambda epoch: rng.epoch_order(
+  first = jax.vmap(lambda epoch: randomness.epoch_order(
       key, epoch, jnp.arange(4, dtype=jnp.int32))[0])(jnp.arange(2000))
   counts = np.bincount(first, minlength=4)
   assert np.abs(counts - 500).max() < 4 * 19.4
@@ -79,7 +78,7 @@ def test_the_order_is_uniform(key):
 @pytest.mark.parametrize("num_views", [1, 2, 25, 162])
 def test_all_views_occur_alike(key, num_views):
   number = 400 * num_views
-  views = rng.epoch_views(
+  views = randomness.epoch_views(
       key, 3, num_examples=number, num_views=num_views)
   assert views.shape == (number,)
   assert views.dtype == jnp.int32
@@ -90,7 +89,7 @@ def test_all_views_occur_alike(key, num_views):
 
 
 def test_views_differ_by_epoch_and_are_not_the_order(key):
-  draw = lambda epoch: rng.epoch_views(
+  draw = lambda epoch: randomness.epoch_views(
       key, epoch, num_examples=100, num_views=25)
   assert (draw(0) != draw(1)).any()
   np.testing.assert_array_equal(draw(1), draw(1))
@@ -101,13 +100,13 @@ def test_order_and_views_are_the_same_compiled(key):
 
   @jax.jit
   def both(key, epoch):
-    return (rng.epoch_order(key, epoch, ids),
-            rng.epoch_views(key, epoch, num_examples=50, num_views=25))
+    return (randomness.epoch_order(key, epoch, ids),
+            randomness.epoch_views(key, epoch, num_examples=50, num_views=25))
 
   order, views = both(key, jnp.int32(2))
-  np.testing.assert_array_equal(order, rng.epoch_order(key, 2, ids))
+  np.testing.assert_array_equal(order, randomness.epoch_order(key, 2, ids))
   np.testing.assert_array_equal(
-      views, rng.epoch_views(key, 2, num_examples=50, num_views=25))
+      views, randomness.epoch_views(key, 2, num_examples=50, num_views=25))
 
 
 def _spied_epoch(key, batch_size: int, ids: np.ndarray, epoch: int) -> float:
@@ -119,18 +118,19 @@ def _spied_epoch(key, batch_size: int, ids: np.ndarray, epoch: int) -> float:
         batch.view.astype(jnp.float32))
     return {"spied": terms_lib.Term(0.0, spied)}
 
-  learner = steps.Learner(
+  learner = step_lib.Learner(
       models.MODELS["mlp"](num_classes=2, widths=()),
-      distillers.Distiller("", lambda _: {}, terms, needs_teacher=False),
-      optim.Recipe("sgd", optim.schedule("constant", total_steps=99)))
+      methods.Distiller("", lambda _: {}, terms, needs_teacher=False),
+      optimizers.Recipe("sgd", optimizers.schedule("constant", total_steps=99)))
   hparams = jax.tree.map(jnp.float32, types.Hparams())
-  data = loop.DeviceData(
+  data = segment_lib.DeviceData(
       jnp.zeros((40, 4, 4, 1), jnp.uint8), jnp.zeros((40,), jnp.int32),
       jnp.asarray(ids, jnp.int32), jnp.ones(1), jnp.zeros(1))
-  state = steps.init(learner, key, jnp.zeros((1, 4, 4, 1)), hparams)
-  length = loop.steps_per_epoch(len(ids), batch_size)
+  state = step_lib.init(learner, key, jnp.zeros((1, 4, 4, 1)), hparams)
+  length = segment_lib.steps_per_epoch(len(ids), batch_size)
   state = state.replace(step=jnp.int32(epoch * length))
-  segment = loop.compiled_segment(learner, augment.VIEWS["shift2"], batch_size)
+  segment = segment_lib.compiled_segment(
+      learner, views_lib.VIEWS["shift2"], batch_size)
   _, told = segment(state, data, (), hparams, key, length)
   assert told["spied"].count == len(ids)
   return float(told["spied"].total)
@@ -139,8 +139,8 @@ def _spied_epoch(key, batch_size: int, ids: np.ndarray, epoch: int) -> float:
 def test_the_view_of_an_example_belongs_to_its_id_not_to_its_batch(key):
   # 13 of the 40 examples are trained on; batches of 5 and of 8 are ragged.
   ids = np.arange(1, 40, 3)
-  views = rng.epoch_views(
-      rng.stream(key, "data"), 2, num_examples=40, num_views=25)
+  views = randomness.epoch_views(
+      randomness.stream(key, "data"), 2, num_examples=40, num_views=25)
   expected = float(np.sum(np.sin(1.0 + ids) * np.asarray(views)[ids]))
   for batch_size in (5, 8):
     spied = _spied_epoch(key, batch_size, ids, epoch=2)
