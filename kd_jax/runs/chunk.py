@@ -9,18 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kd_jax.runs import context
 from kd_jax.config import build
-from kd_jax.training import parameters
-from kd_jax.training import train_loop
-from kd_jax.training import lanes
-from kd_jax.training import metrics
-from kd_jax.runs import records
-from kd_jax.runs import teacher_store
-from kd_jax.training.checkpoints import Progress
-from kd_jax.runs import kept_logits
+from kd_jax.runs import context, kept_logits, records, teacher_store
 from kd_jax.runs.jobs import Job
 from kd_jax.runs.plan import Chunk
+from kd_jax.training import lanes, metrics, parameters, train_loop
+from kd_jax.training.checkpoints import Progress
 
 Row = dict[str, Any]
 # Digits that a record keeps of a float: float32 has seven.
@@ -94,8 +88,8 @@ def train(
   numbers = [_numbers(last["evaluated"], *place) for place in places]
   if job.bench.values["sweep.logits"]:
     for mark, place in zip(real, places, strict=True):
-      kept_logits.keep(job.bench.workdir, chunk.fingerprint(mark), job, jax.tree.map(
-          lambda leaf, place=place: leaf[place], state.student))
+      net = jax.tree.map(lambda leaf, place=place: leaf[place], state.student)
+      kept_logits.keep(job.bench.workdir, chunk.fingerprint(mark), job, net)
   return [
       _row(job, chunk, mark) | number | _curve(curves, chunk.lanes.index(mark))
       | {"parameters": sizes} for mark, number in zip(real, numbers, strict=True)]

@@ -5,9 +5,8 @@ from typing import Any
 
 import ml_collections
 
-from kd_jax.config import command_line
-from kd_jax.config import sweep
 from kd_jax import config as config_lib
+from kd_jax.config import command_line, sweep
 
 # Where things lie and what is shown: of no influence on a run.
 _LEFT_OUT = ("sweep.", "tensorboard", "teacher.dir")

@@ -5,8 +5,8 @@ import pathlib
 from typing import Any, NamedTuple
 
 from kd_jax.core.errors import UserError
-from kd_jax.runs.results import Row
 from kd_jax.runs.plan import Chunk
+from kd_jax.runs.results import Row
 
 # Of a row: who made it, when and where, not what came out.
 _CIRCUMSTANCES = (

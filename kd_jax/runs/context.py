@@ -14,22 +14,18 @@ import ml_collections
 import numpy as np
 
 import kd_jax
-from kd_jax.config import build
-from kd_jax.training import parameters
-from kd_jax.core import hosts
-from kd_jax.training import segment
-from kd_jax.training import devices
-from kd_jax.runs import records
-from kd_jax.training import step as step_lib
-from kd_jax.core import types
 from kd_jax import config as config_lib
 from kd_jax import data as data_lib
-from kd_jax.training import fit
-from kd_jax.data.views import VIEWS
+from kd_jax.config import build
+from kd_jax.core import hosts, types
 from kd_jax.core.errors import UserError
-from kd_jax.training.devices import Parallel
-from kd_jax.training.checkpoints import Progress
 from kd_jax.core.screen import Screen
+from kd_jax.data.views import VIEWS
+from kd_jax.runs import records
+from kd_jax.training import devices, fit, parameters, segment
+from kd_jax.training import step as step_lib
+from kd_jax.training.checkpoints import Progress
+from kd_jax.training.devices import Parallel
 from kd_jax.training.settings import Training
 
 

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from kd_jax.core import types
+from kd_jax.runs import plan
 from kd_jax.training.lanes import Shape
 from kd_jax.training.settings import Training
-from kd_jax.runs import plan
 
 # Points side by side on a CPU, by the forward FLOPs an example below which they
 # gain: what benchmarks/README.md found for 2x30, 2x300 and 2x800 on MNIST, which

@@ -6,22 +6,17 @@ from typing import Any
 import jax
 import ml_collections
 
-from kd_jax.runs import context
-from kd_jax.config import build
-from kd_jax.config import sweep
-from kd_jax.core import types
 from kd_jax import config as config_lib
-from kd_jax.training import lanes as lanes_lib
+from kd_jax.config import build, sweep
+from kd_jax.core import types
 from kd_jax.core.machine import cores
 from kd_jax.core.screen import Screen
-from kd_jax.runs import cost
-from kd_jax.runs import plan
-from kd_jax.runs import probe
-from kd_jax.runs import programs
-from kd_jax.runs.results import Book
+from kd_jax.runs import context, cost, plan, probe, programs
 from kd_jax.runs.jobs import Job
 from kd_jax.runs.plan import Chunk
+from kd_jax.runs.results import Book
 from kd_jax.runs.shard import Shard
+from kd_jax.training import lanes as lanes_lib
 
 # A core's plain speed, and what a step costs beside its arithmetic, in lanes
 # and alone: enough to weigh small nets against large, and to say hours or

@@ -9,19 +9,14 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from kd_jax.runs import context
-from kd_jax.config import build
-from kd_jax.training import segment
-from kd_jax.runs import records
-from kd_jax.runs import teacher_store
-from kd_jax.training import step
 from kd_jax import config as config_lib
-from kd_jax.runs.context import Bench
+from kd_jax.config import build
+from kd_jax.config.sweep import Group, Lane, program_key
 from kd_jax.core.screen import Screen
+from kd_jax.runs import context, records, teacher_store
+from kd_jax.runs.context import Bench
+from kd_jax.training import segment, step
 from kd_jax.training.settings import Training
-from kd_jax.config.sweep import Group
-from kd_jax.config.sweep import Lane
-from kd_jax.config.sweep import program_key
 
 
 class Job(NamedTuple):

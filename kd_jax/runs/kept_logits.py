@@ -10,13 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kd_jax.runs import context
 from kd_jax.config import schema
-from kd_jax.runs import records
 from kd_jax.core import types
 from kd_jax.core.errors import UserError
-from kd_jax.runs import results
-from kd_jax.runs import soft_targets
+from kd_jax.runs import context, records, results, soft_targets
 from kd_jax.runs.jobs import Job
 
 _TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 20.0)

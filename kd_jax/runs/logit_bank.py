@@ -17,12 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kd_jax.data import views as views_lib
-from kd_jax.training import parameters
-from kd_jax.training import segment
-from kd_jax.training import devices
 from kd_jax.core import types
 from kd_jax.core.errors import UserError
+from kd_jax.data import views as views_lib
+from kd_jax.training import devices, parameters, segment
 from kd_jax.training.devices import Parallel
 
 _SPOT_CHECKS = 64

@@ -8,15 +8,13 @@ from typing import Any
 
 import ml_collections
 
-from kd_jax.runs import context
-from kd_jax.config import build
 from kd_jax import methods
-from kd_jax.runs import records
-from kd_jax.runs import teacher_store
-from kd_jax.runs.context import Bench
+from kd_jax.config import build
 from kd_jax.core.screen import Screen
-from kd_jax.training.settings import Training
+from kd_jax.runs import context, records, teacher_store
+from kd_jax.runs.context import Bench
 from kd_jax.runs.teacher_store import Taught
+from kd_jax.training.settings import Training
 
 
 def train_and_evaluate(

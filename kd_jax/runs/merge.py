@@ -5,15 +5,12 @@ import pathlib
 import shutil
 from typing import Any, NamedTuple
 
-from kd_jax.training import parameters
-from kd_jax.runs import records
 from kd_jax.core.errors import UserError
-from kd_jax.runs import results
-from kd_jax.runs import conflicts
-from kd_jax.runs import plan
-from kd_jax.runs.results import Row
+from kd_jax.runs import conflicts, plan, records, results
 from kd_jax.runs.conflicts import Part
 from kd_jax.runs.plan import Chunk
+from kd_jax.runs.results import Row
+from kd_jax.training import parameters
 
 
 class Progress(NamedTuple):

@@ -10,9 +10,9 @@ import json
 import pathlib
 from typing import Any, NamedTuple
 
-from kd_jax.training import parameters
-from kd_jax.runs import records
 from kd_jax.core.errors import UserError
+from kd_jax.runs import records
+from kd_jax.training import parameters
 from kd_jax.training.lanes import Shape
 
 

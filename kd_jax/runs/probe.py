@@ -16,13 +16,11 @@ import time
 import jax
 import jax.numpy as jnp
 
-from kd_jax.training import parameters
-from kd_jax.core import compilation
-from kd_jax.core import types
-from kd_jax.training import lanes as lanes_lib
-from kd_jax.training.lanes import Lanes
-from kd_jax.training.lanes import Shape
+from kd_jax.core import compilation, types
 from kd_jax.runs import plan
+from kd_jax.training import lanes as lanes_lib
+from kd_jax.training import parameters
+from kd_jax.training.lanes import Lanes, Shape
 
 # Lanes of a device: beyond these it has been full for long.
 _MOST_LANES = {"cpu": 64}

@@ -7,15 +7,9 @@ import jax
 import ml_collections
 
 from kd_jax.data import views
-from kd_jax.training import train_loop
-from kd_jax.training import lanes
-from kd_jax.training import segment
-from kd_jax.runs import records
-from kd_jax.training import fit
-from kd_jax.runs import cost
-from kd_jax.runs import plan
-from kd_jax.runs import probe
+from kd_jax.runs import cost, plan, probe, records
 from kd_jax.runs.jobs import Job
+from kd_jax.training import fit, lanes, segment, train_loop
 
 
 class Programs:

@@ -18,10 +18,10 @@ from typing import Any
 import jax
 
 import kd_jax
-from kd_jax.training import parameters
 from kd_jax.core import hosts
 from kd_jax.core.errors import UserError
 from kd_jax.core.machine import cores
+from kd_jax.training import parameters
 
 SCHEMA = 1
 

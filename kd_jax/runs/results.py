@@ -5,8 +5,8 @@ import json
 import pathlib
 from typing import Any
 
-from kd_jax.runs import records
 from kd_jax.core.errors import UserError
+from kd_jax.runs import records
 from kd_jax.runs.plan import Chunk
 
 Row = dict[str, Any]

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kd_jax.training import parameters
 from kd_jax import losses
 from kd_jax.runs import records
 from kd_jax.runs.jobs import Job
+from kd_jax.training import parameters
 
 _TEMPERATURES = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0, 10.0, 14.0, 20.0, 40.0)
 _EXAMPLES = 6

@@ -11,22 +11,24 @@ import jax
 import ml_collections
 
 from kd_jax import config as config_lib
-from kd_jax.training import train_loop
-from kd_jax.runs import records
 from kd_jax.config import sweep
 from kd_jax.core.errors import UserError
 from kd_jax.core.screen import Screen
 from kd_jax.runs import chunk as chunks
-from kd_jax.runs import commands
-from kd_jax.runs import soft_targets
-from kd_jax.runs import estimate
-from kd_jax.runs import jobs
-from kd_jax.runs import plan
-from kd_jax.runs import kept_logits
-from kd_jax.runs.results import Book
+from kd_jax.runs import (
+  commands,
+  estimate,
+  jobs,
+  kept_logits,
+  plan,
+  records,
+  soft_targets,
+)
 from kd_jax.runs.jobs import Job
 from kd_jax.runs.programs import Programs
+from kd_jax.runs.results import Book
 from kd_jax.runs.shard import Shard
+from kd_jax.training import train_loop
 
 # A chunk, and the job it belongs to.
 Planned = list[tuple[Job, plan.Chunk]]

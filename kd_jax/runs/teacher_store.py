@@ -10,25 +10,21 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from kd_jax.runs import logit_bank
-from kd_jax.config import build
-from kd_jax.training import parameters
-from kd_jax import methods
-from kd_jax.training import train_loop
-from kd_jax.core import hosts
-from kd_jax.config import schema
-from kd_jax.training import segment
-from kd_jax.config import names
-from kd_jax.training import devices
-from kd_jax.runs import records
-from kd_jax.training import schedules
-from kd_jax.core import types
-from kd_jax.runs import context
 from kd_jax import config as config_lib
-from kd_jax.training import fit
-from kd_jax import teachers
-from kd_jax.runs.context import Bench
+from kd_jax import methods, teachers
+from kd_jax.config import build, names, schema
+from kd_jax.core import hosts, types
 from kd_jax.core.errors import UserError
+from kd_jax.runs import context, logit_bank, records
+from kd_jax.runs.context import Bench
+from kd_jax.training import (
+  devices,
+  fit,
+  parameters,
+  schedules,
+  segment,
+  train_loop,
+)
 from kd_jax.training.settings import Training
 
 # Bytes up to which teacher.bank=auto stores logits, on disk and on the device.

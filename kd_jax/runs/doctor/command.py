@@ -2,15 +2,11 @@
 
 import contextlib
 import pathlib
-import sys
 import textwrap
 from typing import Any
 
-from kd_jax.config.command_line import hosts
-from kd_jax.config.command_line import joined
-from kd_jax.config.command_line import parse
-from kd_jax.runs.doctor import Visit
-from kd_jax.runs.doctor import size
+from kd_jax.config.command_line import hosts, joined, parse
+from kd_jax.runs.doctor import Visit, size
 
 _USAGE = """\
 usage: python -m kd_jax.doctor [--config=FILE[:VARIANT] [--config.KEY=VALUE ...]
@@ -37,10 +33,9 @@ def run(argv: list[str]) -> int:
   config, workdir = read(visit, argv)
   # jax takes seconds to import, and --help has no need of it.
   # pylint: disable=g-import-not-at-top
-  from kd_jax.runs.doctor import machine
-  from kd_jax.runs.doctor import sources
-  from kd_jax.runs.doctor.examine import examine
   from kd_jax.core.screen import Screen
+  from kd_jax.runs.doctor import machine, sources
+  from kd_jax.runs.doctor.examine import examine
   # pylint: enable=g-import-not-at-top
   machine.start(all_cores=config is not None and bool(config.sweep.points))
   screen = Screen()

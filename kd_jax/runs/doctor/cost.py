@@ -9,20 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kd_jax import methods, teachers
 from kd_jax.config import build
-from kd_jax import methods
-from kd_jax.training import segment as segment_lib
-from kd_jax.training import devices
-from kd_jax.runs import teacher_store
-from kd_jax.training import step as step_lib
-from kd_jax import teachers
+from kd_jax.runs import estimate, probe, teacher_store
 from kd_jax.runs.context import Bench
-from kd_jax.runs.doctor import Visit
-from kd_jax.runs.doctor import size
-from kd_jax.runs.doctor import trial
+from kd_jax.runs.doctor import Visit, size, trial
+from kd_jax.training import devices
+from kd_jax.training import segment as segment_lib
+from kd_jax.training import step as step_lib
 from kd_jax.training.settings import Training
-from kd_jax.runs import estimate
-from kd_jax.runs import probe
 
 # Long enough for a steady figure; a step longer than the second is not run at
 # all, but reckoned.

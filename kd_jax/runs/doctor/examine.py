@@ -8,20 +8,13 @@ import pathlib
 import tempfile
 from typing import Any, NamedTuple
 
-from kd_jax.runs import context
-from kd_jax.config import build
-from kd_jax.runs import teacher_store
-from kd_jax.config import sweep as sweeps
 from kd_jax import teachers
-from kd_jax.runs.context import Bench
-from kd_jax.runs.doctor import Visit
-from kd_jax.runs.doctor import cost
-from kd_jax.runs.doctor import machine
-from kd_jax.runs.doctor import size
-from kd_jax.runs.doctor import sources
-from kd_jax.runs.doctor import trial
+from kd_jax.config import build
+from kd_jax.config import sweep as sweeps
 from kd_jax.core.screen import Screen
-from kd_jax.runs import estimate
+from kd_jax.runs import context, estimate, teacher_store
+from kd_jax.runs.context import Bench
+from kd_jax.runs.doctor import Visit, cost, machine, size, sources, trial
 
 
 @dataclasses.dataclass

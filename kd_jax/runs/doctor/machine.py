@@ -13,11 +13,9 @@ import tempfile
 import jax
 
 from kd_jax.core import compilation
-from kd_jax.runs import records
-from kd_jax.runs.doctor import Visit
-from kd_jax.runs.doctor import size
 from kd_jax.core.machine import cores
-from kd_jax.runs import probe
+from kd_jax.runs import probe, records
+from kd_jax.runs.doctor import Visit, size
 
 _OLDEST, _NEWEST = (3, 11), (3, 13)
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")

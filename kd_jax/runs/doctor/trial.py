@@ -10,17 +10,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from kd_jax import methods, teachers
 from kd_jax.config import build
-from kd_jax.training import parameters as parameters_lib
-from kd_jax import methods
-from kd_jax.training import segment
-from kd_jax.core import randomness
-from kd_jax.training import schedules
-from kd_jax.training import step
-from kd_jax.core import types
-from kd_jax import teachers
+from kd_jax.core import randomness, types
 from kd_jax.runs.context import Bench
 from kd_jax.runs.doctor import Visit
+from kd_jax.training import parameters as parameters_lib
+from kd_jax.training import schedules, segment, step
 from kd_jax.training.settings import Training
 from kd_jax.training.state import TrainState
 
@@ -122,7 +118,8 @@ def first_batch(
     return segment.take(
         data, training.views, ids, view[ids], jnp.ones((number,), bool))
 
-  return drawn(randomness.stream(jax.random.key(training.seed), "data"), alone(data))
+  key = randomness.stream(jax.random.key(training.seed), "data")
+  return drawn(key, alone(data))
 
 
 def terms(

@@ -1,0 +1,1 @@
+"""Runs: the main job and sweeps, from teachers to rows on disk."""
