@@ -70,8 +70,9 @@ def convolution(problem: Problem, *, dtype: str = "float32") -> System:
 def _training(problem, data, model, teacher, start, student) -> System:
   key, hparams = jax.random.key(0), _hparams()
   learner = step.Learner(
-      model, methods.DISTILLERS["kd"],
-      optimizers.Recipe("sgd", optimizers.schedule("constant", total_steps=1)),
+      model, methods.METHODS["kd"],
+      optimizers.OptimizerSpec(
+          "sgd", optimizers.schedule("constant", total_steps=1)),
       teacher)
   segment = segment_lib.compiled_segment(learner, _VIEWS, problem_lib.BATCH)
   image = jnp.zeros((1, *problem.image.shape[1:]))

@@ -170,9 +170,9 @@ def _part(spec: dict) -> dict:
 
 def _saving(state) -> dict[str, float]:
   """Seconds that a checkpoint takes from training, and until it is on disk."""
-  from kd_jax.training.checkpoints import Progress  # pylint: disable=g-import-not-at-top
+  from kd_jax.training.checkpoints import Checkpoints  # pylint: disable=g-import-not-at-top
   with tempfile.TemporaryDirectory() as folder:
-    progress = Progress(pathlib.Path(folder) / "p", {})
+    progress = Checkpoints(pathlib.Path(folder) / "p", {})
     blocked, whole = [], []
     for step in range(4):
       began = time.perf_counter()
@@ -207,8 +207,9 @@ def _work(problem, dtype: str):
   learner = step_lib.Learner(
       models.MODELS["mlp"](
           num_classes=10, widths=(problem.width,) * 2, dtype=dtype),
-      methods.DISTILLERS["kd"],
-      optimizers.Recipe("adam", optimizers.schedule("constant", total_steps=1)),
+      methods.METHODS["kd"],
+      optimizers.OptimizerSpec(
+          "adam", optimizers.schedule("constant", total_steps=1)),
       teachers.banked(jnp.asarray(bank)))
   return learner, loops._data(problem), loops._hparams()
 

@@ -43,7 +43,7 @@ class Work(NamedTuple):
   data: segment_lib.DeviceData
   test: fit.Split
   hparams: Any
-  step_lib: int
+  steps: int
 
 
 class Program(NamedTuple):
@@ -66,8 +66,9 @@ def work(problem: Problem) -> Work:
   normal = lambda *shape: jnp.asarray(draw.normal(0, 3, shape).astype("f4"))
   model = loops._mlp(problem.width)
   learner = step_lib.Learner(
-      model, methods.DISTILLERS["kd"],
-      optimizers.Recipe("sgd", optimizers.schedule("constant", total_steps=1)),
+      model, methods.METHODS["kd"],
+      optimizers.OptimizerSpec(
+          "sgd", optimizers.schedule("constant", total_steps=1)),
       teachers.banked(normal(len(problem.label), 1, 1, CLASSES)))
   few = problem.first(10_000)  # As many as test images.
   return Work(

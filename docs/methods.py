@@ -21,7 +21,7 @@ from experiments.methods_mnist import study, verdict
 from kd_jax import methods
 from kd_jax.core import types
 from kd_jax.methods import terms as terms_lib
-from kd_jax.methods.registry import Distiller
+from kd_jax.methods.registry import Method
 
 FILE = pathlib.Path(__file__).with_suffix(".md")
 FIXTURE = FILE.parents[1] / "tests/fixtures/authors.json"
@@ -182,7 +182,7 @@ _LEFT_OUT = """
 - Tf-KD's second half, a student as its own teacher, is `kd` with the student's
   architecture as `teacher`.
 - State of a method that does not train, such as a running average: no method here
-  needs any. What a method trains is a tree beside the student's (`Distiller.init`),
+  needs any. What a method trains is a tree beside the student's (`Method.init`),
   and is not exported.
 """
 
@@ -190,7 +190,7 @@ _LEFT_OUT = """
 def lines() -> Iterator[str]:
   """The document, block by block."""
   rows = json.loads(FIXTURE.read_text())["rows"]
-  costs = {name: operations(own) for name, own in methods.DISTILLERS.items()}
+  costs = {name: operations(own) for name, own in methods.METHODS.items()}
   tried = study.named(index.committed(index.ROOT / "methods_mnist"))
   yield _HEAD
   yield from table(
@@ -199,7 +199,7 @@ def lines() -> Iterator[str]:
       ([f"`{name}`", f"`{own.named()}`", ", ".join(named(own)),
         defaults(name, own), f"{costs[name] / costs['kd']:.1f}",
         agreement(authors(name, rows)), status(name, tried), own.paper or "-"]
-       for name, own in methods.DISTILLERS.items()))
+       for name, own in methods.METHODS.items()))
   yield "\n## Against the authors' own code\n"
   yield from table(
       ("row", "source", "commit", "float64", "float32", "where the code departs"),
@@ -210,7 +210,7 @@ def lines() -> Iterator[str]:
   yield _PROOF
   yield from table(
       ("method", "equations", "beside it"),
-      ([f"`{name}`" if name in methods.DISTILLERS else name,
+      ([f"`{name}`" if name in methods.METHODS else name,
         ", ".join(f"`{each}`" for each in proof.equations),
         ", ".join(each.replace("_", " ") for each in proof.beside)]
        for name, proof in PROOFS.items()))
@@ -229,7 +229,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
     yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"
 
 
-def defaults(name: str, method: Distiller) -> str:
+def defaults(name: str, method: Method) -> str:
   """The paper's setting and the method's own numbers."""
   known = [f"{methods.NAMES[key]} {value:g}"
            for key, value in method.setting.items()]
@@ -237,7 +237,7 @@ def defaults(name: str, method: Distiller) -> str:
   return ", ".join(known) or "-"
 
 
-def named(method: Distiller) -> list[str]:
+def named(method: Method) -> list[str]:
   """Names of the terms, those of a whole batch marked."""
   found = jax.eval_shape(*example(method))
   # jax sorts the names; labels come first everywhere else.
@@ -245,7 +245,7 @@ def named(method: Distiller) -> list[str]:
           for name in sorted(found, key=lambda name: (name != "hard", name))]
 
 
-def example(method: Distiller) -> tuple[Any, ...]:
+def example(method: Method) -> tuple[Any, ...]:
   """The terms of a method as a function, and shapes to call it with."""
   shape = lambda *dims, dtype=jnp.float32: jax.ShapeDtypeStruct(dims, dtype)
   integer = shape(BATCH, dtype=jnp.int32)
@@ -262,7 +262,7 @@ def example(method: Distiller) -> tuple[Any, ...]:
   return terms, logits, logits, integer, shape(BATCH, dtype=jnp.bool_)
 
 
-def operations(method: Distiller) -> float:
+def operations(method: Method) -> float:
   """Arithmetic operations of the loss and its gradient in the logits, by XLA."""
   terms, *shapes = example(method)
   loss = lambda student, *rest: jnp.mean(terms_lib.total(terms(student, *rest)))

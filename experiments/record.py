@@ -46,7 +46,7 @@ def rows(workdir: pathlib.Path, study: str, name: str) -> list[report.Row]:
     result.append({
         "schema": records.SCHEMA, "study": study, "row": name, "net": net,
         "method": method,
-        "loss": record.get("loss", methods.DISTILLERS["hard"].formula),
+        "loss": record.get("loss", methods.METHODS["hard"].formula),
         "source": summary["dataset"]["source"],
         "seed": config["teacher.seed" if net == "teacher" else "seed"],
         "teacher_seed": config["teacher.seed"],

@@ -13,7 +13,7 @@ from experiments.protocol import Place
 from kd_jax.report import Row
 from kd_jax.runs import records
 from kd_jax.runs.chunk import stamp
-from kd_jax.runs.results import Book
+from kd_jax.runs.results import Results
 from kd_jax.training.train_loop import Interrupted
 
 
@@ -55,7 +55,7 @@ def run(tasks: Sequence[Task], place: Place, *, study: str) -> bool:
   """
   own = place.shard.part(tasks) if place.shard else list(tasks)
   with records.locked(place.folder):
-    book = Book(place.folder)
+    book = Results(place.folder)
     book.want([name for task in tasks for name in task.fingerprints])
     done = {row["fingerprint"] for row in book.rows}
     left = [task for task in own if not done.issuperset(task.fingerprints)]

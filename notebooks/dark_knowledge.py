@@ -24,7 +24,7 @@ sys.path.append(str(pathlib.Path.cwd().parent))
 from kd_jax import data, losses, models, teachers
 from kd_jax.core import randomness, types
 from kd_jax.data.views import VIEWS
-from kd_jax.methods.registry import DISTILLERS
+from kd_jax.methods.registry import METHODS
 from kd_jax.report.canvas import COLOURS
 from kd_jax.training import optimizers, step
 from kd_jax.training import segment as segment_lib
@@ -65,7 +65,7 @@ def train(widths, seeds, ids, *, epochs, views="none", taught=None, **numbers):
     asked = teacher.arrays
   falling = optimizers.schedule("cosine", total_steps=epochs * per_epoch)
   learner = step.Learner(
-      model, DISTILLERS[method], optimizers.Recipe("adam", falling), teacher)
+      model, METHODS[method], optimizers.OptimizerSpec("adam", falling), teacher)
   seen = train_data._replace(ids=jnp.asarray(ids, jnp.int32))
   hparams = jax.tree.map(
       jnp.float32, types.Hparams(learning_rate=3e-3, **numbers))

@@ -42,12 +42,12 @@ def teacher() -> teachers.Teacher:
 
 def learner(method: str) -> step_lib.Learner:
   """A small smooth student of a method."""
-  own = methods.DISTILLERS[method]
+  own = methods.METHODS[method]
   constant = optimizers.schedule("constant", total_steps=100)
   return step_lib.Learner(
-      _student(), own, optimizers.Recipe("sgd", constant),
+      _student(), own, optimizers.OptimizerSpec("sgd", constant),
       teacher() if own.needs_teacher else None,
-      moving=schedules.Schedules(total_steps=100))
+      schedules=schedules.Schedules(total_steps=100))
 
 
 @functools.cache
@@ -65,7 +65,7 @@ def _student() -> types.Model:
 
 def hparams(method: str, **changes):
   """The paper's numbers, and a learning rate that is safe for all of them."""
-  own = methods.DISTILLERS[method]
+  own = methods.METHODS[method]
   return hyper(**({"learning_rate": 0.01, "momentum": 0.5,
                    "numbers": dict(own.numbers) or None}
                   | own.setting | changes))
@@ -103,7 +103,7 @@ def own(state):
 def check_lanes(method: str) -> float:
   """Two points as lanes are two single runs; gives the largest distance."""
   shape = lanes.Shape(1, 1, 2)
-  name = next(iter(methods.DISTILLERS[method].numbers), None)
+  name = next(iter(methods.METHODS[method].numbers), None)
   points = [hparams(method), hparams(method, soft_weight=0.5, learning_rate=0.02)]
   if name:  # A number of the method's own is a lane too.
     other = dict(points[1].numbers) | {name: points[1].numbers[name] * 0.5}
@@ -152,7 +152,7 @@ def check_resume(method: str, folder: pathlib.Path) -> None:
   numbers = hparams(method)
   whole, _ = single(method, numbers)
   half, _ = single(method, numbers, cuts=(1,))
-  saved = checkpoints.Progress(folder, {"method": method})
+  saved = checkpoints.Checkpoints(folder, {"method": method})
   saved.save(1, {"state": half}, wait=True)
   like = begun(learner(method), jax.random.key(1), numbers)
   state = saved.load({"state": like})["state"]
@@ -172,7 +172,7 @@ def check_training(method: str) -> tuple[float, float]:
 
   def loss(taught, state, batch, numbers):
     said = learns.model.apply(state.student, batch.image, train=False)[0]
-    terms = learns.distiller.terms(
+    terms = learns.method.terms(
         state.method, said, taught, batch, numbers.replace(progress=0.0))
     return jnp.mean(terms_lib.total(terms), where=batch.mask)
 

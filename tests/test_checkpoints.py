@@ -13,7 +13,7 @@ import pytest
 
 from kd_jax.core.errors import UserError
 from kd_jax.training import checkpoints as progresses
-from kd_jax.training.checkpoints import Progress
+from kd_jax.training.checkpoints import Checkpoints
 
 MARKS = {"temperature": 8.0, "seed": 0, "teachers": ["a" * 64]}
 
@@ -29,7 +29,7 @@ def tree(value: float):
 @pytest.fixture
 def saved(tmp_path):
   """A folder with checkpoints of steps 5 and 9."""
-  with contextlib.closing(Progress(tmp_path / "p", MARKS)) as made:
+  with contextlib.closing(Checkpoints(tmp_path / "p", MARKS)) as made:
     made.save(2, tree(2))
     made.save(5, tree(5))
     made.save(9, tree(9), wait=True)
@@ -38,7 +38,7 @@ def saved(tmp_path):
 
 def loaded(path, marks=MARKS, **options):
   said = []
-  made = Progress(path, marks, say=said.append, **options)
+  made = Checkpoints(path, marks, say=said.append, **options)
   with contextlib.closing(made):
     return made.load(tree(0)), said
 
@@ -104,7 +104,7 @@ def test_without_a_whole_one_the_run_begins_anew_and_says_so(saved):
   found, said = loaded(saved)
   assert found is None
   assert "no whole checkpoint is left" in said[-1]
-  with contextlib.closing(Progress(saved, MARKS)) as again:
+  with contextlib.closing(Checkpoints(saved, MARKS)) as again:
     again.save(9, tree(9), wait=True)
   assert int(loaded(saved)[0]["done"]) == 9
 
@@ -120,7 +120,7 @@ def test_half_of_the_first_save_is_none_either(saved):
   shutil.rmtree(saved / "5")
   (saved / "9").rename(saved / "9.orbax-checkpoint-tmp")
   assert loaded(saved) == (None, [])
-  with contextlib.closing(Progress(saved, MARKS)) as again:
+  with contextlib.closing(Checkpoints(saved, MARKS)) as again:
     again.save(9, tree(9), wait=True)
   assert int(loaded(saved)[0]["done"]) == 9
 
@@ -156,7 +156,7 @@ def test_nothing_is_there_before_the_first_save(tmp_path):
 
 
 def test_a_finished_run_leaves_nothing(saved):
-  made = Progress(saved, MARKS)
+  made = Checkpoints(saved, MARKS)
   made.load(tree(0))
   made.drop()
   assert not saved.exists()
@@ -166,7 +166,7 @@ def test_a_finished_run_leaves_nothing(saved):
     ("3 steps", [False, False, True, True]), ("2 epochs", [False, False, False,
                                                            True])])
 def test_a_save_is_due_every_so_often(tmp_path, every, due):
-  made = Progress(tmp_path, MARKS, every=every)
+  made = Checkpoints(tmp_path, MARKS, every=every)
   made.begin(10, per_epoch=2)
   assert [made.due(step) for step in (11, 12, 13, 14)] == due
 
@@ -174,7 +174,7 @@ def test_a_save_is_due_every_so_often(tmp_path, every, due):
 def test_a_save_is_due_after_minutes(tmp_path, monkeypatch):
   now = [100.0]
   monkeypatch.setattr(time, "monotonic", lambda: now[0])
-  made = Progress(tmp_path, MARKS, every="0.5 minutes")
+  made = Checkpoints(tmp_path, MARKS, every="0.5 minutes")
   made.begin(0, per_epoch=2)
   now[0] += 29
   assert not made.due(8)
@@ -186,11 +186,11 @@ def test_what_is_saved_is_of_that_moment(tmp_path):
   # The next step writes over the arrays while they are still being written.
   donated = jax.jit(lambda x: x + 1, donate_argnums=0)
   held = jnp.zeros((512, 512))
-  with contextlib.closing(Progress(tmp_path / "p", MARKS)) as made:
+  with contextlib.closing(Checkpoints(tmp_path / "p", MARKS)) as made:
     made.save(1, {"x": held})
     for _ in range(5):
       held = donated(held)
-  with contextlib.closing(Progress(tmp_path / "p", MARKS)) as made:
+  with contextlib.closing(Checkpoints(tmp_path / "p", MARKS)) as made:
     found = made.load({"x": held})
   assert not np.any(found["x"])
 

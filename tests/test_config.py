@@ -132,7 +132,7 @@ def test_every_key_is_read(own_data, monkeypatch, tmp_path):
   build.check_names(watched)
   build.student(watched, found)
   training = build.teacher(watched, found, 0)
-  build.learner(watched, training, build.distiller(watched))
+  build.learner(watched, training, build.method(watched))
   # The shell reads these where it uses them.
   files = [ROOT / "kd_jax/config/sweep.py", *(ROOT / "kd_jax/runs").glob("*.py")]
   source = "".join(file.read_text() for file in files)
@@ -154,7 +154,7 @@ def test_durations_in_epochs_percent_and_steps_agree(own_data):
     config.optimizer[f"warmup_{key}"] = value
     training = build.student(config, found)
     assert training.total_steps == 50
-    shapes.append([round(float(training.recipe.schedule(s)), 6)
+    shapes.append([round(float(training.optimizer_spec.schedule(s)), 6)
                    for s in (0, 3, 5, 20, 49)])
   assert shapes[0] == shapes[1] == shapes[2]
   assert shapes[0][0] == pytest.approx(1 / 6, abs=1e-5)

@@ -90,10 +90,10 @@ def test_a_variant_builds(name, variant):
   teacher = build.teacher(config, found, 0)
   for training in (student, teacher):
     assert training.total_steps >= 1
-    first, last = (float(training.recipe.schedule(jnp.int32(step)))
+    first, last = (float(training.optimizer_spec.schedule(jnp.int32(step)))
                    for step in (0, training.total_steps - 1))
     assert 0 <= last <= first <= 1
-  method = build.distiller(config)
+  method = build.method(config)
   assert method.needs_teacher
   assert np.isclose(
       student.hparams.hard_weight + student.hparams.soft_weight, 1)
@@ -132,8 +132,8 @@ def test_cifar_divides_its_rate_by_10_at_a_half_and_at_three_quarters(name):
   for training in (build.student(config, _dataset(config)),
                    build.teacher(config, _dataset(config), 0)):
     assert training.total_steps == 64_124
-    shape = training.recipe.schedule
+    shape = training.optimizer_spec.schedule
     rates = [float(shape(jnp.int32(step)) * training.hparams.learning_rate)
              for step in (0, 32_061, 32_062, 48_092, 48_093, 64_123)]
     assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
-    assert training.recipe.nesterov
+    assert training.optimizer_spec.nesterov

@@ -111,7 +111,7 @@ def first_step(small):
   held = teacher.init(randomness.stream(key, "student"), image)
   taught = teachers.live([teacher], [held])
   learner = step.Learner(
-      student.model, methods.DISTILLERS["kd"], student.recipe, taught)
+      student.model, methods.METHODS["kd"], student.optimizer_spec, taught)
   key = jax.random.key(student.seed)
   state = step.init(learner, randomness.stream(key, "init"), image, student.hparams)
   return config, found, train, student, learner, state, teacher, held
@@ -293,7 +293,7 @@ def bad_logits(tmp_path):
      "no point of the sweep sets that"),
 ])
 def test_a_mistake_is_a_line_and_exit_code_1(arguments, words, doctor):
-  code, said = doctor(*command_line)
+  code, said = doctor(*arguments)
   told = lines(said, "problem")
   assert code == 1
   assert any(words in line for line in told), said

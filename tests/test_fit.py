@@ -22,7 +22,7 @@ from kd_jax.training import (
   train_loop,
 )
 from kd_jax.training import step as step_lib
-from kd_jax.training.checkpoints import Progress
+from kd_jax.training.checkpoints import Checkpoints
 
 
 def training(own_data, **changes):
@@ -48,12 +48,12 @@ def run(own_data, tmp_path):
   teacher = a_teacher(jax.random.key(3),
                       segment.pixels(train, train.image[:1]))
   learner = step_lib.Learner(
-      trained.model, methods.DISTILLERS["kd"], trained.recipe, teacher)
+      trained.model, methods.METHODS["kd"], trained.optimizer_spec, teacher)
 
   def go(pieces=None, mark="m", *, train=train, heldout=None, trained=trained,
          tick=lambda step: None, **options):
     rows, asked = [], []
-    progress = Progress(tmp_path / "progress", {"mark": mark}, **options)
+    progress = Checkpoints(tmp_path / "progress", {"mark": mark}, **options)
 
     def stop():
       asked.append(1)
@@ -61,9 +61,9 @@ def run(own_data, tmp_path):
 
     with contextlib.closing(progress):
       fitted = fit.fit(
-          trained, learner._replace(recipe=trained.recipe), train,
+          trained, learner._replace(optimizer_spec=trained.optimizer_spec), train,
           {"test": fit.Split(test)} | ({"heldout": heldout} if heldout else {}),
-          where=devices.choose("single"), progress=progress, stop=stop,
+          devices=devices.choose("single"), checkpoints=progress, stop=stop,
           report=rows.append, tick=tick)
     return fitted, rows
 
@@ -131,7 +131,7 @@ def test_long_epochs_are_cut_into_segments(own_data, monkeypatch):
   scaling = build.scaling("unit", found.train)
   train = build.device_data(found.train, found.train_ids, scaling)
   learner = step_lib.Learner(
-      trained.model, methods.DISTILLERS["hard"], trained.recipe)
+      trained.model, methods.METHODS["hard"], trained.optimizer_spec)
   state = step_lib.init(learner, jax.random.key(0),
                      segment.pixels(train, train.image[:1]), trained.hparams)
   pieces = lambda: fit._segment_steps(trained, learner, train, state, 5)
@@ -196,7 +196,8 @@ def test_a_forced_run_that_does_not_fit_leaves_its_checkpoint_alone(
     run, tmp_path):
   with pytest.raises(train_loop.Interrupted):
     run(1)
-  other = run.training._replace(recipe=run.training.recipe._replace(name="sgd"))
+  other = run.training._replace(
+      optimizer_spec=run.training.optimizer_spec._replace(name="sgd"))
   with pytest.raises(UserError, match="its arrays do not fit this config"):
     run(trained=other, mark="other", force=True)
   short = run.training._replace(total_steps=5)

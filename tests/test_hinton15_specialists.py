@@ -103,7 +103,7 @@ SETS = np.array([[1, 1, 1, 0, 0, 0, 0], [0, 0, 1, 1, 1, 1, 0]], bool)
 @pytest.fixture(scope="module")
 def family():
   with jax.numpy_dtype_promotion("standard"):
-    bench = chain.Bench(planted(0.0), LENGTH, lambda: False)
+    bench = chain.Setup(planted(0.0), LENGTH, lambda: False)
     return bench, chain.generalists(bench, [3], [HARD])
 
 

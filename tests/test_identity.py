@@ -17,7 +17,8 @@ from experiments.protocol import Options
 from kd_jax import config as config_lib
 from kd_jax.config import build, sweep
 from kd_jax.report import Row
-from kd_jax.runs import context, jobs, plan, records
+from kd_jax.runs import jobs, plan, records
+from kd_jax.runs import setup as setup_lib
 from kd_jax.teachers import teacher as teachers_lib
 from kd_jax.training.lanes import Shape
 
@@ -68,15 +69,15 @@ def fingerprints(config, rows: Sequence[Row], teachers: Sequence[Row]) -> set[st
 
 def mark(lane, dataset, row: Row, teachers: Sequence[Row]) -> str:
   """What determines a lane, with the teachers that its row tells."""
-  taught = None
+  prepared = None
   if hashes := teachers_of(row, teachers):
     # Their bits belong to the identity, so they are made as a teacher's are.
     bank = np.zeros((1, 1, len(hashes), 1), np.float32)
-    taught = types.SimpleNamespace(marks=hashes, teacher=teachers_lib.banked(
+    prepared = types.SimpleNamespace(identity=hashes, teacher=teachers_lib.banked(
         bank, weights=build.member_weights(lane.config)))
   values = config_lib.flatten(lane.config)
-  bench = context.Bench(values, dataset, *[None] * 8)
-  return jobs._mark(lane, bench, taught)
+  setup = setup_lib.Setup(values, dataset, *[None] * 8)
+  return jobs._mark(lane, setup, prepared)
 
 
 def teachers_of(row: Row, teachers: Sequence[Row]) -> list[str] | None:
@@ -108,9 +109,9 @@ def found(study: str, folder) -> dict[str, tuple[int, int]]:
   for stage in index.study(study).stages(Options(folder)):
     if stage.config is None or stage.name not in rows:
       continue
-    taught = "teachers" if stage.name == "table" else f"{stage.name}_teachers"
+    teachers = "teachers" if stage.name == "table" else f"{stage.name}_teachers"
     config = stage.config(rows)
-    made = fingerprints(config, rows[stage.name], rows.get(taught, ()))
+    made = fingerprints(config, rows[stage.name], rows.get(teachers, ()))
     there = {row["fingerprint"] for row in rows[stage.name]}
     counts[stage.name] = len(made & there), len(there)
   return counts

@@ -98,9 +98,11 @@ def test_the_config_is_the_example():
   student, teacher = build.student(own, mnist()), build.teacher(own, mnist(), 0)
   assert (student.total_steps, teacher.total_steps) == (3 * 1875, 5 * 1875)
   for training in (student, teacher):
-    assert training.recipe.name == "adam" and training.recipe.epsilon == 1e-7
+    assert training.optimizer_spec.name == "adam"
+    assert training.optimizer_spec.epsilon == 1e-7
     assert training.hparams.learning_rate == np.float32(1e-3)
-    assert {float(training.recipe.schedule(n)) for n in (0, 9, 5624)} == {1.0}
+    schedule = training.optimizer_spec.schedule
+    assert {float(schedule(n)) for n in (0, 9, 5624)} == {1.0}
   np.testing.assert_allclose(
       [student.hparams.hard_weight, student.hparams.soft_weight,
        student.hparams.temperature], [0.1, 0.9, 10.0], rtol=1e-6)
@@ -114,7 +116,7 @@ def test_without_t_squared_is_the_first_versions_loss():
       "hard_weight", "soft_weight", "temperature")})
   z, v = jax.random.normal(jax.random.key(0), (2, 5, 10))
   label = jnp.arange(5)
-  terms = methods.DISTILLERS["kd"].terms(
+  terms = methods.METHODS["kd"].terms(
       {}, kd_types.Outputs(z, {}), kd_types.Outputs(v, {}),
       types.SimpleNamespace(label=label), hparams)
   wanted = 0.1 * losses.hard_cross_entropy(z, label) + (
@@ -243,19 +245,19 @@ def test_a_teacher_that_is_not_frozen_has_a_gradient():
   hparams = kd_types.Hparams(
       temperature=10.0, hard_weight=0.1, soft_weight=0.9)
 
-  def moving(params):
+  def schedules(params):
     return terms_lib.total(as_run._moving_terms(teacher)(
         params, student, None, batch, hparams))
 
   def frozen(params):
     said, _ = teacher.apply(
         kd_types.Variables(params, {}), image, train=False)
-    return terms_lib.total(methods.DISTILLERS["kd"].terms(
+    return terms_lib.total(methods.METHODS["kd"].terms(
         {}, student, said, batch, hparams))
 
   @jax.jit
   def told(params):
-    pulled = [jax.vjp(loss, params) for loss in (moving, frozen)]
+    pulled = [jax.vjp(loss, params) for loss in (schedules, frozen)]
     return [(loss, back(jnp.ones(4))[0]) for loss, back in pulled]
 
   (loss, gradient), (same, none) = told(params)
@@ -281,14 +283,14 @@ def small(own_data):
 def test_in_one_version_both_nets_are_trained(small):
   own, dataset, trained = small
   bench = types.SimpleNamespace(dataset=dataset)
-  training, learner = as_run.moving(own, bench, 7, trained)
+  training, learner = as_run.schedules(own, bench, 7, trained)
   assert training.seed == 7 and learner.teacher is None
   state = jax.eval_shape(
       lambda key: step.init(learner, key, jnp.zeros((1, 12, 10, 1)),
                              training.hparams), jax.random.key(0))
   size = parameters.num_parameters
   assert size(state.method) == size(trained.params) > size(state.student.params)
-  assert learner.distiller.formula.endswith("teacher trained too")
+  assert learner.method.formula.endswith("teacher trained too")
 
 
 def test_in_the_other_the_teacher_learns_on(small, tmp_path, monkeypatch):

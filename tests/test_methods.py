@@ -15,7 +15,7 @@ from kd_jax import methods
 from kd_jax.config import build, command_line, schema, sweep
 from kd_jax.core import types as core_types
 from kd_jax.core.errors import UserError
-from kd_jax.methods.registry import Distiller
+from kd_jax.methods.registry import Method
 from kd_jax.methods.terms import Term
 from kd_jax.runs import records, teacher_store
 from kd_jax.training import schedules
@@ -25,7 +25,7 @@ from kd_jax.training import step as step_lib
 def spread(params, student, teacher, batch, hparams):
   """A toy: labels, and the distance of the batch's mean outputs, a scalar."""
   del params
-  hard = methods.DISTILLERS["hard"].terms(
+  hard = methods.METHODS["hard"].terms(
       {}, student, teacher, batch, hparams)["hard"].value
   gap = jnp.mean(student.logits - teacher.logits, axis=0,
                  where=batch.mask[:, None])
@@ -33,7 +33,7 @@ def spread(params, student, teacher, batch, hparams):
           "means": Term(hparams.numbers["pull"], jnp.sum(gap**2))}
 
 
-TOY = Distiller(
+TOY = Method(
     "CE + {pull:g} * |mean z - mean v|**2", methods.no_params, spread,
     numbers={"pull": 3.0}, relations=True,
     setting={"hard_weight": 1.0, "soft_weight": 0.0})
@@ -42,7 +42,7 @@ TOY = Distiller(
 @pytest.fixture
 def toy(monkeypatch):
   """What adding a method takes: a function, and an entry in the dict."""
-  monkeypatch.setitem(methods.DISTILLERS, "toy", TOY)
+  monkeypatch.setitem(methods.METHODS, "toy", TOY)
 
 
 def parsed(*words):
@@ -105,7 +105,7 @@ def test_a_course_of_what_a_method_has_is_told(toy):
       100, schedules.Course("linear", 50), warmup=10)
   numbers = {"correct": 0.9}
   told = lambda name: teacher_store.loss_record(
-      methods.DISTILLERS[name], core_types.Hparams(
+      methods.METHODS[name], core_types.Hparams(
           temperature=8.0, ends={"temperature": 2.0}, numbers=numbers),
       moving)["loss"]
   assert "; T from 8 to 2 (linear, 50 steps)" in told("tfkd")
@@ -135,13 +135,14 @@ def test_rows_that_were_recorded_keep_their_fingerprints(monkeypatch):
   bench = types.SimpleNamespace(
       values=config_lib.flatten(config),
       dataset=types.SimpleNamespace(fingerprint="d"))
-  taught = types.SimpleNamespace(
-      marks=["t"], teacher=types.SimpleNamespace(weights=np.ones(1)))
-  marks = teacher_store.student_marks(
-      bench, build.student_hparams(config), taught, config.method)
-  assert records.fingerprint(marks)[:16] == DISTILLED
-  marks = teacher_store.student_marks(bench, build.student_hparams(config), None)
-  assert records.fingerprint(marks)[:16] == BASELINE
+  prepared = types.SimpleNamespace(
+      identity=["t"], teacher=types.SimpleNamespace(weights=np.ones(1)))
+  identity = teacher_store.student_identity(
+      bench, build.student_hparams(config), prepared, config.method)
+  assert records.fingerprint(identity)[:16] == DISTILLED
+  identity = teacher_store.student_identity(
+      bench, build.student_hparams(config), None)
+  assert records.fingerprint(identity)[:16] == BASELINE
 
 
 DISTILLED, BASELINE = "eb02f9344379aed9", "f7bd4ffbce702feb"
@@ -156,9 +157,9 @@ def test_numbers_are_lanes_of_one_program(toy):
   assert group.lanes[1].name == "toy.pull=1"
 
 
-@pytest.mark.parametrize("method", methods.DISTILLERS)
+@pytest.mark.parametrize("method", methods.METHODS)
 def test_every_formula_can_be_filled_in(method):
-  own = methods.DISTILLERS[method]
+  own = methods.METHODS[method]
   names = {"temperature", "hard_weight", "soft_weight"}
   assert not names & own.numbers.keys(), "they stand beside the run's own"
   assert set(own.setting) <= names
@@ -168,7 +169,7 @@ def test_every_formula_can_be_filled_in(method):
 
 def test_no_methods_name_is_a_key_of_the_config():
   taken = {name.split(".")[0] for name in schema.every() if not schema.owner(name)}
-  assert not taken & set(methods.DISTILLERS)
+  assert not taken & set(methods.METHODS)
 
 
 @pytest.mark.parametrize(("words", "says"), [
@@ -191,7 +192,7 @@ def test_mixtures_that_cannot_be_are_refused(words, says):
 @pytest.fixture
 def relating(key, device_data):
   batch = a_batch(device_data, 32, valid=25)
-  learns = learner(teacher=a_teacher(key, batch.image))._replace(distiller=TOY)
+  learns = learner(teacher=a_teacher(key, batch.image))._replace(method=TOY)
   return learns, batch, hyper(numbers={"pull": 2.0}, learning_rate=0.1)
 
 
@@ -282,18 +283,18 @@ def test_a_scheduled_step_is_that_of_its_temperature(key, device_data):
   batch = a_batch(device_data)
   nets = [a_teacher(jax.random.key(n), batch.image) for n in range(2)]
   from kd_jax import teachers
-  taught = teachers.live([learner((24,)).model] * 2,
-                         [net.arrays[0] for net in nets])
+  teacher = teachers.live([learner((24,)).model] * 2,
+                          [net.arrays[0] for net in nets])
   moving = schedules.Schedules(2, schedules.Course("linear", 1))
-  learns = learner(teacher=taught)._replace(moving=moving)
+  learns = learner(teacher=teacher)._replace(schedules=moving)
   state = step_lib.init(learns, key, batch.image, hyper())
   later = state.replace(step=state.step + 1)
   hot = hyper(temperature=1.0, ends={"temperature": 6.0})
   after, _ = jax.jit(step_lib.make_step(learns))(
-      later, batch, taught.arrays, hot, key)
-  still = learns._replace(moving=schedules.Schedules())
+      later, batch, teacher.arrays, hot, key)
+  still = learns._replace(schedules=schedules.Schedules())
   plain, _ = jax.jit(step_lib.make_step(still))(
-      later, batch, taught.arrays, hyper(temperature=6.0), key)
+      later, batch, teacher.arrays, hyper(temperature=6.0), key)
   assert distance(after.student.params, plain.student.params) < 1e-6
 
 
@@ -317,7 +318,7 @@ def test_a_course_comes_from_its_keys(own_data):
       "--config.schedules.temperature_percent=40",
       "--config.schedules.warmup_percent=10")
   training = build.student(config, data.load("blobs", directory=own_data))
-  assert training.moving == schedules.Schedules(
+  assert training.schedules == schedules.Schedules(
       50, schedules.Course("cosine", 20.0), schedules.Course("constant", 50.0),
       5.0)
   assert training.hparams.ends == {"temperature": 2.0}

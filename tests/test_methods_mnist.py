@@ -6,7 +6,7 @@ import pytest
 from experiments.methods_mnist import study, verdict
 from experiments.protocol import Options
 from kd_jax.config import sweep
-from kd_jax.methods.registry import DISTILLERS
+from kd_jax.methods.registry import METHODS
 from kd_jax.report import statistics
 
 WIDE, SMALL = (800, 800), (30, 30)
@@ -34,7 +34,7 @@ def test_the_stages_are_what_the_readme_says(tmp_path):
   first, second = (
       stage.config({}) for stage in study.stages(Options(tmp_path)))
   count = len(study.METHODS)
-  assert set(study.METHODS) <= set(DISTILLERS)
+  assert set(study.METHODS) <= set(METHODS)
   assert len(first.sweep.points) == 2 * count * 6 * 2
   assert first.data.holdout == 0.1 and second.data.holdout == 0
   assert len(second.sweep.points) == 2 * count * 10

@@ -13,7 +13,7 @@ from kd_jax import methods
 unlike_kd = pytest.mark.parametrize("method", ["ctkd", "dist"])
 
 
-@pytest.mark.parametrize("method", methods.DISTILLERS)
+@pytest.mark.parametrize("method", methods.METHODS)
 def test_every_method_learns_on_digits(method):
   modes.check_training(method)
 

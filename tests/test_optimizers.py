@@ -59,8 +59,8 @@ DIRECTIONS = {
 }
 
 
-def _recipe(name: str, schedule=None) -> optimizers.Recipe:
-  return optimizers.Recipe(
+def _recipe(name: str, schedule=None) -> optimizers.OptimizerSpec:
+  return optimizers.OptimizerSpec(
       "sgd" if name == "nesterov" else name,
       schedule or optimizers.schedule("linear", total_steps=TOTAL),
       nesterov=name == "nesterov", b2=B2, epsilon=EPSILON)
@@ -79,19 +79,19 @@ def _weights_and_gradients(steps: int):
   return weights, draw.normal(size=(steps, 3, 4)) * np.array([1e-3, 0.1, 1, 9])
 
 
-def _run(recipe, hparams, weights, gradients) -> np.ndarray:
+def _run(optimizer_spec, hparams, weights, gradients) -> np.ndarray:
   """The weights after each step."""
 
   @jax.jit
   def step(params, state, gradient, hparams):
     with jax.numpy_dtype_promotion("standard"):
-      updates, state = optimizers.optimizer(recipe, hparams).update(
+      updates, state = optimizers.optimizer(optimizer_spec, hparams).update(
           gradient, state, params)
       return optax.apply_updates(params, updates), state
 
   params = {"kernel": jnp.float32(weights)}
   with jax.numpy_dtype_promotion("standard"):
-    state = optimizers.optimizer(recipe, hparams).init(params)
+    state = optimizers.optimizer(optimizer_spec, hparams).init(params)
   seen = []
   for gradient in gradients:
     params, state = step(
@@ -130,7 +130,7 @@ def test_the_learning_rate_is_a_factor_of_the_update(name):
 
 @pytest.mark.parametrize("name", sorted(DIRECTIONS))
 def test_rates_are_traced_and_compile_once(name):
-  recipe = _recipe(name)
+  optimizer_spec = _recipe(name)
   weights, gradients = _weights_and_gradients(1)
   params = {"kernel": jnp.float32(weights)}
   traces = []
@@ -139,7 +139,7 @@ def test_rates_are_traced_and_compile_once(name):
   def two_steps(params, gradient, hparams):
     traces.append(hparams)
     with jax.numpy_dtype_promotion("standard"):
-      optimizer = optimizers.optimizer(recipe, hparams)
+      optimizer = optimizers.optimizer(optimizer_spec, hparams)
       state = optimizer.init(params)
       for _ in range(2):
         updates, state = optimizer.update(gradient, state, params)

@@ -101,7 +101,7 @@ PROMISED: dict[str, dict[str, str | None]] = {
     "from kd_jax.core import randomness": {
         "randomness.stream": "key, name, *counters"},
     "from kd_jax.training import step": {
-        "step.Learner": "model, distiller, recipe, teacher=",
+        "step.Learner": "model, method, optimizer_spec, teacher=",
         "step.init": "learner, key, image, hparams",
     },
     "from kd_jax import teachers": {"teachers.banked": "bank"},
@@ -111,7 +111,7 @@ PROMISED: dict[str, dict[str, str | None]] = {
                          "weight_decay=, rates=, max_norm=",
     },
     "from kd_jax.data.views import VIEWS": {"VIEWS": None},
-    "from kd_jax.methods import DISTILLERS": {"DISTILLERS": None},
+    "from kd_jax.methods import METHODS": {"METHODS": None},
     "from kd_jax.report.canvas import COLOURS": {"COLOURS": None},
 }
 # Names that stand in a text or on a command line.
@@ -197,7 +197,7 @@ def test_a_name_that_is_told_leads_somewhere(name):
 
 def test_the_words_of_a_config_are_known():
   from kd_jax.data.views import VIEWS as views
-  from kd_jax.methods.registry import DISTILLERS as methods
+  from kd_jax.methods.registry import METHODS as methods
   assert set(MODELS) <= set(models.MODELS)
   assert set(VIEWS) <= set(views)
   assert set(METHODS) <= set(methods)
@@ -245,7 +245,7 @@ def uses(source: str) -> set[tuple[str, str]]:
 
 
 def test_the_list_holds_all_that_documents_and_examples_use():
-  """Of objects such as DISTILLERS what they hold is listed, not attributes."""
+  """Of objects such as METHODS what they hold is listed, not attributes."""
   sources = [file.read_text() for file in PROGRAMS]
   sources += [block for file in TEXTS for block in re.findall(
       r"```python\n(.*?)```", file.read_text(), re.S)]

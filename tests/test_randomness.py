@@ -120,8 +120,9 @@ def _spied_epoch(key, batch_size: int, ids: np.ndarray, epoch: int) -> float:
 
   learner = step_lib.Learner(
       models.MODELS["mlp"](num_classes=2, widths=()),
-      methods.Distiller("", lambda _: {}, terms, needs_teacher=False),
-      optimizers.Recipe("sgd", optimizers.schedule("constant", total_steps=99)))
+      methods.Method("", lambda _: {}, terms, needs_teacher=False),
+      optimizers.OptimizerSpec(
+          "sgd", optimizers.schedule("constant", total_steps=99)))
   hparams = jax.tree.map(jnp.float32, types.Hparams())
   data = segment_lib.DeviceData(
       jnp.zeros((40, 4, 4, 1), jnp.uint8), jnp.zeros((40,), jnp.int32),

@@ -372,9 +372,9 @@ def test_a_shards_text_is_that_of_its_flag():
 def test_a_teacher_trained_beforehand_serves_all_shards(
     sweeps, tmp_path, capsys):
   """As the README says: a run of one step that leaves its teacher in DIR."""
-  shelf = f"--config.teacher.dir={tmp_path / 'shelf'}"
-  assert sweeps("--config.steps=1", shelf, grid=(), workdir=tmp_path / "a") == 0
+  store = f"--config.teacher.dir={tmp_path / 'shelf'}"
+  assert sweeps("--config.steps=1", store, grid=(), workdir=tmp_path / "a") == 0
   capsys.readouterr()
-  assert sweeps("--shard=2/3", shelf, workdir=tmp_path / "b") == 0
+  assert sweeps("--shard=2/3", store, workdir=tmp_path / "b") == 0
   assert "teacher: already trained" in capsys.readouterr().out
   assert not (tmp_path / "b" / "teachers").exists()

@@ -23,12 +23,12 @@ def hyper(**changes) -> types.Hparams:
   return jax.tree.map(jnp.float32, types.Hparams(**values))
 
 
-def learner(widths=(16,), *, method="kd", name="mlp", teacher=None, **recipe):
+def learner(widths=(16,), *, method="kd", name="mlp", teacher=None, **optimizer):
   constant = optimizers.schedule("constant", total_steps=100)
-  options = {"name": "sgd", "schedule": constant} | recipe
+  options = {"name": "sgd", "schedule": constant} | optimizer
   return step_lib.Learner(
       MODELS[name](num_classes=CLASSES, widths=widths),
-      methods.DISTILLERS[method], optimizers.Recipe(**options), teacher)
+      methods.METHODS[method], optimizers.OptimizerSpec(**options), teacher)
 
 
 def a_teacher(key, image, name="mlp", widths=(24,)):
@@ -89,10 +89,10 @@ def test_padding_takes_no_part(key, device_data):
   assert int(told["errors"].total) == int(told_short["errors"].total)
 
 
-@pytest.mark.parametrize("method", methods.DISTILLERS)
+@pytest.mark.parametrize("method", methods.METHODS)
 def test_the_teacher_is_left_alone_by_every_method(method, key, device_data):
   # P7, P9: no gradient reaches a teacher, whatever a method does with it.
-  own = methods.DISTILLERS[method]
+  own = methods.METHODS[method]
   batch = a_batch(device_data, 8, 7)
   said, taught = 3 * jax.random.normal(key, (2, 8, CLASSES))
   hparams = hyper(numbers=dict(own.numbers), progress=0.5)

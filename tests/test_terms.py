@@ -28,7 +28,7 @@ import pytest
 from test_relations import oracle as relation
 
 from kd_jax.methods import terms
-from kd_jax.methods.registry import DISTILLERS
+from kd_jax.methods.registry import METHODS
 
 # No two numbers alike, so that none can take another's place.
 HARD, SOFT, T, PROGRESS = 0.3, 1.7, 2.5, 0.02
@@ -95,13 +95,13 @@ def found(example):
         types.SimpleNamespace(
             hard_weight=HARD, soft_weight=SOFT, temperature=T, label_smoothing=0.1,
             progress=PROGRESS, numbers=NUMBERS.get(name))))
-            for name, method in DISTILLERS.items()}
+            for name, method in METHODS.items()}
 
   return jax.tree.map(np.asarray, jax.jit(losses)(
       jnp.float32(z), jnp.float32(v), jnp.int32(y)))
 
 
-@pytest.mark.parametrize("name", DISTILLERS)
+@pytest.mark.parametrize("name", METHODS)
 def test_a_loss_is_its_formula(name, example, found):
   z, v, y = example
   q = softmax(z, 1.0)
@@ -112,7 +112,7 @@ def test_a_loss_is_its_formula(name, example, found):
 
 
 def test_every_method_is_tried_with_numbers_of_its_own():
-  assert set(SOFT_PART) == set(DISTILLERS) - {"hard"}
+  assert set(SOFT_PART) == set(METHODS) - {"hard"}
   assert {name: set(own) for name, own in NUMBERS.items()} == {
-      name: set(method.numbers) for name, method in DISTILLERS.items()
+      name: set(method.numbers) for name, method in METHODS.items()
       if method.numbers}

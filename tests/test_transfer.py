@@ -145,15 +145,15 @@ def test_what_the_nets_say_is_kept(own_data, tmp_path):
     assert kept["test"].shape == (110, 7) and kept["heldout"].shape == (30, 7)
     wrong = np.flatnonzero(kept["test"].argmax(1) != label)
     assert wrong.tolist() == row["test_wrong_ids"]
-  taught, *members = lines("teachers.jsonl")
-  assert [row["net"] for row in (taught, *members)] == [
+  teacher, *members = lines("teachers.jsonl")
+  assert [row["net"] for row in (teacher, *members)] == [
       "teacher", "member", "member"]
-  assert taught["members"] == [row["fingerprint"] for row in members]
-  assert taught["teacher"]["count"] == 2 and taught["test_nll"] > 0
+  assert teacher["members"] == [row["fingerprint"] for row in members]
+  assert teacher["teacher"]["count"] == 2 and teacher["test_nll"] > 0
   # Entropy rises with the temperature, to log 7 at most.
-  entropy = list(taught["entropy"].values())
+  entropy = list(teacher["entropy"].values())
   assert entropy == sorted(entropy) and 0 < entropy[0] < entropy[-1] < np.log(7)
-  each = kept_logits.load_teacher(place, taught["fingerprint"])["test"]
+  each = kept_logits.load_teacher(place, teacher["fingerprint"])["test"]
   assert each.shape == (2, 110, 7)
   for logits, row in zip(each, members, strict=True):
     assert np.flatnonzero(

@@ -42,7 +42,7 @@ class Nets(NamedTuple):
   said: Said
 
 
-class Bench:
+class Setup:
   """Data on the device, and who judges: the held-out part, or the test set.
 
   Attributes:
@@ -99,13 +99,13 @@ class Bench:
 
 
 def generalists(
-    bench: Bench, seeds: Sequence[int], settings: Sequence[Settings]) -> Nets:
+    bench: Setup, seeds: Sequence[int], settings: Sequence[Settings]) -> Nets:
   """Nets of all classes on hard labels."""
   return bench.trained("hard", bench.length.epochs, bench.lanes(seeds, settings))
 
 
 def continued(
-    bench: Bench, generalist: Nets, seed: int, settings: Sequence[Settings]
+    bench: Setup, generalist: Nets, seed: int, settings: Sequence[Settings]
 ) -> Nets:
   """The generalist trained on, as long as a specialist is, on all classes."""
   return bench.trained("hard", bench.length.further, bench.lanes(
@@ -114,7 +114,7 @@ def continued(
 
 
 def specialised(
-    bench: Bench, generalist: Nets, inside: np.ndarray, seeds: Sequence[int],
+    bench: Setup, generalist: Nets, inside: np.ndarray, seeds: Sequence[int],
     settings: Sequence[Settings]) -> list[Said]:
   """Specialists of the sets `[M, classes]`, for each of some settings.
 
@@ -137,7 +137,7 @@ def specialised(
 
 
 def regularised(
-    bench: Bench, generalist: Nets, inside: np.ndarray, seeds: Sequence[int],
+    bench: Setup, generalist: Nets, inside: np.ndarray, seeds: Sequence[int],
     settings: Sequence[Settings]) -> list[Said]:
   """Specialists of all classes, held to the generalist's soft targets.
 
@@ -162,7 +162,7 @@ def regularised(
 
 
 def students(
-    bench: Bench, seed: int, settings: Sequence[Settings],
+    bench: Setup, seed: int, settings: Sequence[Settings],
     taught: Sequence[np.ndarray]) -> Nets:
   """New nets of the generalist's form, for as long as generalist and specialist.
 
@@ -204,7 +204,7 @@ def one(told: Nets, number: int) -> Nets:
   return jax.tree.map(lambda leaf: leaf[number:number + 1], told)
 
 
-def numbers(bench: Bench, said: Said) -> dict[str, Any]:
+def numbers(bench: Setup, said: Said) -> dict[str, Any]:
   """Errors, NLL and ECE of what was said of the judged examples."""
   told, wrong = _measured(said.judged, bench.label)
   name = bench.judge
@@ -250,7 +250,7 @@ def _hparams(settings: Settings) -> types.Hparams:
       hard_weight=1.0 - alpha, soft_weight=alpha, **traced))
 
 
-def _of_sets(bench: Bench, inside, seeds, settings, own) -> nets.Lanes:
+def _of_sets(bench: Setup, inside, seeds, settings, own) -> nets.Lanes:
   """Lanes of every set, for each setting, half of whose examples are of it."""
   every = [each for each in settings for _ in range(len(inside))]
   return bench.lanes(list(seeds) * len(settings), every, **_tiled(

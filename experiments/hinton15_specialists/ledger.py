@@ -36,7 +36,7 @@ class Ledger:
     """What was chosen for a method; an ensemble has the generalist's settings."""
     return self.choice["generalist" if method == "ensemble" else method]
 
-  def add(self, bench: chain.Bench, method: str, said: chain.Said,
+  def add(self, bench: chain.Setup, method: str, said: chain.Said,
           settings: plan.Settings | None = None, **more: Any) -> None:
     """Writes down what a net, or several together, said."""
     taught = plan.TEACHERS.get(method)

@@ -38,7 +38,7 @@ class Program(NamedTuple):
   Attributes:
     widths: Hidden layers.
     outputs: Classes and the dustbin.
-    method: A key of `distillers.DISTILLERS`.
+    method: A key of `methods.METHODS`.
     batch_size: Examples a step.
     total_steps: Length of the training; the learning rate falls to 0 as a cosine.
   """
@@ -208,8 +208,8 @@ def _learner(
       num_classes=program.outputs, widths=program.widths)
   asked = None if bank_shape is None else teacher.banked(jnp.zeros(bank_shape))
   return step.Learner(
-      masked(model), methods.DISTILLERS[program.method],
-      optimizers.Recipe("adam", schedule), asked)
+      masked(model), methods.METHODS[program.method],
+      optimizers.OptimizerSpec("adam", schedule), asked)
 
 
 @functools.cache

@@ -63,17 +63,17 @@ def _run(form: plan.Plan, stage: str, rows: Rows, place: Place) -> None:
 
 def _done(make, ledger: Ledger, stop) -> list[dict[str, Any]]:
   ledger.rows.clear()
-  make(ledger, chain.Bench(ledger.dataset, ledger.plan.length, stop))
+  make(ledger, chain.Setup(ledger.dataset, ledger.plan.length, stop))
   return ledger.rows
 
 
-def _generalists(ledger: Ledger, bench: chain.Bench) -> None:
+def _generalists(ledger: Ledger, bench: chain.Setup) -> None:
   grid = ledger.plan.grids["generalist"]
   told = chain.generalists(bench, ledger.seeds(0) * len(grid), grid)
   _add_each(ledger, bench, "generalist", told)
 
 
-def _specialists(ledger: Ledger, bench: chain.Bench) -> None:
+def _specialists(ledger: Ledger, bench: chain.Setup) -> None:
   generalist = chain.generalists(
       bench, ledger.seeds(0), [ledger.choice["generalist"]])
   grid = ledger.plan.grids["specialists"]
@@ -94,7 +94,7 @@ def _specialists(ledger: Ledger, bench: chain.Bench) -> None:
       bench, generalist, *ledger.seeds(_CONTINUED), further))
 
 
-def _students(ledger: Ledger, bench: chain.Bench) -> None:
+def _students(ledger: Ledger, bench: chain.Setup) -> None:
   family = _family(ledger, bench)
   grids, own = ledger.plan.grids, ledger.choice["specialists"]
   held = chain.regularised(
@@ -110,7 +110,7 @@ def _students(ledger: Ledger, bench: chain.Bench) -> None:
         [family.teacher(method)] * len(grids[method])))
 
 
-def _table(ledger: Ledger, bench: chain.Bench) -> None:
+def _table(ledger: Ledger, bench: chain.Setup) -> None:
   family, choice = _family(ledger, bench), ledger.choice
   own = choice["specialists"]
   further = chain.continued(
@@ -152,7 +152,7 @@ class _Family(NamedTuple):
     return said.get(method, self.alone).train
 
 
-def _family(ledger: Ledger, bench: chain.Bench) -> _Family:
+def _family(ledger: Ledger, bench: chain.Setup) -> _Family:
   own = ledger.choice["specialists"]
   number = own["sets"][0]
   members = chain.generalists(
@@ -169,7 +169,7 @@ def _family(ledger: Ledger, bench: chain.Bench) -> _Family:
       chain.ensemble(members))
 
 
-def _sets(bench: chain.Bench, generalist: chain.Nets, sets) -> np.ndarray:
+def _sets(bench: chain.Setup, generalist: chain.Nets, sets) -> np.ndarray:
   """What the generalist confuses, by what it says of the training examples."""
   said = chain.of_all_classes(generalist).train[bench.dataset.train_ids]
   return confusable.confusable_sets(
@@ -204,7 +204,7 @@ def _by_sets(bench, family: _Family, both: chain.Said, top: int):
 
 
 def _add_each(
-    ledger: Ledger, bench: chain.Bench, method: str, told: chain.Nets) -> None:
+    ledger: Ledger, bench: chain.Setup, method: str, told: chain.Nets) -> None:
   """A row for each setting of a method's grid."""
   for number, settings in enumerate(ledger.plan.grids[method]):
     ledger.add(bench, method, chain.of_all_classes(told, number), settings)

@@ -30,8 +30,8 @@ from kd_jax.core import compilation, randomness, types
 from kd_jax.core.screen import Screen
 from kd_jax.methods import terms as terms_lib
 from kd_jax.report import Row
-from kd_jax.runs import chunk, context, records, results, teacher_store
-from kd_jax.runs.context import Bench
+from kd_jax.runs import chunk, records, results, setup_lib, teacher_store
+from kd_jax.runs.setup_lib import Setup
 from kd_jax.training import parameters, step, train_loop
 from kd_jax.training.settings import Training
 
@@ -52,10 +52,10 @@ def run(
   with contextlib.ExitStack() as stack:
     stack.enter_context(records.locked(place.folder))
     screen = stack.enter_context(Screen())
-    bench = context.prepare(config, place.folder, screen, place.stop)
-    stack.callback(bench.recorder.close)
+    setup = setup_lib.prepare(config, place.folder, screen, place.stop)
+    stack.callback(setup.recorder.close)
     try:
-      net = _trained_teacher(config, bench, rows)
+      net = _trained_teacher(config, setup, rows)
     except train_loop.Interrupted:
       return
     file = place.folder / "results.jsonl"
@@ -66,7 +66,7 @@ def run(
       if place.stop():
         return
       try:
-        row = _row(config, bench, name, seed, net)
+        row = _row(config, setup, name, seed, net)
       except train_loop.Interrupted:
         return
       # Of another teacher or program no row stays, to be counted as a seed.
@@ -75,33 +75,33 @@ def run(
 
 
 def swapped(
-    config: ml_collections.ConfigDict, bench: Bench, seed: int,
+    config: ml_collections.ConfigDict, setup: Setup, seed: int,
     trained: types.Variables,
 ) -> tuple[Training, step.Learner]:
   """The trained teacher learns on, from a small net that nobody trained."""
-  small = build.student(config, bench.dataset)
+  small = build.student(config, setup.dataset)
   config = sweep.applied(config, {"student.widths": config.teacher.widths})
-  training = build.student(config, bench.dataset)
+  training = build.student(config, setup.dataset)
   model = training.model._replace(init=lambda key, image: trained)
   key = randomness.stream(jax.random.key(seed), "untrained")
-  image = jnp.zeros((1,) + bench.train.image.shape[1:], jnp.float32)
+  image = jnp.zeros((1,) + setup.train.image.shape[1:], jnp.float32)
   untrained = teachers.live(
       [small.model], [jax.jit(small.model.init)(key, image)])
   training = training._replace(model=model, seed=seed)
   return training, build.learner(
-      config, training, build.distiller(config), untrained)
+      config, training, build.method(config), untrained)
 
 
 def moving(
-    config: ml_collections.ConfigDict, bench: Bench, seed: int,
+    config: ml_collections.ConfigDict, setup: Setup, seed: int,
     trained: types.Variables,
 ) -> tuple[Training, step.Learner]:
   """The student learns, and its teacher, which starts trained, with it."""
-  teacher = build.teacher(config, bench.dataset, 0).model
-  method = methods.Distiller(
-      methods.DISTILLERS["kd"].formula + ", teacher trained too",
+  teacher = build.teacher(config, setup.dataset, 0).model
+  method = methods.Method(
+      methods.METHODS["kd"].formula + ", teacher trained too",
       lambda key: trained.params, _moving_terms(teacher), needs_teacher=False)
-  training = build.student(config, bench.dataset)._replace(seed=seed)
+  training = build.student(config, setup.dataset)._replace(seed=seed)
   return training, build.learner(config, training, method)
 
 
@@ -125,37 +125,37 @@ _MADE = {_SWAPPED: swapped, _MOVING: moving}
 
 
 def _trained_teacher(
-    config: ml_collections.ConfigDict, bench: Bench, rows: Rows
+    config: ml_collections.ConfigDict, setup: Setup, rows: Rows
 ) -> types.Variables:
   """The teacher as the table left it; of a table from elsewhere, trained anew."""
   own = pathlib.Path("parameters") / "teacher"
-  path = bench.workdir.parent / "table" / own
+  path = setup.workdir.parent / "table" / own
   record = parameters.load_record(path)
   fingerprints = {row["fingerprint"] for row in rows.get("teachers", ())}
   if record is None or record["fingerprint"] not in fingerprints:
     config = sweep.applied(config, {"teacher.bank": "never"})
-    teacher_store.obtain(config, bench, build.student(config, bench.dataset))
-    path = bench.workdir / own
+    teacher_store.obtain(config, setup, build.student(config, setup.dataset))
+    path = setup.workdir / own
   return parameters.load_parameters(path)
 
 
 def _row(
-    config: ml_collections.ConfigDict, bench: Bench, name: str, seed: int,
+    config: ml_collections.ConfigDict, setup: Setup, name: str, seed: int,
     trained: types.Variables,
 ) -> dict[str, Any]:
   """One run, trained or found, as a row."""
   own = sweep.applied(config, _POINTS[name] | {"seed": seed})
-  training, learner = _MADE[name](own, bench, seed, trained)
-  marks = teacher_store.student_marks(bench, training.hparams, None) | {
+  training, learner = _MADE[name](own, setup, seed, trained)
+  identity = teacher_store.student_identity(setup, training.hparams, None) | {
       "version": name, "seed": seed, "overrides": _POINTS[name],
       "program": names.source_mark(f"{__name__}:run"),
       "teacher": parameters.parameters_sha256(trained.params)}
   net = f"{name.replace(' ', '_')}_{seed}"
-  record = context.net(
-      bench, net, bench.workdir / "parameters" / net, marks | records.runtime(),
-      training, learner, bench.splits)
-  loss = teacher_store.loss_record(learner.distiller, training.hparams)
+  record = setup_lib.net(
+      setup, net, setup.workdir / "parameters" / net, identity | records.runtime(),
+      training, learner, setup.splits)
+  loss = teacher_store.loss_record(learner.method, training.hparams)
   return chunk.stamp([{
       **record, "study": "keras_example", "row": name, "seed": seed,
       "loss": loss["loss"], "overrides": _POINTS[name] | {"seed": seed},
-      "data": bench.dataset.source, "failed": None}])[0]
+      "data": setup.dataset.source, "failed": None}])[0]

@@ -124,7 +124,7 @@ def make_way(config: ml_collections.ConfigDict, given: set[str]) -> None:
 
 def _take_setting(config: ml_collections.ConfigDict, given: set[str]) -> None:
   """A method that is chosen by name comes with its paper's weights and T."""
-  method = methods.DISTILLERS.get(config.method)
+  method = methods.METHODS.get(config.method)
   setting = dict(method.setting) if method else {}
   if "alpha" in given:
     setting = {key: value for key, value in setting.items()

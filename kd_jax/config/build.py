@@ -84,7 +84,7 @@ def student(
   """The training of the student."""
   training = _training(config.student, config, found, prefix="student",
                        hparams=student_hparams(config), dtype=config.dtype)
-  return training._replace(moving=_schedules(config, training.total_steps))
+  return training._replace(schedules=_schedules(config, training.total_steps))
 
 
 def student_hparams(config: ml_collections.ConfigDict) -> types.Hparams:
@@ -92,7 +92,7 @@ def student_hparams(config: ml_collections.ConfigDict) -> types.Hparams:
   hard, soft = losses.distillation_weights(
       config.alpha, config.hard_weight, config.soft_weight)
   own = {name: config[config.method][name]
-         for name in distiller(config).numbers}
+         for name in method(config).numbers}
   ends = {what: config.schedules[f"{what}_end"] for what in ("temperature", "alpha")
           if config.schedules[what] != "constant"}
   return _hparams(config.student, config, temperature=config.temperature,
@@ -112,17 +112,17 @@ def teacher(
 
 def learner(
     config: ml_collections.ConfigDict, training: Training,
-    method: methods.Distiller, teacher: teachers.Teacher | None = None,
+    method: methods.Method, teacher: teachers.Teacher | None = None,
 ) -> step.Learner:
   """The step of a training."""
   return step.Learner(
-      training.model, method, training.recipe, teacher,
-      skip_nonfinite=config.nonfinite == "skip", moving=training.moving)
+      training.model, method, training.optimizer_spec, teacher,
+      skip_nonfinite=config.nonfinite == "skip", schedules=training.schedules)
 
 
-def distiller(config: ml_collections.ConfigDict) -> methods.Distiller:
+def method(config: ml_collections.ConfigDict) -> methods.Method:
   """The method of a config."""
-  return names.known("method", config.method, methods.DISTILLERS)
+  return names.known("method", config.method, methods.METHODS)
 
 
 def check_names(config: ml_collections.ConfigDict) -> None:
@@ -131,10 +131,10 @@ def check_names(config: ml_collections.ConfigDict) -> None:
   Raises:
     UserError: Naming the key, and the nearest names that there are.
   """
-  method = distiller(config)
+  chosen = method(config)
   member_weights(config)
   if (config.teacher.count > 1 and config.teacher.mean != "logits"
-      and method.needs_teacher and method.any_temperature):
+      and chosen.needs_teacher and chosen.any_temperature):
     raise UserError(
         f"config.teacher.mean={config.teacher.mean}: its mixture belongs to one "
         f"temperature, and {config.method} asks at others; use teacher.mean=logits")
@@ -176,7 +176,7 @@ def _training(
   return Training(
       model=built,
       views=names.known(f"{prefix}.views", net.views, views.VIEWS),
-      recipe=_recipe(run.optimizer, per_epoch, total),
+      optimizer_spec=_recipe(run.optimizer, per_epoch, total),
       hparams=hparams,
       batch_size=run.batch_size, total_steps=total, seed=run.seed)
 
@@ -205,7 +205,7 @@ def _hparams(net, run, **objective: Any) -> types.Hparams:
   return jax.tree.map(jnp.float32, numbers)
 
 
-def _recipe(optimizer, per_epoch: int, total: int) -> optimizers.Recipe:
+def _recipe(optimizer, per_epoch: int, total: int) -> optimizers.OptimizerSpec:
   warmup = round(
       optimizer.warmup_steps
       or (optimizer.warmup_epochs or 0) * per_epoch
@@ -221,6 +221,6 @@ def _recipe(optimizer, per_epoch: int, total: int) -> optimizers.Recipe:
   shape = optimizers.schedule(
       optimizer.schedule, total_steps=total, warmup_steps=warmup,
       boundaries=boundaries, factor=optimizer.factor)
-  return optimizers.Recipe(
+  return optimizers.OptimizerSpec(
       optimizer.name, shape, optimizer.nesterov, optimizer.b2,
       optimizer.epsilon)

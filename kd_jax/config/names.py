@@ -44,7 +44,7 @@ def model(
     built = builder(num_classes=found.num_classes, dtype=dtype, **given)
   image = jax.ShapeDtypeStruct((2,) + found.train.image.shape[1:], jnp.float32)
   try:
-    said = jax.eval_shape(
+    logits = jax.eval_shape(
         lambda key, image: built.apply(
             built.init(key, image), image, train=False)[0].logits,
         jax.random.key(0), image)
@@ -54,14 +54,14 @@ def model(
         f"config.{prefix}: {name} with widths {tuple(widths)} does not "
         f"take images {image.shape[1:]}: {type(error).__name__}: {first[:160]}"
     ) from error
-  if said.shape != (2, found.num_classes):
+  if logits.shape != (2, found.num_classes):
     raise UserError(
-        f"config.{prefix}.name={name}: gives logits {said.shape} for 2 "
+        f"config.{prefix}.name={name}: gives logits {logits.shape} for 2 "
         f"images, must be (2, {found.num_classes})")
   return built
 
 
-def source_mark(name: str) -> dict[str, str]:
+def source_identity(name: str) -> dict[str, str]:
   """What a user's own module is at present: the hash of its file, or nothing."""
   if ":" not in name:
     return {}

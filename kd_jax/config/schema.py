@@ -1,7 +1,7 @@
 """Every key a run can have: its default, what is allowed, and what it means.
 
 There is no second place where a key gets a default or a check. Those of a method's
-own numbers, `METHOD.NAME`, are made from `distillers.DISTILLERS`.
+own numbers, `METHOD.NAME`, are made from `methods.METHODS`.
 """
 
 from collections.abc import Callable
@@ -236,28 +236,28 @@ _OWN: dict[str, Key] = {
 
 
 def every() -> dict[str, Key]:
-  """All keys by name; a method put into `DISTILLERS` has its own at once."""
+  """All keys by name; a method put into `METHODS` has its own at once."""
   return _OWN | {
-      name: key for method in methods.DISTILLERS
+      name: key for method in methods.METHODS
       for name, key in _numbers(method).items()}
 
 
 def later() -> dict[str, tuple[str, ...]]:
   """`LATER` with the numbers of all methods."""
-  numbers = itertools.chain(*map(_numbers, methods.DISTILLERS))
+  numbers = itertools.chain(*map(_numbers, methods.METHODS))
   return LATER | {"student": (*LATER["student"], *numbers)}
 
 
 def owner(name: str) -> str | None:
   """The method whose number a key is, or None."""
   method, _, number = name.partition(".")
-  known = methods.DISTILLERS.get(method)
+  known = methods.METHODS.get(method)
   return method if known and number in known.numbers else None
 
 
 def _numbers(method: str) -> dict[str, Key]:
   """The keys of a method's own numbers."""
-  own = methods.DISTILLERS[method]
+  own = methods.METHODS[method]
   return {
       f"{method}.{number}": Key(
           float(value), _between(own.within.get(number), number in own.whole),

@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from kd_jax.config import build
-from kd_jax.runs import context, kept_logits, records, teacher_store
+from kd_jax.runs import kept_logits, records, teacher_store
+from kd_jax.runs import setup as setup_lib
 from kd_jax.runs.jobs import Job
 from kd_jax.runs.plan import Chunk
 from kd_jax.training import lanes, metrics, parameters, train_loop
-from kd_jax.training.checkpoints import Progress
+from kd_jax.training.checkpoints import Checkpoints
 
 Row = dict[str, Any]
 # Digits that a record keeps of a float: float32 has seven.
@@ -26,7 +27,7 @@ def train(
     chunk: Chunk,
     program: lanes.Lanes,
     *,
-    piece: int,
+    segment_steps: int,
     stop: Callable[[], bool],
     tick: Callable[[int], None],
 ) -> list[Row]:
@@ -36,7 +37,7 @@ def train(
     job: The group they belong to.
     chunk: The lanes.
     program: Compiled for the chunk's shape.
-    piece: Steps of a segment.
+    segment_steps: Steps of a segment.
     stop: Asked between segments.
     tick: Told the steps done, within and after each epoch.
 
@@ -51,7 +52,7 @@ def train(
       [build.student_hparams(lane.config) for lane in members], chunk.shape)
   seeds = jnp.asarray(
       [lane.seed for lane in members[::chunk.shape.points]], jnp.uint32)
-  splits = job.taught.splits if job.taught else job.bench.splits
+  splits = job.prepared.splits if job.prepared else job.setup.splits
   total = job.training.total_steps
   last: dict[str, Any] = {}
 
@@ -63,33 +64,34 @@ def train(
 
   def ended(epoch):
     row = _epoch(epoch, chunk, job.per_epoch)
-    job.bench.recorder.row("sweep", row)
+    job.setup.recorder.row("sweep", row)
     last["evaluated"] = epoch.evaluated[1]
     tick(epoch.step)
 
   def resumed(step):
-    job.bench.recorder.row(
+    job.setup.recorder.row(
         "sweep", {"event": "resumed", "step": step, "chunk": chunk.mark})
     tick(step)
 
-  progress = _progress(job, chunk)
-  with contextlib.closing(progress):
-    state = train_loop.follow(
+  checkpoints = _checkpoints(job, chunk)
+  with contextlib.closing(checkpoints):
+    state = train_loop.run_to_end(
         train_loop.Program(
             lambda state, length: program.segment(state, hparams, seeds, length),
             evaluate, program.totals),
         program.init(seeds, hparams), total_steps=total,
-        per_epoch=job.per_epoch, piece=piece, progress=progress, stop=stop,
-        ended=ended, resumed=resumed, watch=train_loop.Watch(), tick=tick)
+        per_epoch=job.per_epoch, segment_steps=segment_steps,
+        checkpoints=checkpoints, stop=stop, ended=ended, resumed=resumed,
+        monitor=train_loop.Monitor(), tick=tick)
   curves = _curves(job, chunk)
   sizes = parameters.num_parameters(state.student.params) // chunk.shape.size
   real = list(dict.fromkeys(chunk.lanes))
   places = [divmod(chunk.lanes.index(mark), chunk.shape.points) for mark in real]
   numbers = [_numbers(last["evaluated"], *place) for place in places]
-  if job.bench.values["sweep.logits"]:
+  if job.setup.values["sweep.logits"]:
     for mark, place in zip(real, places, strict=True):
       net = jax.tree.map(lambda leaf, place=place: leaf[place], state.student)
-      kept_logits.keep(job.bench.workdir, chunk.fingerprint(mark), job, net)
+      kept_logits.keep(job.setup.workdir, chunk.fingerprint(mark), job, net)
   return [
       _row(job, chunk, mark) | number | _curve(curves, chunk.lanes.index(mark))
       | {"parameters": sizes} for mark, number in zip(real, numbers, strict=True)]
@@ -97,13 +99,13 @@ def train(
 
 def forget(job: Job, chunk: Chunk) -> None:
   """Removes the checkpoints of a chunk whose rows are written."""
-  _progress(job, chunk).drop()
+  _checkpoints(job, chunk).drop()
 
 
-def _progress(job: Job, chunk: Chunk) -> Progress:
+def _checkpoints(job: Job, chunk: Chunk) -> Checkpoints:
   # Half a training goes on where its other half was: its bits depend on it.
-  return context.open_progress(
-      job.bench, f"sweep-{chunk.mark[:16]}",
+  return setup_lib.open_checkpoints(
+      job.setup, f"sweep-{chunk.mark[:16]}",
       {"chunk": chunk.mark, **records.runtime()})
 
 
@@ -112,11 +114,11 @@ def _epoch(epoch: train_loop.Epoch, chunk: Chunk, per_epoch: int) -> Row:
   fine, evaluated = epoch.evaluated
   row: Row = {"fingerprint": chunk.mark, "epoch": -(-epoch.step // per_epoch),
               "finite": np.asarray(fine).ravel().tolist()}
-  told = {f"train_{name}": mean for name, mean in epoch.told.items()
+  totals = {f"train_{name}": mean for name, mean in epoch.totals.items()
           if not name.startswith("gradient_")}
   if "heldout" in evaluated:
-    told["heldout_errors"] = evaluated["heldout"][0]["errors"]
-  for name, mean in told.items():
+    totals["heldout_errors"] = evaluated["heldout"][0]["errors"]
+  for name, mean in totals.items():
     values = np.asarray(mean.total).ravel()
     if name.endswith("errors"):
       row[name] = values.tolist()  # The exact count.
@@ -128,7 +130,7 @@ def _epoch(epoch: train_loop.Epoch, chunk: Chunk, per_epoch: int) -> Row:
 
 def _curves(job: Job, chunk: Chunk) -> list[Row]:
   """The epochs of a chunk, also those before an interruption."""
-  file = job.bench.workdir / "metrics.jsonl"
+  file = job.setup.workdir / "metrics.jsonl"
   found = {}
   for line in file.read_text().splitlines():
     row = _parsed(line)
@@ -180,18 +182,18 @@ def _row(job: Job, chunk: Chunk, mark: str) -> Row:
   """Who the lane is."""
   lane = job.lanes[mark]
   loss = teacher_store.loss_record(
-      job.learner.distiller, build.student_hparams(lane.config),
-      job.learner.moving)
+      job.learner.method, build.student_hparams(lane.config),
+      job.learner.schedules)
   return {
       "row": lane.name, "method": lane.config.method, "loss": loss["loss"],
       "overrides": lane.point, "seed": lane.seed,
       "fingerprint": chunk.fingerprint(mark),
       "teacher_seed": lane.config.teacher.seed,
       "teacher_fingerprint":
-          job.taught.record["fingerprint"] if job.taught else None,
+          job.prepared.record["fingerprint"] if job.prepared else None,
       "lanes": [chunk.shape.rows, chunk.shape.points],
-      "data": job.bench.dataset.source,
-      "train_examples": len(job.bench.train.ids)}
+      "data": job.setup.dataset.source,
+      "train_examples": len(job.setup.train.ids)}
 
 
 def _plain(value: float) -> float | None:

@@ -39,7 +39,7 @@ def check(parts: Iterable[Part]) -> None:
     _check_settings(parts[0], part)
   results: dict[str, tuple[Row, Part]] = {}
   lanes: dict[Any, tuple[Row, Part]] = {}
-  taught: dict[Any, tuple[Row, Part]] = {}
+  prepared: dict[Any, tuple[Row, Part]] = {}
   for part in parts:
     for row in part.rows:
       _check_result(row, part, *results.setdefault(
@@ -47,7 +47,7 @@ def check(parts: Iterable[Part]) -> None:
       _check_lane(row, part, *lanes.setdefault(
           _frozen([row["overrides"], row.get("seed")]), (row, part)))
       if row.get("teacher_fingerprint"):
-        _check_teacher(row, part, *taught.setdefault(
+        _check_teacher(row, part, *prepared.setdefault(
             _teaching(row), (row, part)))
 
 

@@ -11,10 +11,11 @@ from kd_jax.config import build, sweep
 from kd_jax.core import types
 from kd_jax.core.machine import cores
 from kd_jax.core.screen import Screen
-from kd_jax.runs import context, cost, plan, probe, programs
+from kd_jax.runs import cost, plan, probe, programs
+from kd_jax.runs import setup as setup_lib
 from kd_jax.runs.jobs import Job
 from kd_jax.runs.plan import Chunk
-from kd_jax.runs.results import Book
+from kd_jax.runs.results import Results
 from kd_jax.runs.shard import Shard
 from kd_jax.training import lanes as lanes_lib
 
@@ -38,7 +39,7 @@ def segment_steps(job: Job, chunk: Chunk) -> int:
   if jax.default_backend() != "cpu":
     return job.per_epoch
   seconds = (job.per_epoch * chunk.shape.size / chunk.shape.devices
-             * step_seconds(job.training.model, job.bench.train.image,
+             * step_seconds(job.training.model, job.setup.train.image,
                             job.training.batch_size))
   pieces = max(1, min(job.per_epoch, round(seconds / _SEGMENT_SECONDS)))
   return -(-job.per_epoch // pieces)
@@ -51,13 +52,13 @@ class Meter:
   """
 
   def __init__(
-      self, screen: Screen, planned: Sequence[tuple[Job, Chunk]], book: Book):
+      self, screen: Screen, planned: Sequence[tuple[Job, Chunk]], book: Results):
     self._screen, self._book = screen, book
     costs: dict[str, float] = {}
     for job, _ in planned:
       if job.mark not in costs:
         costs[job.mark] = step_seconds(
-            job.training.model, job.bench.train.image,
+            job.training.model, job.setup.train.image,
             job.training.batch_size)
     self._costs = costs
     self._lanes = sum(len(set(chunk.lanes)) for _, chunk in planned)
@@ -79,7 +80,7 @@ class Meter:
     self._show(job, self._done)
 
   def _show(self, job: Job, now: float) -> None:
-    split = "heldout" if "heldout" in job.bench.splits else "test"
+    split = "heldout" if "heldout" in job.setup.splits else "test"
     errors = [row[f"{split}_errors"] for row in self._book.rows
               if row["failed"] is None]
     best = f"  best {min(errors)} errors ({split})" if errors else ""
@@ -113,12 +114,12 @@ def table(
   for group in groups:
     build.check_names(group.config)
     values = config_lib.flatten(group.config)
-    key = str(context.select(values, (), ("data.",)))
+    key = str(setup_lib.select(values, (), ("data.",)))
     if key not in datasets:
       datasets[key] = build.dataset(group.config, say=say)
     everything = datasets[key]
-    if build.distiller(group.config).needs_teacher:
-      key += str(context.select(values, (), ("teacher.",)))
+    if build.method(group.config).needs_teacher:
+      key += str(setup_lib.select(values, (), ("teacher.",)))
       teachers.setdefault(key, _teacher_seconds(group.config, everything))
     found = build.transfer_set(group.config, everything)
     training = build.student(group.config, found)
@@ -135,11 +136,11 @@ def table(
         f"{held / 2**20:,.0f} MiB", _clock(taken)])
     seconds, planned = seconds + taken, planned + len(chunks)
     runs = [runs[0] + own, runs[1] + whole]
-  taught = sum(teachers.values())
+  prepared = sum(teachers.values())
   summary = (
       f"{_of(*runs)} runs in {len(rows)} compilation(s), {len(teachers)} "
-      f"teacher(s) ({_clock(taught)} unless found); at most about "
-      f"{_clock(seconds + taught)} on {cores()} cores")
+      f"teacher(s) ({_clock(prepared)} unless found); at most about "
+      f"{_clock(seconds + prepared)} on {cores()} cores")
   return columns, rows, f"shard {shard}: {summary}" if shard else summary
 
 

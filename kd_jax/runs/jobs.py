@@ -13,8 +13,9 @@ from kd_jax import config as config_lib
 from kd_jax.config import build
 from kd_jax.config.sweep import Group, Lane, program_key
 from kd_jax.core.screen import Screen
-from kd_jax.runs import context, records, teacher_store
-from kd_jax.runs.context import Bench
+from kd_jax.runs import records, teacher_store
+from kd_jax.runs import setup as setup_lib
+from kd_jax.runs.setup import Setup
 from kd_jax.training import segment, step
 from kd_jax.training.settings import Training
 
@@ -31,10 +32,10 @@ class Job(NamedTuple):
     program: What the program is compiled for, as text.
   """
 
-  bench: Bench
+  setup: Setup
   training: Training
   learner: step.Learner
-  taught: teacher_store.Taught | None
+  prepared: teacher_store.PreparedTeacher | None
   lanes: dict[str, Lane]
   program: str
 
@@ -47,7 +48,7 @@ class Job(NamedTuple):
   def per_epoch(self) -> int:
     """Steps of an epoch."""
     return segment.steps_per_epoch(
-        len(self.bench.train.ids), self.training.batch_size)
+        len(self.setup.train.ids), self.training.batch_size)
 
 
 def prepare(
@@ -73,60 +74,62 @@ def prepare(
   """
   for group in groups:
     build.check_names(group.config)
-  known: dict[str, Bench] = {}
+  known: dict[str, Setup] = {}
   opened = functools.partial(_bench, known, stack, workdir, screen, stop)
   built = []
   for group in groups:
-    bench = opened(group.config)
-    own = context.transfer(bench, group.config)
-    built.append((group, bench, own, build.student(group.config, own.dataset)))
-  teachers: dict[str, teacher_store.Taught] = {}
+    setup = opened(group.config)
+    own = setup_lib.transfer(setup, group.config)
+    built.append((group, setup, own, build.student(group.config, own.dataset)))
+  teachers: dict[str, teacher_store.PreparedTeacher] = {}
   return [_job(*each, teachers) for each in built]
 
 
-def _bench(known, stack, workdir, screen, stop, config) -> Bench:
+def _bench(known, stack, workdir, screen, stop, config) -> Setup:
   """The bench of a config's data, made once."""
   values = config_lib.flatten(config)
-  key = json.dumps(context.select(values, (), ("data.",)), sort_keys=True)
+  key = json.dumps(setup_lib.select(values, (), ("data.",)), sort_keys=True)
   if key not in known:
-    known[key] = context.prepare(config, workdir, screen, stop)
+    known[key] = setup_lib.prepare(config, workdir, screen, stop)
     stack.callback(known[key].recorder.close)
   return known[key]._replace(values=values)
 
 
-def _job(group: Group, bench: Bench, own: Bench, training, teachers) -> Job:
-  method = build.distiller(group.config)
-  taught = None
+def _job(group: Group, setup: Setup, own: Setup, training, teachers) -> Job:
+  method = build.method(group.config)
+  prepared = None
   if method.needs_teacher:
-    taught = _taught(group.config, bench, training, teachers)
+    prepared = _prepared(group.config, setup, training, teachers)
   learner = build.learner(
-      group.config, training, method, taught and taught.teacher)
+      group.config, training, method, prepared and prepared.teacher)
   marked: dict[str, Lane] = {}
   for lane in group.lanes:
-    same = marked.setdefault(_mark(lane, own, taught), lane)
+    same = marked.setdefault(_mark(lane, own, prepared), lane)
     if same is not lane:
       own.screen.say(f"sweep: {lane.name} is the same run as {same.name}")
   return Job(
-      own, training, learner, taught, marked, program_key(group.config))
+      own, training, learner, prepared, marked, program_key(group.config))
 
 
-def _taught(
-    config: ml_collections.ConfigDict, bench: Bench, training, teachers
-) -> teacher_store.Taught:
+def _prepared(
+    config: ml_collections.ConfigDict, setup: Setup, training, teachers
+) -> teacher_store.PreparedTeacher:
   """The teacher of a group; groups that want the same one share it."""
-  wanted: dict[str, Any] = context.select(
-      bench.values, ("student.views",), ("teacher.", "data."))
-  wanted["banked"] = teacher_store.wants_bank(config, bench, training)
+  wanted: dict[str, Any] = setup_lib.select(
+      setup.values, ("student.views",), ("teacher.", "data."))
+  wanted["banked"] = teacher_store.wants_bank(config, setup, training)
   key = json.dumps(wanted, sort_keys=True)
   if key not in teachers:
-    teachers[key] = teacher_store.obtain(config, bench, training)
+    teachers[key] = teacher_store.obtain(config, setup, training)
   return teachers[key]
 
 
-def _mark(lane: Lane, bench: Bench, taught: teacher_store.Taught | None) -> str:
+def _mark(
+    lane: Lane, setup: Setup, prepared: teacher_store.PreparedTeacher | None
+) -> str:
   """What determines a lane, but for the machine and the lanes beside it."""
-  own = bench._replace(values=config_lib.flatten(lane.config))
+  own = setup._replace(values=config_lib.flatten(lane.config))
   hparams = build.student_hparams(lane.config)
   return records.fingerprint(
-      teacher_store.student_marks(own, hparams, taught, lane.config.method)
+      teacher_store.student_identity(own, hparams, prepared, lane.config.method)
       | {"lane": lane.config.method})

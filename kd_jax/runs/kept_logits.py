@@ -1,4 +1,4 @@
-"""What the nets of a sweep said: teachers' numbers, and logits kept on disk."""
+"""What is kept of the nets of a sweep: teachers' numbers, and logits."""
 
 from collections.abc import Iterable, Mapping
 import pathlib
@@ -13,7 +13,8 @@ import numpy as np
 from kd_jax.config import schema
 from kd_jax.core import types
 from kd_jax.core.errors import UserError
-from kd_jax.runs import context, records, results, soft_targets
+from kd_jax.runs import records, results, soft_targets
+from kd_jax.runs import setup as setup_lib
 from kd_jax.runs.jobs import Job
 
 _TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 20.0)
@@ -23,11 +24,11 @@ def teachers(workdir: pathlib.Path, ready: Iterable[Job], study: str) -> None:
   """Writes `teachers.jsonl`: a row for each teacher, its members' after it."""
   rows: dict[str, dict[str, Any]] = {}
   for job in ready:
-    if job.taught is None:
+    if job.prepared is None:
       continue
-    record = dict(job.taught.record)
+    record = dict(job.prepared.record)
     about = {"schema": records.SCHEMA, "study": study,
-             "teacher": _unlike_default(job.bench.values)}
+             "teacher": _unlike_default(job.setup.values)}
     members = record.pop("members", [])
     if members:
       record["members"] = [member["fingerprint"] for member in members]
@@ -41,9 +42,9 @@ def teachers(workdir: pathlib.Path, ready: Iterable[Job], study: str) -> None:
 def keep_teachers(workdir: pathlib.Path, ready: Iterable[Job]) -> None:
   """Writes the logits of teachers, `[members, N, classes]` a split."""
   for job in ready:
-    if job.taught is not None:
-      name = f"teacher-{job.taught.record['fingerprint']}"
-      _save(workdir, name, job.taught.said)
+    if job.prepared is not None:
+      name = f"teacher-{job.prepared.record['fingerprint']}"
+      _save(workdir, name, job.prepared.member_logits)
 
 
 def keep(
@@ -55,10 +56,10 @@ def keep(
   They go to `workdir/logits/FINGERPRINT.npz`, in float16: its rounding is some
   thousandths of a logit, far less than differs from seed to seed.
   """
-  predict = context.predictor(job.bench.where, job.training.model)
+  predict = setup_lib.predictor(job.setup.devices, job.training.model)
   _save(workdir, fingerprint, {
       name: predict(variables, split.data, jnp.int32(0))
-      for name, split in job.bench.splits.items()})
+      for name, split in job.setup.splits.items()})
 
 
 def load(workdir: pathlib.Path, fingerprint: str) -> dict[str, np.ndarray]:
@@ -73,8 +74,8 @@ def load(workdir: pathlib.Path, fingerprint: str) -> dict[str, np.ndarray]:
       return {name: file[name].astype(np.float32) for name in file.files}
   except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
     raise UserError(
-        f"{path}: what this net said cannot be read ({error}); delete {workdir} "
-        "and give the same command again") from None
+        f"{path}: the logits of this net cannot be read ({error}); delete "
+        f"{workdir} and give the same command again") from None
 
 
 def load_teacher(
@@ -85,24 +86,24 @@ def load_teacher(
 
 
 def _save(
-    workdir: pathlib.Path, name: str, said: Mapping[str, jax.Array]
+    workdir: pathlib.Path, name: str, logits: Mapping[str, jax.Array]
 ) -> None:
   folder = workdir / "logits"
   folder.mkdir(parents=True, exist_ok=True)
   fresh = folder / f"{name}.new"
   with fresh.open("wb") as file:
     arrays: dict[str, Any] = {
-        split: np.asarray(logits, np.float16) for split, logits in said.items()}
+        split: np.asarray(values, np.float16) for split, values in logits.items()}
     np.savez(file, **arrays)
   fresh.replace(folder / f"{name}.npz")
 
 
 def _entropy(job: Job) -> dict[str, float]:
   """Mean entropy of the soft targets by temperature, in nats."""
-  assert job.taught is not None
-  splits = job.taught.splits
+  assert job.prepared is not None
+  splits = job.prepared.splits
   # Of held-out data where there is some: a smoothing may be chosen by it.
-  logits = splits.get("heldout", splits["test"]).taught
+  logits = splits.get("heldout", splits["test"]).teacher_logits
   if logits is None:
     return {}
   return {f"{t:g}": round(float(jnp.mean(soft_targets.entropy(logits, t))), 6)

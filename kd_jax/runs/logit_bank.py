@@ -20,8 +20,9 @@ import numpy as np
 from kd_jax.core import types
 from kd_jax.core.errors import UserError
 from kd_jax.data import views as views_lib
-from kd_jax.training import devices, parameters, segment
-from kd_jax.training.devices import Parallel
+from kd_jax.training import devices as devices_lib
+from kd_jax.training import parameters, segment
+from kd_jax.training.devices import Devices
 
 _SPOT_CHECKS = 64
 # Between saves of a bank that is being built; each writes all of it.
@@ -38,7 +39,7 @@ def build(
     out: np.ndarray,
     *,
     first: int = 0,
-    where: Parallel | None = None,
+    devices: Devices | None = None,
     tick: Callable[[int], None] = lambda view: None,
 ) -> None:
   """Fills `out` `[N, V, M, classes]` with the logits of every view of every image.
@@ -50,11 +51,11 @@ def build(
     views: The augmentation, V = `views.count`.
     out: float32; may be memory-mapped.
     first: The view to begin with; those before it are there.
-    where: The devices; default one.
+    devices: The devices; default one.
     tick: Told the number of views done, after each.
   """
-  where = where or devices.choose("single")
-  predicts = [devices.make_predict(where, model, views) for model in models]
+  devices = devices or devices_lib.choose("single")
+  predicts = [devices_lib.make_predict(devices, model, views) for model in models]
   for view in range(first, views.count):
     for member, predict in enumerate(predicts):
       out[:, view, member] = predict(variables[member], data, jnp.int32(view))
@@ -63,14 +64,14 @@ def build(
 
 def obtain(
     path: pathlib.Path,
-    marks: dict[str, Any],
+    identity: dict[str, Any],
     models: Sequence[types.Model],
     variables: Sequence[types.Variables],
     data: segment.DeviceData,
     views: views_lib.Views,
     *,
     num_classes: int,
-    where: Parallel | None = None,
+    devices: Devices | None = None,
     tick: Callable[[int], None] = lambda view: None,
 ) -> np.ndarray:
   """The bank at `path`, verified; built first where there is none.
@@ -79,14 +80,14 @@ def obtain(
   had been at a minute before.
 
   Args:
-    path: The .npy file; `path.json` beside it holds the marks.
-    marks: What determines the bank: fingerprints of data, teachers, views.
+    path: The .npy file; `path.json` beside it holds the identity.
+    identity: What determines the bank: fingerprints of data, teachers, views.
     models: The members, to build or verify with.
     variables: Their variables.
     data: The images, all N of them.
     views: The augmentation.
     num_classes: Number of classes.
-    where: The devices; default one. Several processes keep a bank in memory.
+    devices: The devices; default one. Several processes keep a bank in memory.
     tick: Told the number of views done, while building.
 
   Returns:
@@ -97,22 +98,22 @@ def obtain(
       with the teacher.
   """
   shape = (len(data.image), views.count, len(models), num_classes)
-  marks = {**marks, "shape": list(shape), "dtype": "float32"}
+  identity = {**identity, "shape": list(shape), "dtype": "float32"}
   if jax.process_count() > 1:
     held = np.empty(shape, np.float32)
-    build(models, variables, data, views, held, where=where, tick=tick)
+    build(models, variables, data, views, held, devices=devices, tick=tick)
     return held
   sidecar = path.with_name(path.name + ".json")
   if not sidecar.is_file():
-    begun = _Begun(path, marks, tick)
+    begun = _Begun(path, identity, tick)
     with begun.kept(shape) as held:
-      build(models, variables, data, views, held, first=begun.views, where=where,
-            tick=begun.tick)
-    # The marks come last: a bank without them is an unfinished one.
-    parameters.write_json(sidecar, marks)
+      build(models, variables, data, views, held, first=begun.views,
+            devices=devices, tick=begun.tick)
+    # The identity comes last: a bank without it is an unfinished one.
+    parameters.write_json(sidecar, identity)
     begun.forget()
   try:
-    _refuse_other_marks(path, json.loads(sidecar.read_text()), marks)
+    _refuse_other(path, json.loads(sidecar.read_text()), identity)
     bank = np.load(path, mmap_mode="r", allow_pickle=False)
   except (ValueError, OSError) as error:
     raise UserError(f"{path}: unreadable bank ({error}); delete it") from None
@@ -125,17 +126,18 @@ def obtain(
 
 
 class _Begun:
-  """A bank on the way; `path.begun.json` has its marks and how many views are done.
+  """A bank on the way; `path.begun.json` says which, and how many views are done.
 
   Attributes:
     views: How many of them.
   """
 
   def __init__(
-      self, path: pathlib.Path, marks: dict[str, Any], tell: Callable[[int], None]
+      self, path: pathlib.Path, identity: dict[str, Any],
+      tick: Callable[[int], None]
   ):
     self.views = 0
-    self._path, self._marks, self._tell = path, marks, tell
+    self._path, self._identity, self._tick = path, identity, tick
     self._file = path.with_name(path.name + ".begun.json")
     self._saved = time.monotonic()
 
@@ -160,7 +162,7 @@ class _Begun:
     self.views = views
     if time.monotonic() - self._saved > _SAVE_SECONDS:
       self._save()
-    self._tell(views)
+    self._tick(views)
 
   def forget(self) -> None:
     """Ends it: the bank is whole."""
@@ -169,21 +171,21 @@ class _Begun:
   def _save(self) -> None:
     # Rows first: a view counts once it is on the disk.
     self._bank.flush()
-    parameters.write_json(self._file, self._marks | {"done": self.views})
+    parameters.write_json(self._file, self._identity | {"done": self.views})
     self._saved = time.monotonic()
 
   def _left(self, shape: tuple[int, ...]) -> np.memmap | None:
     """What a program that ended on the way has left of this bank."""
     try:
-      told = json.loads(self._file.read_text())
-      if told != self._marks | {"done": told["done"]}:
+      begun = json.loads(self._file.read_text())
+      if begun != self._identity | {"done": begun["done"]}:
         return None
       bank = np.load(self._path, mmap_mode="r+", allow_pickle=False)
     except (OSError, ValueError, KeyError, TypeError):
       return None
     if bank.shape != shape or bank.dtype != np.float32:
       return None
-    self.views = told["done"]
+    self.views = begun["done"]
     return bank
 
 
@@ -280,7 +282,7 @@ def read_logits(key: str, file: str) -> np.ndarray:
   return logits
 
 
-def _refuse_other_marks(path, stored: dict, expected: dict) -> None:
+def _refuse_other(path, stored: dict, expected: dict) -> None:
   differing = [key for key in expected if stored.get(key) != expected[key]]
   if differing:
     raise UserError(

@@ -11,9 +11,10 @@ import ml_collections
 from kd_jax import methods
 from kd_jax.config import build
 from kd_jax.core.screen import Screen
-from kd_jax.runs import context, records, teacher_store
-from kd_jax.runs.context import Bench
-from kd_jax.runs.teacher_store import Taught
+from kd_jax.runs import records, teacher_store
+from kd_jax.runs import setup as setup_lib
+from kd_jax.runs.setup import Setup
+from kd_jax.runs.teacher_store import PreparedTeacher
 from kd_jax.training.settings import Training
 
 
@@ -44,50 +45,51 @@ def train_and_evaluate(
   """
   began = time.perf_counter()
   build.check_names(config)
-  bench = context.prepare(config, workdir, screen, stop)
-  with contextlib.closing(bench.recorder):
+  setup = setup_lib.prepare(config, workdir, screen, stop)
+  with contextlib.closing(setup.recorder):
     # Everything that can be refused is built before anything is trained.
-    own = context.transfer(bench, config)
+    own = setup_lib.transfer(setup, config)
     student = build.student(config, own.dataset)
-    method = build.distiller(config)
-    summary, taught = {}, None
+    method = build.method(config)
+    summary, prepared = {}, None
     if method.needs_teacher:
-      taught = teacher_store.obtain(config, bench, student)
-      summary["teacher"] = taught.record
+      prepared = teacher_store.obtain(config, setup, student)
+      summary["teacher"] = prepared.record
     summary["baseline"] = _student(
-        config, own, "baseline", student, methods.DISTILLERS["hard"])
-    if method is not methods.DISTILLERS["hard"]:
+        config, own, "baseline", student, methods.METHODS["hard"])
+    if method is not methods.METHODS["hard"]:
       summary["distilled"] = _student(
-          config, own, "distilled", student, method, taught)
-    return _conclude(bench, summary, time.perf_counter() - began)
+          config, own, "distilled", student, method, prepared)
+    return _conclude(setup, summary, time.perf_counter() - began)
 
 
 def _student(
     config: ml_collections.ConfigDict,
-    bench: Bench,
+    setup: Setup,
     name: str,
     training: Training,
-    method: methods.Distiller,
-    taught: Taught | None = None,
+    method: methods.Method,
+    prepared: PreparedTeacher | None = None,
 ) -> dict[str, Any]:
   """Trains the student one way, or finds it trained; gives its record."""
-  marks = teacher_store.student_marks(
-      bench, training.hparams, taught,
-      bench.values["method"] if name == "distilled" else "hard")
-  marks |= records.runtime() | context.where_marks(bench) | {"net": name}
-  learner = build.learner(config, training, method, taught and taught.teacher)
-  record = context.net(
-      bench, name, bench.workdir / "parameters" / name, marks, training, learner,
-      taught.splits if taught else bench.splits)
+  identity = teacher_store.student_identity(
+      setup, training.hparams, prepared,
+      setup.values["method"] if name == "distilled" else "hard")
+  identity |= records.runtime() | setup_lib.device_identity(setup) | {"net": name}
+  learner = build.learner(config, training, method, prepared and prepared.teacher)
+  record = setup_lib.net(
+      setup, name, setup.workdir / "parameters" / name, identity, training, learner,
+      prepared.splits if prepared else setup.splits)
   if name == "distilled":
-    record |= {"method": bench.values["method"], "alpha": bench.values["alpha"]}
-    record |= teacher_store.loss_record(method, training.hparams, training.moving)
+    record |= {"method": setup.values["method"], "alpha": setup.values["alpha"]}
+    record |= teacher_store.loss_record(
+        method, training.hparams, training.schedules)
   return record
 
 
-def _conclude(bench: Bench, summary: dict, seconds: float) -> dict[str, Any]:
+def _conclude(setup: Setup, summary: dict, seconds: float) -> dict[str, Any]:
   """Writes the summary and shows the table."""
-  dataset = bench.dataset
+  dataset = setup.dataset
   summary = {
       "schema": records.SCHEMA,
       "dataset": {
@@ -96,8 +98,8 @@ def _conclude(bench: Bench, summary: dict, seconds: float) -> dict[str, Any]:
           "test_examples": len(dataset.test.label),
           **({"notice": dataset.notice} if dataset.notice else {})},
       **summary, "seconds": round(seconds, 2)}
-  bench.announce()
-  bench.recorder.write("summary.json", summary)
+  setup.announce()
+  setup.recorder.write("summary.json", summary)
   columns = ["net", "test errors", "accuracy", "NLL", "ECE", "agreement",
              "parameters"]
   rows = [[name, *_figures(summary[name])]
@@ -107,8 +109,8 @@ def _conclude(bench: Bench, summary: dict, seconds: float) -> dict[str, Any]:
     title += f"\nloss of distilled: {summary['distilled']['loss']}"
   if dataset.notice:
     title += f"\n{dataset.notice}"
-  bench.screen.table(title, columns, rows)
-  bench.screen.say(f"{seconds:.0f} s; everything is in {bench.workdir}")
+  setup.screen.table(title, columns, rows)
+  setup.screen.say(f"{seconds:.0f} s; everything is in {setup.workdir}")
   return summary
 
 

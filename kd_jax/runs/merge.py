@@ -203,12 +203,12 @@ def _sources(part: Part) -> list[str]:
 
 def _told(parts, rows, progress: Progress, out: pathlib.Path) -> str:
   twice = sum(len(part.rows) for part in parts) - len(rows)
-  said = f"{out}: {len(rows)} rows of {len(parts)} folders"
+  summary = f"{out}: {len(rows)} rows of {len(parts)} folders"
   if twice:
-    said += f", {twice} of them twice"
+    summary += f", {twice} of them twice"
   if not progress.lanes:
-    return f"{said}; no plan.json says whether some are missing"
+    return f"{summary}; no plan.json says whether some are missing"
   if not progress.missing:
-    return f"{said}; none of the plan's {progress.lanes} lanes is missing"
-  return (f"{said}; {progress.missing} of the plan's {progress.lanes} lanes are "
+    return f"{summary}; none of the plan's {progress.lanes} lanes is missing"
+  return (f"{summary}; {progress.missing} of the plan's {progress.lanes} lanes are "
           f"missing: the command without --shard, with --workdir={out}, does them")

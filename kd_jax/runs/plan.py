@@ -88,9 +88,9 @@ def chunks(
   for seed, mark in lanes:
     by_seed.setdefault(seed, []).append(mark)
   rows = [
-      _padded(marks[start:start + shape.points], shape.points)
-      for marks in by_seed.values()
-      for start in range(0, len(marks), shape.points)]
+      _padded(identity[start:start + shape.points], shape.points)
+      for identity in by_seed.values()
+      for start in range(0, len(identity), shape.points)]
   return [
       Chunk(group, shape, tuple(mark for row in _padded(
           rows[start:start + shape.rows], shape.rows) for mark in row))

@@ -52,7 +52,7 @@ class Programs:
 
   def _by_rule(self, job: Job, seeds: list[int]) -> lanes.Shape:
     """The same rectangle on every machine of a kind."""
-    shape = cost.rectangle(job.training, job.bench.train.image, seeds)
+    shape = cost.rectangle(job.training, job.setup.train.image, seeds)
     self._say(f"lanes: {probe.name(shape)} (devices x seeds x points) at once, by "
               "rule, as shards do not measure; --config.sweep.lanes=SEEDSxPOINTS "
               "sets others")
@@ -95,5 +95,5 @@ def _compiled(job: Job, shape: lanes.Shape) -> lanes.Lanes:
   predict = segment.make_predict(job.training.model, views.VIEWS["none"])
   return lanes.compile_lanes(
       job.learner, job.training.views, job.training.batch_size, shape,
-      job.bench.train, job.training.hparams,
+      job.setup.train, job.training.hparams,
       functools.partial(fit.evaluate, predict))

@@ -12,7 +12,7 @@ from kd_jax.runs.plan import Chunk
 Row = dict[str, Any]
 
 
-class Book:
+class Results:
   """`results.jsonl`: a row for each finished lane of the sweep.
 
   The file is always whole. Rows that the present sweep does not ask for, of

@@ -22,11 +22,11 @@ def write(file: pathlib.Path, ready: Sequence[Job]) -> None:
   Of the first job's teacher on the test set: the examples that it gets right,
   one a class, on which it is least sure.
   """
-  taught = next((job.taught for job in ready if job.taught), None)
-  if taught is None or (logits := taught.splits["test"].taught) is None:
+  prepared = next((job.prepared for job in ready if job.prepared), None)
+  if prepared is None or (logits := prepared.splits["test"].teacher_logits) is None:
     file.unlink(missing_ok=True)  # Of an older sweep.
     return
-  data = taught.splits["test"].data
+  data = prepared.splits["test"].data
   entropies = {t: np.asarray(entropy(logits, t)) for t in _TEMPERATURES}
   label = np.asarray(data.label)
   right = np.asarray(jnp.argmax(logits, -1)) == label
@@ -36,7 +36,7 @@ def write(file: pathlib.Path, ready: Sequence[Job]) -> None:
   del classes
   parameters.write_json(file, {
       "schema": records.SCHEMA,
-      "teacher_fingerprint": taught.record["fingerprint"],
+      "teacher_fingerprint": prepared.record["fingerprint"],
       "entropy": [
           {"temperature": t, "mean": round(float(e.mean()), 6),
            "low": round(float(np.quantile(e, 0.1)), 6),

@@ -26,7 +26,7 @@ from kd_jax.runs import (
 )
 from kd_jax.runs.jobs import Job
 from kd_jax.runs.programs import Programs
-from kd_jax.runs.results import Book
+from kd_jax.runs.results import Results
 from kd_jax.runs.shard import Shard
 from kd_jax.training import train_loop
 
@@ -71,30 +71,30 @@ def run_sweep(
   _check_reference(groups, dict(config.sweep.reference))
   with contextlib.ExitStack() as stack:
     ready = jobs.prepare(groups, workdir, stack, screen=screen, stop=stop)
-    ready[0].bench.announce()
-    recorder = ready[0].bench.recorder
+    ready[0].setup.announce()
+    recorder = ready[0].setup.recorder
     recorder.write("config.json", config_lib.flatten(config))
     soft_targets.write(workdir / "teacher.json", ready)
     kept_logits.teachers(workdir, ready, study or workdir.name)
     if config.sweep.logits:
       kept_logits.keep_teachers(workdir, ready)
-    book = Book(workdir)
+    results = Results(workdir)
     programs = Programs(config, screen.say, stop, measure=shard is None)
-    planned = _plan(ready, book, programs, workdir / "plan.json")
-    book.want([chunk.fingerprint(mark) for job, chunk in planned
+    planned = _plan(ready, results, programs, workdir / "plan.json")
+    results.want([chunk.fingerprint(mark) for job, chunk in planned
                for mark in chunk.lanes if mark in job.lanes])
-    planned = _part(planned, book, shard, screen)
+    planned = _part(planned, results, shard, screen)
     told = functools.partial(
-        _report, report, config, workdir, book, screen, began)
-    meter = estimate.Meter(screen, planned, book)
+        _report, report, config, workdir, results, screen, began)
+    meter = estimate.Meter(screen, planned, results)
     told_as = functools.partial(commands.single_run, config, command)
     try:
       for job, chunk in planned:
-        if not book.has(chunk):
+        if not results.has(chunk):
           rows = _train(job, chunk, programs, meter, stop)
-          book.add([row | {"study": study or workdir.name,
+          results.add([row | {"study": study or workdir.name,
                            "command": told_as(row["overrides"]),
-                           "teacher_sha256": job.taught and job.taught.marks}
+                           "teacher_sha256": job.prepared and job.prepared.identity}
                     for row in rows])
           chunks.forget(job, chunk)
           meter.finished(job, chunk)
@@ -102,7 +102,7 @@ def run_sweep(
     except train_loop.Interrupted:
       told()
       raise
-    summary = _summary(ready, planned, book, programs)
+    summary = _summary(ready, planned, results, programs)
     if shard:
       summary["shard"] = str(shard)
     summary["seconds"] = round(time.perf_counter() - began, 2)
@@ -125,44 +125,48 @@ def _train(job: Job, chunk: plan.Chunk, programs: Programs, meter, stop):
   program = programs.get(job, chunk.shape)
   began = time.perf_counter()
   rows = chunks.train(
-      job, chunk, program, piece=estimate.segment_steps(job, chunk), stop=stop,
+      job, chunk, program, stop=stop,
+      segment_steps=estimate.segment_steps(job, chunk),
       tick=functools.partial(meter.tick, job, chunk))
   seconds = (time.perf_counter() - began) / len(rows)
   return chunks.stamp(rows, seconds=round(seconds, 2))
 
 
 def _report(
-    report: Report, config, workdir, book: Book, screen: Screen, began: float
+    report: Report, config, workdir, results: Results, screen: Screen,
+    began: float
 ) -> None:
   """Tables and pictures of the rows so far."""
-  if not book.rows:
+  if not results.rows:
     return
   reference = dict(config.sweep.reference)
-  there = any(sweep.matches(row["overrides"], reference) for row in book.rows)
+  there = any(sweep.matches(row["overrides"], reference) for row in results.rows)
   files = report(workdir, reference if there else None)
-  screen.say(f"{time.perf_counter() - began:.0f} s, {len(book.rows)} rows in "
+  screen.say(f"{time.perf_counter() - began:.0f} s, {len(results.rows)} rows in "
              f"{workdir / 'results.jsonl'}; tables, pictures and report.html "
              f"beside it ({len(files)} files)")
 
 
-def _plan(ready, book: Book, programs: Programs, file: pathlib.Path) -> Planned:
+def _plan(
+    ready, results: Results, programs: Programs, file: pathlib.Path
+) -> Planned:
   """Every chunk of the sweep, as it was planned before or is now."""
   before = plan.load(file)
   planned: Planned = []
   for job in ready:
     lanes = [(lane.seed, mark) for mark, lane in job.lanes.items()]
     made = plan.extend(
-        before, job.mark, lanes, book.has,
+        before, job.mark, lanes, results.has,
         functools.partial(programs.shape, job),
         devices=jax.local_device_count())
     planned += [(job, chunk) for chunk in made]
   now = [chunk for _, chunk in planned]
   # What the sweep does not ask for today, it may ask for again.
-  plan.save(file, [c for c in before if c not in now and book.has(c)] + now)
+  plan.save(file, [c for c in before if c not in now and results.has(c)] + now)
   return planned
 
 
-def _part(planned: Planned, book: Book, shard: Shard | None, screen: Screen):
+def _part(planned: Planned, results: Results, shard: Shard | None, screen: Screen):
   """The chunks of a shard, and those that are done already, whoever did them."""
   if shard is None:
     return planned
@@ -171,7 +175,7 @@ def _part(planned: Planned, book: Book, shard: Shard | None, screen: Screen):
   screen.say(f"shard {shard}: {len(dealt)} of {len(planned)} chunks, "
              f"{lanes(dealt)} of {lanes(planned)} lanes")
   return [each for place, each in enumerate(planned)
-          if shard.owns(place) or book.has(each[1])]
+          if shard.owns(place) or results.has(each[1])]
 
 
 def _tell_tensorboard(recorder: records.Recorder, rows) -> None:
@@ -185,21 +189,21 @@ def _tell_tensorboard(recorder: records.Recorder, rows) -> None:
          if row.get(key) is not None})
 
 
-def _summary(ready, planned: Planned, book: Book, programs: Programs):
+def _summary(ready, planned: Planned, results: Results, programs: Programs):
   """What the sweep was, for machines."""
-  taught = [job.taught for job in ready if job.taught]
-  dataset = ready[0].bench.dataset
+  prepared = [job.prepared for job in ready if job.prepared]
+  dataset = ready[0].setup.dataset
   return {
       "schema": records.SCHEMA,
       "dataset": {"name": dataset.name, "source": dataset.source,
                   "train_examples": len(dataset.train_ids),
                   "test_examples": len(dataset.test.label),
                   **({"notice": dataset.notice} if dataset.notice else {})},
-      **({"teacher": taught[0].record} if taught else {}),
+      **({"teacher": prepared[0].record} if prepared else {}),
       "groups": len(ready),
       "compilations": programs.compilations,
       "probe_compilations": programs.probes,
-      "lanes": len(book.rows),
-      "failed": sum(row["failed"] is not None for row in book.rows),
+      "lanes": len(results.rows),
+      "failed": sum(row["failed"] is not None for row in results.rows),
       "chunks": [{"group": job.mark[:16], "shape": list(chunk.shape),
                   "lanes": len(set(chunk.lanes))} for job, chunk in planned]}

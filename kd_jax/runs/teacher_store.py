@@ -1,4 +1,4 @@
-"""The shelf of teachers: nets trained or found, and logits from elsewhere."""
+"""The store of teachers: nets trained or found, and logits from elsewhere."""
 
 import functools
 import hashlib
@@ -15,114 +15,112 @@ from kd_jax import methods, teachers
 from kd_jax.config import build, names, schema
 from kd_jax.core import hosts, types
 from kd_jax.core.errors import UserError
-from kd_jax.runs import context, logit_bank, records
-from kd_jax.runs.context import Bench
-from kd_jax.training import (
-  devices,
-  fit,
-  parameters,
-  schedules,
-  segment,
-  train_loop,
-)
+from kd_jax.runs import logit_bank, records
+from kd_jax.runs import setup as setup_lib
+from kd_jax.runs.setup import Setup
+from kd_jax.training import devices as devices_lib
+from kd_jax.training import fit, parameters, segment, train_loop
+from kd_jax.training import schedules as schedules_lib
+from kd_jax.training.schedules import STILL, Schedules
 from kd_jax.training.settings import Training
 
 # Bytes up to which teacher.bank=auto stores logits, on disk and on the device.
 _LARGEST_BANK = 2 * 1024**3
 
 
-class Taught(NamedTuple):
+class PreparedTeacher(NamedTuple):
   """A teacher ready for use.
 
   Attributes:
     teacher: What a student's step asks.
     splits: The evaluation splits with the teacher's logits.
     record: Its own numbers, for the summary.
-    marks: What determines it.
-    said: Logits of its members on those splits, `[members, N, classes]`.
+    identity: What determines it.
+    member_logits: Logits of its members on those splits, `[members, N, classes]`.
   """
 
   teacher: teachers.Teacher
   splits: dict[str, fit.Split]
   record: dict[str, Any]
-  marks: list[str]
-  said: dict[str, jax.Array]
+  identity: list[str]
+  member_logits: dict[str, jax.Array]
 
 
 def obtain(
-    config: ml_collections.ConfigDict, bench: Bench, student: Training
-) -> Taught:
+    config: ml_collections.ConfigDict, setup: Setup, student: Training
+) -> PreparedTeacher:
   """The teacher of the run: a user's logits, or nets trained or found."""
   if config.teacher.logits is not None:
-    return _from_file(config, bench, student)
+    return _from_file(config, setup, student)
   weights = build.member_weights(config)
-  trainings = [build.teacher(config, bench.dataset, member)
+  trainings = [build.teacher(config, setup.dataset, member)
                for member in range(config.teacher.count)]
-  marks, nets = zip(*(
-      _member(config, bench, member, training)
+  identity, nets = zip(*(
+      _member(config, setup, member, training)
       for member, training in enumerate(trainings)))
   models = [training.model for training in trainings]
   combine = functools.partial(
       teachers.combine, weights=jnp.float32(weights), temperature=1.0,
       mean=config.teacher.mean)
-  said = {name: jnp.stack([
-      context.predictor(bench.where, model)(
+  member_logits = {name: jnp.stack([
+      setup_lib.predictor(setup.devices, model)(
           net.variables, split.data, jnp.int32(0))
       for model, net in zip(models, nets)])
-          for name, split in bench.splits.items()}
-  splits = {name: split._replace(taught=combine(said[name]))
-            for name, split in bench.splits.items()}
+          for name, split in setup.splits.items()}
+  splits = {name: split._replace(teacher_logits=combine(member_logits[name]))
+            for name, split in setup.splits.items()}
   variables = [net.variables for net in nets]
   views = student.views
   options = {"weights": weights, "mean": config.teacher.mean}
-  if wants_bank(config, bench, student):
-    file = bench.workdir / "banks" / f"{records.fingerprint({'m': marks})[:16]}"
+  if wants_bank(config, setup, student):
+    file = setup.workdir / "banks" / f"{records.fingerprint({'m': identity})[:16]}"
     # Trainings of a sweep have a device each; a bank is of them all.
-    everywhere = bench.where if not config.sweep.points else devices.choose(
+    everywhere = setup.devices if not config.sweep.points else devices_lib.choose(
         most=jax.local_device_count())
     bank = logit_bank.obtain(
         file.with_name(f"{file.name}-{config.student.views}.npy"),
-        {"data": bench.dataset.fingerprint, "teachers": list(marks),
+        {"data": setup.dataset.fingerprint, "teachers": list(identity),
          "views": config.student.views},
-        models, devices.copies(everywhere, variables),
-        devices.copies(everywhere, bench.train), views,
-        num_classes=bench.dataset.num_classes, where=everywhere,
-        tick=lambda done: _tick(bench, done, views.count))
-    teacher = teachers.banked(devices.copies(bench.where, bank), **options)
+        models, devices_lib.copies(everywhere, variables),
+        devices_lib.copies(everywhere, setup.train), views,
+        num_classes=setup.dataset.num_classes, devices=everywhere,
+        tick=lambda done: _tick(setup, done, views.count))
+    teacher = teachers.banked(devices_lib.copies(setup.devices, bank), **options)
   else:
     teacher = teachers.live(models, variables, **options)
   record = nets[0].record if len(nets) == 1 else _ensemble_record(nets, splits)
-  return Taught(teacher, splits, record, list(marks), said)
+  return PreparedTeacher(teacher, splits, record, list(identity), member_logits)
 
 
-def student_marks(
-    bench: Bench, hparams: types.Hparams, taught: Taught | None,
+def student_identity(
+    setup: Setup, hparams: types.Hparams, prepared: PreparedTeacher | None,
     method: str = "hard",
 ) -> dict[str, Any]:
   """What determines a student, but for the machine; `taught` is None without."""
   own = ("seed", "batch_size", "epochs", "steps", "min_steps", "label_smoothing")
-  marks = context.select(
-      config_lib.settled(bench.values), own, ("optimizer.", "student."))
-  marks |= names.source_mark(bench.values["student.name"])
-  later = config_lib.unusual(bench.values, "student")
+  identity = setup_lib.select(
+      config_lib.settled(setup.values), own, ("optimizer.", "student."))
+  identity |= names.source_identity(setup.values["student.name"])
+  later = config_lib.unusual(setup.values, "student")
   if method == "hard":
     # It has neither numbers nor anything that a schedule moves.
     later = {key: value for key, value in later.items()
              if not key.startswith("schedules.") and not schema.owner(key)}
   else:
-    marks |= context.select(bench.values, ("method", "temperature"))
-    marks |= {"weights": [float(hparams.hard_weight), float(hparams.soft_weight)]}
-  marks |= later
-  if taught:
-    marks |= {"teacher.mean": bench.values["teacher.mean"],
-              "teachers": taught.marks,
-              "member_weights": taught.teacher.weights.tolist()}
-  return marks | context.data_marks(bench)
+    identity |= setup_lib.select(setup.values, ("method", "temperature"))
+    weights = [float(hparams.hard_weight), float(hparams.soft_weight)]
+    identity |= {"weights": weights}
+  identity |= later
+  if prepared:
+    identity |= {"teacher.mean": setup.values["teacher.mean"],
+              "teachers": prepared.identity,
+              "member_weights": prepared.teacher.weights.tolist()}
+  return identity | setup_lib.data_identity(setup)
 
 
 def loss_record(
-    method: methods.Distiller, hparams: types.Hparams,
-    moving: schedules.Schedules = schedules.STILL,
+    method: methods.Method, hparams: types.Hparams,
+    schedules: Schedules = STILL,
 ) -> dict[str, Any]:
   """The loss in words and its numbers, as they stand in every record.
 
@@ -133,8 +131,8 @@ def loss_record(
       for name in ("temperature", "hard_weight", "soft_weight")}
   own = {name: float(value) for name, value in (hparams.numbers or {}).items()}
   loss = method.formula.format(**numbers, **own)
-  if method.formula != methods.DISTILLERS["hard"].formula:
-    loss += schedules.told(moving, hparams, softens=method.softens)
+  if method.formula != methods.METHODS["hard"].formula:
+    loss += schedules_lib.told(schedules, hparams, softens=method.softens)
   if not method.softens:
     numbers["temperature"] = None
   return {"loss": loss, **numbers, **({"numbers": own} if own else {})}
@@ -145,45 +143,45 @@ class _Member(NamedTuple):
   record: dict[str, Any]
 
 
-def _member(config, bench, member, training) -> tuple[str, _Member]:
+def _member(config, setup, member, training) -> tuple[str, _Member]:
   """One net of the teacher, from where teachers are kept or trained anew."""
   own = ("name", "widths", "input_dropout", "hidden_dropout", "max_norm",
          "views", "batch_size", "epochs", "steps", "min_steps", "label_smoothing")
-  marks = context.select(
-      bench.values, tuple(f"teacher.{name}" for name in own),
+  identity = setup_lib.select(
+      setup.values, tuple(f"teacher.{name}" for name in own),
       ("teacher.optimizer.",))
-  marks |= names.source_mark(config.teacher.name)
-  marks |= context.data_marks(bench)
-  marks |= config_lib.unusual(bench.values, "teacher")
-  marks |= {"seed": training.seed, "net": "teacher"}
-  shelf = pathlib.Path(config.teacher.dir or bench.workdir / "teachers")
-  path = shelf / records.fingerprint(marks)[:16]
+  identity |= names.source_identity(config.teacher.name)
+  identity |= setup_lib.data_identity(setup)
+  identity |= config_lib.unusual(setup.values, "teacher")
+  identity |= {"seed": training.seed, "net": "teacher"}
+  store = pathlib.Path(config.teacher.dir or setup.workdir / "teachers")
+  path = store / records.fingerprint(identity)[:16]
   name = "teacher" if config.teacher.count == 1 else f"teacher_{member}"
-  learner = build.learner(config, training, methods.DISTILLERS["hard"])
+  learner = build.learner(config, training, methods.METHODS["hard"])
   # Programs that share a shelf train a net once; the others wait for it.
-  with records.alone(path, say=bench.screen.say, stop=bench.stop):
-    record = context.net(
-        bench, name, path, marks, training, learner, bench.splits)
-  variables = _loaded(path, training.model, bench)
-  _check_record(path, record, training.model, variables, bench)
-  parameters.save_net(bench.workdir / "parameters" / name, variables, record)
+  with records.alone(path, say=setup.screen.say, stop=setup.stop):
+    record = setup_lib.net(
+        setup, name, path, identity, training, learner, setup.splits)
+  variables = _loaded(path, training.model, setup)
+  _check_record(path, record, training.model, variables, setup)
+  parameters.save_net(setup.workdir / "parameters" / name, variables, record)
   # Its bits, not its config: another machine's teacher is another teacher.
   return record["parameters_sha256"], _Member(variables, record)
 
 
-def _loaded(path, model: types.Model, bench: Bench) -> types.Variables:
+def _loaded(path, model: types.Model, setup: Setup) -> types.Variables:
   """The net at `path`, on every device of every process."""
   like = jax.eval_shape(
       model.init, jax.random.key(0), segment.pixels(
-          bench.train, bench.train.image[:1]))
-  return devices.copies(bench.where, hosts.agreed_arrays(
+          setup.train, setup.train.image[:1]))
+  return devices_lib.copies(setup.devices, hosts.agreed_arrays(
       lambda: parameters.load_parameters(path), like))
 
 
-def _check_record(path, record, model, variables, bench) -> None:
+def _check_record(path, record, model, variables, setup) -> None:
   """A teacher must be as good as its record says, whoever put it there."""
   totals, _ = fit.evaluate(
-      context.predictor(bench.where, model), variables, bench.splits["test"])
+      setup_lib.predictor(setup.devices, model), variables, setup.splits["test"])
   errors, number = int(totals["errors"].total), record["test_examples"]
   # Another machine may round a tie the other way; 0.1 points is no rounding.
   if abs(errors - record["test_errors"]) > 0.001 * number:
@@ -196,7 +194,7 @@ def _ensemble_record(nets, splits) -> dict[str, Any]:
   """The ensemble's own numbers, and its members'."""
   record: dict[str, Any] = {}
   for name, split in splits.items():
-    totals, wrong = fit.judge(split.taught, split.data.label)
+    totals, wrong = fit.judge(split.teacher_logits, split.data.label)
     record |= fit.computed(name, totals)
     if name == "test":
       record["test_wrong_ids"] = np.flatnonzero(wrong).tolist()
@@ -208,58 +206,61 @@ def _ensemble_record(nets, splits) -> dict[str, Any]:
       "members": [net.record for net in nets]}
 
 
-def _from_file(config, bench, student) -> Taught:
+def _from_file(config, setup, student) -> PreparedTeacher:
   """A teacher of any make, by its logits."""
-  dataset, classes = bench.dataset, bench.dataset.num_classes
+  dataset, classes = setup.dataset, setup.dataset.num_classes
   bank, accuracy = logit_bank.from_file(
       config.teacher.logits, dataset.train.label,
       num_views=student.views.count, num_classes=classes)
   record: dict[str, Any] = {
       "logits": config.teacher.logits, "train_accuracy": accuracy}
-  marks = [hashlib.sha256(bank.tobytes()).hexdigest()]
-  record |= {"fingerprint": marks[0], "seconds": 0.0}
-  splits = dict(bench.splits)
+  identity = [hashlib.sha256(bank.tobytes()).hexdigest()]
+  record |= {"fingerprint": identity[0], "seconds": 0.0}
+  splits = dict(setup.splits)
   if "heldout" in splits:
-    taught = devices.copies(bench.where, bank[dataset.heldout_ids, 0, 0])
-    splits["heldout"] = splits["heldout"]._replace(taught=taught)
+    splits["heldout"] = splits["heldout"]._replace(
+        teacher_logits=devices_lib.copies(
+            setup.devices, bank[dataset.heldout_ids, 0, 0]))
   if config.teacher.test_logits is not None:
     key = f"config.teacher.test_logits={config.teacher.test_logits}"
-    said = logit_bank.read_logits(key, config.teacher.test_logits)
-    if said.shape != (len(dataset.test.label), classes):
+    logits = logit_bank.read_logits(key, config.teacher.test_logits)
+    if logits.shape != (len(dataset.test.label), classes):
       raise UserError(
-          f"{key}: has shape {list(said.shape)}, must be "
+          f"{key}: has shape {list(logits.shape)}, must be "
           f"{[len(dataset.test.label), classes]}")
-    marks.append(hashlib.sha256(said.tobytes()).hexdigest())
+    identity.append(hashlib.sha256(logits.tobytes()).hexdigest())
     splits["test"] = splits["test"]._replace(
-        taught=devices.copies(bench.where, said.astype(np.float32)))
-    wrong = np.flatnonzero(said.argmax(-1) != dataset.test.label).tolist()
+        teacher_logits=devices_lib.copies(setup.devices, logits.astype(np.float32)))
+    wrong = np.flatnonzero(logits.argmax(-1) != dataset.test.label).tolist()
     record |= {
-        "test_errors": len(wrong), "test_examples": len(said),
-        "test_accuracy": 1 - len(wrong) / len(said), "test_wrong_ids": wrong}
-  bench.screen.say(
+        "test_errors": len(wrong), "test_examples": len(logits),
+        "test_accuracy": 1 - len(wrong) / len(logits), "test_wrong_ids": wrong}
+  setup.screen.say(
       f"teacher: {config.teacher.logits}, accuracy {accuracy:.2%} on the "
       "training set")
-  bank = devices.copies(bench.where, bank)
-  heard = {name: split.taught[None] for name, split in splits.items()
-           if split.taught is not None}
-  return Taught(teachers.banked(bank), splits, record, marks, heard)
+  bank = devices_lib.copies(setup.devices, bank)
+  member_logits = {
+      name: split.teacher_logits[None] for name, split in splits.items()
+      if split.teacher_logits is not None}
+  return PreparedTeacher(
+      teachers.banked(bank), splits, record, identity, member_logits)
 
 
-def _tick(bench: Bench, done: int, total: int) -> None:
-  bench.screen.advance("bank", done, total, f"{done} of {total} views")
-  if hosts.any_of(bench.stop()):
+def _tick(setup: Setup, done: int, total: int) -> None:
+  setup.screen.advance("bank", done, total, f"{done} of {total} views")
+  if hosts.any_of(setup.stop()):
     raise train_loop.Interrupted()  # A bank without marks is built again.
 
 
 def wants_bank(
-    config: ml_collections.ConfigDict, bench: Bench, student: Training
+    config: ml_collections.ConfigDict, setup: Setup, student: Training
 ) -> bool:
   """Whether storing the logits costs less than asking the teacher each time."""
   if config.teacher.bank != "auto":
     return config.teacher.bank == "always"
   views = student.views.count
-  size = (4 * len(bench.train.label) * views * config.teacher.count
-          * bench.dataset.num_classes)
+  size = (4 * len(setup.train.label) * views * config.teacher.count
+          * setup.dataset.num_classes)
   epochs = student.total_steps / segment.steps_per_epoch(
-      len(bench.train.ids), student.batch_size)
+      len(setup.train.ids), student.batch_size)
   return views < max(epochs, 1.5) and size <= _LARGEST_BANK

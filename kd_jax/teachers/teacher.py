@@ -43,10 +43,10 @@ def live(
   """A teacher that runs its nets on every batch that the student sees."""
 
   def members(arrays, batch):
-    said = [
+    logits = [
         model.apply(held, batch.image, train=False, mask=batch.mask)[0].logits
         for model, held in zip(models, arrays, strict=True)]
-    return jnp.stack(said)
+    return jnp.stack(logits)
 
   return Teacher(
       members, tuple(variables), _weights(weights, len(models)), mean)

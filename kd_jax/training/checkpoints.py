@@ -25,7 +25,7 @@ SCHEMA = 1
 _UNITS = {"steps": 1.0, "epochs": 1.0, "minutes": 60.0}
 
 
-class Progress:
+class Checkpoints:
   """The checkpoints of one training.
 
   Attributes:

@@ -1,6 +1,6 @@
 """One training on several devices: the step of one, in two thin wrappers.
 
-To read the algorithm, skip this file: `steps.py` holds it. Both wrappers hold the
+To read the algorithm, skip this file: `step.py` holds it. Both wrappers hold the
 state and the data on every device and give each device its rows of every batch.
 `pmap` runs the step once a device, with a named axis that gradients, counts and
 metrics are summed over; `sharded` runs it once, on global arrays, and leaves it to
@@ -27,7 +27,7 @@ KINDS = ("auto", "single", "pmap", "sharded")
 _AXIS = "devices"
 
 
-class Parallel(NamedTuple):
+class Devices(NamedTuple):
   """Where a training runs.
 
   Attributes:
@@ -44,7 +44,7 @@ class Parallel(NamedTuple):
     return self.mesh.size
 
 
-def choose(kind: str = "auto", *, most: int | None = None) -> Parallel:
+def choose(kind: str = "auto", *, most: int | None = None) -> Devices:
   """The devices of this run, and how it uses them.
 
   Args:
@@ -68,14 +68,14 @@ def choose(kind: str = "auto", *, most: int | None = None) -> Parallel:
         "(or auto) only")
   if kind == "single":
     devices = devices[:1]
-  return Parallel(kind, Mesh(np.asarray(devices), (_AXIS,)))
+  return Devices(kind, Mesh(np.asarray(devices), (_AXIS,)))
 
 
-def copies(parallel: Parallel, tree: Any) -> Any:
+def copies(devices: Devices, tree: Any) -> Any:
   """A copy of host arrays on every device; all processes must have the same."""
-  if parallel.kind == "single":
+  if devices.kind == "single":
     return jax.device_put(tree)
-  everywhere = NamedSharding(parallel.mesh, P())
+  everywhere = NamedSharding(devices.mesh, P())
   if jax.process_count() == 1:
     return jax.device_put(tree, everywhere)
   # device_put would compare the values of all hosts first.
@@ -84,65 +84,65 @@ def copies(parallel: Parallel, tree: Any) -> Any:
           everywhere, np.asarray(x), np.shape(x)), tree)
 
 
-def make(parallel: Parallel, function: Callable[..., Any]) -> Callable[..., Any]:
+def make(devices: Devices, function: Callable[..., Any]) -> Callable[..., Any]:
   """`function`, compiled to leave its results on every device."""
-  if parallel.kind == "single":
+  if devices.kind == "single":
     return jax.jit(function)
-  return jax.jit(function, out_shardings=NamedSharding(parallel.mesh, P()))
+  return jax.jit(function, out_shardings=NamedSharding(devices.mesh, P()))
 
 
 def compiled_segment(
-    parallel: Parallel,
+    devices: Devices,
     learner: step.Learner,
     views: views_lib.Views,
     batch_size: int,
 ) -> Callable[..., Any]:
-  """`loop.make_segment`, compiled for these devices; the state is donated.
+  """`segment.make_segment`, compiled for these devices; the state is donated.
 
   Args:
-    parallel: Of `choose`.
-    learner: What `steps.make_step` needs.
+    devices: Of `choose`.
+    learner: What `step.make_step` needs.
     views: The augmentation of the transfer set.
     batch_size: Examples a step, of all devices together; any number.
 
   Returns:
     `segment(state, data, teacher_arrays, hparams, key, length)`, as of
-    `loop.make_segment`; state and totals lie on every device.
+    `segment.make_segment`; state and totals lie on every device.
   """
-  if parallel.kind == "single":
+  if devices.kind == "single":
     return segment_lib.compiled_segment(learner, views, batch_size)
-  if parallel.kind == "pmap":
-    return _mapped(parallel, learner, views, batch_size)
-  return _sharded(parallel, learner, views, batch_size)
+  if devices.kind == "pmap":
+    return _mapped(devices, learner, views, batch_size)
+  return _sharded(devices, learner, views, batch_size)
 
 
 def make_predict(
-    parallel: Parallel, model: types.Model, views: views_lib.Views
+    devices: Devices, model: types.Model, views: views_lib.Views
 ) -> Callable[..., jax.Array]:
   """`loop.make_predict`, its batches dealt out to the devices.
 
   Each device computes whole batches, so that an example's logits have the same
   bits whatever the number of devices.
   """
-  if parallel.kind == "single":
+  if devices.kind == "single":
     return segment_lib.make_predict(model, views)
 
   def spread(function):
     # Rows are independent: nothing to check between devices.
     return jax.shard_map(
-        function, mesh=parallel.mesh, in_specs=(P(), P(), P(), P(_AXIS)),
+        function, mesh=devices.mesh, in_specs=(P(), P(), P(), P(_AXIS)),
         out_specs=P(_AXIS), check_vma=False)
 
   predict = segment_lib.make_predict(
-      model, views, parts=parallel.size, spread=spread)
-  return make(parallel, predict)
+      model, views, parts=devices.size, spread=spread)
+  return make(devices, predict)
 
 
-def _mapped(parallel, learner, views, batch_size):
+def _mapped(devices, learner, views, batch_size):
   """The step once a device; sums over the axis make them one."""
   def own(rows):
-    rows = _padded(rows, parallel.size)
-    size = rows.shape[1] // parallel.size
+    rows = _padded(rows, devices.size)
+    size = rows.shape[1] // devices.size
     return jax.lax.dynamic_slice_in_dim(
         rows, jax.lax.axis_index(_AXIS) * size, size, axis=1)
 
@@ -152,19 +152,19 @@ def _mapped(parallel, learner, views, batch_size):
   mapped = jax.pmap(
       lambda device, *arguments: segment(*arguments), axis_name=_AXIS,
       in_axes=(0, *(None,) * 6), out_axes=None,
-      devices=parallel.mesh.devices.tolist(), donate_argnums=1)
-  places = np.arange(parallel.size)
+      devices=devices.mesh.devices.tolist(), donate_argnums=1)
+  places = np.arange(devices.size)
   return lambda *arguments: mapped(places, *arguments)
 
 
-def _sharded(parallel, learner, views, batch_size):
+def _sharded(devices, learner, views, batch_size):
   """The step once, on global arrays whose rows lie on several devices."""
-  rows_apart = NamedSharding(parallel.mesh, P(None, _AXIS))
-  everywhere = NamedSharding(parallel.mesh, P())
+  rows_apart = NamedSharding(devices.mesh, P(None, _AXIS))
+  everywhere = NamedSharding(devices.mesh, P())
 
   def own(rows):
     return jax.lax.with_sharding_constraint(
-        _padded(rows, parallel.size), rows_apart)
+        _padded(rows, devices.size), rows_apart)
 
   segment = segment_lib.make_segment(learner, views, batch_size, own=own)
   return jax.jit(segment, out_shardings=everywhere, donate_argnums=0)

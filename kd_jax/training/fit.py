@@ -12,14 +12,15 @@ import numpy as np
 from kd_jax.core import randomness, types
 from kd_jax.core.machine import cores
 from kd_jax.data import views
-from kd_jax.training import devices, metrics
+from kd_jax.training import devices as devices_lib
+from kd_jax.training import metrics, train_loop
 from kd_jax.training import segment as segment_lib
 from kd_jax.training import step as step_lib
-from kd_jax.training.checkpoints import Progress
-from kd_jax.training.devices import Parallel
-from kd_jax.training.monitor import Best, NetWatch
+from kd_jax.training.checkpoints import Checkpoints
+from kd_jax.training.devices import Devices
+from kd_jax.training.monitor import Best, NetMonitor
 from kd_jax.training.settings import Training
-from kd_jax.training.train_loop import Epoch, Program, follow
+from kd_jax.training.train_loop import Epoch, Program
 
 # The first segments should last about this long, going by a plain speed; later
 # ones go by the time that these took.
@@ -32,11 +33,11 @@ class Split(NamedTuple):
 
   Attributes:
     data: Its examples, on the device.
-    taught: The teacher's logits at T = 1, `[N, classes]`, or None.
+    teacher_logits: The teacher's logits at T = 1, `[N, classes]`, or None.
   """
 
   data: segment_lib.DeviceData
-  taught: jax.Array | None = None
+  teacher_logits: jax.Array | None = None
 
 
 class Fitted(NamedTuple):
@@ -57,20 +58,20 @@ class Fitted(NamedTuple):
 
 @jax.jit
 def judge(
-    logits: jax.Array, label: jax.Array, taught: jax.Array | None = None
+    logits: jax.Array, label: jax.Array, teacher_logits: jax.Array | None = None
 ) -> tuple[dict[str, Any], jax.Array]:
   """Totals of logits `[N, classes]`, and which examples are wrong, `[N]`."""
   mask = jnp.ones(label.shape, bool)
-  told = metrics.classification(logits, label, mask)
-  if taught is not None:
-    told |= metrics.imitation(logits, taught, mask)
-  return told, metrics.errors(logits, label)
+  totals = metrics.classification(logits, label, mask)
+  if teacher_logits is not None:
+    totals |= metrics.imitation(logits, teacher_logits, mask)
+  return totals, metrics.errors(logits, label)
 
 
 def evaluate(predict, variables: types.Variables, split: Split):
   """Totals over a whole split, and which examples are wrong, `[N]`."""
   logits = predict(variables, split.data, jnp.int32(0))
-  return judge(logits, split.data.label, split.taught)
+  return judge(logits, split.data.label, split.teacher_logits)
 
 
 def fit(
@@ -79,8 +80,8 @@ def fit(
     data: segment_lib.DeviceData,
     splits: dict[str, Split],
     *,
-    where: Parallel,
-    progress: Progress,
+    devices: Devices,
+    checkpoints: Checkpoints,
     stop: Callable[[], bool],
     report: Callable[[dict[str, Any]], None],
     tick: Callable[[int], None] = lambda step: None,
@@ -90,13 +91,13 @@ def fit(
   Args:
     training: How it is trained.
     learner: Its step.
-    data: What it is trained on, on the devices of `where`.
+    data: What it is trained on, on `devices`.
     splits: What it is evaluated on after every epoch; must have "test".
-    where: The devices.
-    progress: Where an unfinished run is kept.
+    devices: Where it is trained.
+    checkpoints: Where an unfinished run is kept.
     stop: Asked between segments.
     report: Receives a row of numbers for every epoch.
-    tick: As of `follow`.
+    tick: As of `train_loop.run_to_end`.
 
   Returns:
     The trained net.
@@ -106,12 +107,12 @@ def fit(
     Diverged: After saving the last good state, if the loss is not finite.
   """
   key = jax.random.key(training.seed)
-  state = _begin(training, learner, data, where, key)
-  segment = devices.compiled_segment(
-      where, learner, training.views, training.batch_size)
-  predict = devices.make_predict(
-      where, training.model, views.VIEWS["none"])
-  arrays, hparams = devices.copies(where, (
+  state = _begin(training, learner, data, devices, key)
+  segment = devices_lib.compiled_segment(
+      devices, learner, training.views, training.batch_size)
+  predict = devices_lib.make_predict(
+      devices, training.model, views.VIEWS["none"])
+  arrays, hparams = devices_lib.copies(devices, (
       learner.teacher.arrays if learner.teacher else (), training.hparams))
   per_epoch = segment_lib.steps_per_epoch(len(data.ids), training.batch_size)
   last: dict[str, Any] = {}
@@ -135,24 +136,24 @@ def fit(
 
   clock = _Clock(0)
   program = Program(run, evaluate_all, jax.eval_shape(run, state, 1)[1],
-                    functools.partial(devices.copies, where))
-  watch = NetWatch(training, program, progress, per_epoch=per_epoch,
+                    functools.partial(devices_lib.copies, devices))
+  monitor = NetMonitor(training, program, checkpoints, per_epoch=per_epoch,
                    keep_best="heldout" in splits)
-  state = follow(
+  state = train_loop.run_to_end(
       program, state, total_steps=training.total_steps, per_epoch=per_epoch,
-      piece=_segment_steps(training, learner, data, state, per_epoch),
-      progress=progress, stop=stop, ended=ended, resumed=resumed, watch=watch,
-      tick=tick)
+      segment_steps=_segment_steps(training, learner, data, state, per_epoch),
+      checkpoints=checkpoints, stop=stop, ended=ended, resumed=resumed,
+      monitor=monitor, tick=tick)
   wrong = np.flatnonzero(last["epoch"].evaluated["test"][1]).tolist()
-  return Fitted(state.student, last["row"], wrong, watch.best)
+  return Fitted(state.student, last["row"], wrong, monitor.best)
 
 
-def _begin(training, learner, data, where: Parallel, key):
+def _begin(training, learner, data, devices: Devices, key):
   """The state before the first step, on every device."""
   image = jnp.zeros((1,) + data.image.shape[1:], jnp.float32)
   start = lambda key, hparams: step_lib.init(
       learner, randomness.stream(key, "init"), image, hparams)
-  return devices.make(where, start)(key, training.hparams)
+  return devices_lib.make(devices, start)(key, training.hparams)
 
 
 class _Clock:
@@ -170,17 +171,17 @@ class _Clock:
 
 def _row(training, per_epoch, clock, ended: Epoch) -> dict[str, Any]:
   """Numbers of one epoch, as they go to `metrics.jsonl`."""
-  step, told, evaluated, _ = ended
+  step, totals, evaluated, _ = ended
   rate = clock.lap(step) * training.batch_size
-  schedule = float(training.recipe.schedule(jnp.int32(step - 1)))
+  schedule = float(training.optimizer_spec.schedule(jnp.int32(step - 1)))
   row = {
       "epoch": -(-step // per_epoch), "step": step,
       "total_steps": training.total_steps,
       "examples_per_second": round(rate, 1),
       "learning_rate": schedule * float(training.hparams.learning_rate)}
-  row |= computed("train", told)
-  if "gradient_soft" in told:
-    soft, hard = (told[f"gradient_{n}"].compute() for n in ("soft", "hard"))
+  row |= computed("train", totals)
+  if "gradient_soft" in totals:
+    soft, hard = (totals[f"gradient_{n}"].compute() for n in ("soft", "hard"))
     row["train_gradient_ratio"] = (soft / hard) ** 0.5 if hard else None
   for name, (totals, _) in evaluated.items():
     row |= computed(name, totals)

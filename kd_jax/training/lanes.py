@@ -221,8 +221,8 @@ def _placement(shape: Shape) -> _Placement:
 def _memory(compiled) -> int:
   """Bytes of a program's arguments, results and scratch, on one device."""
   try:
-    told = compiled.memory_analysis()
-    return (told.argument_size_in_bytes + told.output_size_in_bytes
-            + told.temp_size_in_bytes - told.alias_size_in_bytes)
+    analysis = compiled.memory_analysis()
+    return (analysis.argument_size_in_bytes + analysis.output_size_in_bytes
+            + analysis.temp_size_in_bytes - analysis.alias_size_in_bytes)
   except (AttributeError, NotImplementedError):
     return 0  # Not every backend tells.

@@ -9,10 +9,10 @@ import numpy as np
 
 from kd_jax.core import types
 from kd_jax.training import metrics
-from kd_jax.training.checkpoints import Progress
+from kd_jax.training.checkpoints import Checkpoints
 from kd_jax.training.settings import Training
 from kd_jax.training.state import TrainState
-from kd_jax.training.train_loop import Epoch, Program, Watch, checkpoint_of
+from kd_jax.training.train_loop import Epoch, Monitor, Program, checkpoint_of
 
 
 class Diverged(Exception):
@@ -33,7 +33,7 @@ class Best(NamedTuple):
   errors: jax.Array
 
 
-class Seen(NamedTuple):
+class Observed(NamedTuple):
   """A copy of a state, and whether its parameters are finite, bool `[]`."""
 
   state: TrainState
@@ -41,14 +41,14 @@ class Seen(NamedTuple):
 
 
 @jax.jit
-def see(state: TrainState) -> Seen:
+def observe(state: TrainState) -> Observed:
   """Copies a state that will be donated."""
   fine = functools.reduce(jnp.logical_and, (
       jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(state.trainable)))
-  return Seen(jax.tree.map(jnp.copy, state), fine)
+  return Observed(jax.tree.map(jnp.copy, state), fine)
 
 
-class NetWatch(Watch):
+class NetMonitor(Monitor):
   """Keeps the last good state of a net, and its best one.
 
   A state is good if the losses of all steps before it and its parameters are
@@ -56,9 +56,9 @@ class NetWatch(Watch):
   """
 
   def __init__(
-      self, training: Training, program: Program, progress: Progress, *,
+      self, training: Training, program: Program, checkpoints: Checkpoints, *,
       per_epoch: int, keep_best: bool):
-    self._training, self._program, self._progress = training, program, progress
+    self._training, self._program, self._progress = training, program, checkpoints
     self._per_epoch, self._keep_best = per_epoch, keep_best
 
   @property
@@ -67,15 +67,15 @@ class NetWatch(Watch):
     return self.kept or None
 
   def begin(self, state: TrainState, kept: Any = None) -> None:
-    self._good = see(state).state
+    self._good = observe(state).state
     self.kept = ()
     if self._keep_best:
       nothing = Best(self._good.student, jnp.int32(0),
                      jnp.int32(jnp.iinfo(jnp.int32).max))
       self.kept = kept or nothing
 
-  def see(self, state: TrainState) -> Seen:
-    return see(state)
+  def observe(self, state: TrainState) -> Observed:
+    return observe(state)
 
   def check(self, epoch: Epoch) -> None:
     """Looks at an epoch, or at the part that is done.
@@ -83,11 +83,11 @@ class NetWatch(Watch):
     Raises:
       Diverged: If a loss or a parameter is not finite.
     """
-    if not _finite(epoch.told, epoch.seen):
+    if not _finite(epoch.totals, epoch.observed):
       self._diverged(epoch.step)
     if epoch.evaluated is None:
       return
-    self._good = epoch.seen.state
+    self._good = epoch.observed.state
     if not self._keep_best:
       return
     errors = epoch.evaluated["heldout"][0]["errors"].total
@@ -104,8 +104,8 @@ class NetWatch(Watch):
       self._progress.save(good, checkpoint_of(
           self._good, self._program.no_totals(), good, self.kept), wait=True)
     step = good + self._first_bad(end - good)
-    rate = float(self._training.recipe.schedule(jnp.int32(step - 1))) * float(
-        self._training.hparams.learning_rate)
+    schedule = self._training.optimizer_spec.schedule(jnp.int32(step - 1))
+    rate = float(schedule) * float(self._training.hparams.learning_rate)
     raise Diverged(
         f"the loss is not finite at step {step} (learning rate {rate:.3g}, T = "
         f"{float(self._training.hparams.temperature):g}); the state of step "
@@ -118,14 +118,14 @@ class NetWatch(Watch):
     fine, bad = 0, steps
     while bad - fine > 1:
       middle = (fine + bad) // 2
-      state, told = self._program.run(see(self._good).state, middle)
+      state, totals = self._program.run(observe(self._good).state, middle)
       fine, bad = (
-          (middle, bad) if _finite(told, see(state)) else (fine, middle))
+          (middle, bad) if _finite(totals, observe(state)) else (fine, middle))
     return bad
 
 
-def _finite(told: dict[str, metrics.Mean], seen: Seen) -> bool:
+def _finite(totals: dict[str, metrics.Mean], observed: Observed) -> bool:
   """Whether all losses and parameters are."""
-  return bool(seen.fine) and all(
-      bool(np.isfinite(mean.total)) for name, mean in told.items()
+  return bool(observed.fine) and all(
+      bool(np.isfinite(mean.total)) for name, mean in totals.items()
       if not name.startswith("gradient_"))

@@ -16,7 +16,7 @@ from kd_jax.core import types
 Schedule = Callable[[jax.Array], jax.Array]
 
 
-class Recipe(NamedTuple):
+class OptimizerSpec(NamedTuple):
   """The static part of an optimiser.
 
   Attributes:
@@ -34,32 +34,32 @@ class Recipe(NamedTuple):
   epsilon: float = 1e-8
 
 
-def _sgd(recipe, hparams):
+def _sgd(optimizer_spec, hparams):
   # Weight decay joins the gradient before the momentum, as in PyTorch's SGD.
   return (
       optax.add_decayed_weights(hparams.weight_decay),
-      optax.trace(decay=hparams.momentum, nesterov=recipe.nesterov),
+      optax.trace(decay=hparams.momentum, nesterov=optimizer_spec.nesterov),
   )
 
 
-def _adam(recipe, hparams):
+def _adam(optimizer_spec, hparams):
   return (
       optax.add_decayed_weights(hparams.weight_decay),
       optax.scale_by_adam(
-          b1=hparams.momentum, b2=recipe.b2, eps=recipe.epsilon),
+          b1=hparams.momentum, b2=optimizer_spec.b2, eps=optimizer_spec.epsilon),
   )
 
 
-def _adamw(recipe, hparams):
-  return tuple(reversed(_adam(recipe, hparams)))
+def _adamw(optimizer_spec, hparams):
+  return tuple(reversed(_adam(optimizer_spec, hparams)))
 
 
-def _rmsprop(recipe, hparams):
+def _rmsprop(optimizer_spec, hparams):
   return (
       optax.add_decayed_weights(hparams.weight_decay),
       # Epsilon is added to the root, as in PyTorch; optax puts it within.
       optax.scale_by_rms(
-          decay=recipe.b2, eps=recipe.epsilon, eps_in_sqrt=False),
+          decay=optimizer_spec.b2, eps=optimizer_spec.epsilon, eps_in_sqrt=False),
       optax.trace(decay=hparams.momentum),
   )
 
@@ -76,7 +76,7 @@ SCHEDULES = ("constant", "cosine", "linear", "step")
 
 
 def optimizer(
-    recipe: Recipe, hparams: types.Hparams
+    optimizer_spec: OptimizerSpec, hparams: types.Hparams
 ) -> optax.GradientTransformation:
   """The optimiser for traced hyper-parameters: build it inside the step.
 
@@ -88,8 +88,8 @@ def optimizer(
     update = -learning_rate * schedule(step) * direction(gradient).
   """
   return optax.chain(
-      *OPTIMIZERS[recipe.name](recipe, hparams),
-      optax.scale_by_schedule(recipe.schedule),
+      *OPTIMIZERS[optimizer_spec.name](optimizer_spec, hparams),
+      optax.scale_by_schedule(optimizer_spec.schedule),
       optax.scale(-hparams.learning_rate),
   )
 

@@ -110,9 +110,9 @@ def make_segment(
       return step(state, batch, teacher_arrays, hparams, key)
 
     def body(number, carried):
-      state, told = carried
+      state, totals = carried
       state, more = next_step(state, first + number)
-      return state, metrics.merge(told, more)
+      return state, metrics.merge(totals, more)
 
     nothing = jax.tree.map(
         lambda x: jnp.zeros(x.shape, x.dtype),
@@ -178,8 +178,8 @@ def make_predict(
     size = min(batch_size, number)
     num_batches = parts * -(-number // (size * parts))
     ids = jnp.minimum(jnp.arange(num_batches * size), number - 1)
-    said = spread(batches)(
+    logits = spread(batches)(
         variables, data, view, ids.reshape(num_batches, size))
-    return said.reshape((num_batches * size,) + said.shape[2:])[:number]
+    return logits.reshape((num_batches * size,) + logits.shape[2:])[:number]
 
   return predict

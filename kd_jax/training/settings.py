@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 from kd_jax.core import types
 from kd_jax.data import views as views_lib
-from kd_jax.training import optimizers, schedules
+from kd_jax.training import optimizers
+from kd_jax.training.schedules import STILL, Schedules
 
 
 class Training(NamedTuple):
@@ -13,19 +14,19 @@ class Training(NamedTuple):
   Attributes:
     model: The net.
     views: Augmentation of what it is trained on.
-    recipe: Static part of the optimiser.
+    optimizer_spec: Static part of the optimiser.
     hparams: Traced part of everything, float32 scalars.
     batch_size: Examples a step.
     total_steps: Length of the training.
     seed: Of all its randomness.
-    moving: How temperature and weights move.
+    schedules: How temperature and weights move.
   """
 
   model: types.Model
   views: views_lib.Views
-  recipe: optimizers.Recipe
+  optimizer_spec: optimizers.OptimizerSpec
   hparams: types.Hparams
   batch_size: int
   total_steps: int
   seed: int
-  moving: schedules.Schedules = schedules.STILL
+  schedules: Schedules = STILL

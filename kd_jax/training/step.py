@@ -12,6 +12,7 @@ from kd_jax import methods, teachers
 from kd_jax.core import randomness, types
 from kd_jax.methods import terms as terms_lib
 from kd_jax.training import metrics, optimizers, schedules
+from kd_jax.training.schedules import STILL, Schedules
 from kd_jax.training.state import TrainState
 
 # (state, batch, teacher arrays, hparams, key) -> (state, metrics)
@@ -23,19 +24,19 @@ class Learner(NamedTuple):
 
   Attributes:
     model: The net in training, student or future teacher.
-    distiller: The method.
-    recipe: The optimiser.
+    method: The method.
+    optimizer_spec: The optimiser.
     teacher: Who is asked, or None where the method needs nobody.
     skip_nonfinite: Whether a step whose gradients are not finite changes nothing.
-    moving: How temperature and weights move over the run.
+    schedules: How temperature and weights move over the run.
   """
 
   model: types.Model
-  distiller: methods.Distiller
-  recipe: optimizers.Recipe
+  method: methods.Method
+  optimizer_spec: optimizers.OptimizerSpec
   teacher: teachers.Teacher | None = None
   skip_nonfinite: bool = False
-  moving: schedules.Schedules = schedules.STILL
+  schedules: Schedules = STILL
 
 
 def init(
@@ -45,10 +46,10 @@ def init(
   student = learner.model.init(randomness.stream(key, "student"), image)
   student = student._replace(
       params=optimizers.scaled(student.params, hparams.init_scale))
-  method = learner.distiller.init(randomness.stream(key, "method"))
+  method = learner.method.init(randomness.stream(key, "method"))
   trainable = (student.params, method)
   with jax.numpy_dtype_promotion("standard"):
-    moments = optimizers.optimizer(learner.recipe, hparams).init(trainable)
+    moments = optimizers.optimizer(learner.optimizer_spec, hparams).init(trainable)
   return TrainState(jnp.zeros((), jnp.int32), student, method, moments)
 
 
@@ -65,14 +66,14 @@ def make_step(learner: Learner, *, axis_name: str | None = None) -> Step:
     counts, of the parameters before the update.
   """
   psum = lambda x: x if axis_name is None else jax.lax.psum(x, axis_name)
-  relating = axis_name if learner.distiller.relations else None
-  seen, share, once = _whole_batch(relating)
+  relating = axis_name if learner.method.relations else None
+  gathered, share, once = _whole_batch(relating)
 
   def step(state, batch, teacher_arrays, hparams, key):
-    hparams = schedules.at(learner.moving, state.step, hparams)
-    taught = None
+    hparams = schedules.at(learner.schedules, state.step, hparams)
+    teacher_outputs = None
     if learner.teacher is not None:
-      taught = teachers.outputs(
+      teacher_outputs = teachers.outputs(
           learner.teacher, teacher_arrays, batch, hparams.temperature)
     # Outside the differentiated function: a psum within it would be summed
     # once more with the gradients.
@@ -81,11 +82,11 @@ def make_step(learner: Learner, *, axis_name: str | None = None) -> Step:
 
     def loss(trainable):
       params, method = trainable
-      said, running = learner.model.apply(
+      student, running = learner.model.apply(
           types.Variables(params, state.student.state), batch.image, train=True,
           rngs=rngs, mask=batch.mask, rates=hparams.rates, axis_name=axis_name)
-      view = seen(_View(said, taught, batch))
-      terms = learner.distiller.terms(method, *view, hparams)
+      view = gathered(_View(student, teacher_outputs, batch))
+      terms = learner.method.terms(method, *view, hparams)
       valid = jnp.where(view.batch.mask, terms_lib.total(terms), 0.0)
       return share(jnp.sum(valid) / count), (view, running, terms)
 
@@ -96,20 +97,20 @@ def make_step(learner: Learner, *, axis_name: str | None = None) -> Step:
     with jax.numpy_dtype_promotion("standard"):
       rate = hparams.learning_rate + _nothing_of_all(gradients)
       updates, moments = optimizers.optimizer(
-          learner.recipe, hparams.replace(learning_rate=rate)).update(
+          learner.optimizer_spec, hparams.replace(learning_rate=rate)).update(
               gradients, state.optimizer, state.trainable)
       params, method = optax.apply_updates(state.trainable, updates)
     params = optimizers.project(params, hparams.max_norm)
-    told = psum(once(_tell(learner, state, view, terms, hparams)))
+    totals = psum(once(_totals(learner, state, view, terms, hparams)))
     after = state.replace(
         step=state.step + 1, student=types.Variables(params, running),
         method=method, optimizer=moments)
     if learner.skip_nonfinite:
       fine = _finite((gradients, [
-          mean.total for name, mean in told.items()
+          mean.total for name, mean in totals.items()
           if not name.startswith("gradient_")]))
-      return _unless(fine, state, after, told)
-    return after, told
+      return _unless(fine, state, after, totals)
+    return after, totals
 
   return step
 
@@ -144,13 +145,13 @@ def _finite(tree: types.Tree) -> jax.Array:
       jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)))
 
 
-def _unless(fine, before, after, told):
+def _unless(fine, before, after, totals):
   """The step if it is fine, else nothing but its number; tells which."""
   keep = functools.partial(jax.tree.map, functools.partial(jnp.where, fine))
-  nothing = jax.tree.map(jnp.zeros_like, told)
+  nothing = jax.tree.map(jnp.zeros_like, totals)
   skipped = metrics.Mean(1.0 - fine.astype(jnp.float32), jnp.int32(1))
   return (keep(after, before).replace(step=after.step),
-          keep(told, nothing) | {"skipped": skipped})
+          keep(totals, nothing) | {"skipped": skipped})
 
 
 def _nothing_of_all(gradients: types.Tree) -> jax.Array:
@@ -163,7 +164,7 @@ def _nothing_of_all(gradients: types.Tree) -> jax.Array:
   return 0.0 * sum(leaf.ravel()[0] for leaf in jax.tree.leaves(gradients))
 
 
-def _tell(learner, state, view, terms, hparams):
+def _totals(learner, state, view, terms, hparams):
   """Totals and counts that describe a step: errors and every term apart.
 
   `gradient_NAME` is the squared norm of the term's weighted gradient with
@@ -171,25 +172,26 @@ def _tell(learner, state, view, terms, hparams):
   leads, whatever the weights seem to say. The scalar of a batch is a mean over
   its n examples, so n times it is what they add up to.
   """
-  said, taught, batch = view
-  told = {"errors": metrics.Mean.of(
-      metrics.errors(said.logits, batch.label), batch.mask)}
+  student, teacher_outputs, batch = view
+  totals = {"errors": metrics.Mean.of(
+      metrics.errors(student.logits, batch.label), batch.mask)}
   for name, term in terms.items():
-    told[name] = metrics.Mean.of(term.value, batch.mask)
+    totals[name] = metrics.Mean.of(term.value, batch.mask)
   if len(terms) < 2:
-    return told
+    return totals
   number = jnp.sum(batch.mask, dtype=jnp.float32)
 
   def weighted(logits):
-    again = learner.distiller.terms(
-        state.method, said._replace(logits=logits), taught, batch, hparams)
+    again = learner.method.terms(
+        state.method, student._replace(logits=logits), teacher_outputs, batch,
+        hparams)
     return {name: term.weight * (
         term.value if jnp.ndim(term.value) else number * term.value)
             for name, term in again.items()}
 
-  values, pull = jax.vjp(weighted, said.logits)
+  values, pull = jax.vjp(weighted, student.logits)
   for name in values:
     ones = {n: jnp.full_like(v, n == name) for n, v in values.items()}
     square = jnp.sum(jnp.square(pull(ones)[0]), axis=-1)
-    told[f"gradient_{name}"] = metrics.Mean.of(square, batch.mask)
-  return told
+    totals[f"gradient_{name}"] = metrics.Mean.of(square, batch.mask)
+  return totals

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from kd_jax.core import hosts
 from kd_jax.core.errors import UserError
 from kd_jax.training import metrics
-from kd_jax.training.checkpoints import Progress
+from kd_jax.training.checkpoints import Checkpoints
 
 # A segment should last no longer: a wish to stop waits for two, and a save.
 _SEGMENT_SECONDS = 3.0
@@ -36,9 +36,9 @@ class Epoch(NamedTuple):
   """
 
   step: int
-  told: dict[str, metrics.Mean]
+  totals: dict[str, metrics.Mean]
   evaluated: Any
-  seen: Any
+  observed: Any
 
 
 class Program(NamedTuple):
@@ -61,7 +61,7 @@ class Program(NamedTuple):
     return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), self.totals)
 
 
-class Watch:
+class Monitor:
   """Somebody who is shown the states of a training; this one does nothing.
 
   Attributes:
@@ -73,25 +73,25 @@ class Watch:
   def begin(self, state: Any, kept: Any = None) -> None:
     """Training begins with this state; or goes on, with what was kept."""
 
-  def see(self, state: Any) -> Any:
+  def observe(self, state: Any) -> Any:
     """Dispatches what is wanted of a state, before it is donated."""
 
   def check(self, epoch: Epoch) -> None:
     """Reads what is known of an epoch; may raise."""
 
 
-def follow(
+def run_to_end(
     program: Program,
     state: Any,
     *,
     total_steps: int,
     per_epoch: int,
-    piece: int,
-    progress: Progress,
+    segment_steps: int,
+    checkpoints: Checkpoints,
     stop: Callable[[], bool],
     ended: Callable[[Epoch], None],
     resumed: Callable[[int], None],
-    watch: Watch,
+    monitor: Monitor,
     tick: Callable[[int], None] = lambda step: None,
 ) -> Any:
   """Runs a program to its end, segment by segment; gives the last state.
@@ -112,26 +112,26 @@ def follow(
   Raises:
     Interrupted: After saving, if `stop` says so.
   """
-  watch.begin(state)
-  told, done = program.no_totals(), 0
-  found = progress.load(checkpoint_of(state, told, done, watch.kept))
+  monitor.begin(state)
+  totals, done = program.no_totals(), 0
+  found = checkpoints.load(checkpoint_of(state, totals, done, monitor.kept))
   if found is not None:
     found = program.place(found)
-    state, told, done = found["state"], found["told"], int(found["done"])
+    state, totals, done = found["state"], found["told"], int(found["done"])
     if done >= total_steps:
       raise UserError(
-          f"{progress.path}: is at step {done}, and this config ends at "
+          f"{checkpoints.path}: is at step {done}, and this config ends at "
           f"{total_steps}; use another --workdir")
-    watch.begin(state, found["kept"])
+    monitor.begin(state, found["kept"])
     resumed(done)
-  progress.begin(done, per_epoch)
-  pace = _Pace(piece)
+  checkpoints.begin(done, per_epoch)
+  pace = _Pace(segment_steps)
   unread: Epoch | None = None
 
   def read() -> None:
     nonlocal unread
     if unread is not None:
-      watch.check(unread)
+      monitor.check(unread)
       ended(unread)
     unread = None
 
@@ -144,22 +144,23 @@ def follow(
     pace.dispatched(length, more)
     if done % per_epoch:
       tick(done)
-    told = metrics.merge(told, more)
+    totals = metrics.merge(totals, more)
     done += length
     epoch = None
     if done == end:
-      epoch = Epoch(done, told, program.evaluate(state, done), watch.see(state))
-      told = program.no_totals()
+      epoch = Epoch(done, totals, program.evaluate(state, done),
+                    monitor.observe(state))
+      totals = program.no_totals()
     read()
     unread = epoch
     stopping = hosts.any_of(stop()) and done < total_steps
-    due = done < total_steps and hosts.any_of(progress.due(done))
+    due = done < total_steps and hosts.any_of(checkpoints.due(done))
     if stopping or due:
       # What is saved is known to be good.
       read()
-      watch.check(Epoch(done, told, None, watch.see(state)))
-      progress.save(
-          done, checkpoint_of(state, told, done, watch.kept), wait=stopping)
+      monitor.check(Epoch(done, totals, None, monitor.observe(state)))
+      checkpoints.save(
+          done, checkpoint_of(state, totals, done, monitor.kept), wait=stopping)
     if stopping:
       raise Interrupted()
   read()
@@ -191,6 +192,6 @@ class _Pace:
     self._running = length, totals
 
 
-def checkpoint_of(state: Any, told: Any, done: int, kept: Any) -> dict[str, Any]:
+def checkpoint_of(state: Any, totals: Any, done: int, kept: Any) -> dict[str, Any]:
   """What a checkpoint holds: state, totals of the epoch, steps, and more."""
-  return {"state": state, "told": told, "done": jnp.int32(done), "kept": kept}
+  return {"state": state, "told": totals, "done": jnp.int32(done), "kept": kept}

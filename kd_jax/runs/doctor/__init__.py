@@ -93,6 +93,6 @@ def _unforeseen(error: Exception) -> str:
   if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
     return ("out of memory; give a smaller config.batch_size, smaller widths or "
             "config.teacher.bank=never")
-  said = one_line(str(error))[:200]
-  return (f"{type(error).__name__}: {said}; not foreseen: if it is no mistake of "
-          "yours, open an issue with this line")
+  message = one_line(str(error))[:200]
+  return (f"{type(error).__name__}: {message}; not foreseen: if it is no mistake "
+          "of yours, open an issue with this line")

@@ -12,9 +12,9 @@ import numpy as np
 from kd_jax import methods, teachers
 from kd_jax.config import build
 from kd_jax.runs import estimate, probe, teacher_store
-from kd_jax.runs.context import Bench
 from kd_jax.runs.doctor import Visit, size, trial
-from kd_jax.training import devices
+from kd_jax.runs.setup import Setup
+from kd_jax.training import devices as devices_lib
 from kd_jax.training import segment as segment_lib
 from kd_jax.training import step as step_lib
 from kd_jax.training.settings import Training
@@ -37,7 +37,7 @@ class Cost(NamedTuple):
   """
 
   name: str
-  step_lib: int
+  steps: int
   step: float
   measured: bool
   memory: int
@@ -54,60 +54,60 @@ class Planned(NamedTuple):
 
 
 def plan(
-    config: Any, bench: Bench, student: trial.Begun, teacher: trial.Begun | None,
-    taught: teachers.Teacher | None,
+    config: Any, setup: Setup, student: trial.Begun, teacher: trial.Begun | None,
+    prepared: teachers.Teacher | None,
 ) -> Iterator[Planned]:
   """The trainings of a run, or of the first lane of a sweep."""
-  hard, method = methods.DISTILLERS["hard"], build.distiller(config)
-  banked = bank_bytes(config, bench, student.training) > 0
+  hard, method = methods.METHODS["hard"], build.method(config)
+  banked = bank_bytes(config, setup, student.training) > 0
 
-  def planned(name, times, begun, method, taught=None):
+  def planned(name, times, begun, method, prepared=None):
     return Planned(name, times, begun, build.learner(
-        config, begun.training, method, taught))
+        config, begun.training, method, prepared))
 
   if teacher is not None:
     count = config.teacher.count
     yield planned("teacher" if count == 1 else f"teacher, {count} members",
                   count, teacher, hard)
   if banked:
-    shape = bank_shape(config, bench, student.training)
-    taught = teachers.banked(
+    shape = bank_shape(config, setup, student.training)
+    prepared = teachers.banked(
         jax.ShapeDtypeStruct(shape, jnp.float32),  # type: ignore[arg-type]
         weights=build.member_weights(config), mean=config.teacher.mean)
   if config.sweep.points:
-    yield planned("a lane", 1, student, method, taught)
+    yield planned("a lane", 1, student, method, prepared)
   elif not method.needs_teacher:
     yield planned("baseline", 1, student, hard)
   elif banked or teacher is None or student.state.method:
     # What stored logits add to a step does not show: one program less.
-    yield planned("baseline, distilled", 2, student, method, taught)
+    yield planned("baseline, distilled", 2, student, method, prepared)
   else:
     yield planned("baseline", 1, student, hard)
-    yield planned("distilled", 1, student, method, taught)
+    yield planned("distilled", 1, student, method, prepared)
 
 
-def bank_shape(config, bench: Bench, student: Training):
+def bank_shape(config, setup: Setup, student: Training):
   """Shape of the bank that a run would make."""
-  return (len(bench.train.label), student.views.count, config.teacher.count,
-          bench.dataset.num_classes)
+  return (len(setup.train.label), student.views.count, config.teacher.count,
+          setup.dataset.num_classes)
 
 
-def bank_bytes(config, bench: Bench, student: Training) -> int:
+def bank_bytes(config, setup: Setup, student: Training) -> int:
   """Bytes of the bank that a run would make, or 0 if it would make none."""
-  if (not build.distiller(config).needs_teacher
+  if (not build.method(config).needs_teacher
       or config.teacher.logits is not None
-      or not teacher_store.wants_bank(config, bench, student)):
+      or not teacher_store.wants_bank(config, setup, student)):
     return 0
-  return 4 * math.prod(bank_shape(config, bench, student))
+  return 4 * math.prod(bank_shape(config, setup, student))
 
 
-def measure(visit: Visit, planned: Planned, bench: Bench) -> Cost:
+def measure(visit: Visit, planned: Planned, setup: Setup) -> Cost:
   """Compiles the step of a training, and runs a few where that is quick."""
   name, times, (training, _), learner = planned
-  compiled = _compiled(planned, bench)
-  memory = _memory(compiled) + _bytes(bench.splits)
+  compiled = _compiled(planned, setup)
+  memory = _memory(compiled) + _bytes(setup.splits)
   step = estimate.step_seconds(
-      training.model, bench.train.image, training.batch_size)
+      training.model, setup.train.image, training.batch_size)
   fits = memory <= probe.device_bytes()
   measured = fits and step <= _LONGEST_STEP
   if not fits:
@@ -116,22 +116,22 @@ def measure(visit: Visit, planned: Planned, bench: Bench) -> Cost:
         f"{size(probe.device_bytes())}; give a smaller config.batch_size, "
         "smaller widths or --config.teacher.bank=never")
   if measured:
-    if bench.where.kind != "single":
-      compiled = devices.compiled_segment(
-          bench.where, learner, training.views, training.batch_size)
-    step, told = _timed(compiled, planned, bench)
+    if setup.devices.kind != "single":
+      compiled = devices_lib.compiled_segment(
+          setup.devices, learner, training.views, training.batch_size)
+    step, told = _timed(compiled, planned, setup)
     _look_at_totals(visit, name, told)
   return Cost(name, training.total_steps, step, measured, memory,
-              times * _seconds(training, bench, step))
+              times * _seconds(training, setup, step))
 
 
-def _compiled(planned: Planned, bench: Bench):
+def _compiled(planned: Planned, setup: Setup):
   """The segment of a training, as a run on one device would compile it."""
   training, state = planned.begun
   arrays = planned.learner.teacher.arrays if planned.learner.teacher else ()
   shapes = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype),
-      (state, bench.train, arrays, training.hparams, jax.random.key(0)))
+      (state, setup.train, arrays, training.hparams, jax.random.key(0)))
   segment: Any = segment_lib.compiled_segment(
       planned.learner, training.views, training.batch_size)
   return segment.lower(*shapes, 1).compile()
@@ -146,9 +146,9 @@ def _memory(compiled: Any) -> int:
           + told.temp_size_in_bytes - told.alias_size_in_bytes)
 
 
-def bank_seconds(config, bench: Bench, student, teacher: Cost, batch_size: int):
+def bank_seconds(config, setup: Setup, student, teacher: Cost, batch_size: int):
   """Seconds to ask a teacher for every view of every image."""
-  images = math.prod(bank_shape(config, bench, student)[:3])
+  images = math.prod(bank_shape(config, setup, student)[:3])
   return _forward(teacher.step, batch_size) * images
 
 
@@ -156,32 +156,32 @@ def disk_bytes(
     config, student: trial.Begun, teacher: trial.Begun | None
 ) -> int:
   """Bytes of the nets that a run leaves, and of unfinished ones at the worst."""
-  kept, moving = 0, 0
+  kept, unfinished = 0, 0
   for begun, copies in ((student, 2), (teacher, 2 * config.teacher.count)):
     if begun is not None:
       # A teacher lies on its shelf and among the run's own parameters.
       kept += copies * _bytes(begun.state.student)
       best = _bytes(begun.state.student) if config.data.holdout else 0
-      moving = max(moving, _bytes(begun.state) + best)
+      unfinished = max(unfinished, _bytes(begun.state) + best)
   # Those that are kept, and the one that is being written.
-  return kept + (config.checkpoint.keep + 1) * moving
+  return kept + (config.checkpoint.keep + 1) * unfinished
 
 
-def _timed(segment: Any, planned: Planned, bench: Bench):
+def _timed(segment: Any, planned: Planned, setup: Setup):
   """Seconds a step on the devices of the run, and the totals of the last ones."""
   training, state = planned.begun
   arrays = planned.learner.teacher.arrays if planned.learner.teacher else ()
   # A bank is only a shape so far. The state is copied, as programs take it over.
   arrays = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype) if isinstance(
       x, jax.ShapeDtypeStruct) else x, arrays)
-  state, arrays, hparams = devices.copies(bench.where, (
+  state, arrays, hparams = devices_lib.copies(setup.devices, (
       jax.tree.map(np.array, state), arrays, training.hparams))
   key = jax.random.key(training.seed)
 
   def run(state, length):
     began = time.perf_counter()
     state, told = jax.block_until_ready(
-        segment(state, bench.train, arrays, hparams, key, length))
+        segment(state, setup.train, arrays, hparams, key, length))
     return state, told, time.perf_counter() - began
 
   # The first is slower: memory is fetched, threads wake up.
@@ -204,11 +204,11 @@ def _look_at_totals(visit: Visit, name: str, told) -> None:
         f"--{prefix}.optimizer.learning_rate")
 
 
-def _seconds(training: Training, bench: Bench, step: float) -> float:
+def _seconds(training: Training, setup: Setup, step: float) -> float:
   """Of a training: its steps, and a look at every split after each epoch."""
-  per_epoch = segment_lib.steps_per_epoch(len(bench.train.ids), training.batch_size)
+  per_epoch = segment_lib.steps_per_epoch(len(setup.train.ids), training.batch_size)
   epochs = -(-training.total_steps // per_epoch)
-  images = sum(len(split.data.label) for split in bench.splits.values())
+  images = sum(len(split.data.label) for split in setup.splits.values())
   return training.total_steps * step + epochs * images * _forward(
       step, training.batch_size)
 

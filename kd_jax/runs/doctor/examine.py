@@ -12,9 +12,10 @@ from kd_jax import teachers
 from kd_jax.config import build
 from kd_jax.config import sweep as sweeps
 from kd_jax.core.screen import Screen
-from kd_jax.runs import context, estimate, teacher_store
-from kd_jax.runs.context import Bench
+from kd_jax.runs import estimate, teacher_store
+from kd_jax.runs import setup as setup_lib
 from kd_jax.runs.doctor import Visit, cost, machine, size, sources, trial
+from kd_jax.runs.setup import Setup
 
 
 @dataclasses.dataclass
@@ -73,15 +74,15 @@ def examine(visit: Visit, config: Any, workdir: pathlib.Path) -> Findings:
     if config is None:
       return findings
   visit.attempt("names", functools.partial(build.check_names, config))
-  method = visit.attempt("method", functools.partial(build.distiller, config))
+  method = visit.attempt("method", functools.partial(build.method, config))
   with contextlib.ExitStack() as stack:
-    bench = visit.attempt(
+    setup = visit.attempt(
         "data", functools.partial(_bench, visit, config, stack))
-    if bench is None or method is None:
+    if setup is None or method is None:
       return findings
-    findings.data = sources.describe(bench.dataset)
-    _look_at_data(visit, config, bench)
-    case = _case(visit, config, bench)
+    findings.data = sources.describe(setup.dataset)
+    _look_at_data(visit, config, setup)
+    case = _case(visit, config, setup)
     visit.attempt(
         "first batch", functools.partial(_try, visit, case, findings))
     visit.attempt(
@@ -113,29 +114,29 @@ def _lane(visit: Visit, config: Any) -> Any:
 
 def _bench(
     visit: Visit, config: Any, stack: contextlib.ExitStack
-) -> Bench | None:
+) -> Setup | None:
   """The run's own bench, its records in a folder that goes away again."""
   folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
   try:
-    bench = context.prepare(config, folder, _Silent(), lambda: False)
+    setup = setup_lib.prepare(config, folder, _Silent(), lambda: False)
   except _Download:
     visit.tell(
         f"data.name={config.data.name}: not on this machine, so the run begins "
         "with a download by TFDS; ask again after it to know more",
         fatal=False)
     return None
-  stack.callback(bench.recorder.close)
-  return bench
+  stack.callback(setup.recorder.close)
+  return setup
 
 
-def _look_at_data(visit: Visit, config: Any, bench: Bench) -> None:
-  if bench.dataset.notice:
+def _look_at_data(visit: Visit, config: Any, setup: Setup) -> None:
+  if setup.dataset.notice:
     visit.tell(
-        f"{bench.dataset.notice} For all of it give --config.data.dir=DIR with "
+        f"{setup.dataset.notice} For all of it give --config.data.dir=DIR with "
         "the four idx files", fatal=False)
-  number = len(bench.dataset.train_ids)
+  number = len(setup.dataset.train_ids)
   runs = {"config": config}
-  if build.distiller(config).needs_teacher and config.teacher.logits is None:
+  if build.method(config).needs_teacher and config.teacher.logits is None:
     runs["config.teacher"] = config.teacher
   for prefix, run in runs.items():
     if run.batch_size > number:
@@ -157,44 +158,44 @@ class _Case(NamedTuple):
   """
 
   config: Any
-  bench: Bench
+  setup: Setup
   student: trial.Begun | None
   teacher: trial.Begun | None = None
-  taught: teachers.Teacher | None = None
+  prepared: teachers.Teacher | None = None
 
 
-def _case(visit: Visit, config: Any, bench: Bench) -> _Case:
+def _case(visit: Visit, config: Any, setup: Setup) -> _Case:
   """Builds both nets, so that what is wrong with either is told."""
   student = visit.attempt(
-      "student", functools.partial(trial.student, config, bench))
-  if not build.distiller(config).needs_teacher:
-    return _Case(config, bench, student)
+      "student", functools.partial(trial.student, config, setup))
+  if not build.method(config).needs_teacher:
+    return _Case(config, setup, student)
   if config.teacher.logits is None:
     found = visit.attempt(
-        "teacher", functools.partial(trial.teacher, config, bench))
-    return _Case(config, bench, student, *(found or ()))
+        "teacher", functools.partial(trial.teacher, config, setup))
+    return _Case(config, setup, student, *(found or ()))
   given = student and visit.attempt("teacher", functools.partial(
-      teacher_store.obtain, config, bench, student.training))
-  taught = given and given.teacher._replace(
+      teacher_store.obtain, config, setup, student.training))
+  prepared = given and given.teacher._replace(
       arrays=trial.alone(given.teacher.arrays))
-  return _Case(config, bench, student, taught=taught)
+  return _Case(config, setup, student, prepared=prepared)
 
 
 def _try(visit: Visit, case: _Case, findings: Findings) -> None:
   """One batch through both nets."""
-  config, bench, student, teacher, taught = case
+  config, setup, student, teacher, prepared = case
   for name, begun in (("student", student), ("teacher", teacher)):
     if begun is not None:
-      findings.nets.append(trial.net(name, config[name], begun, bench.train))
+      findings.nets.append(trial.net(name, config[name], begun, setup.train))
   if student is None:
     return  # What is lacking has been told.
-  method = build.distiller(config)
+  method = build.method(config)
   numbers = teacher_store.loss_record(
-      method, student.training.hparams, student.training.moving)
+      method, student.training.hparams, student.training.schedules)
   findings.loss = str(numbers["loss"])
-  if taught is not None or not method.needs_teacher:
+  if prepared is not None or not method.needs_teacher:
     findings.terms = trial.terms(
-        method, student, taught, trial.first_batch(student.training, bench.train))
+        method, student, prepared, trial.first_batch(student.training, setup.train))
     trial.look_at_terms(
         visit, findings.terms, fatal=config.nonfinite == "stop")
 
@@ -203,11 +204,11 @@ def _reckon(
     visit: Visit, case: _Case, workdir: pathlib.Path, findings: Findings
 ) -> None:
   """Time, memory and disk."""
-  config, bench, student, teacher, taught = case
+  config, setup, student, teacher, prepared = case
   if student is None or (
-      taught is None and build.distiller(config).needs_teacher):
+      prepared is None and build.method(config).needs_teacher):
     return
-  bank = cost.bank_bytes(config, bench, student.training)
+  bank = cost.bank_bytes(config, setup, student.training)
   findings.disk = bank + cost.disk_bytes(config, student, teacher)
   findings.bank, findings.free = (bank, 0.0), machine.free(workdir)
   if findings.disk > findings.free:
@@ -217,12 +218,12 @@ def _reckon(
         "elsewhere")
   if not all(map(trial.finite, findings.terms)):
     return
-  for planned in cost.plan(config, bench, student, teacher, taught):
+  for planned in cost.plan(config, setup, student, teacher, prepared):
     found = visit.attempt(planned.name, functools.partial(
-        cost.measure, visit, planned, bench))
+        cost.measure, visit, planned, setup))
     if found is not None:
       findings.costs.append(found)
   if bank and teacher is not None and findings.costs:
     findings.bank = bank, cost.bank_seconds(
-        config, bench, student.training, findings.costs[0],
+        config, setup, student.training, findings.costs[0],
         teacher.training.batch_size)

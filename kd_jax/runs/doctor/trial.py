@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from kd_jax import methods, teachers
 from kd_jax.config import build
 from kd_jax.core import randomness, types
-from kd_jax.runs.context import Bench
 from kd_jax.runs.doctor import Visit
+from kd_jax.runs.setup import Setup
 from kd_jax.training import parameters as parameters_lib
 from kd_jax.training import schedules, segment, step
 from kd_jax.training.settings import Training
@@ -65,19 +65,19 @@ class Begun(NamedTuple):
   state: TrainState
 
 
-def student(config: Any, bench: Bench) -> Begun:
+def student(config: Any, setup: Setup) -> Begun:
   """The student, about to learn by the config's method."""
-  training = build.student(config, bench.dataset)
-  learner = build.learner(config, training, build.distiller(config))
-  return Begun(training, _starts(training, learner, bench.train)[0])
+  training = build.student(config, setup.dataset)
+  learner = build.learner(config, training, build.method(config))
+  return Begun(training, _starts(training, learner, setup.train)[0])
 
 
-def teacher(config: Any, bench: Bench) -> tuple[Begun, teachers.Teacher]:
+def teacher(config: Any, setup: Setup) -> tuple[Begun, teachers.Teacher]:
   """The first member, and the teacher of members that nobody has trained."""
   weights = build.member_weights(config)
-  training = build.teacher(config, bench.dataset, 0)
-  learner = build.learner(config, training, methods.DISTILLERS["hard"])
-  states = _starts(training, learner, bench.train, config.teacher.count)
+  training = build.teacher(config, setup.dataset, 0)
+  learner = build.learner(config, training, methods.METHODS["hard"])
+  states = _starts(training, learner, setup.train, config.teacher.count)
   return Begun(training, states[0]), teachers.live(
       [training.model] * len(states), [state.student for state in states],
       weights=weights, mean=config.teacher.mean)
@@ -123,8 +123,8 @@ def first_batch(
 
 
 def terms(
-    method: methods.Distiller, student: Begun,
-    taught: teachers.Teacher | None, batch: types.Batch,
+    method: methods.Method, student: Begun,
+    prepared: teachers.Teacher | None, batch: types.Batch,
 ) -> list[Term]:
   """Every term of the loss, and how hard it pulls at the student."""
   training, state = student
@@ -133,15 +133,15 @@ def terms(
 
   @jax.jit
   def measured(params, running, batch, arrays, hparams):
-    hparams = schedules.at(training.moving, state.step, hparams)
-    asked = taught and teachers.outputs(
-        taught._replace(arrays=None), arrays, batch, hparams.temperature)
+    hparams = schedules.at(training.schedules, state.step, hparams)
+    asked = prepared and teachers.outputs(
+        prepared._replace(arrays=None), arrays, batch, hparams.temperature)
 
     def weighted(params):
-      said, _ = training.model.apply(
+      member_logits, _ = training.model.apply(
           types.Variables(params, running), batch.image, train=True, rngs=rngs,
           mask=batch.mask, rates=hparams.rates)
-      found = method.terms(state.method, said, asked, batch, hparams)
+      found = method.terms(state.method, member_logits, asked, batch, hparams)
       value = {name: jnp.mean(term.value) for name, term in found.items()}
       weight = {name: jnp.float32(t.weight) for name, t in found.items()}
       return {name: weight[name] * value[name] for name in found}, (
@@ -154,7 +154,7 @@ def terms(
       norms[name] = _norm(pull(one)[0])
     return *told, norms
 
-  arrays = taught.arrays if taught else ()
+  arrays = prepared.arrays if prepared else ()
   weight, value, norms = jax.device_get(measured(
       state.student.params, state.student.state, batch, arrays,
       training.hparams))
@@ -191,14 +191,14 @@ def net(
   """What a net is made of; `config` is `config.student` or `config.teacher`."""
   training, state = begun
   shape = (training.batch_size,) + data.image.shape[1:]
-  said = jax.eval_shape(
+  member_logits = jax.eval_shape(
       lambda held, image: training.model.apply(held, image, train=False)[0],
       state.student, jax.ShapeDtypeStruct(shape, jnp.float32))
   widths = "x".join(map(str, config.widths)) or "of its own widths"
   return Net(
       name, f"{config.name} {widths}",
       parameters_lib.num_parameters(state.student.params),
-      {tap: x.shape for tap, x in said.features.items()})
+      {tap: x.shape for tap, x in member_logits.features.items()})
 
 
 def _norm(tree: types.Tree) -> jax.Array:

@@ -1,4 +1,4 @@
-"""A bench: what the trainings of a run share, and training one net on it."""
+"""The setup of a run: what its trainings share, and training one net in it."""
 
 from collections.abc import Callable
 import contextlib
@@ -22,14 +22,15 @@ from kd_jax.core.errors import UserError
 from kd_jax.core.screen import Screen
 from kd_jax.data.views import VIEWS
 from kd_jax.runs import records
-from kd_jax.training import devices, fit, parameters, segment
+from kd_jax.training import devices as devices_lib
+from kd_jax.training import fit, parameters, segment
 from kd_jax.training import step as step_lib
-from kd_jax.training.checkpoints import Progress
-from kd_jax.training.devices import Parallel
+from kd_jax.training.checkpoints import Checkpoints
+from kd_jax.training.devices import Devices
 from kd_jax.training.settings import Training
 
 
-class Bench(NamedTuple):
+class Setup(NamedTuple):
   """What every training of a run shares.
 
   Attributes:
@@ -38,7 +39,7 @@ class Bench(NamedTuple):
     train: Its training examples on the device, the ids to train on in use.
     splits: What to evaluate on: "test", and "heldout" where there is one.
     workdir: Where everything is kept.
-    where: The devices of a training; all arrays lie on every one.
+    devices: The devices of a training; all arrays lie on every one.
     recorder: Writes the records.
     screen: Tells the user.
     stop: Whether to stop at the next segment.
@@ -50,7 +51,7 @@ class Bench(NamedTuple):
   train: segment.DeviceData
   splits: dict[str, fit.Split]
   workdir: pathlib.Path
-  where: Parallel
+  devices: Devices
   recorder: records.Recorder
   screen: Screen
   stop: Callable[[], bool]
@@ -62,9 +63,9 @@ def prepare(
     workdir: pathlib.Path,
     screen: Screen,
     stop: Callable[[], bool],
-) -> Bench:
+) -> Setup:
   """Loads the data, puts it on the device and writes down what is run."""
-  where = _devices(config)
+  devices = _devices(config)
   values = config_lib.flatten(config)
   _refuse_unlike(values)
   dataset = build.dataset(config, say=screen.say)
@@ -75,8 +76,8 @@ def prepare(
     screen.say(f"\n*** {dataset.notice} ***\n", style="bold yellow")
   scaling = build.scaling(config.data.scale, dataset.train)
   everything = lambda part: np.arange(len(part.label))
-  put = lambda part, ids: devices.copies(
-      where, build.device_data(part, ids, scaling))
+  put = lambda part, ids: devices_lib.copies(
+      devices, build.device_data(part, ids, scaling))
   test = put(dataset.test, everything(dataset.test))
   splits = {"test": fit.Split(test)}
   if len(dataset.heldout_ids):
@@ -94,18 +95,18 @@ def prepare(
         data={"name": dataset.name, "source": dataset.source,
               "notice": dataset.notice, "fingerprint": dataset.fingerprint}))
 
-  return Bench(
+  return Setup(
       values, dataset, put(dataset.train, dataset.train_ids), splits, workdir,
-      where, recorder, screen, stop, announce)
+      devices, recorder, screen, stop, announce)
 
 
-def transfer(bench: Bench, config: ml_collections.ConfigDict) -> Bench:
+def transfer(setup: Setup, config: ml_collections.ConfigDict) -> Setup:
   """The bench on which students are trained: that of their transfer set."""
-  dataset = build.transfer_set(config, bench.dataset)
-  if dataset is bench.dataset:
-    return bench
-  ids = devices.copies(bench.where, dataset.train_ids)
-  return bench._replace(dataset=dataset, train=bench.train._replace(ids=ids))
+  dataset = build.transfer_set(config, setup.dataset)
+  if dataset is setup.dataset:
+    return setup
+  ids = devices_lib.copies(setup.devices, dataset.train_ids)
+  return setup._replace(dataset=dataset, train=setup.train._replace(ids=ids))
 
 
 def _refuse_unlike(values: dict[str, Any]) -> None:
@@ -117,7 +118,7 @@ def _refuse_unlike(values: dict[str, Any]) -> None:
   hosts.refuse_unlike("whether there is a folder of data", str(there))
 
 
-def _devices(config: ml_collections.ConfigDict) -> Parallel:
+def _devices(config: ml_collections.ConfigDict) -> Devices:
   """Where trainings run; a sweep spreads its lanes over devices by itself."""
   if not config.sweep.points:
     kind = config.parallel
@@ -125,7 +126,7 @@ def _devices(config: ml_collections.ConfigDict) -> Parallel:
     own = any(":" in name for name in (config.student.name, config.teacher.name))
     if kind == "auto" and own and jax.device_count() > 1:
       kind = "sharded"
-    return devices.choose(kind)
+    return devices_lib.choose(kind)
   if config.parallel not in ("auto", "single"):
     raise UserError(
         f"config.parallel={config.parallel}: is for single runs; a sweep spreads "
@@ -133,14 +134,14 @@ def _devices(config: ml_collections.ConfigDict) -> Parallel:
   if jax.process_count() > 1:
     raise UserError(
         "--processes: is for single runs; share a sweep out with --shard=I/N")
-  return devices.choose("single")
+  return devices_lib.choose("single")
 
 
 def net(
-    bench: Bench,
+    setup: Setup,
     name: str,
     path: pathlib.Path,
-    marks: dict[str, Any],
+    identity: dict[str, Any],
     training: Training,
     learner: step_lib.Learner,
     splits: dict[str, fit.Split],
@@ -156,35 +157,35 @@ def net(
     learner: Its step.
     splits: What it is evaluated on.
   """
-  mark = records.fingerprint(marks)
-  record = hosts.agreed(lambda: _finished(bench, name, path, mark))
+  mark = records.fingerprint(identity)
+  record = hosts.agreed(lambda: _finished(setup, name, path, mark))
   if record is not None:
-    bench.screen.say(f"{name}: already trained, in {path}")
-    _progress(bench, name, marks).drop_if_own()
+    setup.screen.say(f"{name}: already trained, in {path}")
+    _checkpoints(setup, name, identity).drop_if_own()
     return record
-  return _trained(bench, name, path, marks, training, learner, splits)
+  return _trained(setup, name, path, identity, training, learner, splits)
 
 
-def _trained(bench, name, path, marks, training, learner, splits):
+def _trained(setup, name, path, identity, training, learner, splits):
   """Trains a net, saves it, and gives its record."""
-  mark, began = records.fingerprint(marks), time.perf_counter()
+  mark, began = records.fingerprint(identity), time.perf_counter()
 
   def report(row):
-    bench.announce()
-    bench.recorder.row(name, {"fingerprint": mark[:16], **row})
-    bench.screen.row(name, row)
+    setup.announce()
+    setup.recorder.row(name, {"fingerprint": mark[:16], **row})
+    setup.screen.row(name, row)
 
-  per_epoch = segment.steps_per_epoch(len(bench.train.ids), training.batch_size)
+  per_epoch = segment.steps_per_epoch(len(setup.train.ids), training.batch_size)
 
   def tick(step):
-    bench.screen.advance(
+    setup.screen.advance(
         name, step, training.total_steps, f"in epoch {step // per_epoch + 1}")
 
-  progress = _progress(bench, name, marks)
-  with contextlib.closing(progress):
+  checkpoints = _checkpoints(setup, name, identity)
+  with contextlib.closing(checkpoints):
     fitted = fit.fit(
-        training, learner, bench.train, splits, where=bench.where,
-        progress=progress, stop=bench.stop, report=report, tick=tick)
+        training, learner, setup.train, splits, devices=setup.devices,
+        checkpoints=checkpoints, stop=setup.stop, report=report, tick=tick)
   params = fitted.variables.params
   final = ("test_", "heldout_", "train_", "epoch", "step")
   kept = {key: value for key, value in fitted.row.items()
@@ -193,78 +194,80 @@ def _trained(bench, name, path, marks, training, learner, splits):
   kept |= {key: kept.pop(f"test_{key}") for key in ("agreement", "kl")
            if f"test_{key}" in kept}
   record = {
-      "fingerprint": mark, **kept, **progress.forced(),
+      "fingerprint": mark, **kept, **checkpoints.forced(),
       "parameters": parameters.num_parameters(params),
       "parameters_sha256": parameters.parameters_sha256(params),
       "seconds": round(time.perf_counter() - began, 2),
       "test_wrong_ids": fitted.test_wrong_ids}
-  _save_best(bench, name, fitted.best, mark)
+  _save_best(setup, name, fitted.best, mark)
   parameters.save_net(path, fitted.variables, record)
   hosts.together(f"{name} is saved")
-  progress.drop()
+  checkpoints.drop()
   return record
 
 
-def _progress(bench: Bench, name: str, marks: dict[str, Any]) -> Progress:
+def _checkpoints(setup: Setup, name: str, identity: dict[str, Any]) -> Checkpoints:
   """Where the unfinished training of a net is kept."""
   # A sweep may train several teachers; each has checkpoints of its own.
-  if bench.values["sweep.points"]:
-    name = f"{name}-{records.fingerprint(marks)[:16]}"
+  if setup.values["sweep.points"]:
+    name = f"{name}-{records.fingerprint(identity)[:16]}"
   # Its bits depend on the machine, so it goes on where it was begun.
-  return open_progress(
-      bench, name, marks | records.runtime() | where_marks(bench))
+  return open_checkpoints(
+      setup, name, identity | records.runtime() | device_identity(setup))
 
 
-def open_progress(bench: Bench, name: str, marks: dict[str, Any]) -> Progress:
+def open_checkpoints(
+    setup: Setup, name: str, identity: dict[str, Any]
+) -> Checkpoints:
   """Where an unfinished training of this bench is kept."""
-  values = bench.values
-  return Progress(
-      bench.workdir / "progress" / name,
-      {**marks, "numerics": kd_jax.NUMERICS},
+  values = setup.values
+  return Checkpoints(
+      setup.workdir / "progress" / name,
+      {**identity, "numerics": kd_jax.NUMERICS},
       every=values["checkpoint.every"], keep=values["checkpoint.keep"],
-      force=values["checkpoint.resume"] == "force", say=bench.screen.say)
+      force=values["checkpoint.resume"] == "force", say=setup.screen.say)
 
 
-def where_marks(bench: Bench) -> dict[str, Any]:
+def device_identity(setup: Setup) -> dict[str, Any]:
   """What a net's bits depend on beside `records.runtime`."""
-  if bench.where.kind == "single":
+  if setup.devices.kind == "single":
     return {}
-  return {"parallel": bench.where.kind, "processes": jax.process_count()}
+  return {"parallel": setup.devices.kind, "processes": jax.process_count()}
 
 
-def _finished(bench, name, path, mark) -> dict[str, Any] | None:
+def _finished(setup, name, path, mark) -> dict[str, Any] | None:
   """The record of a net that is there, whole, and the one that is wanted."""
   record = parameters.load_record(path)
   if record is None or record["fingerprint"] != mark:
     return None
-  forced = bench.values["checkpoint.resume"] == "force"
+  forced = setup.values["checkpoint.resume"] == "force"
   if record.get("resumed_although") and not forced:
-    bench.screen.say(
+    setup.screen.say(
         f"{name}: was begun with another config ({path}); training it anew, as "
         "--resume=force is not given")
     return None
   try:
     parameters.load_parameters(path)
   except UserError as error:
-    bench.screen.say(f"{name}: {error}; training it anew")
+    setup.screen.say(f"{name}: {error}; training it anew")
     return None
   return record
 
 
-def _save_best(bench, name: str, best, mark: str) -> None:
+def _save_best(setup, name: str, best, mark: str) -> None:
   """The net of the best held-out epoch, beside the last one."""
   if best is None:
     return
   parameters.save_net(
-      bench.workdir / "parameters" / f"{name}_best", best.variables,
+      setup.workdir / "parameters" / f"{name}_best", best.variables,
       {"fingerprint": records.fingerprint({"best": mark}),
        "epoch": int(best.epoch), "heldout_errors": int(best.errors)})
 
 
 @functools.cache
-def predictor(where: Parallel, model: types.Model) -> Callable[..., Any]:
+def predictor(devices: Devices, model: types.Model) -> Callable[..., Any]:
   """The compiled prediction of a model, made once."""
-  return devices.make_predict(where, model, VIEWS["none"])
+  return devices_lib.make_predict(devices, model, VIEWS["none"])
 
 
 def select(
@@ -276,7 +279,7 @@ def select(
           if key in names or key.startswith(prefixes)}
 
 
-def data_marks(bench: Bench) -> dict[str, Any]:
+def data_identity(setup: Setup) -> dict[str, Any]:
   """What determines the data that a net is trained on."""
-  return {"data": bench.dataset.fingerprint,
-          **select(bench.values, ("data.holdout", "data.scale"))}
+  return {"data": setup.dataset.fingerprint,
+          **select(setup.values, ("data.holdout", "data.scale"))}
