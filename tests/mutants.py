@@ -203,9 +203,9 @@ MUTANTS = (
     Mutant("a warm-up of the wrong weight", "at",
            "moved['soft_weight'] = soft * _1",
            "moved['hard_weight'] = soft * _1", "test_methods.py -k warm_up"),
-    Mutant("later keys mark everyone", "unusual",
-           "itertools.chain(*(later[whom] for whom in _1))",
-           "itertools.chain(*later.values())", "test_transfer.py -k concern"),
+    Mutant("later keys are part of every identity", "_of",
+           "key.later and values[name] == key.default", "False",
+           "test_transfer.py -k came_later"),
 )
 
 _WILDCARD = re.compile(r"_[0-9]+")

@@ -15,9 +15,9 @@ import pytest
 from experiments import index
 from experiments.protocol import Options
 from kd_jax import config as config_lib
-from kd_jax.config import build, sweep
+from kd_jax.config import build, identity, sweep
 from kd_jax.report import Row
-from kd_jax.runs import jobs, plan, records
+from kd_jax.runs import jobs, plan
 from kd_jax.runs import setup as setup_lib
 from kd_jax.teachers import teacher as teachers_lib
 from kd_jax.training.lanes import Shape
@@ -59,7 +59,8 @@ def fingerprints(config, rows: Sequence[Row], teachers: Sequence[Row]) -> set[st
              if (row := known.get(point_of(lane.point)))]
     marked = [(lane.seed, mark(lane, data[key], row, teachers))
               for lane, row in lanes]
-    program = records.fingerprint({"program": sweep.program_key(group.config)})
+    program = identity.fingerprint(
+        {"program": identity.program(config_lib.flatten(group.config))})
     for shape in packings(row for _, row in lanes):
       made |= {chunk.fingerprint(lane)
                for chunk in plan.chunks(program, marked, shape)

@@ -12,12 +12,12 @@ from test_step import a_batch, a_step, a_teacher, distance, hyper, learner
 import kd_jax
 from kd_jax import config as config_lib
 from kd_jax import methods
-from kd_jax.config import build, command_line, schema, sweep
+from kd_jax.config import build, command_line, identity, schema, sweep
 from kd_jax.core import types as core_types
 from kd_jax.core.errors import UserError
 from kd_jax.methods.registry import Method
 from kd_jax.methods.terms import Term
-from kd_jax.runs import records, teacher_store
+from kd_jax.runs import teacher_store
 from kd_jax.training import schedules
 from kd_jax.training import step as step_lib
 
@@ -118,14 +118,19 @@ def test_help_has_names_for_numbers():
       "of method dkd: h * CE + s * T**2 * (alpha * TCKD + beta * NCKD)")
 
 
-def test_numbers_mark_a_run_that_has_them_and_no_other(toy):
+def identity_of(values):
+  return identity.student(
+      values, content="d", source={}, method=values["method"], weights=(0.1, 0.9))
+
+
+def test_numbers_are_part_of_a_run_that_has_them_and_of_no_other(toy):
   plain = config_lib.flatten(parsed())
-  assert not config_lib.unusual(plain, "student")
-  assert "toy.pull" not in config_lib.settled(plain)
+  assert "toy.pull" not in identity_of(plain)
   values = plain | {"toy.pull": 4.0}
-  assert not config_lib.unusual(values, "student"), "kd does not read it"
+  assert identity_of(values) == identity_of(plain), "kd does not read it"
   values["method"] = "toy"
-  assert config_lib.unusual(values, "student") == {"toy.pull": 4.0}
+  assert identity_of(values)["toy.pull"] == 4.0
+  assert "toy.pull" not in identity_of(plain | {"method": "toy"})
 
 
 def test_rows_that_were_recorded_keep_their_fingerprints(monkeypatch):
@@ -137,12 +142,14 @@ def test_rows_that_were_recorded_keep_their_fingerprints(monkeypatch):
       dataset=types.SimpleNamespace(fingerprint="d"))
   prepared = types.SimpleNamespace(
       identity=["t"], teacher=types.SimpleNamespace(weights=np.ones(1)))
-  identity = teacher_store.student_identity(
+  made = teacher_store.student_identity(
       bench, build.student_hparams(config), prepared, config.method)
-  assert records.fingerprint(identity)[:16] == DISTILLED
-  identity = teacher_store.student_identity(
+  assert made.pop("lane") == "kd"  # Rows of main runs had none.
+  assert identity.fingerprint(made)[:16] == DISTILLED
+  made = teacher_store.student_identity(
       bench, build.student_hparams(config), None)
-  assert records.fingerprint(identity)[:16] == BASELINE
+  assert made.pop("lane") == "hard"
+  assert identity.fingerprint(made)[:16] == BASELINE
 
 
 DISTILLED, BASELINE = "eb02f9344379aed9", "f7bd4ffbce702feb"

@@ -7,6 +7,7 @@ import pytest
 from experiments import tasks
 from experiments.protocol import Place
 from kd_jax import report
+from kd_jax.config import identity
 from kd_jax.core.errors import UserError
 from kd_jax.runs import records
 from kd_jax.runs.shard import Shard
@@ -24,7 +25,7 @@ class World:
     return self.stop_after is not None and len(self.ran) >= self.stop_after
 
   def task(self, name: str, *, rows: int = 1, fails: Exception | None = None):
-    marks = tuple(records.fingerprint({"task": name, "row": i})
+    marks = tuple(identity.fingerprint({"task": name, "row": i})
                   for i in range(rows))
 
     def run(stop):

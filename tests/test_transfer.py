@@ -10,6 +10,7 @@ import pytest
 
 from kd_jax import config as config_lib
 from kd_jax import data, main
+from kd_jax.config import identity
 from kd_jax.runs import kept_logits, teacher_store
 from kd_jax.training import optimizers
 
@@ -121,16 +122,18 @@ def test_initial_scales_are_lanes_of_one_program(own_data, tmp_path):
   assert lines("results.jsonl")[0]["fingerprint"] == rows[2]["fingerprint"]
 
 
-def test_keys_that_came_later_mark_only_those_whom_they_concern():
+def test_keys_that_came_later_are_part_of_those_whom_they_concern():
   values = config_lib.flatten(config_lib.default())
-  assert not config_lib.unusual(values, "student", "teacher")
-  values |= {"transfer.part": 0.5, "teacher.init_scale": 0.5, "dtype": "bfloat16"}
-  assert config_lib.unusual(values, "student") == {
-      "dtype": "bfloat16", "transfer.part": 0.5}
-  assert config_lib.unusual(values, "teacher") == {
-      "dtype": "bfloat16", "teacher.init_scale": 0.5}
-  assert not config_lib.settled(values).keys() & {
-      "dtype", "transfer.part", "student.init_scale"}
+  of = lambda values: (
+      identity.student(values, content="d", source={}, method="kd", weights=(1, 1)),
+      identity.member(values, content="d", source={}, seed=0))
+  plain = of(values)
+  own = {"transfer.part", "teacher.init_scale", "student.init_scale", "dtype"}
+  assert not own & {*plain[0], *plain[1]}
+  student, member = of(values | {
+      "transfer.part": 0.5, "teacher.init_scale": 0.5, "dtype": "bfloat16"})
+  assert student == plain[0] | {"dtype": "bfloat16", "transfer.part": 0.5}
+  assert member == plain[1] | {"dtype": "bfloat16", "teacher.init_scale": 0.5}
 
 
 def test_what_the_nets_say_is_kept(own_data, tmp_path):

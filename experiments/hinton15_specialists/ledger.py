@@ -4,7 +4,7 @@ from typing import Any
 
 from experiments.hinton15_specialists import chain, plan
 from kd_jax import data
-from kd_jax.runs import records
+from kd_jax.config import identity
 
 NAME = "hinton15_specialists"
 
@@ -59,7 +59,7 @@ class Ledger:
 
   def _mark(self, method: str, settings: plan.Settings) -> str:
     """The fingerprint of a row: all that determines it, known before it is made."""
-    return records.fingerprint({
+    return identity.fingerprint({
         "study": NAME, "method": method, "seed": self._seed,
         "settings": settings,
         "given": {name: self.choice[name] for name in plan.NEEDS[method]},

@@ -6,7 +6,6 @@ change some.
 
 from collections.abc import Iterator
 import difflib
-import itertools
 from typing import Any
 
 import ml_collections
@@ -145,28 +144,6 @@ def unknown(name: str) -> str:
   if close:
     return f"no such key; did you mean {' or '.join(close[:3])}?"
   return "no such key; --help lists all keys"
-
-
-def unusual(values: dict[str, Any], *nets: str) -> dict[str, Any]:
-  """Keys that came later and are not at their defaults.
-
-  Of methods' numbers, those of the config's own method count alone.
-
-  Args:
-    values: The config, flat.
-    *nets: "student", "teacher", or both: whom they concern beside everybody.
-  """
-  known, later = schema.every(), schema.later()
-  names = itertools.chain(*(later[whom] for whom in ("all", *nets)))
-  return {name: values[name] for name in names
-          if values[name] != known[name].default
-          and schema.owner(name) in (None, values["method"])}
-
-
-def settled(values: dict[str, Any]) -> dict[str, Any]:
-  """The keys that mark every run: all but those that came later."""
-  later = set(itertools.chain(*schema.later().values()))
-  return {name: value for name, value in values.items() if name not in later}
 
 
 def describe() -> str:

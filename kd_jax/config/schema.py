@@ -5,24 +5,21 @@ own numbers, `METHOD.NAME`, are made from `methods.METHODS`.
 """
 
 from collections.abc import Callable
-import itertools
 import re
 from typing import Any, NamedTuple
 
 from kd_jax import methods
 
-# Keys that came after rows had been recorded, whose fingerprints are not to change:
-# they mark a run only where they are not at their defaults. By whom they concern.
-# Methods' own numbers are among those of students.
-LATER = {
-    "all": ("dtype", "nonfinite"),
-    "student": ("student.init_scale", "transfer.classes", "transfer.part",
-                "transfer.seed", "schedules.temperature",
-                "schedules.temperature_end", "schedules.temperature_percent",
-                "schedules.alpha", "schedules.alpha_end",
-                "schedules.alpha_percent", "schedules.warmup_percent"),
-    "teacher": ("teacher.init_scale",),
-}
+# What a key has influence on. `identity.py` says what follows from it.
+DATA = "data"  # which examples there are; their content is hashed
+INPUT = "input"  # where files lie that are read; their content is hashed
+NETS = "nets"  # every net
+STUDENT = "student"  # the student, however it is trained
+OBJECTIVE = "objective"  # the student, where it has a teacher
+TEACHER = "teacher"  # each member of the teacher
+MIXTURE = "mixture"  # how the members are combined
+PROGRAM = "program"  # what is compiled, but nothing that comes out
+RUN = "run"  # how a run is carried out and shown, but nothing that comes out
 # When a checkpoint is due.
 EVERY = re.compile(r"([0-9]+(?:\.[0-9]+)?) (steps|epochs|minutes)")
 
@@ -35,15 +32,27 @@ class Rule(NamedTuple):
 
 
 class Key(NamedTuple):
-  """One key: its default, what it may be, what it means, and its type.
+  """One key.
 
-  The type is only needed where the default is None.
+  Attributes:
+    default: Its value where nobody gives one.
+    rule: What it may be.
+    meaning: In words, for `--help`.
+    kind: Its type, needed only where the default is None.
+    affects: What it has influence on, one of the words above.
+    traced: Whether a program takes it as a number, so that lanes of one program
+      may differ in it.
+    later: Whether rows had been recorded before the key came. It is then part of
+      an identity only where it is not at its default.
   """
 
   default: Any
   rule: Rule
   meaning: str
   kind: type | None = None
+  affects: str = ""
+  traced: bool = False
+  later: bool = False
 
 
 def _finite(value: Any) -> bool:
@@ -81,6 +90,16 @@ def _optional(kind: type, rule: Rule, meaning: str) -> Key:
   either = Rule(f"{rule.allowed}, or None",
                 lambda value: value is None or rule.check(value))
   return Key(None, either, meaning, kind)
+
+
+def _of(
+    affects: str, keys: dict[str, Key], *, traced: tuple[str, ...] = (),
+    later: tuple[str, ...] = (),
+) -> dict[str, Key]:
+  """The keys with what they have influence on; of `traced` and `later`, which."""
+  return {name: key._replace(affects=affects, traced=name in traced,
+                             later=name in later)
+          for name, key in keys.items()}
 
 
 def _net(widths: tuple[int, ...], views: str) -> dict[str, Key]:
@@ -148,7 +167,7 @@ def _course(what: str, rule: Rule) -> dict[str, Key]:
   }
 
 
-_OWN: dict[str, Key] = {
+_OBJECTIVE: dict[str, Key] = {
     "method": Key("kd", _TEXT, "a method of kd_jax.methods"),
     "temperature": Key(4.0, _POSITIVE, "T of the soft targets"),
     "alpha": _optional(
@@ -156,22 +175,14 @@ _OWN: dict[str, Key] = {
         "hard_weight = 1 - alpha, soft_weight = alpha: share of the SOFT term"),
     "hard_weight": _optional(float, _NOT_NEGATIVE, "instead of alpha"),
     "soft_weight": _optional(float, _NOT_NEGATIVE, "instead of alpha"),
+}
+_SCHEDULES: dict[str, Key] = {
     **_course("temperature", _POSITIVE),
     **_course("alpha", _SHARE),
     "schedules.warmup_percent": Key(
         0.0, _PERCENT, "percent of the run over which soft_weight rises from 0"),
-    **_training(20),
-    "data.name": Key("mnist", _TEXT, "a TFDS set, or a folder of raw files"),
-    "data.dir": _optional(str, _TEXT, "folder of data; else KD_JAX_DATA"),
-    "data.holdout": Key(0.0, _PART, "part of the training set held out"),
-    "data.embedded": Key(
-        "auto", _one_of("auto", "never", "only"), "the 5,000 built-in digits"),
-    "data.resize": _optional(
-        tuple, Rule("(height,width)", lambda v: len(v) == 2 and all(
-            map(_WHOLE.check, v))), "scale images of differing sizes (TFDS)"),
-    "data.scale": Key(
-        "unit", _one_of("unit", "standard"),
-        "pixels to [0, 1], or to the training set's mean 0 and deviation 1"),
+}
+_TRANSFER: dict[str, Key] = {
     "transfer.classes": Key(
         (), Rule("classes, such as (7,8)", _all(_COUNT.check)),
         "classes of the examples that students see; () for all"),
@@ -179,59 +190,98 @@ _OWN: dict[str, Key] = {
         1.0, Rule("a number in (0, 1]", lambda v: _finite(v) and 0 < v <= 1),
         "part of the training set that students see"),
     "transfer.seed": Key(0, _SEED, "of the choice of that part"),
-    **_under("student", _net((800, 800), "none")),
-    **_under("teacher", _net((1200, 1200), "shift2")),
-    **_under("teacher", _training(20)),
-    "teacher.count": Key(1, _WHOLE, "members of the ensemble"),
-    "teacher.mean": Key(
-        "probabilities", _one_of("probabilities", "logits", "confidence"),
-        "mixture of the members: the arithmetic mean of probabilities, the "
-        "geometric one (logits), or the first weighed by example (confidence)"),
-    "teacher.weights": Key(
-        (), Rule("numbers >= 0, one a member", _all(_NOT_NEGATIVE.check)),
-        "weights of the members; () for all alike"),
-    "teacher.bank": Key(
-        "auto", _one_of("auto", "always", "never"), "store the logits?"),
-    "teacher.dir": _optional(str, _TEXT, "folder of trained teachers"),
-    "teacher.logits": _optional(
-        str, _TEXT, ".npy of logits [N, C] or [N, V, C] by id"),
-    "teacher.test_logits": _optional(
-        str, _TEXT, ".npy of its logits [N, C] of the test set"),
-    "dtype": Key(
-        "float32", _one_of("float32", "bfloat16"),
-        "of the nets' arithmetic; parameters and losses stay float32"),
-    "nonfinite": Key(
-        "stop", _one_of("stop", "skip"),
-        "at a NaN or infinite gradient: stop, or pass over the step"),
-    "parallel": Key(
-        "auto", _one_of("auto", "single", "pmap", "sharded"),
-        "how one training uses several devices"),
-    "checkpoint.every": Key(
-        "5 minutes", Rule(
-            "so many steps, epochs or minutes, such as '2 epochs'",
-            lambda v: bool(EVERY.fullmatch(v) and float(v.split()[0]) > 0)),
-        "when an unfinished training is saved"),
-    "checkpoint.keep": Key(2, _WHOLE, "checkpoints of it that are kept"),
-    "checkpoint.resume": Key(
-        "same", _one_of("same", "force"),
-        "force: go on from a checkpoint of another config too"),
-    "tensorboard": Key(True, _BOOL, "write event files"),
-    "sweep.points": Key(
-        (), Rule("a sweep of kd_jax.sweep: dicts of dotted keys", _all(
-            lambda point: isinstance(point, dict))),
-        "what is swept; () for a single run"),
-    "sweep.lanes": Key(
-        "auto", Rule("auto, or seeds x points such as 4x8", _lanes),
-        "runs trained at once by one program"),
-    "sweep.memory": Key(
-        0.4, Rule("a number in (0, 1]", lambda v: _finite(v) and 0 < v <= 1),
-        "share of the device's memory that lanes may take"),
-    "sweep.logits": Key(
-        False, _BOOL, "keep what every net says of test and held-out data"),
-    "sweep.reference": Key(
-        (), Rule("pairs of key and value, such as (('alpha', 0.0),)", _all(
-            lambda pair: len(pair) == 2 and pair[0] in every())),
-        "the point that tables compare the others with"),
+}
+_OPTIMIZER = ("label_smoothing", "optimizer.learning_rate", "optimizer.momentum",
+              "optimizer.weight_decay")
+_NET = ("input_dropout", "hidden_dropout", "max_norm", "init_scale")
+
+_OWN: dict[str, Key] = {
+    **_of(OBJECTIVE, _OBJECTIVE, traced=(
+        "temperature", "alpha", "hard_weight", "soft_weight")),
+    **_of(OBJECTIVE, _SCHEDULES, later=tuple(_SCHEDULES), traced=(
+        "schedules.temperature_end", "schedules.alpha_end")),
+    **_of(STUDENT, _training(20), traced=("seed", *_OPTIMIZER)),
+    **_of(DATA, {
+        "data.name": Key("mnist", _TEXT, "a TFDS set, or a folder of raw files")}),
+    **_of(INPUT, {
+        "data.dir": _optional(str, _TEXT, "folder of data; else KD_JAX_DATA")}),
+    **_of(DATA, {
+        "data.holdout": Key(0.0, _PART, "part of the training set held out"),
+        "data.embedded": Key(
+            "auto", _one_of("auto", "never", "only"),
+            "the 5,000 built-in digits"),
+        "data.resize": _optional(
+            tuple, Rule("(height,width)", lambda v: len(v) == 2 and all(
+                map(_WHOLE.check, v))), "scale images of differing sizes (TFDS)"),
+        "data.scale": Key(
+            "unit", _one_of("unit", "standard"),
+            "pixels to [0, 1], or to the training set's mean 0 and deviation 1"),
+    }),
+    **_of(STUDENT, _TRANSFER, later=tuple(_TRANSFER)),
+    **_under("student", _of(
+        STUDENT, _net((800, 800), "none"), traced=_NET, later=("init_scale",))),
+    **_under("teacher", _of(
+        TEACHER, _net((1200, 1200), "shift2"), later=("init_scale",))),
+    **_under("teacher", _of(TEACHER, _training(20))),
+    **_of(MIXTURE, {
+        "teacher.count": Key(1, _WHOLE, "members of the ensemble"),
+        "teacher.mean": Key(
+            "probabilities", _one_of("probabilities", "logits", "confidence"),
+            "mixture of the members: the arithmetic mean of probabilities, the "
+            "geometric one (logits), or the first weighed by example (confidence)"),
+        "teacher.weights": Key(
+            (), Rule("numbers >= 0, one a member", _all(_NOT_NEGATIVE.check)),
+            "weights of the members; () for all alike"),
+    }),
+    **_of(PROGRAM, {
+        "teacher.bank": Key(
+            "auto", _one_of("auto", "always", "never"), "store the logits?")}),
+    **_of(INPUT, {
+        "teacher.dir": _optional(str, _TEXT, "folder of trained teachers"),
+        "teacher.logits": _optional(
+            str, _TEXT, ".npy of logits [N, C] or [N, V, C] by id"),
+        "teacher.test_logits": _optional(
+            str, _TEXT, ".npy of its logits [N, C] of the test set"),
+    }),
+    **_of(NETS, {
+        "dtype": Key(
+            "float32", _one_of("float32", "bfloat16"),
+            "of the nets' arithmetic; parameters and losses stay float32"),
+        "nonfinite": Key(
+            "stop", _one_of("stop", "skip"),
+            "at a NaN or infinite gradient: stop, or pass over the step"),
+    }, later=("dtype", "nonfinite")),
+    **_of(RUN, {
+        "parallel": Key(
+            "auto", _one_of("auto", "single", "pmap", "sharded"),
+            "how one training uses several devices"),
+        "checkpoint.every": Key(
+            "5 minutes", Rule(
+                "so many steps, epochs or minutes, such as '2 epochs'",
+                lambda v: bool(EVERY.fullmatch(v) and float(v.split()[0]) > 0)),
+            "when an unfinished training is saved"),
+        "checkpoint.keep": Key(2, _WHOLE, "checkpoints of it that are kept"),
+        "checkpoint.resume": Key(
+            "same", _one_of("same", "force"),
+            "force: go on from a checkpoint of another config too"),
+        "tensorboard": Key(True, _BOOL, "write event files"),
+        "sweep.points": Key(
+            (), Rule("a sweep of kd_jax.sweep: dicts of dotted keys", _all(
+                lambda point: isinstance(point, dict))),
+            "what is swept; () for a single run"),
+        "sweep.lanes": Key(
+            "auto", Rule("auto, or seeds x points such as 4x8", _lanes),
+            "runs trained at once by one program"),
+        "sweep.memory": Key(
+            0.4, Rule("a number in (0, 1]", lambda v: _finite(v) and 0 < v <= 1),
+            "share of the device's memory that lanes may take"),
+        "sweep.logits": Key(
+            False, _BOOL, "keep what every net says of test and held-out data"),
+        "sweep.reference": Key(
+            (), Rule("pairs of key and value, such as (('alpha', 0.0),)", _all(
+                lambda pair: len(pair) == 2 and pair[0] in every())),
+            "the point that tables compare the others with"),
+    }),
 }
 
 
@@ -240,12 +290,6 @@ def every() -> dict[str, Key]:
   return _OWN | {
       name: key for method in methods.METHODS
       for name, key in _numbers(method).items()}
-
-
-def later() -> dict[str, tuple[str, ...]]:
-  """`LATER` with the numbers of all methods."""
-  numbers = itertools.chain(*map(_numbers, methods.METHODS))
-  return LATER | {"student": (*LATER["student"], *numbers)}
 
 
 def owner(name: str) -> str | None:
@@ -261,7 +305,8 @@ def _numbers(method: str) -> dict[str, Key]:
   return {
       f"{method}.{number}": Key(
           float(value), _between(own.within.get(number), number in own.whole),
-          f"of method {method}: {own.named()}")
+          f"of method {method}: {own.named()}", affects=OBJECTIVE, traced=True,
+          later=True)
       for number, value in own.numbers.items()}
 
 

@@ -18,21 +18,12 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from kd_jax import config as config_lib
-from kd_jax.config import schema
+from kd_jax.config import identity, schema
 from kd_jax.core.errors import UserError
 
 Point = dict[str, Any]
 Sweep = list[Point]
 Part = Mapping[str, Iterable[Any]] | Sweep
-
-TRACED = (
-    "seed", "temperature", "alpha", "hard_weight", "soft_weight",
-    "label_smoothing", "optimizer.learning_rate", "optimizer.momentum",
-    "optimizer.weight_decay", "student.input_dropout", "student.hidden_dropout",
-    "student.max_norm", "student.init_scale", "schedules.temperature_end",
-    "schedules.alpha_end")
-_NOT_SWEPT = ("tensorboard", "sweep.", "checkpoint.", "parallel")
-
 
 class Lane(NamedTuple):
   """A run of a sweep: what was asked for, and the config that it makes."""
@@ -153,8 +144,8 @@ def expand(
       continue
     seen.add(text)
     lane = Lane(plain, applied(config, plain))
-    groups.setdefault(static_key(lane.config), Group(lane.config, [])).lanes.append(
-        lane)
+    key = identity.group(config_lib.flatten(lane.config))
+    groups.setdefault(key, Group(lane.config, [])).lanes.append(lane)
   return list(groups.values())
 
 
@@ -180,8 +171,8 @@ def applied(
 
 
 def traced(key: str) -> bool:
-  """Whether a program takes the key's value as a number; all methods' own are."""
-  return key in TRACED or schema.owner(key) is not None
+  """Whether a program takes the key's value as a number."""
+  return schema.every()[key].traced
 
 
 def matches(point: Point, reference: Mapping[str, Any]) -> bool:
@@ -195,33 +186,6 @@ def title(values: Mapping[str, Any]) -> str:
   """Keys and values as people read them: `widths=30x30 temperature=2.5`."""
   short = lambda key: key.removeprefix("student.").removeprefix("optimizer.")
   return " ".join(f"{short(key)}={_short(value)}" for key, value in values.items())
-
-
-def program_key(config: ml_collections.ConfigDict) -> str:
-  """`static_key` without what says where files lie: the same on every machine.
-
-  What the files hold is in the marks of the lanes.
-  """
-  own = config.copy_and_resolve_references()
-  own.data.dir = own.teacher.dir = None
-  own.teacher.logits = own.teacher.test_logits = None
-  return static_key(own)
-
-
-def static_key(config: ml_collections.ConfigDict) -> str:
-  """What makes a group: lanes of equal texts share a program."""
-  values = config_lib.flatten(config)
-  marking = config_lib.settled(values) | config_lib.unusual(
-      values, "student", "teacher")
-  static = {key: value for key, value in marking.items()
-            if not traced(key) and not key.startswith(_NOT_SWEPT)}
-  # Traced where they are in use; that they are is a matter of structure.
-  if "student.init_scale" in marking:
-    static["init_scale"] = True
-  static["dropout"] = bool(
-      values["student.input_dropout"] or values["student.hidden_dropout"])
-  static["max_norm"] = values["student.max_norm"] is not None
-  return json.dumps(static, sort_keys=True)
 
 
 def _sweeps(parts: Sequence[Part]) -> list[Sweep]:
@@ -260,7 +224,7 @@ def _checked(points: Sweep) -> Sweep:
 def _check_key(key: str) -> None:
   if key not in schema.every():
     raise UserError(f"sweep of {key}: {config_lib.unknown(key)}")
-  if key.startswith(_NOT_SWEPT):
+  if not identity.swept(key):
     raise UserError(f"sweep of {key}: makes no difference to a run")
 
 

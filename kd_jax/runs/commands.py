@@ -6,10 +6,7 @@ from typing import Any
 import ml_collections
 
 from kd_jax import config as config_lib
-from kd_jax.config import command_line, sweep
-
-# Where things lie and what is shown: of no influence on a run.
-_LEFT_OUT = ("sweep.", "tensorboard", "teacher.dir")
+from kd_jax.config import command_line, identity, sweep
 
 
 def single_run(
@@ -45,5 +42,4 @@ def single_run(
 
 
 def _values(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  return {key: value for key, value in config_lib.flatten(config).items()
-          if not key.startswith(_LEFT_OUT)}
+  return identity.in_command(config_lib.flatten(config))

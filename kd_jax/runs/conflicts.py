@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 import pathlib
 from typing import Any, NamedTuple
 
+from kd_jax.config import identity
 from kd_jax.core.errors import UserError
 from kd_jax.runs.plan import Chunk
 from kd_jax.runs.results import Row
@@ -12,11 +13,6 @@ from kd_jax.runs.results import Row
 _CIRCUMSTANCES = (
     "commit", "cores", "command", "device", "dirty", "seconds", "study",
     "teacher_sha256", "versions")
-# Of a config: where things lie, how they are kept, and the sweep itself.
-_PLACES = ("checkpoint", "data.dir", "data.embedded", "parallel", "sweep.",
-           "teacher.bank", "teacher.dir", "teacher.logits",
-           "teacher.test_logits", "tensorboard")
-
 
 class Part(NamedTuple):
   """What one shard has left."""
@@ -52,9 +48,8 @@ def check(parts: Iterable[Part]) -> None:
 
 
 def _check_settings(one: Part, other: Part) -> None:
-  differing = [key for key in one.config
-               if key in other.config and not key.startswith(_PLACES)
-               and one.config[key] != other.config[key]]
+  differing = [key for key in identity.comparable(one.config)
+               if key in other.config and one.config[key] != other.config[key]]
   if differing:
     key = differing[0]
     raise UserError(

@@ -7,7 +7,7 @@ import jax
 import ml_collections
 
 from kd_jax import config as config_lib
-from kd_jax.config import build, sweep
+from kd_jax.config import build, identity, sweep
 from kd_jax.core import types
 from kd_jax.core.machine import cores
 from kd_jax.core.screen import Screen
@@ -168,7 +168,8 @@ def _shape(config, group, training, found, shard: Shard | None):
         seeds, lanes_lib.Shape(jax.local_device_count(), rows, points))
   if shard:
     return cost.rectangle(training, found.train.image, seeds)
-  return (programs.remembered(sweep.program_key(group.config), seeds)
+  return (programs.remembered(
+      identity.program(config_lib.flatten(group.config)), seeds)
           or probe.candidates(seeds)[-1])
 
 

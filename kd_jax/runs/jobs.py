@@ -11,10 +11,11 @@ import ml_collections
 
 from kd_jax import config as config_lib
 from kd_jax.config import build
-from kd_jax.config.sweep import Group, Lane, program_key
+from kd_jax.config import identity as identity_lib
+from kd_jax.config.sweep import Group, Lane
 from kd_jax.core.screen import Screen
-from kd_jax.runs import records, teacher_store
 from kd_jax.runs import setup as setup_lib
+from kd_jax.runs import teacher_store
 from kd_jax.runs.setup import Setup
 from kd_jax.training import segment, step
 from kd_jax.training.settings import Training
@@ -42,7 +43,7 @@ class Job(NamedTuple):
   @property
   def mark(self) -> str:
     """Of the program, for plans."""
-    return records.fingerprint({"program": self.program})
+    return identity_lib.fingerprint({"program": self.program})
 
   @property
   def per_epoch(self) -> int:
@@ -108,7 +109,8 @@ def _job(group: Group, setup: Setup, own: Setup, training, teachers) -> Job:
     if same is not lane:
       own.screen.say(f"sweep: {lane.name} is the same run as {same.name}")
   return Job(
-      own, training, learner, prepared, marked, program_key(group.config))
+      own, training, learner, prepared, marked,
+      identity_lib.program(config_lib.flatten(group.config)))
 
 
 def _prepared(
@@ -130,6 +132,5 @@ def _mark(
   """What determines a lane, but for the machine and the lanes beside it."""
   own = setup._replace(values=config_lib.flatten(lane.config))
   hparams = build.student_hparams(lane.config)
-  return records.fingerprint(
-      teacher_store.student_identity(own, hparams, prepared, lane.config.method)
-      | {"lane": lane.config.method})
+  return identity_lib.fingerprint(teacher_store.student_identity(
+      own, hparams, prepared, lane.config.method))

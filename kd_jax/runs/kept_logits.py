@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kd_jax.config import schema
+from kd_jax.config import identity
 from kd_jax.core import types
 from kd_jax.core.errors import UserError
 from kd_jax.runs import records, results, soft_targets
@@ -28,7 +28,7 @@ def teachers(workdir: pathlib.Path, ready: Iterable[Job], study: str) -> None:
       continue
     record = dict(job.prepared.record)
     about = {"schema": records.SCHEMA, "study": study,
-             "teacher": _unlike_default(job.setup.values)}
+             "teacher": identity.unlike_default(job.setup.values, "teacher.")}
     members = record.pop("members", [])
     if members:
       record["members"] = [member["fingerprint"] for member in members]
@@ -108,10 +108,3 @@ def _entropy(job: Job) -> dict[str, float]:
     return {}
   return {f"{t:g}": round(float(jnp.mean(soft_targets.entropy(logits, t))), 6)
           for t in _TEMPERATURES}
-
-
-def _unlike_default(values: Mapping[str, Any]) -> dict[str, Any]:
-  """The teacher's keys that are not at their defaults."""
-  return {name.removeprefix("teacher."): value for name, value in values.items()
-          if name.startswith("teacher.") and name != "teacher.dir"
-          and value != schema.every()[name].default}

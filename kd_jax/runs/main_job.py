@@ -75,6 +75,7 @@ def _student(
   identity = teacher_store.student_identity(
       setup, training.hparams, prepared,
       setup.values["method"] if name == "distilled" else "hard")
+  del identity["lane"]
   identity |= records.runtime() | setup_lib.device_identity(setup) | {"net": name}
   learner = build.learner(config, training, method, prepared and prepared.teacher)
   record = setup_lib.net(

@@ -10,6 +10,7 @@ import json
 import pathlib
 from typing import Any, NamedTuple
 
+from kd_jax.config import identity as identity_lib
 from kd_jax.core.errors import UserError
 from kd_jax.runs import records
 from kd_jax.training import parameters
@@ -32,12 +33,12 @@ class Chunk(NamedTuple):
 
   @property
   def mark(self) -> str:
-    return records.fingerprint(
+    return identity_lib.fingerprint(
         {"group": self.group, "shape": list(self.shape), "lanes": self.lanes})
 
   def fingerprint(self, lane: str) -> str:
     """The fingerprint of a lane's row: what the lane is, and where it ran."""
-    return records.fingerprint({"lane": lane, "chunk": self.mark})
+    return identity_lib.fingerprint({"lane": lane, "chunk": self.mark})
 
 
 def balanced(seeds: Sequence[int], shape: Shape) -> Shape:

@@ -6,6 +6,7 @@ import functools
 import jax
 import ml_collections
 
+from kd_jax.config import identity as identity_lib
 from kd_jax.data import views
 from kd_jax.runs import cost, plan, probe, records
 from kd_jax.runs.jobs import Job
@@ -86,7 +87,7 @@ def remembered(program: str, seeds: list[int]) -> lanes.Shape | None:
 
 
 def _key(program: str, seeds: list[int]) -> str:
-  return records.fingerprint({
+  return identity_lib.fingerprint({
       "program": program, "tried": probe.candidates(seeds),
       **records.runtime()})
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 import contextlib
 import fcntl
-import hashlib
 import importlib.util
 import json
 import os
@@ -24,18 +23,6 @@ from kd_jax.core.machine import cores
 from kd_jax.training import parameters
 
 SCHEMA = 1
-
-
-def fingerprint(values: dict[str, Any]) -> str:
-  """SHA-256 of plain values together with `kd_jax.NUMERICS`.
-
-  Example:
-    >>> fingerprint({"a": 1}) == fingerprint({"a": 1.5})
-    False
-  """
-  text = json.dumps(
-      {**values, "numerics": kd_jax.NUMERICS}, sort_keys=True, default=list)
-  return hashlib.sha256(text.encode()).hexdigest()
 
 
 def runtime() -> dict[str, Any]:

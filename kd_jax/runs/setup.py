@@ -17,6 +17,7 @@ import kd_jax
 from kd_jax import config as config_lib
 from kd_jax import data as data_lib
 from kd_jax.config import build
+from kd_jax.config import identity as identity_lib
 from kd_jax.core import hosts, types
 from kd_jax.core.errors import UserError
 from kd_jax.core.screen import Screen
@@ -157,7 +158,7 @@ def net(
     learner: Its step.
     splits: What it is evaluated on.
   """
-  mark = records.fingerprint(identity)
+  mark = identity_lib.fingerprint(identity)
   record = hosts.agreed(lambda: _finished(setup, name, path, mark))
   if record is not None:
     setup.screen.say(f"{name}: already trained, in {path}")
@@ -168,7 +169,7 @@ def net(
 
 def _trained(setup, name, path, identity, training, learner, splits):
   """Trains a net, saves it, and gives its record."""
-  mark, began = records.fingerprint(identity), time.perf_counter()
+  mark, began = identity_lib.fingerprint(identity), time.perf_counter()
 
   def report(row):
     setup.announce()
@@ -210,7 +211,7 @@ def _checkpoints(setup: Setup, name: str, identity: dict[str, Any]) -> Checkpoin
   """Where the unfinished training of a net is kept."""
   # A sweep may train several teachers; each has checkpoints of its own.
   if setup.values["sweep.points"]:
-    name = f"{name}-{records.fingerprint(identity)[:16]}"
+    name = f"{name}-{identity_lib.fingerprint(identity)[:16]}"
   # Its bits depend on the machine, so it goes on where it was begun.
   return open_checkpoints(
       setup, name, identity | records.runtime() | device_identity(setup))
@@ -260,7 +261,7 @@ def _save_best(setup, name: str, best, mark: str) -> None:
     return
   parameters.save_net(
       setup.workdir / "parameters" / f"{name}_best", best.variables,
-      {"fingerprint": records.fingerprint({"best": mark}),
+      {"fingerprint": identity_lib.fingerprint({"best": mark}),
        "epoch": int(best.epoch), "heldout_errors": int(best.errors)})
 
 
@@ -277,9 +278,3 @@ def select(
   """The entries of the named keys, and of those that start with a prefix."""
   return {key: value for key, value in values.items()
           if key in names or key.startswith(prefixes)}
-
-
-def data_identity(setup: Setup) -> dict[str, Any]:
-  """What determines the data that a net is trained on."""
-  return {"data": setup.dataset.fingerprint,
-          **select(setup.values, ("data.holdout", "data.scale"))}

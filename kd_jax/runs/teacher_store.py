@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from kd_jax import config as config_lib
 from kd_jax import methods, teachers
-from kd_jax.config import build, names, schema
+from kd_jax.config import build, names
+from kd_jax.config import identity as identity_lib
 from kd_jax.core import hosts, types
 from kd_jax.core.errors import UserError
 from kd_jax.runs import logit_bank, records
@@ -73,7 +73,8 @@ def obtain(
   views = student.views
   options = {"weights": weights, "mean": config.teacher.mean}
   if wants_bank(config, setup, student):
-    file = setup.workdir / "banks" / f"{records.fingerprint({'m': identity})[:16]}"
+    file = setup.workdir / "banks" / identity_lib.fingerprint(
+        {"m": identity})[:16]
     # Trainings of a sweep have a device each; a bank is of them all.
     everywhere = setup.devices if not config.sweep.points else devices_lib.choose(
         most=jax.local_device_count())
@@ -96,26 +97,13 @@ def student_identity(
     setup: Setup, hparams: types.Hparams, prepared: PreparedTeacher | None,
     method: str = "hard",
 ) -> dict[str, Any]:
-  """What determines a student, but for the machine; `taught` is None without."""
-  own = ("seed", "batch_size", "epochs", "steps", "min_steps", "label_smoothing")
-  identity = setup_lib.select(
-      config_lib.settled(setup.values), own, ("optimizer.", "student."))
-  identity |= names.source_identity(setup.values["student.name"])
-  later = config_lib.unusual(setup.values, "student")
-  if method == "hard":
-    # It has neither numbers nor anything that a schedule moves.
-    later = {key: value for key, value in later.items()
-             if not key.startswith("schedules.") and not schema.owner(key)}
-  else:
-    identity |= setup_lib.select(setup.values, ("method", "temperature"))
-    weights = [float(hparams.hard_weight), float(hparams.soft_weight)]
-    identity |= {"weights": weights}
-  identity |= later
-  if prepared:
-    identity |= {"teacher.mean": setup.values["teacher.mean"],
-              "teachers": prepared.identity,
-              "member_weights": prepared.teacher.weights.tolist()}
-  return identity | setup_lib.data_identity(setup)
+  """What determines a student; `prepared` is None where it needs no teacher."""
+  mixture = prepared and identity_lib.mixture(
+      setup.values, prepared.identity, prepared.teacher.weights.tolist())
+  return identity_lib.student(
+      setup.values, content=setup.dataset.fingerprint, method=method,
+      source=names.source_identity(setup.values["student.name"]),
+      weights=(hparams.hard_weight, hparams.soft_weight), mixture=mixture)
 
 
 def loss_record(
@@ -145,17 +133,11 @@ class _Member(NamedTuple):
 
 def _member(config, setup, member, training) -> tuple[str, _Member]:
   """One net of the teacher, from where teachers are kept or trained anew."""
-  own = ("name", "widths", "input_dropout", "hidden_dropout", "max_norm",
-         "views", "batch_size", "epochs", "steps", "min_steps", "label_smoothing")
-  identity = setup_lib.select(
-      setup.values, tuple(f"teacher.{name}" for name in own),
-      ("teacher.optimizer.",))
-  identity |= names.source_identity(config.teacher.name)
-  identity |= setup_lib.data_identity(setup)
-  identity |= config_lib.unusual(setup.values, "teacher")
-  identity |= {"seed": training.seed, "net": "teacher"}
+  identity = identity_lib.member(
+      setup.values, content=setup.dataset.fingerprint, seed=training.seed,
+      source=names.source_identity(config.teacher.name))
   store = pathlib.Path(config.teacher.dir or setup.workdir / "teachers")
-  path = store / records.fingerprint(identity)[:16]
+  path = store / identity_lib.fingerprint(identity)[:16]
   name = "teacher" if config.teacher.count == 1 else f"teacher_{member}"
   learner = build.learner(config, training, methods.METHODS["hard"])
   # Programs that share a shelf train a net once; the others wait for it.
@@ -199,7 +181,7 @@ def _ensemble_record(nets, splits) -> dict[str, Any]:
     if name == "test":
       record["test_wrong_ids"] = np.flatnonzero(wrong).tolist()
   return record | {
-      "fingerprint": records.fingerprint(
+      "fingerprint": identity_lib.fingerprint(
           {"members": [net.record["fingerprint"] for net in nets]}),
       "seconds": sum(net.record["seconds"] for net in nets),
       "parameters": sum(net.record["parameters"] for net in nets),

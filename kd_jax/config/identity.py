@@ -1,0 +1,164 @@
+"""Identity: what determines a result, made of what `schema.py` says of each key.
+
+A fingerprint is the SHA-256 of an identity, a dict of plain values, together with
+`kd_jax.NUMERICS`. Whoever has the same fingerprint has the same result, up to the
+rounding of another machine or of other lanes beside it. A key that came after rows
+had been recorded is part of an identity only where it is not at its default, so a
+new key changes no fingerprint.
+"""
+
+from collections.abc import Mapping, Sequence
+import hashlib
+import json
+from typing import Any
+
+import kd_jax
+from kd_jax.config import schema
+
+Values = Mapping[str, Any]
+Identity = dict[str, Any]
+
+# Keys of these kinds have no influence on what comes out.
+_WITHOUT_INFLUENCE = (schema.RUN, schema.PROGRAM, schema.INPUT)
+# What is left out of the command of a row: it tells how the sweep was run.
+_NOT_IN_COMMANDS = ("sweep.", "tensorboard", "teacher.dir")
+
+
+def fingerprint(identity: Values) -> str:
+  """SHA-256 of plain values together with `kd_jax.NUMERICS`.
+
+  Example:
+    >>> fingerprint({"a": 1}) == fingerprint({"a": 1.5})
+    False
+  """
+  text = json.dumps(
+      {**identity, "numerics": kd_jax.NUMERICS}, sort_keys=True, default=list)
+  return hashlib.sha256(text.encode()).hexdigest()
+
+
+def data(values: Values, content: str) -> Identity:
+  """What determines the examples that a net is trained on.
+
+  Args:
+    values: The config, flat.
+    content: The hash of the data set.
+  """
+  return {"data": content, "data.holdout": values["data.holdout"],
+          "data.scale": values["data.scale"]}
+
+
+def student(
+    values: Values, *, content: str, source: Values, method: str,
+    weights: Sequence[Any], mixture: Values | None = None,
+) -> Identity:
+  """What determines a student.
+
+  Args:
+    values: The config, flat.
+    content: The hash of the data set.
+    source: Of a user's own model: the hash of its file, by name.
+    method: The method, or "hard" for labels alone.
+    weights: hard_weight and soft_weight.
+    mixture: Of `mixture`, where the method needs a teacher.
+  """
+  objective = method != "hard"
+  kinds = (schema.STUDENT, schema.NETS) + ((schema.OBJECTIVE,) if objective else ())
+  identity = {"lane": method, **_of(values, kinds, method), **source}
+  if objective:
+    # alpha is one way to say the weights; they are what counts.
+    for key in ("alpha", "hard_weight", "soft_weight"):
+      del identity[key]
+    identity["weights"] = [float(weight) for weight in weights]
+  return identity | dict(mixture or {}) | data(values, content)
+
+
+def mixture(
+    values: Values, members: Sequence[str], weights: Sequence[float]
+) -> Identity:
+  """What determines a teacher as a student sees it.
+
+  Args:
+    values: The config, flat.
+    members: The hash of the parameters, or the logits, of each member.
+    weights: The weight of each member.
+  """
+  return {"teacher.mean": values["teacher.mean"], "teachers": list(members),
+          "member_weights": list(weights)}
+
+
+def member(
+    values: Values, *, content: str, source: Values, seed: int
+) -> Identity:
+  """What determines a member of the teacher, whose seed is its own."""
+  identity = _of(values, (schema.TEACHER, schema.NETS))
+  del identity["teacher.seed"]
+  return {**identity, **source, **data(values, content),
+          "seed": seed, "net": "teacher"}
+
+
+def program(values: Values) -> str:
+  """What a program is compiled for, as text: lanes of equal texts share one.
+
+  It is the same on every machine: where files lie is left out, as what they hold
+  is in the identity of the lanes.
+  """
+  return _static({key: None if schema.every()[key].affects == schema.INPUT
+                  else value for key, value in values.items()})
+
+
+def group(values: Values) -> str:
+  """`program`, with where files lie: what makes a group of a sweep."""
+  return _static(values)
+
+
+def swept(key: str) -> bool:
+  """Whether it makes sense to sweep a key."""
+  return schema.every()[key].affects != schema.RUN
+
+
+def comparable(values: Values) -> dict[str, Any]:
+  """The keys in which the parts of one sweep must agree."""
+  known = schema.every()
+  return {key: value for key, value in values.items()
+          if key != "data.embedded" and (
+              key not in known or known[key].affects not in _WITHOUT_INFLUENCE)}
+
+
+def in_command(values: Values) -> dict[str, Any]:
+  """The keys that the command of a row gives, where they are not the file's."""
+  return {key: value for key, value in values.items()
+          if not key.startswith(_NOT_IN_COMMANDS)}
+
+
+def unlike_default(values: Values, prefix: str) -> dict[str, Any]:
+  """Keys below a prefix that are not at their defaults, without the prefix."""
+  known = schema.every()
+  return {key.removeprefix(prefix): value for key, value in values.items()
+          if key.startswith(prefix) and key != "teacher.dir"
+          and value != known[key].default}
+
+
+def _of(
+    values: Values, kinds: Sequence[str], method: str | None = None
+) -> Identity:
+  """The keys of some kinds, of a student's method its own numbers alone."""
+  return {name: values[name] for name, key in schema.every().items()
+          if key.affects in kinds
+          and schema.owner(name) in (None, method)
+          and not (key.later and values[name] == key.default)}
+
+
+def _static(values: Values) -> str:
+  known = schema.every()
+  present = {name: values[name] for name, key in known.items()
+             if not (key.later and values[name] == key.default)
+             and schema.owner(name) in (None, values["method"])}
+  static = {name: value for name, value in present.items()
+            if not known[name].traced and known[name].affects != schema.RUN}
+  # Traced where they are in use; that they are is a matter of structure.
+  if "student.init_scale" in present:
+    static["init_scale"] = True
+  static["dropout"] = bool(
+      values["student.input_dropout"] or values["student.hidden_dropout"])
+  static["max_norm"] = values["student.max_norm"] is not None
+  return json.dumps(static, sort_keys=True)
