@@ -126,7 +126,9 @@ def _refuse_fewer(
 ) -> None:
   known = committed(folder)
   for stage in stages:
-    here = {row["fingerprint"] for row in stage_rows(workdir / stage)[stage]}
+    # Rows that were recorded before schema 2 may have new names there.
+    here = {row.get(key) for row in stage_rows(workdir / stage)[stage]
+            for key in ("fingerprint", "fingerprint_of_schema_1")}
     lost = [row for row in known.get(stage, ())
             if row["fingerprint"] not in here]
     if lost:

@@ -5,7 +5,7 @@ the hashes of its teachers, as a sweep does before it trains anything. What a ch
 makes missing would be trained again by `reproduce --from-record`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import types
 
 from conftest import ROOT
@@ -17,7 +17,7 @@ from experiments.protocol import Options
 from kd_jax import config as config_lib
 from kd_jax.config import build, identity, sweep
 from kd_jax.report import Row
-from kd_jax.runs import jobs, plan
+from kd_jax.runs import jobs, plan, schema_1
 from kd_jax.runs import setup as setup_lib
 from kd_jax.teachers import teacher as teachers_lib
 from kd_jax.training.lanes import Shape
@@ -45,9 +45,9 @@ def _data(official_data, monkeypatch):
   monkeypatch.setenv("KD_JAX_DATA", str(official_data))
 
 
-def fingerprints(config, rows: Sequence[Row], teachers: Sequence[Row]) -> set[str]:
-  """Of all rows that a sweep of this config looks for, in any packing they had."""
-  made: set[str] = set()
+def lanes(config, rows: Sequence[Row], teachers: Sequence[Row]):
+  """By program, seed and fingerprint of the lanes of a sweep that have rows."""
+  made: dict[str, list[tuple[int, str]]] = {}
   known = {point_of(row["overrides"]): row for row in rows}
   data = {}
   for group in sweep.expand(config, config.sweep.points):
@@ -55,20 +55,23 @@ def fingerprints(config, rows: Sequence[Row], teachers: Sequence[Row]) -> set[st
     if key not in data:
       data[key] = build.transfer_set(
           group.config, build.dataset(group.config, say=lambda *_: None))
-    lanes = [(lane, row) for lane in group.lanes
-             if (row := known.get(point_of(lane.point)))]
-    marked = [(lane.seed, mark(lane, data[key], row, teachers))
-              for lane, row in lanes]
     program = identity.fingerprint(
         {"program": identity.program(config_lib.flatten(group.config))})
-    for shape in packings(row for _, row in lanes):
-      made |= {chunk.fingerprint(lane)
-               for chunk in plan.chunks(program, marked, shape)
-               for lane in chunk.lanes}
+    made.setdefault(program, []).extend(
+        (lane.seed, fingerprint(lane, data[key], row, teachers))
+        for lane in group.lanes if (row := known.get(point_of(lane.point))))
   return made
 
 
-def mark(lane, dataset, row: Row, teachers: Sequence[Row]) -> str:
+def converted(config, rows: Sequence[Row], teachers: Sequence[Row]) -> list[Row]:
+  """The rows as a sweep of this config takes them."""
+  known = {}
+  for program, marked in lanes(config, rows, teachers).items():
+    known |= schema_1.lanes_of(schema_1.tried(program, marked, rows))
+  return [schema_1.converted(row, known) for row in rows]
+
+
+def fingerprint(lane, dataset, row: Row, teachers: Sequence[Row]) -> str:
   """What determines a lane, with the teachers that its row tells."""
   prepared = None
   if hashes := teachers_of(row, teachers):
@@ -78,7 +81,7 @@ def mark(lane, dataset, row: Row, teachers: Sequence[Row]) -> str:
         bank, weights=build.member_weights(lane.config)))
   values = config_lib.flatten(lane.config)
   setup = setup_lib.Setup(values, dataset, *[None] * 8)
-  return jobs._mark(lane, setup, prepared)
+  return jobs.lane_fingerprint(lane, setup, prepared)
 
 
 def teachers_of(row: Row, teachers: Sequence[Row]) -> list[str] | None:
@@ -87,14 +90,6 @@ def teachers_of(row: Row, teachers: Sequence[Row]) -> list[str] | None:
     return row["teacher_sha256"]
   return [each["parameters_sha256"] for each in teachers
           if each["fingerprint"] == row["teacher_fingerprint"]]
-
-
-def packings(rows) -> Iterator[Shape]:
-  """Rectangles that rows were trained in: on one device, two, or one a row."""
-  for size, points in {tuple(row["lanes"]) for row in rows}:
-    for devices in {1, 2, size}:
-      if size % devices == 0:
-        yield Shape(devices, size // devices, points)
 
 
 def point_of(point: Mapping) -> frozenset:
@@ -111,10 +106,12 @@ def found(study: str, folder) -> dict[str, tuple[int, int]]:
     if stage.config is None or stage.name not in rows:
       continue
     teachers = "teachers" if stage.name == "table" else f"{stage.name}_teachers"
-    config = stage.config(rows)
-    made = fingerprints(config, rows[stage.name], rows.get(teachers, ()))
-    there = {row["fingerprint"] for row in rows[stage.name]}
-    counts[stage.name] = len(made & there), len(there)
+    of = stage.config(rows), rows[stage.name], rows.get(teachers, ())
+    made = [row for row in converted(*of) if row["schema"] == 2]
+    # A sweep that starts from them asks for no lane that has one.
+    done = {row["fingerprint"] for row in made}
+    asked = {lane for marked in lanes(*of).values() for _, lane in marked}
+    counts[stage.name] = len(done & asked), len(rows[stage.name])
   return counts
 
 
@@ -137,5 +134,19 @@ def test_another_key_is_another_run(tmp_path):
   stage = next(s for s in study.stages(Options(tmp_path)) if s.name == "choosing")
   config = stage.config(rows)
   config.optimizer.b2 = 0.9
-  there = {row["fingerprint"] for row in rows["choosing"]}
-  assert not there & fingerprints(config, rows["choosing"], rows["teachers"])
+  made = converted(config, rows["choosing"], rows["teachers"])
+  assert made == rows["choosing"], "none is known"
+
+
+def test_a_row_is_converted_and_never_lost():
+  chunk = plan.Chunk("g", Shape(2, 1, 2), ("a", "b", "c", "c"))
+  known = schema_1.lanes_of([chunk])
+  row = {"schema": 1, "lanes": [2, 2], "test_errors": 3,
+         "fingerprint": schema_1.row_fingerprint("b", chunk)}
+  made = schema_1.converted(row, known)
+  assert made == row | {
+      "schema": 2, "fingerprint": "b", "packing": "2x1x2",
+      "fingerprint_of_schema_1": row["fingerprint"]}
+  assert schema_1.converted(made, known) == made
+  for other in (row | {"fingerprint": "f"}, {"schema": 1, "fingerprint": "b"}):
+    assert schema_1.converted(other, known) == other

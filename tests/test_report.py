@@ -434,7 +434,7 @@ def test_a_wrong_reference_is_told(study, capsys, words, told):
     ("", "has no rows yet"),
     ('{"row": "x"}', "1 of neither"),
     ('{"overrides": {}, "net": "n"}\n{"net": "n"}', "keep one kind"),
-    ('{"schema": 2, "overrides": {}}', "schema 1"),
+    ('{"schema": 9, "overrides": {}}', "schema 1 or 2"),
 ])
 def test_wrong_rows_are_told(tmp_path, capsys, text, told):
   (tmp_path / "results.jsonl").write_text(text)

@@ -13,8 +13,9 @@ import pytest
 from kd_jax import main
 from kd_jax.core import compilation
 from kd_jax.runs import chunk as chunks
-from kd_jax.runs import probe
+from kd_jax.runs import kept_logits, plan, probe, schema_1
 from kd_jax.training import parameters
+from kd_jax.training.lanes import Shape
 
 BASE = (
     "--config=configs/mnist.py", "--config.data.name=blobs",
@@ -60,7 +61,7 @@ def test_rows_are_whole_and_one_program_made_them(swept):
   assert [row["overrides"] for row in rows] == [
       {"temperature": t, "seed": s} for s in (0, 1) for t in (1, 4, 8)]
   for row in rows:
-    assert row["schema"] == 1 and row["failed"] is None
+    assert row["schema"] == 2 and row["failed"] is None
     assert row["test_examples"] == 110 and row["heldout_examples"] == 30
     assert row["test_errors"] == len(row["test_wrong_ids"])
     assert sum(row["test_bins"]["count"]) == 110
@@ -94,13 +95,15 @@ def test_the_command_of_a_row_is_exact(own_data, tmp_path):
   from kd_jax.config import command_line, sweep
   from kd_jax.runs import commands
   file = "--config=configs/mnist.py:sweep"
+  chunk = plan.Chunk("g", Shape(1, 2, 3), ())
   config, _ = command_line.parse(
       [file, f"--config.data.dir={own_data}", "--config.steps=50"])
   for point in ({"seed": 3}, {"epochs": 7, "seed": 1}, {"alpha": 0.25},
                 {"hard_weight": 0.5, "soft_weight": 1.5},
                 {"student.name": "cnn"}, {"student.max_norm": 3.0},
                 {"student.name": "mlp", "student.widths": (8, 9)}):
-    words = shlex.split(commands.single_run(config, file, point))
+    words = shlex.split(commands.single_run(config, file, point, chunk))
+    assert words.pop() == "--config.sweep.lanes=2x3"
     assert words[:3] == ["python", "-m", "kd_jax.main"]
     made, _ = command_line.parse(words[3:])
     assert commands._values(made) == commands._values(
@@ -206,6 +209,36 @@ def test_what_is_finished_is_not_done_again(swept, monkeypatch):
   assert len(less) == 2 and len(trained) == 1
   _, back, _ = swept(*GRID)
   assert back == before and len(trained) == 1
+
+
+@pytest.mark.parametrize("planned", [True, False])
+def test_rows_of_schema_1_are_found_in_their_workdir(swept, monkeypatch, planned):
+  """Also where no plan says any more in which rectangle a lane was."""
+  grid = (*GRID, "--config.sweep.logits=true")
+  _, before, _ = swept(*grid)
+  folder = swept.workdir
+  logits = kept_logits.load(folder, before[0])["test"]
+  old = {lane: schema_1.row_fingerprint(lane, chunk)
+         for chunk in plan.load(folder / "plan.json") for lane in chunk.lanes}
+  rows = []
+  for row in before:
+    (folder / "logits" / f"{row['fingerprint']}.npz").rename(
+        folder / "logits" / f"{old[row['fingerprint']]}.npz")
+    rows.append(row | {"schema": 1, "fingerprint": old[row["fingerprint"]]})
+    del rows[-1]["packing"]
+  (folder / "results.jsonl").write_text(
+      "".join(json.dumps(row) + "\n" for row in rows))
+  if not planned:
+    (folder / "plan.json").unlink()
+  monkeypatch.setattr("kd_jax.runs.sweep.chunks.train", None)
+  code, after, _ = swept(*grid, lanes="2x2")
+  assert code == 0
+  # Without a plan, in the order of the points.
+  by_name = lambda rows: sorted(rows, key=lambda row: row["fingerprint"])
+  assert by_name(after) == by_name(
+      row | {schema_1.KEY: old[row["fingerprint"]]} for row in before)
+  first, = (r for r in after if r["fingerprint"] == before[0]["fingerprint"])
+  assert (kept_logits.load(folder, first)["test"] == logits).all()
 
 
 def test_other_settings_are_other_rows(swept):

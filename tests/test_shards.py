@@ -173,6 +173,22 @@ def test_conflicts_are_refused(sweeps, parts, tmp_path, capsys, edit, says):
   assert not out.exists(), "nothing is written"
 
 
+def test_of_two_packings_of_a_lane_the_first_is_kept(
+    sweeps, parts, tmp_path, capsys):
+  """They agree to rounding, which can be some errors of many."""
+  change(parts[1], lambda row: {
+      "packing": "4x1x1", "test_errors": row["test_errors"] + 1})
+  second = report.read(parts[1])[0]
+  out = tmp_path / "out"
+  assert merge([sweeps.whole, parts[1]], out) == 0
+  assert own(report.read(out)) == own(report.read(sweeps.whole))
+  assert report.read(out, "results.other.jsonl") == [second | {"study": "out"}]
+  assert "1 rows of other packings" in capsys.readouterr().out
+  # Going on there keeps both.
+  assert sweeps(workdir=out) == 0
+  assert report.read(out, "results.other.jsonl") == [second | {"study": "out"}]
+
+
 def test_a_sweep_that_varies_the_teacher_has_several(parts, tmp_path):
   for folder, epochs in zip(parts, (2, 4)):
     rows = report.read(folder)

@@ -200,11 +200,11 @@ def test_twelve_points_in_rectangles_of_eight_are_two_of_six():
   assert plan.efficiency(12, seeds, lanes.Shape(1, 1, 8)) == 0.75
 
 
-def extended(kept, marks, finished=()):
+def extended(kept, names, finished=(), done=()):
   shape = lanes.Shape(1, 1, 2)
-  return plan.extend(kept, "g", [(0, mark) for mark in marks],
-                     lambda chunk: chunk in finished, lambda seeds: shape,
-                     devices=1)
+  done = {*done, *(lane for chunk in finished for lane in chunk.lanes)}
+  return plan.extend(kept, "g", [(0, name) for name in names], done,
+                     lambda seeds: shape, devices=1)
 
 
 def test_a_plan_is_extended_never_repacked():
@@ -230,11 +230,16 @@ def test_an_unfinished_chunk_for_more_devices_is_given_up():
   assert extended([wide], "ab", finished=[wide]) == [wide]
 
 
-def test_the_fingerprint_knows_plan_and_lane():
+def test_a_chunk_is_fingerprinted_and_a_lane_is_not_packed():
   (first, second), (other,) = extended([], "abc"), extended([], "ad")
-  prints = {first.fingerprint("a"), first.fingerprint("b"),
-            second.fingerprint("c"), other.fingerprint("a")}
-  assert len(prints) == 4
+  assert len({first.fingerprint, second.fingerprint, other.fingerprint}) == 3
+  assert {each.packing for each in (first, second, other)} == {"1x1x2"}
+  assert set(first.lanes) == {"a", "b"}
+
+
+def test_a_lane_that_has_a_row_in_whatever_packing_is_not_planned():
+  assert not extended([], "ab", done="ab")
+  assert [chunk.lanes for chunk in extended([], "abc", done="b")] == [("a", "c")]
 
 
 def test_a_plan_is_kept_on_disk(tmp_path):

@@ -51,7 +51,7 @@ def test_rows_say_who_made_them(tmp_path):
   assert world.run("a", "b", rows=2)
   first = report.read(tmp_path)[0]
   assert rows(tmp_path) == ["a", "a", "b", "b"]
-  assert first["schema"] == 1 and first["study"] == "planted"
+  assert first["schema"] == 2 and first["study"] == "planted"
   assert {"commit", "dirty", "versions", "device", "cores", "seconds"} <= set(first)
   assert world.said[-2].startswith("planted: 1 of 2, a: 0:0") and (
       world.said[-2].endswith("left"))

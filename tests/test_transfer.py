@@ -144,7 +144,7 @@ def test_what_the_nets_say_is_kept(own_data, tmp_path):
   assert code == 0
   label = np.load(own_data / "blobs.npz")["y_test"]
   for row in lines("results.jsonl"):
-    kept = kept_logits.load(place, row["fingerprint"])
+    kept = kept_logits.load(place, row)
     assert kept["test"].shape == (110, 7) and kept["heldout"].shape == (30, 7)
     wrong = np.flatnonzero(kept["test"].argmax(1) != label)
     assert wrong.tolist() == row["test_wrong_ids"]

@@ -121,7 +121,7 @@ def _biases(rows: Rows, place: Place) -> None:
 
   def chosen(row: Row) -> dict[str, Any]:
     left_out = omitted(row["overrides"]["transfer.classes"])
-    logits = kept_logits.load(before, row["fingerprint"])["heldout"]
+    logits = kept_logits.load(before, row)["heldout"]
     curve = bias.curve(logits, label, left_out)
     prior = float(np.isin(
         dataset.train.label[dataset.train_ids], left_out).mean())
@@ -137,7 +137,7 @@ def _curves(rows: Rows, place: Place) -> None:
   before = place.folder.parent / "table"
   label = _data(before).test.label
   _analyse(rows["table"], lambda row: bias.row(
-      kept_logits.load(before, row["fingerprint"])["test"], label,
+      kept_logits.load(before, row)["test"], label,
       omitted(row["overrides"]["transfer.classes"])), place)
 
 

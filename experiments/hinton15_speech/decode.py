@@ -126,7 +126,9 @@ def nets(
     soft = own["soft_weight"] > 0
     if told["failed"] is None:
       found.append(Net(
-          "distilled" if soft else "hard", speaker, told["fingerprint"],
+          "distilled" if soft else "hard", speaker,
+          # The name that its logits have, and its row here had.
+          told.get("fingerprint_of_schema_1", told["fingerprint"]),
           told["test_errors"], seed=told["seed"],
           temperature=own["temperature"] if soft else None))
   errors = {told["fingerprint"]: told["test_errors"] for told in teachers}
@@ -149,7 +151,7 @@ def logits(net: Net, table: pathlib.Path) -> np.ndarray:
   # pylint: disable-next=g-import-not-at-top
   from kd_jax.runs import kept_logits as said  # with jax, which takes seconds
   if net.teacher is None:
-    return said.load(table, net.fingerprint)["test"]
+    return said.load(table, {"fingerprint": net.fingerprint})["test"]
   members = said.load_teacher(table, net.teacher)["test"]
   return ensemble(members) if net.member is None else members[net.member]
 

@@ -17,12 +17,12 @@ from typing import Any
 
 from kd_jax.core.errors import UserError
 from kd_jax.report.main_table import PAPER, curves, table
+from kd_jax.runs import results
 from kd_jax.runs.results import Row, read, side_file
 
 __all__ = ["PAPER", "Row", "curves", "into", "main", "read",
            "side_file", "table", "write"]
 
-SCHEMA = 1
 _MARKERS = ("<!-- results: {} -->", "<!-- end of results -->")
 
 
@@ -51,11 +51,8 @@ def write(
   # pylint: disable-next=g-import-not-at-top
   from kd_jax.report import page, plots, points, tables
   rows = read(folder)
-  for row in rows:
-    if "overrides" not in row or row.get("schema") != SCHEMA:
-      raise UserError(
-          f"{folder / 'results.jsonl'}: {row.get('row', 'a row')!r} is no row "
-          f"of a sweep (overrides, schema {SCHEMA})")
+  results.check(
+      folder / "results.jsonl", rows, "see python -m kd_jax.report --help")
   if not rows:
     raise UserError(f"{folder / 'results.jsonl'}: has no rows yet")
   sweep = points.gather(rows, reference=reference)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kd_jax.config import build
-from kd_jax.runs import kept_logits, records, teacher_store
+from kd_jax.runs import kept_logits, records, results, teacher_store
 from kd_jax.runs import setup as setup_lib
 from kd_jax.runs.jobs import Job
 from kd_jax.runs.plan import Chunk
@@ -47,7 +47,7 @@ def train(
   Raises:
     follow.Interrupted: After saving, if `stop` says so.
   """
-  members = [job.lanes[mark] for mark in chunk.lanes]
+  members = [job.lanes[lane] for lane in chunk.lanes]
   hparams = lanes.stack(
       [build.student_hparams(lane.config) for lane in members], chunk.shape)
   seeds = jnp.asarray(
@@ -70,7 +70,7 @@ def train(
 
   def resumed(step):
     job.setup.recorder.row(
-        "sweep", {"event": "resumed", "step": step, "chunk": chunk.mark})
+        "sweep", {"event": "resumed", "step": step, "chunk": chunk.fingerprint})
     tick(step)
 
   checkpoints = _checkpoints(job, chunk)
@@ -86,15 +86,15 @@ def train(
   curves = _curves(job, chunk)
   sizes = parameters.num_parameters(state.student.params) // chunk.shape.size
   real = list(dict.fromkeys(chunk.lanes))
-  places = [divmod(chunk.lanes.index(mark), chunk.shape.points) for mark in real]
+  places = [divmod(chunk.lanes.index(lane), chunk.shape.points) for lane in real]
   numbers = [_numbers(last["evaluated"], *place) for place in places]
   if job.setup.values["sweep.logits"]:
-    for mark, place in zip(real, places, strict=True):
+    for lane, place in zip(real, places, strict=True):
       net = jax.tree.map(lambda leaf, place=place: leaf[place], state.student)
-      kept_logits.keep(job.setup.workdir, chunk.fingerprint(mark), job, net)
+      kept_logits.keep(job.setup.workdir, lane, job, net)
   return [
-      _row(job, chunk, mark) | number | _curve(curves, chunk.lanes.index(mark))
-      | {"parameters": sizes} for mark, number in zip(real, numbers, strict=True)]
+      _row(job, chunk, lane) | number | _curve(curves, chunk.lanes.index(lane))
+      | {"parameters": sizes} for lane, number in zip(real, numbers, strict=True)]
 
 
 def forget(job: Job, chunk: Chunk) -> None:
@@ -105,14 +105,15 @@ def forget(job: Job, chunk: Chunk) -> None:
 def _checkpoints(job: Job, chunk: Chunk) -> Checkpoints:
   # Half a training goes on where its other half was: its bits depend on it.
   return setup_lib.open_checkpoints(
-      job.setup, f"sweep-{chunk.mark[:16]}",
-      {"chunk": chunk.mark, **records.runtime()})
+      job.setup, f"sweep-{chunk.fingerprint[:16]}",
+      {"chunk": chunk.fingerprint, **records.runtime()})
 
 
 def _epoch(epoch: train_loop.Epoch, chunk: Chunk, per_epoch: int) -> Row:
   """An epoch of all lanes, as lists in the chunk's order."""
   fine, evaluated = epoch.evaluated
-  row: Row = {"fingerprint": chunk.mark, "epoch": -(-epoch.step // per_epoch),
+  row: Row = {"fingerprint": chunk.fingerprint,
+              "epoch": -(-epoch.step // per_epoch),
               "finite": np.asarray(fine).ravel().tolist()}
   totals = {f"train_{name}": mean for name, mean in epoch.totals.items()
           if not name.startswith("gradient_")}
@@ -134,7 +135,7 @@ def _curves(job: Job, chunk: Chunk) -> list[Row]:
   found = {}
   for line in file.read_text().splitlines():
     row = _parsed(line)
-    if row.get("fingerprint") == chunk.mark:
+    if row.get("fingerprint") == chunk.fingerprint:
       found[row["epoch"]] = row
   return [found[epoch] for epoch in sorted(found)]
 
@@ -178,16 +179,16 @@ def _bins(ece: metrics.Calibration) -> dict[str, list]:
           "confidence": [_plain(value) for value in ece.confidence.tolist()]}
 
 
-def _row(job: Job, chunk: Chunk, mark: str) -> Row:
-  """Who the lane is."""
-  lane = job.lanes[mark]
+def _row(job: Job, chunk: Chunk, fingerprint: str) -> Row:
+  """Which lane it is."""
+  lane = job.lanes[fingerprint]
   loss = teacher_store.loss_record(
       job.learner.method, build.student_hparams(lane.config),
       job.learner.schedules)
   return {
       "row": lane.name, "method": lane.config.method, "loss": loss["loss"],
       "overrides": lane.point, "seed": lane.seed,
-      "fingerprint": chunk.fingerprint(mark),
+      "fingerprint": fingerprint, "packing": chunk.packing,
       "teacher_seed": lane.config.teacher.seed,
       "teacher_fingerprint":
           job.prepared.record["fingerprint"] if job.prepared else None,
@@ -212,8 +213,8 @@ def _parsed(line: str) -> Row:
 
 
 def stamp(rows: list[Row], **more: Any) -> list[Row]:
-  """Adds what all rows of a chunk share: schema, study, machine, commit."""
+  """Adds what rows that were made together share: schema, machine, commit."""
   manifest = records.manifest()
   kept = ("commit", "dirty", "versions", "device", "cores")
-  return [{"schema": records.SCHEMA, **row, **more,
+  return [{"schema": results.SCHEMA, **row, **more,
            **{key: manifest[key] for key in kept}} for row in rows]

@@ -7,10 +7,12 @@ import ml_collections
 
 from kd_jax import config as config_lib
 from kd_jax.config import command_line, identity, sweep
+from kd_jax.runs.plan import Chunk
 
 
 def single_run(
-    config: ml_collections.ConfigDict, file: str, point: sweep.Point
+    config: ml_collections.ConfigDict, file: str, point: sweep.Point,
+    chunk: Chunk,
 ) -> str:
   """`python -m kd_jax.main --config=FILE --config.KEY=VALUE ...` of a point.
 
@@ -18,10 +20,12 @@ def single_run(
     config: What the sweep starts from, however it was made.
     file: `--config=FILE[:VARIANT]` that it was made from; "" for none.
     point: The point.
+    chunk: Where the lane ran.
 
   Returns:
-    The command, with every key in which the lane differs from the file; "" if
-    there is no file.
+    The command, with every key in which the lane differs from the file, and the
+    lanes that ran at once. A single run does not look at these, and agrees with the
+    row to rounding; a sweep of such lanes agrees to the bit. "" without a file.
   """
   if not file:
     return ""
@@ -38,6 +42,8 @@ def single_run(
     words |= {key: f"--config.{key}={wanted[key]}" for key in differing}
   if command_line.parse([file])[0].sweep.points:
     words["sweep.points"] = "--config.sweep.points=()"
+  lanes = f"{chunk.shape.seeds}x{chunk.shape.points}"
+  words["sweep.lanes"] = f"--config.sweep.lanes={lanes}"
   return shlex.join(["python", "-m", "kd_jax.main", file, *words.values()])
 
 

@@ -11,8 +11,8 @@ from kd_jax.runs.results import Row
 
 # Of a row: who made it, when and where, not what came out.
 _CIRCUMSTANCES = (
-    "commit", "cores", "command", "device", "dirty", "seconds", "study",
-    "teacher_sha256", "versions")
+    "commit", "cores", "command", "device", "dirty", "fingerprint_of_schema_1",
+    "schema", "seconds", "study", "teacher_sha256", "versions")
 
 class Part(NamedTuple):
   """What one shard has left."""
@@ -33,13 +33,13 @@ def check(parts: Iterable[Part]) -> None:
   parts = list(parts)
   for part in parts[1:]:
     _check_settings(parts[0], part)
-  results: dict[str, tuple[Row, Part]] = {}
+  results: dict[Any, tuple[Row, Part]] = {}
   lanes: dict[Any, tuple[Row, Part]] = {}
   prepared: dict[Any, tuple[Row, Part]] = {}
   for part in parts:
     for row in part.rows:
       _check_result(row, part, *results.setdefault(
-          row["fingerprint"], (row, part)))
+          (row["fingerprint"], row.get("packing")), (row, part)))
       _check_lane(row, part, *lanes.setdefault(
           _frozen([row["overrides"], row.get("seed")]), (row, part)))
       if row.get("teacher_fingerprint"):
@@ -59,7 +59,7 @@ def _check_settings(one: Part, other: Part) -> None:
 
 
 def _check_result(row: Row, part: Part, known: Row, where: Part) -> None:
-  """The same fingerprint stands for the same results."""
+  """The same lane in the same packing has the same results."""
   keys = sorted(key for key in {*row, *known} - {*_CIRCUMSTANCES}
                 if row.get(key) != known.get(key))
   if keys:
@@ -76,8 +76,7 @@ def _check_lane(row: Row, part: Part, known: Row, where: Part) -> None:
     raise UserError(
         f"{_both(where, part)}: {_named(row)} stands under two fingerprints, "
         f"{known['fingerprint'][:8]} and {row['fingerprint'][:8]}: other settings, "
-        "versions or plans; leave a folder out and run its part again with the "
-        "same --config.sweep.lanes and number of devices (JAX_NUM_CPU_DEVICES)")
+        "teachers or versions; leave a folder out and run its part again")
 
 
 def _check_teacher(row: Row, part: Part, known: Row, where: Part) -> None:

@@ -52,21 +52,22 @@ class Meter:
   """
 
   def __init__(
-      self, screen: Screen, planned: Sequence[tuple[Job, Chunk]], book: Results):
-    self._screen, self._book = screen, book
+      self, screen: Screen, planned: Sequence[tuple[Job, Chunk]], results: Results):
+    self._screen, self._results = screen, results
     costs: dict[str, float] = {}
     for job, _ in planned:
-      if job.mark not in costs:
-        costs[job.mark] = step_seconds(
+      if job.program_fingerprint not in costs:
+        costs[job.program_fingerprint] = step_seconds(
             job.training.model, job.setup.train.image,
             job.training.batch_size)
     self._costs = costs
-    self._lanes = sum(len(set(chunk.lanes)) for _, chunk in planned)
+    self._lanes = len({row["fingerprint"] for row in results.rows}.union(
+        *(chunk.lanes for _, chunk in planned)))
     self._total = sum(self._cost(*each) for each in planned)
-    done = [each for each in planned if book.has(each[1])]
+    done = [each for each in planned if results.has(each[1].lanes)]
     self._done = sum(self._cost(*each) for each in done)
     if done:
-      screen.say(f"sweep: {len(book.rows)} of {self._lanes} lanes are done")
+      screen.say(f"sweep: {len(results.rows)} of {self._lanes} lanes are done")
 
   def tick(self, job: Job, chunk: Chunk, step: int) -> None:
     """Shows that a chunk has come to a step; its end is told by `finished`."""
@@ -81,16 +82,16 @@ class Meter:
 
   def _show(self, job: Job, now: float) -> None:
     split = "heldout" if "heldout" in job.setup.splits else "test"
-    errors = [row[f"{split}_errors"] for row in self._book.rows
+    errors = [row[f"{split}_errors"] for row in self._results.rows
               if row["failed"] is None]
     best = f"  best {min(errors)} errors ({split})" if errors else ""
     # In hundredths of a second, as the bar wants whole parts.
     self._screen.advance(
         "sweep", round(100 * now), round(100 * self._total),
-        f"{len(self._book.rows)} of {self._lanes} lanes{best}")
+        f"{len(self._results.rows)} of {self._lanes} lanes{best}")
 
   def _cost(self, job: Job, chunk: Chunk) -> float:
-    return (self._costs[job.mark] * job.training.total_steps
+    return (self._costs[job.program_fingerprint] * job.training.total_steps
             * chunk.shape.size)
 
 

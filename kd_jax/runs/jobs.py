@@ -1,4 +1,4 @@
-"""Jobs: groups of lanes made ready, with data, teacher and marks."""
+"""Jobs: groups of lanes made ready, with data, teacher and fingerprints."""
 
 from collections.abc import Callable
 import contextlib
@@ -25,11 +25,11 @@ class Job(NamedTuple):
   """A group of lanes, ready to run.
 
   Attributes:
-    bench: Data, splits, records.
+    setup: Data, splits, records.
     training: How each lane is trained, but for its numbers.
     learner: The step.
-    taught: The teacher, or None where the method needs none.
-    lanes: The lanes by their marks.
+    prepared: The teacher, or None where the method needs none.
+    lanes: The lanes by their fingerprints.
     program: What the program is compiled for, as text.
   """
 
@@ -41,9 +41,14 @@ class Job(NamedTuple):
   program: str
 
   @property
-  def mark(self) -> str:
+  def program_fingerprint(self) -> str:
     """Of the program, for plans."""
     return identity_lib.fingerprint({"program": self.program})
+
+  @property
+  def seeds(self) -> list[tuple[int, str]]:
+    """Seed and fingerprint of each lane, as plans take them."""
+    return [(lane.seed, fingerprint) for fingerprint, lane in self.lanes.items()]
 
   @property
   def per_epoch(self) -> int:
@@ -60,7 +65,7 @@ def prepare(
     screen: Screen,
     stop: Callable[[], bool],
 ) -> list[Job]:
-  """Loads data, trains or finds teachers, and marks every lane.
+  """Loads data, trains or finds teachers, and fingerprints every lane.
 
   Args:
     groups: Of `sweep.expand`.
@@ -103,13 +108,13 @@ def _job(group: Group, setup: Setup, own: Setup, training, teachers) -> Job:
     prepared = _prepared(group.config, setup, training, teachers)
   learner = build.learner(
       group.config, training, method, prepared and prepared.teacher)
-  marked: dict[str, Lane] = {}
+  lanes: dict[str, Lane] = {}
   for lane in group.lanes:
-    same = marked.setdefault(_mark(lane, own, prepared), lane)
+    same = lanes.setdefault(lane_fingerprint(lane, own, prepared), lane)
     if same is not lane:
       own.screen.say(f"sweep: {lane.name} is the same run as {same.name}")
   return Job(
-      own, training, learner, prepared, marked,
+      own, training, learner, prepared, lanes,
       identity_lib.program(config_lib.flatten(group.config)))
 
 
@@ -126,7 +131,7 @@ def _prepared(
   return teachers[key]
 
 
-def _mark(
+def lane_fingerprint(
     lane: Lane, setup: Setup, prepared: teacher_store.PreparedTeacher | None
 ) -> str:
   """What determines a lane, but for the machine and the lanes beside it."""

@@ -13,7 +13,7 @@ import numpy as np
 from kd_jax.config import identity
 from kd_jax.core import types
 from kd_jax.core.errors import UserError
-from kd_jax.runs import records, results, soft_targets
+from kd_jax.runs import records, results, schema_1, soft_targets
 from kd_jax.runs import setup as setup_lib
 from kd_jax.runs.jobs import Job
 
@@ -62,13 +62,27 @@ def keep(
       for name, split in job.setup.splits.items()})
 
 
-def load(workdir: pathlib.Path, fingerprint: str) -> dict[str, np.ndarray]:
-  """The logits kept of a net, by split, float32.
+def load(workdir: pathlib.Path, row: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  """The logits kept of the net of a row, by split, float32.
 
   Raises:
     UserError: If they are not there, or damaged.
   """
-  path = workdir / "logits" / f"{fingerprint}.npz"
+  names = [row["fingerprint"], row.get(schema_1.KEY)]
+  there = [name for name in names
+           if name and (workdir / "logits" / f"{name}.npz").is_file()]
+  return _load(workdir, (there or names)[0])
+
+
+def load_teacher(
+    workdir: pathlib.Path, fingerprint: str
+) -> dict[str, np.ndarray]:
+  """The same of a teacher's members, `[members, N, classes]`."""
+  return _load(workdir, f"teacher-{fingerprint}")
+
+
+def _load(workdir: pathlib.Path, name: str) -> dict[str, np.ndarray]:
+  path = workdir / "logits" / f"{name}.npz"
   try:
     with np.load(path, allow_pickle=False) as file:
       return {name: file[name].astype(np.float32) for name in file.files}
@@ -76,13 +90,6 @@ def load(workdir: pathlib.Path, fingerprint: str) -> dict[str, np.ndarray]:
     raise UserError(
         f"{path}: the logits of this net cannot be read ({error}); delete "
         f"{workdir} and give the same command again") from None
-
-
-def load_teacher(
-    workdir: pathlib.Path, fingerprint: str
-) -> dict[str, np.ndarray]:
-  """The same of a teacher's members, `[members, N, classes]`."""
-  return load(workdir, f"teacher-{fingerprint}")
 
 
 def _save(

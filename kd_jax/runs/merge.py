@@ -6,7 +6,7 @@ import shutil
 from typing import Any, NamedTuple
 
 from kd_jax.core.errors import UserError
-from kd_jax.runs import conflicts, plan, records, results
+from kd_jax.runs import conflicts, plan, records, results, schema_1
 from kd_jax.runs.conflicts import Part
 from kd_jax.runs.plan import Chunk
 from kd_jax.runs.results import Row
@@ -39,14 +39,15 @@ def merge(folders: Sequence[pathlib.Path], out: pathlib.Path) -> str:
   """
   parts = _parts(folders, out)
   conflicts.check(parts)
-  rows = {row["fingerprint"]: row
-          for part in reversed(parts) for row in part.rows}
+  everything = [row for part in parts for row in part.rows]
+  rows = results.first_of_each(everything)
   if not rows:
     raise UserError(f"{folders[0]}: has no rows yet, nor has any other folder")
   teachers = _teachers(parts, out)
   planned = [chunk for part in parts for chunk in part.chunks]
   progress = _progress(planned, rows)
   kept = _kept(planned, rows)
+  others = _others(everything, rows, out)
   try:
     with records.locked(out):
       for source, target in teachers.items():
@@ -56,9 +57,11 @@ def merge(folders: Sequence[pathlib.Path], out: pathlib.Path) -> str:
       parameters.write_json(
           out / "summary.json", _summary(parts, rows, progress))
       results.write(out / "results.jsonl", _ordered(rows, kept))
+      if others:
+        results.write(out / "results.other.jsonl", others)
   except OSError as error:
     raise UserError(f"--out={out}: cannot be written: {error}") from None
-  return _told(parts, rows, progress, out)
+  return _told(parts, rows, others, progress, out)
 
 
 def _parts(folders: Sequence[pathlib.Path], out: pathlib.Path) -> list[Part]:
@@ -75,34 +78,42 @@ def _parts(folders: Sequence[pathlib.Path], out: pathlib.Path) -> list[Part]:
 
 
 def _part(folder: pathlib.Path) -> Part:
-  rows = results.read(folder)
-  for row in rows:
-    if not isinstance(row.get("fingerprint"), str) or not isinstance(
-        row.get("overrides"), dict) or row.get("schema") != records.SCHEMA:
-      raise UserError(
-          f"{folder / 'results.jsonl'}: has rows that are not of a sweep of "
-          f"schema {records.SCHEMA}; leave the folder out")
+  chunks = plan.load(folder / "plan.json")
+  known = schema_1.lanes_of(chunks)
+  rows = [schema_1.converted(row, known) for row in results.read(folder)]
+  results.check(folder / "results.jsonl", rows, "leave the folder out")
   aside = folder / "results.other.jsonl"
-  other = {row.get("fingerprint") for row in (
+  other = {schema_1.converted(row, known).get("fingerprint") for row in (
       results.read(folder, aside.name) if aside.is_file() else [])}
+  other -= {row["fingerprint"] for row in rows}
   # Of a sweep that the folder was used for before.
-  chunks = [chunk for chunk in plan.load(folder / "plan.json")
-            if not {*map(chunk.fingerprint, chunk.lanes)} <= other]
+  chunks = [chunk for chunk in chunks if not other.issuperset(chunk.lanes)]
   config = results.side_file(folder, "config.json") or {}
   if not isinstance(config, dict):
     raise UserError(f"{folder / 'config.json'}: is no config; leave the folder out")
   return Part(folder, rows, chunks, config)
 
 
+def _others(
+    everything: Sequence[Row], rows: dict[str, Row], out: pathlib.Path
+) -> list[Row]:
+  """Rows of lanes that were also run in another packing, and what lay aside."""
+  aside = out / "results.other.jsonl"
+  before = results.read(out, aside.name) if aside.is_file() else []
+  second = [row for row in everything
+            if row.get("packing") != rows[row["fingerprint"]].get("packing")]
+  return [*before, *(row for row in second if row not in before)]
+
+
 def _done(chunk: Chunk, rows: dict[str, Row]) -> bool:
-  return all(chunk.fingerprint(mark) in rows for mark in chunk.lanes)
+  return rows.keys() >= set(chunk.lanes)
 
 
 def _kept(planned: Sequence[Chunk], rows: dict[str, Row]) -> list[Chunk]:
   """One plan of them all: no lane is asked for twice."""
   distinct = list(dict.fromkeys(planned))
-  taken = {mark for chunk in distinct if _done(chunk, rows)
-           for mark in chunk.lanes}
+  taken = {lane for chunk in distinct if _done(chunk, rows)
+           for lane in chunk.lanes}
   kept = []
   for chunk in distinct:
     if _done(chunk, rows):
@@ -114,16 +125,16 @@ def _kept(planned: Sequence[Chunk], rows: dict[str, Row]) -> list[Chunk]:
 
 
 def _progress(planned: Sequence[Chunk], rows: dict[str, Row]) -> Progress:
-  everything = {mark for chunk in planned for mark in chunk.lanes}
-  done = {mark for chunk in planned for mark in chunk.lanes
-          if chunk.fingerprint(mark) in rows}
+  everything = {lane for chunk in planned for lane in chunk.lanes}
+  done = {lane for chunk in planned for lane in chunk.lanes
+          if lane in rows}
   return Progress(len(everything), len(everything - done))
 
 
 def _ordered(rows: dict[str, Row], kept: Sequence[Chunk]) -> list[Row]:
   """In the order in which one run would have written them."""
   order = dict.fromkeys(
-      chunk.fingerprint(mark) for chunk in kept for mark in chunk.lanes)
+      lane for chunk in kept for lane in chunk.lanes)
   return [rows[name] for name in {**order, **rows} if name in rows]
 
 
@@ -201,11 +212,14 @@ def _sources(part: Part) -> list[str]:
   return merged if isinstance(merged, list) else [part.folder.resolve().name]
 
 
-def _told(parts, rows, progress: Progress, out: pathlib.Path) -> str:
+def _told(parts, rows, others, progress: Progress, out: pathlib.Path) -> str:
   twice = sum(len(part.rows) for part in parts) - len(rows)
   summary = f"{out}: {len(rows)} rows of {len(parts)} folders"
   if twice:
     summary += f", {twice} of them twice"
+  if others:
+    summary += (f"; {len(others)} rows of other packings or sweeps are in "
+                "results.other.jsonl")
   if not progress.lanes:
     return f"{summary}; no plan.json says whether some are missing"
   if not progress.missing:

@@ -1,16 +1,16 @@
 """Which lanes run together: rectangles of lanes, fixed before anything runs.
 
-A lane's bits depend on the rectangle it runs in, so the plan belongs to a row's
-fingerprint, is written down, and is never repacked: what is added to a sweep
-later makes chunks of its own.
+A lane's bits depend on the rectangle that it runs in, to rounding, so the plan is
+written down and never repacked: what is added to a sweep later makes chunks of its
+own, and a chunk that was interrupted goes on as it began.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 import json
 import pathlib
 from typing import Any, NamedTuple
 
-from kd_jax.config import identity as identity_lib
+from kd_jax.config import identity
 from kd_jax.core.errors import UserError
 from kd_jax.runs import records
 from kd_jax.training import parameters
@@ -21,10 +21,10 @@ class Chunk(NamedTuple):
   """Lanes that run at once.
 
   Attributes:
-    group: Mark of the compiled program.
+    group: Fingerprint of the compiled program.
     shape: The rectangle.
-    lanes: Marks of the lanes, row by row, `shape.size` of them; the padding
-      of a ragged chunk repeats lanes.
+    lanes: Fingerprints of the lanes, row by row, `shape.size` of them; the
+      padding of a ragged chunk repeats lanes.
   """
 
   group: str
@@ -32,13 +32,15 @@ class Chunk(NamedTuple):
   lanes: tuple[str, ...]
 
   @property
-  def mark(self) -> str:
-    return identity_lib.fingerprint(
+  def fingerprint(self) -> str:
+    """Of the chunk: its checkpoints belong to it."""
+    return identity.fingerprint(
         {"group": self.group, "shape": list(self.shape), "lanes": self.lanes})
 
-  def fingerprint(self, lane: str) -> str:
-    """The fingerprint of a lane's row: what the lane is, and where it ran."""
-    return identity_lib.fingerprint({"lane": lane, "chunk": self.mark})
+  @property
+  def packing(self) -> str:
+    """The rectangle in words, devices x seeds x points: a column of each row."""
+    return "x".join(map(str, self.shape))
 
 
 def balanced(seeds: Sequence[int], shape: Shape) -> Shape:
@@ -77,8 +79,8 @@ def chunks(
   """Packs lanes into rectangles.
 
   Args:
-    group: Mark of the program.
-    lanes: Seed and mark of each lane.
+    group: Fingerprint of the program.
+    lanes: Seed and fingerprint of each lane.
     shape: The rectangle, the same for all.
 
   Returns:
@@ -86,15 +88,15 @@ def chunks(
     by repeating, so that the last chunk needs no program of its own.
   """
   by_seed: dict[int, list[str]] = {}
-  for seed, mark in lanes:
-    by_seed.setdefault(seed, []).append(mark)
+  for seed, lane in lanes:
+    by_seed.setdefault(seed, []).append(lane)
   rows = [
-      _padded(identity[start:start + shape.points], shape.points)
-      for identity in by_seed.values()
-      for start in range(0, len(identity), shape.points)]
+      _padded(own[start:start + shape.points], shape.points)
+      for own in by_seed.values()
+      for start in range(0, len(own), shape.points)]
   return [
-      Chunk(group, shape, tuple(mark for row in _padded(
-          rows[start:start + shape.rows], shape.rows) for mark in row))
+      Chunk(group, shape, tuple(lane for row in _padded(
+          rows[start:start + shape.rows], shape.rows) for lane in row))
       for start in range(0, len(rows), shape.rows)]
 
 
@@ -108,7 +110,7 @@ def extend(
     kept: Sequence[Chunk],
     group: str,
     lanes: Sequence[tuple[int, str]],
-    finished: Callable[[Chunk], bool],
+    done: Collection[str],
     shape: Callable[[list[int]], Shape],
     *,
     devices: int,
@@ -117,22 +119,22 @@ def extend(
 
   Args:
     kept: All chunks planned before, of any group.
-    group: Mark of the program.
-    lanes: Seed and mark of each lane that is asked for.
-    finished: Whether all rows of a chunk are there.
+    group: Fingerprint of the program.
+    lanes: Seed and fingerprint of each lane that is asked for.
+    done: Fingerprints of the lanes that have rows, in whatever packing.
     shape: Chooses the rectangle for new lanes, given their seeds.
     devices: How many there are.
 
   Returns:
-    Chunks that hold every lane. An unfinished one with a lane that nobody asks
-    for any more, or for more devices than there are, is given up.
+    Chunks that hold every lane that has no row. An unfinished one with a lane that
+    nobody asks for any more, or for more devices than there are, is given up.
   """
-  asked = {mark for _, mark in lanes}
+  done, asked = set(done), {lane for _, lane in lanes}
   mine = [chunk for chunk in kept if chunk.group == group
           and asked & set(chunk.lanes)
-          and (finished(chunk) or (set(chunk.lanes) <= asked
-                                   and chunk.shape.devices <= devices))]
-  planned = {mark for chunk in mine for mark in chunk.lanes}
+          and (done >= set(chunk.lanes) or (
+              asked >= set(chunk.lanes) and chunk.shape.devices <= devices))]
+  planned = done.union(*(chunk.lanes for chunk in mine))
   new = [lane for lane in lanes if lane[1] not in planned]
   if not new:
     return mine

@@ -45,7 +45,7 @@ class Programs:
 
   def get(self, job: Job, shape: lanes.Shape) -> lanes.Lanes:
     """The programs of a rectangle, compiled on first use."""
-    key = (job.mark, shape)
+    key = (job.program_fingerprint, shape)
     if key not in self._made:
       self._made[key] = _compiled(job, shape)
       self.compilations += 1
@@ -74,7 +74,7 @@ class Programs:
     shape = probe.choose(
         make, seeds, job.training.hparams, say=self._say,
         limit=int(self._memory * probe.device_bytes()))
-    self._made[job.mark, shape] = made[shape]
+    self._made[job.program_fingerprint, shape] = made[shape]
     self.compilations += 1
     self.probes += len(made) - 1
     probe.remember(_key(job.program, seeds), shape)

@@ -1,40 +1,46 @@
 """The rows of a sweep on disk: what is finished is never done again."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 import json
 import pathlib
 from typing import Any
 
 from kd_jax.core.errors import UserError
-from kd_jax.runs import records
-from kd_jax.runs.plan import Chunk
 
 Row = dict[str, Any]
+
+
+# 1 had the packing in the fingerprint; `schema_1.py` reads it.
+SCHEMA, _READ = 2, (1, 2)
 
 
 class Results:
   """`results.jsonl`: a row for each finished lane of the sweep.
 
-  The file is always whole. Rows that the present sweep does not ask for, of
-  other settings or another plan, are kept aside in `results.other.jsonl`, and
-  come back if they are asked for again.
+  The file is always whole. Rows that the present sweep does not ask for, and
+  second rows of the same lane in another packing, are kept aside in
+  `results.other.jsonl`, and come back if they are asked for again.
   """
 
-  def __init__(self, workdir: pathlib.Path):
+  def __init__(
+      self, workdir: pathlib.Path,
+      convert: Callable[[list[Row]], list[Row]] = lambda rows: rows):
+    """Reads what is there; `convert` makes rows of schema 2 of older ones."""
     self._file = workdir / "results.jsonl"
     self._aside = workdir / "results.other.jsonl"
-    self._known = {row["fingerprint"]: row
-                   for file in (self._aside, self._file) for row in _read(file)}
+    found = convert([*_read(self._file), *_read(self._aside)])
+    self._known = {key: rows[0] for key, rows in _by(_result, found).items()}
     self._wanted: list[str] = []
 
   @property
   def rows(self) -> list[Row]:
     """The finished rows of the sweep, in its order."""
-    return [self._known[f] for f in self._wanted if f in self._known]
+    done = self._done()
+    return [done[lane] for lane in self._wanted if lane in done]
 
-  def has(self, chunk: Chunk) -> bool:
-    """Whether all lanes of a chunk are finished."""
-    return all(chunk.fingerprint(mark) in self._known for mark in chunk.lanes)
+  def has(self, lanes: Iterable[str]) -> bool:
+    """Whether all these lanes are finished, in whatever packing."""
+    return self._done().keys() >= set(lanes)
 
   def want(self, fingerprints: Sequence[str]) -> None:
     """Says which rows the sweep consists of."""
@@ -43,26 +49,58 @@ class Results:
 
   def add(self, rows: Sequence[Row]) -> None:
     """Writes finished rows."""
-    self._known |= {row["fingerprint"]: row for row in rows}
+    self._known |= {_result(row): row for row in rows}
     self._write()
 
+  def _done(self) -> dict[str, Row]:
+    return first_of_each(self._known.values())
+
   def _write(self) -> None:
-    wanted = set(self._wanted)
-    other = [row for f, row in self._known.items() if f not in wanted]
-    if other:
+    rows = self.rows
+    shown = {_result(row) for row in rows}
+    other = [row for key, row in self._known.items() if key not in shown]
+    if other or self._aside.is_file():
       write(self._aside, other)
-    write(self._file, self.rows)
+    write(self._file, rows)
+
+
+def first_of_each(rows: Iterable[Row]) -> dict[str, Row]:
+  """The first row of each lane: other packings agree with it to rounding."""
+  return {lane: same[0] for lane, same in _by(
+      lambda row: row["fingerprint"], rows).items()}
+
+
+def check(file: pathlib.Path, rows: Iterable[Row], advice: str) -> None:
+  """Refuses rows that are not of a sweep that this version reads.
+
+  Raises:
+    UserError: With the file and the advice.
+  """
+  if not all(isinstance(row.get("fingerprint"), str)
+             and isinstance(row.get("overrides"), dict)
+             and row.get("schema") in _READ for row in rows):
+    raise UserError(
+        f"{file}: has rows that are not of a sweep of schema "
+        f"{' or '.join(map(str, _READ))}; {advice}")
+
+
+def _result(row: Row) -> tuple[str, str | None]:
+  """What has one result: a lane in a packing."""
+  return row["fingerprint"], row.get("packing")
+
+
+def _by(key: Callable[[Row], Any], rows: Iterable[Row]) -> dict[Any, list[Row]]:
+  grouped: dict[Any, list[Row]] = {}
+  for row in rows:
+    grouped.setdefault(key(row), []).append(row)
+  return grouped
 
 
 def _read(file: pathlib.Path) -> list[Row]:
   if not file.is_file():
     return []
   rows = read(file.parent, file.name)
-  foreign = [row for row in rows if "fingerprint" not in row or (
-      "overrides" not in row) or row.get("schema") != records.SCHEMA]
-  if foreign:
-    raise UserError(f"{file}: has rows that are not of a sweep of schema "
-                    f"{records.SCHEMA}; use another workdir")
+  check(file, rows, "use another workdir")
   return rows
 
 

@@ -1,8 +1,9 @@
 """A sweep, as a protocol: teachers, plan, chunks of lanes, rows, report."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import contextlib
 import functools
+import itertools
 import pathlib
 import time
 from typing import Any
@@ -22,11 +23,12 @@ from kd_jax.runs import (
   kept_logits,
   plan,
   records,
+  schema_1,
   soft_targets,
 )
 from kd_jax.runs.jobs import Job
 from kd_jax.runs.programs import Programs
-from kd_jax.runs.results import Results
+from kd_jax.runs.results import Results, Row
 from kd_jax.runs.shard import Shard
 from kd_jax.training import train_loop
 
@@ -78,24 +80,27 @@ def run_sweep(
     kept_logits.teachers(workdir, ready, study or workdir.name)
     if config.sweep.logits:
       kept_logits.keep_teachers(workdir, ready)
-    results = Results(workdir)
+    before = plan.load(workdir / "plan.json")
+    results = Results(workdir, functools.partial(_converted, ready, before))
     programs = Programs(config, screen.say, stop, measure=shard is None)
-    planned = _plan(ready, results, programs, workdir / "plan.json")
-    results.want([chunk.fingerprint(mark) for job, chunk in planned
-               for mark in chunk.lanes if mark in job.lanes])
+    planned = _plan(ready, results, programs, before, workdir / "plan.json")
+    results.want([lane for job, chunk in planned
+                  for lane in chunk.lanes if lane in job.lanes]
+                 + [lane for job in ready for lane in job.lanes])
     planned = _part(planned, results, shard, screen)
     told = functools.partial(
         _report, report, config, workdir, results, screen, began)
     meter = estimate.Meter(screen, planned, results)
-    told_as = functools.partial(commands.single_run, config, command)
+    command_of = functools.partial(commands.single_run, config, command)
     try:
       for job, chunk in planned:
-        if not results.has(chunk):
+        if not results.has(chunk.lanes):
           rows = _train(job, chunk, programs, meter, stop)
-          results.add([row | {"study": study or workdir.name,
-                           "command": told_as(row["overrides"]),
-                           "teacher_sha256": job.prepared and job.prepared.identity}
-                    for row in rows])
+          results.add([
+              row | {"study": study or workdir.name,
+                     "command": command_of(row["overrides"], chunk),
+                     "teacher_sha256": job.prepared and job.prepared.identity}
+              for row in rows])
           chunks.forget(job, chunk)
           meter.finished(job, chunk)
           _tell_tensorboard(recorder, rows)
@@ -147,22 +152,34 @@ def _report(
              f"beside it ({len(files)} files)")
 
 
+def _converted(
+    ready: Sequence[Job], before: Sequence[plan.Chunk], rows: list[Row]
+) -> list[Row]:
+  """Rows of schema 1 under the fingerprints of today."""
+  if not any(map(schema_1.old, rows)):
+    return rows
+  known = schema_1.lanes_of(itertools.chain(before, *(
+      schema_1.tried(job.program_fingerprint, job.seeds, rows) for job in ready)))
+  return [schema_1.converted(row, known) for row in rows]
+
+
 def _plan(
-    ready, results: Results, programs: Programs, file: pathlib.Path
+    ready, results: Results, programs: Programs, before: Sequence[plan.Chunk],
+    file: pathlib.Path,
 ) -> Planned:
   """Every chunk of the sweep, as it was planned before or is now."""
-  before = plan.load(file)
   planned: Planned = []
   for job in ready:
-    lanes = [(lane.seed, mark) for mark, lane in job.lanes.items()]
+    done = [lane for lane in job.lanes if results.has([lane])]
     made = plan.extend(
-        before, job.mark, lanes, results.has,
+        before, job.program_fingerprint, job.seeds, done,
         functools.partial(programs.shape, job),
         devices=jax.local_device_count())
     planned += [(job, chunk) for chunk in made]
   now = [chunk for _, chunk in planned]
   # What the sweep does not ask for today, it may ask for again.
-  plan.save(file, [c for c in before if c not in now and results.has(c)] + now)
+  plan.save(file, [c for c in before if c not in now and results.has(c.lanes)]
+            + now)
   return planned
 
 
@@ -175,7 +192,7 @@ def _part(planned: Planned, results: Results, shard: Shard | None, screen: Scree
   screen.say(f"shard {shard}: {len(dealt)} of {len(planned)} chunks, "
              f"{lanes(dealt)} of {lanes(planned)} lanes")
   return [each for place, each in enumerate(planned)
-          if shard.owns(place) or results.has(each[1])]
+          if shard.owns(place) or results.has(each[1].lanes)]
 
 
 def _tell_tensorboard(recorder: records.Recorder, rows) -> None:
@@ -205,5 +222,5 @@ def _summary(ready, planned: Planned, results: Results, programs: Programs):
       "probe_compilations": programs.probes,
       "lanes": len(results.rows),
       "failed": sum(row["failed"] is not None for row in results.rows),
-      "chunks": [{"group": job.mark[:16], "shape": list(chunk.shape),
+      "chunks": [{"group": job.program_fingerprint[:16], "shape": list(chunk.shape),
                   "lanes": len(set(chunk.lanes))} for job, chunk in planned]}
