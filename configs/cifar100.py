@@ -26,7 +26,7 @@ the SOFT term. Expected score: not measured.
 """
 
 from kd_jax import config as config_lib
-from kd_jax.core.errors import UserError, nearest
+from kd_jax.errors import UserError, nearest
 
 VARIANTS = ("default", "smoke")
 

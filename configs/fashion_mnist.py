@@ -21,7 +21,7 @@ configs/mnist.py, not chosen for this set.
 """
 
 from kd_jax import config as config_lib
-from kd_jax.core.errors import UserError, nearest
+from kd_jax.errors import UserError, nearest
 
 VARIANTS = ("default", "smoke")
 

@@ -19,8 +19,8 @@ for MNIST; those here were chosen on a held-out tenth of the training set.
 """
 
 from kd_jax import config as config_lib
-from kd_jax.config import sweep
-from kd_jax.core.errors import UserError, nearest
+from kd_jax import sweep
+from kd_jax.errors import UserError, nearest
 
 VARIANTS = ("default", "smoke", "paper", "sweep")
 

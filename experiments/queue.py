@@ -36,6 +36,7 @@ from kd_jax import main as door
 from kd_jax import report
 from kd_jax.config import sweep
 from kd_jax.core.errors import Parser, UserError, nearest
+from kd_jax.core.machine import cores
 from kd_jax.report import Row
 
 PAGE = index.ROOT / "queue.md"
@@ -96,7 +97,7 @@ class Todo(NamedTuple):
 def main(argv: list[str] | None = None) -> int:
   """Runs the command; returns its exit code."""
   args = _parser().parse_args(sys.argv[1:] if argv is None else argv)
-  os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(door._cores()))
+  os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(cores()))
   try:
     if args.record:
       print(record(args.record))
@@ -339,7 +340,7 @@ def _here(cell: Cell) -> tuple[str, int]:
   """The kind of machine this is, and how many runs it trains at once."""
   import jax  # Late: the number of host devices is fixed from then on.
   if jax.default_backend() == "cpu":
-    return MACHINES[0], door._cores()
+    return MACHINES[0], cores()
   seeds, points = map(int, cell.lanes.split("x"))
   return MACHINES[1], seeds * points
 

@@ -130,11 +130,12 @@ def show_plan(config, shard: shards.Shard | None = None) -> int:
         "that has one, such as configs/mnist.py:sweep")
   os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(cores()))
   # pylint: disable=g-import-not-at-top
+  from kd_jax.config.run import read
   from kd_jax.core.screen import Screen
   from kd_jax.runs import estimate
   # pylint: enable=g-import-not-at-top
   screen = Screen()
-  columns, rows, summary = estimate.table(config, screen.say, shard)
+  columns, rows, summary = estimate.table(read(config), screen.say, shard)
   screen.table("plan", columns, rows)
   screen.say(summary)
   return 0
@@ -167,6 +168,7 @@ def train(
   # jax takes seconds to import, so mistakes above are told first.
   # pylint: disable=g-import-not-at-top
   from kd_jax import report
+  from kd_jax.config.run import read
   from kd_jax.core import compilation
   from kd_jax.core import hosts as hosts_lib
   from kd_jax.core.screen import Screen
@@ -184,13 +186,14 @@ def train(
       hosts_lib.agreed(
           lambda: stack.enter_context(records.locked(workdir)))
       screen = stack.enter_context(Screen(quiet=not alone))
-      if config.sweep.points:
+      run = read(config)
+      if run.sweep.points:
         run_sweep(
-            config, workdir, screen=screen, stop=stop, study=study,
+            run, workdir, screen=screen, stop=stop, study=study,
             command=command, shard=shard, report=lambda folder, reference: (
                 report.write(folder, reference=reference)))
       else:
-        main_job.train_and_evaluate(config, workdir, screen=screen, stop=stop)
+        main_job.train_and_evaluate(run, workdir, screen=screen, stop=stop)
     return 0
   except train_loop.Interrupted:
     print(f"stopped; what is done is kept in {workdir}. To go on: {again}",

@@ -10,6 +10,7 @@ import pytest
 from kd_jax import config as config_lib
 from kd_jax import data
 from kd_jax.config import build, schema
+from kd_jax.config import run as run_lib
 from kd_jax.core.errors import UserError
 
 
@@ -102,20 +103,16 @@ def test_help_lists_every_key():
     assert f"--config.{name}={key.default}" in text
 
 
-class Watched:
-  """A ConfigDict that remembers which of its keys were read."""
+class Watched(dict):
+  """Flat values that remember which of their keys were read."""
 
-  def __init__(self, config, read, prefix=""):
-    self.__dict__.update(_config=config, _read=read, _prefix=prefix)
+  def __init__(self, values):
+    super().__init__(values)
+    self.read: set[str] = set()
 
-  def __getattr__(self, name):
-    value = getattr(self._config, name)
-    self._read.add(self._prefix + name)
-    if isinstance(value, ml_collections.ConfigDict):
-      return Watched(value, self._read, f"{self._prefix}{name}.")
-    return value
-
-  __getitem__ = __getattr__
+  def __getitem__(self, name):
+    self.read.add(name)
+    return super().__getitem__(name)
 
 
 def test_every_key_is_read(own_data, monkeypatch, tmp_path):
@@ -125,23 +122,19 @@ def test_every_key_is_read(own_data, monkeypatch, tmp_path):
   config.transfer.part = 0.5
   for what in ("temperature", "alpha"):
     config.schedules[what], config.schedules[f"{what}_end"] = "linear", 0.5
-  read: set[str] = set()
-  watched = Watched(config, read)
+  watched = Watched(config_lib.flatten(config))
+  asked = run_lib.read(watched)
   found = build.dataset(watched)
   build.transfer_set(watched, found)
   build.check_names(watched)
   build.student(watched, found)
   training = build.teacher(watched, found, 0)
-  build.learner(watched, training, build.method(watched))
-  # The shell reads these where it uses them.
-  files = [ROOT / "kd_jax/config/sweep.py", *(ROOT / "kd_jax/runs").glob("*.py")]
-  source = "".join(file.read_text() for file in files)
-  shell = {name for name in schema.every()
-           if f"config.{name}" in source or f'["{name}"]' in source}
+  build.learner(asked, training, asked.method)
+  build.on_device(watched, found)
   # A method reads its own numbers alone.
   others = {name for name in schema.every()
             if schema.owner(name) not in (None, config.method)}
-  unread = set(schema.every()) - read - shell - others
+  unread = set(schema.every()) - watched.read - others
   assert not unread
 
 
@@ -175,10 +168,10 @@ def test_a_warm_up_longer_than_the_run_is_refused(own_data):
 def test_weights_of_members_fit_their_number():
   config = valid()
   config.teacher.count, config.teacher.weights = 2, (1.0, 3.0)
-  assert build.member_weights(config) == (0.25, 0.75)
+  assert run_lib.read(config).teacher.weights == (0.25, 0.75)
   config.teacher.weights = (1.0,)
   with pytest.raises(UserError, match="2 numbers"):
-    build.member_weights(config)
+    run_lib.read(config)
 
 
 @pytest.mark.parametrize(("key", "value", "hint"), [

@@ -14,6 +14,7 @@ from kd_jax import config as config_lib
 from kd_jax import data as data_lib
 from kd_jax import main
 from kd_jax.config import build, schema
+from kd_jax.config import run as run_lib
 from kd_jax.core.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -93,7 +94,7 @@ def test_a_variant_builds(name, variant):
     first, last = (float(training.optimizer_spec.schedule(jnp.int32(step)))
                    for step in (0, training.total_steps - 1))
     assert 0 <= last <= first <= 1
-  method = build.method(config)
+  method = run_lib.read(config).method
   assert method.needs_teacher
   assert np.isclose(
       student.hparams.hard_weight + student.hparams.soft_weight, 1)

@@ -18,6 +18,7 @@ from experiments.hinton15_speech import (
   verdict,
 )
 from experiments.protocol import Options, Place
+from kd_jax import config as config_lib
 from kd_jax import data
 from kd_jax.config import sweep
 from kd_jax.core.errors import UserError
@@ -387,7 +388,7 @@ def test_every_net_of_the_table_gets_a_row_once(quick, tmp_path, monkeypatch):
   assert {r["temperature"] for r in by("distilled")} == {2.0}
   assert {r["member"] for r in by("baseline")} == {0, 1, 2}
   for r in found:
-    assert r["utterances"] == 40 and r["frame_errors"] > 0 and r["schema"] == 1
+    assert r["utterances"] == 40 and r["frame_errors"] > 0 and r["schema"] == 2
   # Ten noisy states a digit are added up, so words are heard better than frames.
   assert sum(r["utterance_errors"] for r in found) < 0.1 * 12 * 40
   better = lambda system: np.mean([r["frame_errors"] for r in by(system)])
@@ -404,7 +405,7 @@ def test_logits_that_are_not_there_are_told(quick, tmp_path):
   rows = plant(quick, tmp_path)
   (tmp_path / "table/logits/teacher-whole-tones_a.npz").unlink()
   place = Place(tmp_path / "utterances", lambda: False, lambda line: None)
-  with pytest.raises(UserError, match=r"tones_a.*what this net said cannot be"):
+  with pytest.raises(UserError, match=r"tones_a.*the logits of this net cannot be"):
     decode.utterances(rows, place)
 
 
@@ -471,7 +472,7 @@ def test_a_choice_reaches_students_and_members():
   table = study.table(NOWHERE, choice, 1)
   for group in sweep.expand(table, table.sweep.points):
     for lane in group.lanes:
-      own = lane.config
+      own = config_lib.nested(lane.values)
       assert (own.teacher.epochs, own.teacher.optimizer.learning_rate) == (4, 3e-4)
       wanted = (2, 3e-3) if own.soft_weight else (4, 3e-4)
       assert (own.epochs, own.optimizer.learning_rate) == wanted

@@ -14,8 +14,8 @@ import pytest
 
 from experiments import index
 from experiments.protocol import Options
-from kd_jax import config as config_lib
 from kd_jax.config import build, identity, sweep
+from kd_jax.config import run as run_lib
 from kd_jax.report import Row
 from kd_jax.runs import jobs, plan, schema_1
 from kd_jax.runs import setup as setup_lib
@@ -51,12 +51,12 @@ def lanes(config, rows: Sequence[Row], teachers: Sequence[Row]):
   known = {point_of(row["overrides"]): row for row in rows}
   data = {}
   for group in sweep.expand(config, config.sweep.points):
-    key = str([group.config.data.to_dict(), group.config.transfer.to_dict()])
+    key = run_lib.read(group.values).part("data.", "transfer.")
     if key not in data:
       data[key] = build.transfer_set(
-          group.config, build.dataset(group.config, say=lambda *_: None))
+          group.values, build.dataset(group.values, say=lambda *_: None))
     program = identity.fingerprint(
-        {"program": identity.program(config_lib.flatten(group.config))})
+        {"program": identity.program(group.values)})
     made.setdefault(program, []).extend(
         (lane.seed, fingerprint(lane, data[key], row, teachers))
         for lane in group.lanes if (row := known.get(point_of(lane.point))))
@@ -78,9 +78,8 @@ def fingerprint(lane, dataset, row: Row, teachers: Sequence[Row]) -> str:
     # Their bits belong to the identity, so they are made as a teacher's are.
     bank = np.zeros((1, 1, len(hashes), 1), np.float32)
     prepared = types.SimpleNamespace(identity=hashes, teacher=teachers_lib.banked(
-        bank, weights=build.member_weights(lane.config)))
-  values = config_lib.flatten(lane.config)
-  setup = setup_lib.Setup(values, dataset, *[None] * 8)
+        bank, weights=run_lib.read(lane.values).teacher.weights))
+  setup = setup_lib.Setup(run_lib.read(lane.values), dataset, *[None] * 8)
   return jobs.lane_fingerprint(lane, setup, prepared)
 
 

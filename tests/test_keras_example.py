@@ -18,6 +18,7 @@ from kd_jax import config as config_lib
 from kd_jax import data as data_lib
 from kd_jax import losses, methods, report
 from kd_jax.config import build, names
+from kd_jax.config import run as run_lib
 from kd_jax.core import types as kd_types
 from kd_jax.core.errors import UserError
 from kd_jax.methods import terms as terms_lib
@@ -282,8 +283,8 @@ def small(own_data):
 
 def test_in_one_version_both_nets_are_trained(small):
   own, dataset, trained = small
-  bench = types.SimpleNamespace(dataset=dataset)
-  training, learner = as_run.schedules(own, bench, 7, trained)
+  bench = types.SimpleNamespace(dataset=dataset, run=run_lib.read(own))
+  training, learner = as_run.moving(own, bench, 7, trained)
   assert training.seed == 7 and learner.teacher is None
   state = jax.eval_shape(
       lambda key: step.init(learner, key, jnp.zeros((1, 12, 10, 1)),

@@ -13,6 +13,7 @@ import kd_jax
 from kd_jax import config as config_lib
 from kd_jax import methods
 from kd_jax.config import build, command_line, identity, schema, sweep
+from kd_jax.config import run as run_lib
 from kd_jax.core import types as core_types
 from kd_jax.core.errors import UserError
 from kd_jax.methods.registry import Method
@@ -137,17 +138,17 @@ def test_rows_that_were_recorded_keep_their_fingerprints(monkeypatch):
   """Marks of the default student, as they were before methods had numbers."""
   monkeypatch.setattr(kd_jax, "NUMERICS", 2)
   config = parsed()
-  bench = types.SimpleNamespace(
-      values=config_lib.flatten(config),
+  setup = types.SimpleNamespace(
+      run=run_lib.read(config),
       dataset=types.SimpleNamespace(fingerprint="d"))
   prepared = types.SimpleNamespace(
       identity=["t"], teacher=types.SimpleNamespace(weights=np.ones(1)))
   made = teacher_store.student_identity(
-      bench, build.student_hparams(config), prepared, config.method)
+      setup, build.student_hparams(config), prepared, config.method)
   assert made.pop("lane") == "kd"  # Rows of main runs had none.
   assert identity.fingerprint(made)[:16] == DISTILLED
   made = teacher_store.student_identity(
-      bench, build.student_hparams(config), None)
+      setup, build.student_hparams(config), None)
   assert made.pop("lane") == "hard"
   assert identity.fingerprint(made)[:16] == BASELINE
 
@@ -159,7 +160,7 @@ def test_numbers_are_lanes_of_one_program(toy):
   base = parsed("--config.method=toy")
   points = sweep.product({"toy.pull": (0.0, 1.0)})
   group, = sweep.expand(base, points)
-  assert [build.student_hparams(lane.config).numbers["pull"].tolist()
+  assert [build.student_hparams(lane.values).numbers["pull"].tolist()
           for lane in group.lanes] == [0.0, 1.0]
   assert group.lanes[1].name == "toy.pull=1"
 

@@ -95,7 +95,7 @@ PROMISED: dict[str, dict[str, str | None]] = {
         "segment.pixels": "data, images",
     },
     "from kd_jax.training import optimizers": {
-        "optimizers.Recipe": "name, schedule",
+        "optimizers.OptimizerSpec": "name, schedule",
         "optimizers.schedule": "name, *, total_steps",
     },
     "from kd_jax.core import randomness": {

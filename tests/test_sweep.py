@@ -89,7 +89,7 @@ def test_traced_keys_are_lanes_and_static_ones_groups(config):
        "temperature": (1.0, 4.0), "optimizer.learning_rate": (0.1, 0.2)})
   groups = sweep.expand(config, points)
   assert [len(group.lanes) for group in groups] == [12, 12]
-  assert [tuple(g.config.student.widths) for g in groups] == [(8,), (16,)]
+  assert [tuple(g.values["student.widths"]) for g in groups] == [(8,), (16,)]
 
 
 @pytest.mark.parametrize(
@@ -119,15 +119,15 @@ def test_structure_makes_a_group(config):
 
 def test_a_lane_is_the_config_with_its_point(config):
   group, = sweep.expand(config, sweep.product({"alpha": (0.0, 0.5)}))
-  assert [lane.config.alpha for lane in group.lanes] == [0.0, 0.5]
+  assert [lane.values["alpha"] for lane in group.lanes] == [0.0, 0.5]
   assert config.alpha == 0.9, "the base is left alone"
 
 
 def test_weights_and_alpha_make_way_for_each_other(config):
   weights = sweep.fixed({"hard_weight": 0.3, "soft_weight": 0.7})
   lane = sweep.expand(config, weights)[0].lanes[0]
-  assert lane.config.alpha is None and lane.config.soft_weight == 0.7
-  again = sweep.applied(lane.config, {"alpha": 0.2})
+  assert lane.values["alpha"] is None and lane.values["soft_weight"] == 0.7
+  again = sweep.applied(lane.values, {"alpha": 0.2})
   assert again.alpha == 0.2 and again.hard_weight is None
 
 

@@ -219,7 +219,7 @@ def test_a_bank_of_several_devices_has_the_bits_of_one(nets, device_data):
   out = [np.empty((150, 25, 2, CLASSES), np.float32) for _ in range(2)]
   logit_bank.build(models, held, device_data, SHIFT, out[0])
   logit_bank.build(models, devices.copies(where, held),
-              devices.copies(where, device_data), SHIFT, out[1], where=where)
+              devices.copies(where, device_data), SHIFT, out[1], devices=where)
   np.testing.assert_array_equal(*out)
 
 

@@ -68,9 +68,9 @@ def test_students_see_the_transfer_set_and_teachers_everything(
     own_data, tmp_path, monkeypatch):
   seen, obtain = [], teacher_store.obtain
 
-  def watched(config, bench, student):
-    seen.append(len(bench.train.ids))
-    return obtain(config, bench, student)
+  def watched(setup, student):
+    seen.append(len(setup.train.ids))
+    return obtain(setup, student)
 
   monkeypatch.setattr(teacher_store, "obtain", watched)
   code, lines = run(own_data, tmp_path / "w", "--sweep.transfer.part=0.5,1.0",

@@ -26,12 +26,14 @@ import ml_collections
 from experiments.protocol import Place, Rows
 from kd_jax import losses, methods, report, teachers
 from kd_jax.config import build, names, sweep
+from kd_jax.config import run as run_lib
 from kd_jax.core import compilation, randomness, types
 from kd_jax.core.screen import Screen
 from kd_jax.methods import terms as terms_lib
 from kd_jax.report import Row
-from kd_jax.runs import chunk, records, results, setup_lib, teacher_store
-from kd_jax.runs.setup_lib import Setup
+from kd_jax.runs import chunk, records, results, teacher_store
+from kd_jax.runs import setup as setup_lib
+from kd_jax.runs.setup import Setup
 from kd_jax.training import parameters, step, train_loop
 from kd_jax.training.settings import Training
 
@@ -52,7 +54,8 @@ def run(
   with contextlib.ExitStack() as stack:
     stack.enter_context(records.locked(place.folder))
     screen = stack.enter_context(Screen())
-    setup = setup_lib.prepare(config, place.folder, screen, place.stop)
+    setup = setup_lib.prepare(
+        run_lib.read(config), place.folder, screen, place.stop)
     stack.callback(setup.recorder.close)
     try:
       net = _trained_teacher(config, setup, rows)
@@ -89,7 +92,7 @@ def swapped(
       [small.model], [jax.jit(small.model.init)(key, image)])
   training = training._replace(model=model, seed=seed)
   return training, build.learner(
-      config, training, build.method(config), untrained)
+      setup.run, training, setup.run.method, untrained)
 
 
 def moving(
@@ -102,7 +105,7 @@ def moving(
       methods.METHODS["kd"].formula + ", teacher trained too",
       lambda key: trained.params, _moving_terms(teacher), needs_teacher=False)
   training = build.student(config, setup.dataset)._replace(seed=seed)
-  return training, build.learner(config, training, method)
+  return training, build.learner(setup.run, training, method)
 
 
 def _moving_terms(teacher: types.Model):
@@ -134,7 +137,9 @@ def _trained_teacher(
   fingerprints = {row["fingerprint"] for row in rows.get("teachers", ())}
   if record is None or record["fingerprint"] not in fingerprints:
     config = sweep.applied(config, {"teacher.bank": "never"})
-    teacher_store.obtain(config, setup, build.student(config, setup.dataset))
+    teacher_store.obtain(
+        setup._replace(run=run_lib.read(config)),
+        build.student(config, setup.dataset))
     path = setup.workdir / own
   return parameters.load_parameters(path)
 
@@ -148,7 +153,7 @@ def _row(
   training, learner = _MADE[name](own, setup, seed, trained)
   identity = teacher_store.student_identity(setup, training.hparams, None) | {
       "version": name, "seed": seed, "overrides": _POINTS[name],
-      "program": names.source_mark(f"{__name__}:run"),
+      "program": names.source_identity(f"{__name__}:run"),
       "teacher": parameters.parameters_sha256(trained.params)}
   net = f"{name.replace(' ', '_')}_{seed}"
   record = setup_lib.net(

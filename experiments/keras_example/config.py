@@ -14,7 +14,7 @@ teacher's. What it comes to: README.md beside this file.
 """
 
 from kd_jax import config as config_lib
-from kd_jax.core.errors import UserError, nearest
+from kd_jax.errors import UserError, nearest
 
 VARIANTS = ("default",)
 

@@ -4,7 +4,7 @@
 change some.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 import difflib
 from typing import Any
 
@@ -37,9 +37,23 @@ def default() -> ml_collections.ConfigDict:
   return config.lock()
 
 
-def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """The config as dotted keys and plain values, in the order of `keys.every`."""
+def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
+  """A ConfigDict as dotted keys and plain values; flat values are given back."""
+  if not isinstance(config, ml_collections.ConfigDict):
+    return config  # type: ignore[return-value]
   return dict(_items(config))
+
+
+def nested(values: Mapping[str, Any]) -> ml_collections.ConfigDict:
+  """Flat values as a ConfigDict again."""
+  config = default()
+  for name, value in values.items():
+    *parents, leaf = name.split(".")
+    place = config
+    for parent in parents:
+      place = place[parent]
+    place[leaf] = value
+  return config
 
 
 def _items(config, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,55 +1,67 @@
-"""From a config to plain values: the only reader of ConfigDicts."""
+"""From a config to the data and trainings that it asks for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
 from kd_jax import data as data_lib
 from kd_jax import losses, methods, models, teachers
-from kd_jax.config import names
+from kd_jax.config import flatten, names
+from kd_jax.config import run as run_lib
 from kd_jax.core import types
 from kd_jax.core.errors import UserError
 from kd_jax.data import views
 from kd_jax.training import optimizers, schedules, segment, step
 from kd_jax.training.settings import Training
 
+# A ConfigDict, or its flat values.
+Values = Mapping[str, Any]
+
 
 def dataset(
-    config: ml_collections.ConfigDict, say: Callable[[str], None] = print
+    values: Values, say: Callable[[str], None] = print
 ) -> data_lib.Dataset:
-  """The data set of a config."""
-  resize = config.data.resize
+  """The data set of a run."""
+  values = flatten(values)
+  resize = values["data.resize"]
   return data_lib.load(
-      config.data.name, directory=config.data.dir, holdout=config.data.holdout,
-      embedded=config.data.embedded, resize=resize and tuple(resize), say=say)
+      values["data.name"], directory=values["data.dir"],
+      holdout=values["data.holdout"], embedded=values["data.embedded"],
+      resize=resize and tuple(resize), say=say)
 
 
-def transfer_set(
-    config: ml_collections.ConfigDict, found: data_lib.Dataset
-) -> data_lib.Dataset:
+def transfer_set(values: Values, found: data_lib.Dataset) -> data_lib.Dataset:
   """The data set as students see it; teachers see all of it.
 
   Raises:
     UserError: If nothing is left, or a class does not exist.
   """
-  wanted = config.transfer
-  if not wanted.classes and wanted.part == 1:
+  values = flatten(values)
+  classes, part = tuple(values["transfer.classes"]), values["transfer.part"]
+  if not classes and part == 1:
     return found
-  if max(wanted.classes, default=0) >= found.num_classes:
+  if max(classes, default=0) >= found.num_classes:
     raise UserError(
-        f"config.transfer.classes={tuple(wanted.classes)}: {found.name} has "
-        f"classes 0 to {found.num_classes - 1}")
+        f"config.transfer.classes={classes}: {found.name} has classes 0 to "
+        f"{found.num_classes - 1}")
   ids = data_lib.transfer_ids(
-      found.train_ids, found.train.label, classes=tuple(wanted.classes),
-      part=wanted.part, seed=wanted.seed)
+      found.train_ids, found.train.label, classes=classes, part=part,
+      seed=values["transfer.seed"])
   if not len(ids):
     raise UserError(
         f"config.transfer: leaves none of {len(found.train_ids)} examples")
   return found._replace(train_ids=ids)
+
+
+def on_device(
+    values: Values, found: data_lib.Dataset
+) -> Callable[[data_lib.Examples, np.ndarray], segment.DeviceData]:
+  """Puts examples of a data set on the device, scaled as the run asks for."""
+  scaled = scaling(flatten(values)["data.scale"], found.train)
+  return lambda examples, ids: device_data(examples, ids, scaled)
 
 
 def device_data(
@@ -78,149 +90,142 @@ def scaling(kind: str, train: data_lib.Examples) -> segment.Scaling:
       (1 / deviation).astype(np.float32), (-mean / deviation).astype(np.float32))
 
 
-def student(
-    config: ml_collections.ConfigDict, found: data_lib.Dataset
-) -> Training:
+def student(values: Values, found: data_lib.Dataset) -> Training:
   """The training of the student."""
-  training = _training(config.student, config, found, prefix="student",
-                       hparams=student_hparams(config), dtype=config.dtype)
-  return training._replace(schedules=_schedules(config, training.total_steps))
-
-
-def student_hparams(config: ml_collections.ConfigDict) -> types.Hparams:
-  """The traced numbers of the student's training, float32 scalars."""
-  hard, soft = losses.distillation_weights(
-      config.alpha, config.hard_weight, config.soft_weight)
-  own = {name: config[config.method][name]
-         for name in method(config).numbers}
-  ends = {what: config.schedules[f"{what}_end"] for what in ("temperature", "alpha")
-          if config.schedules[what] != "constant"}
-  return _hparams(config.student, config, temperature=config.temperature,
-                  hard_weight=hard, soft_weight=soft, numbers=own or None,
-                  ends=ends or None)
-
-
-def teacher(
-    config: ml_collections.ConfigDict, found: data_lib.Dataset, member: int
-) -> Training:
-  """The training of one member of the teacher; members differ in seed."""
+  values = flatten(values)
   training = _training(
-      config.teacher, config.teacher, found, prefix="teacher",
-      hparams=_hparams(config.teacher, config.teacher), dtype=config.dtype)
+      values, found, net="student", run="", hparams=student_hparams(values))
+  return training._replace(schedules=_schedules(values, training.total_steps))
+
+
+def student_hparams(values: Values) -> types.Hparams:
+  """The traced numbers of the student's training, float32 scalars."""
+  values = flatten(values)
+  hard, soft = losses.distillation_weights(
+      *(values[key] for key in ("alpha", "hard_weight", "soft_weight")))
+  own = {name: values[f"{values['method']}.{name}"]
+         for name in names.known(
+             "method", values["method"], methods.METHODS).numbers}
+  ends = {what: values[f"schedules.{what}_end"]
+          for what in ("temperature", "alpha")
+          if values[f"schedules.{what}"] != "constant"}
+  return _hparams(
+      values, net="student", run="", temperature=values["temperature"],
+      hard_weight=hard, soft_weight=soft, numbers=own or None, ends=ends or None)
+
+
+def teacher(values: Values, found: data_lib.Dataset, member: int) -> Training:
+  """The training of one member of the teacher; members differ in seed."""
+  values = flatten(values)
+  training = _training(
+      values, found, net="teacher", run="teacher.",
+      hparams=_hparams(values, net="teacher", run="teacher."))
   return training._replace(seed=training.seed + member)
 
 
 def learner(
-    config: ml_collections.ConfigDict, training: Training,
-    method: methods.Method, teacher: teachers.Teacher | None = None,
+    run: run_lib.Run, training: Training, method: methods.Method,
+    teacher: teachers.Teacher | None = None,
 ) -> step.Learner:
   """The step of a training."""
   return step.Learner(
       training.model, method, training.optimizer_spec, teacher,
-      skip_nonfinite=config.nonfinite == "skip", schedules=training.schedules)
+      skip_nonfinite=run.skip_nonfinite,
+      schedules=training.schedules)
 
 
-def method(config: ml_collections.ConfigDict) -> methods.Method:
-  """The method of a config."""
-  return names.known("method", config.method, methods.METHODS)
-
-
-def check_names(config: ml_collections.ConfigDict) -> None:
+def check_names(values: Values) -> None:
   """Refuses names that stand for nothing, before anything is loaded.
 
   Raises:
     UserError: Naming the key, and the nearest names that there are.
   """
-  chosen = method(config)
-  member_weights(config)
-  if (config.teacher.count > 1 and config.teacher.mean != "logits"
-      and chosen.needs_teacher and chosen.any_temperature):
+  asked = run_lib.read(values)
+  if (asked.teacher.members > 1 and asked.teacher.mean != "logits"
+      and asked.method.needs_teacher and asked.method.any_temperature):
     raise UserError(
-        f"config.teacher.mean={config.teacher.mean}: its mixture belongs to one "
-        f"temperature, and {config.method} asks at others; use teacher.mean=logits")
-  for prefix in ("student", "teacher"):
-    net = config[prefix]
-    names.known(f"{prefix}.views", net.views, views.VIEWS)
-    if ":" not in net.name:
-      names.known(f"{prefix}.name", net.name, models.MODELS)
-
-
-def member_weights(config: ml_collections.ConfigDict) -> tuple[float, ...]:
-  """Weight of each member of the teacher, summing to 1."""
-  count = config.teacher.count
-  weights = tuple(config.teacher.weights) or (1.0,) * count
-  if len(weights) != count or sum(weights) <= 0:
-    raise UserError(
-        f"config.teacher.weights={config.teacher.weights}: must be {count} "
-        "numbers >= 0, not all 0, one for each of teacher.count members")
-  if config.teacher.weights and config.teacher.mean == "confidence":
-    raise UserError(
-        "config.teacher.weights: teacher.mean=confidence has weights of its own; "
-        "give one of them")
-  return tuple(weight / sum(weights) for weight in weights)
+        f"config.teacher.mean={asked.teacher.mean}: its mixture belongs to one "
+        f"temperature, and {asked.method_name} asks at others; use "
+        "teacher.mean=logits")
+  for net in ("student", "teacher"):
+    name = asked.values[f"{net}.name"]
+    names.known(f"{net}.views", asked.values[f"{net}.views"], views.VIEWS)
+    if ":" not in name:
+      names.known(f"{net}.name", name, models.MODELS)
 
 
 def _training(
-    net, run, found, *, prefix: str, hparams, dtype: str
+    values: Values, found, *, net: str, run: str, hparams: types.Hparams
 ) -> Training:
-  """Reads the keys that `student` and `teacher` have in common."""
-  num_train = len(found.train_ids)
-  per_epoch = segment.steps_per_epoch(num_train, run.batch_size)
-  total = run.steps or max(run.epochs * per_epoch, run.min_steps)
-  built = names.model(
-      net.name, net.widths, found, prefix=prefix, dtype=dtype)
+  """Reads the keys that `student` and `teacher` have in common.
+
+  Args:
+    values: The config, flat.
+    found: The data set.
+    net: "student" or "teacher", whose keys say what net it is.
+    run: What the keys of its training begin with.
+    hparams: Its traced numbers.
+  """
+  own = lambda key: values[run + key]
+  name = values[f"{net}.name"]
+  per_epoch = segment.steps_per_epoch(len(found.train_ids), own("batch_size"))
+  total = own("steps") or max(own("epochs") * per_epoch, own("min_steps"))
+  built = names.model(name, values[f"{net}.widths"], found, prefix=net,
+                      dtype=values["dtype"])
   if hparams.rates is not None and "rates" not in built.understands:
     raise UserError(
-        f"config.{prefix}.input_dropout, hidden_dropout: {net.name} has no "
-        "dropout; set both to 0")
+        f"config.{net}.input_dropout, hidden_dropout: {name} has no dropout; set "
+        "both to 0")
   return Training(
       model=built,
-      views=names.known(f"{prefix}.views", net.views, views.VIEWS),
-      optimizer_spec=_recipe(run.optimizer, per_epoch, total),
-      hparams=hparams,
-      batch_size=run.batch_size, total_steps=total, seed=run.seed)
+      views=names.known(f"{net}.views", values[f"{net}.views"], views.VIEWS),
+      optimizer_spec=_optimizer_spec(
+          lambda key: own(f"optimizer.{key}"), per_epoch, total),
+      hparams=hparams, batch_size=own("batch_size"), total_steps=total,
+      seed=own("seed"))
 
 
-def _schedules(config, total_steps: int) -> schedules.Schedules:
-  own = config.schedules
-  part = lambda percent: percent / 100 * total_steps
+def _schedules(values: Values, total_steps: int) -> schedules.Schedules:
+  own = lambda key: values[f"schedules.{key}"]
+  steps = lambda what: own(f"{what}_percent") / 100 * total_steps
   return schedules.Schedules(
-      total_steps,
-      schedules.Course(own.temperature, part(own.temperature_percent)),
-      schedules.Course(own.alpha, part(own.alpha_percent)),
-      part(own.warmup_percent))
+      total_steps, schedules.Course(own("temperature"), steps("temperature")),
+      schedules.Course(own("alpha"), steps("alpha")), steps("warmup"))
 
 
-def _hparams(net, run, **objective: Any) -> types.Hparams:
+def _hparams(
+    values: Values, *, net: str, run: str, **objective: Any
+) -> types.Hparams:
   """Reads the traced keys that `student` and `teacher` have in common."""
-  rates = None
-  if net.input_dropout or net.hidden_dropout:
-    rates = {"input": net.input_dropout, "hidden": net.hidden_dropout}
+  own = lambda key: values[f"{net}.{key}"]
+  rates = {"input": own("input_dropout"), "hidden": own("hidden_dropout")}
+  optimizer = {key: values[f"{run}optimizer.{key}"]
+               for key in ("learning_rate", "momentum", "weight_decay")}
   numbers = types.Hparams(
-      label_smoothing=run.label_smoothing, rates=rates, max_norm=net.max_norm,
-      init_scale=None if net.init_scale == 1 else net.init_scale,
-      learning_rate=run.optimizer.learning_rate,
-      momentum=run.optimizer.momentum,
-      weight_decay=run.optimizer.weight_decay, **objective)
+      label_smoothing=values[f"{run}label_smoothing"],
+      rates=rates if any(rates.values()) else None, max_norm=own("max_norm"),
+      init_scale=None if own("init_scale") == 1 else own("init_scale"),
+      **optimizer, **objective)
   return jax.tree.map(jnp.float32, numbers)
 
 
-def _recipe(optimizer, per_epoch: int, total: int) -> optimizers.OptimizerSpec:
+def _optimizer_spec(
+    own: Callable[[str], Any], per_epoch: int, total: int
+) -> optimizers.OptimizerSpec:
+  """Reads the keys of an optimiser but for the traced ones."""
   warmup = round(
-      optimizer.warmup_steps
-      or (optimizer.warmup_epochs or 0) * per_epoch
-      or (optimizer.warmup_percent or 0) / 100 * total)
-  boundaries = [
-      round(total * percent / 100) for percent in optimizer.boundaries_percent]
-  if optimizer.nesterov and optimizer.name != "sgd":
+      own("warmup_steps") or (own("warmup_epochs") or 0) * per_epoch
+      or (own("warmup_percent") or 0) / 100 * total)
+  if own("nesterov") and own("name") != "sgd":
     raise UserError(
-        f"config.optimizer.nesterov=True: needs name=sgd, not {optimizer.name}")
+        f"config.optimizer.nesterov=True: needs name=sgd, not {own('name')}")
   if warmup >= total:
     raise UserError(
         f"config.optimizer.warmup: {warmup} steps, but the run has {total}")
   shape = optimizers.schedule(
-      optimizer.schedule, total_steps=total, warmup_steps=warmup,
-      boundaries=boundaries, factor=optimizer.factor)
+      own("schedule"), total_steps=total, warmup_steps=warmup,
+      boundaries=[round(total * percent / 100)
+                  for percent in own("boundaries_percent")],
+      factor=own("factor"))
   return optimizers.OptimizerSpec(
-      optimizer.name, shape, optimizer.nesterov, optimizer.b2,
-      optimizer.epsilon)
+      own("name"), shape, own("nesterov"), own("b2"), own("epsilon"))

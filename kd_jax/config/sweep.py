@@ -26,14 +26,14 @@ Sweep = list[Point]
 Part = Mapping[str, Iterable[Any]] | Sweep
 
 class Lane(NamedTuple):
-  """A run of a sweep: what was asked for, and the config that it makes."""
+  """A run of a sweep: what was asked for, and the flat config that it makes."""
 
   point: Point
-  config: ml_collections.ConfigDict
+  values: dict[str, Any]
 
   @property
   def seed(self) -> int:
-    return self.config.seed
+    return self.values["seed"]
 
   @property
   def name(self) -> str:
@@ -45,7 +45,7 @@ class Lane(NamedTuple):
 class Group(NamedTuple):
   """Lanes of one compiled program: alike in every key that is not traced."""
 
-  config: ml_collections.ConfigDict
+  values: dict[str, Any]
   lanes: list[Lane]
 
 
@@ -121,12 +121,12 @@ def read(file: str) -> Sweep:
 
 
 def expand(
-    config: ml_collections.ConfigDict, points: Sweep
+    config: Mapping[str, Any], points: Iterable[Point]
 ) -> list[Group]:
   """The lanes of a sweep, gathered into groups.
 
   Args:
-    config: What the points change.
+    config: What the points change, a ConfigDict or its flat values.
     points: The sweep; a point given twice counts once.
 
   Returns:
@@ -143,18 +143,17 @@ def expand(
     if text in seen:
       continue
     seen.add(text)
-    lane = Lane(plain, applied(config, plain))
-    key = identity.group(config_lib.flatten(lane.config))
-    groups.setdefault(key, Group(lane.config, [])).lanes.append(lane)
+    lane = Lane(plain, config_lib.flatten(applied(config, plain)))
+    group = groups.setdefault(identity.group(lane.values), Group(lane.values, []))
+    group.lanes.append(lane)
   return list(groups.values())
 
 
 def applied(
-    config: ml_collections.ConfigDict, point: Point
+    config: Mapping[str, Any], point: Point
 ) -> ml_collections.ConfigDict:
-  """A copy of `config` with a point's values, checked."""
-  # Not ConfigDict(config): that would share its placeholders with the copy.
-  own = config.copy_and_resolve_references()
+  """A copy of a config, or of flat values, with a point's values, checked."""
+  own = config_lib.nested(config_lib.flatten(config))
   for key, value in point.items():
     *parents, leaf = key.split(".")
     place = own

@@ -49,7 +49,7 @@ def train(
   """
   members = [job.lanes[lane] for lane in chunk.lanes]
   hparams = lanes.stack(
-      [build.student_hparams(lane.config) for lane in members], chunk.shape)
+      [build.student_hparams(lane.values) for lane in members], chunk.shape)
   seeds = jnp.asarray(
       [lane.seed for lane in members[::chunk.shape.points]], jnp.uint32)
   splits = job.prepared.splits if job.prepared else job.setup.splits
@@ -88,7 +88,7 @@ def train(
   real = list(dict.fromkeys(chunk.lanes))
   places = [divmod(chunk.lanes.index(lane), chunk.shape.points) for lane in real]
   numbers = [_numbers(last["evaluated"], *place) for place in places]
-  if job.setup.values["sweep.logits"]:
+  if job.setup.run.sweep.keep_logits:
     for lane, place in zip(real, places, strict=True):
       net = jax.tree.map(lambda leaf, place=place: leaf[place], state.student)
       kept_logits.keep(job.setup.workdir, lane, job, net)
@@ -183,13 +183,13 @@ def _row(job: Job, chunk: Chunk, fingerprint: str) -> Row:
   """Which lane it is."""
   lane = job.lanes[fingerprint]
   loss = teacher_store.loss_record(
-      job.learner.method, build.student_hparams(lane.config),
+      job.learner.method, build.student_hparams(lane.values),
       job.learner.schedules)
   return {
-      "row": lane.name, "method": lane.config.method, "loss": loss["loss"],
+      "row": lane.name, "method": job.setup.run.method_name, "loss": loss["loss"],
       "overrides": lane.point, "seed": lane.seed,
       "fingerprint": fingerprint, "packing": chunk.packing,
-      "teacher_seed": lane.config.teacher.seed,
+      "teacher_seed": job.setup.run.teacher.seed,
       "teacher_fingerprint":
           job.prepared.record["fingerprint"] if job.prepared else None,
       "lanes": [chunk.shape.rows, chunk.shape.points],

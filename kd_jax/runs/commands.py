@@ -1,9 +1,8 @@
 """The command of a single run that equals a lane."""
 
+from collections.abc import Mapping
 import shlex
 from typing import Any
-
-import ml_collections
 
 from kd_jax import config as config_lib
 from kd_jax.config import command_line, identity, sweep
@@ -11,13 +10,13 @@ from kd_jax.runs.plan import Chunk
 
 
 def single_run(
-    config: ml_collections.ConfigDict, file: str, point: sweep.Point,
+    values: dict[str, Any], file: str, point: sweep.Point,
     chunk: Chunk,
 ) -> str:
   """`python -m kd_jax.main --config=FILE --config.KEY=VALUE ...` of a point.
 
   Args:
-    config: What the sweep starts from, however it was made.
+    values: The flat config that the sweep starts from, however it was made.
     file: `--config=FILE[:VARIANT]` that it was made from; "" for none.
     point: The point.
     chunk: Where the lane ran.
@@ -29,7 +28,7 @@ def single_run(
   """
   if not file:
     return ""
-  wanted = _values(sweep.applied(config, point))
+  wanted = _values(sweep.applied(values, point))
   words: dict[str, str] = {}
   # A key that is given may take others back, so they are compared again.
   for _ in range(len(wanted)):
@@ -47,5 +46,5 @@ def single_run(
   return shlex.join(["python", "-m", "kd_jax.main", file, *words.values()])
 
 
-def _values(config: ml_collections.ConfigDict) -> dict[str, Any]:
+def _values(config: Mapping[str, Any]) -> dict[str, Any]:
   return identity.in_command(config_lib.flatten(config))

@@ -4,15 +4,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import ml_collections
 
-from kd_jax import config as config_lib
 from kd_jax.config import build, identity, sweep
+from kd_jax.config import run as run_lib
+from kd_jax.config.run import Run
 from kd_jax.core import types
 from kd_jax.core.machine import cores
 from kd_jax.core.screen import Screen
 from kd_jax.runs import cost, plan, probe, programs
-from kd_jax.runs import setup as setup_lib
 from kd_jax.runs.jobs import Job
 from kd_jax.runs.plan import Chunk
 from kd_jax.runs.results import Results
@@ -96,7 +95,7 @@ class Meter:
 
 
 def table(
-    config: ml_collections.ConfigDict, say: Callable[[str], None],
+    run: Run, say: Callable[[str], None],
     shard: Shard | None = None,
 ) -> tuple[list[str], list[list[str]], str]:
   """What a sweep, or a shard of it, would do, before any work.
@@ -111,20 +110,20 @@ def table(
   rows, seconds, runs, planned = [], 0.0, [0, 0], 0
   datasets: dict[str, Any] = {}
   teachers: dict[str, float] = {}
-  groups = sweep.expand(config, config.sweep.points)
+  groups = sweep.expand(run.values, run.sweep.points)
   for group in groups:
-    build.check_names(group.config)
-    values = config_lib.flatten(group.config)
-    key = str(setup_lib.select(values, (), ("data.",)))
+    build.check_names(group.values)
+    own_run = run_lib.read(group.values)
+    key = own_run.part("data.")
     if key not in datasets:
-      datasets[key] = build.dataset(group.config, say=say)
+      datasets[key] = build.dataset(group.values, say=say)
     everything = datasets[key]
-    if build.method(group.config).needs_teacher:
-      key += str(setup_lib.select(values, (), ("teacher.",)))
-      teachers.setdefault(key, _teacher_seconds(group.config, everything))
-    found = build.transfer_set(group.config, everything)
-    training = build.student(group.config, found)
-    shape, chunks = _chunks(config, group, training, found, shard)
+    if own_run.method.needs_teacher:
+      teachers.setdefault(own_run.part("data.", "teacher."),
+                          _teacher_seconds(own_run, everything))
+    found = build.transfer_set(group.values, everything)
+    training = build.student(group.values, found)
+    shape, chunks = _chunks(run, group, training, found, shard)
     dealt = shard.part(chunks, before=planned) if shard else chunks
     own, whole = _lanes(dealt), len(group.lanes)
     taken = own * training.total_steps * step_seconds(
@@ -153,39 +152,36 @@ def _lanes(chunks: Sequence[Chunk]) -> int:
   return sum(len(set(chunk.lanes)) for chunk in chunks)
 
 
-def _chunks(config, group, training, found, shard: Shard | None):
+def _chunks(run, group, training, found, shard: Shard | None):
   """The rectangle of a group, and its chunks."""
-  shape = _shape(config, group, training, found, shard)
+  shape = _shape(run, group, training, found, shard)
   return shape, plan.chunks(
       "", [(lane.seed, str(n)) for n, lane in enumerate(group.lanes)], shape)
 
 
-def _shape(config, group, training, found, shard: Shard | None):
+def _shape(run, group, training, found, shard: Shard | None):
   """The rectangle that is given or remembered, or the largest to be tried."""
   seeds = [lane.seed for lane in group.lanes]
-  if config.sweep.lanes != "auto":
-    rows, points = map(int, config.sweep.lanes.split("x"))
+  if run.sweep.lanes is not None:
     return plan.balanced(
-        seeds, lanes_lib.Shape(jax.local_device_count(), rows, points))
+        seeds, lanes_lib.Shape(jax.local_device_count(), *run.sweep.lanes))
   if shard:
     return cost.rectangle(training, found.train.image, seeds)
-  return (programs.remembered(
-      identity.program(config_lib.flatten(group.config)), seeds)
+  return (programs.remembered(identity.program(group.values), seeds)
           or probe.candidates(seeds)[-1])
 
 
-def _teacher_seconds(config, found) -> float:
-  if config.teacher.logits is not None:
+def _teacher_seconds(run: Run, found) -> float:
+  if run.teacher.logits is not None:
     return 0.0
-  training = build.teacher(config, found, 0)
-  return (config.teacher.count * training.total_steps * step_seconds(
+  training = build.teacher(run.values, found, 0)
+  return (run.teacher.members * training.total_steps * step_seconds(
       training.model, found.train.image, training.batch_size))
 
 
 def _group_name(groups, group) -> str:
   """The static keys in which the groups differ."""
-  all_values = [config_lib.flatten(each.config) for each in groups]
-  own = config_lib.flatten(group.config)
+  all_values, own = [each.values for each in groups], group.values
   differing = [
       key for key in own if not sweep.traced(key) and not key.startswith("sweep.")
       and len({str(values[key]) for values in all_values}) > 1]

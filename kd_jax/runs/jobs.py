@@ -3,15 +3,13 @@
 from collections.abc import Callable
 import contextlib
 import functools
-import json
 import pathlib
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import ml_collections
-
-from kd_jax import config as config_lib
 from kd_jax.config import build
 from kd_jax.config import identity as identity_lib
+from kd_jax.config import run as run_lib
+from kd_jax.config.run import Run
 from kd_jax.config.sweep import Group, Lane
 from kd_jax.core.screen import Screen
 from kd_jax.runs import setup as setup_lib
@@ -79,55 +77,50 @@ def prepare(
     anything is trained.
   """
   for group in groups:
-    build.check_names(group.config)
+    build.check_names(group.values)
   known: dict[str, Setup] = {}
-  opened = functools.partial(_bench, known, stack, workdir, screen, stop)
+  opened = functools.partial(_setup, known, stack, workdir, screen, stop)
   built = []
   for group in groups:
-    setup = opened(group.config)
-    own = setup_lib.transfer(setup, group.config)
-    built.append((group, setup, own, build.student(group.config, own.dataset)))
+    setup = opened(run_lib.read(group.values))
+    own = setup_lib.transfer(setup, setup.run)
+    built.append((group, setup, own, build.student(group.values, own.dataset)))
   teachers: dict[str, teacher_store.PreparedTeacher] = {}
   return [_job(*each, teachers) for each in built]
 
 
-def _bench(known, stack, workdir, screen, stop, config) -> Setup:
-  """The bench of a config's data, made once."""
-  values = config_lib.flatten(config)
-  key = json.dumps(setup_lib.select(values, (), ("data.",)), sort_keys=True)
+def _setup(known, stack, workdir, screen, stop, run: Run) -> Setup:
+  """The setup of a run's data, made once."""
+  key = run.part("data.")
   if key not in known:
-    known[key] = setup_lib.prepare(config, workdir, screen, stop)
+    known[key] = setup_lib.prepare(run, workdir, screen, stop)
     stack.callback(known[key].recorder.close)
-  return known[key]._replace(values=values)
+  return known[key]._replace(run=run)
 
 
 def _job(group: Group, setup: Setup, own: Setup, training, teachers) -> Job:
-  method = build.method(group.config)
-  prepared = None
-  if method.needs_teacher:
-    prepared = _prepared(group.config, setup, training, teachers)
+  run, prepared = setup.run, None
+  if run.method.needs_teacher:
+    prepared = _prepared(setup, training, teachers)
   learner = build.learner(
-      group.config, training, method, prepared and prepared.teacher)
+      run, training, run.method, prepared and prepared.teacher)
   lanes: dict[str, Lane] = {}
   for lane in group.lanes:
     same = lanes.setdefault(lane_fingerprint(lane, own, prepared), lane)
     if same is not lane:
       own.screen.say(f"sweep: {lane.name} is the same run as {same.name}")
   return Job(
-      own, training, learner, prepared, lanes,
-      identity_lib.program(config_lib.flatten(group.config)))
+      own, training, learner, prepared, lanes, identity_lib.program(run.values))
 
 
 def _prepared(
-    config: ml_collections.ConfigDict, setup: Setup, training, teachers
+    setup: Setup, training, teachers
 ) -> teacher_store.PreparedTeacher:
   """The teacher of a group; groups that want the same one share it."""
-  wanted: dict[str, Any] = setup_lib.select(
-      setup.values, ("student.views",), ("teacher.", "data."))
-  wanted["banked"] = teacher_store.wants_bank(config, setup, training)
-  key = json.dumps(wanted, sort_keys=True)
+  banked = teacher_store.wants_bank(setup, training)
+  key = setup.run.part("student.views", "teacher.", "data.") + str(banked)
   if key not in teachers:
-    teachers[key] = teacher_store.obtain(config, setup, training)
+    teachers[key] = teacher_store.obtain(setup, training)
   return teachers[key]
 
 
@@ -135,7 +128,7 @@ def lane_fingerprint(
     lane: Lane, setup: Setup, prepared: teacher_store.PreparedTeacher | None
 ) -> str:
   """What determines a lane, but for the machine and the lanes beside it."""
-  own = setup._replace(values=config_lib.flatten(lane.config))
-  hparams = build.student_hparams(lane.config)
+  run = run_lib.read(lane.values)
   return identity_lib.fingerprint(teacher_store.student_identity(
-      own, hparams, prepared, lane.config.method))
+      setup._replace(run=run), build.student_hparams(lane.values), prepared,
+      run.method_name))

@@ -28,7 +28,7 @@ def teachers(workdir: pathlib.Path, ready: Iterable[Job], study: str) -> None:
       continue
     record = dict(job.prepared.record)
     about = {"schema": records.SCHEMA, "study": study,
-             "teacher": identity.unlike_default(job.setup.values, "teacher.")}
+             "teacher": identity.unlike_default(job.setup.run.values, "teacher.")}
     members = record.pop("members", [])
     if members:
       record["members"] = [member["fingerprint"] for member in members]

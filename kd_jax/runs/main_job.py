@@ -6,10 +6,9 @@ import pathlib
 import time
 from typing import Any
 
-import ml_collections
-
 from kd_jax import methods
 from kd_jax.config import build
+from kd_jax.config.run import Run
 from kd_jax.core.screen import Screen
 from kd_jax.runs import records, teacher_store
 from kd_jax.runs import setup as setup_lib
@@ -19,7 +18,7 @@ from kd_jax.training.settings import Training
 
 
 def train_and_evaluate(
-    config: ml_collections.ConfigDict,
+    run: Run,
     workdir: pathlib.Path,
     *,
     screen: Screen,
@@ -31,7 +30,7 @@ def train_and_evaluate(
   again; an interrupted training is continued to the same bits.
 
   Args:
-    config: Checked by `config.check`.
+    run: What the config asks for.
     workdir: Where results go and where a rerun finds them.
     screen: Tells the user.
     stop: Asked between segments; if true, the run saves and ends.
@@ -44,27 +43,26 @@ def train_and_evaluate(
     follow.Interrupted: If `stop` said so.
   """
   began = time.perf_counter()
-  build.check_names(config)
-  setup = setup_lib.prepare(config, workdir, screen, stop)
+  build.check_names(run.values)
+  setup = setup_lib.prepare(run, workdir, screen, stop)
   with contextlib.closing(setup.recorder):
     # Everything that can be refused is built before anything is trained.
-    own = setup_lib.transfer(setup, config)
-    student = build.student(config, own.dataset)
-    method = build.method(config)
+    own = setup_lib.transfer(setup, run)
+    student = build.student(run.values, own.dataset)
+    method = run.method
     summary, prepared = {}, None
     if method.needs_teacher:
-      prepared = teacher_store.obtain(config, setup, student)
+      prepared = teacher_store.obtain(setup, student)
       summary["teacher"] = prepared.record
     summary["baseline"] = _student(
-        config, own, "baseline", student, methods.METHODS["hard"])
+        own, "baseline", student, methods.METHODS["hard"])
     if method is not methods.METHODS["hard"]:
       summary["distilled"] = _student(
-          config, own, "distilled", student, method, prepared)
+          own, "distilled", student, method, prepared)
     return _conclude(setup, summary, time.perf_counter() - began)
 
 
 def _student(
-    config: ml_collections.ConfigDict,
     setup: Setup,
     name: str,
     training: Training,
@@ -74,15 +72,16 @@ def _student(
   """Trains the student one way, or finds it trained; gives its record."""
   identity = teacher_store.student_identity(
       setup, training.hparams, prepared,
-      setup.values["method"] if name == "distilled" else "hard")
+      setup.run.method_name if name == "distilled" else "hard")
   del identity["lane"]
   identity |= records.runtime() | setup_lib.device_identity(setup) | {"net": name}
-  learner = build.learner(config, training, method, prepared and prepared.teacher)
+  learner = build.learner(
+      setup.run, training, method, prepared and prepared.teacher)
   record = setup_lib.net(
       setup, name, setup.workdir / "parameters" / name, identity, training, learner,
       prepared.splits if prepared else setup.splits)
   if name == "distilled":
-    record |= {"method": setup.values["method"], "alpha": setup.values["alpha"]}
+    record |= {"method": setup.run.method_name, "alpha": setup.run.alpha}
     record |= teacher_store.loss_record(
         method, training.hparams, training.schedules)
   return record

@@ -4,9 +4,9 @@ from collections.abc import Callable
 import functools
 
 import jax
-import ml_collections
 
 from kd_jax.config import identity as identity_lib
+from kd_jax.config.run import Sweeping
 from kd_jax.data import views
 from kd_jax.runs import cost, plan, probe, records
 from kd_jax.runs.jobs import Job
@@ -22,20 +22,19 @@ class Programs:
   """
 
   def __init__(
-      self, config: ml_collections.ConfigDict, say: Callable[[str], None],
+      self, asked: Sweeping, say: Callable[[str], None],
       stop: Callable[[], bool], *, measure: bool = True):
     """`measure` is whether to measure how many lanes to run at once."""
     self.compilations = self.probes = 0
-    self._lanes, self._memory = config.sweep.lanes, config.sweep.memory
+    self._asked = asked
     self._say, self._stop, self._measure = say, stop, measure
     self._made: dict[tuple[str, lanes.Shape], lanes.Lanes] = {}
 
   def shape(self, job: Job, seeds: list[int]) -> lanes.Shape:
     """The rectangle for lanes of these seeds: given, by rule or measured."""
     devices = jax.local_device_count()
-    if self._lanes != "auto":
-      rows, points = map(int, self._lanes.split("x"))
-      return plan.balanced(seeds, lanes.Shape(devices, rows, points))
+    if self._asked.lanes is not None:
+      return plan.balanced(seeds, lanes.Shape(devices, *self._asked.lanes))
     if not self._measure:
       return self._by_rule(job, seeds)
     tried = probe.candidates(seeds)
@@ -73,7 +72,7 @@ class Programs:
               f"{len(seeds)} at once")
     shape = probe.choose(
         make, seeds, job.training.hparams, say=self._say,
-        limit=int(self._memory * probe.device_bytes()))
+        limit=int(self._asked.memory * probe.device_bytes()))
     self._made[job.program_fingerprint, shape] = made[shape]
     self.compilations += 1
     self.probes += len(made) - 1

@@ -10,14 +10,13 @@ import time
 from typing import Any, NamedTuple
 
 import jax
-import ml_collections
 import numpy as np
 
 import kd_jax
-from kd_jax import config as config_lib
 from kd_jax import data as data_lib
 from kd_jax.config import build
 from kd_jax.config import identity as identity_lib
+from kd_jax.config.run import Run
 from kd_jax.core import hosts, types
 from kd_jax.core.errors import UserError
 from kd_jax.core.screen import Screen
@@ -35,7 +34,7 @@ class Setup(NamedTuple):
   """What every training of a run shares.
 
   Attributes:
-    values: The config as dotted keys and plain values.
+    run: What the config asks for.
     dataset: The data set in memory.
     train: Its training examples on the device, the ids to train on in use.
     splits: What to evaluate on: "test", and "heldout" where there is one.
@@ -47,7 +46,7 @@ class Setup(NamedTuple):
     announce: Writes down what is run, once; nothing can be refused any more.
   """
 
-  values: dict[str, Any]
+  run: Run
   dataset: data_lib.Dataset
   train: segment.DeviceData
   splits: dict[str, fit.Split]
@@ -60,50 +59,48 @@ class Setup(NamedTuple):
 
 
 def prepare(
-    config: ml_collections.ConfigDict,
+    run: Run,
     workdir: pathlib.Path,
     screen: Screen,
     stop: Callable[[], bool],
 ) -> Setup:
   """Loads the data, puts it on the device and writes down what is run."""
-  devices = _devices(config)
-  values = config_lib.flatten(config)
-  _refuse_unlike(values)
-  dataset = build.dataset(config, say=screen.say)
+  devices = _devices(run)
+  _refuse_unlike(run.values)
+  dataset = build.dataset(run.values, say=screen.say)
   sizes = f"{len(dataset.train_ids)} training, {len(dataset.test.label)} test"
   screen.say(f"data: {dataset.name} from {dataset.source}, {sizes} examples, "
              f"{dataset.num_classes} classes")
   if dataset.notice:
     screen.say(f"\n*** {dataset.notice} ***\n", style="bold yellow")
-  scaling = build.scaling(config.data.scale, dataset.train)
+  on_device = build.on_device(run.values, dataset)
   everything = lambda part: np.arange(len(part.label))
-  put = lambda part, ids: devices_lib.copies(
-      devices, build.device_data(part, ids, scaling))
+  put = lambda part, ids: devices_lib.copies(devices, on_device(part, ids))
   test = put(dataset.test, everything(dataset.test))
   splits = {"test": fit.Split(test)}
   if len(dataset.heldout_ids):
     held = data_lib.Examples(*(a[dataset.heldout_ids] for a in dataset.train))
     splits["heldout"] = fit.Split(put(held, everything(held)))
   hosts.refuse_unlike("the data", dataset.fingerprint)
-  recorder = records.Recorder(workdir, tensorboard=config.tensorboard)
+  recorder = records.Recorder(workdir, tensorboard=run.tensorboard)
 
   @functools.cache
   def announce():
     # An older run's results must not lie beside this one's settings.
     recorder.remove("summary.json")
-    recorder.write("config.json", values)
+    recorder.write("config.json", run.values)
     recorder.write("manifest.json", records.manifest(
         data={"name": dataset.name, "source": dataset.source,
               "notice": dataset.notice, "fingerprint": dataset.fingerprint}))
 
   return Setup(
-      values, dataset, put(dataset.train, dataset.train_ids), splits, workdir,
+      run, dataset, put(dataset.train, dataset.train_ids), splits, workdir,
       devices, recorder, screen, stop, announce)
 
 
-def transfer(setup: Setup, config: ml_collections.ConfigDict) -> Setup:
-  """The bench on which students are trained: that of their transfer set."""
-  dataset = build.transfer_set(config, setup.dataset)
+def transfer(setup: Setup, run: Run) -> Setup:
+  """The setup in which students are trained: that of their transfer set."""
+  dataset = build.transfer_set(run.values, setup.dataset)
   if dataset is setup.dataset:
     return setup
   ids = devices_lib.copies(setup.devices, dataset.train_ids)
@@ -119,18 +116,18 @@ def _refuse_unlike(values: dict[str, Any]) -> None:
   hosts.refuse_unlike("whether there is a folder of data", str(there))
 
 
-def _devices(config: ml_collections.ConfigDict) -> Devices:
+def _devices(run: Run) -> Devices:
   """Where trainings run; a sweep spreads its lanes over devices by itself."""
-  if not config.sweep.points:
-    kind = config.parallel
+  if not run.sweep.points:
+    kind = run.parallel
     # A user's own layers may look at the whole batch: with `sharded` they do.
-    own = any(":" in name for name in (config.student.name, config.teacher.name))
+    own = any(run.sources.values())
     if kind == "auto" and own and jax.device_count() > 1:
       kind = "sharded"
     return devices_lib.choose(kind)
-  if config.parallel not in ("auto", "single"):
+  if run.parallel not in ("auto", "single"):
     raise UserError(
-        f"config.parallel={config.parallel}: is for single runs; a sweep spreads "
+        f"config.parallel={run.parallel}: is for single runs; a sweep spreads "
         "its lanes over all devices by itself")
   if jax.process_count() > 1:
     raise UserError(
@@ -150,7 +147,7 @@ def net(
   """The record of the net at `path`, trained first if it is not there.
 
   Args:
-    bench: What trainings share.
+    setup: What trainings share.
     name: Of the net.
     path: Its folder.
     marks: What determines it, by name.
@@ -210,7 +207,7 @@ def _trained(setup, name, path, identity, training, learner, splits):
 def _checkpoints(setup: Setup, name: str, identity: dict[str, Any]) -> Checkpoints:
   """Where the unfinished training of a net is kept."""
   # A sweep may train several teachers; each has checkpoints of its own.
-  if setup.values["sweep.points"]:
+  if setup.run.sweep.points:
     name = f"{name}-{identity_lib.fingerprint(identity)[:16]}"
   # Its bits depend on the machine, so it goes on where it was begun.
   return open_checkpoints(
@@ -220,13 +217,12 @@ def _checkpoints(setup: Setup, name: str, identity: dict[str, Any]) -> Checkpoin
 def open_checkpoints(
     setup: Setup, name: str, identity: dict[str, Any]
 ) -> Checkpoints:
-  """Where an unfinished training of this bench is kept."""
-  values = setup.values
+  """Where an unfinished training of this setup is kept."""
+  own = setup.run.checkpoints
   return Checkpoints(
       setup.workdir / "progress" / name,
       {**identity, "numerics": kd_jax.NUMERICS},
-      every=values["checkpoint.every"], keep=values["checkpoint.keep"],
-      force=values["checkpoint.resume"] == "force", say=setup.screen.say)
+      every=own.every, keep=own.keep, force=own.force, say=setup.screen.say)
 
 
 def device_identity(setup: Setup) -> dict[str, Any]:
@@ -241,7 +237,7 @@ def _finished(setup, name, path, mark) -> dict[str, Any] | None:
   record = parameters.load_record(path)
   if record is None or record["fingerprint"] != mark:
     return None
-  forced = setup.values["checkpoint.resume"] == "force"
+  forced = setup.run.checkpoints.force
   if record.get("resumed_although") and not forced:
     setup.screen.say(
         f"{name}: was begun with another config ({path}); training it anew, as "
@@ -269,12 +265,3 @@ def _save_best(setup, name: str, best, mark: str) -> None:
 def predictor(devices: Devices, model: types.Model) -> Callable[..., Any]:
   """The compiled prediction of a model, made once."""
   return devices_lib.make_predict(devices, model, VIEWS["none"])
-
-
-def select(
-    values: dict[str, Any], names: tuple[str, ...],
-    prefixes: tuple[str, ...] = (),
-) -> dict[str, Any]:
-  """The entries of the named keys, and of those that start with a prefix."""
-  return {key: value for key, value in values.items()
-          if key in names or key.startswith(prefixes)}

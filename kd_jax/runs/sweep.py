@@ -9,10 +9,9 @@ import time
 from typing import Any
 
 import jax
-import ml_collections
 
-from kd_jax import config as config_lib
 from kd_jax.config import sweep
+from kd_jax.config.run import Run
 from kd_jax.core.errors import UserError
 from kd_jax.core.screen import Screen
 from kd_jax.runs import chunk as chunks
@@ -39,7 +38,7 @@ Report = Callable[[pathlib.Path, dict[str, Any] | None], list[pathlib.Path]]
 
 
 def run_sweep(
-    config: ml_collections.ConfigDict,
+    run: Run,
     workdir: pathlib.Path,
     *,
     screen: Screen,
@@ -49,10 +48,10 @@ def run_sweep(
     shard: Shard | None = None,
     report: Report = lambda folder, reference: [],
 ) -> dict[str, Any]:
-  """Runs `config.sweep.points` as lanes of compiled programs.
+  """Runs the points of a sweep as lanes of compiled programs.
 
   Args:
-    config: Checked by `config.check`.
+    run: What the config asks for.
     workdir: Where rows go and where a rerun finds them.
     screen: Tells the user.
     stop: Asked between segments; if true, the sweep saves and ends.
@@ -69,29 +68,29 @@ def run_sweep(
     follow.Interrupted: If `stop` said so. All finished rows are on disk.
   """
   began = time.perf_counter()
-  groups = sweep.expand(config, config.sweep.points)
-  _check_reference(groups, dict(config.sweep.reference))
+  groups = sweep.expand(run.values, run.sweep.points)
+  _check_reference(groups, run.sweep.reference)
   with contextlib.ExitStack() as stack:
     ready = jobs.prepare(groups, workdir, stack, screen=screen, stop=stop)
     ready[0].setup.announce()
     recorder = ready[0].setup.recorder
-    recorder.write("config.json", config_lib.flatten(config))
+    recorder.write("config.json", run.values)
     soft_targets.write(workdir / "teacher.json", ready)
     kept_logits.teachers(workdir, ready, study or workdir.name)
-    if config.sweep.logits:
+    if run.sweep.keep_logits:
       kept_logits.keep_teachers(workdir, ready)
     before = plan.load(workdir / "plan.json")
     results = Results(workdir, functools.partial(_converted, ready, before))
-    programs = Programs(config, screen.say, stop, measure=shard is None)
+    programs = Programs(run.sweep, screen.say, stop, measure=shard is None)
     planned = _plan(ready, results, programs, before, workdir / "plan.json")
     results.want([lane for job, chunk in planned
                   for lane in chunk.lanes if lane in job.lanes]
                  + [lane for job in ready for lane in job.lanes])
     planned = _part(planned, results, shard, screen)
     told = functools.partial(
-        _report, report, config, workdir, results, screen, began)
+        _report, report, run.sweep.reference, workdir, results, screen, began)
     meter = estimate.Meter(screen, planned, results)
-    command_of = functools.partial(commands.single_run, config, command)
+    command_of = functools.partial(commands.single_run, run.values, command)
     try:
       for job, chunk in planned:
         if not results.has(chunk.lanes):
@@ -138,13 +137,12 @@ def _train(job: Job, chunk: plan.Chunk, programs: Programs, meter, stop):
 
 
 def _report(
-    report: Report, config, workdir, results: Results, screen: Screen,
-    began: float
+    report: Report, reference: dict[str, Any], workdir: pathlib.Path,
+    results: Results, screen: Screen, began: float
 ) -> None:
   """Tables and pictures of the rows so far."""
   if not results.rows:
     return
-  reference = dict(config.sweep.reference)
   there = any(sweep.matches(row["overrides"], reference) for row in results.rows)
   files = report(workdir, reference if there else None)
   screen.say(f"{time.perf_counter() - began:.0f} s, {len(results.rows)} rows in "

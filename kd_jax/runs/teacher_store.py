@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
 from kd_jax import methods, teachers
-from kd_jax.config import build, names
+from kd_jax.config import build
 from kd_jax.config import identity as identity_lib
 from kd_jax.core import hosts, types
 from kd_jax.core.errors import UserError
@@ -46,22 +45,20 @@ class PreparedTeacher(NamedTuple):
   member_logits: dict[str, jax.Array]
 
 
-def obtain(
-    config: ml_collections.ConfigDict, setup: Setup, student: Training
-) -> PreparedTeacher:
+def obtain(setup: Setup, student: Training) -> PreparedTeacher:
   """The teacher of the run: a user's logits, or nets trained or found."""
-  if config.teacher.logits is not None:
-    return _from_file(config, setup, student)
-  weights = build.member_weights(config)
-  trainings = [build.teacher(config, setup.dataset, member)
-               for member in range(config.teacher.count)]
+  run, asked = setup.run, setup.run.teacher
+  if asked.logits is not None:
+    return _from_file(setup, student)
+  trainings = [build.teacher(run.values, setup.dataset, member)
+               for member in range(asked.members)]
   identity, nets = zip(*(
-      _member(config, setup, member, training)
+      _member(setup, member, training)
       for member, training in enumerate(trainings)))
   models = [training.model for training in trainings]
   combine = functools.partial(
-      teachers.combine, weights=jnp.float32(weights), temperature=1.0,
-      mean=config.teacher.mean)
+      teachers.combine, weights=jnp.float32(asked.weights), temperature=1.0,
+      mean=asked.mean)
   member_logits = {name: jnp.stack([
       setup_lib.predictor(setup.devices, model)(
           net.variables, split.data, jnp.int32(0))
@@ -71,24 +68,25 @@ def obtain(
             for name, split in setup.splits.items()}
   variables = [net.variables for net in nets]
   views = student.views
-  options = {"weights": weights, "mean": config.teacher.mean}
-  if wants_bank(config, setup, student):
+  if wants_bank(setup, student):
     file = setup.workdir / "banks" / identity_lib.fingerprint(
         {"m": identity})[:16]
     # Trainings of a sweep have a device each; a bank is of them all.
-    everywhere = setup.devices if not config.sweep.points else devices_lib.choose(
+    everywhere = setup.devices if not run.sweep.points else devices_lib.choose(
         most=jax.local_device_count())
     bank = logit_bank.obtain(
-        file.with_name(f"{file.name}-{config.student.views}.npy"),
+        file.with_name(f"{file.name}-{run.views}.npy"),
         {"data": setup.dataset.fingerprint, "teachers": list(identity),
-         "views": config.student.views},
+         "views": run.views},
         models, devices_lib.copies(everywhere, variables),
         devices_lib.copies(everywhere, setup.train), views,
         num_classes=setup.dataset.num_classes, devices=everywhere,
         tick=lambda done: _tick(setup, done, views.count))
-    teacher = teachers.banked(devices_lib.copies(setup.devices, bank), **options)
+    bank = devices_lib.copies(setup.devices, bank)
+    teacher = teachers.banked(bank, weights=asked.weights, mean=asked.mean)
   else:
-    teacher = teachers.live(models, variables, **options)
+    teacher = teachers.live(
+        models, variables, weights=asked.weights, mean=asked.mean)
   record = nets[0].record if len(nets) == 1 else _ensemble_record(nets, splits)
   return PreparedTeacher(teacher, splits, record, list(identity), member_logits)
 
@@ -98,11 +96,12 @@ def student_identity(
     method: str = "hard",
 ) -> dict[str, Any]:
   """What determines a student; `prepared` is None where it needs no teacher."""
+  values = setup.run.values
   mixture = prepared and identity_lib.mixture(
-      setup.values, prepared.identity, prepared.teacher.weights.tolist())
+      values, prepared.identity, prepared.teacher.weights.tolist())
   return identity_lib.student(
-      setup.values, content=setup.dataset.fingerprint, method=method,
-      source=names.source_identity(setup.values["student.name"]),
+      values, content=setup.dataset.fingerprint, method=method,
+      source=setup.run.sources["student"],
       weights=(hparams.hard_weight, hparams.soft_weight), mixture=mixture)
 
 
@@ -131,15 +130,17 @@ class _Member(NamedTuple):
   record: dict[str, Any]
 
 
-def _member(config, setup, member, training) -> tuple[str, _Member]:
+def _member(setup: Setup, member: int, training: Training) -> tuple[str, _Member]:
   """One net of the teacher, from where teachers are kept or trained anew."""
   identity = identity_lib.member(
-      setup.values, content=setup.dataset.fingerprint, seed=training.seed,
-      source=names.source_identity(config.teacher.name))
-  store = pathlib.Path(config.teacher.dir or setup.workdir / "teachers")
+      setup.run.values, content=setup.dataset.fingerprint, seed=training.seed,
+      source=setup.run.sources["teacher"])
+  store = pathlib.Path(
+      setup.run.teacher.directory or setup.workdir / "teachers")
   path = store / identity_lib.fingerprint(identity)[:16]
-  name = "teacher" if config.teacher.count == 1 else f"teacher_{member}"
-  learner = build.learner(config, training, methods.METHODS["hard"])
+  name = "teacher" if setup.run.teacher.members == 1 else f"teacher_{member}"
+  learner = build.learner(
+      setup.run, training, methods.METHODS["hard"])
   # Programs that share a shelf train a net once; the others wait for it.
   with records.alone(path, say=setup.screen.say, stop=setup.stop):
     record = setup_lib.net(
@@ -188,14 +189,16 @@ def _ensemble_record(nets, splits) -> dict[str, Any]:
       "members": [net.record for net in nets]}
 
 
-def _from_file(config, setup, student) -> PreparedTeacher:
+def _from_file(setup: Setup, student: Training) -> PreparedTeacher:
   """A teacher of any make, by its logits."""
-  dataset, classes = setup.dataset, setup.dataset.num_classes
+  asked, dataset = setup.run.teacher, setup.dataset
+  assert asked.logits is not None
+  classes = dataset.num_classes
   bank, accuracy = logit_bank.from_file(
-      config.teacher.logits, dataset.train.label,
+      asked.logits, dataset.train.label,
       num_views=student.views.count, num_classes=classes)
   record: dict[str, Any] = {
-      "logits": config.teacher.logits, "train_accuracy": accuracy}
+      "logits": asked.logits, "train_accuracy": accuracy}
   identity = [hashlib.sha256(bank.tobytes()).hexdigest()]
   record |= {"fingerprint": identity[0], "seconds": 0.0}
   splits = dict(setup.splits)
@@ -203,9 +206,9 @@ def _from_file(config, setup, student) -> PreparedTeacher:
     splits["heldout"] = splits["heldout"]._replace(
         teacher_logits=devices_lib.copies(
             setup.devices, bank[dataset.heldout_ids, 0, 0]))
-  if config.teacher.test_logits is not None:
-    key = f"config.teacher.test_logits={config.teacher.test_logits}"
-    logits = logit_bank.read_logits(key, config.teacher.test_logits)
+  if asked.test_logits is not None:
+    key = f"config.teacher.test_logits={asked.test_logits}"
+    logits = logit_bank.read_logits(key, asked.test_logits)
     if logits.shape != (len(dataset.test.label), classes):
       raise UserError(
           f"{key}: has shape {list(logits.shape)}, must be "
@@ -218,7 +221,7 @@ def _from_file(config, setup, student) -> PreparedTeacher:
         "test_errors": len(wrong), "test_examples": len(logits),
         "test_accuracy": 1 - len(wrong) / len(logits), "test_wrong_ids": wrong}
   setup.screen.say(
-      f"teacher: {config.teacher.logits}, accuracy {accuracy:.2%} on the "
+      f"teacher: {asked.logits}, accuracy {accuracy:.2%} on the "
       "training set")
   bank = devices_lib.copies(setup.devices, bank)
   member_logits = {
@@ -234,14 +237,13 @@ def _tick(setup: Setup, done: int, total: int) -> None:
     raise train_loop.Interrupted()  # A bank without marks is built again.
 
 
-def wants_bank(
-    config: ml_collections.ConfigDict, setup: Setup, student: Training
-) -> bool:
+def wants_bank(setup: Setup, student: Training) -> bool:
   """Whether storing the logits costs less than asking the teacher each time."""
-  if config.teacher.bank != "auto":
-    return config.teacher.bank == "always"
+  asked = setup.run.teacher
+  if asked.bank != "auto":
+    return asked.bank == "always"
   views = student.views.count
-  size = (4 * len(setup.train.label) * views * config.teacher.count
+  size = (4 * len(setup.train.label) * views * asked.members
           * setup.dataset.num_classes)
   epochs = student.total_steps / segment.steps_per_epoch(
       len(setup.train.ids), student.batch_size)

@@ -54,27 +54,28 @@ class Planned(NamedTuple):
 
 
 def plan(
-    config: Any, setup: Setup, student: trial.Begun, teacher: trial.Begun | None,
+    setup: Setup, student: trial.Begun, teacher: trial.Begun | None,
     prepared: teachers.Teacher | None,
 ) -> Iterator[Planned]:
   """The trainings of a run, or of the first lane of a sweep."""
-  hard, method = methods.METHODS["hard"], build.method(config)
-  banked = bank_bytes(config, setup, student.training) > 0
+  hard, run = methods.METHODS["hard"], setup.run
+  method = run.method
+  banked = bank_bytes(setup, student.training) > 0
 
   def planned(name, times, begun, method, prepared=None):
     return Planned(name, times, begun, build.learner(
-        config, begun.training, method, prepared))
+        run, begun.training, method, prepared))
 
   if teacher is not None:
-    count = config.teacher.count
+    count = run.teacher.members
     yield planned("teacher" if count == 1 else f"teacher, {count} members",
                   count, teacher, hard)
   if banked:
-    shape = bank_shape(config, setup, student.training)
+    shape = bank_shape(setup, student.training)
     prepared = teachers.banked(
         jax.ShapeDtypeStruct(shape, jnp.float32),  # type: ignore[arg-type]
-        weights=build.member_weights(config), mean=config.teacher.mean)
-  if config.sweep.points:
+        weights=run.teacher.weights, mean=run.teacher.mean)
+  if run.sweep.points:
     yield planned("a lane", 1, student, method, prepared)
   elif not method.needs_teacher:
     yield planned("baseline", 1, student, hard)
@@ -86,19 +87,19 @@ def plan(
     yield planned("distilled", 1, student, method, prepared)
 
 
-def bank_shape(config, setup: Setup, student: Training):
+def bank_shape(setup: Setup, student: Training):
   """Shape of the bank that a run would make."""
-  return (len(setup.train.label), student.views.count, config.teacher.count,
-          setup.dataset.num_classes)
+  return (len(setup.train.label), student.views.count,
+          setup.run.teacher.members, setup.dataset.num_classes)
 
 
-def bank_bytes(config, setup: Setup, student: Training) -> int:
+def bank_bytes(setup: Setup, student: Training) -> int:
   """Bytes of the bank that a run would make, or 0 if it would make none."""
-  if (not build.method(config).needs_teacher
-      or config.teacher.logits is not None
-      or not teacher_store.wants_bank(config, setup, student)):
+  if (not setup.run.method.needs_teacher
+      or setup.run.teacher.logits is not None
+      or not teacher_store.wants_bank(setup, student)):
     return 0
-  return 4 * math.prod(bank_shape(config, setup, student))
+  return 4 * math.prod(bank_shape(setup, student))
 
 
 def measure(visit: Visit, planned: Planned, setup: Setup) -> Cost:
@@ -146,25 +147,25 @@ def _memory(compiled: Any) -> int:
           + told.temp_size_in_bytes - told.alias_size_in_bytes)
 
 
-def bank_seconds(config, setup: Setup, student, teacher: Cost, batch_size: int):
+def bank_seconds(setup: Setup, student, teacher: Cost, batch_size: int):
   """Seconds to ask a teacher for every view of every image."""
-  images = math.prod(bank_shape(config, setup, student)[:3])
+  images = math.prod(bank_shape(setup, student)[:3])
   return _forward(teacher.step, batch_size) * images
 
 
 def disk_bytes(
-    config, student: trial.Begun, teacher: trial.Begun | None
+    setup: Setup, student: trial.Begun, teacher: trial.Begun | None
 ) -> int:
   """Bytes of the nets that a run leaves, and of unfinished ones at the worst."""
   kept, unfinished = 0, 0
-  for begun, copies in ((student, 2), (teacher, 2 * config.teacher.count)):
+  for begun, copies in ((student, 2), (teacher, 2 * setup.run.teacher.members)):
     if begun is not None:
-      # A teacher lies on its shelf and among the run's own parameters.
+      # A teacher lies in its store and among the run's own parameters.
       kept += copies * _bytes(begun.state.student)
-      best = _bytes(begun.state.student) if config.data.holdout else 0
+      best = _bytes(begun.state.student) if "heldout" in setup.splits else 0
       unfinished = max(unfinished, _bytes(begun.state) + best)
   # Those that are kept, and the one that is being written.
-  return kept + (config.checkpoint.keep + 1) * unfinished
+  return kept + (setup.run.checkpoints.keep + 1) * unfinished
 
 
 def _timed(segment: Any, planned: Planned, setup: Setup):

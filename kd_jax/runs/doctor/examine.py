@@ -1,5 +1,6 @@
 """What a config's run would meet, without running it."""
 
+from collections.abc import Mapping
 import contextlib
 import dataclasses
 import functools
@@ -10,7 +11,9 @@ from typing import Any, NamedTuple
 
 from kd_jax import teachers
 from kd_jax.config import build
+from kd_jax.config import run as run_lib
 from kd_jax.config import sweep as sweeps
+from kd_jax.config.run import Run
 from kd_jax.core.screen import Screen
 from kd_jax.runs import estimate, teacher_store
 from kd_jax.runs import setup as setup_lib
@@ -65,24 +68,25 @@ class _Silent(Screen):
       raise _Download()
 
 
-def examine(visit: Visit, config: Any, workdir: pathlib.Path) -> Findings:
+def examine(
+    visit: Visit, config: Mapping[str, Any], workdir: pathlib.Path
+) -> Findings:
   """Looks at the run of a checked config; every failure is a problem told."""
-  findings, asked = Findings(), config
-  if config.sweep.points:
-    config = visit.attempt(
-        "sweep", functools.partial(_lane, visit, config))
-    if config is None:
-      return findings
-  visit.attempt("names", functools.partial(build.check_names, config))
-  method = visit.attempt("method", functools.partial(build.method, config))
+  findings = Findings()
+  read = functools.partial(visit.attempt, "config")
+  asked = run = read(functools.partial(run_lib.read, config))
+  if run is not None and run.sweep.points:
+    run = visit.attempt("sweep", functools.partial(_lane, visit, run))
+  if run is None or asked is None:
+    return findings
+  visit.attempt("names", functools.partial(build.check_names, run.values))
   with contextlib.ExitStack() as stack:
-    setup = visit.attempt(
-        "data", functools.partial(_bench, visit, config, stack))
-    if setup is None or method is None:
+    setup = visit.attempt("data", functools.partial(_setup, visit, run, stack))
+    if setup is None:
       return findings
     findings.data = sources.describe(setup.dataset)
-    _look_at_data(visit, config, setup)
-    case = _case(visit, config, setup)
+    case = _case(visit, setup)
+    _look_at_data(visit, case)
     visit.attempt(
         "first batch", functools.partial(_try, visit, case, findings))
     visit.attempt(
@@ -93,35 +97,35 @@ def examine(visit: Visit, config: Any, workdir: pathlib.Path) -> Findings:
   return findings
 
 
-def _lane(visit: Visit, config: Any) -> Any:
-  """The config of the first lane that distils, after what only sweeps need."""
+def _lane(visit: Visit, run: Run) -> Run:
+  """The run of the first lane that distils, after what only sweeps need."""
   for name in ("matplotlib", "scipy"):
     if importlib.util.find_spec(name) is None:
       visit.tell(f"{name}: not installed, and a sweep's tables need it; pip "
                  "install 'kd_jax[report]'")
-  groups = sweeps.expand(config, config.sweep.points)
+  groups = sweeps.expand(run.values, run.sweep.points)
   lanes = [lane for group in groups for lane in group.lanes]
-  reference = dict(config.sweep.reference)
+  reference = run.sweep.reference
   if reference and not any(
       sweeps.matches(lane.point, reference) for lane in lanes):
     visit.tell(
         f"config.sweep.reference={reference}: no point of the sweep sets that; "
         'add one, or give "--config.sweep.reference=()"')
   soft = [lane for lane in lanes
-          if build.student_hparams(lane.config).soft_weight > 0]
-  return (soft or lanes)[0].config
+          if build.student_hparams(lane.values).soft_weight > 0]
+  return run_lib.read((soft or lanes)[0].values)
 
 
-def _bench(
-    visit: Visit, config: Any, stack: contextlib.ExitStack
+def _setup(
+    visit: Visit, run: Run, stack: contextlib.ExitStack
 ) -> Setup | None:
-  """The run's own bench, its records in a folder that goes away again."""
+  """The run's own setup, its records in a folder that goes away again."""
   folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
   try:
-    setup = setup_lib.prepare(config, folder, _Silent(), lambda: False)
+    setup = setup_lib.prepare(run, folder, _Silent(), lambda: False)
   except _Download:
     visit.tell(
-        f"data.name={config.data.name}: not on this machine, so the run begins "
+        f"{run.part('data.name')}: not on this machine, so the run begins "
         "with a download by TFDS; ask again after it to know more",
         fatal=False)
     return None
@@ -129,87 +133,82 @@ def _bench(
   return setup
 
 
-def _look_at_data(visit: Visit, config: Any, setup: Setup) -> None:
-  if setup.dataset.notice:
-    visit.tell(
-        f"{setup.dataset.notice} For all of it give --config.data.dir=DIR with "
-        "the four idx files", fatal=False)
-  number = len(setup.dataset.train_ids)
-  runs = {"config": config}
-  if build.method(config).needs_teacher and config.teacher.logits is None:
-    runs["config.teacher"] = config.teacher
-  for prefix, run in runs.items():
-    if run.batch_size > number:
-      visit.tell(
-          f"{prefix}.batch_size={run.batch_size}: more than the {number} training "
-          f"examples, so every step is a padded epoch; give at most {number}",
-          fatal=False)
-
-
 class _Case(NamedTuple):
   """What a run is made of, as far as it could be built.
 
   Attributes:
-    config: Of the run.
-    bench: Its data.
+    setup: What trainings share.
     student: The student's training, about to begin.
     teacher: That of the teacher's first member, where one is trained.
-    taught: Who is asked: untrained members, or a file of logits.
+    prepared: Who is asked: untrained members, or a file of logits.
   """
 
-  config: Any
   setup: Setup
   student: trial.Begun | None
   teacher: trial.Begun | None = None
   prepared: teachers.Teacher | None = None
 
 
-def _case(visit: Visit, config: Any, setup: Setup) -> _Case:
+def _case(visit: Visit, setup: Setup) -> _Case:
   """Builds both nets, so that what is wrong with either is told."""
-  student = visit.attempt(
-      "student", functools.partial(trial.student, config, setup))
-  if not build.method(config).needs_teacher:
-    return _Case(config, setup, student)
-  if config.teacher.logits is None:
-    found = visit.attempt(
-        "teacher", functools.partial(trial.teacher, config, setup))
-    return _Case(config, setup, student, *(found or ()))
+  student = visit.attempt("student", functools.partial(trial.student, setup))
+  if not setup.run.method.needs_teacher:
+    return _Case(setup, student)
+  if setup.run.teacher.logits is None:
+    found = visit.attempt("teacher", functools.partial(trial.teacher, setup))
+    return _Case(setup, student, *(found or ()))
   given = student and visit.attempt("teacher", functools.partial(
-      teacher_store.obtain, config, setup, student.training))
+      teacher_store.obtain, setup, student.training))
   prepared = given and given.teacher._replace(
       arrays=trial.alone(given.teacher.arrays))
-  return _Case(config, setup, student, prepared=prepared)
+  return _Case(setup, student, prepared=prepared)
+
+
+def _look_at_data(visit: Visit, case: _Case) -> None:
+  setup = case.setup
+  if setup.dataset.notice:
+    visit.tell(
+        f"{setup.dataset.notice} For all of it give --config.data.dir=DIR with "
+        "the four idx files", fatal=False)
+  number = len(setup.dataset.train_ids)
+  for prefix, begun in (("config", case.student), ("config.teacher", case.teacher)):
+    if begun is not None and begun.training.batch_size > number:
+      visit.tell(
+          f"{prefix}.batch_size={begun.training.batch_size}: more than the "
+          f"{number} training examples, so every step is a padded epoch; give at "
+          f"most {number}", fatal=False)
 
 
 def _try(visit: Visit, case: _Case, findings: Findings) -> None:
   """One batch through both nets."""
-  config, setup, student, teacher, prepared = case
+  setup, student, teacher, prepared = case
+  run = setup.run
   for name, begun in (("student", student), ("teacher", teacher)):
     if begun is not None:
-      findings.nets.append(trial.net(name, config[name], begun, setup.train))
+      findings.nets.append(trial.net(
+          name, run.titles[name], begun, setup.train))
   if student is None:
     return  # What is lacking has been told.
-  method = build.method(config)
   numbers = teacher_store.loss_record(
-      method, student.training.hparams, student.training.schedules)
+      run.method, student.training.hparams, student.training.schedules)
   findings.loss = str(numbers["loss"])
-  if prepared is not None or not method.needs_teacher:
-    findings.terms = trial.terms(
-        method, student, prepared, trial.first_batch(student.training, setup.train))
+  if prepared is not None or not run.method.needs_teacher:
+    batch = trial.first_batch(student.training, setup.train)
+    findings.terms = trial.terms(run.method, student, prepared, batch)
     trial.look_at_terms(
-        visit, findings.terms, fatal=config.nonfinite == "stop")
+        visit, findings.terms, fatal=not run.skip_nonfinite)
 
 
 def _reckon(
     visit: Visit, case: _Case, workdir: pathlib.Path, findings: Findings
 ) -> None:
   """Time, memory and disk."""
-  config, setup, student, teacher, prepared = case
+  setup, student, teacher, prepared = case
   if student is None or (
-      prepared is None and build.method(config).needs_teacher):
+      prepared is None and setup.run.method.needs_teacher):
     return
-  bank = cost.bank_bytes(config, setup, student.training)
-  findings.disk = bank + cost.disk_bytes(config, student, teacher)
+  bank = cost.bank_bytes(setup, student.training)
+  findings.disk = bank + cost.disk_bytes(setup, student, teacher)
   findings.bank, findings.free = (bank, 0.0), machine.free(workdir)
   if findings.disk > findings.free:
     visit.tell(
@@ -218,12 +217,12 @@ def _reckon(
         "elsewhere")
   if not all(map(trial.finite, findings.terms)):
     return
-  for planned in cost.plan(config, setup, student, teacher, prepared):
+  for planned in cost.plan(setup, student, teacher, prepared):
     found = visit.attempt(planned.name, functools.partial(
         cost.measure, visit, planned, setup))
     if found is not None:
       findings.costs.append(found)
   if bank and teacher is not None and findings.costs:
     findings.bank = bank, cost.bank_seconds(
-        config, setup, student.training, findings.costs[0],
+        setup, student.training, findings.costs[0],
         teacher.training.batch_size)

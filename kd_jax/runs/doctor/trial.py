@@ -5,7 +5,7 @@ the teacher is another: a fresh one, unless it is a file of logits.
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -65,22 +65,23 @@ class Begun(NamedTuple):
   state: TrainState
 
 
-def student(config: Any, setup: Setup) -> Begun:
-  """The student, about to learn by the config's method."""
-  training = build.student(config, setup.dataset)
-  learner = build.learner(config, training, build.method(config))
+def student(setup: Setup) -> Begun:
+  """The student, about to learn by the run's method."""
+  run = setup.run
+  training = build.student(run.values, setup.dataset)
+  learner = build.learner(run, training, run.method)
   return Begun(training, _starts(training, learner, setup.train)[0])
 
 
-def teacher(config: Any, setup: Setup) -> tuple[Begun, teachers.Teacher]:
+def teacher(setup: Setup) -> tuple[Begun, teachers.Teacher]:
   """The first member, and the teacher of members that nobody has trained."""
-  weights = build.member_weights(config)
-  training = build.teacher(config, setup.dataset, 0)
-  learner = build.learner(config, training, methods.METHODS["hard"])
-  states = _starts(training, learner, setup.train, config.teacher.count)
+  run = setup.run
+  training = build.teacher(run.values, setup.dataset, 0)
+  learner = build.learner(run, training, methods.METHODS["hard"])
+  states = _starts(training, learner, setup.train, run.teacher.members)
   return Begun(training, states[0]), teachers.live(
       [training.model] * len(states), [state.student for state in states],
-      weights=weights, mean=config.teacher.mean)
+      weights=run.teacher.weights, mean=run.teacher.mean)
 
 
 def _starts(
@@ -138,10 +139,10 @@ def terms(
         prepared._replace(arrays=None), arrays, batch, hparams.temperature)
 
     def weighted(params):
-      member_logits, _ = training.model.apply(
+      outputs, _ = training.model.apply(
           types.Variables(params, running), batch.image, train=True, rngs=rngs,
           mask=batch.mask, rates=hparams.rates)
-      found = method.terms(state.method, member_logits, asked, batch, hparams)
+      found = method.terms(state.method, outputs, asked, batch, hparams)
       value = {name: jnp.mean(term.value) for name, term in found.items()}
       weight = {name: jnp.float32(t.weight) for name, t in found.items()}
       return {name: weight[name] * value[name] for name in found}, (
@@ -186,19 +187,17 @@ def finite(term: Term) -> bool:
 
 
 def net(
-    name: str, config: Any, begun: Begun, data: segment.DeviceData
+    name: str, title: str, begun: Begun, data: segment.DeviceData
 ) -> Net:
-  """What a net is made of; `config` is `config.student` or `config.teacher`."""
+  """What a net is made of; `title` is its name and widths."""
   training, state = begun
   shape = (training.batch_size,) + data.image.shape[1:]
-  member_logits = jax.eval_shape(
+  outputs = jax.eval_shape(
       lambda held, image: training.model.apply(held, image, train=False)[0],
       state.student, jax.ShapeDtypeStruct(shape, jnp.float32))
-  widths = "x".join(map(str, config.widths)) or "of its own widths"
   return Net(
-      name, f"{config.name} {widths}",
-      parameters_lib.num_parameters(state.student.params),
-      {tap: x.shape for tap, x in member_logits.features.items()})
+      name, title, parameters_lib.num_parameters(state.student.params),
+      {tap: x.shape for tap, x in outputs.features.items()})
 
 
 def _norm(tree: types.Tree) -> jax.Array:
