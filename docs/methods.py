@@ -20,8 +20,8 @@ from experiments import index
 from experiments.methods_mnist import study, verdict
 from kd_jax import methods
 from kd_jax.core import types
+from kd_jax.methods import Method
 from kd_jax.methods import terms as terms_lib
-from kd_jax.methods.registry import Method
 
 FILE = pathlib.Path(__file__).with_suffix(".md")
 FIXTURE = FILE.parents[1] / "tests/fixtures/authors.json"

@@ -24,7 +24,7 @@ sys.path.append(str(pathlib.Path.cwd().parent))
 from kd_jax import data, losses, models, teachers
 from kd_jax.core import randomness, types
 from kd_jax.data.views import VIEWS
-from kd_jax.methods.registry import METHODS
+from kd_jax.methods import METHODS
 from kd_jax.report.canvas import COLOURS
 from kd_jax.training import optimizers, step
 from kd_jax.training import segment as segment_lib

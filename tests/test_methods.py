@@ -16,7 +16,7 @@ from kd_jax.config import build, command_line, identity, schema, sweep
 from kd_jax.config import run as run_lib
 from kd_jax.core import types as core_types
 from kd_jax.core.errors import UserError
-from kd_jax.methods.registry import Method
+from kd_jax.methods import Method
 from kd_jax.methods.terms import Term
 from kd_jax.runs import teacher_store
 from kd_jax.training import schedules

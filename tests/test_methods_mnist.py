@@ -6,7 +6,7 @@ import pytest
 from experiments.methods_mnist import study, verdict
 from experiments.protocol import Options
 from kd_jax.config import sweep
-from kd_jax.methods.registry import METHODS
+from kd_jax.methods import METHODS
 from kd_jax.report import statistics
 
 WIDE, SMALL = (800, 800), (30, 30)

@@ -197,7 +197,7 @@ def test_a_name_that_is_told_leads_somewhere(name):
 
 def test_the_words_of_a_config_are_known():
   from kd_jax.data.views import VIEWS as views
-  from kd_jax.methods.registry import METHODS as methods
+  from kd_jax.methods import METHODS as methods
   assert set(MODELS) <= set(models.MODELS)
   assert set(VIEWS) <= set(views)
   assert set(METHODS) <= set(methods)

@@ -27,8 +27,7 @@ import numpy as np
 import pytest
 from test_relations import oracle as relation
 
-from kd_jax.methods import terms
-from kd_jax.methods.registry import METHODS
+from kd_jax.methods import METHODS, terms
 
 # No two numbers alike, so that none can take another's place.
 HARD, SOFT, T, PROGRESS = 0.3, 1.7, 2.5, 0.02
