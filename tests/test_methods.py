@@ -276,14 +276,14 @@ def test_temperature_alpha_and_warm_up_move():
   assert values("soft_weight") == [0.0, 0.38, 0.7, 0.4]
   assert values("progress") == [0.0, 0.1, 0.25, 1.0]
   assert "T from 8 to 2 (linear, 10 steps); alpha from 0.8 to 0.4" in (
-      schedules.told(moving, start))
+      schedules.in_words(moving, start))
 
 
 def test_what_does_not_move_keeps_its_bits():
   start = hyper(temperature=0.1)
   found = schedules.at(schedules.Schedules(20), jnp.int32(7), start)
   assert found.replace(progress=None) == start
-  assert schedules.told(schedules.Schedules(20), start) == ""
+  assert schedules.in_words(schedules.Schedules(20), start) == ""
 
 
 def test_a_scheduled_step_is_that_of_its_temperature(key, device_data):

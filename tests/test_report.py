@@ -15,12 +15,12 @@ from kd_jax import report
 from kd_jax.core.errors import UserError
 from kd_jax.report import (
   canvas,
-  dark,
   line_plots,
   names,
   panels,
   plots,
   points,
+  soft_targets,
   svg,
   tables,
 )
@@ -337,7 +337,7 @@ def test_one_epoch_is_no_curve(tmp_path):
 
 
 def test_a_legend_of_many_lines_has_its_room_and_its_marks(tmp_path):
-  marks = [tuple(canvas.mark(index).values()) for index in range(49)]
+  marks = [tuple(canvas.style(index).values()) for index in range(49)]
   assert len(set(marks)) == 49
   assert len(set(canvas.DASHES)) == 6  # hard, logits, mse and ctkd have no T
   many = [row(90 + k, over={"temperature": float(t), "method": f"m{k}"},
@@ -384,11 +384,11 @@ def test_the_svg_tells_each_value():
 
 def test_soft_targets_and_their_temperatures():
   # softmax([0, 2 log 2] / 2) = [1, 2] / 3.
-  assert dark.softened([0.0, 1.3862943611198906], 2.0) == pytest.approx(
+  assert soft_targets.softened([0.0, 1.3862943611198906], 2.0) == pytest.approx(
       [1 / 3, 2 / 3])
-  assert dark.temperatures(teacher_json()) == [1.0, 4.0, 20.0]
-  assert not dark.knowledge(None, pathlib.Path("nowhere.png"))
-  assert not dark.knowledge({"schema": 1}, pathlib.Path("nowhere.png"))
+  assert soft_targets.temperatures(teacher_json()) == [1.0, 4.0, 20.0]
+  assert not soft_targets.knowledge(None, pathlib.Path("nowhere.png"))
+  assert not soft_targets.knowledge({"schema": 1}, pathlib.Path("nowhere.png"))
 
 
 def test_names_that_would_meet_stay_long():

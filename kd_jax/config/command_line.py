@@ -117,8 +117,8 @@ def hosts(argv: list[str]) -> tuple[dict[str, Any] | None, list[str]]:
         "--process_id=I together, or --coordinator=auto on a cluster")
   elif own >= count:
     raise UserError(f"--process_id={own}: must be from 0 to {count - 1}")
-  told = {"coordinator": coordinator, "processes": count, "process_id": own}
-  return told, [arg for arg in argv if arg not in words]
+  found = {"coordinator": coordinator, "processes": count, "process_id": own}
+  return found, [arg for arg in argv if arg not in words]
 
 
 def _resume(argv: list[str]) -> list[str]:

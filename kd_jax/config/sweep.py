@@ -136,13 +136,13 @@ def expand(
     UserError: If a point sets a value that is out of range.
   """
   groups: dict[str, Group] = {}
-  seen = set()
+  known = set()
   for point in points:
     plain = {key: _plain(value) for key, value in point.items()}
     text = json.dumps(plain, sort_keys=True)
-    if text in seen:
+    if text in known:
       continue
-    seen.add(text)
+    known.add(text)
     lane = Lane(plain, config_lib.flatten(applied(config, plain)))
     group = groups.setdefault(identity.group(lane.values), Group(lane.values, []))
     group.lanes.append(lane)

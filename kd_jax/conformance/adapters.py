@@ -71,10 +71,10 @@ class Refusal(Exception):
   """What a loss raised when it was asked, in a line."""
 
 
-def told(error: BaseException) -> str:
+def error_line(error: BaseException) -> str:
   """An exception in a line."""
-  said = " ".join(str(error).split())
-  return f"raises {type(error).__name__}: {said[:160]}"
+  message = " ".join(str(error).split())
+  return f"raises {type(error).__name__}: {message[:160]}"
 
 
 class Adapted:
@@ -100,7 +100,7 @@ class Adapted:
     try:
       return self._ask(self._call, case)
     except (Exception, SystemExit) as error:  # Whatever their code raises.
-      raise Refusal(told(error)) from error
+      raise Refusal(error_line(error)) from error
 
 
 def jax(function: Callable[..., Any]) -> Adapted:

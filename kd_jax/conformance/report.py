@@ -68,6 +68,6 @@ def show(target: str, loss: Adapted, rows: Sequence[Row], screen: Any) -> None:
   failed = [row.name for row in rows if row.finding.holds is False]
   open_ = [row.name for row in rows if row.finding.holds is None]
   fail = "fails" if len(failed) == 1 else "fail"
-  said = f"{len(failed)} of {len(rows)} {fail}: {', '.join(failed)}" if failed \
+  line = f"{len(failed)} of {len(rows)} {fail}: {', '.join(failed)}" if failed \
       else f"{len(rows) - len(open_)} of {len(rows)} hold"
-  screen.say(said + (f"; not judged: {', '.join(open_)}" if open_ else ""))
+  screen.say(line + (f"; not judged: {', '.join(open_)}" if open_ else ""))

@@ -240,11 +240,11 @@ def limit(probe: Probe) -> Finding:
                2.0: oracle.EXAMPLES, 0.5: 1 / oracle.EXAMPLES})}
   k = exponent(probe)
   known["temperature"] = _LIMIT**round(k) if abs(k) > 0.1 else 1.0
-  told = [name for name, factor in known.items() if factor != 1]
+  explained = [name for name, factor in known.items() if factor != 1]
   unexplained = size / math.prod(known.values())
   found = f"{percent(rest)} off in direction, size {size:.3g}"
-  if told and rest <= _CLOSE_TO_LIMIT:
-    found += f" (x {unexplained:.3g} but for {', '.join(told)})"
+  if explained and rest <= _CLOSE_TO_LIMIT:
+    found += f" (x {unexplained:.3g} but for {', '.join(explained)})"
   holds = worst(rest, abs(unexplained - 1)) <= _CLOSE_TO_LIMIT
   return Finding(
       holds, found, {"rest": rest, "size": size, "unexplained": unexplained})

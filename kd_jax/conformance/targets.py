@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kd_jax.conformance import adapters, oracle
-from kd_jax.conformance.adapters import Adapted, Case, Refusal, told
+from kd_jax.conformance.adapters import Adapted, Case, Refusal, error_line
 from kd_jax.core.errors import UserError, nearest
 
 _DEFAULT = "loss"
@@ -82,7 +82,7 @@ def module(place: str) -> Any:
           "file.py:function") from None
     raise UserError(f"{what}: needs {missing}, which is not installed") from None
   except (Exception, SystemExit) as error:  # Whatever an import raises.
-    raise UserError(f"{what}: {told(error)}") from None
+    raise UserError(f"{what}: {error_line(error)}") from None
 
 
 def _run_file(path: pathlib.Path) -> Any:
@@ -124,7 +124,7 @@ def _refuse_other_arrays(function: Callable[..., Any]) -> None:
     with np.errstate(all="ignore"):
       out = call(*case[:5])
   except (Exception, SystemExit) as error:
-    raise Refusal(told(error)) from error
+    raise Refusal(error_line(error)) from error
   if not isinstance(out, (np.ndarray, np.floating, float)):
     raise Refusal(f"returns a {type(out).__name__}")
 

@@ -69,16 +69,16 @@ def agreed(find: Callable[[], Any]) -> Any:
   """
   if jax.process_count() == 1:
     return find()
-  said: dict[str, Any] = {}
+  message: dict[str, Any] = {}
   if first():
     try:
-      said = {"found": find()}
+      message = {"found": find()}
     except (UserError, OSError) as error:
-      said = {"error": str(error)}
-  told = json.loads(_told(json.dumps(said).encode()))
-  if "error" in told:
-    raise UserError(told["error"])
-  return told["found"]
+      message = {"error": str(error)}
+  answer = json.loads(_broadcast(json.dumps(message).encode()))
+  if "error" in answer:
+    raise UserError(answer["error"])
+  return answer["found"]
 
 
 def agreed_arrays(find: Callable[[], Any], like: Any) -> Any:
@@ -102,10 +102,10 @@ def agreed_arrays(find: Callable[[], Any], like: Any) -> Any:
     return None
   # As bytes: a broadcast is a sum with zeros, which takes the sign off -0.
   plain = jax.tree.map(lambda x: np.frombuffer(x.tobytes(), np.uint8), found)
-  told = multihost_utils.broadcast_one_to_all(plain)
+  answer = multihost_utils.broadcast_one_to_all(plain)
   return jax.tree.map(
       lambda bytes_, x: np.frombuffer(
-          np.asarray(bytes_).tobytes(), x.dtype).reshape(x.shape), told, found)
+          np.asarray(bytes_).tobytes(), x.dtype).reshape(x.shape), answer, found)
 
 
 def refuse_unlike(what: str, value: str) -> None:
@@ -117,8 +117,8 @@ def refuse_unlike(what: str, value: str) -> None:
   if jax.process_count() == 1:
     return
   digest = np.frombuffer(hashlib.sha256(value.encode()).digest(), np.uint8)
-  told = multihost_utils.process_allgather(digest)
-  others = [index for index, row in enumerate(told) if (row != told[0]).any()]
+  answer = multihost_utils.process_allgather(digest)
+  others = [index for index, row in enumerate(answer) if (row != answer[0]).any()]
   if others:
     raise UserError(
         f"{what} of process {others[0]} is not that of process 0; give all "
@@ -197,7 +197,7 @@ def leave(error: Exception) -> None:
   os._exit(1)
 
 
-def _told(message: bytes) -> bytes:
+def _broadcast(message: bytes) -> bytes:
   """A message of process 0, on every process."""
   size = int(multihost_utils.broadcast_one_to_all(np.int32(len(message))))
   own = np.frombuffer(message[:size].ljust(size), np.uint8)

@@ -27,7 +27,7 @@ class Screen:
     self._bar = rich.progress.Progress(
         rich.progress.TextColumn("{task.description:>10}"),
         rich.progress.BarColumn(bar_width=24),
-        rich.progress.TextColumn("{task.fields[said]}"),
+        rich.progress.TextColumn("{task.fields[message]}"),
         rich.progress.TimeElapsedColumn(),
         rich.progress.TextColumn("left"),
         rich.progress.TimeRemainingColumn(elapsed_when_finished=False),
@@ -54,9 +54,9 @@ class Screen:
       self.say(f"{net}: goes on from step {row['step']}")
       self._started[net] = (time.monotonic(), row["step"])
       return
-    self.advance(net, row["step"], row["total_steps"], _said(row))
+    self.advance(net, row["step"], row["total_steps"], _message(row))
 
-  def advance(self, what: str, done: int, total: int, said: str) -> None:
+  def advance(self, what: str, done: int, total: int, message: str) -> None:
     """Shows that `done` of `total` parts of something are done."""
     now = time.monotonic()
     if done < self._done.get(what, done):
@@ -67,8 +67,8 @@ class Screen:
     began, first = self._started.setdefault(what, (now, done))
     if self.console.is_terminal:
       if what not in self._tasks:
-        self._tasks[what] = self._bar.add_task(what, total=total, said="")
-      self._bar.update(self._tasks[what], completed=done, said=said)
+        self._tasks[what] = self._bar.add_task(what, total=total, message="")
+      self._bar.update(self._tasks[what], completed=done, message=message)
       return
     least = max(_LINE_SECONDS, _LINE_SHARE * (now - began))
     if now - self._last_line < least and done < total:
@@ -78,7 +78,7 @@ class Screen:
     if done > first and done < total:
       seconds = (now - began) / (done - first) * (total - done)
       left = f"  {_clock(seconds)} left"
-    self.say(f"{what:>10}  {100 * done / total:3.0f}%  {said}{left}")
+    self.say(f"{what:>10}  {100 * done / total:3.0f}%  {message}{left}")
 
   def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
     """Prints a table; the first column is text, the others are figures."""
@@ -100,7 +100,7 @@ class Screen:
     self.console.print(table, soft_wrap=False)
 
 
-def _said(row: dict[str, Any]) -> str:
+def _message(row: dict[str, Any]) -> str:
   split = "heldout" if "heldout_errors" in row else "test"
   return (f"epoch {row['epoch']}  {row[f'{split}_errors']} errors of "
           f"{row[f'{split}_examples']} ({split})  "

@@ -289,5 +289,5 @@ def ctkd(params, student, teacher, batch, hparams) -> Terms:
   t = curriculum.learned_temperature(
       params["theta"], ramp, start=own["start"], span=own["span"])
   kl = losses.distillation_kl(student.logits, teacher.logits, t)
-  told = {"temperature": Term(0.0, jnp.full_like(kl, t))}
-  return {**_beside_hard(student, batch, hparams, t**2 * kl), **told}
+  temperature = {"temperature": Term(0.0, jnp.full_like(kl, t))}
+  return {**_beside_hard(student, batch, hparams, t**2 * kl), **temperature}

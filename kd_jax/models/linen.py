@@ -56,10 +56,10 @@ def linen_model(module: nn.Module) -> types.Model:
         "train": train, "mask": mask, "rates": rates, "axis_name": axis_name}
     collections = {"params": variables.params, **variables.state}
     with jax.numpy_dtype_promotion("standard"):
-      said, state = module.apply(
+      outputs, state = module.apply(
           collections, image, rngs=dict(rngs or {}), mutable=list(variables.state),
           **_only(understood, context))
-    logits, features = said if isinstance(said, tuple) else (said, {})
+    logits, features = outputs if isinstance(outputs, tuple) else (outputs, {})
     return types.Outputs(_at_least_float32(logits), features), state
 
   return types.Model(init, apply, understood)
@@ -157,9 +157,9 @@ class BatchNorm(nn.Module):
     mean, variance = mean_.value, variance_.value
     if train and not self.is_initializing():
       mean, variance = _moments(wide, mask, axis_name)
-      follow = lambda old, new: self.momentum * old + (1 - self.momentum) * new
-      mean_.value = follow(mean_.value, mean)
-      variance_.value = follow(variance_.value, variance)
+      moved = lambda old, new: self.momentum * old + (1 - self.momentum) * new
+      mean_.value = moved(mean_.value, mean)
+      variance_.value = moved(variance_.value, variance)
     gain = scale * jax.lax.rsqrt(variance + self.epsilon)
     channel = (1,) * (x.ndim - 1) + shape
     y = (wide - mean.reshape(channel)) * gain.reshape(channel)

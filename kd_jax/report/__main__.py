@@ -92,9 +92,9 @@ def _compare(study: pathlib.Path, names: list[str]) -> str:
           "so; the page and results.jsonl list them")
     nets.append(found[0])
   test = statistics.mcnemar(*(net["test_wrong_ids"] for net in nets))
-  told = [f"{net['row']}, seed {net['seed']}: {net['test_errors']} errors"
+  text = [f"{net['row']}, seed {net['seed']}: {net['test_errors']} errors"
           for net in nets]
-  return (f"{told[0]}\n{told[1]}\nonly the first is wrong on {test.only_first}, "
+  return (f"{text[0]}\n{text[1]}\nonly the first is wrong on {test.only_first}, "
           f"only the second on {test.only_second}; exact McNemar p = {test.p:.3g} "
           "(of these two nets, not of their methods)\n")
 
@@ -115,7 +115,7 @@ def _merge(argv: list[str]) -> int:
   from kd_jax.config.sweep import matches
   from kd_jax.runs import merge
   try:
-    told = merge.merge(arguments.folders, arguments.out)
+    text = merge.merge(arguments.folders, arguments.out)
     reference = _configured(arguments.out) or {}
     there = any(matches(row["overrides"], reference)
                 for row in report.read(arguments.out))
@@ -124,7 +124,7 @@ def _merge(argv: list[str]) -> int:
     print(f"error: {error}", file=sys.stderr)
     return 2
   print((arguments.out / "table.md").read_text(encoding="utf-8"))
-  print(told)
+  print(text)
   return 0
 
 

@@ -52,7 +52,7 @@ def height(least: float, lines: int) -> float:
   return max(least, 0.5 + _IN_LEGEND * lines)
 
 
-def mark(index: int) -> dict[str, str]:
+def style(index: int) -> dict[str, str]:
   """Colour and shape of a line: of the first 49 no two have both in common."""
   return {"color": COLOURS[index % 7],
           "marker": MARKERS[(index + index // 7) % 7]}

@@ -65,15 +65,15 @@ def given(
     [3.5, 0.458, 6.542, 0.038, 4]
   """
   from scipy import stats  # pylint: disable=g-import-not-at-top
-  told = nested(groups)
-  mean, n = told.mean, told.n
-  if told.within_sd is None:
+  found = nested(groups)
+  mean, n = found.mean, found.n
+  if found.within_sd is None:
     return statistics.Paired(mean, None, None, None, n)
-  if not told.within_sd:
+  if not found.within_sd:
     return statistics.Paired(mean, mean, mean, float(mean == 0), n)
-  error = told.within_sd / told.groups * sum(
+  error = found.within_sd / found.groups * sum(
       1 / len(values) for values in groups.values()) ** 0.5
-  spread = stats.t(n - told.groups)
+  spread = stats.t(n - found.groups)
   half = float(spread.ppf((1 + level) / 2)) * error
   return statistics.Paired(
       mean, mean - half, mean + half, 2 * float(spread.sf(abs(mean) / error)), n)

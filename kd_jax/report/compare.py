@@ -35,7 +35,7 @@ def compared(
   references = [point for point in points if is_wanted(point)]
   if not references:
     raise UserError(
-        f"--reference {_told(reference)}: no point is so; there are "
+        f"--reference {_as_text(reference)}: no point is so; there are "
         + ", ".join(f"{key}={value}" for key, value in _known(
             points, common, wanted)))
   found = []
@@ -55,7 +55,7 @@ def _has(settings: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
              for key, value in wanted.items())
 
 
-def _told(reference: Mapping[str, Any]) -> str:
+def _as_text(reference: Mapping[str, Any]) -> str:
   return " ".join(
       f"{key}={names.shown(value)}" for key, value in reference.items())
 
@@ -102,7 +102,7 @@ def _difference(
     point: Point, other: Point, keys: Sequence[str], *, several: bool
 ) -> Point:
   """The point with its difference from another."""
-  told: dict[str, Any] = {"reference": names.label(other.values, keys)
+  fields: dict[str, Any] = {"reference": names.label(other.values, keys)
                           or "the reference", "pairs": 0}
   pairs = _pairs(point.good, other.good, alone=not several)
   if pairs:
@@ -111,9 +111,9 @@ def _difference(
       pairs = {teacher: [_middle(both)] for teacher, both in pairs.items()}
     both = [pair for name in sorted(pairs) for pair in pairs[name]]
     test = statistics.paired([a for a, _ in both], [b for _, b in both])
-    told |= {"difference": test.difference, "difference_low": test.low,
+    fields |= {"difference": test.difference, "difference_low": test.low,
              "difference_high": test.high, "p": test.p, "pairs": test.n}
-  return dataclasses.replace(point, **told)
+  return dataclasses.replace(point, **fields)
 
 
 def _middle(pairs: list[tuple[float, float]]) -> tuple[float, float]:
@@ -129,10 +129,10 @@ def _pairs(
   A reference may have no teacher (hard labels only), or each point one teacher
   of its own (`alone`); then the seed decides.
   """
-  told = [row for row in others if row.get("test_errors") is not None]
-  errors = {run(row): row["test_errors"] for row in told}
+  fields = [row for row in others if row.get("test_errors") is not None]
+  errors = {run(row): row["test_errors"] for row in fields}
   if alone:
-    errors |= {(None, row.get("seed")): row["test_errors"] for row in told}
+    errors |= {(None, row.get("seed")): row["test_errors"] for row in fields}
   found: dict[str, list[tuple[float, float]]] = {}
   for row in sorted(rows, key=lambda row: row.get("seed") or 0):
     teacher, seed = run(row)

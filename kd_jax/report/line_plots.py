@@ -93,14 +93,14 @@ def _drawn(panel: panels.Panel, sweep: Sweep):
   """Label, style and point of everything in a panel."""
   points = [(line, point) for line in panel.lines for point in line.points]
   # The shades of a ramp are in the order of T, which several lines are not in.
-  marks = [canvas.mark(index) for index in range(len(points))]
+  styles = [canvas.style(index) for index in range(len(points))]
   if len(panel.lines) == 1:
-    marks = [mark | {"color": shade}
-             for mark, shade in zip(marks, _shades([p for _, p in points]))]
-  for (line, point), mark in zip(points, marks):
+    styles = [style | {"color": shade}
+             for style, shade in zip(styles, _shades([p for _, p in points]))]
+  for (line, point), style in zip(points, styles):
     at = names.label(point.values, [panels.T]) or sweep.label(point)
     label = at if len(panel.lines) == 1 else f"{at}, {line.label}"
-    yield names.brief(label), mark | {
+    yield names.brief(label), style | {
         "linewidth": 1.1, "markersize": 3.5, "markevery": 0.2}, point
   for index, point in enumerate(panel.levels):
     label = names.label(point.values, [

@@ -47,12 +47,12 @@ def curves(rows: Iterable[Row], path: pathlib.Path, *, name: str) -> None:
   matplotlib.use("agg")
   from matplotlib import pyplot  # pylint: disable=g-import-not-at-top
   figure, axes = pyplot.subplots(figsize=(6.4, 4.0), dpi=120)
-  seen: set[str] = set()
+  known: set[str] = set()
   for row in rows:
-    if row["row"] != name or (row["net"] == "teacher" and "teacher" in seen):
+    if row["row"] != name or (row["net"] == "teacher" and "teacher" in known):
       continue
-    label = None if row["net"] in seen else row["net"]
-    seen.add(row["net"])
+    label = None if row["net"] in known else row["net"]
+    known.add(row["net"])
     epochs = range(1, len(row["curve"]) + 1)
     axes.plot(epochs, row["curve"], color=_COLOURS[row["net"]], label=label,
               linewidth=1.0)

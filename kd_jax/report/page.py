@@ -53,12 +53,12 @@ def page(
     sides: The contents of `config`, `manifest` and `summary`; None where there
       is no such file.
   """
-  told = [_head(sweep), _main_plot(sweep), _table(sweep), _pictures(pictures),
+  parts = [_head(sweep), _main_plot(sweep), _table(sweep), _pictures(pictures),
           _setup(sweep, sides), _runs(sweep)]
   text = lambda name: (_HERE / name).read_text(encoding="utf-8")
   return string.Template(text("page.html")).substitute(
       title=html.escape(f"{sweep.study or 'study'}: report"),
-      css=text("page.css"), js=text("page.js"), body="\n".join(filter(None, told)))
+      css=text("page.css"), js=text("page.js"), body="\n".join(filter(None, parts)))
 
 
 def _head(sweep: Sweep) -> str:
@@ -117,8 +117,8 @@ def _table(sweep: Sweep) -> str:
     cells = "".join(
         f'<td{kind(column)} data-value="{_sorted_by(column, point)}">'
         f"{html.escape(column.text(point))}</td>" for column in columns)
-    mark = ' class="reference"' if point.is_reference else ""
-    lines.append(f"<tr{mark}>{cells}</tr>")
+    style = ' class="reference"' if point.is_reference else ""
+    lines.append(f"<tr{style}>{cells}</tr>")
   captions = "".join(
       f"<li>{html.escape(text)}</li>" for text in tables.captions(sweep))
   return (

@@ -60,9 +60,9 @@ def panels(sweep: Sweep, *, by: Sequence[str] | None = None) -> list[Panel]:
   """
   by = [key for key in sweep.telling if key in (by or [_WIDTHS])]
   others = [key for key in sweep.telling if key not in (*by, T)]
-  told = [point for point in sweep.points if point.n]
+  run = [point for point in sweep.points if point.n]
   level = lambda point: point.is_reference or not has_temperature(point)
-  lined = [point for point in told if not level(point)]
+  lined = [point for point in run if not level(point)]
   found = []
   for title, group in split(lined, by):
     groups = split(group, others)
@@ -70,7 +70,7 @@ def panels(sweep: Sweep, *, by: Sequence[str] | None = None) -> list[Panel]:
     lines = [Line(label or plain, sorted(points, key=temperature))
              for label, points in groups]
     shared = {point.reference for point in group}
-    levels = [point for point in told if level(point) and (
+    levels = [point for point in run if level(point) and (
         sweep.label(point) in shared
         or (point.reference is None and not point.is_reference
             and names.label(point.values, by) == title))]

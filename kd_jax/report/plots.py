@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pathlib
 from typing import Any
 
-from kd_jax.report import canvas, dark, line_plots, names, panels
+from kd_jax.report import canvas, line_plots, names, panels, soft_targets
 from kd_jax.report.canvas import GREY, figure, save, styled
 from kd_jax.report.sweep import Point, Sweep
 
@@ -31,13 +31,13 @@ def errors_by_temperature(sweep: Sweep, path: pathlib.Path) -> bool:
   for panel, at in zip(shown, axes[:, 0]):
     _levels(at, panel.levels, sweep)
     for index, line in enumerate(panel.lines):
-      told = [point for point in line.points if point.errors is not None]
+      points = [point for point in line.points if point.errors is not None]
       # A few percent aside, or the bars of several lines would hide each other.
       aside = 1.015 ** (index - (len(panel.lines) - 1) / 2)
       at.errorbar(
-          [panels.temperature(point) * aside for point in told],
-          [point.errors for point in told], yerr=_bars(told),
-          **canvas.mark(index), markersize=4.5, linewidth=1.2, capsize=2.5,
+          [panels.temperature(point) * aside for point in points],
+          [point.errors for point in points], yerr=_bars(points),
+          **canvas.style(index), markersize=4.5, linewidth=1.2, capsize=2.5,
           label=names.brief(line.label))
     at.set(title=panel.title, ylabel=panels.errors_of(sweep))
     at.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -64,11 +64,11 @@ def _levels(axes: Any, points: Sequence[Point], sweep: Sweep) -> None:
 @styled
 def heat_map(sweep: Sweep, path: pathlib.Path) -> bool:
   """Test errors over T and alpha, a panel for all else."""
-  told = [point for point in sweep.points if point.errors is not None
+  shown = [point for point in sweep.points if point.errors is not None
           and panels.has_temperature(point) and "alpha" in point.values]
-  across = sorted({panels.temperature(point) for point in told})
-  up = sorted({point.values["alpha"] for point in told})
-  groups = panels.split(told, [
+  across = sorted({panels.temperature(point) for point in shown})
+  up = sorted({point.values["alpha"] for point in shown})
+  groups = panels.split(shown, [
       key for key in sweep.telling if key not in ("alpha", panels.T)])
   # A row of one cell, as of hard labels, is no row of a map.
   rows = lambda group: [
@@ -103,18 +103,18 @@ def heat_map(sweep: Sweep, path: pathlib.Path) -> bool:
 @styled
 def differences(sweep: Sweep, path: pathlib.Path) -> bool:
   """Paired differences from the reference with their intervals."""
-  told: list[Any] = [
+  shown: list[Any] = [
       point for point in sweep.points if point.difference is not None]
-  families = list(dict.fromkeys(point.reference for point in told))
-  if not told:
+  families = list(dict.fromkeys(point.reference for point in shown))
+  if not shown:
     return False
   drawn, axes = figure(
       len(families), 1, (6.4, 0.8 + sum(
-          0.55 + 0.2 * sum(p.reference == f for p in told) for f in families)),
-      height_ratios=[2 + sum(p.reference == f for p in told) for f in families],
+          0.55 + 0.2 * sum(p.reference == f for p in shown) for f in families)),
+      height_ratios=[2 + sum(p.reference == f for p in shown) for f in families],
       sharex=True)
   for family, at in zip(families, axes[:, 0]):
-    members = [point for point in told if point.reference == family]
+    members = [point for point in shown if point.reference == family]
     alike = [key for key in sweep.keys if len(
         {names.shown(p.values.get(key)) for p in members}) == 1]
     rest = [key for key in sweep.keys if key not in alike]
@@ -153,7 +153,7 @@ def write(
       "errors": errors_by_temperature, "heat": heat_map,
       "differences": differences, "learning": line_plots.learning,
       "reliability": line_plots.reliability,
-      "dark": lambda _, path: dark.knowledge(teacher, path)}
+      "dark": lambda _, path: soft_targets.knowledge(teacher, path)}
   found = {}
   for name, draw in drawings.items():
     path = folder / f"{name}.png"

@@ -72,9 +72,9 @@ def _machines(rows: Sequence[Row]) -> list[str]:
            for row in rows if row.get("device")}
   if len(kinds) < 2:
     return []
-  told = "; ".join(sorted(
+  fields = "; ".join(sorted(
       f"{device}, {cores} cores, jax {jax}" for device, cores, jax in kinds))
-  return [f"Runs are of several machines or versions ({told}): paired runs may "
+  return [f"Runs are of several machines or versions ({fields}): paired runs may "
           "differ by more than their settings."]
 
 
@@ -145,7 +145,7 @@ def _mean(rows: Sequence[Row], name: str) -> float | None:
 def _point(values: dict[str, Any], runs: list[Row], *, several: bool) -> Point:
   """The point of these runs; over teachers where the study has several."""
   good = [row for row in runs if row.get("failed") is None]
-  told: dict[str, Any] = {
+  fields: dict[str, Any] = {
       "n": len(good), "failed": len(runs) - len(good),
       "teachers": len({row.get("teacher_fingerprint") for row in good} - {None}),
       **{name: _mean(good, key) for name, key in (
@@ -153,40 +153,40 @@ def _point(values: dict[str, Any], runs: list[Row], *, several: bool) -> Point:
           ("seconds", "seconds"), ("heldout", "heldout_errors"))}}
   tested = [row for row in good if row.get("test_errors") is not None]
   if tested:
-    told |= _errors(tested, several=several and told["teachers"] > 0)
-  told |= _heldout(good)
-  return Point(values, tuple(runs), **told)
+    fields |= _errors(tested, several=several and fields["teachers"] > 0)
+  fields |= _heldout(good)
+  return Point(values, tuple(runs), **fields)
 
 
 def _errors(rows: list[Row], *, several: bool) -> dict[str, Any]:
   """Mean test errors of runs, and how far to trust it."""
   groups = _groups(rows, lambda row: row["test_errors"])
-  told: dict[str, Any]
+  fields: dict[str, Any]
   if several:
     nested = clustered.nested(groups)
-    told = {"errors": nested.mean, "low": nested.low, "high": nested.high,
+    fields = {"errors": nested.mean, "low": nested.low, "high": nested.high,
             "between_sd": nested.between_sd, "within_sd": nested.within_sd}
   else:
     plain = statistics.summary([row["test_errors"] for row in rows])
-    told = {"errors": plain.mean, "sd": plain.sd, "low": plain.low,
+    fields = {"errors": plain.mean, "sd": plain.sd, "low": plain.low,
             "high": plain.high}
   examples = rows[0].get("test_examples")
   if examples:
-    told |= {"examples": examples, "binomial": statistics.binomial_error(
-        told["errors"], examples)}
-  return told
+    fields |= {"examples": examples, "binomial": statistics.binomial_error(
+        fields["errors"], examples)}
+  return fields
 
 
 def _heldout(rows: list[Row]) -> dict[str, Any]:
   """The epoch with the fewest mean held-out errors."""
-  told: dict[str, Any] = {}
+  fields: dict[str, Any] = {}
   sizes = [row["heldout_examples"] for row in rows if row.get("heldout_examples")]
   if sizes:
-    told["heldout_examples"] = sizes[0]
+    fields["heldout_examples"] = sizes[0]
   curves = [row["heldout_curve"] for row in rows if row.get("heldout_curve")]
   if curves:
     # One epoch for all seeds: the best of each would flatter twice.
     means = [sum(errors) / len(errors) for errors in zip(*curves)]
-    told["heldout_best"] = min(means)
-    told["best_epoch"] = means.index(min(means)) + 1
-  return told
+    fields["heldout_best"] = min(means)
+    fields["best_epoch"] = means.index(min(means)) + 1
+  return fields

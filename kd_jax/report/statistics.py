@@ -222,18 +222,18 @@ def ratio(values: Values, reference: Values, *, level: float = 0.95) -> Ratio:
   if len(x) != len(y):
     raise ValueError(f"{len(x)} values but {len(y)} references")
   n, (mean_x, mean_y) = len(x), (float(x.mean()), float(y.mean()))
-  told = mean_x / mean_y if mean_y else None
+  text = mean_x / mean_y if mean_y else None
   if n == 1:
-    return Ratio(told, None, None, n)
+    return Ratio(text, None, None, n)
   # a r**2 - 2 b r + c <= 0 in the r above.
   squared = float(stats.t.ppf((1 + level) / 2, n - 1)) ** 2 / n
   (s_xx, s_xy), (_, s_yy) = np.cov(x, y)
   a = mean_y**2 - squared * s_yy
   b, c = mean_x * mean_y - squared * s_xy, mean_x**2 - squared * s_xx
   if a <= 0:
-    return Ratio(told, None, None, n)
+    return Ratio(text, None, None, n)
   root = max(b * b - a * c, 0.0) ** 0.5
-  return Ratio(told, float((b - root) / a), float((b + root) / a), n)
+  return Ratio(text, float((b - root) / a), float((b + root) / a), n)
 
 
 def contrast(

@@ -144,7 +144,7 @@ def _rest(sweep: Sweep) -> list[str]:
   return [key for key in sweep.telling if key != "student.widths"]
 
 
-def told(point: Point, sweep: Sweep) -> str:
+def tooltip(point: Point, sweep: Sweep) -> str:
   """A point in a line: its settings, errors, number of runs, difference."""
   words = [sweep.label(point),
            f"{tables.with_half(point.errors, point.half)} test errors",
@@ -157,7 +157,8 @@ def told(point: Point, sweep: Sweep) -> str:
 def _level(axes: _Axes, point: Point, index: int, sweep: Sweep) -> list[str]:
   right = _WIDTH - _RIGHT
   y = axes.y(point.errors or 0.0)
-  parts = ['<g class="point">', f"<title>{html.escape(told(point, sweep))}</title>"]
+  title = html.escape(tooltip(point, sweep))
+  parts = ['<g class="point">', f"<title>{title}</title>"]
   if point.low is not None and point.high is not None:
     top, end = axes.y(point.high), axes.y(point.low)
     parts.append(f'<rect class="band" x="{_LEFT}" y="{top:.1f}" '
@@ -183,7 +184,7 @@ def _line(axes: _Axes, line: Line, index: int, aside: float, sweep: Sweep
              f'M{x - 3:.1f} {top:.1f}h6M{x - 3:.1f} {end:.1f}h6"/>')
     parts.append(
         f'<g class="point" data-point="{html.escape(sweep.label(point))}">'
-        f"<title>{html.escape(told(point, sweep))}</title>{bar}"
+        f"<title>{html.escape(tooltip(point, sweep))}</title>{bar}"
         f'<path class="mark {colour}" transform="translate({x:.1f} '
         f'{axes.y(point.errors):.1f})" d="{_MARKS[index % 7]}"/></g>')
   return parts

@@ -122,22 +122,22 @@ def _best(point: Point) -> str:
 
 def captions(sweep: Sweep) -> list[str]:
   """Sentences without which the numbers of a sweep cannot be read."""
-  told = []
+  lines = []
   if sweep.common:
     keys = names.columns(sweep.common)
-    told.append(f"In all points: {names.label(sweep.common, keys)}.")
+    lines.append(f"In all points: {names.label(sweep.common, keys)}.")
   if "alpha" in {*sweep.common, *sweep.keys}:
-    told.append("alpha is the share of the soft term.")
+    lines.append("alpha is the share of the soft term.")
   if any(key not in p.values for p in sweep.points for key in sweep.keys):
-    told.append(f"{names.MISSING} is what the study's own config says.")
-  told.append(_plus_minus(sweep))
+    lines.append(f"{names.MISSING} is what the study's own config says.")
+  lines.append(_plus_minus(sweep))
   examples = sorted({p.examples for p in sweep.points if p.examples})
   if examples:
-    told.append(
+    lines.append(
         f"Test errors are of {_either(examples)}. The test set is held fixed: "
         "what another of its size would add, binomial = sqrt(n p (1 - p)), is "
         "not in ±.")
-  return told + _heldout(sweep) + _differences(sweep) + list(sweep.notes)
+  return lines + _heldout(sweep) + _differences(sweep) + list(sweep.notes)
 
 
 def _either(numbers: list[int]) -> str:
@@ -170,12 +170,12 @@ def _heldout(sweep: Sweep) -> list[str]:
   trained = sorted({row["train_examples"] for row in sweep.rows
                     if row.get("train_examples")})
   rest = f" on {_either(trained)} others" if trained else " without them"
-  told = (f"Held-out errors are of {_either(sizes)} training examples, of runs "
+  lines = (f"Held-out errors are of {_either(sizes)} training examples, of runs "
           f"trained{rest}, after the last epoch.")
   if any(p.heldout_best is not None for p in sweep.points):
-    told += (" The best epoch has the fewest mean held-out errors and was chosen "
+    lines += (" The best epoch has the fewest mean held-out errors and was chosen "
              "by them: a held-out figure, never test.")
-  return [told]
+  return [lines]
 
 
 def _differences(sweep: Sweep) -> list[str]:
@@ -188,12 +188,12 @@ def _differences(sweep: Sweep) -> list[str]:
   for point in sweep.points:
     if point.reference is not None:
       families[point.reference] = families.get(point.reference, 0) + 1
-  told = "; ".join(f"{n} against {name}" for name, n in families.items())
+  lines = "; ".join(f"{n} against {name}" for name, n in families.items())
   return [
       f"Difference: test errors minus those of the reference ({wanted}) with the "
       f"same other settings, paired by {by}, with its 95% t-interval; p is "
       "two-sided. p (Holm) is corrected within a family, all points that share "
-      f"a reference: {told or 'none'}."]
+      f"a reference: {lines or 'none'}."]
 
 
 def markdown(sweep: Sweep) -> str:

@@ -61,7 +61,7 @@ def merge(folders: Sequence[pathlib.Path], out: pathlib.Path) -> str:
         results.write(out / "results.other.jsonl", others)
   except OSError as error:
     raise UserError(f"--out={out}: cannot be written: {error}") from None
-  return _told(parts, rows, others, progress, out)
+  return _summary_line(parts, rows, others, progress, out)
 
 
 def _parts(folders: Sequence[pathlib.Path], out: pathlib.Path) -> list[Part]:
@@ -212,7 +212,9 @@ def _sources(part: Part) -> list[str]:
   return merged if isinstance(merged, list) else [part.folder.resolve().name]
 
 
-def _told(parts, rows, others, progress: Progress, out: pathlib.Path) -> str:
+def _summary_line(
+    parts, rows, others, progress: Progress, out: pathlib.Path
+) -> str:
   twice = sum(len(part.rows) for part in parts) - len(rows)
   summary = f"{out}: {len(rows)} rows of {len(parts)} folders"
   if twice:

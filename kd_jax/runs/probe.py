@@ -77,11 +77,11 @@ def choose(
           / second for each, second in zip(fitting, seconds, strict=True)]
   enough = max(rate) / _WORTH
   chosen = next(n for n, lanes in enumerate(rate) if lanes >= enough)
-  told = ", ".join(f"{name(each.shape)}: {lanes:,.0f}"
+  rates = ", ".join(f"{name(each.shape)}: {lanes:,.0f}"
                    for each, lanes in zip(fitting, rate, strict=True))
   shape = fitting[chosen].shape
   say(f"lanes: {name(shape)} (devices x seeds x points) at once; steps a second "
-      f"over all lanes: {told}")
+      f"over all lanes: {rates}")
   return shape
 
 

@@ -190,15 +190,15 @@ def alone(
 
 
 def _wait_for(file, path, say, stop) -> None:
-  told = False
+  announced = False
   while not stop():
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
       return
     except BlockingIOError:
-      if not told:
+      if not announced:
         say(f"{path}: another program is training this net; waiting for it")
-      told = True
+      announced = True
       time.sleep(0.2)
 
 

@@ -155,8 +155,8 @@ def net(
     learner: Its step.
     splits: What it is evaluated on.
   """
-  mark = identity_lib.fingerprint(identity)
-  record = hosts.agreed(lambda: _finished(setup, name, path, mark))
+  fingerprint = identity_lib.fingerprint(identity)
+  record = hosts.agreed(lambda: _finished(setup, name, path, fingerprint))
   if record is not None:
     setup.screen.say(f"{name}: already trained, in {path}")
     _checkpoints(setup, name, identity).drop_if_own()
@@ -166,11 +166,11 @@ def net(
 
 def _trained(setup, name, path, identity, training, learner, splits):
   """Trains a net, saves it, and gives its record."""
-  mark, began = identity_lib.fingerprint(identity), time.perf_counter()
+  fingerprint, began = identity_lib.fingerprint(identity), time.perf_counter()
 
   def report(row):
     setup.announce()
-    setup.recorder.row(name, {"fingerprint": mark[:16], **row})
+    setup.recorder.row(name, {"fingerprint": fingerprint[:16], **row})
     setup.screen.row(name, row)
 
   per_epoch = segment.steps_per_epoch(len(setup.train.ids), training.batch_size)
@@ -192,12 +192,12 @@ def _trained(setup, name, path, identity, training, learner, splits):
   kept |= {key: kept.pop(f"test_{key}") for key in ("agreement", "kl")
            if f"test_{key}" in kept}
   record = {
-      "fingerprint": mark, **kept, **checkpoints.forced(),
+      "fingerprint": fingerprint, **kept, **checkpoints.forced(),
       "parameters": parameters.num_parameters(params),
       "parameters_sha256": parameters.parameters_sha256(params),
       "seconds": round(time.perf_counter() - began, 2),
       "test_wrong_ids": fitted.test_wrong_ids}
-  _save_best(setup, name, fitted.best, mark)
+  _save_best(setup, name, fitted.best, fingerprint)
   parameters.save_net(path, fitted.variables, record)
   hosts.together(f"{name} is saved")
   checkpoints.drop()
@@ -232,10 +232,10 @@ def device_identity(setup: Setup) -> dict[str, Any]:
   return {"parallel": setup.devices.kind, "processes": jax.process_count()}
 
 
-def _finished(setup, name, path, mark) -> dict[str, Any] | None:
+def _finished(setup, name, path, fingerprint) -> dict[str, Any] | None:
   """The record of a net that is there, whole, and the one that is wanted."""
   record = parameters.load_record(path)
-  if record is None or record["fingerprint"] != mark:
+  if record is None or record["fingerprint"] != fingerprint:
     return None
   forced = setup.run.checkpoints.force
   if record.get("resumed_although") and not forced:
@@ -251,13 +251,13 @@ def _finished(setup, name, path, mark) -> dict[str, Any] | None:
   return record
 
 
-def _save_best(setup, name: str, best, mark: str) -> None:
+def _save_best(setup, name: str, best, fingerprint: str) -> None:
   """The net of the best held-out epoch, beside the last one."""
   if best is None:
     return
   parameters.save_net(
       setup.workdir / "parameters" / f"{name}_best", best.variables,
-      {"fingerprint": identity_lib.fingerprint({"best": mark}),
+      {"fingerprint": identity_lib.fingerprint({"best": fingerprint}),
        "epoch": int(best.epoch), "heldout_errors": int(best.errors)})
 
 

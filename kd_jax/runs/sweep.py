@@ -87,7 +87,7 @@ def run_sweep(
                   for lane in chunk.lanes if lane in job.lanes]
                  + [lane for job in ready for lane in job.lanes])
     planned = _part(planned, results, shard, screen)
-    told = functools.partial(
+    write_report = functools.partial(
         _report, report, run.sweep.reference, workdir, results, screen, began)
     meter = estimate.Meter(screen, planned, results)
     command_of = functools.partial(commands.single_run, run.values, command)
@@ -104,14 +104,14 @@ def run_sweep(
           meter.finished(job, chunk)
           _tell_tensorboard(recorder, rows)
     except train_loop.Interrupted:
-      told()
+      write_report()
       raise
     summary = _summary(ready, planned, results, programs)
     if shard:
       summary["shard"] = str(shard)
     summary["seconds"] = round(time.perf_counter() - began, 2)
     recorder.write("summary.json", summary)
-  told()
+  write_report()
   return summary
 
 

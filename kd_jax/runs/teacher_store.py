@@ -119,7 +119,7 @@ def loss_record(
   own = {name: float(value) for name, value in (hparams.numbers or {}).items()}
   loss = method.formula.format(**numbers, **own)
   if method.formula != methods.METHODS["hard"].formula:
-    loss += schedules_lib.told(schedules, hparams, softens=method.softens)
+    loss += schedules_lib.in_words(schedules, hparams, softens=method.softens)
   if not method.softens:
     numbers["temperature"] = None
   return {"loss": loss, **numbers, **({"numbers": own} if own else {})}

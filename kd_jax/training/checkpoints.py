@@ -36,7 +36,7 @@ class Checkpoints:
   def __init__(
       self,
       path: pathlib.Path,
-      marks: dict[str, Any],
+      identity: dict[str, Any],
       *,
       every: str = "5 minutes",
       keep: int = 2,
@@ -54,7 +54,7 @@ class Checkpoints:
       say: Told what the user must know.
     """
     self.path = path
-    self._marks = json.loads(json.dumps(marks, default=list))
+    self._identity = json.loads(json.dumps(identity, default=list))
     self._keep, self._force, self._say = keep, force, say
     number, self._unit = every.split()
     self._interval = float(number) * _UNITS[self._unit]
@@ -94,7 +94,7 @@ class Checkpoints:
     import orbax.checkpoint as ocp  # pylint: disable=g-import-not-at-top
     # Copies: the next step may write over the arrays themselves.
     arrays = jax.tree.map(np.array, jax.device_get(tree))
-    record = {"schema": SCHEMA, "marks": self._marks, "step": step,
+    record = {"schema": SCHEMA, "marks": self._identity, "step": step,
               "arrays": _shapes(arrays),
               "sha256": parameters.parameters_sha256(arrays)}
     record["own_sha256"] = _sha256(record)
@@ -117,7 +117,7 @@ class Checkpoints:
       return
     with contextlib.suppress(Exception):  # Damaged or foreign: not ours to take.
       newest = max(self._open().all_steps())
-      if self._record(newest)["marks"] == self._marks:
+      if self._record(newest)["marks"] == self._identity:
         self.drop()
     self.close()
 
@@ -217,7 +217,7 @@ class Checkpoints:
       raise UserError(
           f"{self.path}: schema {record['schema']}, but this version of kd_jax "
           f"reads {SCHEMA}; use another --workdir")
-    changed = changes(record["marks"], self._marks)
+    changed = changes(record["marks"], self._identity)
     if not changed:
       return
     if not self._force:

@@ -197,11 +197,11 @@ def quiet() -> None:
   logging.getLogger("absl").setLevel(logging.CRITICAL)
   before = sys.unraisablehook
 
-  def told(found):
+  def hook(found):
     if "Event loop is closed" not in str(found.exc_value):
       before(found)
 
-  sys.unraisablehook = told
+  sys.unraisablehook = hook
 
 
 def _checkpointer():

@@ -106,7 +106,7 @@ def at(
   return dataclasses.replace(hparams, progress=done, **moved)
 
 
-def told(
+def in_words(
     schedules: Schedules, hparams: types.Hparams, *, softens: bool = True
 ) -> str:
   """The courses in words, to stand behind a loss; "" where nothing moves.

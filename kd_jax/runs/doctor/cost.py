@@ -120,8 +120,8 @@ def measure(visit: Visit, planned: Planned, setup: Setup) -> Cost:
     if setup.devices.kind != "single":
       compiled = devices_lib.compiled_segment(
           setup.devices, learner, training.views, training.batch_size)
-    step, told = _timed(compiled, planned, setup)
-    _look_at_totals(visit, name, told)
+    step, totals = _timed(compiled, planned, setup)
+    _look_at_totals(visit, name, totals)
   return Cost(name, training.total_steps, step, measured, memory,
               times * _seconds(training, setup, step))
 
@@ -140,11 +140,11 @@ def _compiled(planned: Planned, setup: Setup):
 
 def _memory(compiled: Any) -> int:
   """Bytes of a program's arguments, results and scratch."""
-  told = compiled.memory_analysis()
-  if told is None:
+  memory = compiled.memory_analysis()
+  if memory is None:
     return 0  # Not every backend tells.
-  return (told.argument_size_in_bytes + told.output_size_in_bytes
-          + told.temp_size_in_bytes - told.alias_size_in_bytes)
+  return (memory.argument_size_in_bytes + memory.output_size_in_bytes
+          + memory.temp_size_in_bytes - memory.alias_size_in_bytes)
 
 
 def bank_seconds(setup: Setup, student, teacher: Cost, batch_size: int):
@@ -181,24 +181,24 @@ def _timed(segment: Any, planned: Planned, setup: Setup):
 
   def run(state, length):
     began = time.perf_counter()
-    state, told = jax.block_until_ready(
+    state, totals = jax.block_until_ready(
         segment(state, setup.train, arrays, hparams, key, length))
-    return state, told, time.perf_counter() - began
+    return state, totals, time.perf_counter() - began
 
   # The first is slower: memory is fetched, threads wake up.
-  state, told, first = run(state, 1)
+  state, totals, first = run(state, 1)
   if first > _SECONDS:
-    return first, told
-  state, told, one = run(state, 1)
+    return first, totals
+  state, totals, one = run(state, 1)
   more = min(_MOST_STEPS, max(1, round(_SECONDS / one)))
-  state, told, all_ = run(state, 1 + more)
+  state, totals, all_ = run(state, 1 + more)
   # The difference leaves out what a segment costs once, such as its order.
-  return max(all_ - one, 1e-6) / more, told
+  return max(all_ - one, 1e-6) / more, totals
 
 
-def _look_at_totals(visit: Visit, name: str, told) -> None:
-  totals = [np.asarray(leaf) for leaf in jax.tree.leaves(told)]
-  if not all(np.isfinite(each).all() for each in totals):
+def _look_at_totals(visit: Visit, name: str, totals) -> None:
+  leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(totals)]
+  if not all(np.isfinite(each).all() for each in leaves):
     prefix = "config.teacher" if name.startswith("teacher") else "config"
     visit.tell(
         f"{name}: NaN or infinite after a few steps; give a smaller "

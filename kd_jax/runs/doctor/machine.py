@@ -126,10 +126,10 @@ def cache(visit: Visit) -> str:
 
 def commit() -> str:
   """The commit of the source tree."""
-  told = records.manifest()
-  if told["commit"] is None:
+  manifest = records.manifest()
+  if manifest["commit"] is None:
     return "not a git checkout"
-  return told["commit"][:12] + (", with changes" if told["dirty"] else "")
+  return manifest["commit"][:12] + (", with changes" if manifest["dirty"] else "")
 
 
 def existing(folder: pathlib.Path) -> pathlib.Path:

@@ -148,12 +148,12 @@ def terms(
       return {name: weight[name] * value[name] for name in found}, (
           weight, value)
 
-    values, pull, told = jax.vjp(weighted, params, has_aux=True)
+    values, pull, extra = jax.vjp(weighted, params, has_aux=True)
     norms = {}
     for name in values:
       one = {n: jnp.full_like(v, n == name) for n, v in values.items()}
       norms[name] = _norm(pull(one)[0])
-    return *told, norms
+    return *extra, norms
 
   arrays = prepared.arrays if prepared else ()
   weight, value, norms = jax.device_get(measured(
