@@ -23,6 +23,7 @@ from kd_jax.core import types
 from kd_jax.methods import Method
 from kd_jax.methods import terms as terms_lib
 
+LOGITS = {name: own for name, own in methods.METHODS.items() if own.on_logits}
 FILE = pathlib.Path(__file__).with_suffix(".md")
 FIXTURE = FILE.parents[1] / "tests/fixtures/authors.json"
 BATCH, CLASSES = 128, 100
@@ -190,7 +191,7 @@ _LEFT_OUT = """
 def lines() -> Iterator[str]:
   """The document, block by block."""
   rows = json.loads(FIXTURE.read_text())["rows"]
-  costs = {name: operations(own) for name, own in methods.METHODS.items()}
+  costs = {name: operations(own) for name, own in LOGITS.items()}
   tried = study.named(index.committed(index.ROOT / "methods_mnist"))
   yield _HEAD
   yield from table(
@@ -199,7 +200,7 @@ def lines() -> Iterator[str]:
       ([f"`{name}`", f"`{own.named()}`", ", ".join(named(own)),
         defaults(name, own), f"{costs[name] / costs['kd']:.1f}",
         agreement(authors(name, rows)), status(name, tried), own.paper or "-"]
-       for name, own in methods.METHODS.items()))
+       for name, own in LOGITS.items()))
   yield "\n## Against the authors' own code\n"
   yield from table(
       ("row", "source", "commit", "float64", "float32", "where the code departs"),
@@ -210,7 +211,7 @@ def lines() -> Iterator[str]:
   yield _PROOF
   yield from table(
       ("method", "equations", "beside it"),
-      ([f"`{name}`" if name in methods.METHODS else name,
+      ([f"`{name}`" if name in LOGITS else name,
         ", ".join(f"`{each}`" for each in proof.equations),
         ", ".join(each.replace("_", " ") for each in proof.beside)]
        for name, proof in PROOFS.items()))
@@ -256,8 +257,8 @@ def example(method: Method) -> tuple[Any, ...]:
   def terms(student, teacher, label, mask):
     batch = types.Batch(student, label, label, label, mask)
     return method.terms(
-        method.init(jax.random.key(0)), types.Outputs(student, {}),
-        types.Outputs(teacher, {}), batch, hparams)
+        terms_lib.Own(*method.init(jax.random.key(0), {}, {})),
+        types.Outputs(student, {}), types.Outputs(teacher, {}), batch, hparams)
 
   return terms, logits, logits, integer, shape(BATCH, dtype=jnp.bool_)
 

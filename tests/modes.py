@@ -40,13 +40,26 @@ def teacher() -> teachers.Teacher:
   return teachers.banked(doubts + 4.0 * right)
 
 
+@functools.cache
+def live_teacher() -> teachers.Teacher:
+  """A wider net than the student of taps, with taps of its own."""
+  model = MODELS["mlp"](num_classes=10, widths=(12,))
+  image = jnp.zeros((1, 28, 28, 1), jnp.float32)
+  return teachers.live([model], [model.init(jax.random.key(5), image)],
+                       taps={"hidden_0": (12,), "pooled": (12,)})
+
+
 def learner(method: str) -> step_lib.Learner:
-  """A small smooth student of a method."""
-  own = methods.METHODS[method]
+  """A small smooth student of a method, with a hidden layer if that is compared."""
+  own = methods.find(method)
   constant = optimizers.schedule("constant", total_steps=100)
+  asked = teacher() if own.on_logits else live_teacher()
+  own, pairs = methods.bind(
+      own, {"hidden_0": (8,), "pooled": (8,)}, asked.taps, ())
   return step_lib.Learner(
-      _student(), own, optimizers.OptimizerSpec("sgd", constant),
-      teacher() if own.needs_teacher else None,
+      _student() if own.on_logits else MODELS["mlp"](num_classes=10, widths=(8,)),
+      own, optimizers.OptimizerSpec("sgd", constant),
+      asked if own.needs_teacher else None, pairs,
       schedules=schedules.Schedules(total_steps=100))
 
 
@@ -65,7 +78,7 @@ def _student() -> types.Model:
 
 def hparams(method: str, **changes):
   """The paper's numbers, and a learning rate that is safe for all of them."""
-  own = methods.METHODS[method]
+  own = methods.find(method)
   return hyper(**({"learning_rate": 0.01, "momentum": 0.5,
                    "numbers": dict(own.numbers) or None}
                   | own.setting | changes))
@@ -96,14 +109,14 @@ def _segment(method: str):
 
 
 def own(state):
-  """All that a run trains: the student's parameters and the method's."""
-  return state.trainable
+  """All that a run trains: the student's parameters, and what the method has."""
+  return *state.trainable, state.method_state
 
 
 def check_lanes(method: str) -> float:
   """Two points as lanes are two single runs; gives the largest distance."""
   shape = lanes.Shape(1, 1, 2)
-  name = next(iter(methods.METHODS[method].numbers), None)
+  name = next(iter(methods.find(method).numbers), None)
   points = [hparams(method), hparams(method, soft_weight=0.5, learning_rate=0.02)]
   if name:  # A number of the method's own is a lane too.
     other = dict(points[1].numbers) | {name: points[1].numbers[name] * 0.5}
@@ -171,17 +184,21 @@ def check_training(method: str) -> tuple[float, float]:
   step = step_lib.make_step(learns)
 
   def loss(taught, state, batch, numbers):
-    said = learns.model.apply(state.student, batch.image, train=False)[0]
+    said = step_lib.compared(learns.model.apply(
+        state.student, batch.image, train=False)[0], learns.pairs, 0)
     terms = learns.method.terms(
-        state.method, said, taught, batch, numbers.replace(progress=0.0))
+        terms_lib.Own(state.method, state.method_state), said, taught, batch,
+        numbers.replace(progress=0.0))
+    if isinstance(terms, terms_lib.Changed):
+      terms = terms.terms
     return jnp.mean(terms_lib.total(terms), where=batch.mask)
 
   # Run once: compiling it well would take longer than it runs.
   @functools.partial(
       jax.jit, compiler_options={"xla_backend_optimization_level": 0})
   def few_steps(state, batch, arrays, numbers):
-    taught = learns.teacher and teachers.outputs(
-        learns.teacher, arrays, batch, numbers.temperature)
+    taught = learns.teacher and step_lib.compared(teachers.outputs(
+        learns.teacher, arrays, batch, numbers.temperature), learns.pairs, 1)
     # Of the method's own stop: that of `teachers.outputs` is in test_step.py.
     into_teacher = jax.grad(loss)(taught, state, batch, numbers) if taught else ()
 

@@ -248,7 +248,7 @@ def test_a_teacher_that_is_not_frozen_has_a_gradient():
 
   def schedules(params):
     return terms_lib.total(as_run._moving_terms(teacher)(
-        params, student, None, batch, hparams))
+        terms_lib.Own(params, {}), student, None, batch, hparams))
 
   def frozen(params):
     said, _ = teacher.apply(

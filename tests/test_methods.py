@@ -23,9 +23,9 @@ from kd_jax.training import schedules
 from kd_jax.training import step as step_lib
 
 
-def spread(params, student, teacher, batch, hparams):
+def spread(own, student, teacher, batch, hparams):
   """A toy: labels, and the distance of the batch's mean outputs, a scalar."""
-  del params
+  del own
   hard = methods.METHODS["hard"].terms(
       {}, student, teacher, batch, hparams)["hard"].value
   gap = jnp.mean(student.logits - teacher.logits, axis=0,
@@ -35,7 +35,7 @@ def spread(params, student, teacher, batch, hparams):
 
 
 TOY = Method(
-    "CE + {pull:g} * |mean z - mean v|**2", methods.no_params, spread,
+    "CE + {pull:g} * |mean z - mean v|**2", methods.nothing, spread,
     numbers={"pull": 3.0}, relations=True,
     setting={"hard_weight": 1.0, "soft_weight": 0.0})
 
@@ -213,7 +213,7 @@ def test_a_batch_term_is_descended_with_the_others(relating, key):
   x = np.asarray(batch.image, np.float64).reshape(32, -1)[valid]
   w = np.asarray(before.student.params["Dense_0"]["kernel"], np.float64)
   v = np.asarray(
-      learns.teacher.members(learns.teacher.arrays, batch)[0])[valid]
+      learns.teacher.members(learns.teacher.arrays, batch).logits[0])[valid]
   z = x @ w
   q = np.exp(z) / np.exp(z).sum(-1, keepdims=True)
   y = np.eye(7)[np.asarray(batch.label)[valid]]

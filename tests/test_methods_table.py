@@ -8,7 +8,6 @@ import test_losses
 import test_relations
 
 from docs import methods
-from kd_jax import methods as methods_lib
 
 # XLA counts a little otherwise from version to version.
 _COST = re.compile(r"(?m)^(\| `(\w+)` .*\| )(\d+\.\d)((?: \|[^|]*){3} \|)$")
@@ -20,13 +19,13 @@ def test_the_table_of_methods_is_the_codes():
       "python -m docs.methods writes it anew")
   costs = [{name: float(cost) for _, name, cost, _ in _COST.findall(text)}
            for text in (written, made)]
-  assert set(costs[0]) == set(costs[1]) == set(methods_lib.METHODS)
+  assert set(costs[0]) == set(costs[1]) == set(methods.LOGITS)
   for name, cost in costs[0].items():
     assert 0.7 * cost - 0.1 < costs[1][name] < 1.4 * cost + 0.1, name
 
 
 def test_every_method_is_proven_by_tests_that_are_there():
-  assert set(methods_lib.METHODS) == {
+  assert set(methods.LOGITS) == {
       name for name in methods.PROOFS if " " not in name}
   oracles = {*logit_objectives.OBJECTIVES, *test_losses.OBJECTIVES,
              *test_relations.ROWS, *test_relations.BATCH}
@@ -40,6 +39,6 @@ def test_every_method_is_proven_by_tests_that_are_there():
 def test_every_method_was_run_in_every_mode():
   rows = re.findall(r"(?m)^\| (\w+) \| (.*) \|$",
                     (methods.FILE.parent / "modes.md").read_text())[1:]
-  assert [name for name, _ in rows] == list(methods_lib.METHODS)
+  assert [name for name, _ in rows] == list(methods.LOGITS)
   assert all(found.endswith("| same bits") and "FAILED" not in found
              for _, found in rows)

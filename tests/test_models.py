@@ -150,7 +150,8 @@ def test_any_image_gives_float32_logits(name, shape, num_classes):
 
 
 @pytest.mark.parametrize(("name", "shape", "expected"), [
-    ("mlp", (28, 28, 1), {"hidden_0": (800,), "hidden_1": (800,)}),
+    ("mlp", (28, 28, 1), {
+        "hidden_0": (800,), "hidden_1": (800,), "pooled": (800,)}),
     ("cnn", (28, 28, 1), {"conv_0": (14, 14, 256), "conv_1": (7, 7, 512)}),
     ("cnn_small", (28, 28, 1), {"conv_0": (14, 14, 16), "conv_1": (7, 7, 32)}),
     ("convnet", (28, 28, 1), {

@@ -10,10 +10,11 @@ import pytest
 from kd_jax import methods
 
 # Trained parameters of its own; terms that relate the examples of all devices.
-unlike_kd = pytest.mark.parametrize("method", ["ctkd", "dist"])
+unlike_kd = pytest.mark.parametrize(
+    "method", ["ctkd", "dist", "hint", "kd+rkd", "kd+hint+rkd"])
 
 
-@pytest.mark.parametrize("method", methods.METHODS)
+@pytest.mark.parametrize("method", [*methods.METHODS, "kd+rkd", "kd+hint+rkd"])
 def test_every_method_learns_on_digits(method):
   modes.check_training(method)
 
@@ -24,7 +25,8 @@ def test_lanes_are_single_runs(method):
 
 
 @pytest.mark.parametrize(("method", "kind"), [
-    (method, kind) for method in ("ctkd", "dist") for kind in ("pmap", "sharded")])
+    (method, kind) for method in ("ctkd", "dist", "hint", "kd+rkd", "kd+hint+rkd")
+    for kind in ("pmap", "sharded")])
 def test_eight_devices_are_one(method, kind):
   modes.check_devices(method, kind)
 

@@ -120,7 +120,7 @@ def _spied_epoch(key, batch_size: int, ids: np.ndarray, epoch: int) -> float:
 
   learner = step_lib.Learner(
       models.MODELS["mlp"](num_classes=2, widths=()),
-      methods.Method("", lambda _: {}, terms, needs_teacher=False),
+      methods.Method("", methods.nothing, terms, needs_teacher=False),
       optimizers.OptimizerSpec(
           "sgd", optimizers.schedule("constant", total_steps=99)))
   hparams = jax.tree.map(jnp.float32, types.Hparams())

@@ -54,7 +54,7 @@ def test_members_are_heard_by_their_confidence(members):
   label = np.array([0, 3, 1, 4])
   batch = types.Batch(None, jnp.asarray(label), None, None, None)
   teacher = teachers.Teacher(
-      lambda arrays, batch: arrays, jnp.asarray(members),
+      lambda arrays, batch: types.Outputs(arrays, {}), jnp.asarray(members),
       jnp.full((3,), 1 / 3), "confidence")
   said = teachers.outputs(teacher, teacher.arrays, batch, 2.0)
   p = softmax(members, 1.0)[:, np.arange(4), label]
@@ -81,7 +81,7 @@ def test_a_bank_answers_by_id_and_view():
   bank = jnp.arange(6 * 3 * 2 * 4, dtype=jnp.float32).reshape(6, 3, 2, 4)
   ids, view = jnp.array([5, 0, 2]), jnp.array([1, 2, 0])
   batch = types.Batch(None, None, ids, view, None)
-  said = teachers.banked(bank).members(bank, batch)
+  said = teachers.banked(bank).members(bank, batch).logits
   np.testing.assert_array_equal(said[0], [bank[5, 1, 0], bank[0, 2, 0],
                                           bank[2, 0, 0]])
   np.testing.assert_array_equal(said[1], bank[ids, view, 1])
@@ -117,7 +117,7 @@ def test_a_banks_rows_are_the_live_logits(tmp_path, nets, device_data):
   view = ids % 25
   batch = segment.take(device_data, SHIFT, ids, view, ids >= 0)
   live = teachers.live(*nets)
-  said = jax.jit(live.members)(live.arrays, batch)
+  said = jax.jit(live.members)(live.arrays, batch).logits
   gap = np.abs(np.asarray(said).swapaxes(0, 1) - bank[ids, view]).max()
   assert gap <= 1e-5 * np.abs(bank).max()
 

@@ -103,15 +103,17 @@ def moving(
   teacher = build.teacher(config, setup.dataset, 0).model
   method = methods.Method(
       methods.METHODS["kd"].formula + ", teacher trained too",
-      lambda key: trained.params, _moving_terms(teacher), needs_teacher=False)
+      lambda key, student, teacher: (trained.params, {}),
+      _moving_terms(teacher), needs_teacher=False)
   training = build.student(config, setup.dataset)._replace(seed=seed)
   return training, build.learner(setup.run, training, method)
 
 
 def _moving_terms(teacher: types.Model):
-  def terms(params, student, taught, batch, hparams):
+  def terms(own, student, taught, batch, hparams):
     del taught
-    said, _ = teacher.apply(types.Variables(params, {}), batch.image, train=False)
+    said, _ = teacher.apply(
+        types.Variables(own.params, {}), batch.image, train=False)
     # Not losses.distillation_kl, which lets no gradient through to the teacher.
     log_q, log_p = (
         losses.tempered_log_softmax(logits, hparams.temperature)

@@ -137,7 +137,8 @@ def make_way(config: ml_collections.ConfigDict, given: set[str]) -> None:
 
 def _take_setting(config: ml_collections.ConfigDict, given: set[str]) -> None:
   """A method that is chosen by name comes with its paper's weights and T."""
-  method = methods.METHODS.get(config.method)
+  # Of several together, the first brings labels and temperature.
+  method = methods.METHODS.get(methods.parts(config.method)[0])
   setting = dict(method.setting) if method else {}
   if "alpha" in given:
     setting = {key: value for key, value in setting.items()

@@ -103,9 +103,7 @@ def student_hparams(values: Values) -> types.Hparams:
   values = flatten(values)
   hard, soft = losses.distillation_weights(
       *(values[key] for key in ("alpha", "hard_weight", "soft_weight")))
-  own = {name: values[f"{values['method']}.{name}"]
-         for name in names.known(
-             "method", values["method"], methods.METHODS).numbers}
+  own = names.numbers(values)
   ends = {what: values[f"schedules.{what}_end"]
           for what in ("temperature", "alpha")
           if values[f"schedules.{what}"] != "constant"}
@@ -127,9 +125,20 @@ def learner(
     run: run_lib.Run, training: Training, method: methods.Method,
     teacher: teachers.Teacher | None = None,
 ) -> step.Learner:
-  """The step of a training."""
+  """The step of a training.
+
+  Raises:
+    UserError: If the method compares taps that a net does not have.
+  """
+  taps = teacher.taps if teacher else {}
+  try:
+    method, pairs = methods.bind(method, training.taps, taps, run.pairs)
+  except ValueError as error:
+    raise UserError(
+        f"config.method={run.method_name}: {error}; name others with "
+        "config.features.pairs") from None
   return step.Learner(
-      training.model, method, training.optimizer_spec, teacher,
+      training.model, method, training.optimizer_spec, teacher, pairs=pairs,
       skip_nonfinite=run.skip_nonfinite,
       schedules=training.schedules)
 
@@ -141,6 +150,8 @@ def check_names(values: Values) -> None:
     UserError: Naming the key, and the nearest names that there are.
   """
   asked = run_lib.read(values)
+  if asked.method.pairs is not None and asked.method.needs_teacher:
+    _check_features(asked)
   if (asked.teacher.members > 1 and asked.teacher.mean != "logits"
       and asked.method.needs_teacher and asked.method.any_temperature):
     raise UserError(
@@ -152,6 +163,23 @@ def check_names(values: Values) -> None:
     names.known(f"{net}.views", asked.values[f"{net}.views"], views.VIEWS)
     if ":" not in name:
       names.known(f"{net}.name", name, models.MODELS)
+
+
+def _check_features(asked: run_lib.Run) -> None:
+  """Refuses teachers that have no taps to compare."""
+  name, teacher = asked.method_name, asked.teacher
+  if teacher.logits is not None:
+    raise UserError(
+        f"config.teacher.logits={teacher.logits}: method {name} compares features, "
+        "and a file of logits has none; let the run train its teacher")
+  if teacher.members > 1:
+    raise UserError(
+        f"config.teacher.count={teacher.members}: method {name} compares the "
+        "features of one net; use teacher.count=1")
+  if teacher.bank == "always":
+    raise UserError(
+        f"config.teacher.bank=always: method {name} compares features, and a bank "
+        "holds logits alone; use teacher.bank=auto")
 
 
 def _training(
@@ -182,7 +210,7 @@ def _training(
       optimizer_spec=_optimizer_spec(
           lambda key: own(f"optimizer.{key}"), per_epoch, total),
       hparams=hparams, batch_size=own("batch_size"), total_steps=total,
-      seed=own("seed"))
+      seed=own("seed"), taps=names.taps(built, found))
 
 
 def _schedules(values: Values, total_steps: int) -> schedules.Schedules:

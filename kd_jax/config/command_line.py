@@ -11,6 +11,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from kd_jax import config as config_lib
+from kd_jax import methods
 from kd_jax.config import schema, sweep
 from kd_jax.core.errors import UserError
 
@@ -66,16 +67,17 @@ def _check_method(
     config: Any, given: set[str], points: Iterable[sweep.Point]
 ) -> None:
   """Refuses words that a method would not hear."""
-  methods = {str(point["method"]) for point in points if "method" in point}
+  swept = {str(point["method"]) for point in points if "method" in point}
   own = {"temperature", "alpha", "hard_weight", "soft_weight"} & given
-  if methods and own:
+  if swept and own:
     name = min(own)
     raise UserError(
         f"--config.{name} in a sweep over method: each method brings its own; to "
         f"give it to all, --sweep.{name}=VALUE")
   for key in sorted(given):
     owner = schema.owner(key)
-    if owner is not None and owner not in methods | {config.method}:
+    if owner is not None and owner not in {
+        part for name in swept | {config.method} for part in methods.parts(name)}:
       raise UserError(
           f"--config.{key}: is a number of method {owner}, and the method is "
           f"{config.method}; add --config.method={owner}")

@@ -13,6 +13,7 @@ import json
 from typing import Any
 
 import kd_jax
+from kd_jax import methods
 from kd_jax.config import schema
 
 Values = Mapping[str, Any]
@@ -144,7 +145,7 @@ def _of(
   """The keys of some kinds, of a student's method its own numbers alone."""
   return {name: values[name] for name, key in schema.every().items()
           if key.affects in kinds
-          and schema.owner(name) in (None, method)
+          and schema.owner(name) in (None, *methods.parts(method or ""))
           and not (key.later and values[name] == key.default)}
 
 
@@ -152,7 +153,7 @@ def _static(values: Values) -> str:
   known = schema.every()
   present = {name: values[name] for name, key in known.items()
              if not (key.later and values[name] == key.default)
-             and schema.owner(name) in (None, values["method"])}
+             and schema.owner(name) in (None, *methods.parts(values["method"]))}
   static = {name: value for name, value in present.items()
             if not known[name].traced and known[name].affects != schema.RUN}
   # Traced where they are in use; that they are is a matter of structure.

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from kd_jax import data as data_lib
-from kd_jax import models
+from kd_jax import methods, models
 from kd_jax.core import types
 from kd_jax.core.errors import UserError, nearest
 
@@ -59,6 +59,40 @@ def model(
         f"config.{prefix}.name={name}: gives logits {logits.shape} for 2 "
         f"images, must be (2, {found.num_classes})")
   return built
+
+
+def taps(model: types.Model, found: data_lib.Dataset) -> dict[str, tuple[int, ...]]:
+  """Shapes of a model's taps of one example of a data set, by name."""
+  image = jax.ShapeDtypeStruct((2,) + found.train.image.shape[1:], jnp.float32)
+  features = jax.eval_shape(
+      lambda key, image: model.apply(
+          model.init(key, image), image, train=False)[0].features,
+      jax.random.key(0), image)
+  return {name: tap.shape[1:] for name, tap in features.items()}
+
+
+def method(name: str) -> methods.Method:
+  """The method of a name, or of several joined by +."""
+  try:
+    return methods.find(name)
+  except KeyError as error:
+    part = error.args[0]
+    if part not in methods.METHODS:
+      known("method", part, methods.METHODS)
+    beside = [each for each, own in methods.METHODS.items() if own.added]
+    raise UserError(
+        f"config.method={name!r}: {part} cannot follow a +; those that can, once "
+        f"each: {', '.join(sorted(beside))}") from None
+
+
+def numbers(values: Mapping[str, Any]) -> dict[str, Any]:
+  """The numbers of a run's method by the names that its terms know."""
+  name = values["method"]
+  if len(methods.parts(name)) == 1:
+    return {number: values[f"{name}.{number}"] for number in method(name).numbers}
+  return {f"{part}_{number}": values[f"{part}.{number}"]
+          for part in methods.parts(name)
+          for number in methods.METHODS[part].numbers}
 
 
 def source_identity(name: str) -> dict[str, str]:

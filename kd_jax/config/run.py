@@ -1,6 +1,6 @@
 """A config, read once: what a run asks for beside its nets, as plain values."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import json
 from typing import Any, NamedTuple
 
@@ -78,6 +78,7 @@ class Run(NamedTuple):
     seed: Of the student.
     alpha: Share of the soft term, or None where weights are given.
     teacher: Where the teacher comes from.
+    pairs: Taps that the method compares; none for its own choice.
     views: Name of the student's augmentation, which a bank is made for.
     sweep: What is swept.
     checkpoints: When an unfinished training is saved.
@@ -94,6 +95,7 @@ class Run(NamedTuple):
   seed: int
   alpha: float | None
   teacher: TeacherPlan
+  pairs: methods.Pairs
   views: str
   sweep: Sweeping
   checkpoints: Checkpointing
@@ -119,7 +121,7 @@ def read(config: Mapping[str, Any]) -> Run:
   lanes = values["sweep.lanes"]
   return Run(
       values=values,
-      method=names.known("method", values["method"], methods.METHODS),
+      method=names.method(values["method"]),
       method_name=values["method"],
       seed=values["seed"],
       alpha=values["alpha"],
@@ -128,6 +130,7 @@ def read(config: Mapping[str, Any]) -> Run:
           mean=values["teacher.mean"], bank=values["teacher.bank"],
           directory=values["teacher.dir"], logits=values["teacher.logits"],
           test_logits=values["teacher.test_logits"], seed=values["teacher.seed"]),
+      pairs=_pairs(values["features.pairs"]),
       views=values["student.views"],
       sweep=Sweeping(
           points=tuple(values["sweep.points"]),
@@ -158,6 +161,12 @@ def member_weights(values: Mapping[str, Any]) -> tuple[float, ...]:
         "config.teacher.weights: teacher.mean=confidence has weights of its own; "
         "give one of them")
   return tuple(weight / sum(weights) for weight in weights)
+
+
+def _pairs(given: Sequence[Any]) -> methods.Pairs:
+  if tuple(given) == ("all",):
+    return methods.ALL
+  return tuple((own, other) for own, other in given)
 
 
 def _title(values: Mapping[str, Any], net: str) -> str:

@@ -176,6 +176,16 @@ _OBJECTIVE: dict[str, Key] = {
     "hard_weight": _optional(float, _NOT_NEGATIVE, "instead of alpha"),
     "soft_weight": _optional(float, _NOT_NEGATIVE, "instead of alpha"),
 }
+_FEATURES: dict[str, Key] = {
+    "features.pairs": Key(
+        (), Rule(
+            "pairs of taps such as (('stage_1','stage_1'),), or ('all',)",
+            lambda pairs: tuple(pairs) == ("all",) or all(
+                len(pair) == 2 and all(isinstance(tap, str) for tap in pair)
+                for pair in pairs)),
+        "taps of student and teacher that a method on features compares; () for "
+        "the method's own, ('all',) for every stage that both nets have"),
+}
 _SCHEDULES: dict[str, Key] = {
     **_course("temperature", _POSITIVE),
     **_course("alpha", _SHARE),
@@ -198,6 +208,7 @@ _NET = ("input_dropout", "hidden_dropout", "max_norm", "init_scale")
 _OWN: dict[str, Key] = {
     **_of(OBJECTIVE, _OBJECTIVE, traced=(
         "temperature", "alpha", "hard_weight", "soft_weight")),
+    **_of(OBJECTIVE, _FEATURES, later=tuple(_FEATURES)),
     **_of(OBJECTIVE, _SCHEDULES, later=tuple(_SCHEDULES), traced=(
         "schedules.temperature_end", "schedules.alpha_end")),
     **_of(STUDENT, _training(20), traced=("seed", *_OPTIMIZER)),

@@ -1,5 +1,17 @@
 """Methods: which named terms a student's loss is the weighted sum of."""
 
-from kd_jax.methods.registry import METHODS, NAMES, Method, no_params
+from kd_jax.methods.registry import (
+  ALL,
+  METHODS,
+  NAMES,
+  Method,
+  Pairs,
+  Shapes,
+  bind,
+  find,
+  nothing,
+  parts,
+)
 
-__all__ = ["METHODS", "NAMES", "Method", "no_params"]
+__all__ = ["ALL", "METHODS", "NAMES", "Method", "Pairs", "Shapes", "bind", "find",
+           "nothing", "parts"]

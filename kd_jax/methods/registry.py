@@ -7,6 +7,7 @@ the trainer knows a method by name.
 """
 
 from collections.abc import Callable, Mapping
+import functools
 import re
 import types as python_types
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,16 +16,25 @@ if TYPE_CHECKING:
   import jax
 
   from kd_jax.core import types
-  from kd_jax.methods.terms import Terms
+  from kd_jax.methods.terms import Changed, Terms
 
 _NONE: Mapping[str, float] = python_types.MappingProxyType({})
 _NO_RANGES: Mapping[str, tuple[float, float]] = python_types.MappingProxyType({})
 
 
-def no_params(key: "jax.Array") -> "types.Tree":
-  """The parameters of a method that has none."""
-  del key
-  return {}
+Shapes = Mapping[str, tuple[int, ...]]
+# Names of taps, of the student and of the teacher.
+Pairs = tuple[tuple[str, str], ...]
+# Stands for every stage that both nets have.
+ALL: Pairs = (("all", "all"),)
+
+
+def nothing(
+    key: "jax.Array", student: Shapes, teacher: Shapes
+) -> "tuple[types.Tree, types.Tree]":
+  """Parameters and state of a method that has none."""
+  del key, student, teacher
+  return {}, {}
 
 
 class Method(NamedTuple):
@@ -33,12 +43,20 @@ class Method(NamedTuple):
   Attributes:
     formula: The loss in words, with hard_weight, soft_weight, temperature and
       the names of `numbers` to be filled in; it stands in every table.
-    init: `(key) -> params`, the parameters of its own that train beside the
-      student's and are dropped afterwards; `{}` for most.
-    terms: `(params, student, teacher, batch, hparams) -> Terms`; the loss of an
-      example is the sum of weight times value. `teacher` is None where the
-      method needs none. `hparams.numbers` holds the method's own, and
+    init: `(key, student_shapes, teacher_shapes) -> (params, state)`: what it has of
+      its own, sized by the taps of its pairs (of one example). Parameters train
+      beside the student's, state is carried from step to step; neither is in
+      the net that comes out.
+    terms: `(own, student, teacher, batch, hparams) -> Terms`; the loss of an
+      example is the sum of weight times value. `own` is a `terms.Own` of
+      parameters and state; a method that changes its state gives
+      `terms.Changed(terms, state)`. `teacher` is None where the method needs
+      none. `features` of both nets hold the taps of the pairs, in their order
+      and under the same names. `hparams.numbers` holds the method's own, and
       `hparams.progress` the part of the run that is done.
+    pairs: `(student_shapes, teacher_shapes) -> Pairs`, the taps that it compares
+      unless the config names others; None for a method on logits.
+    softens: Whether `hparams.temperature` makes a difference to its terms.
     needs_teacher: Whether the terms look at a teacher.
     numbers: Its own hyper-parameters with the paper's values: keys of the
       config, traced, lanes of a sweep.
@@ -53,11 +71,15 @@ class Method(NamedTuple):
       than `hparams.temperature`: an ensemble must then be a mean of logits,
       since its mean of probabilities belongs to one temperature.
     paper: Where the method comes from.
+    added: The formula without the labels, where it can stand beside another.
+    members: Of several methods together, each by its name.
   """
 
   formula: str
-  init: "Callable[[jax.Array], types.Tree]"
-  terms: "Callable[..., Terms]"
+  init: "Callable[..., tuple[types.Tree, types.Tree]]"
+  terms: "Callable[..., Terms | Changed]"
+  pairs: Callable[[Shapes, Shapes], Pairs] | None = None
+  softens: bool = True
   needs_teacher: bool = True
   numbers: Mapping[str, float] = _NONE
   within: Mapping[str, tuple[float, float]] = _NO_RANGES
@@ -66,11 +88,13 @@ class Method(NamedTuple):
   setting: Mapping[str, float] = _NONE
   any_temperature: bool = False
   paper: str = ""
+  added: str = ""
+  members: "Mapping[str, Method] | None" = None
 
   @property
-  def softens(self) -> bool:
-    """Whether `hparams.temperature` makes a difference to its terms."""
-    return "{temperature" in self.formula
+  def on_logits(self) -> bool:
+    """Whether logits are all that it looks at."""
+    return self.pairs is None
 
   def named(self) -> str:
     """The formula with names in place of numbers.
@@ -80,7 +104,10 @@ class Method(NamedTuple):
       'h * CE + s * T**2 * KL'
     """
     text = self.formula.removesuffix(", T = {temperature:g}")
-    return re.sub(r"\{(\w+)[^}]*\}", lambda m: NAMES.get(m[1], m[1]), text)
+    shown = dict(NAMES)
+    for name, method in (self.members or {}).items():
+      shown |= {f"{name}_{number}": f"{name}.{number}" for number in method.numbers}
+    return re.sub(r"\{(\w+)[^}]*\}", lambda m: shown.get(m[1], m[1]), text)
 
 
 # Names as formulas have them; a number of a method's own keeps its.
@@ -108,82 +135,265 @@ def _set(hard: float, soft: float, temperature: float) -> dict[str, float]:
   return {"hard_weight": hard, "soft_weight": soft, "temperature": temperature}
 
 
+def stages(taps: Shapes) -> list[str]:
+  """The taps of a net's stages, from its input to its output.
+
+  Example:
+    >>> stages({"stem": (8,), "stage_0": (8,), "stage_1": (4,), "pooled": (4,)})
+    ['stage_0', 'stage_1']
+  """
+  return [tap for tap in taps if tap not in ("stem", "pooled")]
+
+
+def middle(student: Shapes, teacher: Shapes) -> Pairs:
+  """The middle stage of both nets, as in FitNets."""
+  own, other = stages(student), stages(teacher)
+  if not own or not other:
+    raise ValueError("it compares a stage of both nets, and one has none")
+  return ((own[len(own) // 2], other[len(other) // 2]),)
+
+
+def pooled(student: Shapes, teacher: Shapes) -> Pairs:
+  """The last vector before the logits of both nets."""
+  del student, teacher
+  return (("pooled", "pooled"),)
+
+
+def every_stage(student: Shapes, teacher: Shapes) -> Pairs:
+  """Every stage that both nets have."""
+  return tuple((tap, tap) for tap in stages(student) if tap in stages(teacher))
+
+
+def _beside(added: str, init, terms, **fields: Any) -> Method:
+  """A method whose terms have weights of their own, beside that of the labels."""
+  return Method(
+      _HARD + added, init, terms, softens=False, added=added,
+      setting={"hard_weight": 1.0, "soft_weight": 0.0}, **fields)
+
+
 METHODS: dict[str, Method] = {
-    "hard": Method("CE", no_params, _function("hard"), needs_teacher=False),
+    "hard": Method(
+        "CE", nothing, _function("hard"), needs_teacher=False, softens=False),
     "kd": Method(
-        _WEIGHTED + "T**2 * KL" + _AT_T, no_params, _function("kd"), paper=_HINTON),
+        _WEIGHTED + "T**2 * KL" + _AT_T, nothing, _function("kd"), paper=_HINTON),
     "logits": Method(
-        _WEIGHTED + "|z - v|**2 / 2N", no_params, _function("logits"),
-        any_temperature=True,
+        _WEIGHTED + "|z - v|**2 / 2N", nothing, _function("logits"),
+        any_temperature=True, softens=False,
         paper=f"{_HINTON}, eq. 4; Ba & Caruana (2014), arXiv 1312.6184"),
     "mse": Method(
-        _WEIGHTED + "|z - v|**2 / N, not centred", no_params, _function("mse"),
+        _WEIGHTED + "|z - v|**2 / N, not centred", nothing, _function("mse"),
         setting={"hard_weight": 0.0, "soft_weight": 1.0}, any_temperature=True,
-        paper="Kim et al. (2021), arXiv 2105.08919"),
+        softens=False, paper="Kim et al. (2021), arXiv 2105.08919"),
     "reverse_kl": Method(
         _WEIGHTED + "T**2 * KL(student || teacher)" + _AT_T,
-        no_params, _function("reverse_kl"),
+        nothing, _function("reverse_kl"),
         paper="Gu et al. (2024), MiniLLM, arXiv 2306.08543"),
     "jsd": Method(
-        _WEIGHTED + "T**2 * JSD({beta:g})" + _AT_T, no_params, _function("jsd"),
+        _WEIGHTED + "T**2 * JSD({beta:g})" + _AT_T, nothing, _function("jsd"),
         numbers={"beta": 0.5}, within={"beta": (0.0, 1.0)},
         paper="Agarwal et al. (2024), GKD, arXiv 2306.13649"),
     "ls": Method(
-        _WEIGHTED + "T**2 * KL of Z-scores" + _AT_T, no_params, _function("ls"),
+        _WEIGHTED + "T**2 * KL of Z-scores" + _AT_T, nothing, _function("ls"),
         setting=_set(0.1, 9.0, 2.0), any_temperature=True,
         paper="Sun et al. (2024), arXiv 2403.01427"),
     "normkd": Method(
         _WEIGHTED + "(T d)**2 * KL at T d, d the logits' deviation" + _AT_T,
-        no_params, _function("normkd"), setting=_set(0.1, 0.9, 2.0),
+        nothing, _function("normkd"), setting=_set(0.1, 0.9, 2.0),
         any_temperature=True, paper="Chi et al. (2023), arXiv 2308.00520"),
     "dkd": Method(
         _WEIGHTED + "T**2 * ({alpha:g} * TCKD + {beta:g} * NCKD)" + _AT_T,
-        no_params, _function("dkd"), numbers={"alpha": 1.0, "beta": 8.0},
+        nothing, _function("dkd"), numbers={"alpha": 1.0, "beta": 8.0},
         setting=_set(1.0, 1.0, 4.0), paper="Zhao et al. (2022), arXiv 2203.08679"),
     "nkd": Method(
         _WEIGHTED + "(p_y * CE + {gamma:g} * T**2 * CE of the others)" + _AT_T,
-        no_params, _function("nkd"), numbers={"gamma": 1.5}, any_temperature=True,
+        nothing, _function("nkd"), numbers={"gamma": 1.5}, any_temperature=True,
         setting=_set(1.0, 1.0, 1.0), paper="Yang et al. (2023), arXiv 2303.13005"),
     "rld": Method(
         _WEIGHTED + "({alpha:g} * S**2 * SCD + {beta:g} * T**2 * MCD), "
-        "S = {confidence_temperature:g}" + _AT_T, no_params, _function("rld"),
+        "S = {confidence_temperature:g}" + _AT_T, nothing, _function("rld"),
         numbers={"alpha": 1.0, "beta": 8.0, "confidence_temperature": 1.0},
         within={"confidence_temperature": (1e-3, 1e6)}, any_temperature=True,
         setting=_set(1.0, 1.0, 4.0), paper="Sun et al. (2024), arXiv 2408.07703"),
     "wttm": Method(
         _WEIGHTED + "U * KL(teacher at T || student at 1)" + _AT_T,
-        no_params, _function("wttm"), setting=_set(1.0, 4.0, 5.0),
+        nothing, _function("wttm"), setting=_set(1.0, 4.0, 5.0),
         any_temperature=True, paper="Zheng & Yang (2024), arXiv 2402.11148"),
     "topk": Method(
         _WEIGHTED + "T**2 * KL of the top {k:g} and the rest" + _AT_T,
-        no_params, _function("topk"), numbers={"k": 5.0},
+        nothing, _function("topk"), numbers={"k": 5.0},
         within={"k": (1.0, 1e6)}, whole=("k",)),
     "topk_renormalised": Method(
         _WEIGHTED + "T**2 * KL of the top {k:g}, renormalised" + _AT_T,
-        no_params, _function("topk_renormalised"), numbers={"k": 5.0},
+        nothing, _function("topk_renormalised"), numbers={"k": 5.0},
         within={"k": (1.0, 1e6)}, whole=("k",)),
     "tfkd": Method(
         _WEIGHTED + "KL(u at T || student at 1), u_y = {correct:g}" + _AT_T,
-        no_params, _function("tfkd"), needs_teacher=False,
+        nothing, _function("tfkd"), needs_teacher=False,
         numbers={"correct": 0.99}, within={"correct": (1e-6, 1.0)},
         setting=_set(0.9, 0.1, 20.0), paper="Yuan et al. (2020), arXiv 1909.11723"),
     "dist": Method(
         _WEIGHTED + "T**2 * ({beta:g} * rows + {gamma:g} * columns), each "
-        "1 - correlation" + _AT_T, no_params, _function("dist"),
+        "1 - correlation" + _AT_T, nothing, _function("dist"),
         numbers={"beta": 2.0, "gamma": 2.0}, relations=True,
         setting=_set(1.0, 1.0, 4.0), paper="Huang et al. (2022), arXiv 2205.10536"),
     "mlkd": Method(
         _WEIGHTED + "(S**2 * KL + {batch:g} * |PP' - QQ'|**2 / B + {classes:g} * "
         "|P'P - Q'Q|**2 / N), summed over S = {temperature:g} * (0.5, 0.75, 1, "
-        "1.25, 1.5)", no_params, _function("mlkd"),
+        "1.25, 1.5)", nothing, _function("mlkd"),
         numbers={"batch": 1.0, "classes": 1.0}, relations=True,
         setting=_set(0.1, 0.9, 4.0), any_temperature=True,
         paper="Jin et al. (2023), CVPR"),
     "ctkd": Method(
         _WEIGHTED + "T**2 * KL, T learned in {start:g} + (0, {span:g}), reversed "
-        "over {ramp:.3g} of the run", _function("ctkd_params"), _function("ctkd"),
+        "over {ramp:.3g} of the run", _function("ctkd_init"), _function("ctkd"),
         numbers={"start": 1.0, "span": 20.0, "ramp": 10 / 240},
-        within={"start": (1e-3, 1e6)}, any_temperature=True,
+        within={"start": (1e-3, 1e6)}, any_temperature=True, softens=False,
         setting={"hard_weight": 0.1, "soft_weight": 0.9},
         paper="Li et al. (2023), arXiv 2211.16231"),
+    "hint": _beside(
+        "{weight:.3g} * |r(f) - g|**2 / size", _function("hint_init"),
+        _function("hint"), pairs=middle, numbers={"weight": 100.0},
+        paper="Romero et al. (2015), FitNets, arXiv 1412.6550"),
+    "rkd": _beside(
+        "{weight:.3g} * ({distance:g} * D + {angle:g} * A)", nothing,
+        _function("rkd"), pairs=pooled, relations=True,
+        numbers={"weight": 1.0, "distance": 25.0, "angle": 50.0},
+        paper="Park et al. (2019), arXiv 1904.05068"),
 }
+
+
+def parts(name: str) -> list[str]:
+  """The methods that a name is made of.
+
+  Example:
+    >>> parts("kd+rkd")
+    ['kd', 'rkd']
+  """
+  return name.split("+")
+
+
+def find(name: str) -> Method:
+  """The method of a name, or of several joined by +.
+
+  Of several, the first brings the labels, `soft_weight` and the temperature. Each
+  further one adds its terms, at its own weight.
+
+  Raises:
+    KeyError: With the part that is no method, or that cannot stand beside another.
+
+  Example:
+    >>> find("kd+rkd").named()
+    'h * CE + s * T**2 * KL + rkd.weight * (rkd.distance * D + rkd.angle * A)'
+  """
+  first, *others = parts(name)
+  for part in (first, *others):
+    if part not in METHODS:
+      raise KeyError(part)
+  for part in others:
+    if not METHODS[part].added or parts(name).count(part) > 1:
+      raise KeyError(part)
+  if not others:
+    return METHODS[first]
+  return _together({part: METHODS[part] for part in (first, *others)})
+
+
+def bind(
+    method: Method, student: Shapes, teacher: Shapes, given: Pairs
+) -> tuple[Method, Pairs]:
+  """The method for two nets, and the taps that it compares.
+
+  Args:
+    method: Of `find`.
+    student: Shapes of the student's taps, of one example, by name.
+    teacher: The same of the teacher.
+    given: The pairs that the config names, `ALL` for every stage that both have,
+      none for the method's own choice.
+
+  Raises:
+    ValueError: If a net has no such tap.
+  """
+  own: dict[str, Pairs] = {}
+  for name, part in (method.members or {"": method}).items():
+    chosen = every_stage if given == ALL else part.pairs
+    own[name] = () if part.pairs is None or chosen is None else (
+        chosen(student, teacher) if given in ((), ALL) else given)
+    if part.pairs is not None and not own[name]:
+      raise ValueError("the nets have no stage of the same name")
+  pairs = tuple(dict.fromkeys(pair for some in own.values() for pair in some))
+  for pair in pairs:
+    for taps, tap, net in ((student, pair[0], "student"),
+                           (teacher, pair[1], "teacher")):
+      if tap not in taps:
+        raise ValueError(
+            f"the {net} has no tap {tap!r}; it has {', '.join(taps) or 'none'}")
+  if method.members:
+    method = _together(method.members, own)
+  return method, pairs
+
+
+def _together(
+    members: Mapping[str, Method], pairs: Mapping[str, Pairs] | None = None
+) -> Method:
+  """One method of several; `pairs` says which taps each of them compares."""
+  first = next(iter(members.values()))
+  at_t = _AT_T if first.formula.endswith(_AT_T) else ""
+  named = {name: _prefixed(method.added, name, method.numbers)
+           for name, method in list(members.items())[1:]}
+  head = _prefixed(first.formula, next(iter(members)), first.numbers)
+  many = lambda field: {
+      f"{name}_{number}": value for name, method in members.items()
+      for number, value in getattr(method, field).items()}
+  return Method(
+      formula=" + ".join([head.removesuffix(_AT_T), *named.values()]) + at_t,
+      init=functools.partial(_init_together, members, pairs or {}),
+      terms=functools.partial(_terms_together, members, pairs or {}),
+      pairs=next((m.pairs for m in members.values() if m.pairs), None),
+      softens=first.softens,
+      needs_teacher=any(m.needs_teacher for m in members.values()),
+      numbers=many("numbers"), within=many("within"),
+      whole=tuple(f"{name}_{number}" for name, m in members.items()
+                  for number in m.whole),
+      relations=any(m.relations for m in members.values()),
+      setting=first.setting,
+      any_temperature=any(m.any_temperature for m in members.values()),
+      paper="; ".join(m.paper for m in members.values() if m.paper),
+      members=members)
+
+
+def _prefixed(formula: str, name: str, numbers: Mapping[str, float]) -> str:
+  """A formula whose own numbers are called after their method too."""
+  for number in numbers:
+    formula = formula.replace("{" + number, "{" + f"{name}_{number}")
+  return formula
+
+
+def _init_together(members, pairs, key, student: Shapes, teacher: Shapes):
+  import jax  # pylint: disable=g-import-not-at-top
+  only = lambda taps, name: {
+      tap: taps[tap] for tap in map("-".join, pairs.get(name, ()))}
+  made = {name: method.init(jax.random.fold_in(key, place), only(student, name),
+                            only(teacher, name))
+          for place, (name, method) in enumerate(members.items())}
+  return ({name: params for name, (params, _) in made.items()},
+          {name: state for name, (_, state) in made.items()})
+
+
+def _terms_together(members, pairs, own, student, teacher, batch, hparams):
+  """The terms of all, but with one term of the labels."""
+  from kd_jax.methods import terms  # pylint: disable=g-import-not-at-top
+  found: dict[str, Any] = {}
+  states = {}
+  for name, method in members.items():
+    names = list(map("-".join, pairs.get(name, ())))
+    only = lambda outputs, names=names: outputs and outputs._replace(
+        features={tap: outputs.features[tap] for tap in names})
+    part = terms.Own(own.params[name], own.state[name], own.axis_name)
+    numbers = {number: hparams.numbers[f"{name}_{number}"]
+               for number in method.numbers}
+    result = terms.and_state(method.terms(
+        part, only(student), only(teacher), batch,
+        hparams.replace(numbers=numbers)), part)
+    states[name] = result.state
+    found |= {term: value for term, value in result.terms.items()
+              if not (found and term == "hard")}
+  return terms.Changed(found, states)

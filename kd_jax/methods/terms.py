@@ -1,7 +1,7 @@
 """Named, weighted terms of a loss: a function a method.
 
-Each binds equations (`losses.py`, `logit_losses/`) to the numbers of a run. All
-have one signature, `(params, student, teacher, batch, hparams) -> Terms`.
+Each binds equations (`kd_jax.losses`) to the numbers of a run. All have one
+signature, `(own, student, teacher, batch, hparams) -> Terms`.
 """
 
 from collections.abc import Mapping
@@ -12,15 +12,19 @@ import jax
 import jax.numpy as jnp
 
 from kd_jax import losses
+from kd_jax.core import types
 from kd_jax.losses import (
   curriculum,
   decoupled,
   divergences,
+  features,
   relations,
   standardised,
   targets,
   transformed,
 )
+from kd_jax.losses import rkd as rkd_losses
+from kd_jax.methods import regressor
 
 
 class Term(NamedTuple):
@@ -35,6 +39,32 @@ class Term(NamedTuple):
 
 
 Terms = Mapping[str, Term]
+
+
+class Own(NamedTuple):
+  """What a method has of its own, as its terms see it.
+
+  Attributes:
+    params: Trained beside the student's.
+    state: Carried from step to step: running statistics, memories.
+    axis_name: The mapped device axis that statistics are summed over, or None.
+  """
+
+  params: types.Tree
+  state: types.Tree
+  axis_name: str | None = None
+
+
+class Changed(NamedTuple):
+  """Terms, and the state of the method after the step."""
+
+  terms: Terms
+  state: types.Tree
+
+
+def and_state(found: Terms | Changed, own: Own) -> Changed:
+  """Terms with the state after the step, which most methods leave as it is."""
+  return found if isinstance(found, Changed) else Changed(found, own.state)
 
 
 def total(terms: Terms) -> jax.Array:
@@ -52,9 +82,9 @@ def _hard(student, batch, hparams) -> jax.Array:
       student.logits, batch.label, label_smoothing=hparams.label_smoothing)
 
 
-def hard(params, student, teacher, batch, hparams) -> Terms:
+def hard(own, student, teacher, batch, hparams) -> Terms:
   """Cross-entropy with the labels alone, weight 1: how a teacher is trained."""
-  del params, teacher
+  del own, teacher
   return {"hard": Term(1.0, _hard(student, batch, hparams))}
 
 
@@ -66,101 +96,101 @@ def _beside_hard(student, batch, hparams, soft: jax.Array) -> Terms:
   }
 
 
-def kd(params, student, teacher, batch, hparams) -> Terms:
+def kd(own, student, teacher, batch, hparams) -> Terms:
   """hard_weight * hard + soft_weight * T**2 * KL (Hinton et al. 2015, s. 2)."""
-  del params
+  del own
   kl = losses.distillation_kl(
       student.logits, teacher.logits, hparams.temperature)
   return _beside_hard(student, batch, hparams, hparams.temperature**2 * kl)
 
 
-def logits(params, student, teacher, batch, hparams) -> Terms:
+def logits(own, student, teacher, batch, hparams) -> Terms:
   """hard_weight * hard + soft_weight * |z - v|**2 / 2N, of centred logits.
 
   The limit of `kd` for T to infinity (eq. 4); with hard_weight = 0, Ba &
   Caruana's mimic training up to the centring and the factor 1 / N.
   """
-  del params
+  del own
   distance = losses.logit_matching(
       student.logits, teacher.logits, zero_mean=True)
   return _beside_hard(
       student, batch, hparams, distance / student.logits.shape[-1])
 
 
-def mse(params, student, teacher, batch, hparams) -> Terms:
+def mse(own, student, teacher, batch, hparams) -> Terms:
   """hard_weight * hard + soft_weight * |z - v|**2 / N (Kim et al. 2021)."""
-  del params
+  del own
   square = 2 * losses.logit_matching(student.logits, teacher.logits)
   return _beside_hard(student, batch, hparams, square / student.logits.shape[-1])
 
 
-def reverse_kl(params, student, teacher, batch, hparams) -> Terms:
+def reverse_kl(own, student, teacher, batch, hparams) -> Terms:
   """hard_weight * hard + soft_weight * T**2 * KL(q || p) (Gu et al. 2024)."""
-  del params
+  del own
   t = hparams.temperature
   kl = divergences.reverse_kl(student.logits, teacher.logits, t)
   return _beside_hard(student, batch, hparams, t**2 * kl)
 
 
-def jsd(params, student, teacher, batch, hparams) -> Terms:
+def jsd(own, student, teacher, batch, hparams) -> Terms:
   """hard_weight * hard + soft_weight * T**2 * JSD_beta (Agarwal et al. 2024).
 
   JSD_beta = beta KL(p || m) + (1 - beta) KL(q || m), m = beta p + (1 - beta) q.
   """
-  del params
+  del own
   t = hparams.temperature
   divergence = divergences.jensen_shannon(
       student.logits, teacher.logits, t, hparams.numbers["beta"])
   return _beside_hard(student, batch, hparams, t**2 * divergence)
 
 
-def ls(params, student, teacher, batch, hparams) -> Terms:
+def ls(own, student, teacher, batch, hparams) -> Terms:
   """hard_weight * hard + soft_weight * T**2 * KL of Z-scores (Sun et al. 2024).
 
   Each net's logits z count as (z - mean z) / deviation of z, then over T.
   """
-  del params
+  del own
   t = hparams.temperature
   kl = standardised.standardised_kl(student.logits, teacher.logits, t)
   return _beside_hard(student, batch, hparams, t**2 * kl)
 
 
-def normkd(params, student, teacher, batch, hparams) -> Terms:
+def normkd(own, student, teacher, batch, hparams) -> Terms:
   """hard_weight * hard + soft_weight * (T d)**2 * KL at T d (Chi et al. 2023).
 
   d is the deviation of an example's logits, each net's for its own softmax, the
   teacher's for the square.
   """
-  del params
+  del own
   return _beside_hard(student, batch, hparams, standardised.normalised_kl(
       student.logits, teacher.logits, hparams.temperature))
 
 
-def dkd(params, student, teacher, batch, hparams) -> Terms:
+def dkd(own, student, teacher, batch, hparams) -> Terms:
   """hard_weight * hard + soft_weight * T**2 * (alpha TCKD + beta NCKD).
 
   KD taken apart: the label's class against all others, and the others among each
   other (Zhao et al. 2022).
   """
-  del params
-  t, soft, own = hparams.temperature, hparams.soft_weight, hparams.numbers
+  del own
+  t, soft, numbers = hparams.temperature, hparams.soft_weight, hparams.numbers
   both = student.logits, teacher.logits, batch.label, t
   return {
       "hard": Term(hparams.hard_weight, _hard(student, batch, hparams)),
       "target": Term(
-          soft * own["alpha"], t**2 * decoupled.target_class_kl(*both)),
+          soft * numbers["alpha"], t**2 * decoupled.target_class_kl(*both)),
       "others": Term(
-          soft * own["beta"], t**2 * decoupled.non_target_class_kl(*both)),
+          soft * numbers["beta"], t**2 * decoupled.non_target_class_kl(*both)),
   }
 
 
-def nkd(params, student, teacher, batch, hparams) -> Terms:
+def nkd(own, student, teacher, batch, hparams) -> Terms:
   """hard_weight * hard + soft_weight * (target + gamma * T**2 * others).
 
   target = -p_y log q_y at T = 1, others = -sum_i p^_i log q^_i of the other classes
   at T, p^ and q^ each summing to 1 (Yang et al. 2023).
   """
-  del params
+  del own
   t, soft = hparams.temperature, hparams.soft_weight
   both = student.logits, teacher.logits, batch.label
   others = decoupled.non_target_cross_entropy(*both, t)
@@ -171,123 +201,168 @@ def nkd(params, student, teacher, batch, hparams) -> Terms:
   }
 
 
-def rld(params, student, teacher, batch, hparams) -> Terms:
+def rld(own, student, teacher, batch, hparams) -> Terms:
   """hard_weight * hard + soft_weight * (alpha S**2 SCD + beta T**2 MCD).
 
   SCD: the teacher's largest probability against the student's of the label, at S =
   confidence_temperature; MCD: KL of the classes that the teacher ranks below the
   label (Sun et al. 2024).
   """
-  del params
-  t, soft, own = hparams.temperature, hparams.soft_weight, hparams.numbers
+  del own
+  t, soft, numbers = hparams.temperature, hparams.soft_weight, hparams.numbers
   both = student.logits, teacher.logits, batch.label
-  sure = own["confidence_temperature"]
+  sure = numbers["confidence_temperature"]
   confidence = sure**2 * decoupled.sample_confidence_kl(*both, sure)
   return {
       "hard": Term(hparams.hard_weight, _hard(student, batch, hparams)),
-      "confidence": Term(soft * own["alpha"], confidence),
-      "others": Term(soft * own["beta"],
+      "confidence": Term(soft * numbers["alpha"], confidence),
+      "others": Term(soft * numbers["beta"],
                      t**2 * decoupled.masked_correlation_kl(*both, t)),
   }
 
 
-def wttm(params, student, teacher, batch, hparams) -> Terms:
+def wttm(own, student, teacher, batch, hparams) -> Terms:
   """hard_weight * hard + soft_weight * U * KL(p(T) || q(1)) (Zheng & Yang 2024).
 
   The teacher is softened, the student is not; U = sum_i p_i(1)**(1 / T) weighs
   unsure examples more.
   """
-  del params
+  del own
   return _beside_hard(student, batch, hparams, transformed.transformed_teacher_kl(
       student.logits, teacher.logits, hparams.temperature))
 
 
-def topk(params, student, teacher, batch, hparams) -> Terms:
+def topk(own, student, teacher, batch, hparams) -> Terms:
   """hard_weight * hard + soft_weight * T**2 * KL, of k + 1 classes.
 
   Those k that the teacher finds likeliest, and all others as one.
   """
-  del params
+  del own
   t = hparams.temperature
   kl = targets.bucket_kl(
       student.logits, teacher.logits, t, hparams.numbers["k"])
   return _beside_hard(student, batch, hparams, t**2 * kl)
 
 
-def topk_renormalised(params, student, teacher, batch, hparams) -> Terms:
+def topk_renormalised(own, student, teacher, batch, hparams) -> Terms:
   """hard_weight * hard + soft_weight * T**2 * KL, of k classes.
 
   Those that the teacher finds likeliest, both nets renormalised over them.
   """
-  del params
+  del own
   t = hparams.temperature
   kl = targets.top_k_kl(student.logits, teacher.logits, t, hparams.numbers["k"])
   return _beside_hard(student, batch, hparams, t**2 * kl)
 
 
-def tfkd(params, student, teacher, batch, hparams) -> Terms:
+def tfkd(own, student, teacher, batch, hparams) -> Terms:
   """hard_weight * hard + soft_weight * KL(softmax(u / T) || q(1)).
 
   A virtual teacher: u_y = correct, and (1 - correct) / (N - 1) elsewhere (Yuan et
   al. 2020).
   """
-  del params, teacher
+  del own, teacher
   return _beside_hard(student, batch, hparams, targets.virtual_teacher_kl(
       student.logits, batch.label, hparams.temperature,
       hparams.numbers["correct"]))
 
 
-def dist(params, student, teacher, batch, hparams) -> Terms:
+def dist(own, student, teacher, batch, hparams) -> Terms:
   """hard_weight * hard + soft_weight * T**2 * (beta * rows + gamma * columns).
 
   Each is 1 - Pearson's correlation of q and p: of an example over classes, and of a
   class over the batch, the mean over classes (Huang et al. 2022, eq. 11).
   """
-  del params
-  t, soft, own = hparams.temperature, hparams.soft_weight, hparams.numbers
+  del own
+  t, soft, numbers = hparams.temperature, hparams.soft_weight, hparams.numbers
   both = student.logits, teacher.logits, t
   columns = relations.column_correlation(*both, mask=batch.mask)
   return {
       "hard": Term(hparams.hard_weight, _hard(student, batch, hparams)),
-      "rows": Term(soft * own["beta"], t**2 * relations.row_correlation(*both)),
-      "columns": Term(soft * own["gamma"], t**2 * columns),
+      "rows": Term(soft * numbers["beta"], t**2 * relations.row_correlation(*both)),
+      "columns": Term(soft * numbers["gamma"], t**2 * columns),
   }
 
 
-def mlkd(params, student, teacher, batch, hparams) -> Terms:
+def mlkd(own, student, teacher, batch, hparams) -> Terms:
   """hard_weight * hard + soft_weight * (instances + batch + classes).
 
   instances = sum_k T_k**2 KL, batch = sum_k |P P' - Q Q'|**2 / B, classes =
   sum_k |P' P - Q' Q|**2 / N, of five temperatures T_k around T (Jin et al. 2023).
   """
-  del params
-  soft, own = hparams.soft_weight, hparams.numbers
+  del own
+  soft, numbers = hparams.soft_weight, hparams.numbers
   both = student.logits, teacher.logits, hparams.temperature
   alike = lambda function: function(*both, mask=batch.mask)
   return {
       "hard": Term(hparams.hard_weight, _hard(student, batch, hparams)),
       "instances": Term(soft, relations.multi_level_kl(*both)),
-      "batch": Term(soft * own["batch"], alike(relations.batch_relations)),
-      "classes": Term(soft * own["classes"], alike(relations.class_relations)),
+      "batch": Term(soft * numbers["batch"], alike(relations.batch_relations)),
+      "classes": Term(soft * numbers["classes"], alike(relations.class_relations)),
   }
 
 
-def ctkd_params(key: jax.Array) -> dict[str, jax.Array]:
-  """The parameter of the temperature, where the authors begin."""
-  del key
-  return {"theta": jnp.ones((), jnp.float32)}
+def ctkd_init(key, student, teacher):
+  """The parameter of the temperature, where the authors begin; no state."""
+  del key, student, teacher
+  return {"theta": jnp.ones((), jnp.float32)}, {}
 
 
-def ctkd(params, student, teacher, batch, hparams) -> Terms:
+def ctkd(own, student, teacher, batch, hparams) -> Terms:
   """hard_weight * hard + soft_weight * T**2 * KL, T = start + span sigmoid(theta).
 
   theta climbs the loss that the student descends, the more the farther the run (Li
   et al. 2023). T is told as a term of weight 0.
   """
-  own = hparams.numbers
-  ramp = curriculum.cosine_ramp(hparams.progress, own["ramp"])
+  numbers = hparams.numbers
+  ramp = curriculum.cosine_ramp(hparams.progress, numbers["ramp"])
   t = curriculum.learned_temperature(
-      params["theta"], ramp, start=own["start"], span=own["span"])
+      own.params["theta"], ramp, start=numbers["start"], span=numbers["span"])
   kl = losses.distillation_kl(student.logits, teacher.logits, t)
   temperature = {"temperature": Term(0.0, jnp.full_like(kl, t))}
   return {**_beside_hard(student, batch, hparams, t**2 * kl), **temperature}
+
+
+def hint_init(key, student, teacher):
+  """A regressor for each pair of taps (Romero et al. 2015)."""
+  made = {pair: regressor.init(jax.random.fold_in(key, place), student[pair],
+                               teacher[pair])
+          for place, pair in enumerate(student)}
+  return ({pair: params for pair, (params, _) in made.items()},
+          {pair: state for pair, (_, state) in made.items()})
+
+
+def hint(own, student, teacher, batch, hparams) -> Changed:
+  """hard_weight * hard + weight * sum over pairs of mean |r(f) - g|**2.
+
+  f and g are the taps of student and teacher, r a regressor that trains with the
+  student (Romero et al. 2015, eq. 3, from the first step on, as CRD's code).
+  """
+  distances, states = [], {}
+  for pair, tap in student.features.items():
+    guess, states[pair] = regressor.apply(
+        own.params[pair], own.state[pair], tap, batch.mask,
+        axis_name=own.axis_name)
+    distances.append(features.mean_squared_error(guess, teacher.features[pair]))
+  return Changed({
+      "hard": Term(hparams.hard_weight, _hard(student, batch, hparams)),
+      "hint": Term(hparams.numbers["weight"], functools.reduce(
+          jnp.add, distances))}, states)
+
+
+def rkd(own, student, teacher, batch, hparams) -> Terms:
+  """hard_weight * hard + weight * (distance * D + angle * A), summed over pairs.
+
+  D and A compare distances of two and angles of three examples of the batch (Park
+  et al. 2019, eq. 5 and 8).
+  """
+  del own
+  numbers = hparams.numbers
+  summed = lambda loss: functools.reduce(jnp.add, (
+      loss(tap, teacher.features[pair], batch.mask)
+      for pair, tap in student.features.items()))
+  weight = lambda part: numbers["weight"] * numbers[part]
+  return {
+      "hard": Term(hparams.hard_weight, _hard(student, batch, hparams)),
+      "distance": Term(weight("distance"), summed(rkd_losses.distance_loss)),
+      "angle": Term(weight("angle"), summed(rkd_losses.angle_loss))}

@@ -18,7 +18,8 @@ class Mlp(nn.Module):
     dtype: Of the arithmetic; default that of the parameters.
 
   `rates["input"]` drops pixels, `rates["hidden"]` hidden units. The features
-  are the hidden layers after their ReLU, `hidden_0`, `hidden_1`, ...
+  are the hidden layers after their ReLU, `hidden_0`, `hidden_1`, ...; the last is
+  also `pooled`.
   """
 
   num_classes: int
@@ -46,5 +47,6 @@ class Mlp(nn.Module):
     for index, width in enumerate(self.widths):
       x = nn.relu(dense(width, kernel_init=nn.initializers.he_normal())(x))
       features[f"hidden_{index}"] = x
+      features["pooled"] = x  # The last one's, as of nets that pool.
       x = drop(x, "hidden")
     return dense(self.num_classes)(x), features

@@ -117,7 +117,7 @@ def idle(settings: Settings) -> set[str]:
   """
   if settings.get("method") == "hard":
     return {"temperature", "alpha"}
-  method = methods.METHODS.get(str(settings.get("method")))
+  method = methods.METHODS.get(methods.parts(str(settings.get("method")))[0])
   if method is not None and not method.softens:
     return {"temperature"}
   if same(settings.get("alpha"), 0) or same(settings.get("soft_weight"), 0):

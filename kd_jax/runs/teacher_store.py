@@ -68,6 +68,9 @@ def obtain(setup: Setup, student: Training) -> PreparedTeacher:
             for name, split in setup.splits.items()}
   variables = [net.variables for net in nets]
   views = student.views
+  if run.method.pairs is not None:
+    setup.screen.say(
+        f"teacher: live, as method {run.method_name} compares features")
   if wants_bank(setup, student):
     file = setup.workdir / "banks" / identity_lib.fingerprint(
         {"m": identity})[:16]
@@ -86,7 +89,8 @@ def obtain(setup: Setup, student: Training) -> PreparedTeacher:
     teacher = teachers.banked(bank, weights=asked.weights, mean=asked.mean)
   else:
     teacher = teachers.live(
-        models, variables, weights=asked.weights, mean=asked.mean)
+        models, variables, weights=asked.weights, mean=asked.mean,
+        taps=trainings[0].taps)
   record = nets[0].record if len(nets) == 1 else _ensemble_record(nets, splits)
   return PreparedTeacher(teacher, splits, record, list(identity), member_logits)
 
@@ -240,6 +244,8 @@ def _tick(setup: Setup, done: int, total: int) -> None:
 def wants_bank(setup: Setup, student: Training) -> bool:
   """Whether storing the logits costs less than asking the teacher each time."""
   asked = setup.run.teacher
+  if setup.run.method.pairs is not None:
+    return False  # A bank has no taps.
   if asked.bank != "auto":
     return asked.bank == "always"
   views = student.views.count

@@ -5,7 +5,8 @@ compiled program as arguments and never as constants. It is always in evaluation
 mode, and no gradient reaches it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+import types as python_types
 from typing import NamedTuple
 
 import jax
@@ -15,22 +16,26 @@ from kd_jax.core import types
 from kd_jax.losses import mixtures
 
 MEANS = ("probabilities", "logits", "confidence")
+_NO_TAPS: Mapping[str, tuple[int, ...]] = python_types.MappingProxyType({})
 
 
 class Teacher(NamedTuple):
   """A frozen teacher of M >= 1 members.
 
   Attributes:
-    members: `(arrays, batch) -> logits`, `[M, B, classes]`.
+    members: `(arrays, batch) -> Outputs`: logits `[M, B, classes]`, and the taps of
+      the net where there is one alone.
     arrays: What `members` needs: parameters, or a bank.
     weights: Weight of each member, float32 `[M]`, summing to 1.
     mean: What is averaged over members, one of `MEANS`.
+    taps: Shapes of its taps of one example, by name; none of stored logits.
   """
 
-  members: Callable[[types.Tree, types.Batch], jax.Array]
+  members: Callable[[types.Tree, types.Batch], types.Outputs]
   arrays: types.Tree
   weights: jax.Array
   mean: str = "probabilities"
+  taps: Mapping[str, tuple[int, ...]] = _NO_TAPS
 
 
 def live(
@@ -39,17 +44,29 @@ def live(
     *,
     weights: Sequence[float] | None = None,
     mean: str = "probabilities",
+    taps: Mapping[str, tuple[int, ...]] = _NO_TAPS,
 ) -> Teacher:
-  """A teacher that runs its nets on every batch that the student sees."""
+  """A teacher that runs its nets on every batch that the student sees.
+
+  Args:
+    models: The members.
+    variables: Their variables.
+    weights: Weight of each member; default all alike.
+    mean: What is averaged over members, one of `MEANS`.
+    taps: Shapes of the taps of one example; of several members there are none.
+  """
+  alone = len(models) == 1
 
   def members(arrays, batch):
-    logits = [
-        model.apply(held, batch.image, train=False, mask=batch.mask)[0].logits
+    found = [
+        model.apply(held, batch.image, train=False, mask=batch.mask)[0]
         for model, held in zip(models, arrays, strict=True)]
-    return jnp.stack(logits)
+    return types.Outputs(jnp.stack([each.logits for each in found]),
+                         found[0].features if alone else {})
 
   return Teacher(
-      members, tuple(variables), _weights(weights, len(models)), mean)
+      members, tuple(variables), _weights(weights, len(models)), mean,
+      taps if alone else _NO_TAPS)
 
 
 def banked(
@@ -74,7 +91,7 @@ def banked(
     view = batch.view if num_views > 1 else jnp.zeros_like(batch.view)
     # Ids and views are ours, so in bounds: no clamping, no filling.
     rows = arrays.at[batch.id, view].get(mode="promise_in_bounds")
-    return jnp.moveaxis(rows, 1, 0)
+    return types.Outputs(jnp.moveaxis(rows, 1, 0), {})
 
   return Teacher(members, bank, _weights(weights, bank.shape[2]), mean)
 
@@ -85,13 +102,13 @@ def outputs(
     batch: types.Batch,
     temperature: jax.Array | float,
 ) -> types.Outputs:
-  """What the teacher says of a batch, at the temperature it will be asked at."""
-  logits = jax.lax.stop_gradient(teacher.members(arrays, batch))
+  """The teacher's outputs of a batch, at the temperature it will be asked at."""
+  logits, features = jax.lax.stop_gradient(teacher.members(arrays, batch))
   weights = teacher.weights
   if teacher.mean == "confidence":
     weights = mixtures.confidence_weights(logits, batch.label)
   return types.Outputs(
-      combine(logits, weights, temperature, mean=teacher.mean), {})
+      combine(logits, weights, temperature, mean=teacher.mean), features)
 
 
 def combine(

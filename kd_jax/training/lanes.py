@@ -25,7 +25,7 @@ from kd_jax.training.state import TrainState
 _AXIS = "lanes"
 # The axes of a state. The step is everyone's: mapped over, it would draw an order
 # of its own for each point.
-_HELD = TrainState(None, 0, 0, 0)  # type: ignore[arg-type]
+_HELD = TrainState(None, 0, 0, 0, 0)  # type: ignore[arg-type]
 
 
 class Shape(NamedTuple):

@@ -1,5 +1,6 @@
 """How one net is trained, as plain values."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from kd_jax.core import types
@@ -19,6 +20,7 @@ class Training(NamedTuple):
     batch_size: Examples a step.
     total_steps: Length of the training.
     seed: Of all its randomness.
+    taps: Shapes of the taps of one example, by name.
     schedules: How temperature and weights move.
   """
 
@@ -29,4 +31,5 @@ class Training(NamedTuple):
   batch_size: int
   total_steps: int
   seed: int
+  taps: Mapping[str, tuple[int, ...]]
   schedules: Schedules = STILL

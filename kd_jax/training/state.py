@@ -14,12 +14,14 @@ class TrainState:
     step: Steps done, int32 `[]`.
     student: The student's parameters and running state.
     method: Parameters of the method's own (regressors and the like), or `{}`.
+    method_state: State of the method's own (statistics, memories), or `{}`.
     optimizer: State of the optimiser over `(student.params, method)`.
   """
 
   step: jax.Array
   student: types.Variables
   method: types.Tree
+  method_state: types.Tree
   optimizer: types.Tree
 
   @property

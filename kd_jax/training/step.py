@@ -27,6 +27,7 @@ class Learner(NamedTuple):
     method: The method.
     optimizer_spec: The optimiser.
     teacher: Who is asked, or None where the method needs nobody.
+    pairs: The taps that the method compares, of the student and of the teacher.
     skip_nonfinite: Whether a step whose gradients are not finite changes nothing.
     schedules: How temperature and weights move over the run.
   """
@@ -35,6 +36,7 @@ class Learner(NamedTuple):
   method: methods.Method
   optimizer_spec: optimizers.OptimizerSpec
   teacher: teachers.Teacher | None = None
+  pairs: methods.Pairs = ()
   skip_nonfinite: bool = False
   schedules: Schedules = STILL
 
@@ -46,11 +48,37 @@ def init(
   student = learner.model.init(randomness.stream(key, "student"), image)
   student = student._replace(
       params=optimizers.scaled(student.params, hparams.init_scale))
-  method = learner.method.init(randomness.stream(key, "method"))
+  method, method_state = learner.method.init(
+      randomness.stream(key, "method"), *_tap_shapes(learner, student, image))
   trainable = (student.params, method)
   with jax.numpy_dtype_promotion("standard"):
     moments = optimizers.optimizer(learner.optimizer_spec, hparams).init(trainable)
-  return TrainState(jnp.zeros((), jnp.int32), student, method, moments)
+  return TrainState(
+      jnp.zeros((), jnp.int32), student, method, method_state, moments)
+
+
+def _tap_shapes(learner, student, image) -> tuple[methods.Shapes, methods.Shapes]:
+  """Shapes of one example of the taps that are compared, of both nets."""
+  if not learner.pairs:
+    return {}, {}
+  found = jax.eval_shape(
+      lambda held: learner.model.apply(held, image, train=False)[0].features,
+      student)
+  own = {name: tap.shape[1:] for name, tap in found.items()}
+  taps = learner.teacher.taps if learner.teacher else {}
+  return (_paired(own, learner.pairs, 0), _paired(taps, learner.pairs, 1))
+
+
+def _paired(taps, pairs: methods.Pairs, of: int) -> dict:
+  """The taps of pairs under the pairs' names, alike for both nets."""
+  return {"-".join(pair): taps[pair[of]] for pair in pairs}
+
+
+def compared(
+    outputs: types.Outputs, pairs: methods.Pairs, of: int
+) -> types.Outputs:
+  """Outputs with the taps that are compared, and no others."""
+  return outputs._replace(features=_paired(outputs.features, pairs, of))
 
 
 def make_step(learner: Learner, *, axis_name: str | None = None) -> Step:
@@ -68,13 +96,16 @@ def make_step(learner: Learner, *, axis_name: str | None = None) -> Step:
   psum = lambda x: x if axis_name is None else jax.lax.psum(x, axis_name)
   relating = axis_name if learner.method.relations else None
   gathered, share, once = _whole_batch(relating)
+  # A method that sees the whole batch has nothing to sum over devices.
+  mapped = None if learner.method.relations else axis_name
 
   def step(state, batch, teacher_arrays, hparams, key):
     hparams = schedules.at(learner.schedules, state.step, hparams)
     teacher_outputs = None
     if learner.teacher is not None:
-      teacher_outputs = teachers.outputs(
-          learner.teacher, teacher_arrays, batch, hparams.temperature)
+      teacher_outputs = compared(teachers.outputs(
+          learner.teacher, teacher_arrays, batch, hparams.temperature),
+                                 learner.pairs, 1)
     # Outside the differentiated function: a psum within it would be summed
     # once more with the gradients.
     count = psum(jnp.sum(batch.mask, dtype=jnp.float32))
@@ -82,15 +113,18 @@ def make_step(learner: Learner, *, axis_name: str | None = None) -> Step:
 
     def loss(trainable):
       params, method = trainable
-      student, running = learner.model.apply(
+      outputs, running = learner.model.apply(
           types.Variables(params, state.student.state), batch.image, train=True,
           rngs=rngs, mask=batch.mask, rates=hparams.rates, axis_name=axis_name)
-      view = gathered(_View(student, teacher_outputs, batch))
-      terms = learner.method.terms(method, *view, hparams)
-      valid = jnp.where(view.batch.mask, terms_lib.total(terms), 0.0)
-      return share(jnp.sum(valid) / count), (view, running, terms)
+      view = gathered(_View(
+          compared(outputs, learner.pairs, 0), teacher_outputs, batch))
+      own = terms_lib.Own(method, state.method_state, mapped)
+      found = terms_lib.and_state(
+          learner.method.terms(own, *view, hparams), own)
+      valid = jnp.where(view.batch.mask, terms_lib.total(found.terms), 0.0)
+      return share(jnp.sum(valid) / count), (view, running, found)
 
-    (_, (view, running, terms)), gradients = jax.value_and_grad(
+    (_, (view, running, found)), gradients = jax.value_and_grad(
         loss, has_aux=True)(state.trainable)
     gradients = psum(gradients)
     # optax and its schedules count in int32 and promote.
@@ -101,10 +135,11 @@ def make_step(learner: Learner, *, axis_name: str | None = None) -> Step:
               gradients, state.optimizer, state.trainable)
       params, method = optax.apply_updates(state.trainable, updates)
     params = optimizers.project(params, hparams.max_norm)
-    totals = psum(once(_totals(learner, state, view, terms, hparams)))
+    totals = psum(once(_totals(
+        learner, state, view, found.terms, hparams, mapped)))
     after = state.replace(
         step=state.step + 1, student=types.Variables(params, running),
-        method=method, optimizer=moments)
+        method=method, method_state=found.state, optimizer=moments)
     if learner.skip_nonfinite:
       fine = _finite((gradients, [
           mean.total for name, mean in totals.items()
@@ -164,12 +199,13 @@ def _nothing_of_all(gradients: types.Tree) -> jax.Array:
   return 0.0 * sum(leaf.ravel()[0] for leaf in jax.tree.leaves(gradients))
 
 
-def _totals(learner, state, view, terms, hparams):
+def _totals(learner, state, view, terms, hparams, axis_name):
   """Totals and counts that describe a step: errors and every term apart.
 
   `gradient_NAME` is the squared norm of the term's weighted gradient with
   respect to the student's logits, per example: their ratio says which term
-  leads, whatever the weights seem to say. The scalar of a batch is a mean over
+  leads, whatever the weights seem to say. `gradient_NAME_taps` is the same with
+  respect to the taps that the method reads. The scalar of a batch is a mean over
   its n examples, so n times it is what they add up to.
   """
   student, teacher_outputs, batch = view
@@ -180,18 +216,28 @@ def _totals(learner, state, view, terms, hparams):
   if len(terms) < 2:
     return totals
   number = jnp.sum(batch.mask, dtype=jnp.float32)
+  own = terms_lib.Own(state.method, state.method_state, axis_name)
 
-  def weighted(logits):
-    again = learner.method.terms(
-        state.method, student._replace(logits=logits), teacher_outputs, batch,
-        hparams)
+  def weighted(outputs):
+    again = terms_lib.and_state(learner.method.terms(
+        own, outputs, teacher_outputs, batch, hparams), own).terms
     return {name: term.weight * (
         term.value if jnp.ndim(term.value) else number * term.value)
             for name, term in again.items()}
 
-  values, pull = jax.vjp(weighted, student.logits)
+  values, pull = jax.vjp(weighted, student)
   for name in values:
     ones = {n: jnp.full_like(v, n == name) for n, v in values.items()}
-    square = jnp.sum(jnp.square(pull(ones)[0]), axis=-1)
-    totals[f"gradient_{name}"] = metrics.Mean.of(square, batch.mask)
+    gradient, = pull(ones)
+    totals[f"gradient_{name}"] = metrics.Mean.of(
+        _squared_norms(gradient.logits), batch.mask)
+    if student.features:
+      totals[f"gradient_{name}_taps"] = metrics.Mean.of(
+          functools.reduce(jnp.add, map(
+              _squared_norms, gradient.features.values())), batch.mask)
   return totals
+
+
+def _squared_norms(gradient: jax.Array) -> jax.Array:
+  """Of each example, `[B]`."""
+  return jnp.sum(jnp.square(gradient), axis=tuple(range(1, gradient.ndim)))

@@ -151,17 +151,19 @@ class _Case(NamedTuple):
 
 def _case(visit: Visit, setup: Setup) -> _Case:
   """Builds both nets, so that what is wrong with either is told."""
-  student = visit.attempt("student", functools.partial(trial.student, setup))
+  student = lambda prepared: visit.attempt(
+      "student", functools.partial(trial.student, setup, prepared))
   if not setup.run.method.needs_teacher:
-    return _Case(setup, student)
+    return _Case(setup, student(None))
   if setup.run.teacher.logits is None:
     found = visit.attempt("teacher", functools.partial(trial.teacher, setup))
-    return _Case(setup, student, *(found or ()))
-  given = student and visit.attempt("teacher", functools.partial(
-      teacher_store.obtain, setup, student.training))
+    return _Case(setup, student(found and found[1]), *(found or ()))
+  begun = student(None)
+  given = begun and visit.attempt("teacher", functools.partial(
+      teacher_store.obtain, setup, begun.training))
   prepared = given and given.teacher._replace(
       arrays=trial.alone(given.teacher.arrays))
-  return _Case(setup, student, prepared=prepared)
+  return _Case(setup, student(prepared), prepared=prepared)
 
 
 def _look_at_data(visit: Visit, case: _Case) -> None:
@@ -194,7 +196,8 @@ def _try(visit: Visit, case: _Case, findings: Findings) -> None:
   findings.loss = str(numbers["loss"])
   if prepared is not None or not run.method.needs_teacher:
     batch = trial.first_batch(student.training, setup.train)
-    findings.terms = trial.terms(run.method, student, prepared, batch)
+    findings.terms = trial.terms(build.learner(
+        run, student.training, run.method, prepared), student, batch)
     trial.look_at_terms(
         visit, findings.terms, fatal=not run.skip_nonfinite)
 

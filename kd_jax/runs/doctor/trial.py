@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from kd_jax import methods, teachers
 from kd_jax.config import build
 from kd_jax.core import randomness, types
+from kd_jax.methods import terms as terms_lib
 from kd_jax.runs.doctor import Visit
 from kd_jax.runs.setup import Setup
 from kd_jax.training import parameters as parameters_lib
@@ -65,11 +66,13 @@ class Begun(NamedTuple):
   state: TrainState
 
 
-def student(setup: Setup) -> Begun:
-  """The student, about to learn by the run's method."""
+def student(setup: Setup, prepared: teachers.Teacher | None) -> Begun:
+  """The student, about to learn by the run's method if there is a teacher."""
   run = setup.run
   training = build.student(run.values, setup.dataset)
-  learner = build.learner(run, training, run.method)
+  method = run.method if prepared or not run.method.needs_teacher else (
+      methods.METHODS["hard"])
+  learner = build.learner(run, training, method, prepared)
   return Begun(training, _starts(training, learner, setup.train)[0])
 
 
@@ -81,7 +84,7 @@ def teacher(setup: Setup) -> tuple[Begun, teachers.Teacher]:
   states = _starts(training, learner, setup.train, run.teacher.members)
   return Begun(training, states[0]), teachers.live(
       [training.model] * len(states), [state.student for state in states],
-      weights=run.teacher.weights, mean=run.teacher.mean)
+      weights=run.teacher.weights, mean=run.teacher.mean, taps=training.taps)
 
 
 def _starts(
@@ -124,25 +127,28 @@ def first_batch(
 
 
 def terms(
-    method: methods.Method, student: Begun,
-    prepared: teachers.Teacher | None, batch: types.Batch,
+    learner: step.Learner, student: Begun, batch: types.Batch
 ) -> list[Term]:
   """Every term of the loss, and how hard it pulls at the student."""
   training, state = student
+  prepared, pairs = learner.teacher, learner.pairs
   rngs = {"dropout": randomness.stream(
       jax.random.key(training.seed), "dropout", state.step)}
 
   @jax.jit
   def measured(params, running, batch, arrays, hparams):
     hparams = schedules.at(training.schedules, state.step, hparams)
-    asked = prepared and teachers.outputs(
-        prepared._replace(arrays=None), arrays, batch, hparams.temperature)
+    asked = prepared and step.compared(teachers.outputs(
+        prepared._replace(arrays=None), arrays, batch, hparams.temperature),
+                                       pairs, 1)
+    own = terms_lib.Own(state.method, state.method_state)
 
     def weighted(params):
       outputs, _ = training.model.apply(
           types.Variables(params, running), batch.image, train=True, rngs=rngs,
           mask=batch.mask, rates=hparams.rates)
-      found = method.terms(state.method, outputs, asked, batch, hparams)
+      found = terms_lib.and_state(learner.method.terms(
+          own, step.compared(outputs, pairs, 0), asked, batch, hparams), own).terms
       value = {name: jnp.mean(term.value) for name, term in found.items()}
       weight = {name: jnp.float32(t.weight) for name, t in found.items()}
       return {name: weight[name] * value[name] for name in found}, (

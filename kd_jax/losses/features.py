@@ -1,0 +1,97 @@
+r"""Distances of feature taps: one value per example of a batch of maps or vectors.
+
+A tap is what a layer gives out: maps `[batch, height, width, channels]` or vectors
+`[batch, channels]`. The conventions are those of the package: one bare value per
+example, float32 at least, no gradient to the teacher, no weight in a value.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from kd_jax import losses
+
+
+def mean_squared_error(
+    student_tap: jax.Array, teacher_tap: jax.Array
+) -> jax.Array:
+  r"""FitNets' hint loss of each example, without its weight.
+
+  L = 1/N sum_i (s_i - t_i)**2,   over the N entries of an example's tap
+
+  Here s is what the student's regressor makes of its tap. The paper has 1/2 of the
+  sum; the mean, as published comparisons have it, does not grow with the map.
+
+  Args:
+    student_tap: s, `[batch, ...]`.
+    teacher_tap: t, `[batch, ...]` of the same shape; receives no gradient.
+
+  Returns:
+    L in squared activations, `[batch]`.
+
+  Raises:
+    ValueError: If the two shapes differ.
+
+  Example:
+    >>> s, t = jnp.array([[1.0, 2.0]]), jnp.array([[3.0, 5.0]])
+    >>> mean_squared_error(s, t)  # (4 + 9) / 2
+    Array([6.5], dtype=float32)
+
+  Source: Romero et al. (2015), FitNets: hints for thin deep nets, ICLR, arXiv
+  1412.6550, "Hint-based training".
+  """
+  if student_tap.shape != teacher_tap.shape:
+    raise ValueError(
+        f"a student's tap of shape {student_tap.shape} and a teacher's of shape "
+        f"{teacher_tap.shape} have no distance: the shapes must be equal")
+  s = losses.at_least_float32(student_tap)
+  t = losses.at_least_float32(jax.lax.stop_gradient(teacher_tap))
+  return jnp.mean(jnp.square(s - t), axis=tuple(range(1, s.ndim)))
+
+
+def pooled_alike(
+    left: jax.Array, right: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  r"""Two maps at the size of the smaller one, by the mean of each window.
+
+  y_hw = 1/(r q) sum_ij x_(rh+i)(qw+j),   0 <= i < r, 0 <= j < q
+
+  r and q are the ratios of the heights and of the widths, whole numbers, so that
+  the windows cover the map and do not overlap.
+
+  Args:
+    left: A map, `[batch, height, width, channels]`.
+    right: Another; its channels, too, may be others.
+
+  Returns:
+    Both maps, in float32 at least; the one that is no larger has its values.
+
+  Raises:
+    ValueError: If one of them is no map, or if neither has a height and a width
+      that are whole multiples of the other's.
+
+  Example:
+    >>> x = jnp.array([[1.0, 3.0], [5.0, 7.0]]).reshape(1, 2, 2, 1)
+    >>> pooled_alike(x, jnp.zeros((1, 1, 1, 8)))[0].ravel()
+    Array([4.], dtype=float32)
+  """
+  def fits(big, small):
+    return all(a % b == 0 for a, b in zip(big.shape[1:3], small.shape[1:3]))
+
+  maps = left.ndim == right.ndim == 4
+  if not maps or not (fits(left, right) or fits(right, left)):
+    raise ValueError(
+        f"neither of the shapes {left.shape} and {right.shape} can be pooled to "
+        "the other: both must be [batch, height, width, channels], and height and "
+        "width of one a whole multiple of the other's")
+  size = (right if fits(left, right) else left).shape[1:3]
+  return _pool(left, size), _pool(right, size)
+
+
+def _pool(x: jax.Array, size: tuple[int, ...]) -> jax.Array:
+  """The mean of each window, as many windows as `size` says."""
+  x = losses.at_least_float32(x)
+  batch, height, width, channels = x.shape
+  if (height, width) == size:
+    return x
+  windows = (batch, size[0], height // size[0], size[1], width // size[1], channels)
+  return jnp.mean(x.reshape(windows), axis=(2, 4))
