@@ -27,13 +27,13 @@ _HEAD = """\
 # Every method in every mode
 
 Printed by `python tests/soak/methods.py`, at commit {commit}, with jax {jax} on the
-CPU; the tests run all methods, but only some in all modes.
+CPU. The tests run all methods, but only some of them in all modes.
 
-Each trains on real digits for a few steps. *loss*: before and after, while no
-gradient reaches what the teacher says. *lanes*, *pmap*, *sharded*: how far two
-points as lanes, or eight devices, end from the single run on one, as a relative
-distance of all trained parameters, at most 1e-5. *resumed*: a run that is cut,
-saved and read again ends with the same bits.
+Each method trains on real digits for a few steps. *loss*: its value before and after;
+no gradient reaches the teacher's logits. *lanes*, *pmap*, *sharded*: the relative
+distance of all trained parameters between the single run on one device, and two points
+as lanes or eight devices. At most 1e-5 is allowed. *resumed*: a run that is stopped,
+saved and loaded again ends with the same bits.
 """
 
 
