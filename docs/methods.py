@@ -34,45 +34,47 @@ Generated from the code by `python -m docs.methods`; a test makes it again.
 `--config.method=NAME` trains a student by any of these. A method's own numbers are
 keys, `--config.NAME.NUMBER=VALUE`, and lanes of a sweep. A method that is chosen on
 a command line, or in a sweep, takes the weights h = `hard_weight` and s =
-`soft_weight` and the T = `temperature` of its paper. It does not take those that are
-given (or that `alpha` gives: h = 1 - alpha, s = alpha). If the column *defaults* has
-none of them, those of the config stay. A config file must write the weights out.
+`soft_weight` and the T = `temperature` of its paper. It does not take those that
+are given (or that `alpha` gives: h = 1 - alpha, s = alpha). If the column
+*defaults* has none of them, those of the config stay. A config file must write the
+weights out.
 
 z, q are the student's logits and softmax, v, p the teacher's, N is the number of
-classes. `kd_jax/losses/` explains the other names, with the paper's equation. A term
-marked * is one number for a whole batch, over all devices.
+classes. `kd_jax/losses/` explains the other names, with the paper's equation. A
+term marked * is one number for a whole batch, over all devices.
 
-*Cost* is the number of arithmetic operations in the loss and its gradient with respect
-to the logits, divided by that of `kd`, at {CLASSES} classes and batches of {BATCH}. XLA
-counts it (`cost_analysis` of the program before optimisation). A net has far more.
-*Others' code* is the largest relative difference, in float32, of values and gradients
-from code of the authors or of a library. In parentheses is the number of functions that
-were compared. The [table below](#against-the-authors-own-code) lists them, and names
-our option where that code departs from its paper.
-*Status*: every method is proven, as [below](#proof), and trained in [every
-mode](modes.md). The numbers are its results in
+*Cost* is the number of arithmetic operations in the loss and its gradient with
+respect to the logits, divided by that of `kd`, at {CLASSES} classes and batches of
+{BATCH}. XLA counts it (`cost_analysis` of the program before optimisation). A net
+has far more. *Others' code* is the largest relative difference, in float32, of
+values and gradients from code of the authors or of a library. In parentheses is the
+number of functions that were compared. The [table
+below](#against-the-authors-own-code) lists them, and names our option where that
+code departs from its paper. *Status*: every method is proven, as [below](#proof),
+and trained in [every mode](modes.md). The numbers are its results in
 [methods_mnist](../experiments/methods_mnist): test errors of 10,000, minus those of
 `kd`, on 2x800 and on 2x30, with the paper's numbers and an equally small number of
 settings tried for each. A bold number differs significantly from 0.
 
 Defaults come from the paper, as far as it was at hand, or from the authors' code.
-WTTM's come from the example in its README, which uses CRD too. RLD's beta = 8 is the
-default of its code (a table of its paper has 4). DIST's are its CIFAR-100 recipe, with
-T**2 as in the code that trained it. k = 5 of the top-k losses comes from no paper.
-CTKD's slow start needs SGD: Adam divides by the size of a gradient, so its ramp has no
-effect there.
+WTTM's come from the example in its README, which uses CRD too. RLD's beta = 8 is
+the default of its code (a table of its paper has 4). DIST's are its CIFAR-100
+recipe, with T**2 as in the code that trained it. k = 5 of the top-k losses comes
+from no paper. CTKD's slow start needs SGD: Adam divides by the size of a gradient,
+so its ramp has no effect there.
 """
 _PROOF = """
 ## Proof
 
-*Equations* are functions of `kd_jax/losses/`. Each is compared with an oracle, which is
-written from the paper in float64 NumPy and in another form than the code. Compared are
-values and gradients in float64, values in float32 and in half precision, and values
-with masked classes or rows. float32 gradients are compared with those of float64, those
-of half precision with those of float32, rounded once. Degenerate and huge inputs stay
-finite (`tests/test_losses.py`, `test_logit_losses.py`, `test_relations.py`). *Beside
-it* lists the names of tests of values derived by hand, and of identities. The whole
-loss of every method, with its weights, is compared with its formula (`test_terms.py`).
+*Equations* are functions of `kd_jax/losses/`. Each is compared with an oracle,
+which is written from the paper in float64 NumPy and in another form than the code.
+Compared are values and gradients in float64, values in float32 and in half
+precision, and values with masked classes or rows. float32 gradients are compared
+with those of float64, those of half precision with those of float32, rounded once.
+Degenerate and huge inputs stay finite (`tests/test_losses.py`,
+`test_logit_losses.py`, `test_relations.py`). *Beside it* lists the names of tests
+of values derived by hand, and of identities. The whole loss of every method, with
+its weights, is compared with its formula (`test_terms.py`).
 """
 
 
@@ -159,8 +161,9 @@ _SEVERAL = """
 ## Several teachers
 
 `teacher.count` says how many there are, and `teacher.mean` how they are mixed, for
-every method that has a teacher. `teacher.weights` are the fixed w_m of the first two.
-Methods that soften the teacher at other temperatures than T take `logits` only.
+every method that has a teacher. `teacher.weights` are the fixed w_m of the first
+two. Methods that soften the teacher at other temperatures than T take `logits`
+only.
 """
 _MEANS = (
     ("probabilities", "v = T log sum_m w_m softmax(v_m / T)",
@@ -175,17 +178,17 @@ _MEANS = (
 _LEFT_OUT = """
 ## Left out
 
-- CTKD's temperature for each example. It comes from a net of its own, whose layout is
-  not in the published code. The global temperature is here.
-- MLKD's two views of an image, one of them with strong augmentation, and the masks of
-  its trainer, which the paper does not have. All terms here see one view.
-- Warm-up of the soft weight (20 epochs of 240 in the code of DKD and RLD). It is not
-  part of a method: `--config.schedules.warmup_percent=8.3` does it for any.
+- CTKD's temperature for each example. It comes from a net of its own, whose layout
+  is not in the published code. The global temperature is here.
+- MLKD's two views of an image, one of them with strong augmentation, and the masks
+  of its trainer, which the paper does not have. All terms here see one view.
+- Warm-up of the soft weight (20 epochs of 240 in the code of DKD and RLD). It is
+  not part of a method: `--config.schedules.warmup_percent=8.3` does it for any.
 - Tf-KD's second half, a student as its own teacher. It is `kd` with the student's
   architecture as `teacher`.
-- State of a method that does not train, such as a running average. No method here needs
-  any. What a method trains is a tree beside the student's (`Method.init`), and is not
-  saved with the net.
+- State of a method that does not train, such as a running average. No method here
+  needs any. What a method trains is a tree beside the student's (`Method.init`),
+  and is not saved with the net.
 """
 
 

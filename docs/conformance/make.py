@@ -202,12 +202,12 @@ _HEAD = """\
 <!-- Made by docs/conformance/make.py from docs/conformance/*.json: do not edit. -->
 
 `python -m kd_jax.conformance TARGET` judges any loss of JAX, NumPy, PyTorch or
-Keras by the gradient of `(1 - alpha) * CE + alpha * T**2 * KL(teacher || student)`. It
-gives a row for each property. This page shows what it finds in losses as libraries ship
-them, called in their own convention of alpha, and in one-liners that people write. Only
-measured results are here: `+` holds; `-` was not judged, because another row that fails
-hides it, or because there is no such term. If a library stops the teacher's gradient
-outside its loss, the target does so too.
+Keras by the gradient of `(1 - alpha) * CE + alpha * T**2 * KL(teacher || student)`.
+It gives a row for each property. This page shows what it finds in losses as
+libraries ship them, called in their own convention of alpha, and in one-liners that
+people write. Only measured results are here: `+` holds; `-` was not judged, because
+another row that fails hides it, or because there is no such term. If a library
+stops the teacher's gradient outside its loss, the target does so too.
 
 The targets are in [examples/conformance](../examples/conformance), the outputs in
 [conformance](conformance). Each was judged in an environment with its library, on a

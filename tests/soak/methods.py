@@ -29,11 +29,11 @@ _HEAD = """\
 Printed by `python tests/soak/methods.py`, at commit {commit}, with jax {jax} on the
 CPU. The tests run all methods, but only some of them in all modes.
 
-Each method trains on real digits for a few steps. *loss*: its value before and after;
-no gradient reaches the teacher's logits. *lanes*, *pmap*, *sharded*: the relative
-distance of all trained parameters between the single run on one device, and two points
-as lanes or eight devices. At most 1e-5 is allowed. *resumed*: a run that is stopped,
-saved and loaded again ends with the same bits.
+Each method trains on real digits for a few steps. *loss*: its value before and
+after; no gradient reaches the teacher's logits. *lanes*, *pmap*, *sharded*: the
+relative distance of all trained parameters between the single run on one device,
+and two points as lanes or eight devices. At most 1e-5 is allowed. *resumed*: a run
+that is stopped, saved and loaded again ends with the same bits.
 """
 
 
