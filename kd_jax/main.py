@@ -1,7 +1,8 @@
-"""The door: `python -m kd_jax.main --config=configs/mnist.py --workdir=DIR`.
+"""The command: `python -m kd_jax.main --config=configs/mnist.py --workdir=DIR`.
 
-Reads the flags, then hands over to `train.py`. A mistake of the user ends here
-in a line or three and exit code 2, before any work.
+It reads the command line, then calls `runs/main_job.py`, or `runs/sweep.py` for a
+sweep. A mistake of the user is printed in at most three lines, before any work. The
+exit code is then 2.
 """
 
 import contextlib
@@ -60,9 +61,10 @@ Keys and their defaults, which a config file may change:
 
 
 class Signals:
-  """Turns the first Ctrl-C or SIGTERM into a wish to stop, the second into now.
+  """Asks a run to stop at the first Ctrl-C or SIGTERM; ends it at the second.
 
-  With `minutes`, the wish also comes when they are over.
+  Calling the object says whether to stop. With `minutes`, it says so too when they
+  are over.
   """
 
   def __init__(self, minutes: float | None = None):
@@ -156,16 +158,17 @@ def train(
     again: The command that goes on after an interruption.
     study: Name of a sweep in its rows.
     shard: The part of the sweep to run.
-    processes: Of `arguments.hosts`.
+    processes: Of `command_line.hosts`.
   """
   if shard and not config.sweep.points:
     raise UserError(
         f"--shard={shard}: there is no sweep to run a part of; give "
         "--sweep.KEY=VALUE,VALUE or a config that has one")
   if config.sweep.points:
-    # A host device for each core, for lanes to share; fixed before jax starts.
+    # A host device for each core, so that lanes can use all cores. jax reads the
+    # number when it starts.
     os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(cores()))
-  # jax takes seconds to import, so mistakes above are told first.
+  # jax takes seconds to import, so mistakes above are reported first.
   # pylint: disable=g-import-not-at-top
   from kd_jax import report
   from kd_jax.config.run import read

@@ -1,1 +1,1 @@
-"""What every package speaks: types, randomness, errors, the screen, processes."""
+"""What every package uses: types, randomness, errors, the screen, processes."""

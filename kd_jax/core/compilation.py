@@ -1,4 +1,4 @@
-"""XLA's persistent cache: a program compiled once is not compiled again."""
+"""XLA's persistent cache: a program that is in it is not compiled again."""
 
 import os
 import pathlib
@@ -7,7 +7,7 @@ import jax
 
 
 def use_cache() -> None:
-  """Turns the cache on, unless the user has placed or disabled it already."""
+  """Turns the cache on, unless the user has given it a place or turned it off."""
   if os.environ.get("JAX_COMPILATION_CACHE_DIR") is not None:
     return
   jax.config.update("jax_compilation_cache_dir", str(home() / "xla"))
@@ -16,6 +16,6 @@ def use_cache() -> None:
 
 
 def home() -> pathlib.Path:
-  """Where what is worth keeping between runs is kept."""
+  """The folder of what later runs use: compiled programs and measurements."""
   cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
   return pathlib.Path(cache) / "kd_jax"

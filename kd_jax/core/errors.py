@@ -1,4 +1,4 @@
-"""The one exception that means: the user can mend this, and here is how."""
+"""UserError: a mistake that the user can correct; its message says how."""
 
 import argparse
 from collections.abc import Iterable
@@ -7,23 +7,23 @@ from typing import NoReturn
 
 
 class UserError(Exception):
-  """A mistake outside the code, told in at most three lines.
+  """A mistake outside the code, with a message of at most three lines.
 
-  The message names what is wrong, the value, and what would be right. Programs
+  The message says what is wrong, the value, and what would be right. Programs
   print it without a traceback and exit with code 2.
   """
 
 
 class Parser(argparse.ArgumentParser):
-  """Of command lines; its errors are a line, without the usage."""
+  """A parser of command lines whose errors are one line, without the usage."""
 
   def error(self, message: str) -> NoReturn:
-    """Tells what is wrong with the arguments, and ends the program."""
+    """Prints what is wrong with the arguments, and ends the program."""
     self.exit(2, f"error: {message}; see --help\n")
 
 
 def nearest(word: str, known: Iterable[str], *, most: int = 3) -> str:
-  """A phrase naming the known words nearest to one that is not known.
+  """A phrase with the known words that are most similar to an unknown one.
 
   Example:
     >>> nearest("temprature", ["temperature", "alpha"])

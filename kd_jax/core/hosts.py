@@ -1,8 +1,8 @@
-"""Several processes working as one: who writes, who reads which bytes.
+"""Several processes that work as one: which one writes, which bytes each one reads.
 
-Every process runs the same program. What is decided by what lies on a disk, or by
-a signal, is found out by process 0 and told to the others, so that all take the
-same way; process 0 alone writes. With one process all of this does nothing.
+Every process runs the same program. What depends on a disk or on a signal is
+decided by process 0 and sent to the others, so that all take the same branch.
+Process 0 alone writes. With one process, these functions do nothing.
 """
 
 from collections.abc import Callable
@@ -20,10 +20,10 @@ import numpy as np
 
 from kd_jax.core.errors import UserError
 
-# Seconds after which a process that says nothing counts as dead.
+# Seconds after which a process without a heartbeat counts as dead.
 HEARTBEAT_SECONDS = 20
 _JOINING_SECONDS = 300
-# What libraries say when another process is gone.
+# Words in the messages of libraries when another process is gone.
 _LOST = ("Gloo", "NCCL", "oordination", "heartbeat", "UNAVAILABLE",
          "DEADLINE_EXCEEDED", "Connection")
 
@@ -31,18 +31,18 @@ _LOST = ("Gloo", "NCCL", "oordination", "heartbeat", "UNAVAILABLE",
 def join(
     coordinator: str | None, processes: int | None, process_id: int | None
 ) -> None:
-  """Joins this process with the others; before jax does anything else.
+  """Connects this process with the others. Call it before jax does anything else.
 
   Args:
-    coordinator: HOST:PORT of process 0, or None where a cluster tells (Slurm, TPU
-      pods, Open MPI).
-    processes: Their number, or None.
-    process_id: This one's, from 0, or None.
+    coordinator: HOST:PORT of process 0, or None where jax finds it out from the
+      cluster (Slurm, TPU pods, Open MPI).
+    processes: The number of processes, or None.
+    process_id: The number of this process, from 0, or None.
 
   Raises:
-    UserError: If they do not come together.
+    UserError: If the processes cannot connect.
   """
-  # jax's own preemption service would take SIGTERM away from ours.
+  # jax's own preemption service would replace our handler of SIGTERM.
   jax.config.update("jax_enable_preemption_service", False)
   try:
     jax.distributed.initialize(
@@ -62,10 +62,10 @@ def first() -> bool:
 
 
 def agreed(find: Callable[[], Any]) -> Any:
-  """What process 0 finds, on every process; JSON values only.
+  """The result of `find` on process 0, on every process; JSON values only.
 
   Raises:
-    UserError: On every process, if process 0 finds that something is wrong.
+    UserError: On every process, if `find` raises one, or an OSError.
   """
   if jax.process_count() == 1:
     return find()
@@ -82,7 +82,7 @@ def agreed(find: Callable[[], Any]) -> Any:
 
 
 def agreed_arrays(find: Callable[[], Any], like: Any) -> Any:
-  """Arrays that process 0 finds, on every process, or None if it finds none.
+  """Arrays that `find` gives on process 0, on every process; None if it gives none.
 
   Args:
     find: Gives a tree of the structure of `like`, or None.
@@ -109,7 +109,7 @@ def agreed_arrays(find: Callable[[], Any], like: Any) -> Any:
 
 
 def refuse_unlike(what: str, value: str) -> None:
-  """Refuses to go on where the processes do not say the same.
+  """Refuses to go on if the value differs between processes.
 
   Raises:
     UserError: On every process.
@@ -126,7 +126,7 @@ def refuse_unlike(what: str, value: str) -> None:
 
 
 def any_of(flag: bool) -> bool:
-  """Whether any process says so."""
+  """Whether the flag is true on any process."""
   if jax.process_count() == 1:
     return flag
   return bool(multihost_utils.process_allgather(np.int32(flag)).any())
@@ -139,13 +139,13 @@ def together(name: str) -> None:
 
 
 def share(number: int) -> range:
-  """Which of so many things are this process's to read."""
+  """Which of `number` things this process reads, as a range."""
   count, own = jax.process_count(), jax.process_index()
   return range(own * number // count, (own + 1) * number // count)
 
 
 def joined(own: np.ndarray, number: int) -> np.ndarray:
-  """All `number` rows, of which this process has those of its `share`."""
+  """All `number` rows; each process gives the rows of its `share`."""
   count = jax.process_count()
   if count == 1:
     return own
@@ -161,7 +161,7 @@ def read(path: str | os.PathLike) -> bytes:
   """A file's bytes: each process reads its share, then they exchange them.
 
   Raises:
-    UserError: If it is not of the same size for all of them.
+    UserError: If the file has another size on another process.
   """
   path = pathlib.Path(path)
   if jax.process_count() == 1:
@@ -180,9 +180,9 @@ def read(path: str | os.PathLike) -> bytes:
 
 
 def leave(error: Exception) -> None:
-  """Ends this process at once, and says why: the others are not waited for.
+  """Ends this process at once and prints why, without waiting for the others.
 
-  They notice, by a connection that breaks or by the silence, and do the same.
+  The others end too: their connection breaks, or the heartbeat is missing.
   """
   text = " ".join(str(error).split())
   if isinstance(error, UserError):

@@ -1,4 +1,4 @@
-"""What the machine has, told without starting jax."""
+"""What the machine has, found out without starting jax."""
 
 import os
 

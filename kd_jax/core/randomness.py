@@ -1,8 +1,8 @@
 """Randomness as a function of names and counters, never of history.
 
-A run has one key. Whatever needs random numbers folds its own name and counters
-into it, so that a run can be cut, resumed or spread over devices anywhere and
-still draw the same numbers, and every point of a sweep sees the same batches.
+A run has one key. Code that needs random numbers folds a name and counters into it.
+So a run may be cut, resumed, or spread over devices, and still draws the same
+numbers. Every point of a sweep sees the same batches.
 """
 
 import zlib
@@ -45,8 +45,8 @@ def epoch_views(
 ) -> jax.Array:
   """The view of every example in an epoch, int32 `[num_examples]`.
 
-  One draw, indexed by example id: neither the batch size nor the number of
-  devices nor a held-out split changes the view that an example gets.
+  This is one draw, indexed by example id. So the view of an example does not depend
+  on the batch size, the number of devices, or a held-out split.
   """
   if num_views == 1:
     return jnp.zeros((num_examples,), jnp.int32)

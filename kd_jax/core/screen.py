@@ -1,4 +1,4 @@
-"""What the user sees: a bar with time left, or plain lines, and a table."""
+"""What the user sees: a progress bar with the time left, or lines; and tables."""
 
 import time
 from typing import Any
@@ -8,16 +8,16 @@ import rich.progress
 import rich.table
 import rich.text
 
-# Between plain lines, where there is no terminal to draw a bar on: seconds, and of
-# what takes long the share of its time.
+# The least time between plain lines, where there is no terminal for a bar: seconds,
+# and a share of the time since the task began.
 _LINE_SECONDS, _LINE_SHARE = 5.0, 0.02
 
 
 class Screen:
   """Shows the progress of nets that train one after another.
 
-  Use as a context manager. On a terminal there is a live bar; otherwise a line
-  now and then, and always for the last epoch.
+  Use it as a context manager. A terminal shows a live bar. Elsewhere there is a
+  line from time to time, and always one for the last epoch.
   """
 
   def __init__(
@@ -45,7 +45,7 @@ class Screen:
     self._bar.stop()
 
   def say(self, text: str, *, style: str | None = None) -> None:
-    """Prints a line (or a few) for good."""
+    """Prints text that stays on the screen."""
     self.console.print(text, style=style, markup=False)
 
   def row(self, net: str, row: dict[str, Any]) -> None:
@@ -60,7 +60,7 @@ class Screen:
     """Shows that `done` of `total` parts of something are done."""
     now = time.monotonic()
     if done < self._done.get(what, done):
-      # Another of the same name, such as the next bank: its time is its own.
+      # Another task of the same name begins, such as the next bank.
       del self._started[what]
       self._tasks.pop(what, None)
     self._done[what] = done

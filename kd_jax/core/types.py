@@ -1,4 +1,4 @@
-"""The few shapes of value that every room of the code passes around."""
+"""The types that all packages share: batch, outputs, variables, model, hparams."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -29,14 +29,14 @@ class Batch(NamedTuple):
 
 
 class Outputs(NamedTuple):
-  """What a model says: logits `[B, classes]` and named feature taps."""
+  """What a model returns: logits `[B, classes]` and named feature taps."""
 
   logits: jax.Array
   features: Mapping[str, jax.Array]
 
 
 class Variables(NamedTuple):
-  """What a model holds: trained parameters, and running state (BatchNorm)."""
+  """The arrays of a model: trained parameters, and running state (BatchNorm)."""
 
   params: Tree
   state: Tree
@@ -51,7 +51,7 @@ class Model(NamedTuple):
       axis_name=None) -> (Outputs, new_state)`. `mask` `[B]` marks the valid
       examples, `rates` holds the dropout rates by name as traced scalars, and
       `axis_name` names the mapped device axis, where there is one.
-    understands: Those of the keywords that make a difference to it.
+    understands: Those of the keywords that its module takes.
   """
 
   init: Callable[..., Variables]
@@ -61,7 +61,7 @@ class Model(NamedTuple):
 
 @flax.struct.dataclass
 class Hparams:
-  """The traced numbers of a run: a sweep changes them without recompiling.
+  """The traced numbers of a run. Other values need no new compilation.
 
   Attributes:
     temperature: T of the soft targets, > 0.

@@ -1,8 +1,8 @@
 """Where arrays come from: raw files, TensorFlow Datasets, or the embedded set.
 
-`load` tries the sources in that order and returns which one it used. Whatever
-the source, a data set ends up as uint8 images and int32 labels in memory, with
-a fingerprint of their content.
+`load` tries the sources in that order, and the result names the one that it used.
+From every source a data set becomes uint8 images and int32 labels in memory, with a
+fingerprint of their content.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,9 +31,9 @@ class Dataset(NamedTuple):
   """A data set in memory, with the split that a run uses.
 
   Attributes:
-    name: What it was asked for as.
+    name: The name that was given to `load`.
     source: "raw", "tfds" or "embedded".
-    notice: What the user must know about the source, or "".
+    notice: What the user must know about the source, or "" if there is nothing.
     train: All training examples; an example's id is its position here.
     test: All test examples.
     train_ids: Ids to train on, int32, ascending.
@@ -103,10 +103,10 @@ def load(
 def split_ids(
     num_examples: int, holdout: float
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Ids to train on and ids held out, by a hash of the id alone.
+  """Ids to train on and ids held out, chosen by a hash of the id alone.
 
-  The held-out part is the same in every run and for every seed, and a smaller
-  one lies within a larger one.
+  The held-out part is the same in every run and for every seed. A smaller held-out
+  part is a subset of a larger one.
 
   Args:
     num_examples: N, the size of the training set.
@@ -129,18 +129,18 @@ def transfer_ids(
     ids: np.ndarray, labels: np.ndarray, *, classes: Sequence[int] = (),
     part: float = 1.0, seed: int = 0,
 ) -> np.ndarray:
-  """The examples that a student sees, by a hash of each id and the seed.
+  """The examples that a student sees, chosen by a hash of each id and the seed.
 
   Args:
-    ids: Those that there are to train on, `[N]`.
-    labels: Of the unsplit training set, by id.
+    ids: The ids to choose from, `[N]`.
+    labels: The labels of the whole training set, by id.
     classes: Classes to keep; () for all.
-    part: Fraction of `ids` to keep, in (0, 1]; of the classes kept, as many as
-      fall into it. A smaller part lies within a larger one.
-    seed: Of the choice.
+    part: Fraction of `ids` to keep, in (0, 1]. It is taken of all classes, before
+      `classes` are chosen. A smaller part is a subset of a larger one.
+    seed: Seed of the choice.
 
   Returns:
-    Some of `ids`, in their order.
+    The ids that are kept, in their order.
 
   Example:
     >>> transfer_ids(np.arange(4), np.array([3, 7, 8, 7]), classes=(7, 8))
@@ -171,7 +171,7 @@ def _folder(name, directory) -> pathlib.Path | None:
 
 
 def _find(name, directory, embedded, resize, say):
-  """What the first source that has the set gives, for `load`."""
+  """Source, notice, arrays and class count, of the first source with the set."""
   if embedded == "only":
     return _embedded(name)
   directory = _folder(name, directory)
@@ -212,7 +212,7 @@ def _classes(*labels: np.ndarray) -> int:
 
 
 def _hash(values: np.ndarray) -> np.ndarray:
-  """The finaliser of splitmix64: a fixed, well-mixed uint64 an integer."""
+  """The finaliser of splitmix64: a fixed, well-mixed uint64 for each integer."""
   with np.errstate(over="ignore"):
     x = values.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -1,4 +1,4 @@
-"""`python -m kd_jax.data prepare NAME --from DIR`: prepare a set off line."""
+"""`python -m kd_jax.data prepare NAME --from DIR`, for machines without network."""
 
 import pathlib
 import sys

@@ -1,13 +1,13 @@
-r"""Distortions that can be enumerated: view v reads an image along one fixed map.
+r"""Distortions with a number: view v reads an image along one fixed map.
 
   view_v(p) = image(m_v(p)),    m_v(p) = c + A_v (p - c) + t_v + u_v(p)
 
 p is a pixel (row, column), c the image's centre. A_v turns, shears and scales,
 t_v shifts, and u_v is a field of smoothed random displacements. Between pixels the
-image is bilinear, outside it is 0. Positions are whole multiples of 1/256 pixel, so
-that views of uint8 are sums of integers: the same bits in every program.
+image is bilinear, outside it is 0. Positions are whole multiples of 1/256 pixel. So
+views of uint8 images are sums of integers, with the same bits in every program.
 
-Everything is drawn from a stream of v alone, and view 0 is the image itself.
+All random numbers of a view depend on v alone. View 0 is the image itself.
 
 Source: Simard, Steinkraus & Platt (2003), "Best practices for convolutional neural
 networks applied to visual document analysis", section 2.
@@ -20,8 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Views of a family. The tables of positions are constants of a program, 0.8 MB for
-# 28 x 28 pixels.
+# Number of views of a family. The tables of positions are constants of a program,
+# 0.8 MB for 28 x 28 pixels.
 COUNT = 128
 # Positions are counted in parts of a pixel, 2**8 of them.
 _BITS = 8
@@ -29,15 +29,15 @@ _PARTS = 2**_BITS
 
 
 class Strength(NamedTuple):
-  """How far a family goes; every number is drawn evenly from -x to x.
+  """How strong the distortions are. A field x means: drawn evenly from -x to x.
 
   Attributes:
-    degrees: Of the turn.
-    scale: Of each side's length, as a part of it.
-    shear: Columns a row.
-    shift: Pixels each way.
-    alpha: Pixels; the displacements' noise before it is smoothed (Simard's alpha).
-    sigma: Pixels; deviation of the Gaussian that smooths it.
+    degrees: Angle of the turn.
+    scale: Change of each side's length, as a fraction of it.
+    shear: Columns of shift per row.
+    shift: Pixels in each direction.
+    alpha: Pixels; the noise of the displacements before smoothing (Simard's alpha).
+    sigma: Pixels; standard deviation of the Gaussian that smooths the noise.
   """
 
   degrees: float = 0.0
@@ -48,31 +48,31 @@ class Strength(NamedTuple):
   sigma: float = 4.0
 
 
-# Found on held-out MNIST. Simard et al. have alpha 34 and sigma 4, 1.4 pixels root
-# mean square, which asks for longer trainings; these are 0.9 pixels.
+# Chosen on held-out MNIST. Simard et al. have alpha 34 and sigma 4, which is 1.4
+# pixels root mean square and needs longer trainings. These are 0.9 pixels.
 AFFINE = Strength(degrees=10, scale=0.1, shear=0.1, shift=1)
 ELASTIC = Strength(alpha=28, sigma=5)
 BOTH = AFFINE._replace(alpha=ELASTIC.alpha, sigma=ELASTIC.sigma)
 
 
 def view(image: jax.Array, index: jax.Array, strength: Strength) -> jax.Array:
-  """View `index` of an image of the family of a strength.
+  """View `index` of an image, in the family of a strength.
 
   Args:
     image: `[H, W, C]`, uint8 or float.
     index: In [0, COUNT), int32 `[]`.
-    strength: Of the family, static.
+    strength: The strength of the family, static.
 
   Returns:
     `[H, W, C]` of the image's dtype; uint8 is rounded to nearest, a half up.
   """
   height, width, _ = image.shape
-  # Indices and positions are ours, so in bounds: no clamping, no filling.
+  # Our own indices and positions are in bounds: no clamping, no filling is needed.
   at = jnp.asarray(positions(strength, height, width)).at[index].get(
       mode="promise_in_bounds")
   whole = jnp.issubdtype(image.dtype, jnp.integer)
   kind = jnp.int32 if whole else image.dtype
-  # Positions begin at -1, and what lies below and right of H, W has no weight.
+  # Positions begin at -1. Pixels beyond H and W have weight 0.
   padded = jnp.pad(image, ((1, 2), (1, 2), (0, 0)))
   row, column = ((at[..., axis] >> _BITS) + 1 for axis in (0, 1))
   part = (at & (_PARTS - 1)).astype(kind)
@@ -103,7 +103,7 @@ def positions(strength: Strength, height: int, width: int) -> np.ndarray:
       matrix, shift = affinity(strength, index)
       turned = centre + (pixel - centre) @ matrix.T + shift
       turned += displacements(strength, index, height, width)
-    # Beyond a pixel outside there is nothing but zeros.
+    # Further than one pixel outside the image, all values are 0.
     maps[index] = np.round(_PARTS * np.clip(turned, -1, size))
   maps.flags.writeable = False  # It is handed to every program.
   return maps
@@ -127,8 +127,8 @@ def displacements(
 
   u_v(p) = alpha sum_q g(p - q) noise(q),  g(d) ~ exp(-|d|^2 / 2 sigma^2), sum 1
 
-  with noise even in (-1, 1), also around the image, as far as g reaches. Away from
-  the pixels' grain, the root mean square is alpha / (sigma sqrt(12 pi)).
+  The noise is uniform in (-1, 1), also around the image, as far as g reaches. If
+  sigma is many pixels, the root mean square is alpha / (sigma sqrt(12 pi)).
   """
   reach = int(np.ceil(3 * strength.sigma))
   around = (height + 2 * reach, width + 2 * reach, 2)
@@ -142,7 +142,7 @@ def displacements(
 
 
 def even(name: str, index: int, size: int) -> np.ndarray:
-  """Numbers even in [-1, 1), the same in every version of NumPy."""
+  """Uniform numbers in [-1, 1), the same in every version of NumPy."""
   key = int.from_bytes(name.encode(), "little")
   raw = np.random.Philox(key=key, counter=[0, 0, 0, index]).random_raw(size)
   return (raw >> np.uint64(11)) * 2.0**-52 - 1

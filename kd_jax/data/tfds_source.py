@@ -1,7 +1,7 @@
-"""TensorFlow Datasets: prepared sets, or sets it downloads and prepares.
+"""TensorFlow Datasets (TFDS): sets that are prepared, or that it prepares.
 
-Sets prepared as array_record are read without importing TensorFlow; preparing,
-and reading tfrecord, need it.
+Sets prepared as array_record are read without TensorFlow. To prepare a set, or to
+read tfrecord, TensorFlow is needed.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,8 @@ import numpy as np
 from kd_jax.core import hosts
 from kd_jax.core.errors import UserError, nearest
 
-# Where TFDS fetches from; asked first, as its own attempts hang for minutes.
+# Where TFDS downloads from. We try it first, since its own attempts hang for
+# minutes.
 _PROBE = "https://storage.googleapis.com"
 _PROBE_SECONDS = 3.5
 _CHUNK = 2048
@@ -81,7 +82,7 @@ def prepare(builder) -> None:
 
 
 def import_tfds():
-  """Imports TFDS when it is first needed; Unavailable if it is not there."""
+  """Imports TFDS when it is first needed; Unavailable if it is not installed."""
   try:
     import tensorflow_datasets as tfds  # pylint: disable=g-import-not-at-top
   except ImportError:
@@ -94,7 +95,7 @@ def import_tfds():
 
 
 def _import_tensorflow(purpose: str) -> None:
-  """Imports TensorFlow and keeps it off the accelerators: they are JAX's."""
+  """Imports TensorFlow and hides the accelerators from it, since JAX uses them."""
   try:
     import tensorflow as tf  # pylint: disable=g-import-not-at-top
   except ImportError:
@@ -106,7 +107,7 @@ def _import_tensorflow(purpose: str) -> None:
 
 
 def _prepared_builder(tfds, name, directory):
-  """A builder of the set as it lies prepared on disk, or None."""
+  """A builder of the set that is prepared on disk, or None."""
   # pylint: disable-next=g-import-not-at-top
   from tensorflow_datasets.core import naming, read_only_builder
   try:
@@ -128,7 +129,7 @@ def _prepared_builder(tfds, name, directory):
 
 def known_builder(tfds, name: str, directory: str | os.PathLike | None):
   """A builder of a set that TFDS can prepare; UserError if it cannot."""
-  # TFDS looks an unknown name up among community sets, on line, for long.
+  # TFDS would search for an unknown name among community sets, on line and slowly.
   names = tfds.list_builders(with_community_datasets=False)
   if name.split("/")[0].split(":")[0] not in names:
     raise UserError(
@@ -148,7 +149,7 @@ def _line(error: Exception) -> str:
 
 
 def _require_network() -> None:
-  """Finds out in seconds, in a thread, as name look-ups ignore time-outs."""
+  """Refuses to go on without network; in a thread, as look-ups ignore time-outs."""
   import requests  # pylint: disable=g-import-not-at-top
   answered = threading.Event()
 
@@ -156,7 +157,7 @@ def _require_network() -> None:
     try:
       requests.head(_PROBE, timeout=_PROBE_SECONDS)
       answered.set()
-    except Exception:  # Whatever it is, nothing answered.
+    except Exception:  # For any reason, nothing answered.
       pass
 
   thread = threading.Thread(target=ask, daemon=True)

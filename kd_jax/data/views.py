@@ -1,8 +1,8 @@
-"""Augmentations that can be enumerated: view v of an image is one fixed transform.
+"""Enumerable augmentation: view v of an image is one fixed transform.
 
-A family of views has a finite number of members, so the teacher's logits can be
-stored for every one of them, and the student's batch is described by integers.
-View 0 is always the image itself.
+A family of views has a finite number of members. So the teacher's logits can be
+stored for every view, and integers describe the batch of a student. View 0 is
+always the image itself.
 """
 
 from collections.abc import Callable
@@ -36,10 +36,10 @@ def _identity(image: jax.Array, index: jax.Array) -> jax.Array:
 def _shifted(
     image: jax.Array, index: jax.Array, reach: int
 ) -> jax.Array:
-  """Shifts by up to `reach` pixels each way, zeros moving in.
+  """Shifts by up to `reach` pixels in each direction, filled with zeros.
 
-  Indices run row by row over the (2 reach + 1)**2 offsets, counted from no
-  shift at all, so that index 0 is the identity.
+  Indices count the (2 reach + 1)**2 offsets row by row. They start at no shift, so
+  index 0 is the identity.
   """
   width = 2 * reach + 1
   offset = (index + (width * width) // 2) % (width * width)
