@@ -105,16 +105,19 @@ def angle_loss(
   """
   s, t, valid = _valid_rows(student, teacher, mask)
   number = jnp.sum(valid, dtype=s.dtype)
-  triples = valid[:, None, None] & valid[None, :, None] & valid[None, None, :]
+  pairs = valid[:, None] & valid[None, :]
 
   def cosines(e: jax.Array) -> jax.Array:
-    sides = _differences(e)
-    square = jnp.sum(jnp.square(sides), axis=-1, keepdims=True)
-    sides = sides / jnp.sqrt(jnp.maximum(square, LEAST_NORM**2))
-    return jnp.einsum(
-        "ijc,ikc->ijk", sides, sides, precision=jax.lax.Precision.HIGHEST)
+    # By the law of cosines, so that the arrays of batch**3 have no channels:
+    # <u_ij, u_ik> = (D_ij^2 + D_ik^2 - D_jk^2) / (2 D_ij D_ik).
+    square = jnp.sum(jnp.square(_differences(e)), axis=-1)
+    side = jnp.sqrt(jnp.maximum(square, LEAST_NORM**2))
+    # 0 where a triple has a masked example, in both nets.
+    inverse = jnp.where(pairs, 1.0 / side, 0.0)
+    dot = square[:, :, None] + square[:, None, :] - square[None, :, :]
+    return 0.5 * dot * inverse[:, :, None] * inverse[:, None, :]
 
-  gaps = jnp.where(triples, _smooth_l1(cosines(s) - cosines(t)), 0.0)
+  gaps = _smooth_l1(cosines(s) - cosines(t))
   return jnp.sum(gaps) / jnp.maximum(number, 1.0)**3
 
 

@@ -218,17 +218,15 @@ def _totals(learner, state, view, terms, hparams, axis_name):
   number = jnp.sum(batch.mask, dtype=jnp.float32)
   own = terms_lib.Own(state.method, state.method_state, axis_name)
 
-  def weighted(outputs):
+  def weighted(outputs, name):
     again = terms_lib.and_state(learner.method.terms(
-        own, outputs, teacher_outputs, batch, hparams), own).terms
-    return {name: term.weight * (
-        term.value if jnp.ndim(term.value) else number * term.value)
-            for name, term in again.items()}
+        own, outputs, teacher_outputs, batch, hparams), own).terms[name]
+    each = again.value if jnp.ndim(again.value) else number * again.value
+    return jnp.sum(again.weight * each)
 
-  values, pull = jax.vjp(weighted, student)
-  for name in values:
-    ones = {n: jnp.full_like(v, n == name) for n, v in values.items()}
-    gradient, = pull(ones)
+  for name in terms:
+    # Of one term alone, so that the compiler leaves out all others.
+    gradient = jax.grad(weighted)(student, name)
     totals[f"gradient_{name}"] = metrics.Mean.of(
         _squared_norms(gradient.logits), batch.mask)
     if student.features:
