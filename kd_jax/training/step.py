@@ -221,7 +221,9 @@ def _totals(learner, state, view, terms, hparams, axis_name):
   def weighted(outputs, name):
     again = terms_lib.and_state(learner.method.terms(
         own, outputs, teacher_outputs, batch, hparams), own).terms[name]
-    each = again.value if jnp.ndim(again.value) else number * again.value
+    # Through statistics of the batch, padding's values depend on valid examples.
+    each = (jnp.where(batch.mask, again.value, 0.0) if jnp.ndim(again.value)
+            else number * again.value)
     return jnp.sum(again.weight * each)
 
   for name in terms:

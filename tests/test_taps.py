@@ -1,0 +1,253 @@
+"""Methods on features: which taps they get, what they keep, and several at once."""
+
+from conftest import ROOT
+import jax
+import jax.numpy as jnp
+import modes
+import numpy as np
+import pytest
+from test_step import hyper
+
+from kd_jax import config as config_lib
+from kd_jax import main, methods
+from kd_jax.config import build, command_line, identity, names, sweep
+from kd_jax.core import types
+from kd_jax.core.errors import UserError
+from kd_jax.methods import terms as terms_lib
+from kd_jax.methods.terms import Changed, Own, Term
+from kd_jax.training import segment as segment_lib
+from kd_jax.training import step as step_lib
+
+SMALL = {"stem": (8, 8, 4), "stage_0": (8, 8, 4), "stage_1": (4, 4, 8),
+         "pooled": (8,)}
+LARGE = {"stem": (8, 8, 9), "stage_0": (8, 8, 9), "stage_1": (4, 4, 9),
+         "stage_2": (2, 2, 9), "pooled": (9,)}
+
+
+def parsed(*words):
+  return command_line.parse([f"--config={ROOT / 'configs/mnist.py'}", *words])[0]
+
+
+# Pairs.
+
+
+def test_each_method_has_taps_of_its_own_choice():
+  chosen = lambda name, given=(): methods.bind(
+      methods.find(name), SMALL, LARGE, given)[1]
+  assert chosen("kd") == ()
+  assert chosen("hint") == (("stage_1", "stage_1"),)
+  assert chosen("rkd") == (("pooled", "pooled"),)
+  assert chosen("hint+rkd") == (("stage_1", "stage_1"), ("pooled", "pooled"))
+  assert chosen("hint", methods.ALL) == (
+      ("stage_0", "stage_0"), ("stage_1", "stage_1"))
+  assert chosen("hint", (("stage_0", "stage_2"),)) == (("stage_0", "stage_2"),)
+
+
+@pytest.mark.parametrize(("name", "given", "says"), [
+    ("hint", (("stage_9", "stage_1"),), "the student has no tap 'stage_9'"),
+    ("hint", (("stage_1", "hidden"),), "the teacher has no tap 'hidden'"),
+])
+def test_a_tap_that_is_not_there_is_told(name, given, says):
+  with pytest.raises(ValueError, match=says):
+    methods.bind(methods.find(name), SMALL, LARGE, given)
+
+
+def test_nets_without_a_stage_in_common_are_told():
+  with pytest.raises(ValueError, match="no stage of the same name"):
+    methods.bind(methods.find("hint"), {"conv_0": (8,)}, LARGE, methods.ALL)
+  with pytest.raises(ValueError, match="one has none"):
+    methods.bind(methods.find("hint"), {"pooled": (8,)}, LARGE, ())
+
+
+# A method of one's own: one function, and one entry.
+
+
+def counting(own, student, teacher, batch, hparams):
+  """Labels, the distance of the taps through a matrix, and a count of the steps."""
+  hard = methods.METHODS["hard"].terms(
+      own, student, teacher, batch, hparams)["hard"].value
+  (tap,), (other,) = student.features.values(), teacher.features.values()
+  gap = jnp.sum(jnp.square(tap @ own.params["matrix"] - other), axis=-1)
+  seen = jnp.sum(batch.mask, dtype=jnp.int32)
+  if own.axis_name is not None:
+    seen = jax.lax.psum(seen, own.axis_name)
+  return Changed(
+      {"hard": Term(hparams.hard_weight, hard), "gap": Term(0.01, gap)},
+      {"examples": own.state["examples"] + seen})
+
+
+def start(key, student, teacher):
+  (own,), (other,) = student.values(), teacher.values()
+  return ({"matrix": 0.1 * jax.random.normal(key, (own[0], other[0]))},
+          {"examples": jnp.int32(0)})
+
+
+@pytest.fixture
+def toy(monkeypatch):
+  monkeypatch.setitem(methods.METHODS, "toy", methods.Method(
+      "CE + 0.01 * |A f - g|**2", start, counting, pairs=lambda student, teacher: (
+          ("hidden_0", "pooled"),), softens=False, numbers={},
+      setting={"hard_weight": 1.0, "soft_weight": 0.0}))
+  modes._segment.cache_clear()
+  yield
+  modes._segment.cache_clear()
+
+
+def test_a_method_has_parameters_and_state_of_its_own(toy):
+  learns, numbers = modes.learner("toy"), modes.hparams("toy")
+  assert learns.pairs == (("hidden_0", "pooled"),)
+  state = modes.begun(learns, jax.random.key(0), numbers)
+  before = np.array(state.method["matrix"])
+  after, totals = modes.single("toy", numbers, cuts=(3, 1), state=state)
+  # Three steps of an epoch of 64 in batches of 24, and the first of the next.
+  assert int(after.method_state["examples"]) == 64 + 24
+  assert before.shape == (8, 12)
+  assert np.abs(after.method["matrix"] - before).max() > 0
+  # Of each term a gradient with respect to logits, and to the taps.
+  assert totals["gradient_hard"].total > 0 and totals["gradient_gap"].total == 0
+  assert totals["gradient_hard_taps"].total == 0 < totals["gradient_gap_taps"].total
+
+
+@pytest.mark.parametrize("check", [
+    modes.check_lanes, lambda method: modes.check_devices(method, "pmap"),
+    lambda method: modes.check_devices(method, "sharded")])
+def test_a_method_of_ones_own_runs_in_every_mode(toy, check):
+  check("toy")
+
+
+def test_a_method_of_ones_own_is_resumed(toy, tmp_path):
+  modes.check_resume("toy", tmp_path)
+
+
+@pytest.mark.parametrize("method", ["hint", "kd+rkd", "kd+hint+rkd"])
+def test_padding_is_a_slice(method):
+  """Also in the statistics of a regressor."""
+  learns, numbers = modes.learner(method), modes.hparams(method)
+  data, key = modes.digits(), jax.random.key(0)
+  step = jax.jit(step_lib.make_step(learns))
+
+  def after(ids, valid):
+    batch = segment_lib.take(data, modes.NONE, ids, 0 * ids, valid)
+    # What padding holds must not matter.
+    batch = batch._replace(image=jnp.where(
+        valid[:, None, None, None], batch.image, 7.0))
+    state = modes.begun(learns, key, numbers)
+    return step(state, batch, learns.teacher.arrays, numbers, key)
+
+  ids = jnp.arange(12, dtype=jnp.int32)
+  padded, told = after(ids, ids < 9)
+  alone, says = after(ids[:9], ids[:9] < 9)
+  for one, other in zip(jax.tree.leaves((modes.own(padded), told)),
+                        jax.tree.leaves((modes.own(alone), says)), strict=True):
+    np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-5)
+
+
+# Several at once.
+
+
+def example(method, numbers):
+  """Terms of a bound method on random outputs."""
+  draw = jax.random.normal(jax.random.key(0), (4, 6, 8))
+  batch = types.Batch(None, jnp.arange(6), None, None, jnp.ones(6, bool))
+  bound, pairs = methods.bind(
+      methods.find(method), {"hidden_0": (8,), "pooled": (8,)},
+      {"hidden_0": (8,), "pooled": (8,)}, ())
+  taps = {"hidden_0": draw[0], "pooled": draw[1]}
+  others = {"hidden_0": draw[2], "pooled": draw[3]}
+  named = lambda taps, of: {"-".join(pair): taps[pair[of]] for pair in pairs}
+  shapes = lambda taps, of: {k: v.shape[1:] for k, v in named(taps, of).items()}
+  own = Own(*bound.init(jax.random.key(1), shapes(taps, 0), shapes(others, 1)))
+  return terms_lib.and_state(bound.terms(
+      own, types.Outputs(draw[0], named(taps, 0)),
+      types.Outputs(draw[1], named(others, 1)), batch,
+      hyper(numbers=numbers)), own)
+
+
+def test_together_there_is_one_term_of_the_labels_and_each_further_one():
+  weights = {"rkd_weight": 2.0, "rkd_distance": 3.0, "rkd_angle": 5.0}
+  both = example("kd+rkd", weights).terms
+  kd = example("kd", None).terms
+  rkd = example("rkd", {"weight": 2.0, "distance": 3.0, "angle": 5.0}).terms
+  assert list(both) == ["hard", "soft", "distance", "angle"]
+  assert [float(both[name].weight) for name in ("distance", "angle")] == [6.0, 10.0]
+  for name in both:
+    source = kd if name in kd else rkd
+    np.testing.assert_array_equal(both[name].value, source[name].value)
+    np.testing.assert_array_equal(both[name].weight, source[name].weight)
+
+
+def test_together_each_has_its_own_taps_and_state():
+  three = example("kd+hint+rkd", {"hint_weight": 1.0, "rkd_weight": 1.0,
+                                  "rkd_distance": 1.0, "rkd_angle": 1.0})
+  assert list(three.terms) == ["hard", "soft", "hint", "distance", "angle"]
+  assert set(three.state["hint"]) == {"hidden_0-hidden_0"}
+  assert three.state["kd"] == three.state["rkd"] == {}
+
+
+def test_the_formula_of_several_names_every_number():
+  method = methods.find("dkd+rkd")
+  assert method.named() == (
+      "h * CE + s * T**2 * (dkd.alpha * TCKD + dkd.beta * NCKD) + "
+      "rkd.weight * (rkd.distance * D + rkd.angle * A)")
+  numbers = dict.fromkeys(("temperature", "hard_weight", "soft_weight"), 1.5)
+  assert method.formula.format(**numbers, **method.numbers).endswith(", T = 1.5")
+
+
+def test_numbers_of_several_are_keys_and_lanes():
+  config = parsed("--config.method=kd+rkd", "--config.rkd.weight=0.5")
+  assert names.numbers(config_lib.flatten(config)) == {
+      "rkd_weight": 0.5, "rkd_distance": 25.0, "rkd_angle": 50.0}
+  group, = sweep.expand(config, sweep.product({"rkd.weight": (0.1, 1.0)}))
+  assert [float(build.student_hparams(lane.values).numbers["rkd_weight"])
+          for lane in group.lanes] == [np.float32(0.1), 1.0]
+
+
+def test_the_identity_of_several_has_the_numbers_of_each_and_no_other():
+  values = config_lib.flatten(parsed("--config.method=kd+rkd"))
+  of = lambda values: identity.student(
+      values, content="d", source={}, method=values["method"], weights=(1, 1))
+  assert "rkd.weight" not in of(values), "a later key at its default"
+  other = of(values | {"rkd.weight": 0.5})
+  assert other == of(values) | {"rkd.weight": 0.5}
+  assert of(values | {"hint.weight": 0.5, "dkd.beta": 1.0}) == of(values)
+  assert "rkd.weight" not in of(values | {"method": "kd", "rkd.weight": 0.5})
+
+
+@pytest.mark.parametrize(("words", "says"), [
+    (("--config.method=kd+foo",), "no such method"),
+    (("--config.method=rkd+kd",), "kd cannot follow a +"),
+    (("--config.method=kd+rkd+rkd",), "once each"),
+    (("--config.method=hint", "--config.teacher.count=2"), "one net"),
+    (("--config.method=hint", "--config.teacher.bank=always"), "logits alone"),
+    (("--config.method=kd+rkd", "--config.teacher.logits=x.npy"), "has none"),
+])
+def test_mistakes_are_told_before_any_work(words, says):
+  with pytest.raises(UserError, match=says.replace("+", r"\+")) as error:
+    build.check_names(parsed(*words))
+  assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("words", [
+    ("--config.hint.weight=2",),
+    ("--config.method=kd+rkd", "--config.hint.weight=2"),
+    ("--config.features.pairs=('a','b')",)])
+def test_words_that_are_not_heard_are_refused(words):
+  with pytest.raises(UserError):
+    parsed(*words)
+
+
+def test_a_run_on_features_says_that_its_teacher_is_live(
+    own_data, tmp_path, capsys, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  with jax.numpy_dtype_promotion("standard"):
+    assert main.run([
+        "--config=configs/mnist.py", "--config.data.name=blobs",
+        f"--config.data.dir={own_data}", f"--workdir={tmp_path / 'w'}",
+        "--config.method=kd+hint", "--config.features.pairs=('all',)",
+        "--config.student.widths=(8,)", "--config.teacher.widths=(12,)",
+        "--config.steps=4", "--config.teacher.steps=4", "--config.batch_size=64",
+        "--config.tensorboard=false"]) == 0
+  told = capsys.readouterr().out
+  assert "teacher: live, as method kd+hint compares features" in told
+  assert "+ 100 * |r(f) - g|**2 / size" in told
+  assert not (tmp_path / "w/banks").exists()
