@@ -19,6 +19,8 @@ so: a method (`kd_jax.methods`) is a weighted sum of these terms.
   relations.py      over a whole batch. DIST: row_correlation, column_correlation
                     MLKD: multi_level_kl, batch_relations, class_relations
   curriculum.py     CTKD: learned_temperature, reverse_gradient, cosine_ramp
+  features.py       of taps: mean_squared_error (FitNets), pooled_alike
+  rkd.py            over a whole batch of embeddings: distance_loss, angle_loss
   parts.py          what the others share, in log space
 """
 

@@ -7,9 +7,9 @@ gradient 0. With fewer than two valid examples the value is 0, with gradient 0.
 The student may have another number of channels than the teacher.
 
 Neither objective changes when the embeddings of one net are rotated, moved or
-scaled by a positive number. Differences are formed before anything is squared, as
-|x|**2 + |y|**2 - 2 xy loses small distances in float32: that takes arrays of batch**2
-times channels, and the angles batch**3 numbers.
+scaled by a positive number. Differences are formed before anything is squared,
+because |x|**2 + |y|**2 - 2 xy loses small distances in float32. This takes arrays
+of batch**2 times channels, and the angles take batch**3 numbers.
 
 Source: Park et al. (2019), Relational knowledge distillation, CVPR, arXiv
 1904.05068. The paper sums over pairs and triples; the authors' code takes the mean,
@@ -33,9 +33,9 @@ def distance_loss(
 
   L = 1/n**2 sum_ij h(D_ij / mean D - E_ij / mean E)
 
-  D_ij = |s_i - s_j| of the student and E of the teacher, the means over the n (n - 1)
-  pairs of different examples; h(x) = x**2 / 2 for |x| < 1, else |x| - 1/2. The
-  gradient goes through the student's mean, too.
+  D_ij = |s_i - s_j| of the student and E_ij of the teacher. The means are over the
+  n (n - 1) pairs of different examples, and the gradient goes through the student's
+  mean, too. h(x) = x**2 / 2 for |x| < 1, else |x| - 1/2.
 
   Args:
     student: s, `[batch, channels]`.
@@ -90,7 +90,8 @@ def angle_loss(
 
   Returns:
     L, a scalar without unit. An angle with a side of length 0 counts as a cosine
-    of 0.
+    of 0, without gradient through that side; in the authors' code its gradient is
+    of the order of 1e12.
 
   Raises:
     ValueError: If a shape is not `[batch, channels]`, or the batches differ.
@@ -111,9 +112,10 @@ def angle_loss(
     # By the law of cosines, so that the arrays of batch**3 have no channels:
     # <u_ij, u_ik> = (D_ij^2 + D_ik^2 - D_jk^2) / (2 D_ij D_ik).
     square = jnp.sum(jnp.square(_differences(e)), axis=-1)
-    side = jnp.sqrt(jnp.maximum(square, LEAST_NORM**2))
-    # 0 where a triple has a masked example, in both nets.
-    inverse = jnp.where(pairs, 1.0 / side, 0.0)
+    # Sides that are too short, and masked examples, make no angle in either net.
+    long = pairs & (square >= LEAST_NORM**2)
+    side = jnp.sqrt(jnp.where(long, square, 1.0))
+    inverse = jnp.where(long, 1.0 / side, 0.0)
     dot = square[:, :, None] + square[:, None, :] - square[None, :, :]
     return 0.5 * dot * inverse[:, :, None] * inverse[:, None, :]
 

@@ -5,9 +5,9 @@ y = relu(batch_norm(layer(x)))
 A tap is a map `[batch, height, width, channels]` or a vector `[batch, channels]`.
 The layer depends on both sizes alone, as in published comparisons:
 
-  down    a map twice as high and wide: convolution 3x3, stride 2, padding 1
-  up      a map half as high and wide: transposed convolution 4x4, stride 2, padding 1
-  valid   a map at least as large: convolution of 1 + the difference, no padding
+  down    student's map twice as high and wide: convolution 3x3, stride 2, padding 1
+  up      half as high and wide: transposed convolution 4x4, stride 2, padding 1
+  valid   at least as high and wide: convolution of 1 + the difference, no padding
   dense   a vector: a dense layer
 
 It is trained beside the student and is no part of what is deployed. With `relu` it
@@ -15,8 +15,8 @@ cannot come nearer to a tap with values below 0 than these are to 0: leave it ou
 where the teacher's tap comes before its own ReLU.
 
 Sources: Romero et al. (2015), FitNets: hints for thin deep nets, ICLR, arXiv
-1412.6550; Ioffe & Szegedy (2015), arXiv 1502.03167, algorithm 1. The layers are those
-of HobbitLong/RepDistiller, `models/util.py`, class ConvReg.
+1412.6550; Ioffe & Szegedy (2015), arXiv 1502.03167, algorithm 1. The layers are
+those of HobbitLong/RepDistiller, `models/util.py`, class ConvReg.
 """
 
 import math
@@ -44,8 +44,9 @@ def init(
 
   Args:
     key: Of the random kernel and bias.
-    student_shape: Of an example's tap, `(height, width, channels)` or `(channels,)`.
-    teacher_shape: Likewise of the teacher's.
+    student_shape: Of one example's tap, `(height, width, channels)` or
+      `(channels,)`.
+    teacher_shape: Likewise of the teacher's tap.
 
   Returns:
     `(params, state)`, float32: `{KIND: {kernel, bias}, "norm": {scale, bias}}`
