@@ -349,7 +349,7 @@ def test_a_relu_cannot_reach_a_teacher_below_zero(x64):
 @pytest.mark.parametrize("shapes", [
     ((4, 4, 3), (6, 6, 5)),  # larger, but not twice
     ((4, 4, 3), (16, 16, 5)),
-    ((4, 8, 3), (8, 4, 5)),  # higher and narrower
+    ((4, 8, 3), (8, 4, 5)), ((8, 4, 3), (4, 8, 5)),  # one side larger, one smaller
     ((4, 4, 3), (5,)), ((3,), (4, 4, 5)), ((4, 3), (4, 5)), ((), ())])
 def test_shapes_that_no_layer_fits_are_refused(shapes, key):
   with pytest.raises(ValueError, match="no layer") as error:
