@@ -16,12 +16,11 @@ from kd_jax import data, methods, teachers
 from kd_jax.config import build as building
 from kd_jax.config import command_line
 from kd_jax.core import randomness
-from kd_jax.data import tfds_source, views
+from kd_jax.data import raw, tfds_source, views
 from kd_jax.models import MODELS
 from kd_jax.runs import probe, records
-from kd_jax.runs.doctor import Visit, cost, machine, sources, trial
+from kd_jax.runs.doctor import Visit, examine, first_batch, machine, sources
 from kd_jax.runs.doctor import command as __main__
-from kd_jax.runs.doctor.examine import examine
 from kd_jax.training import segment as segment_lib
 from kd_jax.training import step
 
@@ -63,14 +62,14 @@ def findings(own_data, tmp_path_factory):
         *SMALL, "--config.parallel=single", f"--config.data.dir={own_data}",
         f"--workdir={place / 'run'}", *more])
     visit = Visit()
-    return visit, examine(visit, config, workdir)
+    return visit, examine.examine(visit, config, workdir)
   return find
 
 
 @pytest.fixture
 def quick(monkeypatch):
-  """Leaves the measuring of steps out."""
-  monkeypatch.setattr(cost, "plan", lambda *arguments: [])
+  """Compiles no training."""
+  monkeypatch.setattr(examine, "_trainings", lambda *arguments: [])
 
 
 def lines(said, kind):
@@ -176,19 +175,20 @@ def test_nets_are_counted(findings, quick):
   _, found = findings(
       "--config.student.name=cnn", "--config.student.widths=(3,5)",
       "--config.teacher.count=2")
-  student, teacher = found.nets
   # 3x3x1x3 + 3, 3x3x3x5 + 5, and from 3 x 3 of 5 channels to 7 classes.
-  assert student.parameters == 30 + 140 + 45 * 7 + 7
-  assert student.taps == {"conv_0": (64, 6, 5, 3), "conv_1": (64, 3, 3, 5)}
-  assert teacher.parameters == 3079
+  student = 30 + 140 + 45 * 7 + 7
+  assert found.facts["student"] == (
+      f"cnn 3x5, {student} parameters; taps conv_0 [64, 6, 5, 3], "
+      "conv_1 [64, 3, 3, 5]")
+  assert "3,079 parameters" in found.facts["teacher"]
   # Both members twice, the students twice, of a member's state three copies.
   assert found.disk == pytest.approx(4 * (
-      4 * 3079 + 2 * student.parameters + 9 * 3079 + 2 * 300 * 7), abs=64)
+      4 * 3079 + 2 * student + 9 * 3079 + 2 * 300 * 7), abs=64)
 
 
 def test_costs_are_reckoned(findings):
   _, found = findings()
-  teacher, students = found.costs
+  teacher, students, bank = found.costs
   assert (teacher.name, students.name) == ("teacher", "baseline, distilled")
   # 300 examples in batches of 64 (128 for the teacher): 5 and 3 an epoch.
   assert (teacher.steps, students.steps) == (18, 15)
@@ -196,13 +196,13 @@ def test_costs_are_reckoned(findings):
   # of what 110 / 64 steps take; and all of it twice.
   assert students.seconds == pytest.approx(
       2 * students.step * (15 + 3 * 110 / 64 / 3))
-  for each in found.costs:
-    assert each.measured and 0 < each.step < 1
+  for each in (teacher, students):
+    assert 0 < each.step < 1
     # At least the images of both splits, 410 of 120 bytes.
     assert 410 * 120 < each.memory < 2**26
   # One view: 300 x 7 logits, and as many examples to ask about.
-  assert found.bank[0] == 300 * 7 * 4
-  assert found.bank[1] == pytest.approx(300 / 128 / 3 * teacher.step)
+  assert (bank.name, bank.memory) == ("bank of logits", 300 * 7 * 4)
+  assert bank.seconds == pytest.approx(300 / 128 / 3 * teacher.step)
   # Both nets twice; of the larger, weights and Adam's two moments three times,
   # with two counts and a step; the bank.
   assert found.disk == pytest.approx(
@@ -212,17 +212,17 @@ def test_costs_are_reckoned(findings):
 def test_a_live_teacher_costs_the_distilled_student(findings):
   # 25 views in 3 epochs: no bank.
   _, found = findings("--config.student.views=shift2")
-  assert found.bank == (0, 0.0)
   assert [each.name for each in found.costs] == [
       "teacher", "baseline", "distilled"]
-  assert found.seconds == sum(each.seconds for each in found.costs)
+  _, baseline, distilled = found.costs
+  assert distilled.step > baseline.step
 
 
 def test_hard_labels_need_no_teacher(findings):
   visit, found = findings("--config.method=hard")
   assert not visit.problems
   assert [(t.name, t.weight) for t in found.terms] == [("hard", 1.0)]
-  assert [net.name for net in found.nets] == ["student"]
+  assert "student" in found.facts and "teacher" not in found.facts
   assert [each.name for each in found.costs] == ["baseline"]
 
 
@@ -231,7 +231,7 @@ def test_dropout_and_batchnorm_are_looked_at(findings, quick):
       "--config.student.hidden_dropout=0.5", "--config.teacher.name=resnet8",
       "--config.teacher.widths=(2,2,2)")
   assert not visit.problems and len(found.terms) == 2
-  assert found.nets[1].taps["pooled"] == (128, 2)
+  assert "pooled [128, 2]" in found.facts["teacher"]
   without = findings("--config.alpha=0.9")[1]
   hard = [each.terms[0].value for each in (found, without)]
   assert hard[0] != pytest.approx(hard[1]), "dropout is on"
@@ -246,18 +246,28 @@ def test_a_users_logits_are_asked(findings, own_data, tmp_path):
   assert [each.name for each in found.costs] == ["baseline, distilled"]
 
 
-def test_several_devices_are_timed_together(findings, own_data, tmp_path):
+def test_several_devices_work_together(findings, own_data, tmp_path):
   label = data.load("blobs", directory=own_data).train.label
   np.save(tmp_path / "t.npy", np.eye(7)[label] * 4.0)
   logits = f"--config.teacher.logits={tmp_path / 't.npy'}"
   one, several = (findings(f"--config.parallel={kind}", logits)
                   for kind in ("single", "pmap"))
   assert not several[0].problems
-  assert several[1].costs[0].measured
-  assert several[1].costs[0].step != one[1].costs[0].step
   for term, same in zip(several[1].terms, one[1].terms, strict=True):
     assert term.name == same.name
     assert term[1:] == pytest.approx(same[1:], rel=1e-5)
+  # Steps are run on all of them: this one diverges.
+  visit, _ = findings("--config.parallel=pmap", logits,
+                      "--config.optimizer.learning_rate=1e38")
+  assert "distilled: NaN or infinite" in visit.problems[0].text
+
+
+def test_students_are_those_of_the_transfer_set(findings):
+  visit, found = findings("--config.transfer.part=0.5")
+  assert not visit.problems
+  teacher, students, _ = found.costs
+  # Of 300 examples the students see 150: 3 steps an epoch of 64; the teacher all.
+  assert (teacher.steps, students.steps) == (18, 9)
 
 
 def test_a_sweep_is_counted(doctor):
@@ -352,9 +362,11 @@ def test_a_warning_does_not_fail(doctor, quick):
 
 
 def test_slow_steps_are_reckoned_not_run(findings, monkeypatch):
-  monkeypatch.setattr(cost, "_LONGEST_STEP", 0.0)
-  _, found = findings("--config.seed=1")
-  assert not any(each.measured for each in found.costs)
+  monkeypatch.setattr(examine, "_LONGEST_STEP", 0.0)
+  # They would diverge, which only running them shows.
+  visit, found = findings(
+      "--config.seed=1", "--config.optimizer.learning_rate=1e38")
+  assert not visit.problems
   assert "~" in __main__.costs(found)[2][0][2]
 
 
@@ -362,7 +374,7 @@ def test_what_nobody_foresaw_stops_nothing(doctor, monkeypatch):
   def broken(*arguments):
     raise ZeroDivisionError("of\nsome kind")
   monkeypatch.setattr(machine, "optional", broken)
-  monkeypatch.setattr(trial, "terms", broken)
+  monkeypatch.setattr(first_batch, "terms", broken)
   code, said = doctor()
   told = lines(said, "problem")
   assert code == 1 and len(told) == 2
@@ -396,10 +408,10 @@ def test_official_files_are_known_by_their_checksums(official_data):
   assert "mnist (official)" in held
   found = data.load("mnist", directory=official_data)
   arrays = [*found.train, *found.test]
-  assert sources.is_mnist(arrays)
+  assert raw.is_mnist(arrays)
   assert "official, sha256" in sources.describe(found)
   arrays[1] = np.roll(arrays[1], 1)
-  assert not sources.is_mnist(arrays)
+  assert not raw.is_mnist(arrays)
 
 
 def test_prepared_sets_are_found_without_tfds(tmp_path):
@@ -441,7 +453,7 @@ def test_a_missing_package_is_told():
 
 def test_no_batch_has_padding(device_data, small):
   student = first_step(small)[3]
-  batch = trial.first_batch(
+  batch = first_batch.first_batch(
       student._replace(batch_size=999, views=views.VIEWS["shift2"]),
       device_data)
   assert sorted(np.asarray(batch.id)) == list(range(150))

@@ -9,11 +9,13 @@ import pytest
 from test_step import a_teacher
 
 from kd_jax import config as config_lib
-from kd_jax import data, methods
+from kd_jax import data, methods, teachers
 from kd_jax.config import build
 from kd_jax.core.errors import UserError
 from kd_jax.data import views
+from kd_jax.models import MODELS
 from kd_jax.training import (
+  cost,
   devices,
   fit,
   monitor,
@@ -93,7 +95,7 @@ def test_rows_tell_of_every_epoch(run):
 
 
 def test_segments_within_an_epoch_are_told(run, monkeypatch):
-  monkeypatch.setattr(fit, "_segment_steps", lambda *args: 2)
+  monkeypatch.setattr(cost, "segment_steps", lambda *args: 2)
   told = []
   run(tick=told.append)
   # Of 5 steps in pieces of 2, 2 and 1; the end of an epoch is a row.
@@ -104,7 +106,7 @@ def test_segments_within_an_epoch_are_told(run, monkeypatch):
 def test_stopped_and_continued_is_uninterrupted(run, pieces, monkeypatch):
   whole = sha(run()[0])
   # Two segments an epoch, so that it also stops in the middle of one.
-  monkeypatch.setattr(fit, "_segment_steps", lambda *args: 3)
+  monkeypatch.setattr(cost, "segment_steps", lambda *args: 3)
   try:
     fitted, rows = run(pieces)
     assert pieces == 6  # the sixth segment is the last: nothing to stop
@@ -128,16 +130,28 @@ def test_a_run_of_other_settings_is_refused_unless_forced(run):
 
 def test_long_epochs_are_cut_into_segments(own_data, monkeypatch):
   trained, found = training(own_data)
-  scaling = build.scaling("unit", found.train)
-  train = build.device_data(found.train, found.train_ids, scaling)
-  learner = step_lib.Learner(
-      trained.model, methods.METHODS["hard"], trained.optimizer_spec)
-  state = step_lib.init(learner, jax.random.key(0),
-                     segment.pixels(train, train.image[:1]), trained.hparams)
-  pieces = lambda: fit._segment_steps(trained, learner, train, state, 5)
+  pieces = lambda: cost.segment_steps(
+      5, cost.step_seconds(trained, found.train.image))
   assert pieces() == 5
-  monkeypatch.setattr(fit, "_FLOPS_PER_CORE", 1e3)
+  monkeypatch.setattr(cost, "_FLOPS_PER_CORE", 1e3)
   assert pieces() == 1
+
+
+def test_a_live_teacher_counts_in_the_cost_of_a_step(run):
+  trained, image = run.training, run.train.image
+  pixels = segment.pixels(run.train, image[:1])
+  alone = cost.step_flops(trained, image)
+  models = [MODELS["mlp"](num_classes=7, widths=(width,)) for width in (24, 48)]
+  teacher = teachers.live(
+      models, [model.init(jax.random.key(0), pixels) for model in models])
+  # Of each member a forward pass: 64 examples through its two matrices, and in
+  # all less than a hundredth more for biases and activations.
+  products = 2 * 64 * sum(120 * width + width * 7 for width in (24, 48))
+  assert cost.step_flops(trained, image, teacher) - alone == pytest.approx(
+      products, rel=0.02)
+  # A bank is looked up, for next to nothing.
+  banked = teachers.banked(jax.ShapeDtypeStruct((300, 25, 1, 7), jnp.float32))
+  assert cost.step_flops(trained, image, banked) < alone + products / 20
 
 
 @pytest.mark.parametrize("pieces", [None, 2])

@@ -15,7 +15,7 @@ from kd_jax.config import build, command_line
 from kd_jax.core.errors import UserError
 from kd_jax.report import plots
 from kd_jax.runs import chunk as chunks
-from kd_jax.runs import cost, shard
+from kd_jax.runs import plan, shard
 from kd_jax.training.lanes import Shape
 
 BASE = (
@@ -343,7 +343,7 @@ def test_the_rule_knows_the_program_and_the_kind_of_device(
   monkeypatch.setattr(jax, "default_backend", lambda: backend)
   image = np.zeros((1, 28, 28, 1), np.uint8)
   seeds = [seed for seed in range(4) for _ in range(20)]
-  assert cost.rectangle(trained(widths, own_data), image, seeds) == expected
+  assert plan.by_rule(trained(widths, own_data), image, seeds) == expected
 
 
 def test_a_temperature_sweep_in_parts(monkeypatch, capsys):

@@ -86,6 +86,20 @@ def find(
   return None
 
 
+def is_mnist(arrays: Arrays) -> bool:
+  """Whether arrays have the SHA-256 of MNIST's files, whatever they came from."""
+  return all(
+      hashlib.sha256(_idx(array)).hexdigest() == official
+      for array, official in zip(arrays, _MNIST_SHA256, strict=True))
+
+
+def _idx(array: np.ndarray) -> bytes:
+  """An array as the content of an idx file; images without their channel."""
+  sizes = array.shape[:3]
+  header = struct.pack(f">4B{len(sizes)}I", 0, 0, 8, len(sizes), *sizes)
+  return header + np.ascontiguousarray(array.astype(np.uint8)).tobytes()
+
+
 def _reader(name: str, folder: pathlib.Path) -> Callable[[], Arrays] | None:
   """What reads the files of a folder, or None if it holds none that we know."""
   kind = _KIND.get(name)

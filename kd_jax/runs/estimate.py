@@ -8,40 +8,14 @@ import jax
 from kd_jax.config import build, identity, sweep
 from kd_jax.config import run as run_lib
 from kd_jax.config.run import Run
-from kd_jax.core import types
-from kd_jax.core.machine import cores
 from kd_jax.core.screen import Screen
-from kd_jax.runs import cost, plan, probe, programs
+from kd_jax.runs import plan, probe, programs
 from kd_jax.runs.jobs import Job
 from kd_jax.runs.plan import Chunk
 from kd_jax.runs.results import Results
 from kd_jax.runs.shard import Shard
+from kd_jax.training import cost
 from kd_jax.training import lanes as lanes_lib
-
-# A core's plain speed, and what a step costs beside its arithmetic, in lanes
-# and alone: enough to weigh small nets against large, and to say hours or
-# minutes.
-_FLOPS_PER_CORE = 1e11
-_STEP_SECONDS = 8e-4
-# How long Ctrl-C should have to wait, at most a few times.
-_SEGMENT_SECONDS = 10.0
-
-
-def step_seconds(model: types.Model, image: Any, batch_size: int) -> float:
-  """Roughly, of one lane on this machine's cores; `image` is `[1, H, W, C]`."""
-  flops = 3 * cost.forward_flops(model, (batch_size, *image.shape[1:]))
-  return flops / (_FLOPS_PER_CORE * cores()) + _STEP_SECONDS
-
-
-def segment_steps(job: Job, chunk: Chunk) -> int:
-  """Steps of a segment: an epoch, or equal parts of one that takes long."""
-  if jax.default_backend() != "cpu":
-    return job.per_epoch
-  seconds = (job.per_epoch * chunk.shape.size / chunk.shape.devices
-             * step_seconds(job.training.model, job.setup.train.image,
-                            job.training.batch_size))
-  pieces = max(1, min(job.per_epoch, round(seconds / _SEGMENT_SECONDS)))
-  return -(-job.per_epoch // pieces)
 
 
 class Meter:
@@ -53,13 +27,11 @@ class Meter:
   def __init__(
       self, screen: Screen, planned: Sequence[tuple[Job, Chunk]], results: Results):
     self._screen, self._results = screen, results
-    costs: dict[str, float] = {}
+    self._costs: dict[str, float] = {}
     for job, _ in planned:
-      if job.program_fingerprint not in costs:
-        costs[job.program_fingerprint] = step_seconds(
-            job.training.model, job.setup.train.image,
-            job.training.batch_size)
-    self._costs = costs
+      if job.program_fingerprint not in self._costs:
+        self._costs[job.program_fingerprint] = cost.step_seconds(
+            job.training, job.setup.train.image, job.learner.teacher)
     self._lanes = len({row["fingerprint"] for row in results.rows}.union(
         *(chunk.lanes for _, chunk in planned)))
     self._total = sum(self._cost(*each) for each in planned)
@@ -126,8 +98,8 @@ def table(
     shape, chunks = _chunks(run, group, training, found, shard)
     dealt = shard.part(chunks, before=planned) if shard else chunks
     own, whole = _lanes(dealt), len(group.lanes)
-    taken = own * training.total_steps * step_seconds(
-        training.model, found.train.image, training.batch_size)
+    taken = own * training.total_steps * cost.step_seconds(
+        training, found.train.image)
     held = cost.lane_bytes(
         training, found.train.image) * shape.size + found.train.image.nbytes
     rows.append([
@@ -140,7 +112,7 @@ def table(
   summary = (
       f"{_of(*runs)} runs in {len(rows)} compilation(s), {len(teachers)} "
       f"teacher(s) ({_clock(prepared)} unless found); at most about "
-      f"{_clock(seconds + prepared)} on {cores()} cores")
+      f"{_clock(seconds + prepared)} on {cost.machine()}")
   return columns, rows, f"shard {shard}: {summary}" if shard else summary
 
 
@@ -166,7 +138,7 @@ def _shape(run, group, training, found, shard: Shard | None):
     return plan.balanced(
         seeds, lanes_lib.Shape(jax.local_device_count(), *run.sweep.lanes))
   if shard:
-    return cost.rectangle(training, found.train.image, seeds)
+    return plan.by_rule(training, found.train.image, seeds)
   return (programs.remembered(identity.program(group.values), seeds)
           or probe.candidates(seeds)[-1])
 
@@ -175,8 +147,8 @@ def _teacher_seconds(run: Run, found) -> float:
   if run.teacher.logits is not None:
     return 0.0
   training = build.teacher(run.values, found, 0)
-  return (run.teacher.members * training.total_steps * step_seconds(
-      training.model, found.train.image, training.batch_size))
+  return (run.teacher.members * training.total_steps
+          * cost.step_seconds(training, found.train.image))
 
 
 def _group_name(groups, group) -> str:

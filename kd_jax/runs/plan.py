@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 from kd_jax.config import identity
 from kd_jax.core.errors import UserError
 from kd_jax.runs import records
-from kd_jax.training import parameters
+from kd_jax.training import cost, parameters
 from kd_jax.training.lanes import Shape
+from kd_jax.training.settings import Training
 
 
 class Chunk(NamedTuple):
@@ -71,6 +72,11 @@ def balanced(seeds: Sequence[int], shape: Shape) -> Shape:
   # Even parts of the longest seed may be too short for another.
   return min(map(tried, (_even(most, shape.points),
                          min(most, shape.points))))[2]
+
+
+def by_rule(training: Training, image: Any, seeds: Sequence[int]) -> Shape:
+  """The rectangle that shards use: `cost.rectangle`, with the least padding."""
+  return balanced(seeds, Shape(*cost.rectangle(training, image, seeds)))
 
 
 def chunks(

@@ -8,7 +8,7 @@ import jax
 from kd_jax.config import identity as identity_lib
 from kd_jax.config.run import Sweeping
 from kd_jax.data import views
-from kd_jax.runs import cost, plan, probe, records
+from kd_jax.runs import plan, probe, records
 from kd_jax.runs.jobs import Job
 from kd_jax.training import fit, lanes, segment, train_loop
 
@@ -52,7 +52,7 @@ class Programs:
 
   def _by_rule(self, job: Job, seeds: list[int]) -> lanes.Shape:
     """The same rectangle on every machine of a kind."""
-    shape = cost.rectangle(job.training, job.setup.train.image, seeds)
+    shape = plan.by_rule(job.training, job.setup.train.image, seeds)
     self._say(f"lanes: {probe.name(shape)} (devices x seeds x points) at once, by "
               "rule, as shards do not measure; --config.sweep.lanes=SEEDSxPOINTS "
               "sets others")

@@ -29,7 +29,7 @@ from kd_jax.runs.jobs import Job
 from kd_jax.runs.programs import Programs
 from kd_jax.runs.results import Results, Row
 from kd_jax.runs.shard import Shard
-from kd_jax.training import train_loop
+from kd_jax.training import cost, train_loop
 
 # A chunk, and the job it belongs to.
 Planned = list[tuple[Job, plan.Chunk]]
@@ -69,7 +69,7 @@ def run_sweep(
   """
   began = time.perf_counter()
   groups = sweep.expand(run.values, run.sweep.points)
-  _check_reference(groups, run.sweep.reference)
+  check_reference(groups, run.sweep.reference)
   with contextlib.ExitStack() as stack:
     ready = jobs.prepare(groups, workdir, stack, screen=screen, stop=stop)
     ready[0].setup.announce()
@@ -115,7 +115,10 @@ def run_sweep(
   return summary
 
 
-def _check_reference(groups, reference: dict[str, Any]) -> None:
+def check_reference(
+    groups: Sequence[sweep.Group], reference: dict[str, Any]
+) -> None:
+  """Refuses a reference that no point of a sweep is."""
   lanes = (lane for group in groups for lane in group.lanes)
   if reference and not any(
       sweep.matches(lane.point, reference) for lane in lanes):
@@ -130,7 +133,9 @@ def _train(job: Job, chunk: plan.Chunk, programs: Programs, meter, stop):
   began = time.perf_counter()
   rows = chunks.train(
       job, chunk, program, stop=stop,
-      segment_steps=estimate.segment_steps(job, chunk),
+      segment_steps=cost.segment_steps(job.per_epoch, cost.step_seconds(
+          job.training, job.setup.train.image, job.learner.teacher,
+          lanes=chunk.shape.size)),
       tick=functools.partial(meter.tick, job, chunk))
   seconds = (time.perf_counter() - began) / len(rows)
   return chunks.stamp(rows, seconds=round(seconds, 2))

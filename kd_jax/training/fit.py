@@ -10,22 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from kd_jax.core import randomness, types
-from kd_jax.core.machine import cores
 from kd_jax.data import views
+from kd_jax.training import cost, metrics, train_loop
 from kd_jax.training import devices as devices_lib
-from kd_jax.training import metrics, train_loop
 from kd_jax.training import segment as segment_lib
 from kd_jax.training import step as step_lib
 from kd_jax.training.checkpoints import Checkpoints
 from kd_jax.training.devices import Devices
 from kd_jax.training.monitor import Best, NetMonitor
 from kd_jax.training.settings import Training
+from kd_jax.training.state import TrainState
 from kd_jax.training.train_loop import Epoch, Program
-
-# The first segments should last about this long, going by a plain speed; later
-# ones go by the time that these took.
-_SEGMENT_SECONDS = 2.0
-_FLOPS_PER_CORE, _FLOPS_PER_ACCELERATOR = 1e11, 1e13
 
 
 class Split(NamedTuple):
@@ -107,7 +102,7 @@ def fit(
     Diverged: After saving the last good state, if the loss is not finite.
   """
   key = jax.random.key(training.seed)
-  state = _begin(training, learner, data, devices, key)
+  state = start(learner, data, devices)(key, training.hparams)
   segment = devices_lib.compiled_segment(
       devices, learner, training.views, training.batch_size)
   predict = devices_lib.make_predict(
@@ -141,19 +136,21 @@ def fit(
                    keep_best="heldout" in splits)
   state = train_loop.run_to_end(
       program, state, total_steps=training.total_steps, per_epoch=per_epoch,
-      segment_steps=_segment_steps(training, learner, data, state, per_epoch),
+      segment_steps=cost.segment_steps(per_epoch, cost.step_seconds(
+          training, data.image, learner.teacher)),
       checkpoints=checkpoints, stop=stop, ended=ended, resumed=resumed,
       monitor=monitor, tick=tick)
   wrong = np.flatnonzero(last["epoch"].evaluated["test"][1]).tolist()
   return Fitted(state.student, last["row"], wrong, monitor.best)
 
 
-def _begin(training, learner, data, devices: Devices, key):
-  """The state before the first step, on every device."""
+def start(
+    learner: step_lib.Learner, data: segment_lib.DeviceData, devices: Devices
+) -> Callable[[jax.Array, types.Hparams], TrainState]:
+  """Makes of a key and numbers the state before the first step, on every device."""
   image = jnp.zeros((1,) + data.image.shape[1:], jnp.float32)
-  start = lambda key, hparams: step_lib.init(
-      learner, randomness.stream(key, "init"), image, hparams)
-  return devices_lib.make(devices, start)(key, training.hparams)
+  return devices_lib.make(devices, lambda key, hparams: step_lib.init(
+      learner, randomness.stream(key, "init"), image, hparams))
 
 
 class _Clock:
@@ -199,26 +196,3 @@ def computed(split: str, totals: dict[str, Any]) -> dict[str, Any]:
     elif not name.startswith("gradient_"):
       values[f"{split}_{name}"] = total.compute()
   return values
-
-
-def _segment_steps(training, learner, data, state, per_epoch) -> int:
-  """Steps of a segment: an epoch, or equal parts of one that takes long."""
-  ids = jnp.zeros((training.batch_size,), jnp.int32)
-  batch = segment_lib.take(data, views.VIEWS["none"], ids, ids, ids == 0)
-  flops = 3 * _flops(
-      lambda held, batch: training.model.apply(
-          held, batch.image, train=False)[0].logits, state.student, batch)
-  if learner.teacher is not None:
-    flops += _flops(learner.teacher.members, learner.teacher.arrays, batch)
-  speed = _FLOPS_PER_CORE * cores()
-  if jax.default_backend() != "cpu":
-    speed = _FLOPS_PER_ACCELERATOR * jax.device_count()
-  seconds = per_epoch * flops / speed
-  pieces = max(1, min(per_epoch, round(seconds / _SEGMENT_SECONDS)))
-  return -(-per_epoch // pieces)
-
-
-def _flops(function, *arguments) -> float:
-  """XLA's count for a call, lowered but not compiled."""
-  cost = jax.jit(function).lower(*arguments).cost_analysis()
-  return float((cost or {}).get("flops", 0.0))

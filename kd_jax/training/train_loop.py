@@ -14,11 +14,8 @@ import jax.numpy as jnp
 
 from kd_jax.core import hosts
 from kd_jax.core.errors import UserError
-from kd_jax.training import metrics
+from kd_jax.training import cost, metrics
 from kd_jax.training.checkpoints import Checkpoints
-
-# A segment should last no longer: a wish to stop waits for two, and a save.
-_SEGMENT_SECONDS = 3.0
 
 
 class Interrupted(Exception):
@@ -185,7 +182,7 @@ class _Pace:
       jax.block_until_ready(ready)
       now = time.monotonic()
       if self._since is not None:
-        wanted = int(before * _SEGMENT_SECONDS / max(now - self._since, 1e-6))
+        wanted = int(before * cost.SEGMENT_SECONDS / max(now - self._since, 1e-6))
         steps = max(1, min(self._most, wanted))
         self.steps = hosts.agreed(lambda: steps)
       self._since = now

@@ -1,13 +1,13 @@
 """The doctor: would a run work here, and what would it take?
 
 `python -m kd_jax.doctor [--config=...]` looks at the machine (`machine.py`), at
-the data (`sources.py`), at the first batch of the run (`trial.py`) and at time,
-memory and disk (`cost.py`). It trains nothing and leaves nothing but compiled
-programs in the cache, which the run will find there.
+the data (`sources.py`), at the first batch of the run (`first_batch.py`) and at
+time, memory and disk (`examine.py`). It trains nothing and leaves nothing but
+compiled programs in the cache.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from kd_jax.core.errors import UserError
 
@@ -24,6 +24,10 @@ class Problem(NamedTuple):
 
   text: str
   fatal: bool = True
+
+
+class Remark(Exception):
+  """Ends a check, and is no reason for the run to fail."""
 
 
 class Visit:
@@ -44,17 +48,21 @@ class Visit:
       self.problems.append(problem)
 
   def attempt(
-      self, what: str, check: Callable[[], _Found], *, fatal: bool = True
+      self, what: str, check: Callable[..., _Found], *arguments: Any,
+      fatal: bool = True,
   ) -> _Found | None:
     """What a check gives; its failure is a problem, and gives None.
 
     Args:
       what: What is checked, for failures that nobody foresaw.
       check: The check.
+      *arguments: Its arguments.
       fatal: Whether a run would stumble over such a failure too.
     """
     try:
-      return check()
+      return check(*arguments)
+    except Remark as error:
+      self.tell(str(error), fatal=False)
     except UserError as error:
       self.tell(str(error), fatal=fatal)
     except Exception as error:  # Whatever a driver, a file or a module raises.

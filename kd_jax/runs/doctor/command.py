@@ -70,24 +70,14 @@ def read(visit: Visit, argv: list[str]) -> tuple[Any, pathlib.Path]:
 
 def show(screen, found) -> None:
   """Shows the `Findings` of a run."""
-  facts = {"data": found.data} if found.data else {}
-  for net in found.nets:
-    taps = ", ".join(f"{tap} {list(shape)}" for tap, shape in net.taps.items())
-    facts[net.name] = (f"{net.model}, {net.parameters:,} parameters; taps "
-                       f"{taps or 'none'}")
-  if found.disk:
-    bank = found.bank[0]
-    facts["disk needed"] = (
-        f"at most {size(found.disk)} of {size(found.free)}: bank of logits "
-        f"{size(bank)}, nets and checkpoints {size(found.disk - bank)}")
-  if facts:
-    screen.say("\n" + columns(facts))
+  if found.facts:
+    screen.say("\n" + columns(found.facts))
   if found.terms:
     screen.table(
         f"first batch: {found.loss}",
         ["term", "weight", "value", "gradient norm"],
-        [[t.name, f"{t.weight:.4g}", f"{t.value:.4g}", f"{t.gradient:.4g}"]
-         for t in found.terms])
+        [[term.name, *(f"{number:.4g}" for number in term[1:])]
+         for term in found.terms])
   if found.costs:
     screen.table(*costs(found))
   if found.sweep:
@@ -99,21 +89,15 @@ def show(screen, found) -> None:
 
 def costs(found) -> tuple[str, list[str], list[list[str]]]:
   """The table of what trainings take: title, columns, rows."""
-  rows = [[each.name, f"{each.steps:,}",
-           ("" if each.measured else "~") + _figure(1000 * each.step),
-           size(each.memory), f"{each.seconds / 60:.1f}"]
+  rows = [[each.name, f"{each.steps:,}" if each.steps else "",
+           f"~{1000 * each.step:.3g}" if each.steps else "",
+           size(each.memory), f"~{each.seconds / 60:.1f}"]
           for each in found.costs]
-  if found.bank[0]:
-    rows.append(["bank of logits", "", "", size(found.bank[0]),
-                 f"{found.bank[1] / 60:.1f}"])
   title = "expected, unless found trained"
   if not found.sweep:
-    title += f": {found.seconds / 60:.1f} minutes"
+    seconds = sum(each.seconds for each in found.costs)
+    title += f": about {seconds / 60:.1f} minutes"
   return title, ["training", "steps", "ms a step", "memory", "minutes"], rows
-
-
-def _figure(number: float) -> str:
-  return f"{number:.3g}" if number < 100 else f"{number:,.0f}"
 
 
 def columns(facts: dict[str, str]) -> str:

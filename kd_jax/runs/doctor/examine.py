@@ -3,22 +3,57 @@
 from collections.abc import Mapping
 import contextlib
 import dataclasses
-import functools
 import importlib.util
+import math
 import pathlib
 import tempfile
 from typing import Any, NamedTuple
 
-from kd_jax import teachers
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kd_jax import methods, teachers
 from kd_jax.config import build
 from kd_jax.config import run as run_lib
 from kd_jax.config import sweep as sweeps
 from kd_jax.config.run import Run
 from kd_jax.core.screen import Screen
-from kd_jax.runs import estimate, teacher_store
+from kd_jax.runs import estimate, probe, sweep, teacher_store
 from kd_jax.runs import setup as setup_lib
-from kd_jax.runs.doctor import Visit, cost, machine, size, sources, trial
+from kd_jax.runs.doctor import (
+  Remark,
+  Visit,
+  first_batch,
+  machine,
+  size,
+  sources,
+)
+from kd_jax.runs.doctor.first_batch import Begun
 from kd_jax.runs.setup import Setup
+from kd_jax.training import cost, segment
+from kd_jax.training import devices as devices_lib
+
+# A few steps show whether a training diverges at once; long ones are not run.
+_STEPS, _LONGEST_STEP = 3, 2.0
+
+
+class Cost(NamedTuple):
+  """What a training takes, by arithmetic; memory as the compiler says.
+
+  Attributes:
+    name: Of the net, with the number of times it is trained; or of a bank.
+    steps: Steps of one training.
+    step: Seconds a step.
+    memory: Bytes of the device that the step's program needs, or the bank.
+    seconds: Of all trainings, evaluation after each epoch included.
+  """
+
+  name: str
+  steps: int
+  step: float
+  memory: int
+  seconds: float
 
 
 @dataclasses.dataclass
@@ -26,35 +61,20 @@ class Findings:
   """What was found out about a run; what could not be is left empty.
 
   Attributes:
-    data: The data set, in a line.
-    nets: Student and teacher.
+    facts: Data, nets and disk, in a line each.
     loss: The loss in words.
     terms: Its terms on the first batch.
-    costs: What each training takes.
-    bank: Bytes of the bank of logits, and seconds to fill it.
+    costs: What each training takes, and the bank of logits.
     disk: Bytes that the run needs at most, the bank among them.
-    free: Bytes that are free for it.
     sweep: Columns, rows and summary of `--plan`, for a sweep.
   """
 
-  data: str = ""
-  nets: list[trial.Net] = dataclasses.field(default_factory=list)
+  facts: dict[str, str] = dataclasses.field(default_factory=dict)
   loss: str = ""
-  terms: list[trial.Term] = dataclasses.field(default_factory=list)
-  costs: list[cost.Cost] = dataclasses.field(default_factory=list)
-  bank: tuple[int, float] = (0, 0.0)
+  terms: list[first_batch.Term] = dataclasses.field(default_factory=list)
+  costs: list[Cost] = dataclasses.field(default_factory=list)
   disk: int = 0
-  free: int = 0
   sweep: tuple[list[str], list[list[str]], str] | None = None
-
-  @property
-  def seconds(self) -> float:
-    """Of the whole run, unless it is a sweep."""
-    return sum(each.seconds for each in self.costs) + self.bank[1]
-
-
-class _Download(Exception):
-  """The run would begin with a download, which a look is no reason for."""
 
 
 class _Silent(Screen):
@@ -65,36 +85,33 @@ class _Silent(Screen):
     # downloading; and without TensorFlow it is refused right afterwards.
     if (text.startswith("data: TFDS downloads")
         and importlib.util.find_spec("tensorflow") is not None):
-      raise _Download()
+      raise Remark(
+          f"{text}: not on this machine, so the run begins with a download by "
+          "TFDS; ask again after it to know more")
 
 
 def examine(
     visit: Visit, config: Mapping[str, Any], workdir: pathlib.Path
 ) -> Findings:
   """Looks at the run of a checked config; every failure is a problem told."""
-  findings = Findings()
-  read = functools.partial(visit.attempt, "config")
-  asked = run = read(functools.partial(run_lib.read, config))
-  if run is not None and run.sweep.points:
-    run = visit.attempt("sweep", functools.partial(_lane, visit, run))
+  found = Findings()
+  asked = run = visit.attempt("config", run_lib.read, config)
+  if asked is not None and asked.sweep.points:
+    run = visit.attempt("sweep", _lane, visit, asked)
   if run is None or asked is None:
-    return findings
-  visit.attempt("names", functools.partial(build.check_names, run.values))
-  with contextlib.ExitStack() as stack:
-    setup = visit.attempt("data", functools.partial(_setup, visit, run, stack))
+    return found
+  visit.attempt("names", build.check_names, run.values)
+  # The records of the run's own setup go away again.
+  with tempfile.TemporaryDirectory() as folder:
+    setup = visit.attempt("data", setup_lib.prepare, run, pathlib.Path(folder),
+                          _Silent(), lambda: False)
     if setup is None:
-      return findings
-    findings.data = sources.describe(setup.dataset)
-    case = _case(visit, setup)
-    _look_at_data(visit, case)
-    visit.attempt(
-        "first batch", functools.partial(_try, visit, case, findings))
-    visit.attempt(
-        "cost", functools.partial(_reckon, visit, case, workdir, findings))
-    if asked.sweep.points:
-      findings.sweep = visit.attempt("sweep", functools.partial(
-          estimate.table, asked, lambda text: None))
-  return findings
+      return found
+    with contextlib.closing(setup.recorder):
+      visit.attempt("run", _look, visit, setup, workdir, found)
+  if asked.sweep.points:
+    found.sweep = visit.attempt("sweep", estimate.table, asked, lambda text: None)
+  return found
 
 
 def _lane(visit: Visit, run: Run) -> Run:
@@ -104,128 +121,160 @@ def _lane(visit: Visit, run: Run) -> Run:
       visit.tell(f"{name}: not installed, and a sweep's tables need it; pip "
                  "install 'kd_jax[report]'")
   groups = sweeps.expand(run.values, run.sweep.points)
+  visit.attempt("sweep", sweep.check_reference, groups, run.sweep.reference)
   lanes = [lane for group in groups for lane in group.lanes]
-  reference = run.sweep.reference
-  if reference and not any(
-      sweeps.matches(lane.point, reference) for lane in lanes):
-    visit.tell(
-        f"config.sweep.reference={reference}: no point of the sweep sets that; "
-        'add one, or give "--config.sweep.reference=()"')
   soft = [lane for lane in lanes
           if build.student_hparams(lane.values).soft_weight > 0]
   return run_lib.read((soft or lanes)[0].values)
 
 
-def _setup(
-    visit: Visit, run: Run, stack: contextlib.ExitStack
-) -> Setup | None:
-  """The run's own setup, its records in a folder that goes away again."""
-  folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
-  try:
-    setup = setup_lib.prepare(run, folder, _Silent(), lambda: False)
-  except _Download:
-    visit.tell(
-        f"{run.part('data.name')}: not on this machine, so the run begins "
-        "with a download by TFDS; ask again after it to know more",
-        fatal=False)
-    return None
-  stack.callback(setup.recorder.close)
-  return setup
-
-
-class _Case(NamedTuple):
-  """What a run is made of, as far as it could be built.
-
-  Attributes:
-    setup: What trainings share.
-    student: The student's training, about to begin.
-    teacher: That of the teacher's first member, where one is trained.
-    prepared: Who is asked: untrained members, or a file of logits.
-  """
-
-  setup: Setup
-  student: trial.Begun | None
-  teacher: trial.Begun | None = None
-  prepared: teachers.Teacher | None = None
-
-
-def _case(visit: Visit, setup: Setup) -> _Case:
-  """Builds both nets, so that what is wrong with either is told."""
-  student = lambda prepared: visit.attempt(
-      "student", functools.partial(trial.student, setup, prepared))
-  if not setup.run.method.needs_teacher:
-    return _Case(setup, student(None))
-  if setup.run.teacher.logits is None:
-    found = visit.attempt("teacher", functools.partial(trial.teacher, setup))
-    return _Case(setup, student(found and found[1]), *(found or ()))
-  begun = student(None)
-  given = begun and visit.attempt("teacher", functools.partial(
-      teacher_store.obtain, setup, begun.training))
-  prepared = given and given.teacher._replace(
-      arrays=trial.alone(given.teacher.arrays))
-  return _Case(setup, student(prepared), prepared=prepared)
-
-
-def _look_at_data(visit: Visit, case: _Case) -> None:
-  setup = case.setup
+def _look(
+    visit: Visit, setup: Setup, workdir: pathlib.Path, found: Findings
+) -> None:
+  """The data, both nets, one batch through them, and what it all takes."""
+  run = setup.run
+  found.facts["data"] = sources.describe(setup.dataset)
   if setup.dataset.notice:
     visit.tell(
         f"{setup.dataset.notice} For all of it give --config.data.dir=DIR with "
         "the four idx files", fatal=False)
-  number = len(setup.dataset.train_ids)
-  for prefix, begun in (("config", case.student), ("config.teacher", case.teacher)):
-    if begun is not None and begun.training.batch_size > number:
-      visit.tell(
-          f"{prefix}.batch_size={begun.training.batch_size}: more than the "
-          f"{number} training examples, so every step is a padded epoch; give at "
-          f"most {number}", fatal=False)
-
-
-def _try(visit: Visit, case: _Case, findings: Findings) -> None:
-  """One batch through both nets."""
-  setup, student, teacher, prepared = case
-  run = setup.run
-  for name, begun in (("student", student), ("teacher", teacher)):
+  own = setup_lib.transfer(setup, run)
+  # Both nets are built, so that what is wrong with either is told.
+  training = visit.attempt("student", build.student, run.values, own.dataset)
+  member = asked = None
+  if run.method.needs_teacher:
+    member, asked = visit.attempt(
+        "teacher", first_batch.teacher, setup, training) or (None, None)
+  student = training and visit.attempt(
+      "student", first_batch.begin, own, training, run.method, asked)
+  for name, prefix, begun in (("student", "config", student),
+                              ("teacher", "config.teacher", member)):
     if begun is not None:
-      findings.nets.append(trial.net(
-          name, run.titles[name], begun, setup.train))
+      found.facts[name] = first_batch.net(run.titles[name], begun)
+      asks, number = begun.training.batch_size, len(begun.data.ids)
+      if asks > number:
+        visit.tell(
+            f"{prefix}.batch_size={asks}: more than the {number} training "
+            "examples, so every step is a padded epoch; give at most "
+            f"{number}", fatal=False)
   if student is None:
     return  # What is lacking has been told.
-  numbers = teacher_store.loss_record(
-      run.method, student.training.hparams, student.training.schedules)
-  findings.loss = str(numbers["loss"])
-  if prepared is not None or not run.method.needs_teacher:
-    batch = trial.first_batch(student.training, setup.train)
-    findings.terms = trial.terms(build.learner(
-        run, student.training, run.method, prepared), student, batch)
-    trial.look_at_terms(
-        visit, findings.terms, fatal=not run.skip_nonfinite)
+  found.loss = str(teacher_store.loss_record(
+      run.method, student.training.hparams, student.training.schedules)["loss"])
+  if asked is not None or not run.method.needs_teacher:
+    found.terms = visit.attempt(
+        "first batch", first_batch.terms, student) or []
+    first_batch.look_at_terms(visit, found.terms, fatal=not run.skip_nonfinite)
+    visit.attempt("cost", _reckon, visit, setup, student, member, workdir, found)
 
 
 def _reckon(
-    visit: Visit, case: _Case, workdir: pathlib.Path, findings: Findings
+    visit: Visit, setup: Setup, student: Begun, teacher: Begun | None,
+    workdir: pathlib.Path, found: Findings,
 ) -> None:
   """Time, memory and disk."""
-  setup, student, teacher, prepared = case
-  if student is None or (
-      prepared is None and setup.run.method.needs_teacher):
-    return
-  bank = cost.bank_bytes(setup, student.training)
-  findings.disk = bank + cost.disk_bytes(setup, student, teacher)
-  findings.bank, findings.free = (bank, 0.0), machine.free(workdir)
-  if findings.disk > findings.free:
+  asked, training = setup.run.teacher, student.training
+  shape = (len(setup.train.label), training.views.count, asked.members,
+           setup.dataset.num_classes)
+  banked = teacher is not None and teacher_store.wants_bank(setup, training)
+  if banked:
+    stored: Any = jax.ShapeDtypeStruct(shape, jnp.float32)
+    student = student._replace(learner=student.learner._replace(
+        teacher=teachers.banked(stored, weights=asked.weights, mean=asked.mean)))
+  bank, nets = banked * 4 * math.prod(shape), _disk_bytes(setup, student, teacher)
+  found.disk, free = bank + nets, machine.free(workdir)
+  found.facts["disk needed"] = (
+      f"at most {size(found.disk)} of {size(free)}: bank of logits {size(bank)}, "
+      f"nets and checkpoints {size(nets)}")
+  if found.disk > free:
     visit.tell(
-        f"--workdir={workdir}: the run needs about {size(findings.disk)} of "
-        f"disk, {size(findings.free)} are free; make room, or give a --workdir "
-        "elsewhere")
-  if not all(map(trial.finite, findings.terms)):
+        f"--workdir={workdir}: the run needs about {size(found.disk)} of disk, "
+        f"{size(free)} are free; make room, or give a --workdir elsewhere")
+  if not all(term.finite for term in found.terms):
     return
-  for planned in cost.plan(setup, student, teacher, prepared):
-    found = visit.attempt(planned.name, functools.partial(
-        cost.measure, visit, planned, setup))
-    if found is not None:
-      findings.costs.append(found)
-  if bank and teacher is not None and findings.costs:
-    findings.bank = bank, cost.bank_seconds(
-        setup, student.training, findings.costs[0],
-        teacher.training.batch_size)
+  for name, times, begun in _trainings(setup, student, teacher, banked):
+    taken = visit.attempt(name, _cost, visit, setup, name, times, begun)
+    found.costs += [taken] if taken else []
+  if banked and teacher is not None and found.costs:
+    seconds = math.prod(shape[:3]) * found.costs[0].step / _per_step(teacher)
+    found.costs.append(Cost("bank of logits", 0, 0.0, bank, seconds))
+
+
+def _trainings(
+    setup: Setup, student: Begun, teacher: Begun | None, banked: bool
+) -> list[tuple[str, int, Begun]]:
+  """Name, number and kind of the trainings of a run, or of a sweep's first lane."""
+  run, hard, made = setup.run, methods.METHODS["hard"], []
+  if teacher is not None:
+    count = run.teacher.members
+    name = "teacher" if count == 1 else f"teacher, {count} members"
+    made.append((name, count, teacher))
+  if run.sweep.points:
+    return [*made, ("a lane", 1, student)]
+  if run.method is hard:
+    return [*made, ("baseline", 1, student)]
+  if teacher is None or banked:
+    # What stored logits add to a step does not show: one program less.
+    return [*made, ("baseline, distilled", 2, student)]
+  baseline = first_batch.begin(
+      setup._replace(train=student.data), student.training, hard)
+  return [*made, ("baseline", 1, baseline), ("distilled", 1, student)]
+
+
+def _cost(
+    visit: Visit, setup: Setup, name: str, times: int, begun: Begun
+) -> Cost:
+  """Compiles the step of a training, and runs a few where that is quick."""
+  training, learner, data, state = begun
+  arrays = learner.teacher.arrays if learner.teacher else ()
+  key, length = jax.random.key(training.seed), jnp.int32(_STEPS)
+  program: Any = segment.compiled_segment(
+      learner, training.views, training.batch_size)
+  compiled = program.lower(*cost.shapes((
+      state, data, arrays, training.hparams, key, length))).compile()
+  memory = cost.program_bytes(compiled) + cost.num_bytes(setup.splits)
+  step = cost.step_seconds(training, data.image, learner.teacher)
+  if memory > probe.device_bytes():
+    visit.tell(
+        f"{name}: a step needs {size(memory)} of the device's "
+        f"{size(probe.device_bytes())}; give a smaller config.batch_size, "
+        "smaller widths or --config.teacher.bank=never")
+  elif step <= _LONGEST_STEP:
+    if setup.devices.kind != "single":
+      compiled = devices_lib.compiled_segment(
+          setup.devices, learner, training.views, training.batch_size)
+    # A bank is only a shape so far. The state is copied, as programs take it over.
+    arrays, hparams = devices_lib.copies(setup.devices, jax.tree.map(
+        lambda x: x if isinstance(x, jax.Array) else jnp.zeros(x.shape, x.dtype),
+        (arrays, training.hparams)))
+    _, totals = compiled(
+        jax.tree.map(jnp.copy, state), data, arrays, hparams, key, length)
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(totals)):
+      prefix = "config.teacher" if name.startswith("teacher") else "config"
+      visit.tell(
+          f"{name}: NaN or infinite after a few steps; give a smaller "
+          f"--{prefix}.optimizer.learning_rate")
+  epochs = -(-training.total_steps // segment.steps_per_epoch(
+      len(data.ids), training.batch_size))
+  images = epochs * sum(len(split.data.label) for split in setup.splits.values())
+  return Cost(name, training.total_steps, step, memory, times * step * (
+      training.total_steps + images / _per_step(begun)))
+
+
+def _per_step(begun: Begun) -> int:
+  """Examples in the time of a step, if no gradients are wanted: a third of it."""
+  return 3 * begun.training.batch_size
+
+
+def _disk_bytes(setup: Setup, student: Begun, teacher: Begun | None) -> int:
+  """Bytes of the nets that a run leaves, and of unfinished ones at the worst."""
+  kept, unfinished = 0, 0
+  for begun, copies in ((student, 2), (teacher, 2 * setup.run.teacher.members)):
+    if begun is not None:
+      # A teacher lies in its store and among the run's own parameters.
+      net = cost.num_bytes(begun.state.student)
+      kept += copies * net
+      best = net if "heldout" in setup.splits else 0
+      unfinished = max(unfinished, cost.num_bytes(begun.state) + best)
+  # Those that are kept, and the one that is being written.
+  return kept + (setup.run.checkpoints.keep + 1) * unfinished

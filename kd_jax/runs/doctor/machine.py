@@ -1,7 +1,6 @@
 """What is here, whatever is run: versions, devices, disk, cache."""
 
 from collections.abc import Callable
-import functools
 import importlib.metadata
 import importlib.util
 import os
@@ -19,24 +18,29 @@ from kd_jax.runs.doctor import Visit, size
 
 _OLDEST, _NEWEST = (3, 11), (3, 13)
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-# What each is for; none is needed by a single run on raw files.
-_OPTIONAL = {
-    "tensorflow_datasets": "TFDS", "tensorflow": "TensorFlow",
-    "tensorboardX": "tensorboardX", "matplotlib": "matplotlib",
-    "scipy": "scipy", "mlxtend": "mlxtend"}
+# None is needed by a single run on raw files.
+_OPTIONAL = ("tensorflow_datasets", "tensorflow", "tensorboardX", "matplotlib",
+             "scipy", "mlxtend")
 _NVIDIA = pathlib.Path("/proc/driver/nvidia/version")
+
+
+def start(*, all_cores: bool) -> None:
+  """What main.py does before the first program; a sweep has all cores."""
+  compilation.use_cache()
+  if all_cores and "JAX_NUM_CPU_DEVICES" not in os.environ:
+    jax.config.update("jax_num_cpu_devices", cores())
 
 
 def look(visit: Visit, workdir: pathlib.Path) -> dict[str, str]:
   """Facts by name, in the order to be shown; "-" where a check failed."""
   checks: dict[str, Callable[[], str]] = {
-      "python": functools.partial(python, visit),
-      "packages": functools.partial(packages, visit),
+      "python": lambda: python(visit),
+      "packages": lambda: packages(visit),
       "optional": optional,
-      "devices": functools.partial(devices, visit),
+      "devices": lambda: devices(visit),
       "cores": lambda: str(cores()),
-      "disk": functools.partial(disk, visit, workdir),
-      "cache": functools.partial(cache, visit),
+      "disk": lambda: disk(visit, workdir),
+      "cache": lambda: cache(visit),
       "commit": commit,
   }
   return {name: visit.attempt(name, check) or "-"
@@ -68,31 +72,27 @@ def packages(visit: Visit, names: tuple[str, ...] = _PACKAGES) -> str:
 
 def optional() -> str:
   """Which of the optional libraries are there; none is imported for it."""
-  there = {shown: importlib.util.find_spec(name) is not None
-           for name, shown in _OPTIONAL.items()}
-  listed = lambda wanted: ", ".join(
-      name for name, found in there.items() if found == wanted)
-  missing = listed(False)
-  return (listed(True) or "none") + (f"; without {missing}" if missing else "")
+  there = [name for name in _OPTIONAL if importlib.util.find_spec(name)]
+  missing = ", ".join(name for name in _OPTIONAL if name not in there)
+  return (", ".join(there) or "none") + (
+      f"; without {missing}" if missing else "")
 
 
 def devices(visit: Visit) -> str:
   """The backend, its devices and their memory."""
-  here = jax.devices()
-  backend = jax.default_backend()
-  asked = os.environ.get("JAX_PLATFORMS", "")
-  if backend == "cpu" and _NVIDIA.exists() and "cpu" not in asked:
+  here, backend = jax.devices(), jax.default_backend()
+  if (backend == "cpu" and _NVIDIA.exists()
+      and "cpu" not in os.environ.get("JAX_PLATFORMS", "")):
     visit.tell(
         "devices: there is an NVIDIA driver, but jax sees no GPU; pip install "
         '"jax[cuda13]"', fatal=False)
-  memory = size(probe.device_bytes())
-  return f"{backend}: {len(here)} x {here[0].device_kind}, {memory} each"
+  return (f"{backend}: {len(here)} x {here[0].device_kind}, "
+          f"{size(probe.device_bytes())} each")
 
 
 def disk(visit: Visit, workdir: pathlib.Path) -> str:
   """Free space where results go, and whether they may."""
-  folder = existing(workdir)
-  reason = unwritable(folder)
+  folder, reason = _tried(workdir)
   if reason:
     visit.tell(
         f"--workdir={workdir}: cannot be written ({reason}); give another "
@@ -106,7 +106,7 @@ def disk(visit: Visit, workdir: pathlib.Path) -> str:
 
 def free(workdir: pathlib.Path) -> int:
   """Bytes free where a folder is or will be."""
-  return shutil.disk_usage(existing(workdir)).free
+  return shutil.disk_usage(_tried(workdir)[0]).free
 
 
 def cache(visit: Visit) -> str:
@@ -115,7 +115,7 @@ def cache(visit: Visit) -> str:
   if not place:
     return "off (JAX_COMPILATION_CACHE_DIR is empty)"
   folder = pathlib.Path(place)
-  reason = unwritable(existing(folder))
+  _, reason = _tried(folder)
   if reason:
     visit.tell(
         f"{folder}: the compilation cache cannot be written ({reason}), so every "
@@ -132,23 +132,12 @@ def commit() -> str:
   return manifest["commit"][:12] + (", with changes" if manifest["dirty"] else "")
 
 
-def existing(folder: pathlib.Path) -> pathlib.Path:
-  """The folder, or the nearest above it that exists."""
+def _tried(folder: pathlib.Path) -> tuple[pathlib.Path, str | None]:
+  """The folder, or the nearest above it; and why no file can be made there."""
   folder = folder.expanduser().absolute()
-  return next(each for each in (folder, *folder.parents) if each.exists())
-
-
-def unwritable(folder: pathlib.Path) -> str | None:
-  """Why no file can be made in a folder, or None; found out by making one."""
+  there = next(each for each in (folder, *folder.parents) if each.exists())
   try:
-    with tempfile.TemporaryFile(dir=folder):
-      return None
+    with tempfile.TemporaryFile(dir=there):
+      return there, None
   except OSError as error:
-    return error.strerror or str(error)
-
-
-def start(*, all_cores: bool) -> None:
-  """What main.py does before the first program; a sweep has all cores."""
-  compilation.use_cache()
-  if all_cores and "JAX_NUM_CPU_DEVICES" not in os.environ:
-    jax.config.update("jax_num_cpu_devices", cores())
+    return there, error.strerror or str(error)
