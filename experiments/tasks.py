@@ -24,7 +24,7 @@ class Task(NamedTuple):
     name: What the user is told.
     fingerprints: Of the rows that it leaves, in their order.
     run: `(stop) -> rows`, each with its fingerprint and overrides. May ask `stop`
-      and raise `follow.Interrupted`: then the task is not done.
+      and raise `train_loop.Interrupted`: then the task is not done.
     cost: How long it takes beside the others, for the time left.
   """
 

@@ -158,7 +158,7 @@ MUTANTS = (
            "test_checkpoints.py -k single_wrong_bit"),
     Mutant("a checkpoint of any config", "Checkpoints._refuse_other",
            "not changed", "True", "test_checkpoints.py -k another_config"),
-    Mutant("totals of an epoch are not saved", "run_to_end",
+    Mutant("totals of an epoch are not saved", "_resumed",
            "found['told']", "totals", "test_fit.py -k uninterrupted"),
     Mutant("parameters that are not finite are good", "_finite",
            "bool(observed.fine) and _1", "_1", "test_fit.py -k parameters_alone"),

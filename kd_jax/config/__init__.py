@@ -1,6 +1,6 @@
 """A config: all keys with their defaults, locked, and what makes one wrong.
 
-`default()` gives the keys of `keys.py` as a ConfigDict; the files in `configs/`
+`default()` gives the keys of `schema.py` as a ConfigDict; the files in `configs/`
 change some.
 """
 
@@ -119,7 +119,7 @@ def _check_together(values: dict[str, Any]) -> None:
 
 
 def make_way(config: ml_collections.ConfigDict, given: set[str]) -> None:
-  """Takes back what a file says where the keys given exclude it."""
+  """Resets keys of a config file that contradict the keys of the command line."""
   if {"hard_weight", "soft_weight"} & given and "alpha" not in given:
     config.alpha = None
   if "alpha" in given and not {"hard_weight", "soft_weight"} & given:

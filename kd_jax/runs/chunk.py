@@ -45,7 +45,7 @@ def train(
     What was measured of each lane, padding left out.
 
   Raises:
-    follow.Interrupted: After saving, if `stop` says so.
+    train_loop.Interrupted: After saving, if `stop` says so.
   """
   members = [job.lanes[lane] for lane in chunk.lanes]
   hparams = lanes.stack(

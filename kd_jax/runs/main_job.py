@@ -40,7 +40,7 @@ def train_and_evaluate(
 
   Raises:
     UserError: If something asked for cannot be.
-    follow.Interrupted: If `stop` said so.
+    train_loop.Interrupted: If `stop` said so.
   """
   began = time.perf_counter()
   build.check_names(run.values)

@@ -180,7 +180,7 @@ def alone(
   """Waits until no other program is at work on the net at `path`, or `stop`."""
   with contextlib.ExitStack() as stack:
     if hosts.first():
-      # A shelf that cannot be written to has no one at work on it.
+      # A store that cannot be written to has no one at work on it.
       with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = stack.enter_context(

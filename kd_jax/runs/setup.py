@@ -150,7 +150,7 @@ def net(
     setup: What trainings share.
     name: Of the net.
     path: Its folder.
-    marks: What determines it, by name.
+    identity: What determines it, by name.
     training: How it is trained.
     learner: Its step.
     splits: What it is evaluated on.

@@ -65,7 +65,7 @@ def run_sweep(
 
   Raises:
     UserError: If something asked for cannot be.
-    follow.Interrupted: If `stop` said so. All finished rows are on disk.
+    train_loop.Interrupted: If `stop` said so. All finished rows are on disk.
   """
   began = time.perf_counter()
   groups = sweep.expand(run.values, run.sweep.points)

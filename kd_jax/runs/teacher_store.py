@@ -145,7 +145,7 @@ def _member(setup: Setup, member: int, training: Training) -> tuple[str, _Member
   name = "teacher" if setup.run.teacher.members == 1 else f"teacher_{member}"
   learner = build.learner(
       setup.run, training, methods.METHODS["hard"])
-  # Programs that share a shelf train a net once; the others wait for it.
+  # Programs that share a store train a net once; the others wait for it.
   with records.alone(path, say=setup.screen.say, stop=setup.stop):
     record = setup_lib.net(
         setup, name, path, identity, training, learner, setup.splits)
@@ -238,7 +238,7 @@ def _from_file(setup: Setup, student: Training) -> PreparedTeacher:
 def _tick(setup: Setup, done: int, total: int) -> None:
   setup.screen.advance("bank", done, total, f"{done} of {total} views")
   if hosts.any_of(setup.stop()):
-    raise train_loop.Interrupted()  # A bank without marks is built again.
+    raise train_loop.Interrupted()  # A bank that is not whole is gone on with.
 
 
 def wants_bank(setup: Setup, student: Training) -> bool:

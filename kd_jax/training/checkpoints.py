@@ -1,7 +1,7 @@
 """The state of an unfinished run on disk: whole, checked, and only for its config.
 
-A folder holds the last few checkpoints of one training, each with the marks of its
-config and a SHA-256 of its arrays. Saving is atomic and goes on beside training;
+A folder holds the last few checkpoints of one training. Each has the identity of
+its config and a SHA-256 of its arrays. Saving is atomic and goes on beside training;
 whenever the program dies, an earlier checkpoint is whole.
 """
 
@@ -47,10 +47,10 @@ class Checkpoints:
 
     Args:
       path: The folder.
-      marks: Everything that determines the training, by name; JSON values.
+      identity: Everything that determines the training, by name; JSON values.
       every: When to save: a number of steps, epochs or minutes.
       keep: So many checkpoints are kept.
-      force: Whether a run of other marks is continued too.
+      force: Whether a run of another identity is continued too.
       say: Told what the user must know.
     """
     self.path = path
@@ -241,7 +241,7 @@ def _sha256(record: dict[str, Any]) -> str:
 
 
 def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-  """What differs between two configs' marks, as phrases.
+  """What differs between two identities, as phrases.
 
   Example:
     >>> changes({"seed": 0, "epochs": 3}, {"seed": 1, "epochs": 3})

@@ -119,7 +119,7 @@ def compiled_segment(
 def make_predict(
     devices: Devices, model: types.Model, views: views_lib.Views
 ) -> Callable[..., jax.Array]:
-  """`loop.make_predict`, its batches dealt out to the devices.
+  """`segment.make_predict`, its batches dealt out to the devices.
 
   Each device computes whole batches, so that an example's logits have the same
   bits whatever the number of devices.

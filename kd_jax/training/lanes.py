@@ -130,7 +130,7 @@ def compile_lanes(
 def mapped_segment(
     segment: Callable[..., Any], shape: Shape
 ) -> Callable[..., Any]:
-  """A segment of `loop.make_segment` over a device's rectangle of lanes.
+  """A segment of `segment.make_segment` over a device's rectangle of lanes.
 
   Returns:
     `(state, (data, teacher_arrays), hparams, seeds, length) -> (state, totals)`.

@@ -1,6 +1,6 @@
 """What is kept on disk: trained nets, whole and checked. Nothing is unpickled.
 
-With `progress.py` the only importer of orbax.
+With `checkpoints.py` the only importer of orbax.
 """
 
 import errno

@@ -1,10 +1,10 @@
 """Segments: the compiled unit of a run, and prediction over a whole split.
 
-To read the algorithm, skip this file: `steps.py` holds it. Here is what keeps
+To read the algorithm, skip this file: `step.py` holds it. Here is what keeps
 the device busy. A segment is a scan over some steps of one epoch, with the data
 on the device as uint8 and nothing going to the host inside. Which steps lie in
 one segment has no influence on the result: order, views and dropout come from
-names and counters (`rng.py`), and the state carries the rest.
+names and counters (`core/randomness.py`), and the state carries the rest.
 """
 
 from collections.abc import Callable
@@ -83,7 +83,7 @@ def make_segment(
   """The segment of a learner, to be compiled or mapped over lanes or devices.
 
   Args:
-    learner: What `steps.make_step` needs.
+    learner: What `step.make_step` needs.
     views: The augmentation of the transfer set.
     batch_size: Examples a step, of all devices.
     axis_name: The mapped device axis, or None.

@@ -27,9 +27,9 @@ class Epoch(NamedTuple):
 
   Attributes:
     step: Steps done at its end.
-    told: Totals of its steps.
+    totals: Of its steps.
     evaluated: Of `Program.evaluate`; None for a part.
-    seen: Of `Watch.see`.
+    observed: Of `Monitor.observe`.
   """
 
   step: int
@@ -98,28 +98,19 @@ def run_to_end(
     state: Where it begins, unless there is something to resume.
     total_steps: Where it ends.
     per_epoch: Steps of an epoch.
-    piece: Steps of a segment, at most.
-    progress: Where an unfinished run is kept.
+    segment_steps: Steps of a segment, at most.
+    checkpoints: Where an unfinished run is kept.
     stop: Asked between segments.
-    ended: Told of every epoch, one segment after it was dispatched.
-    resumed: Told the step at which an interrupted run goes on.
-    watch: Shown every epoch, and whatever is to be saved.
-    tick: Told the steps before each segment that does not begin an epoch.
+    ended: Called with every epoch, one segment after it was dispatched.
+    resumed: Called with the step at which an interrupted run goes on.
+    monitor: Sees every epoch, and whatever is to be saved.
+    tick: Called with the steps done before each segment within an epoch.
 
   Raises:
     Interrupted: After saving, if `stop` says so.
   """
-  monitor.begin(state)
-  totals, done = program.no_totals(), 0
-  found = checkpoints.load(checkpoint_of(state, totals, done, monitor.kept))
-  if found is not None:
-    found = program.place(found)
-    state, totals, done = found["state"], found["told"], int(found["done"])
-    if done >= total_steps:
-      raise UserError(
-          f"{checkpoints.path}: is at step {done}, and this config ends at "
-          f"{total_steps}; use another --workdir")
-    monitor.begin(state, found["kept"])
+  state, totals, done = _resumed(program, state, checkpoints, monitor, total_steps)
+  if done:
     resumed(done)
   checkpoints.begin(done, per_epoch)
   pace = _Pace(segment_steps)
@@ -164,6 +155,26 @@ def run_to_end(
   return state
 
 
+def _resumed(
+    program: Program, state: Any, checkpoints: Checkpoints, monitor: Monitor,
+    total_steps: int,
+) -> tuple[Any, dict[str, metrics.Mean], int]:
+  """State, totals of the epoch and steps done: of a checkpoint, if there is one."""
+  monitor.begin(state)
+  totals = program.no_totals()
+  found = checkpoints.load(checkpoint_of(state, totals, 0, monitor.kept))
+  if found is None:
+    return state, totals, 0
+  found = program.place(found)
+  done = int(found["done"])
+  if done >= total_steps:
+    raise UserError(
+        f"{checkpoints.path}: is at step {done}, and this config ends at "
+        f"{total_steps}; use another --workdir")
+  monitor.begin(found["state"], found["kept"])
+  return found["state"], found["told"], done
+
+
 class _Pace:
   """Steps of the next segment, by the time that the last ones took.
 
@@ -190,5 +201,5 @@ class _Pace:
 
 
 def checkpoint_of(state: Any, totals: Any, done: int, kept: Any) -> dict[str, Any]:
-  """What a checkpoint holds: state, totals of the epoch, steps, and more."""
+  """What a checkpoint holds; its totals are called "told" in files."""
   return {"state": state, "told": totals, "done": jnp.int32(done), "kept": kept}
