@@ -126,7 +126,7 @@ VIEWS = ("none", "shift2", "crop4_flip", "affine", "elastic", "distort")
 METHODS = (
     "hard", "kd", "logits", "mse", "reverse_kl", "jsd", "ls", "normkd", "dkd",
     "nkd", "rld", "wttm", "topk", "topk_renormalised", "tfkd", "dist", "mlkd",
-    "ctkd")
+    "ctkd", "hint", "rkd")
 
 TEXTS = sorted([
     ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks/README.md",

@@ -1,8 +1,8 @@
 """The state of an unfinished run on disk: whole, checked, and only for its config.
 
 A folder holds the last few checkpoints of one training. Each has the identity of
-its config and a SHA-256 of its arrays. Saving is atomic and goes on beside training;
-whenever the program dies, an earlier checkpoint is whole.
+its config and a SHA-256 of its arrays. Saving is atomic and goes on beside
+training; whenever the program dies, an earlier checkpoint is whole.
 """
 
 from collections.abc import Callable
