@@ -138,7 +138,7 @@ def test_a_step_has_its_part_of_the_epochs_order(parts, monkeypatch):
     now[0] += 2.0 + 0.5 * length  # Two seconds for an order.
     return state.replace(step=state.step + length)
 
-  start = lambda: states.TrainState(jnp.int32(0), {}, {}, {})
+  start = lambda: states.TrainState(jnp.int32(0), {}, {}, {}, {})
   program = parts.Program(start, advance, lambda state: None)
   for wanted in (3.0, 1000.0):
     step = parts.timing(program, 10, wanted)()

@@ -29,7 +29,7 @@ VIEWS = views.VIEWS["none"]
 WIDTH = 4
 # Of lanes' data only labels and ids are their own; the step is everyone's.
 _OWN = segment_lib.DeviceData(None, 0, 0, None, None)  # type: ignore[arg-type]
-_HELD = TrainState(None, 0, 0, 0)  # type: ignore[arg-type]
+_HELD = TrainState(None, 0, 0, 0, 0)  # type: ignore[arg-type]
 
 
 class Program(NamedTuple):
