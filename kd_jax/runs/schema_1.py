@@ -60,7 +60,7 @@ def old(row: Mapping[str, Any]) -> bool:
 
 def converted(row: Row, known: Mapping[str, Lane]) -> Row:
   """The row in schema 2, if it is known whose it is, or the row itself."""
-  lane = known.get(row["fingerprint"]) if old(row) else None
+  lane = known.get(row.get("fingerprint", "")) if old(row) else None
   if lane is None:
     return row
   return row | {"schema": 2, "fingerprint": lane.fingerprint,

@@ -161,11 +161,12 @@ def num_bytes(tree: Any) -> int:
 
 def program_bytes(compiled: Any) -> int:
   """Bytes of a program's arguments, results and scratch, on one device."""
-  memory = compiled.memory_analysis()
-  if memory is None:
+  try:
+    memory = compiled.memory_analysis()
+    return (memory.argument_size_in_bytes + memory.output_size_in_bytes
+            + memory.temp_size_in_bytes - memory.alias_size_in_bytes)
+  except (AttributeError, NotImplementedError):
     return 0  # Not every backend tells.
-  return (memory.argument_size_in_bytes + memory.output_size_in_bytes
-          + memory.temp_size_in_bytes - memory.alias_size_in_bytes)
 
 
 def _flops(function: Callable[..., Any], *arguments: Any) -> float:

@@ -18,7 +18,7 @@ import numpy as np
 
 from kd_jax.core import randomness, types
 from kd_jax.data import views as views_lib
-from kd_jax.training import metrics, step
+from kd_jax.training import cost, metrics, step
 from kd_jax.training import segment as segment_lib
 from kd_jax.training.state import TrainState
 
@@ -124,7 +124,7 @@ def compile_lanes(
           state, fixed, *place.split((hparams, seeds)),
           place.copies(jnp.int32(length))),
       lambda state, split: evaluation(state, place.copies(split)),
-      lowered.out_info[1], _memory(compiled))
+      lowered.out_info[1], cost.program_bytes(compiled))
 
 
 def mapped_segment(
@@ -216,13 +216,3 @@ def _placement(shape: Shape) -> _Placement:
     return _Placement(None)
   devices = np.asarray(jax.local_devices()[:shape.devices])
   return _Placement(Mesh(devices, (_AXIS,)))
-
-
-def _memory(compiled) -> int:
-  """Bytes of a program's arguments, results and scratch, on one device."""
-  try:
-    analysis = compiled.memory_analysis()
-    return (analysis.argument_size_in_bytes + analysis.output_size_in_bytes
-            + analysis.temp_size_in_bytes - analysis.alias_size_in_bytes)
-  except (AttributeError, NotImplementedError):
-    return 0  # Not every backend tells.
