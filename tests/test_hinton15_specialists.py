@@ -19,6 +19,7 @@ from experiments.hinton15_specialists import (
 from experiments.protocol import Options, Place
 from kd_jax import data
 from kd_jax.core.errors import UserError
+from kd_jax.runs import results
 
 
 @pytest.fixture(autouse=True)
@@ -206,7 +207,7 @@ def test_all_stages_leave_what_the_verdict_reads(tmp_path, monkeypatch):
   by_mark = {row["fingerprint"]: row for row in rows["table"]}
   assert len(by_mark) == 18
   for row in rows["table"]:
-    assert row["schema"] == 1 and row["study"] == study.NAME
+    assert row["schema"] == results.SCHEMA and row["study"] == study.NAME
     assert row["test_examples"] == 60 and row["failed"] is None
     assert len(row["test_wrong_ids"]) == row["test_errors"]
     teacher = plan.TEACHERS.get(row["method"])
