@@ -12,51 +12,36 @@ import sys
 
 from kd_jax import methods, report
 from kd_jax.core.errors import Parser, UserError
-from kd_jax.runs import records
 
 
 def rows(workdir: pathlib.Path, study: str, name: str) -> list[report.Row]:
-  """A row for each net of a finished run.
+  """A row for each net of a finished run, the teachers' first.
 
   Raises:
     UserError: If the run is not finished.
   """
-  try:
-    summary, manifest, config = (
-        json.loads((workdir / file).read_text())
-        for file in ("summary.json", "manifest.json", "config.json"))
-  except OSError as error:
-    raise UserError(f"{workdir}: not a finished run: {error}") from None
-  lines = (workdir / "metrics.jsonl").read_text().splitlines()
-  epochs = [json.loads(line) for line in lines]
-  result = []
-  for net in ("teacher", "baseline", "distilled"):
-    if net not in summary:
-      continue
-    record = summary[net]
-    method = config["method"] if net == "distilled" else "hard"
-    own = record["fingerprint"][:16]
-    # A workdir may have seen other runs before: only this one's epochs count.
-    curve = {r["epoch"]: r["test_errors"] for r in epochs
-             if r["net"] == net and r.get("fingerprint", own) == own
-             and "epoch" in r}
-    kept = ("fingerprint", "test_errors", "test_examples", "test_nll",
-            "test_ece", "heldout_errors", "agreement", "kl", "parameters",
-            "parameters_sha256", "seconds", "test_wrong_ids")
-    result.append({
-        "schema": records.SCHEMA, "study": study, "row": name, "net": net,
-        "method": method,
-        "loss": record.get("loss", methods.METHODS["hard"].formula),
-        "source": summary["dataset"]["source"],
-        "seed": config["teacher.seed" if net == "teacher" else "seed"],
-        "teacher_seed": config["teacher.seed"],
-        "teacher_fingerprint": summary.get("teacher", {}).get("fingerprint"),
-        **{key: record[key] for key in kept if key in record},
-        "curve": [curve[epoch] for epoch in sorted(curve)],
-        "commit": manifest["commit"], "dirty": manifest["dirty"],
-        "versions": manifest["versions"], "device": manifest["device"],
-        "cores": manifest["cores"]})
-  return result
+  if not (workdir / "summary.json").is_file():
+    raise UserError(f"{workdir}: not a finished run: it has no summary.json")
+  found = report.read(workdir)
+  shared = {key: found[-1][key] for key in (
+      "data", "commit", "dirty", "versions", "device", "cores", "teacher_seed")}
+  rows_of = [row | {"curve": row["curve"]["test_errors"]} for row in found]
+  if (workdir / "teachers.jsonl").is_file():
+    rows_of = [
+        {**shared, "method": "hard", "loss": methods.METHODS["hard"].formula,
+         "seed": shared["teacher_seed"], **row, "curve": _curve(workdir, row)}
+        for row in report.read(workdir, "teachers.jsonl")
+        if row["net"] == "teacher"] + rows_of
+  # Rows without overrides are those of main runs.
+  return [{key: value for key, value in row.items() if key != "overrides"} | {
+      "study": study, "row": name, "source": row["data"]} for row in rows_of]
+
+
+def _curve(workdir: pathlib.Path, row: report.Row) -> list[int]:
+  """Test errors of a net by epoch; the workdir may have seen other runs before."""
+  return [line["test_errors"] for line in report.read(workdir, "metrics.jsonl")
+          if line.get("fingerprint") == row["fingerprint"][:16]
+          and "epoch" in line]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -70,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
   file = arguments.study / "results.jsonl"
   known = set()
   if file.is_file():
-    known = {(r["row"], r["net"], r["fingerprint"], r["seed"])
+    known = {(r["row"], r["net"], r["fingerprint"])
              for r in report.read(arguments.study)}
   try:
     found = rows(arguments.workdir, arguments.study.name, arguments.row)
@@ -79,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     return 2
   with file.open("a") as out:
     for row in found:
-      if (row["row"], row["net"], row["fingerprint"], row["seed"]) not in known:
+      if (row["row"], row["net"], row["fingerprint"]) not in known:
         out.write(json.dumps(row) + "\n")
   return 0
 

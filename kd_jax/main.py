@@ -1,8 +1,7 @@
 """The command: `python -m kd_jax.main --config=configs/mnist.py --workdir=DIR`.
 
-It reads the command line, then calls `runs/main_job.py`, or `runs/sweep.py` for a
-sweep. A mistake of the user is printed in at most three lines, before any work. The
-exit code is then 2.
+It reads the command line, then calls `runs/driver.py`. A mistake of the user is
+printed in at most three lines, before any work. The exit code is then 2.
 """
 
 import contextlib
@@ -175,8 +174,7 @@ def train(
   from kd_jax.core import compilation
   from kd_jax.core import hosts as hosts_lib
   from kd_jax.core.screen import Screen
-  from kd_jax.runs import main_job, records
-  from kd_jax.runs.sweep import run_sweep
+  from kd_jax.runs import driver, records
   from kd_jax.training import monitor, parameters, train_loop
   # pylint: enable=g-import-not-at-top
   if processes:
@@ -189,14 +187,10 @@ def train(
       hosts_lib.agreed(
           lambda: stack.enter_context(records.locked(workdir)))
       screen = stack.enter_context(Screen(quiet=not alone))
-      run = read(config)
-      if run.sweep.points:
-        run_sweep(
-            run, workdir, screen=screen, stop=stop, study=study,
-            command=command, shard=shard, report=lambda folder, reference: (
-                report.write(folder, reference=reference)))
-      else:
-        main_job.train_and_evaluate(run, workdir, screen=screen, stop=stop)
+      driver.train(read(config), workdir, screen=screen, asked=driver.Asked(
+          stop=stop, study=study, command=command, shard=shard,
+          report=lambda folder, reference: (
+              report.write(folder, reference=reference))))
     return 0
   except train_loop.Interrupted:
     print(f"stopped; what is done is kept in {workdir}. To go on: {again}",

@@ -48,7 +48,7 @@ def summary(workdir):
 
 @pytest.mark.slow
 def test_killed_twice_it_ends_with_the_same_bits(own_data, tmp_path):
-  # Of other kinds, and 50 times: tests/soak/kill.py. A sweep: test_run_sweep.py.
+  # Of other kinds, and 50 times: tests/soak/kill.py. A sweep: test_driver.py.
   kind = "single"
   kill.start(kind, own_data, tmp_path / "whole").communicate()
   wanted = kill.results(kind, tmp_path / "whole")

@@ -119,7 +119,7 @@ def test_what_is_missing_is_told_and_alone_done(
   trained = []
   train = chunks.train
   monkeypatch.setattr(
-      "kd_jax.runs.sweep.chunks.train", lambda job, chunk, *a, **k:
+      "kd_jax.runs.driver.chunks.train", lambda job, chunk, *a, **k:
       trained.append(len(set(chunk.lanes))) or train(job, chunk, *a, **k))
   assert sweeps(workdir=out) == 0
   assert trained == [1] and "already trained" in capsys.readouterr().out
@@ -130,7 +130,7 @@ def test_what_is_missing_is_told_and_alone_done(
 def test_a_shard_goes_on_and_another_keeps_its_rows(
     sweeps, parts, capsys, monkeypatch):
   before = report.read(parts[0])
-  monkeypatch.setattr("kd_jax.runs.sweep.chunks.train", None)
+  monkeypatch.setattr("kd_jax.runs.driver.chunks.train", None)
   assert sweeps("--shard", "1/3", workdir=parts[0]) == 0
   said = capsys.readouterr().out
   assert "shard 1/3: 2 of 4 chunks, 3 of 6 lanes" in said

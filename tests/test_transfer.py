@@ -11,7 +11,7 @@ import pytest
 from kd_jax import config as config_lib
 from kd_jax import data, main
 from kd_jax.config import identity
-from kd_jax.runs import kept_logits, teacher_store
+from kd_jax.runs import kept_logits, nets
 from kd_jax.training import optimizers
 
 BASE = (
@@ -66,13 +66,13 @@ def test_classes_that_are_left_out_are_left_out():
 
 def test_students_see_the_transfer_set_and_teachers_everything(
     own_data, tmp_path, monkeypatch):
-  seen, obtain = [], teacher_store.obtain
+  seen, member = [], nets.member
 
-  def watched(setup, student):
+  def watched(setup, *arguments):
     seen.append(len(setup.train.ids))
-    return obtain(setup, student)
+    return member(setup, *arguments)
 
-  monkeypatch.setattr(teacher_store, "obtain", watched)
+  monkeypatch.setattr(nets, "member", watched)
   code, lines = run(own_data, tmp_path / "w", "--sweep.transfer.part=0.5,1.0",
                     "--sweep.seed=0")
   rows = lines("results.jsonl")

@@ -31,7 +31,7 @@ from kd_jax.core import compilation, randomness, types
 from kd_jax.core.screen import Screen
 from kd_jax.methods import terms as terms_lib
 from kd_jax.report import Row
-from kd_jax.runs import chunk, records, results, teacher_store
+from kd_jax.runs import chunk, nets, records, results, teacher_store
 from kd_jax.runs import setup as setup_lib
 from kd_jax.runs.setup import Setup
 from kd_jax.training import parameters, step, train_loop
@@ -138,10 +138,7 @@ def _trained_teacher(
   record = parameters.load_record(path)
   fingerprints = {row["fingerprint"] for row in rows.get("teachers", ())}
   if record is None or record["fingerprint"] not in fingerprints:
-    config = sweep.applied(config, {"teacher.bank": "never"})
-    teacher_store.obtain(
-        setup._replace(run=run_lib.read(config)),
-        build.student(config, setup.dataset))
+    nets.member(setup._replace(run=run_lib.read(config)), "teacher", 0)
     path = setup.workdir / own
   return parameters.load_parameters(path)
 
@@ -158,7 +155,7 @@ def _row(
       "program": names.source_identity(f"{__name__}:run"),
       "teacher": parameters.parameters_sha256(trained.params)}
   net = f"{name.replace(' ', '_')}_{seed}"
-  record = setup_lib.net(
+  record = nets.obtain(
       setup, net, setup.workdir / "parameters" / net, identity | records.runtime(),
       training, learner, setup.splits)
   loss = teacher_store.loss_record(learner.method, training.hparams)

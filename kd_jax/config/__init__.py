@@ -16,15 +16,35 @@ from kd_jax.config import schema
 from kd_jax.core.errors import UserError
 
 
-def default() -> ml_collections.ConfigDict:
+def default(*nets: str) -> ml_collections.ConfigDict:
   """All keys with their defaults, locked: a misspelt key is an error.
+
+  With nets, also the keys of each net of a recipe: `nets.NAME.teachers`,
+  `.init_from` and the keys of a student without its prefix, such as
+  `nets.NAME.widths` or `.temperature`. One that stays None is the run's own.
+
+  Args:
+    *nets: The nets of a recipe, in the order in which they are trained; none for
+      the main job.
 
   Example:
     >>> default().student.widths
     (800, 800)
+    >>> config = default("teacher", "student")
+    >>> config.nets.student.teachers = ("teacher",)
+    >>> config.nets.student.widths = (30, 30)
   """
+  config = _filled(schema.every())
+  if nets:
+    config.recipe = nets
+    config.nets = ml_collections.ConfigDict(
+        {name: _filled(schema.net_keys()) for name in nets})
+  return config.lock()
+
+
+def _filled(keys: Mapping[str, schema.Key]) -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict()
-  for name, key in schema.every().items():
+  for name, key in keys.items():
     *parents, leaf = name.split(".")
     place = config
     for parent in parents:
@@ -34,7 +54,7 @@ def default() -> ml_collections.ConfigDict:
     # A placeholder is made anew each time: two configs must not share one.
     place[leaf] = (key.default if key.kind is None
                    else config_dict.placeholder(key.kind))
-  return config.lock()
+  return config
 
 
 def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,7 +66,7 @@ def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def nested(values: Mapping[str, Any]) -> ml_collections.ConfigDict:
   """Flat values as a ConfigDict again."""
-  config = default()
+  config = default(*values["recipe"])
   for name, value in values.items():
     *parents, leaf = name.split(".")
     place = config
@@ -71,16 +91,15 @@ def check(config: ml_collections.ConfigDict) -> None:
     UserError: Naming the key, the value and what is allowed.
   """
   values = flatten(config)
-  known = schema.every()
-  lacking = [name for name in known if name not in values]
+  lacking = [name for name in schema.every() if name not in values]
   if lacking:
     raise UserError(
         f"config.{lacking[0]}: missing; a config starts from "
         "kd_jax.config.default()")
   for name, value in values.items():
-    if name not in known:
+    key = schema.find(name)
+    if key is None:
       raise UserError(f"config.{name}: {unknown(name)}")
-    key = known[name]
     try:
       fine = key.rule.check(value)
     except TypeError:
@@ -153,7 +172,10 @@ def _take_setting(config: ml_collections.ConfigDict, given: set[str]) -> None:
 def unknown(name: str) -> str:
   """A phrase for a key that does not exist, with the nearest that do."""
   leaf = name.rsplit(".", 1)[-1]
-  known = schema.every()
+  known = [*schema.every()]
+  if name.startswith("nets.") and name.count(".") > 1:
+    prefix = ".".join(name.split(".")[:2])
+    known = [f"{prefix}.{key}" for key in schema.net_keys()]
   close = difflib.get_close_matches(name, known, n=2, cutoff=0.6)
   close += [k for k in known if k.rsplit(".", 1)[-1] == leaf and k not in close]
   if close:

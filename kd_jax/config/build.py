@@ -9,7 +9,7 @@ import numpy as np
 
 from kd_jax import data as data_lib
 from kd_jax import losses, methods, models, teachers
-from kd_jax.config import flatten, names
+from kd_jax.config import flatten, names, recipe
 from kd_jax.config import run as run_lib
 from kd_jax.core import types
 from kd_jax.core.errors import UserError
@@ -22,15 +22,16 @@ Values = Mapping[str, Any]
 
 
 def dataset(
-    values: Values, say: Callable[[str], None] = print
+    values: Values, say: Callable[[str], None] = print,
+    fetching: Callable[[str], None] | None = None,
 ) -> data_lib.Dataset:
-  """The data set of a run."""
+  """The data set of a run; `say` and `fetching` as of `data.load`."""
   values = flatten(values)
   resize = values["data.resize"]
   return data_lib.load(
       values["data.name"], directory=values["data.dir"],
       holdout=values["data.holdout"], embedded=values["data.embedded"],
-      resize=resize and tuple(resize), say=say)
+      resize=resize and tuple(resize), say=say, fetching=fetching)
 
 
 def transfer_set(values: Values, found: data_lib.Dataset) -> data_lib.Dataset:
@@ -112,6 +113,31 @@ def student_hparams(values: Values) -> types.Hparams:
       hard_weight=hard, soft_weight=soft, numbers=own or None, ends=ends or None)
 
 
+def training(net: recipe.Net, found: data_lib.Dataset) -> Training:
+  """The training of a net of a recipe.
+
+  Raises:
+    UserError: Naming the key that is wrong.
+  """
+  if net.member is not None:
+    return teacher(net.values, found, net.member)
+  try:
+    made = student(net.values, found)
+  except UserError as error:
+    if not net.in_config:
+      raise
+    raise UserError(recipe.renamed(str(error), net.name)) from None
+  if net.epoch is None:
+    return made
+  steps = net.epoch * segment.steps_per_epoch(
+      len(found.train_ids), made.batch_size)
+  if steps > made.total_steps:
+    raise UserError(
+        f"config.nets: {net.name} is a teacher at an epoch after its training, "
+        f"which has {made.total_steps} steps")
+  return made._replace(ends=steps)
+
+
 def teacher(values: Values, found: data_lib.Dataset, member: int) -> Training:
   """The training of one member of the teacher; members differ in seed."""
   values = flatten(values)
@@ -130,17 +156,38 @@ def learner(
   Raises:
     UserError: If the method compares taps that a net does not have.
   """
-  taps = teacher.taps if teacher else {}
-  try:
-    method, pairs = methods.bind(method, training.taps, taps, run.pairs)
-  except ValueError as error:
-    raise UserError(
-        f"config.method={run.method_name}: {error}; name others with "
-        "config.features.pairs") from None
+  method, pairs = bound(run, training, method, teacher.taps if teacher else {})
   return step.Learner(
       training.model, method, training.optimizer_spec, teacher, pairs=pairs,
       skip_nonfinite=run.skip_nonfinite,
       schedules=training.schedules)
+
+
+def bound(
+    run: run_lib.Run, training: Training, method: methods.Method,
+    taps: methods.Shapes,
+) -> tuple[methods.Method, methods.Pairs]:
+  """The method for a training and the taps of its teacher, and what it compares.
+
+  Raises:
+    UserError: If it compares taps that a net does not have.
+  """
+  try:
+    return methods.bind(method, training.taps, taps, run.pairs)
+  except ValueError as error:
+    raise UserError(
+        f"config.method={run.method_name}: {error}; name others with "
+        "config.features.pairs") from None
+
+
+def check_net(net: recipe.Net) -> None:
+  """`check_names`, of a net of a recipe."""
+  try:
+    check_names(net.values)
+  except UserError as error:
+    if not net.in_config:
+      raise
+    raise UserError(recipe.renamed(str(error), net.name)) from None
 
 
 def check_names(values: Values) -> None:

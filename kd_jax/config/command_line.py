@@ -47,7 +47,7 @@ def parse(argv: list[str]):
   given = set(config_flags.get_override_values(values["config"]))
   for arg in nones:
     name = arg.removeprefix("--config.").removesuffix("=None")
-    if name not in schema.every():
+    if schema.find(name) is None:
       raise UserError(f"--config.{name}: {config_lib.unknown(name)}")
     _set_none(config, name)
     given.add(name)
@@ -173,7 +173,7 @@ def _load(values, holder, argv):
   except AttributeError as error:
     for arg in argv:
       name = arg.removeprefix("--config.").split("=")[0]
-      if arg.startswith("--config.") and name not in schema.every():
+      if arg.startswith("--config.") and schema.find(name) is None:
         raise UserError(
             f"--config.{name}: {config_lib.unknown(name)}") from None
     raise UserError(f"--config: {_line(error)}") from None
@@ -203,8 +203,8 @@ def _explain(message: str, argv: list[str]) -> str:
   """absl's message, and what the key would take."""
   for arg in argv:
     name = arg.removeprefix("--config.").split("=")[0]
-    if f"--config.{name}=" in message and name in schema.every():
-      key = schema.every()[name]
+    key = schema.find(name)
+    if f"--config.{name}=" in message and key is not None:
       return f"{arg}: must be {key.rule.allowed}\n({key.meaning})"
   return message.splitlines()[0]
 
@@ -220,7 +220,8 @@ def _set_none(config, name: str) -> None:
   try:
     config[leaf] = None
   except TypeError:
-    key = schema.every()[name]
+    key = schema.find(name)
+    assert key is not None
     raise UserError(
         f"--config.{name}=None: must be {key.rule.allowed}\n({key.meaning})"
     ) from None

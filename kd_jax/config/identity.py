@@ -114,7 +114,8 @@ def group(values: Values) -> str:
 
 def swept(key: str) -> bool:
   """Whether it makes sense to sweep a key."""
-  return schema.every()[key].affects != schema.RUN
+  found = schema.find(key)
+  return found is not None and found.affects != schema.RUN
 
 
 def comparable(values: Values) -> dict[str, Any]:

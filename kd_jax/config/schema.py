@@ -1,10 +1,12 @@
 """Every key a run can have: its default, what is allowed, and what it means.
 
 There is no second place where a key gets a default or a check. Those of a method's
-own numbers, `METHOD.NAME`, are made from `methods.METHODS`.
+own numbers, `METHOD.NAME`, are made from `methods.METHODS`; those of the nets of a
+recipe, `nets.NAME.KEY`, are the student's.
 """
 
 from collections.abc import Callable
+import functools
 import re
 from typing import Any, NamedTuple
 
@@ -255,13 +257,18 @@ _OWN: dict[str, Key] = {
             str, _TEXT, ".npy of its logits [N, C] of the test set"),
     }),
     **_of(NETS, {
+        "recipe": Key(
+            (), Rule("names of nets, in the order in which they are trained",
+                     _all(_TEXT.check)),
+            "the nets of a recipe, as kd_jax.config.default is told them; () for "
+            "the main job: teacher, baseline, distilled"),
         "dtype": Key(
             "float32", _one_of("float32", "bfloat16"),
             "of the nets' arithmetic; parameters and losses stay float32"),
         "nonfinite": Key(
             "stop", _one_of("stop", "skip"),
             "at a NaN or infinite gradient: stop, or pass over the step"),
-    }, later=("dtype", "nonfinite")),
+    }, later=("recipe", "dtype", "nonfinite")),
     **_of(RUN, {
         "parallel": Key(
             "auto", _one_of("auto", "single", "pmap", "sharded"),
@@ -294,6 +301,46 @@ _OWN: dict[str, Key] = {
             "the point that tables compare the others with"),
     }),
 }
+
+
+# What a net of a recipe has beside the keys of a student.
+_RECIPE: dict[str, Key] = {
+    "teachers": Key(
+        (), Rule("names of nets before it", _all(_TEXT.check)),
+        "the nets that it learns from; () for labels alone"),
+    "teacher_epochs": Key(
+        (), Rule("epochs, one a teacher; 0 for its last", _all(_COUNT.check)),
+        "the epoch of each teacher that it learns from"),
+    "init_from": _optional(
+        str, _TEXT, "a net before it, of the same shape, that it starts from"),
+}
+# Keys of the main job's teacher that say how several teachers are combined.
+_COMBINED = ("teacher.mean", "teacher.weights", "teacher.bank")
+
+
+@functools.cache
+def of_nets() -> dict[str, str]:
+  """The keys of a recipe's net, and the key of a run that each stands for."""
+  keys = {name.removeprefix("student."): name for name, key in _OWN.items()
+          if key.affects in (STUDENT, OBJECTIVE)}
+  return keys | {name.replace(".", "_"): name for name in _COMBINED}
+
+
+def net_keys() -> dict[str, Key]:
+  """The keys of one net of a recipe: None leaves the run's own."""
+  known = every()
+  names = of_nets() | {name: name for name in known if owner(name)}
+  return _RECIPE | {
+      name: _optional(known[own].kind or type(known[own].default),
+                      known[own].rule, known[own].meaning)
+      for name, own in names.items()}
+
+
+def find(name: str) -> Key | None:
+  """The key of a name, also of a recipe's net; None if there is none."""
+  if name.startswith("nets.") and name.count(".") > 1:
+    return net_keys().get(name.split(".", 2)[2])
+  return every().get(name)
 
 
 def every() -> dict[str, Key]:

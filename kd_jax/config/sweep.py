@@ -135,17 +135,23 @@ def expand(
   Raises:
     UserError: If a point sets a value that is out of range.
   """
+  return gather(lanes(config, points))
+
+
+def lanes(config: Mapping[str, Any], points: Iterable[Point]) -> list[Lane]:
+  """A lane for each point; a point given twice counts once."""
+  plain = ({key: _plain(value) for key, value in point.items()} for point in points)
+  different = {json.dumps(point, sort_keys=True): point for point in plain}
+  return [Lane(point, dict(config_lib.flatten(applied(config, point))))
+          for point in different.values()]
+
+
+def gather(some: Iterable[Lane]) -> list[Group]:
+  """Lanes as groups of one compiled program each, in the order of their first."""
   groups: dict[str, Group] = {}
-  known = set()
-  for point in points:
-    plain = {key: _plain(value) for key, value in point.items()}
-    text = json.dumps(plain, sort_keys=True)
-    if text in known:
-      continue
-    known.add(text)
-    lane = Lane(plain, config_lib.flatten(applied(config, plain)))
-    group = groups.setdefault(identity.group(lane.values), Group(lane.values, []))
-    group.lanes.append(lane)
+  for lane in some:
+    groups.setdefault(
+        identity.group(lane.values), Group(lane.values, [])).lanes.append(lane)
   return list(groups.values())
 
 
@@ -157,12 +163,17 @@ def applied(
   for key, value in point.items():
     *parents, leaf = key.split(".")
     place = own
-    for parent in parents:
-      place = place[parent]
     try:
+      for parent in parents:
+        place = place[parent]
       place[leaf] = _plain(value)
+    except (KeyError, AttributeError):
+      raise UserError(
+          f"sweep of {key}: the recipe has no such net; its nets are "
+          f"{', '.join(own.recipe) or 'not in the config'}") from None
     except TypeError:
-      rule = schema.every()[key].rule.allowed
+      known = schema.find(key)
+      rule = known.rule.allowed if known else "another key"
       raise UserError(f"sweep of {key}: {value!r} must be {rule}") from None
   config_lib.make_way(own, set(point))
   config_lib.check(own)
@@ -171,7 +182,8 @@ def applied(
 
 def traced(key: str) -> bool:
   """Whether a program takes the key's value as a number."""
-  return schema.every()[key].traced
+  found = schema.find(key)
+  return found is not None and found.traced
 
 
 def matches(point: Point, reference: Mapping[str, Any]) -> bool:
@@ -221,7 +233,7 @@ def _checked(points: Sweep) -> Sweep:
 
 
 def _check_key(key: str) -> None:
-  if key not in schema.every():
+  if schema.find(key) is None:
     raise UserError(f"sweep of {key}: {config_lib.unknown(key)}")
   if not identity.swept(key):
     raise UserError(f"sweep of {key}: makes no difference to a run")

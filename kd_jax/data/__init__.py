@@ -61,6 +61,7 @@ def load(
     embedded: str = "auto",
     resize: tuple[int, int] | None = None,
     say: Callable[[str], None] = print,
+    fetching: Callable[[str], None] | None = None,
 ) -> Dataset:
   """Loads a data set by name from the first source that has it.
 
@@ -73,6 +74,7 @@ def load(
       MNIST, "never" forbids them, "only" takes nothing else.
     resize: `(height, width)` for sets whose images differ in size; TFDS only.
     say: Receives a line for each thing worth telling.
+    fetching: Receives the line before a download instead; it may refuse it.
 
   Returns:
     The data set.
@@ -86,7 +88,7 @@ def load(
     raise UserError(
         f"data.embedded={embedded!r}: must be 'auto', 'never' or 'only'")
   source, notice, train, test, num_classes = _find(
-      name, directory, embedded, resize, say)
+      name, directory, embedded, resize, say, fetching)
   if resize and source != "tfds" and train.image.shape[1:3] != tuple(resize):
     raise UserError(
         f"data.resize={resize}: only for sets read through TFDS; {name} comes "
@@ -170,7 +172,7 @@ def _folder(name, directory) -> pathlib.Path | None:
   return folder
 
 
-def _find(name, directory, embedded, resize, say):
+def _find(name, directory, embedded, resize, say, fetching):
   """Source, notice, arrays and class count, of the first source with the set."""
   if embedded == "only":
     return _embedded(name)
@@ -182,7 +184,7 @@ def _find(name, directory, embedded, resize, say):
           arrays[1], arrays[3])
   try:
     arrays, num_classes = tfds_source.load(
-        name, directory=directory, resize=resize, say=say)
+        name, directory=directory, resize=resize, say=say, fetching=fetching)
     return ("tfds", "", Examples(*arrays[:2]), Examples(*arrays[2:]),
             num_classes)
   except tfds_source.Unavailable as error:

@@ -32,6 +32,7 @@ def load(
     directory: str | os.PathLike | None = None,
     resize: tuple[int, int] | None = None,
     say: Callable[[str], None] = print,
+    fetching: Callable[[str], None] | None = None,
 ) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], int]:
   """Reads a set through TFDS, preparing it first where the network allows.
 
@@ -41,6 +42,7 @@ def load(
       ~/tensorflow_datasets).
     resize: `(height, width)` to scale images to; needed where sizes differ.
     say: Receives a line for each long step.
+    fetching: Receives the line before a download instead; it may refuse it.
 
   Returns:
     uint8 images `[N, H, W, C]` and int32 labels `[N]`, train then test (or
@@ -56,7 +58,8 @@ def load(
     builder = known_builder(tfds, name, directory)
     _keys(builder, name)  # Refused, if at all, before anything is downloaded.
     _require_network()
-    say(f"data: TFDS downloads and prepares {name} in {builder.data_dir}")
+    (fetching or say)(
+        f"data: TFDS downloads and prepares {name} in {builder.data_dir}")
     prepare(builder)
   keys = _keys(builder, name)
   splits = ("train", _test_split(builder, name))

@@ -12,9 +12,9 @@ MISSING = "-"
 # In no column: runs that differ in these alone belong to one point.
 SEEDS = ("seed", "teacher.seed", "transfer.seed")
 _SHORT = {"temperature": "T", "student.widths": "widths"}
-_FIRST = ("student.widths", "alpha", "temperature")
+_FIRST = ("net", "student.widths", "alpha", "temperature")
 # A prefix that says nothing to who knows that students are compared.
-_DROPPED = ("student.", "optimizer.", "data.")
+_DROPPED = ("student.", "optimizer.", "data.", "nets.")
 
 
 def shown(value: Any) -> str:
@@ -103,9 +103,10 @@ def same(a: Any, b: Any) -> bool:
 
 
 def setting(row: Mapping[str, Any]) -> dict[str, Any]:
-  """The overrides of a row but for the seeds: what makes its point."""
-  return {key: value for key, value in row["overrides"].items()
-          if key not in SEEDS}
+  """The overrides of a row but for the seeds, and its net: what makes its point."""
+  net = {"net": row["net"]} if "net" in row else {}
+  return net | {key: value for key, value in row["overrides"].items()
+                if key not in SEEDS}
 
 
 def idle(settings: Settings) -> set[str]:

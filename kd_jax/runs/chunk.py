@@ -1,8 +1,9 @@
-"""Training a chunk of lanes, and the rows that it leaves."""
+"""Training a chunk of lanes, or one net alone, and the rows that it leaves."""
 
 from collections.abc import Callable
 import contextlib
 import json
+import pathlib
 from typing import Any
 
 import jax
@@ -10,12 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from kd_jax.config import build
-from kd_jax.runs import kept_logits, records, results, teacher_store
-from kd_jax.runs import setup as setup_lib
+from kd_jax.core import types
+from kd_jax.runs import jobs, nets, records, results, teacher_store
 from kd_jax.runs.jobs import Job
 from kd_jax.runs.plan import Chunk
 from kd_jax.training import lanes, metrics, parameters, train_loop
 from kd_jax.training.checkpoints import Checkpoints
+from kd_jax.training.state import TrainState
 
 Row = dict[str, Any]
 # Digits that a record keeps of a float: float32 has seven.
@@ -30,6 +32,7 @@ def train(
     segment_steps: int,
     stop: Callable[[], bool],
     tick: Callable[[int], None],
+    finished: Callable[[str, types.Variables], None] = lambda lane, net: None,
 ) -> list[Row]:
   """Trains the lanes of a chunk together, from where they were left.
 
@@ -40,6 +43,7 @@ def train(
     segment_steps: Steps of a segment.
     stop: Asked between segments.
     tick: Told the steps done, within and after each epoch.
+    finished: Given the fingerprint and the net of each lane at the end.
 
   Returns:
     What was measured of each lane, padding left out.
@@ -52,8 +56,9 @@ def train(
       [build.student_hparams(lane.values) for lane in members], chunk.shape)
   seeds = jnp.asarray(
       [lane.seed for lane in members[::chunk.shape.points]], jnp.uint32)
-  splits = job.prepared.splits if job.prepared else job.setup.splits
-  total = job.training.total_steps
+  arrays, splits = job.of_rows(chunk.lanes, chunk.shape)
+  program = program.bound(job.setup.train, arrays)
+  total = job.training.last_step
   last: dict[str, Any] = {}
 
   def evaluate(state, step):
@@ -79,22 +84,70 @@ def train(
         train_loop.Program(
             lambda state, length: program.segment(state, hparams, seeds, length),
             evaluate, program.totals),
-        program.init(seeds, hparams), total_steps=total,
+        _started(job, chunk, program.init(seeds, hparams)), total_steps=total,
         per_epoch=job.per_epoch, segment_steps=segment_steps,
         checkpoints=checkpoints, stop=stop, ended=ended, resumed=resumed,
         monitor=train_loop.Monitor(), tick=tick)
   curves = _curves(job, chunk)
   sizes = parameters.num_parameters(state.student.params) // chunk.shape.size
-  real = list(dict.fromkeys(chunk.lanes))
-  places = [divmod(chunk.lanes.index(lane), chunk.shape.points) for lane in real]
-  numbers = [_numbers(last["evaluated"], *place) for place in places]
-  if job.setup.run.sweep.keep_logits:
-    for lane, place in zip(real, places, strict=True):
-      net = jax.tree.map(lambda leaf, place=place: leaf[place], state.student)
-      kept_logits.keep(job.setup.workdir, lane, job, net)
+  rows = []
+  for lane in dict.fromkeys(chunk.lanes):
+    number = chunk.lanes.index(lane)
+    place = divmod(number, chunk.shape.points)
+    finished(lane, jax.tree.map(lambda leaf, at=place: leaf[at], state.student))
+    rows.append(
+        _row(job, chunk, lane) | _numbers(last["evaluated"], *place)
+        | _curve(curves, number) | {"parameters": sizes})
+  return rows
+
+
+def train_alone(job: Job) -> list[Row]:
+  """Trains the one net of a job alone, on all devices that its setup has.
+
+  A single run is so: it has numbers of every epoch, and its best net of held-out
+  data. A net that is found trained is not trained again.
+
+  Returns:
+    Its row.
+  """
+  (fingerprint, lane), = job.lanes.items()
+  start = job.starts.get(fingerprint)
+  identity = jobs.identity(
+      lane, job.setup, job.prepared, start=start, epoch=job.net.epoch)
+  make = lambda path, identity: nets.obtain(
+      job.setup, job.net.name, path, identity, job.training, job.learner,
+      job.prepared.splits if job.prepared else job.setup.splits,
+      start=start and start.variables)
+  if job.net.in_config:
+    record = nets.in_store(
+        job.setup, job.net.name, job.training, identity,
+        lambda path: make(path, identity)).record
+  else:
+    del identity["lane"]
+    record = make(
+        job.setup.workdir / "parameters" / job.net.name,
+        identity | records.runtime() | job.setup.placing | {"net": job.net.name})
+  shape = job.setup.devices
+  packing = "1x1x1" if shape.kind == "single" else f"{shape.kind} {shape.size}"
+  loss = teacher_store.loss_record(
+      job.learner.method, job.training.hparams, job.training.schedules)
   return [
-      _row(job, chunk, lane) | number | _curve(curves, chunk.lanes.index(lane))
-      | {"parameters": sizes} for lane, number in zip(real, numbers, strict=True)]
+      record | _about(job, fingerprint) | loss | {
+          "net": job.net.name, "packing": packing, "failed": None,
+          "alpha": job.setup.run.alpha,
+          **_own_curves(job, record["fingerprint"])}]
+
+
+def _started(job: Job, chunk: Chunk, state: TrainState) -> TrainState:
+  """The state before the first step, from the nets that lanes start from."""
+  if not job.starts:
+    return state
+  nets_of = [job.starts[lane].variables for lane in chunk.lanes]
+  student = jax.tree.map(
+      lambda old, *new: jax.device_put(
+          jnp.stack(new).reshape(old.shape), old.sharding),
+      state.student, *nets_of)
+  return state.replace(student=student)  # type: ignore[attr-defined]
 
 
 def forget(job: Job, chunk: Chunk) -> None:
@@ -104,8 +157,8 @@ def forget(job: Job, chunk: Chunk) -> None:
 
 def _checkpoints(job: Job, chunk: Chunk) -> Checkpoints:
   # Half a training goes on where its other half was: its bits depend on it.
-  return setup_lib.open_checkpoints(
-      job.setup, f"sweep-{chunk.fingerprint[:16]}",
+  return job.setup.checkpoints(
+      f"sweep-{chunk.fingerprint[:16]}",
       {"chunk": chunk.fingerprint, **records.runtime()})
 
 
@@ -131,11 +184,27 @@ def _epoch(epoch: train_loop.Epoch, chunk: Chunk, per_epoch: int) -> Row:
 
 def _curves(job: Job, chunk: Chunk) -> list[Row]:
   """The epochs of a chunk, also those before an interruption."""
-  file = job.setup.workdir / "metrics.jsonl"
-  found = {}
-  for line in file.read_text().splitlines():
+  return _epochs(job.setup.workdir, "sweep", chunk.fingerprint)
+
+
+def _own_curves(job: Job, fingerprint: str) -> Row:
+  """The curves of a net that was trained alone."""
+  epochs = _epochs(job.setup.workdir, job.net.name, fingerprint[:16])
+  series = lambda name: [row[name] for row in epochs if name in row]
+  curve = {name: series(name) for name in (
+      "train_hard", "train_soft", "test_errors") if series(name)}
+  held = series("heldout_errors")
+  return {"curve": curve} | ({"heldout_curve": held} if held else {})
+
+
+def _epochs(workdir: pathlib.Path, net: str, fingerprint: str) -> list[Row]:
+  """The epochs of a training in `metrics.jsonl`, each as it was told last."""
+  file, found = workdir / "metrics.jsonl", {}
+  # Of several processes the first alone writes it.
+  for line in file.read_text().splitlines() if file.is_file() else ():
     row = _parsed(line)
-    if row.get("fingerprint") == chunk.fingerprint:
+    if (row.get("net"), row.get("fingerprint")) == (net, fingerprint) and (
+        "epoch" in row):
       found[row["epoch"]] = row
   return [found[epoch] for epoch in sorted(found)]
 
@@ -186,13 +255,23 @@ def _row(job: Job, chunk: Chunk, fingerprint: str) -> Row:
       job.learner.method, build.student_hparams(lane.values),
       job.learner.schedules)
   return {
-      "row": lane.name, "method": job.setup.run.method_name, "loss": loss["loss"],
-      "overrides": lane.point, "seed": lane.seed,
-      "fingerprint": fingerprint, "packing": chunk.packing,
-      "teacher_seed": job.setup.run.teacher.seed,
-      "teacher_fingerprint":
-          job.prepared.record["fingerprint"] if job.prepared else None,
-      "lanes": [chunk.shape.rows, chunk.shape.points],
+      **_about(job, fingerprint), "loss": loss["loss"],
+      **({"net": job.net.name} if job.net.in_config else {}),
+      "packing": chunk.packing,
+      "lanes": [chunk.shape.rows, chunk.shape.points]}
+
+
+def _about(job: Job, fingerprint: str) -> Row:
+  """What was asked for, and of whom it learnt."""
+  lane, run = job.lanes[fingerprint], job.setup.run
+  name = f"{job.net.name} {lane.name}" if job.net.in_config else lane.name
+  teacher = job.teachers.get(fingerprint)
+  return {
+      "row": name, "method": run.method_name, "overrides": lane.point,
+      "seed": lane.seed, "fingerprint": fingerprint,
+      "teacher_seed": run.teacher.seed,
+      "teacher_fingerprint": teacher and teacher.record["fingerprint"],
+      "teacher_sha256": teacher and teacher.identity,
       "data": job.setup.dataset.source,
       "train_examples": len(job.setup.train.ids)}
 

@@ -1,11 +1,11 @@
 """What a sweep will take, and how far it is."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
-from kd_jax.config import build, identity, sweep
+from kd_jax.config import build, identity, recipe, sweep
 from kd_jax.config import run as run_lib
 from kd_jax.config.run import Run
 from kd_jax.core.screen import Screen
@@ -79,41 +79,70 @@ def table(
   """
   columns = ["group", "runs", "lanes at once", "chunks", "steps a run",
              "memory", "time"]
-  rows, seconds, runs, planned = [], 0.0, [0, 0], 0
+  rows, seconds, prepared, runs, planned = [], 0.0, [], [0, 0], 0
   datasets: dict[str, Any] = {}
-  teachers: dict[str, float] = {}
-  groups = sweep.expand(run.values, run.sweep.points)
+  groups = _groups(run)
   for group in groups:
-    build.check_names(group.values)
-    own_run = run_lib.read(group.values)
+    net = group.net
+    own_run = run_lib.read(net.values)
     key = own_run.part("data.")
     if key not in datasets:
-      datasets[key] = build.dataset(group.values, say=say)
-    everything = datasets[key]
-    if own_run.method.needs_teacher:
-      teachers.setdefault(own_run.part("data.", "teacher."),
-                          _teacher_seconds(own_run, everything))
-    found = build.transfer_set(group.values, everything)
-    training = build.student(group.values, found)
+      datasets[key] = build.dataset(net.values, say=say)
+    found = datasets[key]
+    if net.member is None:
+      found = build.transfer_set(net.values, found)
+    training = build.training(net, found)
+    step = cost.step_seconds(training, found.train.image)
+    if net.member is not None:
+      prepared.append(len(group.seeds) * training.total_steps * step)
+      continue
     shape, chunks = _chunks(run, group, training, found, shard)
     dealt = shard.part(chunks, before=planned) if shard else chunks
-    own, whole = _lanes(dealt), len(group.lanes)
-    taken = own * training.total_steps * cost.step_seconds(
-        training, found.train.image)
+    own, whole = _lanes(dealt), len(group.seeds)
+    taken = own * training.last_step * step
     held = cost.lane_bytes(
         training, found.train.image) * shape.size + found.train.image.nbytes
     rows.append([
         _group_name(groups, group), _of(own, whole), probe.name(shape),
-        _of(len(dealt), len(chunks)), f"{training.total_steps:,}",
+        _of(len(dealt), len(chunks)), f"{training.last_step:,}",
         f"{held / 2**20:,.0f} MiB", _clock(taken)])
     seconds, planned = seconds + taken, planned + len(chunks)
     runs = [runs[0] + own, runs[1] + whole]
-  prepared = sum(teachers.values())
   summary = (
-      f"{_of(*runs)} runs in {len(rows)} compilation(s), {len(teachers)} "
-      f"teacher(s) ({_clock(prepared)} unless found); at most about "
-      f"{_clock(seconds + prepared)} on {cost.machine()}")
+      f"{_of(*runs)} runs in {len(rows)} compilation(s), {len(prepared)} "
+      f"teacher(s) ({_clock(sum(prepared))} unless found); at most about "
+      f"{_clock(seconds + sum(prepared))} on {cost.machine()}")
   return columns, rows, f"shard {shard}: {summary}" if shard else summary
+
+
+class _Group(NamedTuple):
+  """Nets of a recipe that are one compiled program, and the seed of each."""
+
+  net: recipe.Net
+  seeds: list[int]
+
+
+def _groups(run: Run) -> list[_Group]:
+  """Every net that a sweep trains, once, by what they are compiled as."""
+  groups: dict[str, _Group] = {}
+  known = set()
+  for lane in sweep.lanes(run.values, run.sweep.points):
+    whole: dict[str, str] = {}
+    for net in recipe.nets(lane.values, swept=True):
+      build.check_net(net)
+      own = run_lib.read(net.values)
+      # What it is, and all that it learns from; two members of a teacher are one.
+      alike = str([net.name, net.epoch, *(
+          whole[other] for other in (*net.teachers, net.start) if other)])
+      whole[net.name] = alike + own.part(
+          *(("data.", "teacher.") if net.member is not None else ("",)))
+      if whole[net.name] in known:
+        continue
+      known.add(whole[net.name])
+      key = alike + whole[net.name] if net.member is not None else (
+          net.name + identity.group(net.values))
+      groups.setdefault(key, _Group(net, [])).seeds.append(own.seed)
+  return sorted(groups.values(), key=lambda group: group.net.member is None)
 
 
 def _of(part: int, whole: int) -> str:
@@ -124,40 +153,34 @@ def _lanes(chunks: Sequence[Chunk]) -> int:
   return sum(len(set(chunk.lanes)) for chunk in chunks)
 
 
-def _chunks(run, group, training, found, shard: Shard | None):
+def _chunks(run, group: _Group, training, found, shard: Shard | None):
   """The rectangle of a group, and its chunks."""
   shape = _shape(run, group, training, found, shard)
   return shape, plan.chunks(
-      "", [(lane.seed, str(n)) for n, lane in enumerate(group.lanes)], shape)
+      "", [(seed, str(n)) for n, seed in enumerate(group.seeds)], shape)
 
 
-def _shape(run, group, training, found, shard: Shard | None):
+def _shape(run, group: _Group, training, found, shard: Shard | None):
   """The rectangle that is given or remembered, or the largest to be tried."""
-  seeds = [lane.seed for lane in group.lanes]
   if run.sweep.lanes is not None:
     return plan.balanced(
-        seeds, lanes_lib.Shape(jax.local_device_count(), *run.sweep.lanes))
+        group.seeds, lanes_lib.Shape(jax.local_device_count(), *run.sweep.lanes))
   if shard:
-    return plan.by_rule(training, found.train.image, seeds)
-  return (programs.remembered(identity.program(group.values), seeds)
-          or probe.candidates(seeds)[-1])
+    return plan.by_rule(training, found.train.image, group.seeds)
+  return (programs.remembered(identity.program(group.net.values), group.seeds)
+          or probe.candidates(group.seeds)[-1])
 
 
-def _teacher_seconds(run: Run, found) -> float:
-  if run.teacher.logits is not None:
-    return 0.0
-  training = build.teacher(run.values, found, 0)
-  return (run.teacher.members * training.total_steps
-          * cost.step_seconds(training, found.train.image))
-
-
-def _group_name(groups, group) -> str:
-  """The static keys in which the groups differ."""
-  all_values, own = [each.values for each in groups], group.values
+def _group_name(groups: Sequence[_Group], group: _Group) -> str:
+  """The net of a recipe, and the static keys in which its groups differ."""
+  net = group.net
+  all_values = [each.net.values for each in groups if each.net.name == net.name]
   differing = [
-      key for key in own if not sweep.traced(key) and not key.startswith("sweep.")
+      key for key in net.values
+      if not sweep.traced(key) and not key.startswith("sweep.")
       and len({str(values[key]) for values in all_values}) > 1]
-  return sweep.title({key: own[key] for key in differing}) or "all"
+  title = sweep.title({key: net.values[key] for key in differing})
+  return " ".join(filter(None, (net.in_config * net.name, title))) or "all"
 
 
 def _clock(seconds: float) -> str:

@@ -1,52 +1,87 @@
-"""Jobs: groups of lanes made ready, with data, teacher and fingerprints."""
+"""Jobs: groups of lanes made ready, with data, teachers and fingerprints."""
 
-from collections.abc import Callable
-import contextlib
-import functools
-import pathlib
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
 
 from kd_jax.config import build
 from kd_jax.config import identity as identity_lib
 from kd_jax.config import run as run_lib
-from kd_jax.config.run import Run
-from kd_jax.config.sweep import Group, Lane
-from kd_jax.core.screen import Screen
+from kd_jax.config.recipe import Net
+from kd_jax.config.sweep import Lane
+from kd_jax.core.errors import UserError
 from kd_jax.runs import setup as setup_lib
 from kd_jax.runs import teacher_store
+from kd_jax.runs.nets import Kept
 from kd_jax.runs.setup import Setup
+from kd_jax.runs.teacher_store import PreparedTeacher
 from kd_jax.training import segment, step
+from kd_jax.training.lanes import Shape
 from kd_jax.training.settings import Training
 
 
-class Job(NamedTuple):
-  """A group of lanes, ready to run.
+class Wanted(NamedTuple):
+  """A net that is to be trained.
 
   Attributes:
+    lane: What was asked for, and the flat config whose student it is.
+    teachers: The nets that it learns from.
+    start: The net that it starts from, or None.
+  """
+
+  lane: Lane
+  teachers: tuple[Kept, ...] = ()
+  start: Kept | None = None
+
+
+class Job(NamedTuple):
+  """A group of lanes of one net, ready to run.
+
+  Attributes:
+    net: The net of the recipe; all lanes are alike in all but traced values.
     setup: Data, splits, records.
     training: How each lane is trained, but for its numbers.
     learner: The step.
-    prepared: The teacher, or None where the method needs none.
     lanes: The lanes by their fingerprints.
+    teachers: The teacher of each lane; none where the method needs none.
+    starts: The net that each lane starts from, where it is not a new one.
     program: What the program is compiled for, as text.
   """
 
+  net: Net
   setup: Setup
   training: Training
   learner: step.Learner
-  prepared: teacher_store.PreparedTeacher | None
   lanes: dict[str, Lane]
+  teachers: dict[str, PreparedTeacher]
+  starts: dict[str, Kept]
   program: str
+
+  @property
+  def prepared(self) -> PreparedTeacher | None:
+    """The teacher of the first lane, for what is alike in all."""
+    return next(iter(self.teachers.values()), None)
+
+  @property
+  def own_teachers(self) -> bool:
+    """Whether lanes have different teachers."""
+    return len({tuple(each.identity) for each in self.teachers.values()}) > 1
 
   @property
   def program_fingerprint(self) -> str:
     """Of the program, for plans."""
-    return identity_lib.fingerprint({"program": self.program})
+    own = {"teachers": "of each row"} if self.own_teachers else {}
+    return identity_lib.fingerprint({"program": self.program, **own})
 
   @property
-  def seeds(self) -> list[tuple[int, str]]:
-    """Seed and fingerprint of each lane, as plans take them."""
-    return [(lane.seed, fingerprint) for fingerprint, lane in self.lanes.items()]
+  def rows(self) -> list[tuple[Any, str]]:
+    """Of each lane what the lanes of a row have in common, and its fingerprint."""
+    if not self.own_teachers:
+      return [(lane.seed, each) for each, lane in self.lanes.items()]
+    return [((lane.seed, *self.teachers[each].identity), each)
+            for each, lane in self.lanes.items()]
 
   @property
   def per_epoch(self) -> int:
@@ -54,81 +89,125 @@ class Job(NamedTuple):
     return segment.steps_per_epoch(
         len(self.setup.train.ids), self.training.batch_size)
 
+  def of_rows(self, lanes: tuple[str, ...], shape: Shape):
+    """Teacher's arrays and splits for a rectangle of these lanes."""
+    if not self.teachers:
+      return (), self.setup.splits
+    chosen = [self.teachers[lane] for lane in lanes[::shape.points]]
+    if not self.own_teachers:
+      return chosen[0].teacher.arrays, chosen[0].splits
+    stacked = lambda *trees: jax.tree.map(lambda *x: jnp.stack(x), *trees)
+    return stacked(*(each.teacher.arrays for each in chosen)), {
+        name: split._replace(teacher_logits=stacked(
+            *(each.splits[name].teacher_logits for each in chosen)))
+        for name, split in chosen[0].splits.items()}
 
-def prepare(
-    groups: list[Group],
-    workdir: pathlib.Path,
-    stack: contextlib.ExitStack,
-    *,
-    screen: Screen,
-    stop: Callable[[], bool],
-) -> list[Job]:
-  """Loads data, trains or finds teachers, and fingerprints every lane.
+
+class Teachers:
+  """Teachers made ready, each once: its bank is shared by who learns from it."""
+
+  def __init__(self) -> None:
+    self._made: dict[str, PreparedTeacher] = {}
+
+  def of(
+      self, setup: Setup, training: Training, members: tuple[Kept, ...]
+  ) -> PreparedTeacher | None:
+    """What a training asks; None where its method asks nobody."""
+    run = setup.run
+    if not run.method.needs_teacher:
+      return None
+    banked = teacher_store.wants_bank(setup, training)
+    key = run.part("student.views", "teacher.", "data.") + str(
+        [banked, *(net.sha256 for net in members)])
+    if key not in self._made:
+      self._made[key] = (teacher_store.of_nets(setup, training, members)
+                         if run.teacher.logits is None
+                         else teacher_store.from_file(setup, training))
+    return self._made[key]
+
+
+def make(
+    net: Net, setup: Setup, wanted: Iterable[Wanted], teachers: Teachers
+) -> tuple[Job, list[str]]:
+  """The job of some nets, alike in all that is not traced.
 
   Args:
-    groups: Of `sweep.expand`.
-    workdir: Where everything is kept.
-    stack: Closes the records at the end.
-    screen: Tells the user.
-    stop: Asked between segments.
+    net: The net of the first.
+    setup: The setup of its run.
+    wanted: What is to be trained.
+    teachers: Those made ready before.
 
   Returns:
-    A job for each group. Everything that can be refused has been, before
-    anything is trained.
+    The job, and the fingerprint of each that is wanted; the same net may be wanted
+    twice.
   """
-  for group in groups:
-    build.check_names(group.values)
-  known: dict[str, Setup] = {}
-  opened = functools.partial(_setup, known, stack, workdir, screen, stop)
-  built = []
-  for group in groups:
-    setup = opened(run_lib.read(group.values))
-    own = setup_lib.transfer(setup, setup.run)
-    built.append((group, setup, own, build.student(group.values, own.dataset)))
-  teachers: dict[str, teacher_store.PreparedTeacher] = {}
-  return [_job(*each, teachers) for each in built]
-
-
-def _setup(known, stack, workdir, screen, stop, run: Run) -> Setup:
-  """The setup of a run's data, made once."""
-  key = run.part("data.")
-  if key not in known:
-    known[key] = setup_lib.prepare(run, workdir, screen, stop)
-    stack.callback(known[key].recorder.close)
-  return known[key]._replace(run=run)
-
-
-def _job(group: Group, setup: Setup, own: Setup, training, teachers) -> Job:
-  run, prepared = setup.run, None
-  if run.method.needs_teacher:
-    prepared = _prepared(setup, training, teachers)
-  learner = build.learner(
-      run, training, run.method, prepared and prepared.teacher)
+  run, own = setup.run, setup_lib.transfer(setup, setup.run)
+  training = build.training(net, own.dataset)
   lanes: dict[str, Lane] = {}
-  for lane in group.lanes:
-    same = lanes.setdefault(lane_fingerprint(lane, own, prepared), lane)
-    if same is not lane:
-      own.screen.say(f"sweep: {lane.name} is the same run as {same.name}")
-  return Job(
-      own, training, learner, prepared, lanes, identity_lib.program(run.values))
-
-
-def _prepared(
-    setup: Setup, training, teachers
-) -> teacher_store.PreparedTeacher:
-  """The teacher of a group; groups that want the same one share it."""
-  banked = teacher_store.wants_bank(setup, training)
-  key = setup.run.part("student.views", "teacher.", "data.") + str(banked)
-  if key not in teachers:
-    teachers[key] = teacher_store.obtain(setup, training)
-  return teachers[key]
+  prepared: dict[str, PreparedTeacher] = {}
+  starts: dict[str, Kept] = {}
+  fingerprints = []
+  for each in wanted:
+    teacher = teachers.of(setup, training, each.teachers)
+    fingerprint = lane_fingerprint(
+        each.lane, own, teacher, start=each.start, epoch=net.epoch)
+    fingerprints.append(fingerprint)
+    lanes.setdefault(fingerprint, each.lane)
+    if teacher is not None:
+      prepared[fingerprint] = teacher
+    if each.start is not None:
+      starts[fingerprint] = each.start
+  first = next(iter(prepared.values()), None)
+  learner = build.learner(run, training, run.method, first and first.teacher)
+  return Job(net, own, training, learner, lanes, prepared, starts,
+             identity_lib.program(run.values)), fingerprints
 
 
 def lane_fingerprint(
-    lane: Lane, setup: Setup, prepared: teacher_store.PreparedTeacher | None
+    lane: Lane, setup: Setup, prepared: PreparedTeacher | None, *,
+    start: Kept | None = None, epoch: int | None = None,
 ) -> str:
   """What determines a lane, but for the machine and the lanes beside it."""
+  return identity_lib.fingerprint(
+      identity(lane, setup, prepared, start=start, epoch=epoch))
+
+
+def identity(
+    lane: Lane, setup: Setup, prepared: PreparedTeacher | None, *,
+    start: Kept | None = None, epoch: int | None = None,
+) -> dict[str, Any]:
+  """The identity that `lane_fingerprint` is of."""
   run = run_lib.read(lane.values)
-  return identity_lib.fingerprint(teacher_store.student_identity(
+  return teacher_store.student_identity(
       setup._replace(run=run), build.student_hparams(lane.values), prepared,
-      run.method_name))
+      run.method_name, start=start, epoch=epoch)
+
+
+def check(net: Net, setup: Setup, before: dict[str, Training]) -> Training:
+  """Refuses a net that cannot be, before anything is trained; gives its training.
+
+  Args:
+    net: The net.
+    setup: The setup of its run.
+    before: The trainings of the nets before it, by name.
+  """
+  training = build.training(net, setup_lib.transfer(setup, setup.run).dataset)
+  if net.member is not None:
+    return training
+  taps = before[net.teachers[0]].taps if len(net.teachers) == 1 else {}
+  if net.teachers:
+    build.bound(setup.run, training, setup.run.method, taps)
+  if net.start is not None:
+    shapes = [_shapes(setup, each.model)
+              for each in (training, before[net.start])]
+    if shapes[0] != shapes[1]:
+      raise UserError(
+          f"config.nets.{net.name}.init_from={net.start}: the two nets have not "
+          "the same parameters; give both the same name and widths")
+  return training
+
+
+def _shapes(setup: Setup, model) -> Any:
+  made = jax.eval_shape(model.init, jax.random.key(0), segment.pixels(
+      setup.train, setup.train.image[:1]))
+  return jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), made)

@@ -13,8 +13,7 @@ import numpy as np
 from kd_jax.config import identity
 from kd_jax.core import types
 from kd_jax.core.errors import UserError
-from kd_jax.runs import records, results, schema_1, soft_targets
-from kd_jax.runs import setup as setup_lib
+from kd_jax.runs import nets, records, results, schema_1, soft_targets
 from kd_jax.runs.jobs import Job
 
 _TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 20.0)
@@ -24,8 +23,8 @@ def teachers(workdir: pathlib.Path, ready: Iterable[Job], study: str) -> None:
   """Writes `teachers.jsonl`: a row for each teacher, its members' after it."""
   rows: dict[str, dict[str, Any]] = {}
   for job in ready:
-    if job.prepared is None:
-      continue
+    if job.prepared is None or job.net.in_config:
+      continue  # Those of a recipe have rows like all its nets.
     record = dict(job.prepared.record)
     about = {"schema": records.SCHEMA, "study": study,
              "teacher": identity.unlike_default(job.setup.run.values, "teacher.")}
@@ -56,7 +55,7 @@ def keep(
   They go to `workdir/logits/FINGERPRINT.npz`, in float16: its rounding is some
   thousandths of a logit, far less than differs from seed to seed.
   """
-  predict = setup_lib.predictor(job.setup.devices, job.training.model)
+  predict = nets.predictor(job.setup.devices, job.training.model)
   _save(workdir, fingerprint, {
       name: predict(variables, split.data, jnp.int32(0))
       for name, split in job.setup.splits.items()})

@@ -96,4 +96,4 @@ def _compiled(job: Job, shape: lanes.Shape) -> lanes.Lanes:
   return lanes.compile_lanes(
       job.learner, job.training.views, job.training.batch_size, shape,
       job.setup.train, job.training.hparams,
-      functools.partial(fit.evaluate, predict))
+      functools.partial(fit.evaluate, predict), own_teachers=job.own_teachers)

@@ -15,26 +15,25 @@ SCHEMA, _READ = 2, (1, 2)
 
 
 class Results:
-  """`results.jsonl`: a row for each finished lane of the sweep.
+  """`results.jsonl`: a row for each finished net that is not a mere teacher.
 
-  The file is always whole. Rows that the present sweep does not ask for, and
-  second rows of the same lane in another packing, are kept aside in
+  The file is always whole. Rows that the present run does not ask for, and second
+  rows of the same lane in another packing, are kept aside in
   `results.other.jsonl`, and come back if they are asked for again.
   """
 
-  def __init__(
-      self, workdir: pathlib.Path,
-      convert: Callable[[list[Row]], list[Row]] = lambda rows: rows):
-    """Reads what is there; `convert` makes rows of schema 2 of older ones."""
+  def __init__(self, workdir: pathlib.Path, *, writes: bool = True):
+    """Reads what is there; of several processes one alone `writes`."""
     self._file = workdir / "results.jsonl"
     self._aside = workdir / "results.other.jsonl"
-    found = convert([*_read(self._file), *_read(self._aside)])
-    self._known = {key: rows[0] for key, rows in _by(_result, found).items()}
+    self._writes = writes
+    self._known: dict[tuple[str, str | None], Row] = {}
     self._wanted: list[str] = []
+    self._keep([*_read(self._file), *_read(self._aside)])
 
   @property
   def rows(self) -> list[Row]:
-    """The finished rows of the sweep, in its order."""
+    """The finished rows of the run, in its order."""
     done = self._done()
     return [done[lane] for lane in self._wanted if lane in done]
 
@@ -42,26 +41,57 @@ class Results:
     """Whether all these lanes are finished, in whatever packing."""
     return self._done().keys() >= set(lanes)
 
+  def convert(self, convert: Callable[[list[Row]], list[Row]]) -> None:
+    """Makes rows of schema 2 of older ones."""
+    rows = [*self._known.values()]
+    if any(row["schema"] < SCHEMA for row in rows):
+      self._known = {}
+      self._keep(convert(rows))
+
   def want(self, fingerprints: Sequence[str]) -> None:
-    """Says which rows the sweep consists of."""
-    self._wanted = list(dict.fromkeys(fingerprints))
+    """Says which further rows the run consists of."""
+    self._wanted = list(dict.fromkeys([*self._wanted, *fingerprints]))
     self._write()
 
-  def add(self, rows: Sequence[Row]) -> None:
-    """Writes finished rows."""
+  def add(self, rows: Sequence[Row], *, again: bool = False) -> None:
+    """Writes finished rows; those that were made `again` replace earlier ones.
+
+    Raises:
+      UserError: If a row of the same lane and packing has another result.
+    """
+    for row in rows:
+      before = self._known.get(_result(row))
+      if before is not None and not again and differing(before, row):
+        names = ", ".join(differing(before, row))
+        raise UserError(
+            f"{self._file}: has another result of {row['fingerprint'][:16]}, which "
+            f"differs in {names}; the machine or a version of jax has changed, so "
+            "use another --workdir")
     self._known |= {_result(row): row for row in rows}
     self._write()
+
+  def _keep(self, rows: Iterable[Row]) -> None:
+    self._known |= {key: same[0] for key, same in _by(_result, rows).items()}
 
   def _done(self) -> dict[str, Row]:
     return first_of_each(self._known.values())
 
   def _write(self) -> None:
+    if not self._writes:
+      return
     rows = self.rows
     shown = {_result(row) for row in rows}
     other = [row for key, row in self._known.items() if key not in shown]
     if other or self._aside.is_file():
       write(self._aside, other)
     write(self._file, rows)
+
+
+def differing(one: Row, other: Row) -> list[str]:
+  """The results in which two rows differ that ought to be alike."""
+  return [key for key in ("failed", "test_errors", "heldout_errors",
+                          "test_wrong_ids", "parameters_sha256")
+          if one.get(key) != other.get(key)]
 
 
 def first_of_each(rows: Iterable[Row]) -> dict[str, Row]:

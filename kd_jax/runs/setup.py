@@ -1,12 +1,10 @@
-"""The setup of a run: what its trainings share, and training one net in it."""
+"""The setup of a run: what all its trainings share."""
 
 from collections.abc import Callable
-import contextlib
 import functools
 import json
 import os
 import pathlib
-import time
 from typing import Any, NamedTuple
 
 import jax
@@ -15,19 +13,15 @@ import numpy as np
 import kd_jax
 from kd_jax import data as data_lib
 from kd_jax.config import build
-from kd_jax.config import identity as identity_lib
 from kd_jax.config.run import Run
-from kd_jax.core import hosts, types
+from kd_jax.core import hosts
 from kd_jax.core.errors import UserError
 from kd_jax.core.screen import Screen
-from kd_jax.data.views import VIEWS
 from kd_jax.runs import records
 from kd_jax.training import devices as devices_lib
-from kd_jax.training import fit, parameters, segment
-from kd_jax.training import step as step_lib
+from kd_jax.training import fit, segment
 from kd_jax.training.checkpoints import Checkpoints
 from kd_jax.training.devices import Devices
-from kd_jax.training.settings import Training
 
 
 class Setup(NamedTuple):
@@ -57,17 +51,41 @@ class Setup(NamedTuple):
   stop: Callable[[], bool]
   announce: Callable[[], None]
 
+  def checkpoints(self, name: str, identity: dict[str, Any]) -> Checkpoints:
+    """Where an unfinished training is kept; `identity` is what its bits need."""
+    own = self.run.checkpoints
+    return Checkpoints(
+        self.workdir / "progress" / name,
+        {**identity, "numerics": kd_jax.NUMERICS},
+        every=own.every, keep=own.keep, force=own.force, say=self.screen.say)
+
+  @property
+  def placing(self) -> dict[str, Any]:
+    """What a net's bits depend on beside its config and `records.runtime`."""
+    if self.devices.kind == "single":
+      return {}
+    return {"parallel": self.devices.kind, "processes": jax.process_count()}
+
 
 def prepare(
     run: Run,
     workdir: pathlib.Path,
     screen: Screen,
     stop: Callable[[], bool],
+    fetching: Callable[[str], None] | None = None,
 ) -> Setup:
-  """Loads the data, puts it on the device and writes down what is run."""
+  """Loads the data, puts it on the device and opens the records.
+
+  Args:
+    run: What the config asks for.
+    workdir: Where everything is kept.
+    screen: Tells the user.
+    stop: Whether to stop at the next segment.
+    fetching: As of `data.load`.
+  """
   devices = _devices(run)
   _refuse_unlike(run.values)
-  dataset = build.dataset(run.values, say=screen.say)
+  dataset = build.dataset(run.values, say=screen.say, fetching=fetching)
   sizes = f"{len(dataset.train_ids)} training, {len(dataset.test.label)} test"
   screen.say(f"data: {dataset.name} from {dataset.source}, {sizes} examples, "
              f"{dataset.num_classes} classes")
@@ -133,135 +151,3 @@ def _devices(run: Run) -> Devices:
     raise UserError(
         "--processes: is for single runs; share a sweep out with --shard=I/N")
   return devices_lib.choose("single")
-
-
-def net(
-    setup: Setup,
-    name: str,
-    path: pathlib.Path,
-    identity: dict[str, Any],
-    training: Training,
-    learner: step_lib.Learner,
-    splits: dict[str, fit.Split],
-) -> dict[str, Any]:
-  """The record of the net at `path`, trained first if it is not there.
-
-  Args:
-    setup: What trainings share.
-    name: Of the net.
-    path: Its folder.
-    identity: What determines it, by name.
-    training: How it is trained.
-    learner: Its step.
-    splits: What it is evaluated on.
-  """
-  fingerprint = identity_lib.fingerprint(identity)
-  record = hosts.agreed(lambda: _finished(setup, name, path, fingerprint))
-  if record is not None:
-    setup.screen.say(f"{name}: already trained, in {path}")
-    _checkpoints(setup, name, identity).drop_if_own()
-    return record
-  return _trained(setup, name, path, identity, training, learner, splits)
-
-
-def _trained(setup, name, path, identity, training, learner, splits):
-  """Trains a net, saves it, and gives its record."""
-  fingerprint, began = identity_lib.fingerprint(identity), time.perf_counter()
-
-  def report(row):
-    setup.announce()
-    setup.recorder.row(name, {"fingerprint": fingerprint[:16], **row})
-    setup.screen.row(name, row)
-
-  per_epoch = segment.steps_per_epoch(len(setup.train.ids), training.batch_size)
-
-  def tick(step):
-    setup.screen.advance(
-        name, step, training.total_steps, f"in epoch {step // per_epoch + 1}")
-
-  checkpoints = _checkpoints(setup, name, identity)
-  with contextlib.closing(checkpoints):
-    fitted = fit.fit(
-        training, learner, setup.train, splits, devices=setup.devices,
-        checkpoints=checkpoints, stop=setup.stop, report=report, tick=tick)
-  params = fitted.variables.params
-  final = ("test_", "heldout_", "train_", "epoch", "step")
-  kept = {key: value for key, value in fitted.row.items()
-          if key.startswith(final)}
-  # The student's names for how well it follows the teacher on the test set.
-  kept |= {key: kept.pop(f"test_{key}") for key in ("agreement", "kl")
-           if f"test_{key}" in kept}
-  record = {
-      "fingerprint": fingerprint, **kept, **checkpoints.forced(),
-      "parameters": parameters.num_parameters(params),
-      "parameters_sha256": parameters.parameters_sha256(params),
-      "seconds": round(time.perf_counter() - began, 2),
-      "test_wrong_ids": fitted.test_wrong_ids}
-  _save_best(setup, name, fitted.best, fingerprint)
-  parameters.save_net(path, fitted.variables, record)
-  hosts.together(f"{name} is saved")
-  checkpoints.drop()
-  return record
-
-
-def _checkpoints(setup: Setup, name: str, identity: dict[str, Any]) -> Checkpoints:
-  """Where the unfinished training of a net is kept."""
-  # A sweep may train several teachers; each has checkpoints of its own.
-  if setup.run.sweep.points:
-    name = f"{name}-{identity_lib.fingerprint(identity)[:16]}"
-  # Its bits depend on the machine, so it goes on where it was begun.
-  return open_checkpoints(
-      setup, name, identity | records.runtime() | device_identity(setup))
-
-
-def open_checkpoints(
-    setup: Setup, name: str, identity: dict[str, Any]
-) -> Checkpoints:
-  """Where an unfinished training of this setup is kept."""
-  own = setup.run.checkpoints
-  return Checkpoints(
-      setup.workdir / "progress" / name,
-      {**identity, "numerics": kd_jax.NUMERICS},
-      every=own.every, keep=own.keep, force=own.force, say=setup.screen.say)
-
-
-def device_identity(setup: Setup) -> dict[str, Any]:
-  """What a net's bits depend on beside `records.runtime`."""
-  if setup.devices.kind == "single":
-    return {}
-  return {"parallel": setup.devices.kind, "processes": jax.process_count()}
-
-
-def _finished(setup, name, path, fingerprint) -> dict[str, Any] | None:
-  """The record of a net that is there, whole, and the one that is wanted."""
-  record = parameters.load_record(path)
-  if record is None or record["fingerprint"] != fingerprint:
-    return None
-  forced = setup.run.checkpoints.force
-  if record.get("resumed_although") and not forced:
-    setup.screen.say(
-        f"{name}: was begun with another config ({path}); training it anew, as "
-        "--resume=force is not given")
-    return None
-  try:
-    parameters.load_parameters(path)
-  except UserError as error:
-    setup.screen.say(f"{name}: {error}; training it anew")
-    return None
-  return record
-
-
-def _save_best(setup, name: str, best, fingerprint: str) -> None:
-  """The net of the best held-out epoch, beside the last one."""
-  if best is None:
-    return
-  parameters.save_net(
-      setup.workdir / "parameters" / f"{name}_best", best.variables,
-      {"fingerprint": identity_lib.fingerprint({"best": fingerprint}),
-       "epoch": int(best.epoch), "heldout_errors": int(best.errors)})
-
-
-@functools.cache
-def predictor(devices: Devices, model: types.Model) -> Callable[..., Any]:
-  """The compiled prediction of a model, made once."""
-  return devices_lib.make_predict(devices, model, VIEWS["none"])

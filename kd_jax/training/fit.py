@@ -80,6 +80,7 @@ def fit(
     stop: Callable[[], bool],
     report: Callable[[dict[str, Any]], None],
     tick: Callable[[int], None] = lambda step: None,
+    initial: types.Variables | None = None,
 ) -> Fitted:
   """Trains one net to the end, from where an interrupted run left it.
 
@@ -93,6 +94,7 @@ def fit(
     stop: Asked between segments.
     report: Receives a row of numbers for every epoch.
     tick: As of `train_loop.run_to_end`.
+    initial: The net that it starts from, on `devices`; default a new one.
 
   Returns:
     The trained net.
@@ -103,6 +105,10 @@ def fit(
   """
   key = jax.random.key(training.seed)
   state = start(learner, data, devices)(key, training.hparams)
+  if initial is not None:
+    # A copy, as the state is donated.
+    state = state.replace(  # type: ignore[attr-defined]
+        student=jax.tree.map(jnp.copy, initial))
   segment = devices_lib.compiled_segment(
       devices, learner, training.views, training.batch_size)
   predict = devices_lib.make_predict(
@@ -135,7 +141,7 @@ def fit(
   monitor = NetMonitor(training, program, checkpoints, per_epoch=per_epoch,
                    keep_best="heldout" in splits)
   state = train_loop.run_to_end(
-      program, state, total_steps=training.total_steps, per_epoch=per_epoch,
+      program, state, total_steps=training.last_step, per_epoch=per_epoch,
       segment_steps=cost.segment_steps(per_epoch, cost.step_seconds(
           training, data.image, learner.teacher)),
       checkpoints=checkpoints, stop=stop, ended=ended, resumed=resumed,
@@ -173,7 +179,7 @@ def _row(training, per_epoch, clock, ended: Epoch) -> dict[str, Any]:
   schedule = float(training.optimizer_spec.schedule(jnp.int32(step - 1)))
   row = {
       "epoch": -(-step // per_epoch), "step": step,
-      "total_steps": training.total_steps,
+      "total_steps": training.last_step,
       "examples_per_second": round(rate, 1),
       "learning_rate": schedule * float(training.hparams.learning_rate)}
   row |= computed("train", totals)

@@ -20,6 +20,7 @@ from kd_jax.core import randomness, types
 from kd_jax.data import views as views_lib
 from kd_jax.training import cost, metrics, step
 from kd_jax.training import segment as segment_lib
+from kd_jax.training.fit import Split
 from kd_jax.training.state import TrainState
 
 _AXIS = "lanes"
@@ -56,6 +57,7 @@ class Lanes(NamedTuple):
     evaluate: `(state, split) -> (totals, wrong)`; wrong is bool `[..., N]`.
     totals: Shapes of the totals of a segment.
     bytes: Device memory that `segment` needs for itself and its arguments.
+    bound: `(data, teacher_arrays) -> Lanes`, the same programs on other arrays.
   """
 
   shape: Shape
@@ -64,6 +66,7 @@ class Lanes(NamedTuple):
   evaluate: Callable[..., Any]
   totals: dict[str, metrics.Mean]
   bytes: int
+  bound: "Callable[[segment_lib.DeviceData, types.Tree], Lanes]"
 
 
 def compile_lanes(
@@ -74,6 +77,8 @@ def compile_lanes(
     data: segment_lib.DeviceData,
     hparams: types.Hparams,
     evaluate: Callable[..., Any],
+    *,
+    own_teachers: bool = False,
 ) -> Lanes:
   """Compiles the run of a learner for a rectangle of lanes.
 
@@ -85,6 +90,8 @@ def compile_lanes(
     data: The training data.
     hparams: Of any lane, for the structure.
     evaluate: `(variables, split) -> (totals, wrong [N])` of one net.
+    own_teachers: Whether each row has a teacher of its own. The teacher's arrays,
+      and its logits of a split, then have the leading axis `[rows]`.
 
   Returns:
     The programs. `segment` is compiled here and never again: other shapes are
@@ -92,7 +99,11 @@ def compile_lanes(
   """
   place = _placement(shape)
   arrays = learner.teacher.arrays if learner.teacher else ()
-  fixed = place.copies((data, arrays))
+  rows = 0 if own_teachers else None
+  if own_teachers:
+    arrays = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(
+            (shape.rows, *x.shape), x.dtype, sharding=place.sharding), arrays)
   image = jnp.zeros((1,) + data.image.shape[1:], jnp.float32)
 
   def start(seed, hparams):
@@ -100,37 +111,52 @@ def compile_lanes(
         learner, randomness.stream(jax.random.key(seed), "init"), image, hparams)
 
   advance = mapped_segment(
-      segment_lib.make_segment(learner, views, batch_size), shape)
+      segment_lib.make_segment(learner, views, batch_size), shape, rows)
 
-  def judge(state, split):
-    return evaluate(state.student, split)
+  def judge(state, data, teacher_logits):
+    return evaluate(state.student, Split(data, teacher_logits))
 
   init = place.spread(_rectangle(
       start, shape, (None, 0), (0, 0), _HELD), (P(_AXIS), P(_AXIS)), _HELD)
   segment = place.spread(
-      advance, (_HELD, P(), P(_AXIS), P(_AXIS), P()), (_HELD, 0), donate=True)
-  evaluation = place.spread(_rectangle(
-      judge, shape, (_HELD, None), (_HELD, None), 0), (_HELD, P()), 0)
+      advance, (_HELD, (P(), _specs(rows)), P(_AXIS), P(_AXIS), P()), (_HELD, 0),
+      donate=True)
+  evaluation = place.spread(
+      _rectangle(judge, shape, (_HELD, None, None), (_HELD, None, rows), 0),
+      (_HELD, P(), _specs(rows)), 0)
 
   seeds = jnp.zeros((shape.rows,), jnp.uint32)
   lanes = jax.tree.map(
       lambda x: jnp.broadcast_to(x, (shape.rows, shape.points)), hparams)
   state = jax.eval_shape(init, seeds, lanes)
-  lowered = segment.lower(state, fixed, lanes, seeds, jnp.int32(0))
+  # Arrays lie where they will lie: that of one that is not used is not guessed.
+  spread = place.split if own_teachers else place.copies
+  shapes = (place.copies(data), arrays if own_teachers else spread(arrays))
+  lowered = segment.lower(state, shapes, lanes, seeds, jnp.int32(0))
   compiled = lowered.compile()
-  return Lanes(
-      shape, lambda seeds, hparams: init(*place.split((seeds, hparams))),
-      lambda state, hparams, seeds, length: compiled(
-          state, fixed, *place.split((hparams, seeds)),
-          place.copies(jnp.int32(length))),
-      lambda state, split: evaluation(state, place.copies(split)),
-      lowered.out_info[1], cost.program_bytes(compiled))
+  apart = lambda split: (place.copies(split.data), spread(split.teacher_logits))
+
+  def bound(data, arrays) -> Lanes:
+    fixed = place.copies(data), spread(arrays)
+    return Lanes(
+        shape, lambda seeds, hparams: init(*place.split((seeds, hparams))),
+        lambda state, hparams, seeds, length: compiled(
+            state, fixed, *place.split((hparams, seeds)),
+            place.copies(jnp.int32(length))),
+        lambda state, split: evaluation(state, *apart(split)),
+        lowered.out_info[1], cost.program_bytes(compiled), bound)
+
+  if own_teachers:
+    arrays = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), arrays)
+  return bound(data, arrays)
 
 
 def mapped_segment(
-    segment: Callable[..., Any], shape: Shape
+    segment: Callable[..., Any], shape: Shape, teachers: int | None = None
 ) -> Callable[..., Any]:
   """A segment of `segment.make_segment` over a device's rectangle of lanes.
+
+  `teachers` is the axis of rows of the teacher's arrays, if each has its own.
 
   Returns:
     `(state, (data, teacher_arrays), hparams, seeds, length) -> (state, totals)`.
@@ -139,8 +165,8 @@ def mapped_segment(
     return segment(state, *fixed, hparams, jax.random.key(seed), length)
 
   return _rectangle(
-      advance, shape, (_HELD, None, 0, None, None), (_HELD, None, 0, 0, None),
-      (_HELD, 0))
+      advance, shape, (_HELD, None, 0, None, None),
+      (_HELD, (None, teachers), 0, 0, None), (_HELD, 0))
 
 
 def stack(items: list[Any], shape: Shape) -> Any:
@@ -183,6 +209,11 @@ class _Placement(NamedTuple):
 
   mesh: Mesh | None
 
+  @property
+  def sharding(self) -> NamedSharding | None:
+    """Of arrays whose leading axis is spread over the devices."""
+    return self.mesh and NamedSharding(self.mesh, P(_AXIS))
+
   def copies(self, tree):
     """A copy on every device."""
     return tree if self.mesh is None else jax.device_put(
@@ -190,8 +221,7 @@ class _Placement(NamedTuple):
 
   def split(self, tree):
     """The leading axis spread over the devices."""
-    return tree if self.mesh is None else jax.device_put(
-        tree, NamedSharding(self.mesh, P(_AXIS)))
+    return tree if self.mesh is None else jax.device_put(tree, self.sharding)
 
   def spread(self, function, in_specs, out_specs, *, donate=False):
     """`function` compiled for each device's part of the rows."""

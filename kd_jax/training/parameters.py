@@ -23,7 +23,7 @@ from kd_jax.core.errors import UserError
 SCHEMA = 1
 _ARRAYS = "arrays"
 _RECORD = "record.json"
-_CHECKSUM = "arrays_sha256"
+CHECKSUM = "arrays_sha256"
 
 
 def parameters_sha256(params: types.Tree) -> str:
@@ -57,7 +57,7 @@ def save_net(
     return
   try:
     _put(pathlib.Path(path), arrays, {
-        "schema": SCHEMA, **record, _CHECKSUM: _checksum(arrays)})
+        "schema": SCHEMA, **record, CHECKSUM: _checksum(arrays)})
   except (OSError, ValueError) as error:
     raise UserError(unwritten(pathlib.Path(path), error)) from None
 
@@ -109,7 +109,7 @@ def load_parameters(path: str | os.PathLike) -> types.Variables:
     line = " ".join(str(error).split())[:160]
     raise UserError(f"{path}: a damaged net ({line}); delete the folder") from None
   # Nets of earlier versions have no checksum of all arrays.
-  if record.get(_CHECKSUM, sha := _checksum(saved)) != sha:
+  if record.get(CHECKSUM, sha := _checksum(saved)) != sha:
     raise UserError(
         f"{path}: a damaged net: its arrays are not those that were saved; "
         "delete the folder")

@@ -22,6 +22,7 @@ class Training(NamedTuple):
     seed: Of all its randomness.
     taps: Shapes of the taps of one example, by name.
     schedules: How temperature and weights move.
+    ends: Steps after which it ends before its schedules do, or None.
   """
 
   model: types.Model
@@ -33,3 +34,9 @@ class Training(NamedTuple):
   seed: int
   taps: Mapping[str, tuple[int, ...]]
   schedules: Schedules = STILL
+  ends: int | None = None
+
+  @property
+  def last_step(self) -> int:
+    """The step at which it ends."""
+    return self.ends or self.total_steps

@@ -1,8 +1,4 @@
-"""The first batch of a run: what the nets say of it, and every term of the loss.
-
-The state, the batch and the dropout are those of the run's own first step. Only
-the teacher is another: an untrained one, unless it is a file of logits.
-"""
+"""A net before its training: its first batch, and every term of the loss on it."""
 
 import math
 from typing import NamedTuple
@@ -13,8 +9,12 @@ import jax.numpy as jnp
 
 from kd_jax import methods, teachers
 from kd_jax.config import build
+from kd_jax.config import run as run_lib
+from kd_jax.config.recipe import Net
+from kd_jax.config.run import Run
 from kd_jax.core import randomness, types
 from kd_jax.methods import terms as terms_lib
+from kd_jax.runs import setup as setup_lib
 from kd_jax.runs import teacher_store
 from kd_jax.runs.doctor import Visit
 from kd_jax.runs.setup import Setup
@@ -50,44 +50,52 @@ class Term(NamedTuple):
 
 
 class Begun(NamedTuple):
-  """A training, its step, its data, and its state before the first step."""
+  """A net of a recipe, its step, and its state before the first step."""
 
+  net: Net
+  setup: Setup
   training: Training
   learner: Learner
-  data: segment.DeviceData
   state: TrainState
 
 
 def begin(
-    setup: Setup, training: Training, method: methods.Method,
-    teacher: teachers.Teacher | None = None,
+    visit: Visit, setup: Setup, net: Net, before: dict[str, Begun]
 ) -> Begun:
-  """A training that is about to begin; of features nothing is without a teacher."""
+  """A net that is about to be trained; of features nothing is without a teacher."""
+  run = run_lib.read(net.values)
+  own, method = setup._replace(run=run), run.method
+  if net.member is None:
+    own = setup_lib.transfer(own, run)
+  else:
+    method = methods.METHODS["hard"]
+  training = build.training(net, own.dataset)
+  teacher = None
+  if method.needs_teacher:
+    teacher = visit.attempt("teacher", _teacher, setup, run, training, [
+        before.get(name) for name in net.teachers])
   if teacher is None and not method.on_logits:
     method = methods.METHODS["hard"]
-  learner = build.learner(setup.run, training, method, teacher)
-  start = fit.start(learner, setup.train, setup.devices)
-  return Begun(training, learner, setup.train, start(
+  learner = build.learner(run, training, method, teacher)
+  start = fit.start(learner, own.train, own.devices)
+  return Begun(net, own, training, learner, start(
       jax.random.key(training.seed), training.hparams))
 
 
-def teacher(
-    setup: Setup, student: Training | None
-) -> tuple[Begun | None, teachers.Teacher | None]:
-  """The first member, where one is trained; and who is asked.
-
-  That is the members before any training, or a user's file of logits, which only
-  a student says how to read.
-  """
-  asked = setup.run.teacher
+def _teacher(
+    setup: Setup, run: Run, training: Training, members: list[Begun | None]
+) -> teachers.Teacher | None:
+  """Who is asked: the members before any training, or a user's file of logits."""
+  asked = run.teacher
   if asked.logits is not None:
-    return None, student and teacher_store.obtain(setup, student).teacher
-  members = [begin(setup, build.teacher(setup.run.values, setup.dataset, member),
-                   methods.METHODS["hard"]) for member in range(asked.members)]
-  return members[0], teachers.live(
-      [each.training.model for each in members],
-      [each.state.student for each in members],
-      weights=asked.weights, mean=asked.mean, taps=members[0].training.taps)
+    return teacher_store.from_file(setup._replace(run=run), training).teacher
+  made = [each for each in members if each is not None]
+  if len(made) < len(members):
+    return None  # What is wrong with it has been told.
+  return teachers.live(
+      [each.training.model for each in made],
+      [each.state.student for each in made],
+      weights=asked.weights, mean=asked.mean, taps=made[0].training.taps)
 
 
 def first_batch(training: Training, data: segment.DeviceData) -> types.Batch:
@@ -104,8 +112,8 @@ def first_batch(training: Training, data: segment.DeviceData) -> types.Batch:
 
 def terms(student: Begun) -> list[Term]:
   """Every term of the loss on the first batch, and the norm of its gradient."""
-  training, learner, data, state = student
-  batch = first_batch(training, data)
+  training, learner, state = student.training, student.learner, student.state
+  batch = first_batch(training, student.setup.train)
   rngs = {"dropout": randomness.stream(
       jax.random.key(training.seed), "dropout", 0)}
 
@@ -157,10 +165,12 @@ def look_at_terms(visit: Visit, found: list[Term], *, fatal: bool) -> None:
           "student's net", fatal=False)
 
 
-def net(title: str, begun: Begun) -> str:
-  """What a net is made of, in a line; `title` is its name and widths."""
+def net(begun: Begun) -> str:
+  """What a net is made of, in a line."""
   held = begun.state.student
-  shape = (begun.training.batch_size,) + begun.data.image.shape[1:]
+  kind = "student" if begun.net.member is None else "teacher"
+  title = begun.setup.run.titles[kind]
+  shape = (begun.training.batch_size,) + begun.setup.train.image.shape[1:]
   outputs = jax.eval_shape(
       lambda held, image: begun.learner.model.apply(held, image, train=False)[0],
       held, jax.ShapeDtypeStruct(shape, jnp.float32))

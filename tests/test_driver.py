@@ -176,7 +176,7 @@ def test_later_chunks_compile_nothing(swept, monkeypatch):
     done.append(len(seen))
     return train(*args, **more)
 
-  monkeypatch.setattr("kd_jax.runs.sweep.chunks.train", watched)
+  monkeypatch.setattr("kd_jax.runs.driver.chunks.train", watched)
   listen = lambda name, seconds, **_: seen.append(name) if (
       "backend_compile" in name) else None
   jax.monitoring.register_event_duration_secs_listener(listen)
@@ -196,7 +196,7 @@ def test_what_is_finished_is_not_done_again(swept, monkeypatch):
   _, before, _ = swept(*GRID)
   trained = []
   train = chunks.train
-  monkeypatch.setattr("kd_jax.runs.sweep.chunks.train", lambda job, chunk, *a, **k:
+  monkeypatch.setattr("kd_jax.runs.driver.chunks.train", lambda job, chunk, *a, **k:
                       trained.append(chunk) or train(job, chunk, *a, **k))
   _, again, summary = swept(*GRID)
   assert not trained and again == before and summary["compilations"] == 0
@@ -230,7 +230,7 @@ def test_rows_of_schema_1_are_found_in_their_workdir(swept, monkeypatch, planned
       "".join(json.dumps(row) + "\n" for row in rows))
   if not planned:
     (folder / "plan.json").unlink()
-  monkeypatch.setattr("kd_jax.runs.sweep.chunks.train", None)
+  monkeypatch.setattr("kd_jax.runs.driver.chunks.train", None)
   code, after, _ = swept(*grid, lanes="2x2")
   assert code == 0
   # Without a plan, in the order of the points.
@@ -287,7 +287,7 @@ def test_a_chunk_over_several_devices_goes_on_too(swept, monkeypatch):
   _, whole, _ = swept(*GRID, lanes="1x3", workdir="whole")
   train = chunks.train
   with monkeypatch.context() as patch:
-    patch.setattr("kd_jax.runs.sweep.chunks.train", lambda *a, **k: train(
+    patch.setattr("kd_jax.runs.driver.chunks.train", lambda *a, **k: train(
         *a, **k | {"stop": lambda: True}))
     _, rows, _ = swept(*GRID, lanes="1x3")
   assert not rows and list((swept.workdir / "progress").glob("sweep-*/*"))

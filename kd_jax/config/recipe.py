@@ -1,0 +1,137 @@
+"""A recipe: the nets of a run in order, each with the config whose student it is.
+
+The main job is one: the members of the teacher, the student on hard labels, the
+student that learns from the teacher. Others are written in a config that begins
+with `kd_jax.config.default("teacher", "assistant", "student")`.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from kd_jax import config as config_lib
+from kd_jax.config import names, schema, sweep
+from kd_jax.core.errors import UserError, nearest
+
+Values = Mapping[str, Any]
+
+
+class Net(NamedTuple):
+  """A net of a run.
+
+  Attributes:
+    name: Its name, for files and tables.
+    values: The flat config whose student it is; or whose teacher, for a member.
+    teachers: Names of the nets before it that it learns from.
+    member: Which member of the main job's teacher it is; None for a student.
+    start: Name of the net before it that it starts from, or None.
+    epoch: The epoch that its training ends at, or None for the whole training.
+    in_config: Whether it is of `config.nets`.
+  """
+
+  name: str
+  values: dict[str, Any]
+  teachers: tuple[str, ...] = ()
+  member: int | None = None
+  start: str | None = None
+  epoch: int | None = None
+  in_config: bool = False
+
+
+def nets(values: Values, *, swept: bool) -> list[Net]:
+  """The nets that a config asks for, each after those that it needs.
+
+  Args:
+    values: The config, flat.
+    swept: Whether it is a point of a sweep. The main job then has no baseline:
+      it would be the same for many points, and hard labels can be a point.
+
+  Raises:
+    UserError: If a net learns or starts from one that does not come before it.
+  """
+  if values["recipe"]:
+    return list(_written(values))
+  return _main_job(dict(values), swept)
+
+
+def last(values: Values) -> str | None:
+  """The net that a recipe ends with; None in the main job."""
+  return values["recipe"][-1] if values["recipe"] else None
+
+
+def _main_job(values: dict[str, Any], swept: bool) -> list[Net]:
+  baseline = Net("baseline", values | {"method": "hard"})
+  members: list[Net] = []
+  if names.method(values["method"]).needs_teacher and (
+      values["teacher.logits"] is None):
+    count = values["teacher.count"]
+    members = [Net("teacher" if count == 1 else f"teacher_{member}", values,
+                   member=member) for member in range(count)]
+  student = Net("student" if swept else "distilled", values,
+                tuple(net.name for net in members))
+  if swept:
+    return [*members, student]
+  return [baseline] if values["method"] == "hard" else [
+      *members, baseline, student]
+
+
+def _written(values: Values) -> Iterator[Net]:
+  """The nets of `config.nets`, and teachers at an epoch before who needs them."""
+  shared = {key: value for key, value in values.items()
+            if not key.startswith("nets.")} | {"recipe": ()}
+  made: dict[str, Net] = {}
+  for name in values["recipe"]:
+    prefix = f"nets.{name}."
+    own = {key.removeprefix(prefix): value for key, value in values.items()
+           if key.startswith(prefix) and value is not None}
+    start, teachers = own.pop("init_from", None), tuple(own.pop("teachers"))
+    epochs = tuple(own.pop("teacher_epochs")) or (0,) * len(teachers)
+    for key, wanted in (("teachers", teachers), ("init_from", (start,))):
+      for other in wanted:
+        if other is not None and other not in made:
+          raise UserError(
+              f"config.nets.{name}.{key}: {other!r} is no net before it; "
+              f"{nearest(other, made) if made else 'it is the first'}")
+    if len(epochs) != len(teachers):
+      raise UserError(
+          f"config.nets.{name}.teacher_epochs={epochs}: must be one epoch for "
+          f"each of {len(teachers)} teachers, 0 for the last")
+    asked = []
+    for teacher, epoch in zip(teachers, epochs, strict=True):
+      early = made[teacher]
+      if epoch:
+        early = early._replace(name=f"{teacher}_at_{epoch}", epoch=epoch)
+        if early.name not in made:
+          yield early
+        made[early.name] = early
+      asked.append(early.name)
+    made[name] = Net(name, _of_net(shared, own, name, len(asked)), tuple(asked),
+                     start=start, in_config=True)
+    yield made[name]
+
+
+def _of_net(
+    shared: Values, own: Values, name: str, teachers: int
+) -> dict[str, Any]:
+  """The config of which a net of a recipe is the student."""
+  point = {schema.of_nets().get(key, key): value for key, value in own.items()}
+  if teachers:
+    point["teacher.count"] = teachers
+  else:
+    point.setdefault("method", "hard")
+  try:
+    values = config_lib.flatten(sweep.applied(shared, point))
+    needs = names.method(values["method"]).needs_teacher
+  except UserError as error:
+    raise UserError(renamed(str(error), name)) from None
+  if needs != bool(teachers):
+    raise UserError(
+        f"config.nets.{name}.method={values['method']}: "
+        + ("needs a teacher; name one with" if needs else "asks no teacher; leave "
+           "out") + f" config.nets.{name}.teachers")
+  return dict(values)
+
+
+def renamed(message: str, name: str) -> str:
+  """A message about a student's keys as one about those of a recipe's net."""
+  return message.replace("config.student.", "config.").replace(
+      "config.", f"config.nets.{name}.")

@@ -1,0 +1,80 @@
+"""`summary.json`: what a run was, for scripts, and its table for people."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from kd_jax.core.screen import Screen
+from kd_jax.runs import records
+from kd_jax.runs.jobs import Job
+from kd_jax.runs.plan import Chunk
+from kd_jax.runs.programs import Programs
+from kd_jax.runs.results import Results
+from kd_jax.runs.setup import Setup
+
+# What a row says of where it was made and how it is found again.
+_OF_ROWS = {
+    "schema", "study", "row", "net", "overrides", "command", "packing", "data",
+    "train_examples", "teacher_seed", "teacher_fingerprint", "teacher_sha256",
+    "commit", "dirty", "versions", "device", "cores", "curve", "heldout_curve",
+    "failed"}
+_FIGURES = (("test_errors", "d"), ("test_accuracy", ".2%"), ("test_nll", ".4f"),
+            ("test_ece", ".4f"), ("agreement", ".2%"), ("parameters", ",d"))
+
+
+def of_run(
+    setup: Setup, ready: Sequence[Job], results: Results
+) -> dict[str, Any]:
+  """The summary of a single run: its nets by name, the teacher first."""
+  teacher = next((job.prepared.record for job in ready
+                  if job.prepared and not job.net.in_config), None)
+  rows = {row["net"]: row for row in results.rows}
+  return {
+      **_dataset(setup), **({"teacher": teacher} if teacher else {}),
+      **{job.net.name: {key: value for key, value in rows[job.net.name].items()
+                        if key not in _OF_ROWS} for job in ready}}
+
+
+def of_sweep(
+    ready: Sequence[Job], planned: Sequence[tuple[Job, Chunk]], results: Results,
+    programs: Programs,
+) -> dict[str, Any]:
+  """The summary of a sweep."""
+  prepared = [job.prepared for job in ready
+              if job.prepared and not job.net.in_config]
+  return {
+      **_dataset(ready[0].setup),
+      **({"teacher": prepared[0].record} if prepared else {}),
+      "groups": len(ready),
+      "compilations": programs.compilations,
+      "probe_compilations": programs.probes,
+      "lanes": len(results.rows),
+      "failed": sum(row["failed"] is not None for row in results.rows),
+      "chunks": [{"group": job.program_fingerprint[:16], "shape": list(chunk.shape),
+                  "lanes": len(set(chunk.lanes))} for job, chunk in planned]}
+
+
+def show(screen: Screen, summary: dict[str, Any]) -> None:
+  """Shows the nets of a single run as a table."""
+  nets = {name: value for name, value in summary.items()
+          if isinstance(value, dict) and name != "dataset"}
+  columns = ["net", "test errors", "accuracy", "NLL", "ECE", "agreement",
+             "parameters"]
+  rows = [[name, *(format(record[key], form) if key in record else "-"
+                   for key, form in _FIGURES)] for name, record in nets.items()]
+  dataset, last = summary["dataset"], [*nets.values()][-1]
+  title = f"{dataset['name']}: errors of {dataset['test_examples']} test examples"
+  if len(nets) > 1:
+    title += f"\nloss of {[*nets][-1]}: {last['loss']}"
+  if "notice" in dataset:
+    title += f"\n{dataset['notice']}"
+  screen.table(title, columns, rows)
+
+
+def _dataset(setup: Setup) -> dict[str, Any]:
+  dataset = setup.dataset
+  return {
+      "schema": records.SCHEMA,
+      "dataset": {"name": dataset.name, "source": dataset.source,
+                  "train_examples": len(dataset.train_ids),
+                  "test_examples": len(dataset.test.label),
+                  **({"notice": dataset.notice} if dataset.notice else {})}}

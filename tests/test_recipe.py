@@ -1,0 +1,309 @@
+"""Recipes: nets in order, each trained once, alone or as lanes."""
+
+import json
+
+from conftest import ROOT
+import jax
+import numpy as np
+import pytest
+
+from kd_jax import config as config_lib
+from kd_jax import main
+from kd_jax.config import recipe
+from kd_jax.core.errors import UserError
+from kd_jax.training import parameters, train_loop
+
+CHAIN = (
+    "--config=configs/assistant.py", "--config.data.name=blobs",
+    "--config.steps=12", "--config.batch_size=64",
+    "--config.nets.teacher.widths=(24,)", "--config.nets.first.widths=(16,)",
+    "--config.nets.second.widths=(12,)", "--config.nets.student.widths=(8,)",
+    "--config.tensorboard=false", "--config.parallel=single")
+NETS = ["teacher", "first", "second", "student"]
+
+
+@pytest.fixture(autouse=True)
+def _at_the_root(monkeypatch, without_pictures):
+  monkeypatch.chdir(ROOT)
+  # The program computes as users run it: optax and all may promote.
+  with jax.numpy_dtype_promotion("standard"):
+    yield
+
+
+@pytest.fixture
+def chain(own_data, tmp_path):
+  """Runs the small chain; gives the rows by net, in order."""
+  def run(*more, workdir="run", code=0):
+    place = tmp_path / workdir
+    assert main.run([*CHAIN, f"--config.data.dir={own_data}",
+                     f"--workdir={place}", *more]) == code
+    found: dict[str, list] = {}
+    for line in (place / "results.jsonl").read_text().splitlines():
+      row = json.loads(line)
+      found.setdefault(row["net"], []).append(row)
+    return found
+  return run
+
+
+def small(*nets):
+  config = config_lib.default(*nets)
+  config.data.name, config.alpha = "blobs", 0.9
+  return config
+
+
+def nets(config, swept=False):
+  return {net.name: net for net in recipe.nets(
+      config_lib.flatten(config), swept=swept)}
+
+
+def test_the_main_job_is_a_recipe():
+  config = config_lib.default()
+  assert [*nets(config)] == ["teacher", "baseline", "distilled"]
+  assert nets(config)["distilled"].teachers == ("teacher",)
+  assert nets(config)["baseline"].values["method"] == "hard"
+  assert [*nets(config, swept=True)] == ["teacher", "student"]
+  config.teacher.count = 2
+  assert nets(config)["distilled"].teachers == ("teacher_0", "teacher_1")
+  config.method = "hard"
+  assert [*nets(config)] == ["baseline"]
+  config.method = "tfkd"  # It makes its own targets.
+  assert [*nets(config)] == ["baseline", "distilled"]
+
+
+def test_a_net_has_the_runs_keys_where_it_sets_none():
+  config = small("one", "two")
+  config.temperature, config.epochs, config.optimizer.learning_rate = 7.0, 9, 0.5
+  config.nets.two.teachers = ("one",)
+  config.nets.two.temperature = 2.0
+  config.nets.two.widths = (5,)
+  config.nets.two.optimizer.learning_rate = 0.25
+  one, two = nets(config).values()
+  assert (one.values["method"], two.values["method"]) == ("hard", "kd")
+  assert one.values["optimizer.learning_rate"] == 0.5
+  assert two.values["optimizer.learning_rate"] == 0.25
+  assert (two.values["temperature"], two.values["epochs"]) == (2.0, 9)
+  assert two.values["student.widths"] == (5,)
+  assert one.values["student.widths"] == config.student.widths
+  # A method that is chosen by name brings its paper's numbers, as everywhere.
+  config.nets.two.method = "dkd"
+  config.nets.two.temperature = None
+  assert nets(config)["two"].values["temperature"] == 4.0
+  config.nets.two.dkd.beta = 2.0
+  assert nets(config)["two"].values["dkd.beta"] == 2.0
+
+
+def test_a_teacher_at_an_epoch_is_a_net_before():
+  config = small("one", "two")
+  config.nets.two.teachers = ("one", "one")
+  config.nets.two.teacher_epochs = (3, 0)
+  made = nets(config)
+  assert [*made] == ["one", "one_at_3", "two"]
+  assert made["one_at_3"].epoch == 3
+  assert made["two"].teachers == ("one_at_3", "one")
+  assert made["two"].values["teacher.count"] == 2
+
+
+@pytest.mark.parametrize(("key", "value", "words"), [
+    ("two.teachers", ("on",), "'on' is no net before it; did you mean one"),
+    ("one.teachers", ("two",), "'two' is no net before it; it is the first"),
+    ("two.init_from", "three", "is no net before it"),
+    ("two.teacher_epochs", (1, 2), "must be one epoch for each of 1 teachers"),
+    ("two.teachers", (), "config.nets.two.method=kd: needs a teacher"),
+    ("two.method", "hard", "asks no teacher; leave out config.nets.two.teachers"),
+    ("two.method", "kdd", "config.nets.two.method='kdd': no such method"),
+])
+def test_a_recipe_that_cannot_be_is_refused(key, value, words):
+  config = small("one", "two")
+  config.nets.one.method = "hard"
+  config.nets.two.method = "kd"
+  config.nets.two.teachers = ("one",)
+  name, leaf = key.split(".")
+  config.nets[name][leaf] = value
+  with pytest.raises(UserError) as refused:
+    nets(config)
+  assert words in str(refused.value)
+
+
+def test_a_chain_is_trained_in_order_and_found_again(chain, tmp_path, capsys):
+  rows = chain()
+  assert [*rows] == NETS and all(len(some) == 1 for some in rows.values())
+  shas = {name: row["parameters_sha256"] for name, (row,) in rows.items()}
+  for before, name in zip(NETS, NETS[1:]):
+    assert rows[name][0]["teacher_sha256"] == [shas[before]]
+    assert "T = 8" in rows[name][0]["loss"] and "agreement" in rows[name][0]
+  assert rows["teacher"][0]["teacher_sha256"] is None
+  for name in NETS:
+    held = parameters.load_parameters(tmp_path / "run/parameters" / name)
+    assert parameters.parameters_sha256(held.params) == shas[name]
+  summary = json.loads((tmp_path / "run/summary.json").read_text())
+  assert [*summary] == ["schema", "dataset", *NETS, "seconds"]
+  capsys.readouterr()
+  again = chain("--config.nets.student.temperature=2")
+  assert capsys.readouterr().out.count("already trained") == 3
+  for name in NETS[:-1]:
+    changed = {"command", "dirty"}
+    assert {key: value for key, value in again[name][0].items()
+            if key not in changed} == {
+                key: value for key, value in rows[name][0].items()
+                if key not in changed}
+  assert again["student"][0]["parameters_sha256"] != shas["student"]
+
+
+def key(row):
+  return row["seed"], json.dumps(row["overrides"], sort_keys=True)
+
+
+@pytest.mark.parametrize("lanes", ["1x1", "2x2"])
+def test_a_swept_chain_is_trained_once_and_is_its_single_runs(
+    chain, tmp_path, lanes):
+  swept = chain("--sweep.seed=0,1", "--sweep.nets.student.temperature=2,8",
+                f"--config.sweep.lanes={lanes}", workdir="swept")
+  assert {name: len(some) for name, some in swept.items()} == {
+      "teacher": 2, "first": 2, "second": 2, "student": 4}
+  assert {row["seed"] for row in swept["first"]} == {0, 1}
+  assert all(row["overrides"] == {"seed": row["seed"]} for row in swept["second"])
+  # Each student learns from the net of its own seed.
+  by_print = {row["fingerprint"]: row for some in swept.values() for row in some}
+  for before, name in zip(NETS, NETS[1:]):
+    for row in swept[name]:
+      teacher = by_print[row["teacher_fingerprint"]]
+      assert (teacher["net"], teacher["seed"]) == (before, row["seed"])
+  alone = chain("--config.seed=1", "--config.nets.student.temperature=2",
+                workdir="alone")
+  wanted = {"seed": 1, "nets.student.temperature": 2}
+  mine = next(row for row in swept["student"] if row["overrides"] == wanted)
+  for name in NETS[:-1]:
+    other = next(row for row in swept[name] if row["seed"] == 1)
+    assert other["test_wrong_ids"] == alone[name][0]["test_wrong_ids"]
+    if lanes == "1x1":  # A single lane is a single run, to the bit.
+      assert other["fingerprint"] == alone[name][0]["fingerprint"]
+  assert mine["test_errors"] == alone["student"][0]["test_errors"]
+  assert mine["test_nll"] == pytest.approx(
+      alone["student"][0]["test_nll"], rel=1e-4)
+
+
+def test_what_a_sweep_lost_is_made_again(chain, tmp_path):
+  sweep = ("--sweep.seed=0,1", "--config.sweep.lanes=2x1")
+  first = chain(*sweep)
+  for folder in (tmp_path / "run/teachers").iterdir():
+    if folder.is_dir():
+      (folder / "record.json").unlink()
+  second = chain(*sweep, "--sweep.nets.student.alpha=0.5")
+  for name in NETS[:-1]:
+    assert [row["test_wrong_ids"] for row in first[name]] == [
+        row["test_wrong_ids"] for row in second[name]]
+  assert len(second["student"]) == 2
+  assert second["student"][0]["fingerprint"] != first["student"][0]["fingerprint"]
+
+
+@pytest.mark.parametrize("sweep", [(), (
+    "--sweep.seed=0,1", "--config.sweep.lanes=2x1")])
+def test_a_stopped_chain_goes_on_to_the_same_bits(chain, tmp_path, sweep, monkeypatch):
+  whole = chain(*sweep, workdir="whole")
+  run = train_loop.run_to_end
+  for stops in (1, 2, 3):
+    asked = []
+
+    def stopped(*args, stop, stops=stops, asked=asked, **kwargs):
+      def now():
+        asked.append(None)
+        return len(asked) > 2 * stops
+      return run(*args, stop=now, **kwargs)
+
+    monkeypatch.setattr(train_loop, "run_to_end", stopped)
+    place = tmp_path / "cut"
+    assert main.run([*CHAIN, *sweep, f"--workdir={place}",
+                     f"--config.data.dir={tmp_path / 'nothing'}"]) == 2
+    chain(*sweep, workdir="cut")
+    monkeypatch.undo()
+    monkeypatch.chdir(ROOT)
+  cut = chain(*sweep, workdir="cut")
+  for name in NETS:
+    for one, other in zip(whole[name], cut[name], strict=True):
+      assert one["test_wrong_ids"] == other["test_wrong_ids"]
+      assert one["test_nll"] == other["test_nll"]
+      assert one["fingerprint"] == other["fingerprint"]
+
+
+def test_several_teachers_at_once(chain):
+  rows = chain(
+      "--config.nets.student.teachers=('first','second')",
+      "--config.nets.student.teacher_weights=(1.0,3.0)",
+      "--config.nets.student.teacher_mean=logits")
+  assert rows["student"][0]["teacher_sha256"] == [
+      rows[name][0]["parameters_sha256"] for name in ("first", "second")]
+
+
+def test_a_teacher_at_an_epoch_is_that_of_its_training(chain, tmp_path):
+  # 300 examples in batches of 64: 5 steps an epoch.
+  at = "--config.nets.first.teacher_epochs=({},)"
+  rows = chain(at.format(1))
+  early, = rows["teacher_at_1"]
+  assert early["step"] == 5 and rows["teacher"][0]["step"] == 12
+  assert rows["first"][0]["teacher_sha256"] == [early["parameters_sha256"]]
+  # The first epoch of the whole training has the same numbers.
+  lines = [json.loads(line) for line in
+           (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+  of = lambda net: next(row for row in lines
+                        if row["net"] == net and row.get("epoch") == 1)
+  for name in ("test_errors", "test_nll", "train_hard", "learning_rate"):
+    assert of("teacher")[name] == of("teacher_at_1")[name]
+  swept = chain(at.format(1), "--sweep.seed=0,1", "--config.sweep.lanes=2x1",
+                workdir="swept")
+  assert swept["teacher_at_1"][0]["test_wrong_ids"] == early["test_wrong_ids"]
+
+
+@pytest.mark.parametrize("sweep", [(), (
+    "--sweep.seed=0,1", "--config.sweep.lanes=2x1")])
+def test_a_net_starts_from_another(chain, sweep):
+  """Two stages: of one step each, the second goes on where the first ended."""
+  same = ("--config.nets.second.widths=(16,)", "--config.nets.first.method=hint",
+          "--config.nets.first.hard_weight=0.0",
+          "--config.nets.first.soft_weight=0.0")
+  new = chain(*same, *sweep, workdir="new")
+  rows = chain(*same, "--config.nets.second.init_from=first", *sweep)
+  assert [row["test_wrong_ids"] for row in new["first"]] == [
+      row["test_wrong_ids"] for row in rows["first"]]
+  one, other = new["second"][0], rows["second"][0]
+  assert one["fingerprint"] != other["fingerprint"]
+  assert one["test_nll"] != other["test_nll"]
+  # With a learning rate of nearly nothing it stays what it started from.
+  still = chain(*same, "--config.nets.second.init_from=first", *sweep,
+                "--config.nets.second.optimizer.learning_rate=1e-30",
+                workdir="still")
+  assert [row["test_wrong_ids"] for row in still["second"]] == [
+      row["test_wrong_ids"] for row in still["first"]]
+  assert np.isclose(still["second"][0]["test_nll"], still["first"][0]["test_nll"])
+
+
+@pytest.mark.parametrize(("more", "words"), [
+    (("--config.nets.second.init_from=first",), "have not the same parameters"),
+    (("--config.nets.first.name=mpl",), "config.nets.first.name='mpl'"),
+    (("--config.nets.first.width=(3,)",), "did you mean"),
+    (("--config.nets.first.temperature=0",), "must be a number > 0"),
+    (("--config.nets.first.method=hint", "--config.nets.first.teachers=()"),
+     "needs a teacher"),
+    (("--config.nets.first.teacher_epochs=(99,)",), "after its training"),
+    (("--config.nets.second.method=hint",
+      "--config.nets.second.features.pairs=(('stage_9','hidden_0'),)"),
+     "the student has no tap 'stage_9'"),
+    (("--sweep.seed=0,1", "--shard=1/2"), "one machine trains all of them"),
+    (("--sweep.nets.first.teacher_epochs=(1,),(2,)", "--sweep.nets.third.alpha=1"),
+     "nets.third.alpha"),
+])
+def test_a_mistake_is_a_line_before_anything_is_trained(
+    more, words, own_data, tmp_path, capsys):
+  code = main.run([*CHAIN, f"--config.data.dir={own_data}",
+                   f"--workdir={tmp_path / 'run'}", *more])
+  told = capsys.readouterr().err
+  assert code == 2 and words in told, told
+  assert len(told.strip().splitlines()) <= 3 and "Traceback" not in told
+  assert not (tmp_path / "run/teachers").exists()
+
+
+def test_a_plan_counts_nets_once(own_data, capsys):
+  assert main.run([
+      *CHAIN, f"--config.data.dir={own_data}", "--sweep.seed=0,1,2",
+      "--sweep.nets.second.alpha=0.5,0.9", "--plan"]) == 0
+  said = capsys.readouterr().out
+  assert "18 runs in 4 compilation(s)" in said  # 3 + 3 + 6 + 6
