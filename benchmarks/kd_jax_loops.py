@@ -17,7 +17,7 @@ from kd_jax import data as data_lib
 from kd_jax import losses, methods, models, teachers
 from kd_jax.config import build
 from kd_jax.core import randomness, types
-from kd_jax.data import views
+from kd_jax.data import preprocess, views
 from kd_jax.training import optimizers, step
 from kd_jax.training import segment as segment_lib
 
@@ -142,7 +142,7 @@ def _hparams() -> types.Hparams:
 def _data(problem: Problem) -> segment_lib.DeviceData:
   examples = data_lib.Examples(problem.image, problem.label)
   ids = np.arange(len(problem.label))
-  return build.device_data(examples, ids, build.scaling("unit", examples))
+  return build.device_data(examples, ids, preprocess.of("unit", examples.inputs))
 
 
 def _mlp(width: int, dtype: str = "float32") -> types.Model:

@@ -116,7 +116,7 @@ def main():
   """Runs both."""
   found = data.load("mnist", embedded="only")
   train, test = (
-      (jnp.asarray(part.image.reshape(-1, 784), jnp.float32) / 255,
+      (jnp.asarray(part.inputs.reshape(-1, 784), jnp.float32) / 255,
        jnp.asarray(part.label)) for part in (found.train, found.test))
   for name, program in (("plain JAX", plain_jax), ("Flax NNX", flax_nnx)):
     teacher, student = program(train, test)

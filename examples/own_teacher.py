@@ -85,7 +85,7 @@ def main():
 
   found = data.load("mnist", embedded="only")
   logits = TEACHERS[arguments.make](
-      found.train.image, found.train.label, found.test.image)
+      found.train.inputs, found.train.label, found.test.inputs)
   files = [workdir / f"{arguments.make}{part}.npy" for part in ("", "_test")]
   for file, values in zip(files, logits):
     np.save(file, values.astype(np.float32))

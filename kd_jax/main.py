@@ -16,7 +16,7 @@ from typing import Any
 from kd_jax import config as config_lib
 from kd_jax.config.command_line import hosts, joined, parse
 from kd_jax.core.errors import UserError
-from kd_jax.core.machine import cores
+from kd_jax.core.machine import use_all_cores
 from kd_jax.runs import shard as shards
 
 _USAGE = """\
@@ -129,7 +129,7 @@ def show_plan(config, shard: shards.Shard | None = None) -> int:
     raise UserError(
         "--plan: there is no sweep; give --sweep.KEY=VALUE,VALUE or a config "
         "that has one, such as configs/mnist.py:sweep")
-  os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(cores()))
+  use_all_cores()
   # pylint: disable=g-import-not-at-top
   from kd_jax.config.run import read
   from kd_jax.core.screen import Screen
@@ -164,9 +164,7 @@ def train(
         f"--shard={shard}: there is no sweep to run a part of; give "
         "--sweep.KEY=VALUE,VALUE or a config that has one")
   if config.sweep.points:
-    # A host device for each core, so that lanes can use all cores. jax reads the
-    # number when it starts.
-    os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(cores()))
+    use_all_cores()
   # jax takes seconds to import, so mistakes above are reported first.
   # pylint: disable=g-import-not-at-top
   from kd_jax import report

@@ -23,6 +23,7 @@ sys.path.append(str(pathlib.Path.cwd().parent))
 
 from kd_jax import data, losses, models, teachers
 from kd_jax.core import randomness, types
+from kd_jax.data import preprocess
 from kd_jax.data.views import VIEWS
 from kd_jax.methods import METHODS
 from kd_jax.report.canvas import COLOURS
@@ -39,10 +40,11 @@ plt.rcParams.update({
 
 found = data.load("mnist", embedded="only", holdout=0.1)
 label, truth = found.train.label, found.test.label
-of_pixels = jnp.full((1,), 1 / 255, jnp.float32), jnp.zeros((1,), jnp.float32)
+in_unit = preprocess.of("unit", found.train.inputs)
 train_data, test_data = (
-    segment_lib.DeviceData(jnp.asarray(part.image), jnp.asarray(part.label),
-                    jnp.arange(len(part.label), dtype=jnp.int32), *of_pixels)
+    segment_lib.DeviceData(
+        jnp.asarray(part.inputs), jnp.asarray(part.label),
+        jnp.arange(len(part.label), dtype=jnp.int32), in_unit)
     for part in (found.train, found.test))
 print(f"{len(found.train_ids)} digits to train on, {len(found.heldout_ids)} "
       f"held out, {len(truth)} for the test")
@@ -81,7 +83,7 @@ def train(widths, seeds, ids, *, epochs, views="none", taught=None, **numbers):
         lambda state, _: segment(state, seen, asked, hparams, key, per_epoch),
         state, length=epochs)
     said = lambda part: model.apply(
-        state.student, segment_lib.pixels(part, part.image), train=False)[0].logits
+        state.student, part.preprocess(part.inputs), train=False)[0].logits
     return said(seen), said(test)
 
   runs = jax.vmap(run, in_axes=(0, None, None, None))
@@ -121,7 +123,7 @@ shown = unsure[np.sort(first)[:5]]
 figure, axes = plt.subplots(
     5, 4, figsize=(8, 6), gridspec_kw={"width_ratios": (0.6, 1, 1, 1)})
 for row, i in zip(axes, shown):
-  row[0].imshow(found.test.image[i, :, :, 0], cmap="gray_r")
+  row[0].imshow(found.test.inputs[i, :, :, 0], cmap="gray_r")
   row[0].set_axis_off()
   row[0].set_title(f"a {truth[i]}", fontsize=9)
   for at, t in zip(row[1:], (1.0, 4.0, 20.0)):

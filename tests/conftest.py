@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kd_jax.data.preprocess import Scaling
 from kd_jax.report import plots
 from kd_jax.training import segment
 
@@ -105,4 +106,4 @@ def device_data() -> segment.DeviceData:
   image, label = blobs(150)
   return segment.DeviceData(
       jnp.asarray(image), jnp.asarray(label), jnp.arange(150, dtype=jnp.int32),
-      jnp.full((1,), 1 / 255, jnp.float32), jnp.zeros((1,), jnp.float32))
+      Scaling(jnp.full((1,), 1 / 255, jnp.float32), jnp.zeros((1,), jnp.float32)))

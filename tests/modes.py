@@ -11,6 +11,7 @@ from test_step import distance, hyper
 from kd_jax import methods, teachers
 from kd_jax.core import randomness, types
 from kd_jax.data import embedded, views
+from kd_jax.data.preprocess import Scaling
 from kd_jax.methods import terms as terms_lib
 from kd_jax.models import MODELS
 from kd_jax.training import checkpoints, devices, lanes, optimizers, schedules
@@ -28,8 +29,8 @@ def digits() -> segment_lib.DeviceData:
   chosen = np.random.default_rng(0).permutation(len(label))[:64]
   return segment_lib.DeviceData(
       jnp.asarray(image[chosen]), jnp.asarray(label[chosen]),
-      jnp.arange(64, dtype=jnp.int32), jnp.full((1,), 1 / 255, jnp.float32),
-      jnp.zeros((1,), jnp.float32))
+      jnp.arange(64, dtype=jnp.int32), Scaling(
+          jnp.full((1,), 1 / 255, jnp.float32), jnp.zeros((1,), jnp.float32)))
 
 
 @functools.cache
@@ -185,7 +186,7 @@ def check_training(method: str) -> tuple[float, float]:
 
   def loss(taught, state, batch, numbers):
     said = step_lib.compared(learns.model.apply(
-        state.student, batch.image, train=False)[0], learns.pairs, 0)
+        state.student, batch.inputs, train=False)[0], learns.pairs, 0)
     terms = learns.method.terms(
         terms_lib.Own(state.method, state.method_state), said, taught, batch,
         numbers.replace(progress=0.0))

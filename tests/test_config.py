@@ -12,6 +12,7 @@ from kd_jax import data
 from kd_jax.config import build, schema
 from kd_jax.config import run as run_lib
 from kd_jax.core.errors import UserError
+from kd_jax.data import preprocess
 
 
 def valid() -> ml_collections.ConfigDict:
@@ -199,7 +200,7 @@ def test_a_users_class_that_does_not_fit_is_told(name, hint, own_data):
 
 def test_pixels_are_standardised_over_the_training_set(own_data):
   found = data.load("blobs", directory=own_data, holdout=0.2)
-  scaling = build.scaling("standard", found.train)
-  pixels = found.train.image * scaling.scale + scaling.offset
+  scaling = preprocess.of("standard", found.train.inputs)
+  pixels = found.train.inputs * scaling.scale + scaling.offset
   assert pixels.mean() == pytest.approx(0, abs=1e-4)
   assert pixels.std() == pytest.approx(1, abs=1e-4)

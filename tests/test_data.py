@@ -149,7 +149,7 @@ def test_idx_files_are_read(tmp_path, gz, names):
   dataset = load("letters", tmp_path)
   assert_holds(dataset, arrays)
   assert dataset.num_classes == 7
-  assert dataset.train.image.shape == (70, 24, 20, 1)
+  assert dataset.train.inputs.shape == (70, 24, 20, 1)
 
 
 @pytest.mark.parametrize("shape", [(24, 20, 1), (24, 20, 3)])
@@ -207,7 +207,7 @@ def test_cifar_pixels_by_hand(tmp_path):
   for i in range(1, 6):
     (tmp_path / f"data_batch_{i}.bin").write_bytes(record)
   (tmp_path / "test_batch.bin").write_bytes(record)
-  image = load("cifar10", tmp_path).train.image[0]
+  image = load("cifar10", tmp_path).train.inputs[0]
   assert image.shape == (32, 32, 3)
   row, column = 5, 17
   assert image[row, column].tolist() == [
@@ -293,12 +293,12 @@ def test_every_file_of_mnist_is_checked(tmp_path, monkeypatch, index):
 def test_real_mnist(official_data):
   dataset = load("mnist", official_data)
   assert dataset.source == "raw" and dataset.num_classes == 10
-  assert dataset.train.image.shape == (60_000, 28, 28, 1)
-  assert dataset.test.image.shape == (10_000, 28, 28, 1)
+  assert dataset.train.inputs.shape == (60_000, 28, 28, 1)
+  assert dataset.test.inputs.shape == (10_000, 28, 28, 1)
   assert dataset.train.label[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
   assert dataset.test.label[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
   # The published mean and deviation of the training pixels.
-  pixels = dataset.train.image / np.float32(255)
+  pixels = dataset.train.inputs / np.float32(255)
   assert round(float(pixels.mean(dtype=np.float64)), 4) == 0.1307
   assert round(float(pixels.std(dtype=np.float64)), 4) == 0.3081
   starts = [hashlib.sha256((official_data / "mnist" / f"{name}.gz").read_bytes()
@@ -545,8 +545,8 @@ def digits(embedded, monkeypatch):
 
 def test_embedded_digits(embedded):
   assert embedded.source == "embedded" and embedded.num_classes == 10
-  assert embedded.train.image.shape == (4_000, 28, 28, 1)
-  assert embedded.test.image.shape == (1_000, 28, 28, 1)
+  assert embedded.train.inputs.shape == (4_000, 28, 28, 1)
+  assert embedded.test.inputs.shape == (1_000, 28, 28, 1)
   assert np.bincount(embedded.train.label).tolist() == [400] * 10
   assert np.bincount(embedded.test.label).tolist() == [100] * 10
   assert "4,000" in embedded.notice and "1,000" in embedded.notice
@@ -675,8 +675,8 @@ def assert_same_examples(dataset, arrays):
   assert dataset.source == "tfds" and dataset.num_classes == 7
   assert as_counts(*dataset.train) == as_counts(*arrays[:2])
   assert as_counts(*dataset.test) == as_counts(*arrays[2:])
-  assert dataset.train.image.shape == arrays[0].shape
-  assert dataset.train.image.dtype == np.uint8
+  assert dataset.train.inputs.shape == arrays[0].shape
+  assert dataset.train.inputs.dtype == np.uint8
   assert dataset.train.label.dtype == np.int32
 
 
@@ -801,7 +801,7 @@ def test_images_of_differing_sizes_need_resize(prepared):
   message = refusal("mixed", directory)
   assert "differ in size" in message and "--config.data.resize" in message
   dataset = load("mixed", directory, resize=(8, 10))
-  assert dataset.train.image.shape == (7, 8, 10, 3)
+  assert dataset.train.inputs.shape == (7, 8, 10, 3)
   for image, label in zip(*dataset.train):
     np.testing.assert_array_equal(image[:, :4], 0)
     np.testing.assert_array_equal(image[:, 6:], 9 * label)
@@ -809,10 +809,10 @@ def test_images_of_differing_sizes_need_resize(prepared):
 
 def test_resize_of_grey_images(prepared):
   dataset = load("letters", prepared / "array_record", resize=(12, 10))
-  assert dataset.train.image.shape == (70, 12, 10, 1)
+  assert dataset.train.inputs.shape == (70, 12, 10, 1)
   same = load("letters", prepared / "array_record", resize=(24, 20))
   assert_same_examples(same, pictures())
-  assert abs(dataset.train.image.mean() - same.train.image.mean()) < 3
+  assert abs(dataset.train.inputs.mean() - same.train.inputs.mean()) < 3
 
 
 @pytest.mark.parametrize("name, said", [

@@ -26,7 +26,7 @@ def bank(key):
 def trained(where, learns, data, hparams, *, batch_size, segments):
   """State and totals after some segments; from the same start everywhere."""
   key = jax.random.key(5)
-  image = segment_lib.pixels(data, data.image[:1])
+  image = data.preprocess(data.inputs[:1])
   put = lambda tree: devices.copies(where, tree)
   begin = lambda key, image, hparams: step.init(learns, key, image, hparams)
   state = devices.make(where, begin)(key, image, hparams)
@@ -120,7 +120,7 @@ def test_the_same_parameters_make_exactly_the_same_errors(
   kind, most = wrapper
   learns = learner((16,), method="hard")
   held = learns.model.init(
-      key, segment_lib.pixels(device_data, device_data.image[:1]))
+      key, device_data.preprocess(device_data.inputs[:1]))
   none = views.VIEWS["none"]
   found = []
   for where in (devices.choose(kind, most=most), devices.choose("single")):

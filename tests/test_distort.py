@@ -224,7 +224,7 @@ def test_both_is_the_affine_view_with_the_elastic_ones_displacements():
 
 
 def test_a_bank_of_distorted_views_is_the_teacher_on_each(device_data):
-  few = device_data._replace(image=device_data.image[:9],
+  few = device_data._replace(inputs=device_data.inputs[:9],
                              label=device_data.label[:9])
   views = views_lib.VIEWS["distort"]
   net = models.MODELS["mlp"](num_classes=7, widths=(6,))
@@ -233,6 +233,6 @@ def test_a_bank_of_distorted_views_is_the_teacher_on_each(device_data):
   logit_bank.build([net], [held], few, views, bank)
   logit_bank.verify(bank, [net], [held], few, views)
   for row, index in ((3, 0), (8, 77), (0, 127)):
-    seen = views.view(few.image[row], jnp.int32(index)).astype(jnp.float32) / 255
+    seen = views.view(few.inputs[row], jnp.int32(index)).astype(jnp.float32) / 255
     said = net.apply(held, seen[None], train=False)[0].logits[0]
     np.testing.assert_allclose(bank[row, index, 0], said, rtol=1e-4, atol=1e-5)

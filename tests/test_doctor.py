@@ -17,6 +17,7 @@ from kd_jax.config import build as building
 from kd_jax.config import command_line
 from kd_jax.core import randomness
 from kd_jax.data import raw, tfds_source, views
+from kd_jax.data.preprocess import Scaling
 from kd_jax.models import MODELS
 from kd_jax.runs import probe, records
 from kd_jax.runs.doctor import Visit, examine, first_batch, machine, sources
@@ -84,7 +85,7 @@ def test_a_run_that_would_work_is_told_on_a_screen(doctor, tmp_path):
   # 120 x 12 + 12 + 12 x 7 + 7 and 120 x 24 + 24 + 24 x 7 + 7.
   assert "mlp 12, 1,543 parameters; taps hidden_0 [64, 12]" in said
   assert "mlp 24, 3,079 parameters; taps hidden_0 [128, 24]" in said
-  assert "blobs from raw: 300 training and 110 test images of 12x10x1" in said
+  assert "blobs from raw: 300 training and 110 test inputs of 12x10x1" in said
   assert jax.__version__ in said and f"{sys.version_info[0]}." in said
   for word in ("hard", "soft", "0.1 * CE + 0.9 * T**2 * KL, T = 8", "teacher",
                "baseline", "distilled", "ms a step", "disk", "cache", "commit"):
@@ -101,8 +102,8 @@ def first_step(small):
   config, _ = command_line.parse(small)
   found = data.load("blobs", directory=config.data.dir)
   student = building.student(config, found)
-  scaling = segment_lib.Scaling(np.full((1,), 1 / 255, np.float32),
-                         np.zeros((1,), np.float32))
+  scaling = Scaling(
+      np.full((1,), 1 / 255, np.float32), np.zeros((1,), np.float32))
   train = building.device_data(found.train, found.train_ids, scaling)
   teacher = MODELS["mlp"](num_classes=7, widths=(24,))
   image = jnp.zeros((1, 12, 10, 1))
@@ -134,7 +135,7 @@ def test_gradient_norms_are_those_of_an_independent_gradient(findings, small):
   config, found, _, student, _, state, teacher, held = first_step(small)
   key = randomness.stream(jax.random.key(config.seed), "data")
   ids = np.asarray(randomness.epoch_order(key, 0, jnp.arange(300)))[:64]
-  images = jnp.asarray(found.train.image[ids] / 255, jnp.float32)
+  images = jnp.asarray(found.train.inputs[ids] / 255, jnp.float32)
   label = found.train.label[ids]
   v = teacher.apply(held, images, train=False)[0].logits
 

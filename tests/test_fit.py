@@ -12,7 +12,7 @@ from kd_jax import config as config_lib
 from kd_jax import data, methods, teachers
 from kd_jax.config import build
 from kd_jax.core.errors import UserError
-from kd_jax.data import views
+from kd_jax.data import preprocess, views
 from kd_jax.models import MODELS
 from kd_jax.training import (
   cost,
@@ -43,12 +43,12 @@ def training(own_data, **changes):
 def run(own_data, tmp_path):
   """Runs a training, stopping after `pieces` segments if that is given."""
   trained, found = training(own_data)
-  scaling = build.scaling("unit", found.train)
+  scaling = preprocess.of("unit", found.train.inputs)
   put = lambda part, ids: build.device_data(part, ids, scaling)
   train = put(found.train, found.train_ids)
   test = put(found.test, np.arange(len(found.test.label)))
   teacher = a_teacher(jax.random.key(3),
-                      segment.pixels(train, train.image[:1]))
+                      train.preprocess(train.inputs[:1]))
   learner = step_lib.Learner(
       trained.model, methods.METHODS["kd"], trained.optimizer_spec, teacher)
 
@@ -131,15 +131,15 @@ def test_a_run_of_other_settings_is_refused_unless_forced(run):
 def test_long_epochs_are_cut_into_segments(own_data, monkeypatch):
   trained, found = training(own_data)
   pieces = lambda: cost.segment_steps(
-      5, cost.step_seconds(trained, found.train.image))
+      5, cost.step_seconds(trained, found.train.inputs))
   assert pieces() == 5
   monkeypatch.setattr(cost, "_FLOPS_PER_CORE", 1e3)
   assert pieces() == 1
 
 
 def test_a_live_teacher_counts_in_the_cost_of_a_step(run):
-  trained, image = run.training, run.train.image
-  pixels = segment.pixels(run.train, image[:1])
+  trained, image = run.training, run.train.inputs
+  pixels = run.train.preprocess(image[:1])
   alone = cost.step_flops(trained, image)
   models = [MODELS["mlp"](num_classes=7, widths=(width,)) for width in (24, 48)]
   teacher = teachers.live(
@@ -160,7 +160,7 @@ def test_the_best_held_out_epoch_is_kept_even_over_a_stop(
   found = data.load("blobs", directory=own_data, holdout=0.1)
   held = data.Examples(*(a[found.heldout_ids] for a in found.train))
   split = fit.Split(build.device_data(
-      held, np.arange(len(held.label)), build.scaling("unit", found.train)))
+      held, np.arange(len(held.label)), preprocess.of("unit", found.train.inputs)))
   if pieces:
     with pytest.raises(train_loop.Interrupted):
       run(pieces, heldout=split)

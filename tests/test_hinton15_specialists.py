@@ -47,11 +47,11 @@ def written(folder: pathlib.Path, lines: list[str], monkeypatch) -> pathlib.Path
 def test_letters_are_read(tmp_path, monkeypatch):
   written(tmp_path, letter_lines(), monkeypatch)
   found = letters.load(0.25)
-  assert found.train.image.shape == (16_000, 1, 1, 16)
+  assert found.train.inputs.shape == (16_000, 1, 1, 16)
   assert len(found.test.label) == 4_000 and len(found.heldout_ids) == 4_000
   # Line 16,000 is the first of the test set: 16,000 = 4 mod 6, 0 mod 16.
   assert letters.names(26)[found.test.label[0]] == "Y"
-  assert found.test.image[0].ravel().tolist() == list(range(16))
+  assert found.test.inputs[0].ravel().tolist() == list(range(16))
   assert len(letters.load(0.0).train_ids) == 16_000
 
 
@@ -63,7 +63,7 @@ def test_the_official_file_is_read(official_data, monkeypatch):
   assert np.bincount(found.train.label).min() > 500
   # The first line is T,2,8,3,5,1,8,13,0,6,6,10,8,0,8,0,8.
   assert letters.names(26)[found.train.label[0]] == "T"
-  assert found.train.image[0, 0, 0, :4].tolist() == [2, 8, 3, 5]
+  assert found.train.inputs[0, 0, 0, :4].tolist() == [2, 8, 3, 5]
 
 
 def test_where_to_get_the_letters_is_told_in_a_line(tmp_path, monkeypatch):

@@ -263,7 +263,7 @@ def test_sets_are_read_as_a_users_own_and_not_written_twice(quick, monkeypatch):
       name, directory=folder, embedded="never", say=lambda line: None)
   first, second = read("fold_tones_a"), read("fold_tones_b")
   assert first.source == "raw" and first.num_classes == 30
-  assert first.train.image.shape[1:] == (26, 40, 1)
+  assert first.train.inputs.shape[1:] == (26, 40, 1)
   assert first.fingerprint != second.fingerprint
   said = []
   before = {file: file.stat().st_mtime_ns for file in folder.iterdir()}

@@ -12,6 +12,7 @@ from test_step import a_teacher, distance, hyper, learner
 from kd_jax import teachers
 from kd_jax.core import randomness
 from kd_jax.data import views as views_lib
+from kd_jax.data.preprocess import Scaling
 from kd_jax.training import fit, lanes, step
 from kd_jax.training import segment as segment_lib
 
@@ -40,7 +41,7 @@ def run(learns, data, shape, points, views=SHIFT):
 
 def singles(learns, data, views=SHIFT):
   """The single run of a seed and values, compiled once."""
-  image = jnp.zeros((1,) + data.image.shape[1:], jnp.float32)
+  image = jnp.zeros((1,) + data.inputs.shape[1:], jnp.float32)
   start = jax.jit(functools.partial(step.init, learns))
   segment = segment_lib.compiled_segment(learns, views, BATCH)
   arrays = learns.teacher.arrays if learns.teacher else ()
@@ -67,7 +68,7 @@ def points(number, **more):
 
 @pytest.fixture
 def taught(key, device_data):
-  image = device_data.image[:1].astype(jnp.float32)
+  image = device_data.inputs[:1].astype(jnp.float32)
   return learner(teacher=a_teacher(key, image))
 
 
@@ -106,7 +107,7 @@ def test_lanes_are_single_runs_in_double_precision(key):
   with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
     data = segment_lib.DeviceData(
         jnp.asarray(image), jnp.asarray(label), jnp.arange(150, dtype=jnp.int32),
-        jnp.full((1,), 1 / 255, jnp.float32), jnp.zeros((1,), jnp.float32))
+        Scaling(jnp.full((1,), 1 / 255, jnp.float32), jnp.zeros((1,), jnp.float32)))
     wide = lambda tree: jax.tree.map(
         lambda x: x.astype(jnp.float64) if x.dtype == jnp.float32 else x, tree)
     learns = learner(teacher=None, method="hard")
@@ -198,7 +199,7 @@ def test_a_bank_serves_all_lanes(key, device_data):
 
 
 def test_batch_norm_and_method_state_are_lanes_too(key, device_data):
-  image = device_data.image[:1].astype(jnp.float32)
+  image = device_data.inputs[:1].astype(jnp.float32)
   learns = learner(widths=(4, 8), name="cnn", teacher=a_teacher(key, image))
   shape = lanes.Shape(1, 2, 2)
   values = points(4)

@@ -88,7 +88,7 @@ def test_saved_parameters_make_the_errors_of_the_summary(
     small, own_data, tmp_path):
   _, summary = small()
   found = data.load("blobs", directory=own_data)
-  images = found.test.image.astype(np.float32) / 255
+  images = found.test.inputs.astype(np.float32) / 255
   for name, widths in (("teacher", (24,)), ("distilled", (12,))):
     held = parameters.load_parameters(tmp_path / "run/parameters" / name)
     model = MODELS["mlp"](num_classes=7, widths=widths)
@@ -413,7 +413,7 @@ def test_smoke_on_the_official_digits(tmp_path, official_data):
 def test_the_full_bank_of_views_is_that_of_prediction(own_data):
   """Views of a bank are counted from the same image as the loop's."""
   found = data.load("blobs", directory=own_data)
-  image = found.train.image[:1]
+  image = found.train.inputs[:1]
   view = VIEWS["shift2"].view(image[0], np.int32(0))
   np.testing.assert_array_equal(view, image[0])
   assert segment.steps_per_epoch(300, 64) == 5

@@ -200,7 +200,7 @@ def test_mixtures_that_cannot_be_are_refused(words, says):
 @pytest.fixture
 def relating(key, device_data):
   batch = a_batch(device_data, 32, valid=25)
-  learns = learner(teacher=a_teacher(key, batch.image))._replace(method=TOY)
+  learns = learner(teacher=a_teacher(key, batch.inputs))._replace(method=TOY)
   return learns, batch, hyper(numbers={"pull": 2.0}, learning_rate=0.1)
 
 
@@ -210,7 +210,7 @@ def test_a_batch_term_is_descended_with_the_others(relating, key):
   learns = learns._replace(model=learner(widths=()).model)
   before, after, told = a_step(learns, key, batch, hparams)
   valid = np.asarray(batch.mask)
-  x = np.asarray(batch.image, np.float64).reshape(32, -1)[valid]
+  x = np.asarray(batch.inputs, np.float64).reshape(32, -1)[valid]
   w = np.asarray(before.student.params["Dense_0"]["kernel"], np.float64)
   v = np.asarray(
       learns.teacher.members(learns.teacher.arrays, batch).logits[0])[valid]
@@ -289,13 +289,13 @@ def test_what_does_not_move_keeps_its_bits():
 def test_a_scheduled_step_is_that_of_its_temperature(key, device_data):
   """The ensemble too is combined at the temperature of this step's loss."""
   batch = a_batch(device_data)
-  nets = [a_teacher(jax.random.key(n), batch.image) for n in range(2)]
+  nets = [a_teacher(jax.random.key(n), batch.inputs) for n in range(2)]
   from kd_jax import teachers
   teacher = teachers.live([learner((24,)).model] * 2,
                           [net.arrays[0] for net in nets])
   moving = schedules.Schedules(2, schedules.Course("linear", 1))
   learns = learner(teacher=teacher)._replace(schedules=moving)
-  state = step_lib.init(learns, key, batch.image, hyper())
+  state = step_lib.init(learns, key, batch.inputs, hyper())
   later = state.replace(step=state.step + 1)
   hot = hyper(temperature=1.0, ends={"temperature": 6.0})
   after, _ = jax.jit(step_lib.make_step(learns))(

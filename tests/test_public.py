@@ -89,10 +89,9 @@ PROMISED: dict[str, dict[str, str | None]] = {
     "import kd_jax": {"kd_jax.NUMERICS": None, "kd_jax.__version__": None},
     # Of the notebook, which trains with the library's own step.
     "from kd_jax.training import segment": {
-        "segment.DeviceData": "image, label, ids, scale, offset",
+        "segment.DeviceData": "inputs, label, ids, preprocess",
         "segment.steps_per_epoch": "num_examples, batch_size",
         "segment.make_segment": "learner, views, batch_size",
-        "segment.pixels": "data, images",
     },
     "from kd_jax.training import optimizers": {
         "optimizers.OptimizerSpec": "name, schedule",
@@ -210,7 +209,7 @@ def test_a_model_takes_classes_and_widths():
 
 def test_a_data_set_has_what_examples_read(own_data):
   found = data.load("blobs", directory=own_data, holdout=0.1, say=lambda _: None)
-  assert found.train.image.shape == (300, 12, 10, 1)
+  assert found.train.inputs.shape == (300, 12, 10, 1)
   assert found.test.label.shape == (110,)
   assert len(found.train_ids) + len(found.heldout_ids) == 300
   assert found.num_classes == 7 and found.source == "raw"

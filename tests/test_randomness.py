@@ -8,6 +8,7 @@ import pytest
 from kd_jax import methods, models
 from kd_jax.core import randomness, types
 from kd_jax.data import views as views_lib
+from kd_jax.data.preprocess import Scaling
 from kd_jax.methods import terms as terms_lib
 from kd_jax.training import optimizers
 from kd_jax.training import segment as segment_lib
@@ -126,7 +127,7 @@ def _spied_epoch(key, batch_size: int, ids: np.ndarray, epoch: int) -> float:
   hparams = jax.tree.map(jnp.float32, types.Hparams())
   data = segment_lib.DeviceData(
       jnp.zeros((40, 4, 4, 1), jnp.uint8), jnp.zeros((40,), jnp.int32),
-      jnp.asarray(ids, jnp.int32), jnp.ones(1), jnp.zeros(1))
+      jnp.asarray(ids, jnp.int32), Scaling(jnp.ones(1), jnp.zeros(1)))
   state = step_lib.init(learner, key, jnp.zeros((1, 4, 4, 1)), hparams)
   length = segment_lib.steps_per_epoch(len(ids), batch_size)
   state = state.replace(step=jnp.int32(epoch * length))

@@ -198,7 +198,8 @@ def test_what_a_sweep_lost_is_made_again(chain, tmp_path):
 
 @pytest.mark.parametrize("sweep", [(), (
     "--sweep.seed=0,1", "--config.sweep.lanes=2x1")])
-def test_a_stopped_chain_goes_on_to_the_same_bits(chain, tmp_path, sweep, monkeypatch):
+def test_a_stopped_chain_goes_on_to_the_same_bits(
+    chain, tmp_path, sweep, monkeypatch):
   whole = chain(*sweep, workdir="whole")
   run = train_loop.run_to_end
   for stops in (1, 2, 3):

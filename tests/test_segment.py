@@ -23,7 +23,7 @@ def run(learner, data, lengths, key, hparams=None, views=SHIFT, batch=BATCH):
   """Runs segments of the given lengths; gives the state and all totals."""
   hparams = hparams or hyper(learning_rate=0.1, momentum=0.9)
   segment = segment_lib.compiled_segment(learner, views, batch)
-  state = step_lib.init(learner, key, data.image[:1].astype(jnp.float32), hparams)
+  state = step_lib.init(learner, key, data.inputs[:1].astype(jnp.float32), hparams)
   arrays = learner.teacher.arrays if learner.teacher else ()
   totals = []
   for length in lengths:
@@ -35,7 +35,7 @@ def run(learner, data, lengths, key, hparams=None, views=SHIFT, batch=BATCH):
 @pytest.mark.parametrize("lengths", [
     (5, 5, 5), (1,) * 15, (2, 3, 4, 1, 1, 2, 2), (3, 2, 5, 5)])
 def test_the_result_does_not_depend_on_the_cuts(lengths, key, device_data):
-  image = device_data.image[:1].astype(jnp.float32)
+  image = device_data.inputs[:1].astype(jnp.float32)
   learns = learner(teacher=a_teacher(key, image))
   dropped = hyper(learning_rate=0.1, momentum=0.9,
                   rates={"input": 0.1, "hidden": 0.5})
@@ -68,7 +68,7 @@ def test_only_the_ids_in_use_are_seen(key, device_data):
 
 def test_a_segment_is_the_plain_loop_over_steps(key, device_data):
   """jit = eager, with the batches taken by hand."""
-  image = device_data.image[:1].astype(jnp.float32)
+  image = device_data.inputs[:1].astype(jnp.float32)
   learns = learner(teacher=a_teacher(key, image))
   hparams = hyper(learning_rate=0.1)
   scanned, totals = run(learns, device_data, (5, 2), key, hparams)
@@ -82,11 +82,11 @@ def test_a_segment_is_the_plain_loop_over_steps(key, device_data):
     view = randomness.epoch_views(data_key, epoch, num_examples=150, num_views=25)
     ids = order[position * BATCH:(position + 1) * BATCH]
     pixels = np.stack([
-        SHIFT.view(device_data.image[i], view[i]) for i in ids])
+        SHIFT.view(device_data.inputs[i], view[i]) for i in ids])
     batch = segment_lib.take(
         device_data, NONE, jnp.asarray(ids), jnp.zeros(len(ids), jnp.int32),
         jnp.ones(len(ids), bool))
-    batch = batch._replace(image=jnp.float32(pixels) / 255, view=view[ids])
+    batch = batch._replace(inputs=jnp.float32(pixels) / 255, view=view[ids])
     state, told = step(state, batch, learns.teacher.arrays, hparams, key)
     errors += int(told["errors"].total)
   assert distance(scanned.student.params, state.student.params) < 1e-5
@@ -97,7 +97,7 @@ def test_nothing_crosses_to_the_host_inside_a_segment(key, device_data):
   learns = learner(method="hard")
   hparams = hyper()
   segment = segment_lib.compiled_segment(learns, SHIFT, BATCH)
-  image = device_data.image[:1].astype(jnp.float32)
+  image = device_data.inputs[:1].astype(jnp.float32)
   state = step_lib.init(learns, key, image, hparams)
   length = jnp.int32(5)
   with jax.transfer_guard("disallow"):
@@ -106,7 +106,7 @@ def test_nothing_crosses_to_the_host_inside_a_segment(key, device_data):
 
 
 def test_a_sweep_of_values_compiles_once(key, device_data):
-  image = device_data.image[:1].astype(jnp.float32)
+  image = device_data.inputs[:1].astype(jnp.float32)
   learns = learner(teacher=a_teacher(key, image))
   segment = segment_lib.compiled_segment(learns, NONE, BATCH)
   for temperature in (1.0, 4.0, 20.0):
@@ -117,7 +117,7 @@ def test_a_sweep_of_values_compiles_once(key, device_data):
 
 
 def test_vmap_over_points_equals_single_runs(key, device_data):
-  image = device_data.image[:1].astype(jnp.float32)
+  image = device_data.inputs[:1].astype(jnp.float32)
   learns = learner(teacher=a_teacher(key, image))
   segment = segment_lib.compiled_segment(learns, NONE, BATCH)
   points = [hyper(temperature=t, learning_rate=0.1) for t in (1.0, 8.0)]
@@ -137,7 +137,7 @@ def test_vmap_over_points_equals_single_runs(key, device_data):
 @pytest.mark.parametrize("batch", [64, 128])
 def test_a_bank_is_the_live_teacher_to_the_bit(batch, key, device_data):
   """P10: the stored logits are those of this image in this view."""
-  image = device_data.image[:1].astype(jnp.float32)
+  image = device_data.inputs[:1].astype(jnp.float32)
   model = MODELS["mlp"](num_classes=CLASSES, widths=(48, 48))
   held = model.init(key, image)
   # Batches of the step's size: others round differently on some machines.
@@ -160,7 +160,7 @@ def test_a_bank_is_the_live_teacher_to_the_bit(batch, key, device_data):
 
 def test_prediction_covers_ragged_splits(key, device_data):
   model = MODELS["mlp"](num_classes=CLASSES, widths=(16,))
-  pixels = segment_lib.pixels(device_data, device_data.image)
+  pixels = device_data.preprocess(device_data.inputs)
   held = model.init(key, pixels)
   direct = model.apply(held, pixels, train=False)[0].logits
   for size in (1000, 64, 150):
@@ -178,7 +178,7 @@ def test_same_key_same_bits_other_key_other_bits(key, device_data):
 
 def test_golden_numbers_of_a_short_run(key, device_data):
   """If this fails and should not have: a bug. If it should: raise NUMERICS."""
-  image = device_data.image[:1].astype(jnp.float32)
+  image = device_data.inputs[:1].astype(jnp.float32)
   learns = learner(teacher=a_teacher(key, image), name="mlp")
   hparams = hyper(rates={"input": 0.1, "hidden": 0.5}, max_norm=2.0,
                   learning_rate=0.05, momentum=0.9)

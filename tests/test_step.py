@@ -42,7 +42,7 @@ def a_batch(data, number=32, valid=32):
 
 
 def a_step(learner, key, batch, hparams):
-  state = step_lib.init(learner, key, batch.image, hparams)
+  state = step_lib.init(learner, key, batch.inputs, hparams)
   arrays = learner.teacher.arrays if learner.teacher else ()
   after, told = jax.jit(step_lib.make_step(learner))(
       state, batch, arrays, hparams, key)
@@ -60,12 +60,12 @@ def test_a_step_is_gradient_descent_on_the_papers_loss(key, device_data):
   # A linear model, so that the gradient can be written down:
   #   dL/dz = hard (q1 - y) + soft T (qT - pT),  dL/dW = x' dL/dz / B.
   batch = a_batch(device_data)
-  teacher = a_teacher(key, batch.image)
+  teacher = a_teacher(key, batch.inputs)
   learns = learner(widths=(), teacher=teacher)
   before, after, _ = a_step(learns, key, batch, hyper())
 
   softmax = lambda z: np.exp(z) / np.exp(z).sum(-1, keepdims=True)
-  x = np.asarray(batch.image, np.float64).reshape(32, -1)
+  x = np.asarray(batch.inputs, np.float64).reshape(32, -1)
   w = np.asarray(before.student.params["Dense_0"]["kernel"], np.float64)
   z = x @ w
   v = np.asarray(teacher.members(teacher.arrays, batch).logits[0], np.float64)
@@ -79,10 +79,10 @@ def test_a_step_is_gradient_descent_on_the_papers_loss(key, device_data):
 def test_padding_takes_no_part(key, device_data):
   # 20 valid rows of 32 must teach what a batch of just those 20 teaches.
   whole, short = a_batch(device_data, 32, valid=20), a_batch(device_data, 20, 20)
-  garbage = jnp.where(whole.mask[:, None, None, None], whole.image, 1e3)
-  learns = learner(teacher=a_teacher(key, whole.image))
+  garbage = jnp.where(whole.mask[:, None, None, None], whole.inputs, 1e3)
+  learns = learner(teacher=a_teacher(key, whole.inputs))
   _, padded, told = a_step(
-      learns, key, whole._replace(image=garbage), hyper())
+      learns, key, whole._replace(inputs=garbage), hyper())
   _, sliced, told_short = a_step(learns, key, short, hyper())
   assert distance(padded.student.params, sliced.student.params) < 1e-6
   assert int(told["errors"].count) == 20
@@ -111,9 +111,9 @@ def test_the_teacher_is_left_alone_by_every_method(method, key, device_data):
 
 def test_the_teachers_parameters_and_state_are_left_alone(key, device_data):
   batch = a_batch(device_data)
-  teacher = a_teacher(key, batch.image, "resnet8", (4, 4, 4))
+  teacher = a_teacher(key, batch.inputs, "resnet8", (4, 4, 4))
   learns = learner(teacher=teacher)
-  state = step_lib.init(learns, key, batch.image, hyper())
+  state = step_lib.init(learns, key, batch.inputs, hyper())
   step = step_lib.make_step(learns)
 
   def loss_after(arrays, params):
@@ -131,12 +131,12 @@ def test_the_teachers_parameters_and_state_are_left_alone(key, device_data):
 def test_the_teacher_is_asked_in_evaluation_mode(key, device_data):
   # P7: in training mode BatchNorm would use the batch's own statistics.
   batch = a_batch(device_data)
-  teacher = a_teacher(key, batch.image, "resnet8", (4, 4, 4))
+  teacher = a_teacher(key, batch.inputs, "resnet8", (4, 4, 4))
   model = MODELS["resnet8"](num_classes=CLASSES, widths=(4, 4, 4))
-  quiet, _ = model.apply(teacher.arrays[0], batch.image, train=False)
+  quiet, _ = model.apply(teacher.arrays[0], batch.inputs, train=False)
   said = teachers.outputs(teacher, teacher.arrays, batch, 1.0)
   np.testing.assert_array_equal(said.logits, quiet.logits)
-  loud, _ = model.apply(teacher.arrays[0], batch.image, train=True)
+  loud, _ = model.apply(teacher.arrays[0], batch.inputs, train=True)
   assert np.abs(np.asarray(loud.logits - quiet.logits)).max() > 1e-3
 
 
@@ -166,10 +166,10 @@ def test_dropout_differs_from_step_to_step(key, device_data):
 def test_metrics_are_those_of_the_parameters_before_the_update(
     key, device_data):
   batch = a_batch(device_data)
-  learns = learner(teacher=a_teacher(key, batch.image))
+  learns = learner(teacher=a_teacher(key, batch.inputs))
   before, _, told = a_step(learns, key, batch, hyper())
   logits = learns.model.apply(
-      before.student, batch.image, train=False)[0].logits
+      before.student, batch.inputs, train=False)[0].logits
   v = learns.teacher.members(learns.teacher.arrays, batch).logits[0]
   hard = losses.hard_cross_entropy(logits, batch.label)
   soft = 9.0 * losses.distillation_kl(logits, v, 3.0)
@@ -195,7 +195,7 @@ def test_eight_devices_take_the_step_of_one(key, device_data):
   # 57 valid rows of 64: the last device holds one, so local means would be off.
   batch = a_batch(device_data, 64, valid=57)
   for name, widths in (("mlp", (16,)), ("resnet8", (4, 4, 4))):
-    learns = learner(widths, name=name, teacher=a_teacher(key, batch.image))
+    learns = learner(widths, name=name, teacher=a_teacher(key, batch.inputs))
     state, alone, told = a_step(learns, key, batch, hyper())
     shards = jax.tree.map(lambda x: x.reshape((8, 8) + x.shape[1:]), batch)
     step = step_lib.make_step(learns, axis_name="device")
@@ -210,9 +210,9 @@ def test_eight_devices_take_the_step_of_one(key, device_data):
 
 def test_a_nan_is_passed_on_and_not_hidden(key, device_data):
   batch = a_batch(device_data)
-  image = batch.image.at[0, 0, 0, 0].set(jnp.nan)
+  image = batch.inputs.at[0, 0, 0, 0].set(jnp.nan)
   _, after, _ = a_step(
-      learner(method="hard"), key, batch._replace(image=image), hyper())
+      learner(method="hard"), key, batch._replace(inputs=image), hyper())
   leaves = jax.tree.leaves(after.student.params)
   assert any(bool(jnp.isnan(leaf).any()) for leaf in leaves)
 
@@ -220,7 +220,7 @@ def test_a_nan_is_passed_on_and_not_hidden(key, device_data):
 def test_methods_without_soft_weight_are_hard_labels(key, device_data):
   # P11: no value of the weights is a special case.
   batch = a_batch(device_data)
-  teacher = a_teacher(key, batch.image)
+  teacher = a_teacher(key, batch.inputs)
   only_hard = hyper(hard_weight=1.0, soft_weight=0.0)
   _, plain, _ = a_step(learner(method="hard"), key, batch, hyper())
   for method in ("kd", "logits"):
@@ -231,7 +231,7 @@ def test_methods_without_soft_weight_are_hard_labels(key, device_data):
 
 def test_a_step_that_is_not_finite_can_be_passed_over(key, device_data):
   batch = a_batch(device_data)
-  bad = batch._replace(image=batch.image.at[0, 0, 0, 0].set(jnp.inf))
+  bad = batch._replace(inputs=batch.inputs.at[0, 0, 0, 0].set(jnp.inf))
   for name, widths in (("mlp", (16,)), ("resnet8", (4, 4, 4))):
     careful = learner(
         widths, name=name, method="hard")._replace(skip_nonfinite=True)

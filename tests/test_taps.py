@@ -129,8 +129,8 @@ def test_padding_is_a_slice(method):
   def after(ids, valid):
     batch = segment_lib.take(data, modes.NONE, ids, 0 * ids, valid)
     # What padding holds must not matter.
-    batch = batch._replace(image=jnp.where(
-        valid[:, None, None, None], batch.image, 7.0))
+    batch = batch._replace(inputs=jnp.where(
+        valid[:, None, None, None], batch.inputs, 7.0))
     state = modes.begun(learns, key, numbers)
     return step(state, batch, learns.teacher.arrays, numbers, key)
 

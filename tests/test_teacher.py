@@ -90,7 +90,7 @@ def test_a_bank_answers_by_id_and_view():
 @pytest.fixture
 def nets(key, device_data):
   models = [MODELS["mlp"](num_classes=CLASSES, widths=(w,)) for w in (16, 24)]
-  image = segment.pixels(device_data, device_data.image[:1])
+  image = device_data.preprocess(device_data.inputs[:1])
   return models, [m.init(jax.random.key(i), image)
                   for i, m in enumerate(models)]
 

@@ -12,6 +12,7 @@ from experiments.hinton15_specialists import nets, specialists
 from kd_jax import data
 from kd_jax.config import build
 from kd_jax.core import types
+from kd_jax.data import preprocess
 from kd_jax.training import metrics, segment
 
 Settings = Mapping[str, Any]
@@ -56,8 +57,8 @@ class Setup:
   def __init__(
       self, dataset: data.Dataset, length: Length, stop: Callable[[], bool]):
     self.dataset, self.length, self._stop = dataset, length, stop
-    self.classes, self._scaling = dataset.num_classes, build.scaling(
-        "standard", dataset.train)
+    self.classes = dataset.num_classes
+    self._preprocess = preprocess.of("standard", dataset.train.inputs)
     self._train = self._on_device(dataset.train, dataset.train_ids)
     self.judge = "heldout" if len(dataset.heldout_ids) else "test"
     held = dataset.train.label[dataset.heldout_ids]
@@ -95,7 +96,7 @@ class Setup:
         each(self.dataset.train_ids), each(everything))._replace(**more)
 
   def _on_device(self, examples: data.Examples, ids: np.ndarray):
-    return build.device_data(examples, ids, self._scaling)
+    return build.device_data(examples, ids, self._preprocess)
 
 
 def generalists(

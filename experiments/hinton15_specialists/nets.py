@@ -28,7 +28,7 @@ VIEWS = views.VIEWS["none"]
 # and a lane's bits do not depend on how many others a task has.
 WIDTH = 4
 # Of lanes' data only labels and ids are their own; the step is everyone's.
-_OWN = segment_lib.DeviceData(None, 0, 0, None, None)  # type: ignore[arg-type]
+_OWN = segment_lib.DeviceData(None, 0, 0, None)  # type: ignore[arg-type]
 _HELD = TrainState(None, 0, 0, 0, 0)  # type: ignore[arg-type]
 
 
@@ -141,7 +141,7 @@ def _train(program, shared, lanes: Lanes, stop) -> types.Variables:
   """The epochs of one group."""
   bank = () if lanes.bank is None else lanes.bank[:, :, None, None, :]
   run = _compiled(program, None if lanes.bank is None else bank.shape[1:])
-  image = np.zeros((1,) + shared.image.shape[1:], np.float32)
+  image = np.zeros((1,) + shared.inputs.shape[1:], np.float32)
   state = _init(program.widths, program.outputs)(
       lanes.seed, lanes.hparams, image)
   params = state.student.params if lanes.params is None else lanes.params

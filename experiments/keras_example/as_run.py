@@ -87,7 +87,7 @@ def swapped(
   training = build.student(config, setup.dataset)
   model = training.model._replace(init=lambda key, image: trained)
   key = randomness.stream(jax.random.key(seed), "untrained")
-  image = jnp.zeros((1,) + setup.train.image.shape[1:], jnp.float32)
+  image = jnp.zeros((1,) + setup.train.inputs.shape[1:], jnp.float32)
   untrained = teachers.live(
       [small.model], [jax.jit(small.model.init)(key, image)])
   training = training._replace(model=model, seed=seed)
@@ -113,7 +113,7 @@ def _moving_terms(teacher: types.Model):
   def terms(own, student, taught, batch, hparams):
     del taught
     said, _ = teacher.apply(
-        types.Variables(own.params, {}), batch.image, train=False)
+        types.Variables(own.params, {}), batch.inputs, train=False)
     # Not losses.distillation_kl, which lets no gradient through to the teacher.
     log_q, log_p = (
         losses.tempered_log_softmax(logits, hparams.temperature)

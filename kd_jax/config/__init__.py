@@ -57,6 +57,23 @@ def _filled(keys: Mapping[str, schema.Key]) -> ml_collections.ConfigDict:
   return config
 
 
+def complete(config: ml_collections.ConfigDict) -> None:
+  """Loads a user's own methods that a config names, and adds their keys to it."""
+  values = flatten(config)
+  methods.add_own(values["method"], *(
+      str(value) for key, value in values.items()
+      if key.startswith("nets.") and key.endswith(".method")), *(
+          str(point.get("method", "")) for point in values.get("sweep.points", ())))
+  lacking = {key: found for key, found in schema.every().items()
+             if key not in values and schema.owner(key)}
+  with config.unlocked():
+    for name, key in lacking.items():
+      method, number = name.split(".")
+      if method not in config:
+        config[method] = ml_collections.ConfigDict()
+      config[method][number] = key.default
+
+
 def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
   """A ConfigDict as dotted keys and plain values; flat values are given back."""
   if not isinstance(config, ml_collections.ConfigDict):

@@ -13,7 +13,7 @@ from kd_jax.config import flatten, names, recipe
 from kd_jax.config import run as run_lib
 from kd_jax.core import types
 from kd_jax.core.errors import UserError
-from kd_jax.data import views
+from kd_jax.data import preprocess, views
 from kd_jax.training import optimizers, schedules, segment, step
 from kd_jax.training.settings import Training
 
@@ -60,35 +60,19 @@ def transfer_set(values: Values, found: data_lib.Dataset) -> data_lib.Dataset:
 def on_device(
     values: Values, found: data_lib.Dataset
 ) -> Callable[[data_lib.Examples, np.ndarray], segment.DeviceData]:
-  """Puts examples of a data set on the device, scaled as the run asks for."""
-  scaled = scaling(flatten(values)["data.scale"], found.train)
-  return lambda examples, ids: device_data(examples, ids, scaled)
+  """Puts examples of a data set on the device, preprocessed as the run asks for."""
+  own = preprocess.of(flatten(values)["data.scale"], found.train.inputs)
+  return lambda examples, ids: device_data(examples, ids, own)
 
 
 def device_data(
-    examples: data_lib.Examples, ids: np.ndarray, scaling: segment.Scaling
+    examples: data_lib.Examples, ids: np.ndarray,
+    preprocess: preprocess.Scaling | preprocess.AsStored,
 ) -> segment.DeviceData:
   """Puts examples on the device, those of `ids` in use."""
-  put = jax.device_put
-  return segment.DeviceData(
-      put(examples.image), put(examples.label), put(ids.astype(np.int32)),
-      put(scaling.scale), put(scaling.offset))
-
-
-def scaling(kind: str, train: data_lib.Examples) -> segment.Scaling:
-  """How pixels enter a model: a scale and an offset a channel, float32 `[C]`."""
-  channels = train.image.shape[-1]
-  if kind == "unit":
-    return segment.Scaling(
-        np.full((channels,), 1 / 255, np.float32),
-        np.zeros((channels,), np.float32))
-  # Over the whole training set, held-out part included: one scaling for both
-  # stages of a study, and the test set has no say in it.
-  pixels = train.image.reshape(-1, channels)
-  mean = pixels.mean(axis=0, dtype=np.float64)
-  deviation = np.maximum(pixels.std(axis=0, dtype=np.float64), 1e-3)
-  return segment.Scaling(
-      (1 / deviation).astype(np.float32), (-mean / deviation).astype(np.float32))
+  return jax.device_put(segment.DeviceData(
+      examples.inputs, examples.label, ids.astype(np.int32),  # type: ignore[arg-type]
+      preprocess))
 
 
 def student(values: Values, found: data_lib.Dataset) -> Training:
@@ -243,6 +227,11 @@ def _training(
   """
   own = lambda key: values[run + key]
   name = values[f"{net}.name"]
+  seen = names.known(f"{net}.views", values[f"{net}.views"], views.VIEWS)
+  if seen.count > 1 and not preprocess.are_images(found.train.inputs):
+    raise UserError(
+        f"config.{net}.views={values[f'{net}.views']}: is for images, and "
+        f"{found.name} has inputs {found.train.inputs.shape[1:]}; use none")
   per_epoch = segment.steps_per_epoch(len(found.train_ids), own("batch_size"))
   total = own("steps") or max(own("epochs") * per_epoch, own("min_steps"))
   built = names.model(name, values[f"{net}.widths"], found, prefix=net,
@@ -253,7 +242,7 @@ def _training(
         "both to 0")
   return Training(
       model=built,
-      views=names.known(f"{net}.views", values[f"{net}.views"], views.VIEWS),
+      views=seen,
       optimizer_spec=_optimizer_spec(
           lambda key: own(f"optimizer.{key}"), per_epoch, total),
       hparams=hparams, batch_size=own("batch_size"), total_steps=total,

@@ -41,7 +41,9 @@ def parse(argv: list[str]):
       flag_values=values)
   workdir = flags.DEFINE_string(
       "workdir", None, "Where results go.", flag_values=values)
+  _add_methods(argv, points or ())
   config, rest = _load(values, holder, [a for a in argv if a not in nones])
+  config_lib.complete(config)
   if rest:
     raise UserError(f"{rest[0]}: unexpected; all arguments start with --")
   given = set(config_flags.get_override_values(values["config"]))
@@ -61,6 +63,15 @@ def parse(argv: list[str]):
       config.sweep.reference = ()  # It was one of the file's own points.
   config_lib.check(config)
   return config, pathlib.Path(workdir.value or _default_workdir(values))
+
+
+def _add_methods(argv: list[str], points: Iterable[sweep.Point]) -> None:
+  """Loads a user's own methods, before the keys of their numbers are read."""
+  methods.add_own(*(str(point["method"]) for point in points if "method" in point))
+  for arg in argv:
+    key, _, value = arg.partition("=")
+    if key.startswith("--config.") and key.endswith(("method", ".method")):
+      methods.add_own(value)
 
 
 def _check_method(

@@ -64,7 +64,9 @@ def student(
   """
   objective = method != "hard"
   kinds = (schema.STUDENT, schema.NETS) + ((schema.OBJECTIVE,) if objective else ())
-  identity = {"lane": method, **_of(values, kinds, method), **source}
+  # Of a user's own method the name: what its file holds is in `source`.
+  identity = {"lane": "+".join(methods.parts(method)),
+              **_of(values, kinds, method), **source}
   if objective:
     # alpha is one way to say the weights; they are what counts.
     for key in ("alpha", "hard_weight", "soft_weight"):
@@ -128,8 +130,9 @@ def comparable(values: Values) -> dict[str, Any]:
 
 def in_command(values: Values) -> dict[str, Any]:
   """The keys that the command of a row gives, where they are not the file's."""
+  own = (None, *methods.parts(values["method"]))
   return {key: value for key, value in values.items()
-          if not key.startswith(_NOT_IN_COMMANDS)}
+          if not key.startswith(_NOT_IN_COMMANDS) and schema.owner(key) in own}
 
 
 def unlike_default(values: Values, prefix: str) -> dict[str, Any]:

@@ -144,8 +144,10 @@ def read(config: Mapping[str, Any]) -> Run:
       tensorboard=values["tensorboard"],
       skip_nonfinite=values["nonfinite"] == "skip",
       titles={net: _title(values, net) for net in _NETS},
-      sources={net: names.source_identity(values[f"{net}.name"])
-               for net in _NETS})
+      sources={
+          "student": names.source_identity(
+              values["student.name"], *values["method"].split("+")),
+          "teacher": names.source_identity(values["teacher.name"])})
 
 
 def member_weights(values: Mapping[str, Any]) -> tuple[float, ...]:

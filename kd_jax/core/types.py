@@ -14,14 +14,15 @@ class Batch(NamedTuple):
   """Some examples, as one step sees them.
 
   Attributes:
-    image: Pixels of the chosen views, float32 `[B, H, W, C]`.
+    inputs: What the model takes, a tree of arrays `[B, ...]`: pixels of the chosen
+      views, float32 `[B, H, W, C]`; or token ids, int32 `[B, L]`.
     label: True classes, int32 `[B]`.
     id: Positions of the examples in the unsplit data set, int32 `[B]`.
-    view: Which transform made each image, int32 `[B]`; 0 is the identity.
+    view: Which transform made each input, int32 `[B]`; 0 is the identity.
     mask: False for the padding that fills a ragged last batch, bool `[B]`.
   """
 
-  image: jax.Array
+  inputs: Tree
   label: jax.Array
   id: jax.Array
   view: jax.Array
@@ -46,8 +47,8 @@ class Model(NamedTuple):
   """A model as a pair of pure functions.
 
   Attributes:
-    init: `(key, image) -> Variables`.
-    apply: `(variables, image, *, train, rngs=None, mask=None, rates=None,
+    init: `(key, inputs) -> Variables`.
+    apply: `(variables, inputs, *, train, rngs=None, mask=None, rates=None,
       axis_name=None) -> (Outputs, new_state)`. `mask` `[B]` marks the valid
       examples, `rates` holds the dropout rates by name as traced scalars, and
       `axis_name` names the mapped device axis, where there is one.

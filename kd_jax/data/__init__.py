@@ -21,10 +21,18 @@ ENVIRONMENT_VARIABLE = "KD_JAX_DATA"
 
 
 class Examples(NamedTuple):
-  """Images, uint8 `[N, H, W, C]`, and labels, int32 `[N]`."""
+  """Inputs and labels, int32 `[N]`.
 
-  image: np.ndarray
+  Inputs are uint8 images `[N, H, W, C]`, or token ids, int32 `[N, L]`.
+  """
+
+  inputs: np.ndarray
   label: np.ndarray
+
+  @property
+  def image(self) -> np.ndarray:
+    """The inputs of a set of images."""
+    return self.inputs
 
 
 class Dataset(NamedTuple):
@@ -89,10 +97,10 @@ def load(
         f"data.embedded={embedded!r}: must be 'auto', 'never' or 'only'")
   source, notice, train, test, num_classes = _find(
       name, directory, embedded, resize, say, fetching)
-  if resize and source != "tfds" and train.image.shape[1:3] != tuple(resize):
+  if resize and source != "tfds" and train.inputs.shape[1:3] != tuple(resize):
     raise UserError(
         f"data.resize={resize}: only for sets read through TFDS; {name} comes "
-        f"from {source} with images of {train.image.shape[1:3]}")
+        f"from {source} with images of {train.inputs.shape[1:3]}")
   train_ids, heldout_ids = split_ids(len(train.label), holdout)
   dataset = Dataset(
       name=name, source=source, notice=notice, train=train, test=test,
@@ -233,9 +241,9 @@ def _fingerprint(*parts: Examples) -> str:
 def _check(dataset: Dataset) -> None:
   name = f"data.name={dataset.name}"
   for part in (dataset.train, dataset.test):
-    if len(part.image) != len(part.label):
+    if len(part.inputs) != len(part.label):
       raise UserError(
-          f"{name}: {len(part.image)} images but {len(part.label)} labels")
+          f"{name}: {len(part.inputs)} inputs but {len(part.label)} labels")
     if len(part.label) == 0:
       raise UserError(f"{name}: an empty training or test set")
     low, high = part.label.min(), part.label.max()
@@ -243,10 +251,10 @@ def _check(dataset: Dataset) -> None:
       raise UserError(
           f"{name}: labels from {low} to {high}, not within 0 to "
           f"{dataset.num_classes - 1}")
-  if dataset.train.image.shape[1:] != dataset.test.image.shape[1:]:
+  if dataset.train.inputs.shape[1:] != dataset.test.inputs.shape[1:]:
     raise UserError(
-        f"{name}: training images {dataset.train.image.shape[1:]} differ in "
-        f"shape from test images {dataset.test.image.shape[1:]}")
+        f"{name}: training inputs {dataset.train.inputs.shape[1:]} differ in "
+        f"shape from test inputs {dataset.test.inputs.shape[1:]}")
   if dataset.num_classes < 2:
     raise UserError(f"{name}: all labels are 0, so there is nothing to learn")
   if len(dataset.train_ids) == 0:

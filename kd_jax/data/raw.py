@@ -229,19 +229,28 @@ def _read_npz(path: pathlib.Path) -> Arrays:
 
 
 def _as_arrays(arrays: list[np.ndarray], path: pathlib.Path) -> Arrays:
-  train_image, train_label, test_image, test_label = arrays
+  train_inputs, train_label, test_inputs, test_label = arrays
   return (
-      _as_images(train_image, path), _as_labels(train_label, path),
-      _as_images(test_image, path), _as_labels(test_label, path))
+      _as_inputs(train_inputs, path), _as_labels(train_label, path),
+      _as_inputs(test_inputs, path), _as_labels(test_label, path))
 
 
-def _as_images(image: np.ndarray, path: pathlib.Path) -> np.ndarray:
-  if image.dtype != np.uint8 or image.ndim not in (3, 4):
+def _as_inputs(inputs: np.ndarray, path: pathlib.Path) -> np.ndarray:
+  """Images as uint8 `[N, H, W, C]`, token ids as int32 `[N, L]`."""
+  if inputs.dtype == np.uint8 and inputs.ndim in (3, 4):
+    return np.ascontiguousarray(
+        inputs if inputs.ndim == 4 else inputs[..., None])
+  if inputs.ndim != 2 or inputs.dtype == np.uint8 or not np.issubdtype(
+      inputs.dtype, np.integer):
     raise UserError(
-        f"{path}: images must be uint8 [N, H, W] or [N, H, W, C], got "
-        f"{image.dtype} {list(image.shape)}")
-  image = image if image.ndim == 4 else image[..., None]
-  return np.ascontiguousarray(image)
+        f"{path}: inputs must be uint8 images [N, H, W] or [N, H, W, C], or token "
+        f"ids [N, L] of a wider integer type; got {inputs.dtype} "
+        f"{list(inputs.shape)}")
+  if inputs.size and not 0 <= inputs.min() <= inputs.max() < 2**31:
+    raise UserError(
+        f"{path}: token ids from {inputs.min()} to {inputs.max()}; must be 0 to "
+        "2**31 - 1")
+  return np.ascontiguousarray(inputs.astype(np.int32))
 
 
 def _as_labels(label: np.ndarray, path: pathlib.Path) -> np.ndarray:

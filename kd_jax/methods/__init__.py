@@ -7,11 +7,13 @@ from kd_jax.methods.registry import (
   Method,
   Pairs,
   Shapes,
+  add,
+  add_own,
   bind,
   find,
   nothing,
   parts,
 )
 
-__all__ = ["ALL", "METHODS", "NAMES", "Method", "Pairs", "Shapes", "bind", "find",
-           "nothing", "parts"]
+__all__ = ["ALL", "METHODS", "NAMES", "Method", "Pairs", "Shapes", "add",
+           "add_own", "bind", "find", "nothing", "parts"]

@@ -12,6 +12,9 @@ import re
 import types as python_types
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from kd_jax.core import sources
+from kd_jax.core.errors import UserError
+
 if TYPE_CHECKING:
   import jax
 
@@ -263,13 +266,43 @@ METHODS: dict[str, Method] = {
 
 
 def parts(name: str) -> list[str]:
-  """The methods that a name is made of.
+  """The methods that a name is made of, a user's own without its file.
 
   Example:
-    >>> parts("kd+rkd")
-    ['kd', 'rkd']
+    >>> parts("kd+rkd"), parts("my/file.py:MINE")
+    (['kd', 'rkd'], ['MINE'])
   """
-  return name.split("+")
+  return [part.rpartition(":")[2] for part in name.split("+")]
+
+
+def add_own(*names: str) -> None:
+  """Adds the user's own methods that are parts of names."""
+  for part in "+".join(names).split("+"):
+    if sources.named(part):
+      add(part)
+
+
+def add(name: str) -> None:
+  """Adds a user's own method to `METHODS`, so that its numbers are keys.
+
+  Args:
+    name: `module:NAME` or `file.py:NAME` of a `Method`; it is called NAME.
+
+  Raises:
+    UserError: If there is no such method, or another is called NAME.
+  """
+  own, (called,) = sources.load("config.method", name), parts(name)
+  if not isinstance(own, Method):
+    raise UserError(f"config.method={name}: is a {type(own).__name__}, and must be "
+                    "a kd_jax.methods.Method")
+  if METHODS.setdefault(called, own) is not own and called not in _ADDED:
+    raise UserError(f"config.method={name}: kd_jax has a method {called}; give "
+                    "yours another name")
+  _ADDED.add(called)
+  METHODS[called] = own  # Its file may have been edited.
+
+
+_ADDED: set[str] = set()
 
 
 def find(name: str) -> Method:

@@ -1,7 +1,8 @@
-"""Models: Flax Linen modules behind a pair of pure functions.
+"""Models: nets behind a pair of pure functions.
 
-`MODELS[name](num_classes=..., **config)` gives a `types.Model`. A user's own
-Linen module goes through `linen_model` and needs to know nothing of this package.
+`MODELS[name](num_classes=..., **config)` gives a `types.Model`. A user's own Linen
+module goes through `linen_model`, an NNX module through `nnx_model`; neither needs
+to know anything of this package.
 """
 
 from collections.abc import Callable
@@ -14,9 +15,11 @@ from kd_jax.models.convnet import Convnet
 from kd_jax.models.convolutional import Cnn
 from kd_jax.models.linen import linen_model
 from kd_jax.models.mlp import Mlp
+from kd_jax.models.nnx import nnx_model
+from kd_jax.models.own import own_model, understands
 from kd_jax.models.resnet import Resnet
 
-__all__ = ["MODELS", "linen_model"]
+__all__ = ["MODELS", "linen_model", "nnx_model", "own_model", "understands"]
 
 
 def _model(module_class: type, **defaults) -> Callable[..., types.Model]:

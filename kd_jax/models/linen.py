@@ -1,6 +1,6 @@
 """Flax Linen behind two pure functions, and the layers Linen lacks for us."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import inspect
 from typing import Any
 
@@ -10,20 +10,22 @@ import jax.numpy as jnp
 
 from kd_jax.core import types
 
+_KNOWN = frozenset({"train", "mask", "rates", "axis_name"})
+
 
 def linen_model(module: nn.Module) -> types.Model:
   """A `types.Model` from any Linen module.
 
-  The module is called as `module(image, ...)` with those of the keywords `train`,
+  The module is called as `module(inputs, ...)` with those of the keywords `train`,
   `mask`, `rates` and `axis_name` that its `__call__` names. It returns logits,
   or `(logits, features)` with a dict of named feature taps. Collections beside
   `params` (BatchNorm's statistics) are the model's state.
 
   Args:
-    module: The module; image is float32 `[B, H, W, C]`.
+    module: The module; inputs are those of a batch.
 
   Returns:
-    The pair of functions `init(key, image)` and `apply(variables, image, ...)`.
+    The pair of functions `init(key, inputs)` and `apply(variables, inputs, ...)`.
 
   Raises:
     TypeError: If the module's `__call__` asks for an argument of another name.
@@ -34,17 +36,17 @@ def linen_model(module: nn.Module) -> types.Model:
     >>> model.apply(variables, jnp.zeros((2, 4)), train=False)[0].logits.shape
     (2, 10)
   """
-  understood = _keywords(module)
+  understood = keywords(module.__call__, _KNOWN, type(module).__name__)
 
-  def init(key: jax.Array, image: jax.Array) -> types.Variables:
+  def init(key: jax.Array, inputs: types.Tree) -> types.Variables:
     context = {"train": False, "mask": None, "rates": None, "axis_name": None}
     with jax.numpy_dtype_promotion("standard"):
-      state = dict(module.init(key, image, **_only(understood, context)))
+      state = dict(module.init(key, inputs, **only(understood, context)))
     return types.Variables(state.pop("params", {}), state)
 
   def apply(
       variables: types.Variables,
-      image: jax.Array,
+      inputs: types.Tree,
       *,
       train: bool,
       rngs: Mapping[str, jax.Array] | None = None,
@@ -57,33 +59,40 @@ def linen_model(module: nn.Module) -> types.Model:
     collections = {"params": variables.params, **variables.state}
     with jax.numpy_dtype_promotion("standard"):
       outputs, state = module.apply(
-          collections, image, rngs=dict(rngs or {}), mutable=list(variables.state),
-          **_only(understood, context))
+          collections, inputs, rngs=dict(rngs or {}), mutable=list(variables.state),
+          **only(understood, context))
     logits, features = outputs if isinstance(outputs, tuple) else (outputs, {})
-    return types.Outputs(_at_least_float32(logits), features), state
+    return types.Outputs(at_least_float32(logits), features), state
 
   return types.Model(init, apply, understood)
 
 
-def _at_least_float32(logits: jax.Array) -> jax.Array:
+def at_least_float32(logits: jax.Array) -> jax.Array:
   """Losses are computed in float32 (or float64), whatever the net computes in."""
   return logits if logits.dtype == jnp.float64 else logits.astype(jnp.float32)
 
 
-def _keywords(module: nn.Module) -> frozenset[str]:
-  known = {"train", "mask", "rates", "axis_name"}
-  parameters = list(inspect.signature(module.__call__).parameters.values())[1:]
+def keywords(
+    call: Callable[..., Any], known: frozenset[str], name: str
+) -> frozenset[str]:
+  """Those of the known keywords that a module's `__call__` names.
+
+  Raises:
+    TypeError: If it asks for an argument of another name.
+  """
+  parameters = list(inspect.signature(call).parameters.values())[1:]
   for parameter in parameters:
     if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
       continue  # nn.Sequential takes *args and **kwargs, and asks for neither.
     if parameter.name not in known and parameter.default is parameter.empty:
       raise TypeError(
-          f"{type(module).__name__}.__call__ asks for {parameter.name!r}; beside "
-          f"the image it may ask for {', '.join(sorted(known))}")
+          f"{name}.__call__ asks for {parameter.name!r}; beside the inputs it may "
+          f"ask for {', '.join(sorted(known))}")
   return frozenset(p.name for p in parameters) & known
 
 
-def _only(names: frozenset[str], values: Mapping[str, Any]) -> dict[str, Any]:
+def only(names: frozenset[str], values: Mapping[str, Any]) -> dict[str, Any]:
+  """Those of the values that are named."""
   return {name: value for name, value in values.items() if name in names}
 
 

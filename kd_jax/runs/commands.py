@@ -35,7 +35,7 @@ def single_run(
     made, _ = command_line.parse([file, *words.values()])
     found = _values(made)
     differing = [key for key, value in wanted.items()
-                 if found[key] != value and key not in words]
+                 if found.get(key) != value and key not in words]
     if not differing:
       break
     words |= {key: f"--config.{key}={wanted[key]}" for key in differing}

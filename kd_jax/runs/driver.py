@@ -357,7 +357,7 @@ def _train(job: Job, chunk: plan.Chunk, programs: Programs, points, meter, stop)
   rows = chunks.train(
       job, chunk, program, stop=stop,
       segment_steps=cost.segment_steps(job.per_epoch, cost.step_seconds(
-          job.training, job.setup.train.image, job.learner.teacher,
+          job.training, job.setup.train.inputs, job.learner.teacher,
           lanes=chunk.shape.size)),
       tick=functools.partial(meter.tick, job, chunk), finished=finished)
   seconds = round((time.perf_counter() - began) / len(rows), 2)

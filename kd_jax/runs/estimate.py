@@ -31,7 +31,7 @@ class Meter:
     for job, _ in planned:
       if job.program_fingerprint not in self._costs:
         self._costs[job.program_fingerprint] = cost.step_seconds(
-            job.training, job.setup.train.image, job.learner.teacher)
+            job.training, job.setup.train.inputs, job.learner.teacher)
     self._lanes = len({row["fingerprint"] for row in results.rows}.union(
         *(chunk.lanes for _, chunk in planned)))
     self._total = sum(self._cost(*each) for each in planned)
@@ -92,7 +92,7 @@ def table(
     if net.member is None:
       found = build.transfer_set(net.values, found)
     training = build.training(net, found)
-    step = cost.step_seconds(training, found.train.image)
+    step = cost.step_seconds(training, found.train.inputs)
     if net.member is not None:
       prepared.append(len(group.seeds) * training.total_steps * step)
       continue
@@ -101,7 +101,7 @@ def table(
     own, whole = _lanes(dealt), len(group.seeds)
     taken = own * training.last_step * step
     held = cost.lane_bytes(
-        training, found.train.image) * shape.size + found.train.image.nbytes
+        training, found.train.inputs) * shape.size + found.train.inputs.nbytes
     rows.append([
         _group_name(groups, group), _of(own, whole), probe.name(shape),
         _of(len(dealt), len(chunks)), f"{training.last_step:,}",
@@ -166,7 +166,7 @@ def _shape(run, group: _Group, training, found, shard: Shard | None):
     return plan.balanced(
         group.seeds, lanes_lib.Shape(jax.local_device_count(), *run.sweep.lanes))
   if shard:
-    return plan.by_rule(training, found.train.image, group.seeds)
+    return plan.by_rule(training, found.train.inputs, group.seeds)
   return (programs.remembered(identity.program(group.net.values), group.seeds)
           or probe.candidates(group.seeds)[-1])
 

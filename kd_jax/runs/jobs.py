@@ -12,6 +12,7 @@ from kd_jax.config import run as run_lib
 from kd_jax.config.recipe import Net
 from kd_jax.config.sweep import Lane
 from kd_jax.core.errors import UserError
+from kd_jax.data import preprocess
 from kd_jax.runs import setup as setup_lib
 from kd_jax.runs import teacher_store
 from kd_jax.runs.nets import Kept
@@ -208,6 +209,6 @@ def check(net: Net, setup: Setup, before: dict[str, Training]) -> Training:
 
 
 def _shapes(setup: Setup, model) -> Any:
-  made = jax.eval_shape(model.init, jax.random.key(0), segment.pixels(
-      setup.train, setup.train.image[:1]))
+  made = jax.eval_shape(
+      model.init, jax.random.key(0), preprocess.blank(setup.train.inputs))
   return jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), made)

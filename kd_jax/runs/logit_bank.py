@@ -97,7 +97,7 @@ def obtain(
     UserError: If the bank belongs to something else or its rows do not agree
       with the teacher.
   """
-  shape = (len(data.image), views.count, len(models), num_classes)
+  shape = (len(data.inputs), views.count, len(models), num_classes)
   identity = {**identity, "shape": list(shape), "dtype": "float32"}
   if jax.process_count() > 1:
     held = np.empty(shape, np.float32)
@@ -218,7 +218,7 @@ def verify(
   def spot(variables, data, ids, view):
     batch = segment.take(data, views, ids, view, ids >= 0)
     return jnp.stack([
-        model.apply(held, batch.image, train=False)[0].logits
+        model.apply(held, batch.inputs, train=False)[0].logits
         for model, held in zip(models, variables, strict=True)], axis=1)
 
   fresh = np.asarray(spot(

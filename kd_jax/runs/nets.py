@@ -15,6 +15,7 @@ from kd_jax.config import build
 from kd_jax.config import identity as identity_lib
 from kd_jax.core import hosts, types
 from kd_jax.core.errors import UserError
+from kd_jax.data import preprocess
 from kd_jax.data.views import VIEWS
 from kd_jax.runs import records
 from kd_jax.runs.setup import Setup
@@ -113,8 +114,7 @@ def load(
     UserError: If it is not, whoever put it there.
   """
   like = jax.eval_shape(
-      training.model.init, jax.random.key(0), segment.pixels(
-          setup.train, setup.train.image[:1]))
+      training.model.init, jax.random.key(0), preprocess.blank(setup.train.inputs))
   variables = devices_lib.copies(setup.devices, hosts.agreed_arrays(
       lambda: parameters.load_parameters(path), like))
   totals, _ = fit.evaluate(

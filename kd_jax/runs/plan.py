@@ -74,9 +74,9 @@ def balanced(seeds: Sequence[int], shape: Shape) -> Shape:
                          min(most, shape.points))))[2]
 
 
-def by_rule(training: Training, image: Any, seeds: Sequence[int]) -> Shape:
+def by_rule(training: Training, inputs: Any, seeds: Sequence[int]) -> Shape:
   """The rectangle that shards use: `cost.rectangle`, with the least padding."""
-  return balanced(seeds, Shape(*cost.rectangle(training, image, seeds)))
+  return balanced(seeds, Shape(*cost.rectangle(training, inputs, seeds)))
 
 
 def chunks(

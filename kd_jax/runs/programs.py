@@ -52,7 +52,7 @@ class Programs:
 
   def _by_rule(self, job: Job, seeds: list[int]) -> lanes.Shape:
     """The same rectangle on every machine of a kind."""
-    shape = plan.by_rule(job.training, job.setup.train.image, seeds)
+    shape = plan.by_rule(job.training, job.setup.train.inputs, seeds)
     self._say(f"lanes: {probe.name(shape)} (devices x seeds x points) at once, by "
               "rule, as shards do not measure; --config.sweep.lanes=SEEDSxPOINTS "
               "sets others")

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kd_jax import losses
+from kd_jax.data import preprocess
 from kd_jax.runs import records
 from kd_jax.runs.jobs import Job
 from kd_jax.training import parameters
@@ -43,12 +44,15 @@ def write(file: pathlib.Path, ready: Sequence[Job]) -> None:
            "high": round(float(np.quantile(e, 0.9)), 6)}
           for t, e in entropies.items()],
       "examples": [
-          {"id": int(i), "label": int(label[i]),
-           "image": np.asarray(data.image[i]).squeeze(-1).tolist()
-           if data.image.shape[-1] == 1
-           else np.asarray(data.image[i]).tolist(),
+          {"id": int(i), "label": int(label[i]), "image": _image(data.inputs[i]),
            "logits": [round(float(v), 4) for v in np.asarray(logits[i])]}
-          for i in unsure[chosen]]})
+          for i in unsure[chosen]] if preprocess.are_images(data.inputs) else []})
+
+
+def _image(image: jax.Array) -> list:
+  """Pixels as a picture shows them: a grey image has no axis of channels."""
+  pixels = np.asarray(image)
+  return (pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).tolist()
 
 
 def entropy(logits: jax.Array, temperature: float) -> jax.Array:

@@ -59,7 +59,7 @@ def live(
 
   def members(arrays, batch):
     found = [
-        model.apply(held, batch.image, train=False, mask=batch.mask)[0]
+        model.apply(held, batch.inputs, train=False, mask=batch.mask)[0]
         for model, held in zip(models, arrays, strict=True)]
     return types.Outputs(jnp.stack([each.logits for each in found]),
                          found[0].features if alone else {})

@@ -18,6 +18,7 @@ import numpy as np
 from kd_jax import teachers
 from kd_jax.core import types
 from kd_jax.core.machine import cores
+from kd_jax.data import preprocess
 from kd_jax.training.settings import Training
 
 # Plain speeds, and what a step costs beside its arithmetic.
@@ -35,52 +36,58 @@ _CPU_POINTS = ((2e5, 32), (1.5e6, 8), (float("inf"), 1))
 _LANES, _BYTES = 64, 8 * 2**30
 
 
-@functools.cache
 def forward_flops(
-    model: types.Model, shape: tuple[int, ...], *, initialised: bool = True
+    model: types.Model, inputs: Any, number: int, *, initialised: bool = True
 ) -> float:
-  """XLA's count for a batch of images of this shape, `[B, H, W, C]`.
+  """XLA's count for a batch of so many examples.
 
   Args:
     model: The net.
-    shape: Of the batch.
+    inputs: Of the data set, for shapes and types.
+    number: Examples of the batch.
     initialised: Whether the net has its parameters; if not, making them counts.
   """
-  key = jax.random.key(0)
-  images = jax.ShapeDtypeStruct(shape, jnp.float32)
-  make = lambda key, images: model.init(key, images[:1])
-  apply = lambda held, images: model.apply(held, images, train=False)[0].logits
+  leaves, form = jax.tree.flatten(preprocess.seen(inputs, number))
+  return _forward_flops(model, tuple(leaves), form, initialised)
+
+
+@functools.cache
+def _forward_flops(model, leaves, form, initialised) -> float:
+  key, batch = jax.random.key(0), jax.tree.unflatten(form, leaves)
+  first = lambda batch: jax.tree.map(lambda x: x[:1], batch)
+  make = lambda key, batch: model.init(key, first(batch))
+  apply = lambda held, batch: model.apply(held, batch, train=False)[0].logits
   if initialised:
-    return _flops(apply, jax.eval_shape(make, key, images), images)
-  return _flops(lambda key, images: apply(make(key, images), images), key, images)
+    return _flops(apply, jax.eval_shape(make, key, batch), batch)
+  return _flops(lambda key, batch: apply(make(key, batch), batch), key, batch)
 
 
 def step_flops(
-    training: Training, image: Any, teacher: teachers.Teacher | None = None
+    training: Training, inputs: Any, teacher: teachers.Teacher | None = None
 ) -> float:
   """Of a step: forward, twice as much back, and what the teacher computes.
 
   Args:
     training: Of the net.
-    image: Images of the data set, `[N, H, W, C]`, for their shape.
+    inputs: Of the data set, for shapes and types.
     teacher: Who is asked in every step; its arrays may be mere shapes.
   """
-  shape = (training.batch_size, *image.shape[1:])
-  flops = 3 * forward_flops(training.model, shape)
+  number = training.batch_size
+  flops = 3 * forward_flops(training.model, inputs, number)
   if teacher is None:
     return flops
-  column = jnp.zeros(shape[:1], jnp.int32)
+  column = jnp.zeros((number,), jnp.int32)
   batch = jax.eval_shape(lambda: types.Batch(
-      jnp.zeros(shape), column, column, column, column == 0))
+      preprocess.blank(inputs, number), column, column, column, column == 0))
   return flops + _flops(teacher.members, shapes(teacher.arrays), batch)
 
 
 def step_seconds(
-    training: Training, image: Any, teacher: teachers.Teacher | None = None,
+    training: Training, inputs: Any, teacher: teachers.Teacher | None = None,
     *, lanes: int = 1,
 ) -> float:
   """Of a step of one net on all of this machine, or of several lanes at once."""
-  flops = lanes * step_flops(training, image, teacher)
+  flops = lanes * step_flops(training, inputs, teacher)
   if jax.default_backend() != "cpu":
     return flops / (_FLOPS_PER_ACCELERATOR * jax.device_count()) + _STEP_SECONDS
   # Lanes of a device run one after another, those of several side by side.
@@ -106,10 +113,10 @@ def segment_steps(per_epoch: int, seconds: float) -> int:
   return -(-per_epoch // max(1, min(per_epoch, pieces)))
 
 
-def lane_bytes(training: Training, image: Any) -> int:
+def lane_bytes(training: Training, inputs: Any) -> int:
   """Weights, gradients and two moments; activations forth and back."""
-  one = jnp.zeros((1,) + image.shape[1:], jnp.float32)
-  held = jax.eval_shape(training.model.init, jax.random.key(0), one)
+  held = jax.eval_shape(
+      training.model.init, jax.random.key(0), preprocess.blank(inputs))
   weights = sum(leaf.size for leaf in jax.tree.leaves(held))
   widest = max(leaf.shape[-1] for leaf in jax.tree.leaves(held) if leaf.shape)
   layers = len(jax.tree.leaves(held.params))
@@ -117,7 +124,7 @@ def lane_bytes(training: Training, image: Any) -> int:
 
 
 def rectangle(
-    training: Training, image: Any, seeds: Sequence[int]
+    training: Training, inputs: Any, seeds: Sequence[int]
 ) -> tuple[int, int, int]:
   """Devices, seeds and points of lanes to run at once, the same on all machines.
 
@@ -127,7 +134,7 @@ def rectangle(
 
   Args:
     training: Of any of the lanes.
-    image: Images of the data set, for their shape.
+    inputs: Of the data set, for shapes and types.
     seeds: The seed of each lane.
 
   Returns:
@@ -137,12 +144,12 @@ def rectangle(
   points = max(seeds.count(seed) for seed in set(seeds))
   if jax.default_backend() == "cpu":
     # The limits were found with initialisation counted; shards keep their plans.
-    shape = (training.batch_size, *image.shape[1:])
-    flops = forward_flops(training.model, shape, initialised=False)
+    flops = forward_flops(
+        training.model, inputs, training.batch_size, initialised=False)
     rows, across = 1, next(
         n for most, n in _CPU_POINTS if flops / training.batch_size < most)
   else:
-    lanes = max(1, min(_LANES, _BYTES // lane_bytes(training, image)))
+    lanes = max(1, min(_LANES, _BYTES // lane_bytes(training, inputs)))
     across = min(points, lanes)
     rows = lanes // across
   return jax.local_device_count(), rows, across

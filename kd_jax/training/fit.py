@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kd_jax.core import randomness, types
-from kd_jax.data import views
+from kd_jax.data import preprocess, views
 from kd_jax.training import cost, metrics, train_loop
 from kd_jax.training import devices as devices_lib
 from kd_jax.training import segment as segment_lib
@@ -143,7 +143,7 @@ def fit(
   state = train_loop.run_to_end(
       program, state, total_steps=training.last_step, per_epoch=per_epoch,
       segment_steps=cost.segment_steps(per_epoch, cost.step_seconds(
-          training, data.image, learner.teacher)),
+          training, data.inputs, learner.teacher)),
       checkpoints=checkpoints, stop=stop, ended=ended, resumed=resumed,
       monitor=monitor, tick=tick)
   wrong = np.flatnonzero(last["epoch"].evaluated["test"][1]).tolist()
@@ -154,9 +154,9 @@ def start(
     learner: step_lib.Learner, data: segment_lib.DeviceData, devices: Devices
 ) -> Callable[[jax.Array, types.Hparams], TrainState]:
   """Makes of a key and numbers the state before the first step, on every device."""
-  image = jnp.zeros((1,) + data.image.shape[1:], jnp.float32)
+  blank = preprocess.blank(data.inputs)
   return devices_lib.make(devices, lambda key, hparams: step_lib.init(
-      learner, randomness.stream(key, "init"), image, hparams))
+      learner, randomness.stream(key, "init"), blank, hparams))
 
 
 class _Clock:

@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 import numpy as np
 
 from kd_jax.core import randomness, types
+from kd_jax.data import preprocess
 from kd_jax.data import views as views_lib
 from kd_jax.training import cost, metrics, step
 from kd_jax.training import segment as segment_lib
@@ -104,11 +105,11 @@ def compile_lanes(
     arrays = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(
             (shape.rows, *x.shape), x.dtype, sharding=place.sharding), arrays)
-  image = jnp.zeros((1,) + data.image.shape[1:], jnp.float32)
+  blank = preprocess.blank(data.inputs)
 
   def start(seed, hparams):
     return step.init(
-        learner, randomness.stream(jax.random.key(seed), "init"), image, hparams)
+        learner, randomness.stream(jax.random.key(seed), "init"), blank, hparams)
 
   advance = mapped_segment(
       segment_lib.make_segment(learner, views, batch_size), shape, rows)
@@ -212,7 +213,7 @@ class _Placement(NamedTuple):
   @property
   def sharding(self) -> NamedSharding | None:
     """Of arrays whose leading axis is spread over the devices."""
-    return self.mesh and NamedSharding(self.mesh, P(_AXIS))
+    return None if self.mesh is None else NamedSharding(self.mesh, P(_AXIS))
 
   def copies(self, tree):
     """A copy on every device."""

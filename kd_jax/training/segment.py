@@ -12,50 +12,34 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from kd_jax.core import randomness, types
 from kd_jax.data import views as views_lib
+from kd_jax.data.preprocess import AsStored, Scaling
 from kd_jax.training import metrics
 from kd_jax.training import step as step_lib
 from kd_jax.training.state import TrainState
-
-
-class Scaling(NamedTuple):
-  """Pixels enter a model as scale * pixel + offset; float32 `[C]` each."""
-
-  scale: np.ndarray
-  offset: np.ndarray
 
 
 class DeviceData(NamedTuple):
   """A data set on the device, passed to every program as an argument.
 
   Attributes:
-    image: uint8 `[N, H, W, C]`.
+    inputs: As stored, a tree of arrays `[N, ...]`: uint8 images, or token ids.
     label: int32 `[N]`.
     ids: Ids of the examples in use, int32 `[n]`, n <= N.
-    scale: float32 `[C]`, as in `Scaling`.
-    offset: float32 `[C]`, as in `Scaling`.
+    preprocess: Makes of inputs what a model takes; its arrays are arguments too.
   """
 
-  image: jax.Array
+  inputs: types.Tree
   label: jax.Array
   ids: jax.Array
-  scale: jax.Array
-  offset: jax.Array
+  preprocess: Scaling | AsStored = AsStored()
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
   """Every example once an epoch: the last batch is padded, none is dropped."""
   return -(-num_examples // batch_size)
-
-
-def pixels(data: DeviceData, images: jax.Array) -> jax.Array:
-  """uint8 images as a model sees them, float32 of the same shape."""
-  channel = (1,) * (images.ndim - 1) + (-1,)
-  return (images.astype(jnp.float32) * data.scale.reshape(channel)
-          + data.offset.reshape(channel))
 
 
 def take(
@@ -68,8 +52,9 @@ def take(
   """The batch of the examples `ids` `[B]`, each in its `view` `[B]`."""
   # Ids are ours, so in bounds: no clamping, no filling.
   rows = lambda x: x.at[ids].get(mode="promise_in_bounds")
-  image = views_lib.batch_views(views, rows(data.image), view)
-  return types.Batch(pixels(data, image), rows(data.label), ids, view, mask)
+  inputs = views_lib.batch_views(views, jax.tree.map(rows, data.inputs), view)
+  return types.Batch(
+      data.preprocess(inputs), rows(data.label), ids, view, mask)
 
 
 def make_segment(
@@ -160,20 +145,20 @@ def make_predict(
       batches of several devices.
 
   Returns:
-    `predict(variables, data, view) -> logits` `[N, classes]` of `data.image`, by
-    id, all in the one view (an int32 scalar; 0 is the image itself).
+    `predict(variables, data, view) -> logits` `[N, classes]` of `data.inputs`, by
+    id, all in the one view (an int32 scalar; 0 is the input itself).
   """
 
   def batches(variables, data, view, ids):
     def logits(ids):
       batch = take(data, views, ids, jnp.full_like(ids, view), ids >= 0)
-      return model.apply(variables, batch.image, train=False)[0].logits
+      return model.apply(variables, batch.inputs, train=False)[0].logits
 
     return jax.lax.map(logits, ids)
 
   @jax.jit
   def predict(variables, data, view):
-    number = len(data.image)
+    number = len(data.label)
     # Equal batches, so that every row is computed by one program.
     size = min(batch_size, number)
     num_batches = parts * -(-number // (size * parts))

@@ -42,14 +42,14 @@ class Learner(NamedTuple):
 
 
 def init(
-    learner: Learner, key: jax.Array, image: jax.Array, hparams: types.Hparams
+    learner: Learner, key: jax.Array, inputs: types.Tree, hparams: types.Hparams
 ) -> TrainState:
-  """The state before the first step; `image` is any `[B, H, W, C]`."""
-  student = learner.model.init(randomness.stream(key, "student"), image)
+  """The state before the first step; `inputs` are any that a model takes."""
+  student = learner.model.init(randomness.stream(key, "student"), inputs)
   student = student._replace(
       params=optimizers.scaled(student.params, hparams.init_scale))
   method, method_state = learner.method.init(
-      randomness.stream(key, "method"), *_tap_shapes(learner, student, image))
+      randomness.stream(key, "method"), *_tap_shapes(learner, student, inputs))
   trainable = (student.params, method)
   with jax.numpy_dtype_promotion("standard"):
     moments = optimizers.optimizer(learner.optimizer_spec, hparams).init(trainable)
@@ -57,12 +57,12 @@ def init(
       jnp.zeros((), jnp.int32), student, method, method_state, moments)
 
 
-def _tap_shapes(learner, student, image) -> tuple[methods.Shapes, methods.Shapes]:
+def _tap_shapes(learner, student, inputs) -> tuple[methods.Shapes, methods.Shapes]:
   """Shapes of one example of the taps that are compared, of both nets."""
   if not learner.pairs:
     return {}, {}
   found = jax.eval_shape(
-      lambda held: learner.model.apply(held, image, train=False)[0].features,
+      lambda held: learner.model.apply(held, inputs, train=False)[0].features,
       student)
   own = {name: tap.shape[1:] for name, tap in found.items()}
   taps = learner.teacher.taps if learner.teacher else {}
@@ -114,7 +114,7 @@ def make_step(learner: Learner, *, axis_name: str | None = None) -> Step:
     def loss(trainable):
       params, method = trainable
       outputs, running = learner.model.apply(
-          types.Variables(params, state.student.state), batch.image, train=True,
+          types.Variables(params, state.student.state), batch.inputs, train=True,
           rngs=rngs, mask=batch.mask, rates=hparams.rates, axis_name=axis_name)
       view = gathered(_View(
           compared(outputs, learner.pairs, 0), teacher_outputs, batch))

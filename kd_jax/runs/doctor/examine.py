@@ -203,7 +203,7 @@ def _reckon(
       asked = each.training.views.count * len(each.setup.train.label)
       found.costs.append(Cost(
           f"bank for {name}", 0, 0.0, banks[name],
-          sum(asked * cost.step_seconds(member.training, each.setup.train.image)
+          sum(asked * cost.step_seconds(member.training, each.setup.train.inputs)
               / _per_step(member) for member in members)))
     taken = visit.attempt(name, _cost, visit, each, name in banks)
     found.costs += [taken] if taken else []
@@ -240,7 +240,7 @@ def _cost(visit: Visit, begun: Begun, banked: bool) -> Cost:
   compiled = program.lower(*cost.shapes((
       state, data, arrays, training.hparams, key, length))).compile()
   memory = cost.program_bytes(compiled) + cost.num_bytes(setup.splits)
-  step = cost.step_seconds(training, data.image, learner.teacher)
+  step = cost.step_seconds(training, data.inputs, learner.teacher)
   if memory > probe.device_bytes():
     visit.tell(
         f"{name}: a step needs {size(memory)} of the device's "

@@ -13,6 +13,7 @@ from kd_jax.config import run as run_lib
 from kd_jax.config.recipe import Net
 from kd_jax.config.run import Run
 from kd_jax.core import randomness, types
+from kd_jax.data import preprocess
 from kd_jax.methods import terms as terms_lib
 from kd_jax.runs import setup as setup_lib
 from kd_jax.runs import teacher_store
@@ -126,7 +127,7 @@ def terms(student: Begun) -> list[Term]:
 
     def weighted(params):
       outputs, _ = learner.model.apply(
-          types.Variables(params, state.student.state), batch.image, train=True,
+          types.Variables(params, state.student.state), batch.inputs, train=True,
           rngs=rngs, mask=batch.mask, rates=hparams.rates)
       found = terms_lib.and_state(learner.method.terms(
           own, step.compared(outputs, learner.pairs, 0), asked, batch,
@@ -170,10 +171,9 @@ def net(begun: Begun) -> str:
   held = begun.state.student
   kind = "student" if begun.net.member is None else "teacher"
   title = begun.setup.run.titles[kind]
-  shape = (begun.training.batch_size,) + begun.setup.train.image.shape[1:]
   outputs = jax.eval_shape(
-      lambda held, image: begun.learner.model.apply(held, image, train=False)[0],
-      held, jax.ShapeDtypeStruct(shape, jnp.float32))
+      lambda held, inputs: begun.learner.model.apply(held, inputs, train=False)[0],
+      held, preprocess.seen(begun.setup.train.inputs, begun.training.batch_size))
   taps = ", ".join(
       f"{tap} {list(x.shape)}" for tap, x in outputs.features.items())
   return (f"{title}, {parameters.num_parameters(held.params):,} parameters; taps "

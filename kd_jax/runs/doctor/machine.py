@@ -12,7 +12,7 @@ import tempfile
 import jax
 
 from kd_jax.core import compilation
-from kd_jax.core.machine import cores
+from kd_jax.core.machine import cores, use_all_cores
 from kd_jax.runs import probe, records
 from kd_jax.runs.doctor import Visit, size
 
@@ -27,8 +27,8 @@ _NVIDIA = pathlib.Path("/proc/driver/nvidia/version")
 def start(*, all_cores: bool) -> None:
   """What main.py does before the first program; a sweep has all cores."""
   compilation.use_cache()
-  if all_cores and "JAX_NUM_CPU_DEVICES" not in os.environ:
-    jax.config.update("jax_num_cpu_devices", cores())
+  if all_cores:
+    use_all_cores()
 
 
 def look(visit: Visit, workdir: pathlib.Path) -> dict[str, str]:

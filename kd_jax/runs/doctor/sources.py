@@ -73,11 +73,11 @@ def verdict(name: str, arrays: raw.Arrays) -> str:
 def describe(found: data_lib.Dataset) -> str:
   """A data set in memory, in a line."""
   arrays: Any = (*found.train, *found.test)
-  shape = "x".join(map(str, found.train.image.shape[1:]))
+  shape = "x".join(map(str, found.train.inputs.shape[1:]))
   number = len(found.heldout_ids)
   held = f" ({number:,} held out)" if number else ""
   return (
       f"{found.name} from {found.source}: {len(found.train.label):,} training"
-      f"{held} and {len(found.test.label):,} test images of {shape}, "
+      f"{held} and {len(found.test.label):,} test inputs of {shape}, "
       f"{found.num_classes} classes; {verdict(found.name, arrays)}, sha256 "
       f"{found.fingerprint[:16]}")

@@ -1,0 +1,65 @@
+"""What a user names as `package.module:NAME` or `path/to/file.py:NAME`."""
+
+import functools
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import pathlib
+import sys
+from types import ModuleType
+from typing import Any
+
+from kd_jax.core.errors import UserError
+
+
+def named(name: str) -> bool:
+  """Whether a name is a user's own: `module:NAME` or `file.py:NAME`."""
+  return ":" in name
+
+
+def load(key: str, name: str) -> Any:
+  """The object that a name stands for.
+
+  Args:
+    key: The config key, for messages.
+    name: `package.module:NAME`, or `path/to/file.py:NAME`.
+
+  Raises:
+    UserError: If it cannot be imported, with what the user's file raises.
+  """
+  place, _, attribute = name.rpartition(":")
+  module = _module(place)
+  if not hasattr(module, attribute):
+    raise UserError(f"{key}={name}: cannot be imported: {place} has no {attribute}")
+  return getattr(module, attribute)
+
+
+def sha256(name: str) -> str:
+  """The hash of the file that a name's object lies in, as it is at present."""
+  place, _, _ = name.rpartition(":")
+  source = inspect.getsource(_module(place))
+  return hashlib.sha256(source.encode()).hexdigest()
+
+
+def _module(place: str) -> ModuleType:
+  try:
+    if not place.endswith(".py"):
+      return importlib.import_module(place)
+    path = pathlib.Path(place).expanduser()
+    return _of_file(path.resolve(), path.read_text())
+  except Exception as error:  # Whatever a user's file raises.
+    raise UserError(
+        f"{place}: cannot be imported: {type(error).__name__}: {error}") from None
+
+
+@functools.cache
+def _of_file(path: pathlib.Path, text: str) -> ModuleType:
+  """The module of a file; one that was edited is another module."""
+  digest = hashlib.sha256(f"{path}\n{text}".encode()).hexdigest()
+  spec = importlib.util.spec_from_file_location(f"own_{digest[:12]}", path)
+  assert spec is not None and spec.loader is not None
+  module = importlib.util.module_from_spec(spec)
+  sys.modules[spec.name] = module  # Where dataclasses look for it.
+  spec.loader.exec_module(module)
+  return module

@@ -1,0 +1,109 @@
+"""Flax NNX behind two pure functions."""
+
+from collections.abc import Callable, Iterator, Mapping
+import contextlib
+from typing import Any
+
+from flax import nnx, traverse_util
+import jax
+
+from kd_jax.core import types
+from kd_jax.models.linen import at_least_float32, keywords, only
+
+# What `__call__` may name; `.train()` and `.eval()` say whether it trains, too.
+_KNOWN = frozenset({"train", "mask", "rates", "axis_name"})
+
+
+def nnx_model(make: Callable[[nnx.Rngs], nnx.Module]) -> types.Model:
+  """A `types.Model` from any NNX module.
+
+  Parameters (`nnx.Param`) are trained; all other variables, such as BatchNorm's
+  statistics, are the model's state. Random streams are drawn anew from the key of
+  each step, so a module's own counters do not count.
+
+  Args:
+    make: Makes the module of `nnx.Rngs`.
+
+  Returns:
+    The pair of functions `init(key, inputs)` and `apply(variables, inputs, ...)`.
+
+  Raises:
+    TypeError: If the module's `__call__` asks for an argument of another name.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> model = nnx_model(lambda rngs: nnx.Linear(4, 10, rngs=rngs))
+    >>> variables = model.init(jax.random.key(0), jnp.zeros((1, 4)))
+    >>> model.apply(variables, jnp.zeros((2, 4)), train=False)[0].logits.shape
+    (2, 10)
+  """
+  module = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
+  understood = keywords(module.__call__, _KNOWN, type(module).__name__)
+  graphs: dict[bool, Any] = {}
+  for train in (True, False):
+    (module.train if train else module.eval)()
+    graphs[train], params, streams, state = _split(module)
+
+  def init(key: jax.Array, inputs: types.Tree) -> types.Variables:
+    del inputs
+    with _as_users_write():
+      made = make(nnx.Rngs(key))
+    _, params, _, state = _split(made)
+    return types.Variables(_as_dict(params), _as_dict(state))
+
+  def apply(
+      variables: types.Variables, inputs: types.Tree, *, train: bool,
+      rngs: Mapping[str, jax.Array] | None = None,
+      mask: jax.Array | None = None,
+      rates: Mapping[str, jax.Array | float] | None = None,
+      axis_name: str | None = None,
+  ) -> tuple[types.Outputs, types.Tree]:
+    context = {
+        "train": train, "mask": mask, "rates": rates, "axis_name": axis_name}
+    made = nnx.merge(
+        graphs[train], _as_state(params, variables.params), _drawn(streams, rngs),
+        _as_state(state, variables.state))
+    with _as_users_write():
+      outputs = made(inputs, **only(understood, context))
+    _, _, _, after = _split(made)
+    logits, features = outputs if isinstance(outputs, tuple) else (outputs, {})
+    return types.Outputs(at_least_float32(logits), features), _as_dict(after)
+
+  return types.Model(init, apply, understood)
+
+
+@contextlib.contextmanager
+def _as_users_write() -> Iterator[None]:
+  """A user's module may mix types and ranks of arrays, as NNX's own layers do."""
+  with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+    yield
+
+
+def _split(module: nnx.Module) -> Any:
+  """The structure of a module, its parameters, random streams and other state."""
+  return nnx.split(module, nnx.Param, nnx.RngState, ...)
+
+
+def _drawn(streams: nnx.State, rngs: Mapping[str, jax.Array] | None) -> nnx.State:
+  """The random streams of a module, from the key of a step."""
+  key = (rngs or {}).get("dropout", jax.random.key(0))
+  found = [
+      (path, variable.replace(
+          jax.random.fold_in(key, number) if isinstance(variable, nnx.RngKey)
+          else jax.numpy.zeros(variable.shape, variable.dtype)))
+      for number, (path, variable) in enumerate(nnx.to_flat_state(streams))]
+  return nnx.from_flat_state(found)
+
+
+def _as_dict(state: nnx.State) -> dict[str, Any]:
+  """The arrays of a state, by the names of its attributes."""
+  return traverse_util.unflatten_dict({
+      tuple(map(str, path)): variable.get_value()
+      for path, variable in nnx.to_flat_state(state)})
+
+
+def _as_state(like: nnx.State, tree: Mapping[str, Any]) -> nnx.State:
+  flat = traverse_util.flatten_dict(tree)
+  return nnx.from_flat_state([
+      (path, variable.replace(flat[tuple(map(str, path))]))
+      for path, variable in nnx.to_flat_state(like)])

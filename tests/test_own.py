@@ -1,0 +1,285 @@
+"""A user's own nets, methods and inputs, through the ordinary command."""
+
+import json
+
+from conftest import ROOT
+from flax import nnx
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_main import SMALL
+
+from kd_jax import main, methods
+from kd_jax.core import types
+from kd_jax.models import nnx_model, own_model
+
+NETS = '''
+from flax import nnx
+import flax.linen as nn
+import jax.numpy as jnp
+from kd_jax.core import types
+
+class Linen(nn.Module):
+  num_classes: int
+  widths: tuple = (5,)
+  @nn.compact
+  def __call__(self, x):
+    x = x.reshape((len(x), -1))
+    for width in self.widths:
+      x = nn.relu(nn.Dense(width)(x))
+    return nn.Dense(self.num_classes)(x)
+
+class Nnx(nnx.Module):
+  def __init__(self, num_classes, image_shape, *, rngs):
+    size = image_shape[0] * image_shape[1]
+    self.first = nnx.Linear(size, 8, rngs=rngs)
+    self.norm = nnx.BatchNorm(8, rngs=rngs)
+    self.drop = nnx.Dropout(0.2, rngs=rngs)
+    self.last = nnx.Linear(8, num_classes, rngs=rngs)
+  def __call__(self, x):
+    x = nnx.relu(self.norm(self.first(x.reshape((len(x), -1)))))
+    return self.last(self.drop(x)), {"pooled": x}
+
+def function(num_classes, image_shape):
+  size = image_shape[0] * image_shape[1]
+  def init(key, inputs):
+    return types.Variables({"w": jnp.zeros((size, num_classes))}, {})
+  def apply(variables, inputs, **context):
+    flat = inputs.reshape((len(inputs), -1))
+    return types.Outputs(flat @ variables.params["w"], {}), {}
+  return types.Model(init, apply)
+
+def makes_linen(num_classes):
+  return Linen(num_classes)
+
+def makes_nothing(num_classes):
+  return 3
+
+broken = 5
+'''
+METHOD = '''
+from kd_jax.methods import METHODS, Method, nothing
+from kd_jax.methods.terms import Term
+
+def terms(own, student, teacher, batch, hparams):
+  return METHODS["kd"].terms(own, student, teacher, batch, hparams) | {
+      "pull": Term(hparams.numbers["pull"], (student.logits**2).mean(-1))}
+
+mine = Method("mine {pull:g}", nothing, terms, numbers={"pull": 0.5})
+kd = mine
+other = 3
+'''
+
+
+@pytest.fixture(autouse=True)
+def _as_users_run_it(monkeypatch, without_pictures):
+  monkeypatch.chdir(ROOT)
+  before = dict(methods.METHODS)
+  with jax.numpy_dtype_promotion("standard"):
+    yield
+  methods.METHODS.clear()
+  methods.METHODS.update(before)
+
+
+@pytest.fixture
+def own(tmp_path):
+  """The path of a user's file of this text."""
+  def write(text, name="mine.py"):
+    (tmp_path / name).write_text(text)
+    return str(tmp_path / name)
+  return write
+
+
+@pytest.fixture
+def small(own_data, tmp_path):
+  """Runs the small job; gives exit code and rows by net or point."""
+  def run(*more, workdir="run"):
+    place = tmp_path / workdir
+    code = main.run([*SMALL, f"--config.data.dir={own_data}",
+                     f"--workdir={place}", *more])
+    file = place / "results.jsonl"
+    return code, [json.loads(line) for line in
+                  file.read_text().splitlines()] if file.is_file() else []
+  return run
+
+
+@pytest.mark.parametrize(("name", "parameters"), [
+    ("Linen", 120 * 12 + 12 + 12 * 7 + 7), ("makes_linen", 120 * 5 + 5 + 42),
+    ("Nnx", 120 * 8 + 8 + 16 + 8 * 7 + 7), ("function", 840)])
+def test_an_own_net_of_a_file_is_a_student(small, own, name, parameters):
+  code, rows = small(f"--config.student.name={own(NETS)}:{name}",
+                     "--config.student.widths=(12,)")
+  assert code == 0
+  assert [row["net"] for row in rows] == ["baseline", "distilled"]
+  assert {row["parameters"] for row in rows} == {parameters}
+
+
+def test_an_nnx_net_is_teacher_and_student_in_lanes(small, own):
+  name = f"{own(NETS)}:Nnx"
+  words = (f"--config.student.name={name}", f"--config.teacher.name={name}",
+           "--config.method=kd+rkd")
+  code, swept = small(*words, "--sweep.seed=0,1", "--config.sweep.lanes=2x1")
+  assert code == 0 and len(swept) == 2
+  code, alone = small(*words, "--config.seed=1", workdir="alone")
+  assert code == 0
+  assert alone[1]["test_nll"] == pytest.approx(swept[1]["test_nll"], rel=0.01)
+
+
+@pytest.mark.parametrize(("name", "words"), [
+    ("nothing", "has no nothing"), ("makes_nothing", "gives a int"),
+    ("broken", "is a int, not a class or a function")])
+def test_what_is_no_net_is_told_in_a_line(small, own, capsys, name, words):
+  code, _ = small(f"--config.student.name={own(NETS)}:{name}")
+  told = capsys.readouterr().err
+  assert code == 2 and words in told and len(told.strip().splitlines()) <= 3
+
+
+def test_a_file_that_raises_is_told(small, own, capsys):
+  code, _ = small(f"--config.student.name={own('1 / 0')}:Net")
+  told = capsys.readouterr().err
+  assert code == 2 and "ZeroDivisionError" in told and "Traceback" not in told
+
+
+def test_a_changed_file_is_another_net(small, own, capsys):
+  name = f"--config.student.name={own(NETS)}:makes_linen"
+  _, first = small(name)
+  own(NETS.replace("(5,)", "(6,)"))
+  _, second = small(name)
+  assert first[0]["fingerprint"] != second[0]["fingerprint"]
+  assert first[0]["parameters"] != second[0]["parameters"]
+
+
+class Stochastic(nnx.Module):
+  def __init__(self, *, rngs):
+    self.layers = nnx.List([nnx.Linear(4, 4, rngs=rngs) for _ in range(2)])
+    self.norm = nnx.BatchNorm(4, momentum=0.5, rngs=rngs)
+    self.drop = nnx.Dropout(0.5, rngs=rngs)
+
+  def __call__(self, x):
+    for layer in self.layers:
+      x = layer(x)
+    return self.drop(self.norm(x))
+
+
+def test_nnx_state_and_dropout_are_those_of_the_step(key):
+  model = nnx_model(lambda rngs: Stochastic(rngs=rngs))
+  x = jax.random.normal(key, (6, 4))
+  held = model.init(key, x)
+  assert jax.tree.map(jnp.shape, held.params["layers"]) == {
+      str(n): {"bias": (4,), "kernel": (4, 4)} for n in range(2)}
+  run = jax.jit(lambda held, k: model.apply(
+      held, x, train=True, rngs={"dropout": k}))
+  one, state = run(held, jax.random.key(1))
+  again, _ = run(held, jax.random.key(1))
+  other, _ = run(held, jax.random.key(2))
+  np.testing.assert_array_equal(one.logits, again.logits)
+  assert np.any(one.logits != other.logits)
+  assert 4 < int(jnp.sum(one.logits == 0)) < 20  # a half of 24 is dropped
+  # The statistics move by half of the way, and evaluation uses and keeps them.
+  layers = held.params["layers"]
+  before = x
+  for layer in layers.values():
+    before = before @ layer["kernel"] + layer["bias"][None]
+  np.testing.assert_allclose(
+      state["norm"]["mean"], 0.5 * before.mean(0), rtol=1e-4, atol=1e-6)
+  judged, kept = model.apply(
+      types.Variables(held.params, state), x, train=False)
+  jax.tree.map(np.testing.assert_array_equal, kept, state)
+  assert not np.any(np.asarray(judged.logits) == 0)
+  # It is the module's own call.
+  module = Stochastic(rngs=nnx.Rngs(key))
+  module.eval()
+  with jax.numpy_rank_promotion("allow"):
+    wanted = module(x)
+  np.testing.assert_allclose(
+      model.apply(held, x, train=False)[0].logits, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_a_module_is_asked_for_what_it_names():
+  class Odd(nn.Module):
+    @nn.compact
+    def __call__(self, x, where):
+      return x
+
+  with pytest.raises(TypeError, match="asks for 'where'"):
+    own_model(Odd, {"num_classes": 3})
+
+
+def test_an_own_method_of_a_file_has_keys_and_lanes(small, own, capsys):
+  method = f"{own(METHOD)}:mine"
+  code, rows = small(f"--config.method={method}", "--config.mine.pull=0.25")
+  assert code == 0
+  assert rows[1]["method"] == method and "mine 0.25" in rows[1]["loss"]
+  assert "--config.mine.pull=0.25" in rows[1]["command"]
+  assert "mine.pull" not in rows[0]["command"]
+  code, swept = small(f"--config.method={method}", "--sweep.mine.pull=0,0.25,1",
+                      "--config.sweep.lanes=1x3", workdir="swept")
+  assert code == 0 and len(swept) == 3
+  assert swept[1]["fingerprint"] == rows[1]["fingerprint"]
+  assert swept[0]["test_nll"] != swept[2]["test_nll"]
+  # Without a pull it is kd.
+  _, plain = small("--config.method=kd", workdir="plain")
+  assert plain[1]["test_wrong_ids"] == swept[0]["test_wrong_ids"]
+  # Its file is part of what it is.
+  own(METHOD.replace("**2", "**4"))
+  _, changed = small(f"--config.method={method}", "--config.mine.pull=0.25")
+  assert changed[1]["fingerprint"] != rows[1]["fingerprint"]
+
+
+@pytest.mark.parametrize(("name", "words"), [
+    ("other", "must be a kd_jax.methods.Method"), ("kd", "has a method kd"),
+    ("none", "has no none")])
+def test_what_is_no_method_is_told_in_a_line(small, own, capsys, name, words):
+  code, _ = small(f"--config.method={own(METHOD)}:{name}")
+  told = capsys.readouterr().err
+  assert code == 2 and words in told and len(told.strip().splitlines()) <= 3
+
+
+@pytest.fixture
+def tokens(tmp_path, monkeypatch):
+  """A set of token ids, and the words that distil on it."""
+  draw = np.random.default_rng(0)
+  def some(number):
+    label = draw.integers(0, 3, number)
+    ids = 1 + 10 * label[:, None] + draw.integers(0, 10, (number, 6))
+    ids[draw.random((number, 6)) < 0.3] = 0
+    return ids, label.astype(np.int64)
+  (x_train, y_train), (x_test, y_test) = some(200), some(90)
+  np.savez(tmp_path / "topics.npz", x_train=x_train, y_train=y_train,
+           x_test=x_test, y_test=y_test)
+  net = "examples/tokens.py:BagOfEmbeddings"
+  return ("--config.data.name=topics", f"--config.data.dir={tmp_path}",
+          f"--config.student.name={net}", f"--config.teacher.name={net}",
+          "--config.teacher.views=none", "--config.teacher.epochs=20",
+          "--config.epochs=20", "--config.optimizer.learning_rate=0.02",
+          "--config.teacher.optimizer.learning_rate=0.02")
+
+
+def test_token_ids_are_distilled_alone_and_in_lanes(small, tokens):
+  code, alone = small(*tokens, "--config.method=kd+rkd")
+  assert code == 0 and alone[1]["test_errors"] < 10
+  code, swept = small(*tokens, "--config.method=kd+rkd", "--sweep.seed=0,1",
+                      "--config.sweep.lanes=2x1", workdir="swept")
+  assert code == 0
+  assert swept[0]["test_nll"] == pytest.approx(alone[1]["test_nll"], rel=0.01)
+
+
+def test_views_are_for_images(small, tokens, capsys):
+  code, _ = small(*tokens, "--config.student.views=shift2")
+  assert code == 2 and "is for images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("ids", "words"), [
+    (-np.ones((20, 4), np.int32), "token ids from -1"),
+    (np.ones((20, 4), np.float32), "got float32"),
+    (np.ones((20, 4, 4), np.int32), "got int32 [20, 4, 4]")])
+def test_inputs_of_no_kind_are_refused(small, tmp_path, capsys, ids, words):
+  label = np.arange(20) % 2
+  np.savez(tmp_path / "odd.npz", x_train=ids, y_train=label, x_test=ids,
+           y_test=label)
+  code, _ = small("--config.data.name=odd", f"--config.data.dir={tmp_path}")
+  assert code == 2 and words in capsys.readouterr().err
+
+
