@@ -58,10 +58,11 @@ def _strict_promotion():
     yield
 
 
-@pytest.fixture
-def without_pictures(monkeypatch):
-  """Sweeps draw none, half the time of a small one: test_report.py does."""
-  monkeypatch.setattr(plots, "write", lambda *_: {})
+@pytest.fixture(autouse=True)
+def _without_pictures(request, monkeypatch):
+  """Runs draw none, half the time of a small one, but where a test says so."""
+  if not request.node.get_closest_marker("pictures"):
+    monkeypatch.setattr(plots, "write", lambda *_: {})
 
 
 @pytest.fixture

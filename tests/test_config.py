@@ -9,7 +9,7 @@ import pytest
 
 from kd_jax import config as config_lib
 from kd_jax import data
-from kd_jax.config import build, schema
+from kd_jax.config import build, recipe, schema
 from kd_jax.config import run as run_lib
 from kd_jax.core.errors import UserError
 from kd_jax.data import preprocess
@@ -125,6 +125,7 @@ def test_every_key_is_read(own_data, monkeypatch, tmp_path):
     config.schedules[what], config.schedules[f"{what}_end"] = "linear", 0.5
   watched = Watched(config_lib.flatten(config))
   asked = run_lib.read(watched)
+  recipe.nets(watched, swept=False)
   found = build.dataset(watched)
   build.transfer_set(watched, found)
   build.check_names(watched)

@@ -70,7 +70,7 @@ def findings(own_data, tmp_path_factory):
 @pytest.fixture
 def quick(monkeypatch):
   """Compiles no training."""
-  monkeypatch.setattr(examine, "_trainings", lambda *arguments: [])
+  monkeypatch.setattr(examine, "_cost", lambda *arguments: None)
 
 
 def lines(said, kind):
@@ -178,10 +178,12 @@ def test_nets_are_counted(findings, quick):
       "--config.teacher.count=2")
   # 3x3x1x3 + 3, 3x3x3x5 + 5, and from 3 x 3 of 5 channels to 7 classes.
   student = 30 + 140 + 45 * 7 + 7
-  assert found.facts["student"] == (
-      f"cnn 3x5, {student} parameters; taps conv_0 [64, 6, 5, 3], "
-      "conv_1 [64, 3, 3, 5]")
-  assert "3,079 parameters" in found.facts["teacher"]
+  for name in ("baseline", "distilled"):
+    assert found.facts[name] == (
+        f"cnn 3x5, {student} parameters; taps conv_0 [64, 6, 5, 3], "
+        "conv_1 [64, 3, 3, 5]")
+  for name in ("teacher_0", "teacher_1"):
+    assert "3,079 parameters" in found.facts[name]
   # Both members twice, the students twice, of a member's state three copies.
   assert found.disk == pytest.approx(4 * (
       4 * 3079 + 2 * student + 9 * 3079 + 2 * 300 * 7), abs=64)
@@ -189,20 +191,21 @@ def test_nets_are_counted(findings, quick):
 
 def test_costs_are_reckoned(findings):
   _, found = findings()
-  teacher, students, bank = found.costs
-  assert (teacher.name, students.name) == ("teacher", "baseline, distilled")
+  teacher, baseline, bank, distilled = found.costs
+  assert (teacher.name, baseline.name, distilled.name) == (
+      "teacher", "baseline", "distilled")
   # 300 examples in batches of 64 (128 for the teacher): 5 and 3 an epoch.
-  assert (teacher.steps, students.steps) == (18, 15)
+  assert (teacher.steps, baseline.steps, distilled.steps) == (18, 15, 15)
   # One step in 5 is an epoch's, after which 110 examples are looked at: a third
-  # of what 110 / 64 steps take; and all of it twice.
-  assert students.seconds == pytest.approx(
-      2 * students.step * (15 + 3 * 110 / 64 / 3))
-  for each in (teacher, students):
+  # of what 110 / 64 steps take.
+  assert baseline.seconds == pytest.approx(
+      baseline.step * (15 + 3 * 110 / 64 / 3))
+  for each in (teacher, baseline, distilled):
     assert 0 < each.step < 1
     # At least the images of both splits, 410 of 120 bytes.
     assert 410 * 120 < each.memory < 2**26
   # One view: 300 x 7 logits, and as many examples to ask about.
-  assert (bank.name, bank.memory) == ("bank of logits", 300 * 7 * 4)
+  assert (bank.name, bank.memory) == ("bank for distilled", 300 * 7 * 4)
   assert bank.seconds == pytest.approx(300 / 128 / 3 * teacher.step)
   # Both nets twice; of the larger, weights and Adam's two moments three times,
   # with two counts and a step; the bank.
@@ -223,7 +226,7 @@ def test_hard_labels_need_no_teacher(findings):
   visit, found = findings("--config.method=hard")
   assert not visit.problems
   assert [(t.name, t.weight) for t in found.terms] == [("hard", 1.0)]
-  assert "student" in found.facts and "teacher" not in found.facts
+  assert "baseline" in found.facts and "teacher" not in found.facts
   assert [each.name for each in found.costs] == ["baseline"]
 
 
@@ -244,7 +247,7 @@ def test_a_users_logits_are_asked(findings, own_data, tmp_path):
   visit, found = findings(f"--config.teacher.logits={tmp_path / 't.npy'}")
   assert not visit.problems
   assert [term.name for term in found.terms] == ["hard", "soft"]
-  assert [each.name for each in found.costs] == ["baseline, distilled"]
+  assert [each.name for each in found.costs] == ["baseline", "distilled"]
 
 
 def test_several_devices_work_together(findings, own_data, tmp_path):
@@ -260,22 +263,23 @@ def test_several_devices_work_together(findings, own_data, tmp_path):
   # Steps are run on all of them: this one diverges.
   visit, _ = findings("--config.parallel=pmap", logits,
                       "--config.optimizer.learning_rate=1e38")
-  assert "distilled: NaN or infinite" in visit.problems[0].text
+  assert [problem.text.split(" after")[0] for problem in visit.problems] == [
+      f"{name}: NaN or infinite" for name in ("baseline", "distilled")]
 
 
 def test_students_are_those_of_the_transfer_set(findings):
   visit, found = findings("--config.transfer.part=0.5")
   assert not visit.problems
-  teacher, students, _ = found.costs
+  steps = {each.name: each.steps for each in found.costs}
   # Of 300 examples the students see 150: 3 steps an epoch of 64; the teacher all.
-  assert (teacher.steps, students.steps) == (18, 9)
+  assert (steps["teacher"], steps["baseline"], steps["distilled"]) == (18, 9, 9)
 
 
 def test_a_sweep_is_counted(doctor):
   code, said = doctor("--sweep.alpha=0.0,0.9,1.0", "--sweep.seed=0,1",
                       "--sweep.student.widths=(8,),(12,)")
   assert code == 0
-  assert "sweep of 12 lanes in 2 group(s)" in said and "a lane" in said
+  assert "sweep of 12 lanes in 2 group(s)" in said and "│ student " in said
   # The first lane that distils is tried, not the first.
   assert "0.1 * CE + 0.9" in said
 
@@ -294,11 +298,12 @@ def bad_logits(tmp_path):
     (("--config.method=kdd",), "did you mean kd"),
     (("--config.student.name=mpl",), "did you mean mlp"),
     (("--config.student.name=cnn", "--config.student.widths=(3,)"),
-     "does not take images (12, 10, 1)"),
+     "does not take inputs (12, 10, 1)"),
     (("--config.teacher.weights=(1.0,2.0)",), "must be 1 numbers"),
     (("--config.teacher.logits=/no/such.npy",), "cannot be read"),
     (("--config.temperature=1e-42",), "would be NaN after one step"),
-    (("--config.optimizer.learning_rate=1e38",), "distilled: NaN or infinite"),
+    (("--config.optimizer.learning_rate=1e38", "--config.method=hard"),
+     "baseline: NaN or infinite"),
     (("--stray=1",), "stray"),
     (("--sweep.temperature=1,2", "--config.sweep.reference=(('alpha',0.0),)"),
      "no point of the sweep sets that"),
@@ -341,15 +346,15 @@ def test_both_nets_are_told(doctor):
       "--config.student.name=cnn", "--config.student.widths=(3,)",
       "--config.teacher.name=cnn", "--config.teacher.widths=(3,)")
   assert code == 1
-  assert [line.split(":")[1] for line in lines(said, "problem")] == [
-      " config.student", " config.teacher"]
+  assert {line.split(":")[1] for line in lines(said, "problem")} == {
+      " config.student", " config.teacher"}
 
 
 def test_too_little_memory_or_disk_is_refused(doctor, monkeypatch):
   monkeypatch.setattr(probe, "device_bytes", lambda: 40000)
   code, said = doctor()
   told = lines(said, "problem")
-  assert code == 1 and len(told) == 2
+  assert code == 1 and len(told) == 3
   assert all("a step needs" in line for line in told)
   monkeypatch.setattr(machine, "free", lambda folder: 1000)
   assert any("1000 B are free" in line

@@ -27,7 +27,7 @@ GRID = ("--sweep.temperature=1,4,8", "--sweep.seed=0,1")
 
 
 @pytest.fixture(autouse=True)
-def _as_users_run_it(monkeypatch, tmp_path, without_pictures):
+def _as_users_run_it(monkeypatch, tmp_path):
   monkeypatch.chdir(ROOT)
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
   # The tests' eight host devices would take a whole sweep in one chunk.

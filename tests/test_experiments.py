@@ -284,7 +284,6 @@ def test_every_study_tells_what_a_study_tells():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("without_pictures")
 @pytest.mark.parametrize("name", index.STUDIES)
 def test_the_quick_form_of_a_study(name, tmp_path, monkeypatch, capsys):
   """From nothing but what is installed, through all stages, to the verdict."""

@@ -74,7 +74,7 @@ other = 3
 
 
 @pytest.fixture(autouse=True)
-def _as_users_run_it(monkeypatch, without_pictures):
+def _as_users_run_it(monkeypatch):
   monkeypatch.chdir(ROOT)
   before = dict(methods.METHODS)
   with jax.numpy_dtype_promotion("standard"):

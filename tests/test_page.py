@@ -9,6 +9,8 @@ from test_report import row, sweep_rows, teacher_json
 
 from kd_jax import report
 
+pytestmark = pytest.mark.pictures
+
 ALERT = "<script>alert(1)</script>"
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 DRIVER = shutil.which("chromedriver")

@@ -83,7 +83,7 @@ PROMISED: dict[str, dict[str, str | None]] = {
     },
     "from kd_jax import main": {"main.run": "argv"},
     "from kd_jax.checkpoint import load_parameters": {"load_parameters": "path"},
-    "from kd_jax import config": {"config.default": ""},
+    "from kd_jax import config": {"config.default": "*nets"},
     "from kd_jax.errors import UserError": {"UserError": None},
     "from kd_jax.errors import nearest": {"nearest": "word, known"},
     "import kd_jax": {"kd_jax.NUMERICS": None, "kd_jax.__version__": None},
@@ -101,7 +101,7 @@ PROMISED: dict[str, dict[str, str | None]] = {
         "randomness.stream": "key, name, *counters"},
     "from kd_jax.training import step": {
         "step.Learner": "model, method, optimizer_spec, teacher=",
-        "step.init": "learner, key, image, hparams",
+        "step.init": "learner, key, inputs, hparams",
     },
     "from kd_jax import teachers": {"teachers.banked": "bank"},
     "from kd_jax.core import types": {
@@ -110,7 +110,12 @@ PROMISED: dict[str, dict[str, str | None]] = {
                          "weight_decay=, rates=, max_norm=",
     },
     "from kd_jax.data.views import VIEWS": {"VIEWS": None},
+    "from kd_jax.data import preprocess": {"preprocess.of": "kind, inputs"},
     "from kd_jax.methods import METHODS": {"METHODS": None},
+    "from kd_jax.methods import Method": {
+        "Method": "formula, init, terms, *, numbers="},
+    "from kd_jax.methods import nothing": {"nothing": None},
+    "from kd_jax.methods.terms import Term": {"Term": "weight, value"},
     "from kd_jax.report.canvas import COLOURS": {"COLOURS": None},
 }
 # Names that stand in a text or on a command line.

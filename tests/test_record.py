@@ -115,7 +115,6 @@ def test_a_workdir_begins_with_what_is_committed(toy, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("without_pictures")
 def test_a_study_goes_on_from_what_is_committed(
     toy, own_data, tmp_path, monkeypatch):
   """Stopped in its second stage, gone on elsewhere: the rows of one run."""

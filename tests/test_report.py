@@ -25,6 +25,8 @@ from kd_jax.report import (
   tables,
 )
 
+pytestmark = pytest.mark.pictures
+
 TEACHER = "a" * 64
 
 

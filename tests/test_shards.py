@@ -55,7 +55,7 @@ def sweeps(own_data, tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def _as_users_run_it(monkeypatch, without_pictures):
+def _as_users_run_it(monkeypatch):
   monkeypatch.chdir(ROOT)
   with jax.numpy_dtype_promotion("standard"):
     yield

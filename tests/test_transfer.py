@@ -24,7 +24,7 @@ LABELS = np.random.default_rng(0).integers(0, 7, 3000)
 
 
 @pytest.fixture(autouse=True)
-def _as_users_run_it(monkeypatch, tmp_path, without_pictures):
+def _as_users_run_it(monkeypatch, tmp_path):
   monkeypatch.chdir(ROOT)
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
   monkeypatch.setattr(jax, "local_device_count", lambda: 1)
