@@ -1,5 +1,7 @@
 """Methods on features: which taps they get, what they keep, and several at once."""
 
+import json
+
 from conftest import ROOT
 import jax
 import jax.numpy as jnp
@@ -9,12 +11,14 @@ import pytest
 from test_step import hyper
 
 from kd_jax import config as config_lib
-from kd_jax import main, methods
+from kd_jax import data, main, methods
+from kd_jax.checkpoint import load_parameters
 from kd_jax.config import build, command_line, identity, names, sweep
 from kd_jax.core import types
 from kd_jax.core.errors import UserError
 from kd_jax.methods import terms as terms_lib
 from kd_jax.methods.terms import Changed, Own, Term
+from kd_jax.models import MODELS
 from kd_jax.training import segment as segment_lib
 from kd_jax.training import step as step_lib
 
@@ -218,7 +222,6 @@ def test_the_identity_of_several_has_the_numbers_of_each_and_no_other():
     (("--config.method=rkd+kd",), "kd cannot follow a +"),
     (("--config.method=kd+rkd+rkd",), "once each"),
     (("--config.method=hint", "--config.teacher.count=2"), "one net"),
-    (("--config.method=hint", "--config.teacher.bank=always"), "logits alone"),
     (("--config.method=kd+rkd", "--config.teacher.logits=x.npy"), "has none"),
 ])
 def test_mistakes_are_told_before_any_work(words, says):
@@ -236,18 +239,140 @@ def test_words_that_are_not_heard_are_refused(words):
     parsed(*words)
 
 
-def test_a_run_on_features_says_that_its_teacher_is_live(
-    own_data, tmp_path, capsys, monkeypatch):
+# Gradients of terms apart, and modules that stay.
+
+
+def summed(own, gradients, hparams):
+  """What the step does by itself."""
+  del own, hparams
+  return jax.tree.map(lambda *parts: sum(parts[1:], parts[0]), *gradients.values())
+
+
+def only_gap(own, gradients, hparams):
+  """The gradient of one term alone."""
+  del own, hparams
+  return gradients["gap"]
+
+
+def test_a_method_may_have_its_gradients_apart(toy, monkeypatch):
+  numbers = modes.hparams("toy")
+  plain, _ = modes.single("toy", numbers)
+
+  def run(combined, number):
+    monkeypatch.setitem(methods.METHODS, "toy", methods.METHODS["toy"]._replace(
+        gradients=combined))
+    modes._segment.cache_clear()
+    return modes.single("toy", number)[0]
+
+  for one, other in zip(jax.tree.leaves(modes.own(run(summed, numbers))),
+                        jax.tree.leaves(modes.own(plain)), strict=True):
+    np.testing.assert_allclose(one, other, rtol=2e-4, atol=1e-6)
+  # Without the labels' gradient it is the run without their weight.
+  without = numbers.replace(hard_weight=jnp.float32(0))
+  for one, other in zip(jax.tree.leaves(modes.own(run(only_gap, numbers))),
+                        jax.tree.leaves(modes.own(run(summed, without))),
+                        strict=True):
+    np.testing.assert_allclose(one, other, rtol=2e-4, atol=1e-6)
+  modes.check_lanes("toy")
+  modes.check_devices("toy", "pmap")
+
+
+def head(own, student, teacher, batch, hparams):
+  """Labels learnt through a layer of the method, which stays."""
+  said = staying(own.params, student)
+  hard = methods.METHODS["hard"].terms(
+      own, said, teacher, batch, hparams)["hard"].value
+  return {"hard": Term(hparams.hard_weight, hard)}
+
+
+def staying(params, outputs):
+  return outputs._replace(logits=outputs.logits @ params["layer"])
+
+
+def test_a_module_that_stays_is_counted_saved_and_evaluated(
+    own_data, tmp_path, monkeypatch):
   monkeypatch.chdir(ROOT)
+  begin = lambda key, student, teacher: (
+      {"layer": jnp.eye(7) + 0.1 * jax.random.normal(key, (7, 7))}, {})
+  monkeypatch.setitem(methods.METHODS, "head", methods.Method(
+      "CE through a layer", begin, head, needs_teacher=False, softens=False,
+      inference=staying))
+  words = [
+      "--config=configs/mnist.py", "--config.data.name=blobs",
+      f"--config.data.dir={own_data}", "--config.method=head",
+      "--config.student.widths=(8,)", "--config.steps=40", "--config.alpha=0",
+      "--config.batch_size=64", "--config.tensorboard=false",
+      "--config.parallel=single", "--config.data.holdout=0.1"]
   with jax.numpy_dtype_promotion("standard"):
-    assert main.run([
-        "--config=configs/mnist.py", "--config.data.name=blobs",
-        f"--config.data.dir={own_data}", f"--workdir={tmp_path / 'w'}",
-        "--config.method=kd+hint", "--config.features.pairs=('all',)",
-        "--config.student.widths=(8,)", "--config.teacher.widths=(12,)",
-        "--config.steps=4", "--config.teacher.steps=4", "--config.batch_size=64",
-        "--config.tensorboard=false"]) == 0
-  told = capsys.readouterr().out
-  assert "teacher: live, as method kd+hint compares features" in told
-  assert "+ 100 * |r(f) - g|**2 / size" in told
+    assert main.run([*words, f"--workdir={tmp_path / 'w'}"]) == 0
+    assert main.run([*words, f"--workdir={tmp_path / 's'}", "--sweep.seed=0,1",
+                     "--config.sweep.lanes=1x1"]) == 0
+  rows = [json.loads(line) for line in
+          (tmp_path / "w/results.jsonl").read_text().splitlines()]
+  plain, stays = 120 * 8 + 8 + 8 * 7 + 7, 49
+  assert [row["parameters"] for row in rows] == [plain, plain + stays]
+  found = data.load("blobs", directory=own_data)
+  for net in ("distilled", "distilled_best"):
+    held = load_parameters(tmp_path / "w/parameters" / net)
+    assert held.params["method"]["layer"].shape == (7, 7)
+  model = MODELS["mlp"](num_classes=7, widths=(8,))
+  held = load_parameters(tmp_path / "w/parameters/distilled")
+  logits = model.apply(
+      types.Variables(held.params["student"], {}),
+      found.test.inputs.astype(np.float32) / 255, train=False)[0].logits
+  wrong = np.argmax(logits @ held.params["method"]["layer"], -1) != found.test.label
+  assert np.flatnonzero(wrong).tolist() == rows[1]["test_wrong_ids"]
+  lane = json.loads((tmp_path / "s/results.jsonl").read_text().splitlines()[0])
+  assert lane["test_wrong_ids"] == rows[1]["test_wrong_ids"]
+  assert lane["parameters"] == plain + stays
+
+
+# Teachers of taps: stored where they are small, live where they are not.
+
+
+@pytest.fixture
+def run(own_data, tmp_path, monkeypatch, capsys):
+  """Runs a small job on features; gives its distilled row and what it said."""
+  monkeypatch.chdir(ROOT)
+
+  def runs(*more, workdir="w"):
+    with jax.numpy_dtype_promotion("standard"):
+      code = main.run([
+          "--config=configs/mnist.py", "--config.data.name=blobs",
+          f"--config.data.dir={own_data}", f"--workdir={tmp_path / workdir}",
+          "--config.student.widths=(8,)", "--config.teacher.widths=(12,)",
+          "--config.steps=12", "--config.teacher.steps=12",
+          "--config.batch_size=300", "--config.tensorboard=false",
+          "--config.parallel=single", *more])
+    said = capsys.readouterr()
+    if code:
+      return None, said.err
+    lines = (tmp_path / workdir / "results.jsonl").read_text().splitlines()
+    return json.loads(lines[-1]), said.out
+  return runs
+
+
+@pytest.mark.parametrize("method", ["kd+rkd", "kd+hint"])
+def test_small_taps_are_stored_and_teach_as_a_live_teacher_does(run, method):
+  stored, said = run(f"--config.method={method}", "--config.teacher.bank=always",
+                     "--config.student.views=shift2")
+  live, says = run(f"--config.method={method}", "--config.teacher.bank=never",
+                   "--config.student.views=shift2", workdir="live")
+  assert "teacher: live" in says and "teacher: live" not in said
+  assert stored["test_nll"] == pytest.approx(live["test_nll"], rel=1e-4)
+  assert stored["fingerprint"] == live["fingerprint"]
+  assert ("+ 100 * |r(f) - g|**2 / size" in said) == (method == "kd+hint")
+
+
+CNN = ("--config.student.name=cnn", "--config.student.widths=(2,3)",
+       "--config.teacher.name=cnn", "--config.teacher.widths=(2,3)",
+       "--config.method=kd+hint")
+
+
+def test_maps_are_not_stored_and_the_run_says_so(run, tmp_path):
+  _, said = run(*CNN)
+  assert "teacher: live, as method kd+hint compares features" in said
   assert not (tmp_path / "w/banks").exists()
+  _, error = run(*CNN, "--config.teacher.bank=always", workdir="always")
+  assert "is too large to store; use teacher.bank=auto" in error
+  assert not (tmp_path / "always/teachers").exists()

@@ -207,10 +207,6 @@ def _check_features(asked: run_lib.Run) -> None:
     raise UserError(
         f"config.teacher.count={teacher.members}: method {name} compares the "
         "features of one net; use teacher.count=1")
-  if teacher.bank == "always":
-    raise UserError(
-        f"config.teacher.bank=always: method {name} compares features, and a bank "
-        "holds logits alone; use teacher.bank=auto")
 
 
 def _training(

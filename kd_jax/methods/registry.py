@@ -49,7 +49,7 @@ class Method(NamedTuple):
     init: `(key, student_shapes, teacher_shapes) -> (params, state)`: what it has of
       its own, sized by the taps of its pairs (of one example). Parameters train
       beside the student's, state is carried from step to step; neither is in
-      the net that comes out.
+      the net that comes out, but for `inference`.
     terms: `(own, student, teacher, batch, hparams) -> Terms`; the loss of an
       example is the sum of weight times value. `own` is a `terms.Own` of
       parameters and state; a method that changes its state gives
@@ -74,6 +74,11 @@ class Method(NamedTuple):
       than `hparams.temperature`: an ensemble must then be a mean of logits,
       since its mean of probabilities belongs to one temperature.
     paper: Where the method comes from.
+    inference: `(method_params, Outputs) -> Outputs`, where a module of the method
+      stays in the net that comes out: what this net says. Its parameters are
+      then counted, saved and evaluated with the student's.
+    gradients: `(own, {term: gradient}, hparams) -> gradient`, where the method
+      wants the gradients of its weighted terms apart; their sum otherwise.
     added: The formula without the labels, where it can stand beside another.
     members: Of several methods together, each by its name.
   """
@@ -91,6 +96,8 @@ class Method(NamedTuple):
   setting: Mapping[str, float] = _NONE
   any_temperature: bool = False
   paper: str = ""
+  inference: Callable[..., Any] | None = None
+  gradients: Callable[..., Any] | None = None
   added: str = ""
   members: "Mapping[str, Method] | None" = None
 

@@ -15,7 +15,7 @@ from kd_jax.core import types
 from kd_jax.runs import jobs, nets, records, results, teacher_store
 from kd_jax.runs.jobs import Job
 from kd_jax.runs.plan import Chunk
-from kd_jax.training import lanes, metrics, parameters, train_loop
+from kd_jax.training import lanes, metrics, parameters, step, train_loop
 from kd_jax.training.checkpoints import Checkpoints
 from kd_jax.training.state import TrainState
 
@@ -61,9 +61,9 @@ def train(
   total = job.training.last_step
   last: dict[str, Any] = {}
 
-  def evaluate(state, step):
+  def evaluate(state, done):
     # The test set is looked at once, when the training is over.
-    wanted = [name for name in splits if name != "test" or step == total]
+    wanted = [name for name in splits if name != "test" or done == total]
     return lanes.finite(state), {
         name: program.evaluate(state, splits[name]) for name in wanted}
 
@@ -73,10 +73,10 @@ def train(
     last["evaluated"] = epoch.evaluated[1]
     tick(epoch.step)
 
-  def resumed(step):
+  def resumed(done):
     job.setup.recorder.row(
-        "sweep", {"event": "resumed", "step": step, "chunk": chunk.fingerprint})
-    tick(step)
+        "sweep", {"event": "resumed", "step": done, "chunk": chunk.fingerprint})
+    tick(done)
 
   checkpoints = _checkpoints(job, chunk)
   with contextlib.closing(checkpoints):
@@ -89,12 +89,13 @@ def train(
         checkpoints=checkpoints, stop=stop, ended=ended, resumed=resumed,
         monitor=train_loop.Monitor(), tick=tick)
   curves = _curves(job, chunk)
-  sizes = parameters.num_parameters(state.student.params) // chunk.shape.size
+  net = step.deployed_variables(job.learner, state)
+  sizes = parameters.num_parameters(net.params) // chunk.shape.size
   rows = []
   for lane in dict.fromkeys(chunk.lanes):
     number = chunk.lanes.index(lane)
     place = divmod(number, chunk.shape.points)
-    finished(lane, jax.tree.map(lambda leaf, at=place: leaf[at], state.student))
+    finished(lane, jax.tree.map(lambda leaf, at=place: leaf[at], net))
     rows.append(
         _row(job, chunk, lane) | _numbers(last["evaluated"], *place)
         | _curve(curves, number) | {"parameters": sizes})
@@ -169,7 +170,7 @@ def _epoch(epoch: train_loop.Epoch, chunk: Chunk, per_epoch: int) -> Row:
               "epoch": -(-epoch.step // per_epoch),
               "finite": np.asarray(fine).ravel().tolist()}
   totals = {f"train_{name}": mean for name, mean in epoch.totals.items()
-          if not name.startswith("gradient_")}
+          if not isinstance(mean, metrics.SquaredNorm)}
   if "heldout" in evaluated:
     totals["heldout_errors"] = evaluated["heldout"][0]["errors"]
   for name, mean in totals.items():

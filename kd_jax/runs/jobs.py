@@ -117,7 +117,8 @@ class Teachers:
     run = setup.run
     if not run.method.needs_teacher:
       return None
-    banked = teacher_store.wants_bank(setup, training)
+    banked = run.teacher.logits is not None or teacher_store.wants_bank(
+        setup, training, members[0].training.taps)
     key = run.part("student.views", "teacher.", "data.") + str(
         [banked, *(net.sha256 for net in members)])
     if key not in self._made:
@@ -160,6 +161,8 @@ def make(
       starts[fingerprint] = each.start
   first = next(iter(prepared.values()), None)
   learner = build.learner(run, training, run.method, first and first.teacher)
+  # What is evaluated, kept and learnt from is the net that comes out.
+  training = training._replace(model=step.deployed(learner))
   return Job(net, own, training, learner, lanes, prepared, starts,
              identity_lib.program(run.values)), fingerprints
 
@@ -197,7 +200,12 @@ def check(net: Net, setup: Setup, before: dict[str, Training]) -> Training:
     return training
   taps = before[net.teachers[0]].taps if len(net.teachers) == 1 else {}
   if net.teachers:
-    build.bound(setup.run, training, setup.run.method, taps)
+    stored = teacher_store.compared(setup, training, taps)
+    large = [name for name, shape in stored.items() if len(shape) > 1]
+    if large and setup.run.teacher.bank == "always":
+      raise UserError(
+          f"config.teacher.bank=always: the tap {large[0]} of shape "
+          f"{stored[large[0]]} is too large to store; use teacher.bank=auto")
   if net.start is not None:
     shapes = [_shapes(setup, each.model)
               for each in (training, before[net.start])]

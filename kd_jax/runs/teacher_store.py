@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kd_jax import methods, teachers
+from kd_jax.config import build
 from kd_jax.config import identity as identity_lib
 from kd_jax.core import hosts, types
 from kd_jax.core.errors import UserError
@@ -60,17 +61,19 @@ def of_nets(
       name: jnp.stack([logits[name] for logits in each]) for name in setup.splits}
   splits = {name: split._replace(teacher_logits=combine(member_logits[name]))
             for name, split in setup.splits.items()}
-  if run.method.pairs is not None:
-    setup.screen.say(
-        f"teacher: live, as method {run.method_name} compares features")
-  if wants_bank(setup, student):
+  taps = members[0].training.taps
+  if wants_bank(setup, student, taps):
     teacher = teachers.banked(
         _bank(setup, student, identity, models, variables),
-        weights=asked.weights, mean=asked.mean)
+        weights=asked.weights, mean=asked.mean,
+        features=_tap_bank(setup, student, members[0]))
   else:
+    if run.method.pairs is not None:
+      setup.screen.say(
+          f"teacher: live, as method {run.method_name} compares features that are "
+          "too large to store, or not stored by teacher.bank")
     teacher = teachers.live(
-        models, variables, weights=asked.weights, mean=asked.mean,
-        taps=members[0].training.taps)
+        models, variables, weights=asked.weights, mean=asked.mean, taps=taps)
   record = members[0].record if len(members) == 1 else _ensemble_record(
       members, splits)
   return PreparedTeacher(teacher, splits, record, identity, member_logits)
@@ -91,6 +94,32 @@ def _bank(setup, student, identity, models, variables) -> jax.Array:
       num_classes=setup.dataset.num_classes, devices=everywhere,
       tick=lambda done: _tick(setup, done, views.count))
   return devices_lib.copies(setup.devices, bank)
+
+
+def _tap_bank(
+    setup: Setup, student: Training, net: Kept
+) -> dict[str, jax.Array]:
+  """The compared taps of every view of every input, `[N, V, ...]`; not on disk."""
+  names = compared(setup, student, net.training.taps)
+  if not names:
+    return {}
+  predict = devices_lib.make_predict(
+      setup.devices, net.training.model, student.views,
+      lambda outputs: {name: outputs.features[name] for name in names})
+  views = [predict(net.variables, setup.train, jnp.int32(view))
+           for view in range(student.views.count)]
+  return devices_lib.copies(setup.devices, jax.tree.map(
+      lambda *taps: np.stack(taps, axis=1), *views))
+
+
+def compared(
+    setup: Setup, student: Training, taps: methods.Shapes
+) -> dict[str, tuple[int, ...]]:
+  """The taps, of those that a teacher has, that a student is compared with."""
+  if setup.run.method.pairs is None:
+    return {}
+  _, pairs = build.bound(setup.run, student, setup.run.method, taps)
+  return {other: taps[other] for _, other in pairs}
 
 
 def student_identity(
@@ -206,16 +235,26 @@ def _tick(setup: Setup, done: int, total: int) -> None:
     raise train_loop.Interrupted()  # A bank that is not whole is gone on with.
 
 
-def wants_bank(setup: Setup, student: Training) -> bool:
-  """Whether storing the logits costs less than asking the teacher each time."""
-  asked = setup.run.teacher
-  if setup.run.method.pairs is not None:
-    return False  # A bank has no taps.
-  if asked.bank != "auto":
-    return asked.bank == "always"
+def wants_bank(
+    setup: Setup, student: Training, taps: methods.Shapes
+) -> bool:
+  """Whether storing a teacher's outputs costs less than asking it each time.
+
+  Args:
+    setup: The setup, whose run says what is asked for.
+    student: The training of the student.
+    taps: Shapes of the teacher's taps; those that are compared are stored too if
+      they are vectors, and maps are too large.
+  """
+  asked, stored = setup.run.teacher, compared(setup, student, taps)
+  if asked.bank == "never" or any(len(shape) > 1 for shape in stored.values()):
+    return False
+  if asked.bank == "always":
+    return True
   views = student.views.count
-  size = (4 * len(setup.train.label) * views * asked.members
-          * setup.dataset.num_classes)
+  floats = asked.members * setup.dataset.num_classes + sum(
+      size for size, in stored.values())
   epochs = student.total_steps / segment.steps_per_epoch(
       len(setup.train.ids), student.batch_size)
-  return views < max(epochs, 1.5) and size <= _LARGEST_BANK
+  return views < max(epochs, 1.5) and (
+      4 * len(setup.train.label) * views * floats <= _LARGEST_BANK)

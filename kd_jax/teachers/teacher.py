@@ -74,13 +74,15 @@ def banked(
     *,
     weights: Sequence[float] | None = None,
     mean: str = "probabilities",
+    features: Mapping[str, jax.Array] | None = None,
 ) -> Teacher:
-  """A teacher whose logits were computed before: `bank[id, view, member]`.
+  """A teacher whose outputs were computed before: `bank[id, view, member]`.
 
   Args:
     bank: Logits, float32 `[N, V, M, classes]`; V = 1 serves every view.
     weights: Weight of each member; default all alike.
     mean: What is averaged over members, one of `MEANS`.
+    features: Taps of the one member there is, `[N, V, ...]` each, by name.
 
   Returns:
     The teacher.
@@ -90,10 +92,14 @@ def banked(
   def members(arrays, batch):
     view = batch.view if num_views > 1 else jnp.zeros_like(batch.view)
     # Ids and views are ours, so in bounds: no clamping, no filling.
-    rows = arrays.at[batch.id, view].get(mode="promise_in_bounds")
-    return types.Outputs(jnp.moveaxis(rows, 1, 0), {})
+    rows = lambda x: x.at[batch.id, view].get(mode="promise_in_bounds")
+    logits, taps = arrays if features else (arrays, {})
+    return types.Outputs(
+        jnp.moveaxis(rows(logits), 1, 0), jax.tree.map(rows, taps))
 
-  return Teacher(members, bank, _weights(weights, bank.shape[2]), mean)
+  taps = {name: tap.shape[2:] for name, tap in (features or {}).items()}
+  arrays = (bank, dict(features)) if features else bank
+  return Teacher(members, arrays, _weights(weights, bank.shape[2]), mean, taps)
 
 
 def outputs(

@@ -117,15 +117,16 @@ def compiled_segment(
 
 
 def make_predict(
-    devices: Devices, model: types.Model, views: views_lib.Views
-) -> Callable[..., jax.Array]:
+    devices: Devices, model: types.Model, views: views_lib.Views,
+    of: Callable[[types.Outputs], Any] = lambda outputs: outputs.logits,
+) -> Callable[..., Any]:
   """`segment.make_predict`, its batches dealt out to the devices.
 
   Each device computes whole batches, so that an example's logits have the same
   bits whatever the number of devices.
   """
   if devices.kind == "single":
-    return segment_lib.make_predict(model, views)
+    return segment_lib.make_predict(model, views, of=of)
 
   def spread(function):
     # Rows are independent: nothing to check between devices.
@@ -134,7 +135,7 @@ def make_predict(
         out_specs=P(_AXIS), check_vma=False)
 
   predict = segment_lib.make_predict(
-      model, views, parts=devices.size, spread=spread)
+      model, views, parts=devices.size, spread=spread, of=of)
   return make(devices, predict)
 
 

@@ -116,11 +116,12 @@ def fit(
   arrays, hparams = devices_lib.copies(devices, (
       learner.teacher.arrays if learner.teacher else (), training.hparams))
   per_epoch = segment_lib.steps_per_epoch(len(data.ids), training.batch_size)
+  net = functools.partial(step_lib.deployed_variables, learner)
   last: dict[str, Any] = {}
 
   def evaluate_all(state, step):
     del step
-    return {name: evaluate(predict, state.student, split)
+    return {name: evaluate(predict, net(state), split)
             for name, split in splits.items()}
 
   def ended(epoch):
@@ -139,7 +140,7 @@ def fit(
   program = Program(run, evaluate_all, jax.eval_shape(run, state, 1)[1],
                     functools.partial(devices_lib.copies, devices))
   monitor = NetMonitor(training, program, checkpoints, per_epoch=per_epoch,
-                   keep_best="heldout" in splits)
+                       keep_best="heldout" in splits, net=net)
   state = train_loop.run_to_end(
       program, state, total_steps=training.last_step, per_epoch=per_epoch,
       segment_steps=cost.segment_steps(per_epoch, cost.step_seconds(
@@ -147,7 +148,7 @@ def fit(
       checkpoints=checkpoints, stop=stop, ended=ended, resumed=resumed,
       monitor=monitor, tick=tick)
   wrong = np.flatnonzero(last["epoch"].evaluated["test"][1]).tolist()
-  return Fitted(state.student, last["row"], wrong, monitor.best)
+  return Fitted(net(state), last["row"], wrong, monitor.best)
 
 
 def start(
@@ -199,6 +200,6 @@ def computed(split: str, totals: dict[str, Any]) -> dict[str, Any]:
       values |= {f"{split}_errors": int(total.total),
                  f"{split}_examples": int(total.count)}
       values[f"{split}_accuracy"] = 1 - total.compute()
-    elif not name.startswith("gradient_"):
+    elif not isinstance(total, metrics.SquaredNorm):
       values[f"{split}_{name}"] = total.compute()
   return values

@@ -115,7 +115,8 @@ def compile_lanes(
       segment_lib.make_segment(learner, views, batch_size), shape, rows)
 
   def judge(state, data, teacher_logits):
-    return evaluate(state.student, Split(data, teacher_logits))
+    return evaluate(step.deployed_variables(learner, state),
+                    Split(data, teacher_logits))
 
   init = place.spread(_rectangle(
       start, shape, (None, 0), (0, 0), _HELD), (P(_AXIS), P(_AXIS)), _HELD)

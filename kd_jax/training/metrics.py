@@ -41,6 +41,11 @@ class Mean:
 
 
 @flax.struct.dataclass
+class SquaredNorm(Mean):
+  """The mean squared norm of a gradient, which may be infinite where no loss is."""
+
+
+@flax.struct.dataclass
 class Calibration:
   r"""Expected calibration error over equal-width bins of top-1 confidence.
 

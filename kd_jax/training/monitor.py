@@ -1,5 +1,6 @@
 """Watching one net train: its last good state, and the best on held-out data."""
 
+from collections.abc import Callable
 import functools
 from typing import Any, NamedTuple
 
@@ -57,7 +58,10 @@ class NetMonitor(Monitor):
 
   def __init__(
       self, training: Training, program: Program, checkpoints: Checkpoints, *,
-      per_epoch: int, keep_best: bool):
+      per_epoch: int, keep_best: bool,
+      net: Callable[[TrainState], types.Variables] = lambda state: state.student):
+    """`net` gives what comes out of a state."""
+    self._net = net
     self._training, self._program, self._progress = training, program, checkpoints
     self._per_epoch, self._keep_best = per_epoch, keep_best
 
@@ -70,7 +74,7 @@ class NetMonitor(Monitor):
     self._good = observe(state).state
     self.kept = ()
     if self._keep_best:
-      nothing = Best(self._good.student, jnp.int32(0),
+      nothing = Best(self._net(self._good), jnp.int32(0),
                      jnp.int32(jnp.iinfo(jnp.int32).max))
       self.kept = kept or nothing
 
@@ -93,7 +97,7 @@ class NetMonitor(Monitor):
     errors = epoch.evaluated["heldout"][0]["errors"].total
     if int(errors) < int(self.kept.errors):
       number = -(-epoch.step // self._per_epoch)
-      self.kept = Best(self._good.student, jnp.int32(number), errors)
+      self.kept = Best(self._net(self._good), jnp.int32(number), errors)
 
   def _diverged(self, end: int) -> None:
     """Saves the last good state, finds the step, and says what to do."""
@@ -127,5 +131,5 @@ class NetMonitor(Monitor):
 def _finite(totals: dict[str, metrics.Mean], observed: Observed) -> bool:
   """Whether all losses and parameters are."""
   return bool(observed.fine) and all(
-      bool(np.isfinite(mean.total)) for name, mean in totals.items()
-      if not name.startswith("gradient_"))
+      bool(np.isfinite(mean.total)) for mean in totals.values()
+      if not isinstance(mean, metrics.SquaredNorm))

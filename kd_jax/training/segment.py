@@ -133,7 +133,8 @@ def make_predict(
     *,
     parts: int = 1,
     spread: Callable[..., Any] = lambda function: function,
-) -> Callable[[types.Variables, DeviceData, jax.Array], jax.Array]:
+    of: Callable[[types.Outputs], Any] = lambda outputs: outputs.logits,
+) -> Callable[[types.Variables, DeviceData, jax.Array], Any]:
   """The compiled prediction of a model over all examples of a data set.
 
   Args:
@@ -150,11 +151,11 @@ def make_predict(
   """
 
   def batches(variables, data, view, ids):
-    def logits(ids):
+    def outputs(ids):
       batch = take(data, views, ids, jnp.full_like(ids, view), ids >= 0)
-      return model.apply(variables, batch.inputs, train=False)[0].logits
+      return of(model.apply(variables, batch.inputs, train=False)[0])
 
-    return jax.lax.map(logits, ids)
+    return jax.lax.map(outputs, ids)
 
   @jax.jit
   def predict(variables, data, view):
@@ -163,8 +164,9 @@ def make_predict(
     size = min(batch_size, number)
     num_batches = parts * -(-number // (size * parts))
     ids = jnp.minimum(jnp.arange(num_batches * size), number - 1)
-    logits = spread(batches)(
+    found = spread(batches)(
         variables, data, view, ids.reshape(num_batches, size))
-    return logits.reshape((num_batches * size,) + logits.shape[2:])[:number]
+    return jax.tree.map(lambda x: x.reshape(
+        (num_batches * size,) + x.shape[2:])[:number], found)
 
   return predict

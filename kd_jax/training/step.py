@@ -41,20 +41,61 @@ class Learner(NamedTuple):
   schedules: Schedules = STILL
 
 
+def deployed(learner: Learner) -> types.Model:
+  """The net that comes out: the student, with what of its method stays."""
+  model, inference = learner.model, learner.method.inference
+  if inference is None:
+    return model
+
+  def apply(variables, inputs, **context):
+    outputs, state = model.apply(types.Variables(
+        variables.params["student"], variables.state), inputs, **context)
+    return inference(variables.params["method"], outputs), state
+
+  def init(key, inputs):
+    begun = _begun(learner, key, inputs)
+    return types.Variables(
+        {"student": begun.student.params, "method": begun.method},
+        begun.student.state)
+
+  return model._replace(init=init, apply=apply)
+
+
+def deployed_variables(learner: Learner, state: TrainState) -> types.Variables:
+  """The variables of that net."""
+  if learner.method.inference is None:
+    return state.student
+  return types.Variables(
+      {"student": state.student.params, "method": state.method},
+      state.student.state)
+
+
 def init(
     learner: Learner, key: jax.Array, inputs: types.Tree, hparams: types.Hparams
 ) -> TrainState:
   """The state before the first step; `inputs` are any that a model takes."""
-  student = learner.model.init(randomness.stream(key, "student"), inputs)
-  student = student._replace(
-      params=optimizers.scaled(student.params, hparams.init_scale))
-  method, method_state = learner.method.init(
-      randomness.stream(key, "method"), *_tap_shapes(learner, student, inputs))
-  trainable = (student.params, method)
+  begun = _begun(learner, key, inputs)
+  student = begun.student._replace(
+      params=optimizers.scaled(begun.student.params, hparams.init_scale))
   with jax.numpy_dtype_promotion("standard"):
-    moments = optimizers.optimizer(learner.optimizer_spec, hparams).init(trainable)
-  return TrainState(
-      jnp.zeros((), jnp.int32), student, method, method_state, moments)
+    moments = optimizers.optimizer(learner.optimizer_spec, hparams).init(
+        (student.params, begun.method))
+  return TrainState(jnp.zeros((), jnp.int32), student, begun.method,
+                    begun.method_state, moments)
+
+
+class _Begun(NamedTuple):
+  """A new student, and what its method has of its own."""
+
+  student: types.Variables
+  method: types.Tree
+  method_state: types.Tree
+
+
+def _begun(learner: Learner, key: jax.Array, inputs: types.Tree) -> _Begun:
+  student = learner.model.init(randomness.stream(key, "student"), inputs)
+  return _Begun(student, *learner.method.init(
+      randomness.stream(key, "method"), *_tap_shapes(learner, student, inputs)))
 
 
 def _tap_shapes(learner, student, inputs) -> tuple[methods.Shapes, methods.Shapes]:
@@ -98,6 +139,7 @@ def make_step(learner: Learner, *, axis_name: str | None = None) -> Step:
   gathered, share, once = _whole_batch(relating)
   # A method that sees the whole batch has nothing to sum over devices.
   mapped = None if learner.method.relations else axis_name
+  combined = learner.method.gradients
 
   def step(state, batch, teacher_arrays, hparams, key):
     hparams = schedules.at(learner.schedules, state.step, hparams)
@@ -111,7 +153,7 @@ def make_step(learner: Learner, *, axis_name: str | None = None) -> Step:
     count = psum(jnp.sum(batch.mask, dtype=jnp.float32))
     rngs = {"dropout": randomness.stream(key, "dropout", state.step)}
 
-    def loss(trainable):
+    def weighted(trainable):
       params, method = trainable
       outputs, running = learner.model.apply(
           types.Variables(params, state.student.state), batch.inputs, train=True,
@@ -121,12 +163,21 @@ def make_step(learner: Learner, *, axis_name: str | None = None) -> Step:
       own = terms_lib.Own(method, state.method_state, mapped)
       found = terms_lib.and_state(
           learner.method.terms(own, *view, hparams), own)
-      valid = jnp.where(view.batch.mask, terms_lib.total(found.terms), 0.0)
-      return share(jnp.sum(valid) / count), (view, running, found)
+      mean = lambda terms: share(jnp.sum(jnp.where(
+          view.batch.mask, terms_lib.total(terms), 0.0)) / count)
+      # One backward pass; but one for each term where the method wants them apart.
+      losses = mean(found.terms) if combined is None else {
+          name: mean({name: term}) for name, term in found.terms.items()}
+      return losses, (view, running, found)
 
-    (_, (view, running, found)), gradients = jax.value_and_grad(
-        loss, has_aux=True)(state.trainable)
+    differentiated = jax.grad if combined is None else jax.jacrev
+    gradients, (view, running, found) = differentiated(
+        weighted, has_aux=True)(state.trainable)
     gradients = psum(gradients)
+    if combined is not None:
+      gradients = combined(
+          terms_lib.Own(state.method, state.method_state, mapped), gradients,
+          hparams)
     # optax and its schedules count in int32 and promote.
     with jax.numpy_dtype_promotion("standard"):
       rate = hparams.learning_rate + _nothing_of_all(gradients)
@@ -142,8 +193,8 @@ def make_step(learner: Learner, *, axis_name: str | None = None) -> Step:
         method=method, method_state=found.state, optimizer=moments)
     if learner.skip_nonfinite:
       fine = _finite((gradients, [
-          mean.total for name, mean in totals.items()
-          if not name.startswith("gradient_")]))
+          mean.total for mean in totals.values()
+          if not isinstance(mean, metrics.SquaredNorm)]))
       return _unless(fine, state, after, totals)
     return after, totals
 
@@ -229,10 +280,10 @@ def _totals(learner, state, view, terms, hparams, axis_name):
   for name in terms:
     # Of one term alone, so that the compiler leaves out all others.
     gradient = jax.grad(weighted)(student, name)
-    totals[f"gradient_{name}"] = metrics.Mean.of(
+    totals[f"gradient_{name}"] = metrics.SquaredNorm.of(
         _squared_norms(gradient.logits), batch.mask)
     if student.features:
-      totals[f"gradient_{name}_taps"] = metrics.Mean.of(
+      totals[f"gradient_{name}_taps"] = metrics.SquaredNorm.of(
           functools.reduce(jnp.add, map(
               _squared_norms, gradient.features.values())), batch.mask)
   return totals

@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import functools
 import importlib.util
-import math
 import pathlib
 import tempfile
 from typing import Any, NamedTuple
@@ -210,18 +209,28 @@ def _reckon(
 
 
 def _banked(begun: Begun) -> bool:
-  return bool(begun.net.teachers and begun.learner.teacher is not None
-              and teacher_store.wants_bank(begun.setup, begun.training))
+  teacher = begun.learner.teacher
+  return bool(begun.net.teachers and teacher is not None and (
+      teacher_store.wants_bank(begun.setup, begun.training, teacher.taps)))
 
 
 def _bank(begun: Begun) -> int:
   """Bytes of the bank that a student learns from."""
-  return 4 * math.prod(_bank_shape(begun))
+  return cost.num_bytes(_stored(begun).arrays)
 
 
-def _bank_shape(begun: Begun) -> tuple[int, ...]:
-  return (len(begun.setup.train.label), begun.training.views.count,
-          len(begun.net.teachers), begun.setup.dataset.num_classes)
+def _stored(begun: Begun) -> teachers.Teacher:
+  """A bank of zeros, of the size of the one that a student learns from."""
+  setup, asked = begun.setup, begun.setup.run.teacher
+  examples = (len(setup.train.label), begun.training.views.count)
+  taps = teacher_store.compared(
+      setup, begun.training, begun.learner.teacher.taps if begun.learner.teacher
+      else {})
+  return teachers.banked(
+      jnp.zeros((*examples, len(begun.net.teachers), setup.dataset.num_classes)),
+      weights=asked.weights, mean=asked.mean,
+      features={name: jnp.zeros((*examples, *shape))
+                for name, shape in taps.items()})
 
 
 def _cost(visit: Visit, begun: Begun, banked: bool) -> Cost:
@@ -230,9 +239,7 @@ def _cost(visit: Visit, begun: Begun, banked: bool) -> Cost:
       begun.setup, begun.training, begun.learner, begun.state)
   name, data = begun.net.name, setup.train
   if banked:
-    asked, stored = setup.run.teacher, jnp.zeros(_bank_shape(begun), jnp.float32)
-    learner = learner._replace(teacher=teachers.banked(
-        stored, weights=asked.weights, mean=asked.mean))
+    learner = learner._replace(teacher=_stored(begun))
   arrays = learner.teacher.arrays if learner.teacher else ()
   key, length = jax.random.key(training.seed), jnp.int32(_STEPS)
   program: Any = segment.compiled_segment(
