@@ -13,7 +13,7 @@ import pytest
 from kd_jax import config as config_lib
 from kd_jax import data as data_lib
 from kd_jax import main
-from kd_jax.config import build, schema
+from kd_jax.config import build, recipe, schema
 from kd_jax.config import run as run_lib
 from kd_jax.core.errors import UserError
 
@@ -67,11 +67,12 @@ def test_a_variant_is_accepted_and_has_the_known_keys_only(
   monkeypatch.chdir(ROOT)
   own = _module(name).get_config(variant)
   config_lib.check(own)
-  assert set(config_lib.flatten(own)) == set(schema.every())
+  nets = {f"nets.{net}.{key}" for net in own.recipe for key in schema.net_keys()}
+  assert set(config_lib.flatten(own)) == set(schema.every()) | nets
   assert own.is_locked
   parsed = _parse(f"--config=configs/{name}.py:{variant}")
   assert config_lib.flatten(parsed) == config_lib.flatten(own)
-  assert parsed.data.name == name
+  assert parsed.data.name == (name if name in SHAPES else "mnist")
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -87,13 +88,13 @@ def test_the_first_variant_is_the_default_and_variants_differ(name):
 def test_a_variant_builds(name, variant):
   config = _module(name).get_config(variant)
   found = _dataset(config)
-  student = build.student(config, found)
-  teacher = build.teacher(config, found, 0)
-  for training in (student, teacher):
+  for net in recipe.nets(config_lib.flatten(config), swept=False):
+    training = build.training(net, found)
     assert training.total_steps >= 1
     first, last = (float(training.optimizer_spec.schedule(jnp.int32(step)))
                    for step in (0, training.total_steps - 1))
     assert 0 <= last <= first <= 1
+  student = build.student(config, found)
   method = run_lib.read(config).method
   assert method.needs_teacher
   assert np.isclose(
@@ -119,7 +120,7 @@ def test_the_docstring_has_a_command_that_parses_and_names_all_variants(
   assert commands
   for command in commands:
     config, workdir = main.parse(shlex.split(command))
-    assert config.data.name == name
+    assert config.data.name == (name if name in SHAPES else "mnist")
     assert workdir.parts[0] == "runs"
   named = re.findall(
       rf"^  configs/{name}\.py(?::(\w+))?  ", module.__doc__, re.M)
