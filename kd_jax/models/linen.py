@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from kd_jax import losses
 from kd_jax.core import types
 
 _KNOWN = frozenset({"train", "mask", "rates", "axis_name"})
@@ -62,14 +63,9 @@ def linen_model(module: nn.Module) -> types.Model:
           collections, inputs, rngs=dict(rngs or {}), mutable=list(variables.state),
           **only(understood, context))
     logits, features = outputs if isinstance(outputs, tuple) else (outputs, {})
-    return types.Outputs(at_least_float32(logits), features), state
+    return types.Outputs(losses.at_least_float32(logits), features), state
 
   return types.Model(init, apply, understood)
-
-
-def at_least_float32(logits: jax.Array) -> jax.Array:
-  """Losses are computed in float32 (or float64), whatever the net computes in."""
-  return logits if logits.dtype == jnp.float64 else logits.astype(jnp.float32)
 
 
 def keywords(

@@ -7,8 +7,9 @@ from typing import Any
 from flax import nnx, traverse_util
 import jax
 
+from kd_jax import losses
 from kd_jax.core import types
-from kd_jax.models.linen import at_least_float32, keywords, only
+from kd_jax.models.linen import keywords, only
 
 # What `__call__` may name; `.train()` and `.eval()` say whether it trains, too.
 _KNOWN = frozenset({"train", "mask", "rates", "axis_name"})
@@ -67,7 +68,7 @@ def nnx_model(make: Callable[[nnx.Rngs], nnx.Module]) -> types.Model:
       outputs = made(inputs, **only(understood, context))
     _, _, _, after = _split(made)
     logits, features = outputs if isinstance(outputs, tuple) else (outputs, {})
-    return types.Outputs(at_least_float32(logits), features), _as_dict(after)
+    return types.Outputs(losses.at_least_float32(logits), features), _as_dict(after)
 
   return types.Model(init, apply, understood)
 

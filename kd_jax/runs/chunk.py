@@ -88,8 +88,13 @@ def train(
         per_epoch=job.per_epoch, segment_steps=segment_steps,
         checkpoints=checkpoints, stop=stop, ended=ended, resumed=resumed,
         monitor=train_loop.Monitor(), tick=tick)
-  curves = _curves(job, chunk)
-  net = step.deployed_variables(job.learner, state)
+  return _rows(job, chunk, step.deployed_variables(job.learner, state),
+               last["evaluated"], finished)
+
+
+def _rows(job: Job, chunk: Chunk, net: types.Variables, evaluated, finished):
+  """The rows of a chunk, padding left out; each net is given to `finished`."""
+  curves = _epochs(job.setup.workdir, "sweep", chunk.fingerprint)
   sizes = parameters.num_parameters(net.params) // chunk.shape.size
   rows = []
   for lane in dict.fromkeys(chunk.lanes):
@@ -97,7 +102,7 @@ def train(
     place = divmod(number, chunk.shape.points)
     finished(lane, jax.tree.map(lambda leaf, at=place: leaf[at], net))
     rows.append(
-        _row(job, chunk, lane) | _numbers(last["evaluated"], *place)
+        _row(job, chunk, lane) | _numbers(evaluated, *place)
         | _curve(curves, number) | {"parameters": sizes})
   return rows
 
@@ -181,11 +186,6 @@ def _epoch(epoch: train_loop.Epoch, chunk: Chunk, per_epoch: int) -> Row:
     means = values / np.maximum(np.asarray(mean.count).ravel(), 1)
     row[name] = [_plain(value) for value in means.tolist()]
   return row
-
-
-def _curves(job: Job, chunk: Chunk) -> list[Row]:
-  """The epochs of a chunk, also those before an interruption."""
-  return _epochs(job.setup.workdir, "sweep", chunk.fingerprint)
 
 
 def _own_curves(job: Job, fingerprint: str) -> Row:

@@ -88,7 +88,7 @@ def train(
     asked: How it was asked for.
 
   Returns:
-    The summary, as written to `workdir/summary.json`.
+    The summary, as in `workdir/summary.json`.
 
   Raises:
     UserError: If something asked for cannot be.
@@ -121,9 +121,7 @@ def train(
           _write_sides(run, workdir, made, asked)
         now = _plan(run, made, results, programs, before, workdir)
         ready += made
-        wanted = [lane for job in made for lane in job.lanes]
-        results.want([lane for job, chunk in now for lane in chunk.lanes
-                      if lane in job.lanes] + wanted)
+        results.want(_lanes(made, now))
         now = _part(now, results, asked.shard, screen)
         planned += now
         _train_all(run, points, made, now, programs, results, asked)
@@ -416,6 +414,12 @@ def _plan(
   plan.save(workdir / "plan.json", [
       c for c in before if c in now or results.has(c.lanes)])
   return planned
+
+
+def _lanes(ready: Sequence[Job], planned: Planned) -> list[str]:
+  """The lanes of jobs, those that are planned first, in the order of the plan."""
+  return [lane for job, chunk in planned for lane in chunk.lanes
+          if lane in job.lanes] + [lane for job in ready for lane in job.lanes]
 
 
 def _part(planned: Planned, results: Results, shard: Shard | None, screen: Screen):

@@ -103,26 +103,16 @@ def fit(
     Interrupted: After saving, if `stop` says so.
     Diverged: After saving the last good state, if the loss is not finite.
   """
-  key = jax.random.key(training.seed)
-  state = start(learner, data, devices)(key, training.hparams)
+  state = start(learner, data, devices)(
+      jax.random.key(training.seed), training.hparams)
   if initial is not None:
     # A copy, as the state is donated.
     state = state.replace(  # type: ignore[attr-defined]
         student=jax.tree.map(jnp.copy, initial))
-  segment = devices_lib.compiled_segment(
-      devices, learner, training.views, training.batch_size)
-  predict = devices_lib.make_predict(
-      devices, training.model, views.VIEWS["none"])
-  arrays, hparams = devices_lib.copies(devices, (
-      learner.teacher.arrays if learner.teacher else (), training.hparams))
   per_epoch = segment_lib.steps_per_epoch(len(data.ids), training.batch_size)
   net = functools.partial(step_lib.deployed_variables, learner)
+  program = _program(training, learner, data, splits, devices, state, net)
   last: dict[str, Any] = {}
-
-  def evaluate_all(state, step):
-    del step
-    return {name: evaluate(predict, net(state), split)
-            for name, split in splits.items()}
 
   def ended(epoch):
     last["epoch"] = epoch
@@ -133,12 +123,7 @@ def fit(
     clock.step = step
     report({"event": "resumed", "step": step})
 
-  def run(state, length):
-    return segment(state, data, arrays, hparams, key, jnp.int32(length))
-
   clock = _Clock(0)
-  program = Program(run, evaluate_all, jax.eval_shape(run, state, 1)[1],
-                    functools.partial(devices_lib.copies, devices))
   monitor = NetMonitor(training, program, checkpoints, per_epoch=per_epoch,
                        keep_best="heldout" in splits, net=net)
   state = train_loop.run_to_end(
@@ -149,6 +134,32 @@ def fit(
       monitor=monitor, tick=tick)
   wrong = np.flatnonzero(last["epoch"].evaluated["test"][1]).tolist()
   return Fitted(net(state), last["row"], wrong, monitor.best)
+
+
+def _program(
+    training: Training, learner: step_lib.Learner, data: segment_lib.DeviceData,
+    splits: dict[str, Split], devices: Devices, state: TrainState,
+    net: Callable[[TrainState], types.Variables],
+) -> Program:
+  """The segments of a training, and its evaluation on every split."""
+  key = jax.random.key(training.seed)
+  segment = devices_lib.compiled_segment(
+      devices, learner, training.views, training.batch_size)
+  predict = devices_lib.make_predict(
+      devices, training.model, views.VIEWS["none"])
+  arrays, hparams = devices_lib.copies(devices, (
+      learner.teacher.arrays if learner.teacher else (), training.hparams))
+
+  def run(state, length):
+    return segment(state, data, arrays, hparams, key, jnp.int32(length))
+
+  def evaluate_all(state, step):
+    del step
+    return {name: evaluate(predict, net(state), split)
+            for name, split in splits.items()}
+
+  return Program(run, evaluate_all, jax.eval_shape(run, state, 1)[1],
+                 functools.partial(devices_lib.copies, devices))
 
 
 def start(

@@ -105,28 +105,13 @@ def compile_lanes(
     arrays = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(
             (shape.rows, *x.shape), x.dtype, sharding=place.sharding), arrays)
-  blank = preprocess.blank(data.inputs)
-
-  def start(seed, hparams):
-    return step.init(
-        learner, randomness.stream(jax.random.key(seed), "init"), blank, hparams)
-
-  advance = mapped_segment(
-      segment_lib.make_segment(learner, views, batch_size), shape, rows)
-
-  def judge(state, data, teacher_logits):
-    return evaluate(step.deployed_variables(learner, state),
-                    Split(data, teacher_logits))
-
-  init = place.spread(_rectangle(
-      start, shape, (None, 0), (0, 0), _HELD), (P(_AXIS), P(_AXIS)), _HELD)
   segment = place.spread(
-      advance, (_HELD, (P(), _specs(rows)), P(_AXIS), P(_AXIS), P()), (_HELD, 0),
+      mapped_segment(
+          segment_lib.make_segment(learner, views, batch_size), shape, rows),
+      (_HELD, (P(), _specs(rows)), P(_AXIS), P(_AXIS), P()), (_HELD, 0),
       donate=True)
-  evaluation = place.spread(
-      _rectangle(judge, shape, (_HELD, None, None), (_HELD, None, rows), 0),
-      (_HELD, P(), _specs(rows)), 0)
-
+  init = _init(learner, shape, place, data)
+  evaluation = _evaluation(learner, shape, place, evaluate, rows)
   seeds = jnp.zeros((shape.rows,), jnp.uint32)
   lanes = jax.tree.map(
       lambda x: jnp.broadcast_to(x, (shape.rows, shape.points)), hparams)
@@ -151,6 +136,29 @@ def compile_lanes(
   if own_teachers:
     arrays = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), arrays)
   return bound(data, arrays)
+
+
+def _init(learner, shape: Shape, place: "_Placement", data):
+  """`(seeds, hparams) -> state` of a rectangle, compiled."""
+  blank = preprocess.blank(data.inputs)
+
+  def start(seed, hparams):
+    return step.init(
+        learner, randomness.stream(jax.random.key(seed), "init"), blank, hparams)
+
+  return place.spread(_rectangle(
+      start, shape, (None, 0), (0, 0), _HELD), (P(_AXIS), P(_AXIS)), _HELD)
+
+
+def _evaluation(learner, shape: Shape, place: "_Placement", evaluate, rows):
+  """`(state, data, teacher_logits) -> (totals, wrong)` of a rectangle, compiled."""
+  def judge(state, data, teacher_logits):
+    return evaluate(step.deployed_variables(learner, state),
+                    Split(data, teacher_logits))
+
+  return place.spread(
+      _rectangle(judge, shape, (_HELD, None, None), (_HELD, None, rows), 0),
+      (_HELD, P(), _specs(rows)), 0)
 
 
 def mapped_segment(

@@ -175,22 +175,11 @@ def make_step(learner: Learner, *, axis_name: str | None = None) -> Step:
         weighted, has_aux=True)(state.trainable)
     gradients = psum(gradients)
     if combined is not None:
-      gradients = combined(
-          terms_lib.Own(state.method, state.method_state, mapped), gradients,
-          hparams)
-    # optax and its schedules count in int32 and promote.
-    with jax.numpy_dtype_promotion("standard"):
-      rate = hparams.learning_rate + _nothing_of_all(gradients)
-      updates, moments = optimizers.optimizer(
-          learner.optimizer_spec, hparams.replace(learning_rate=rate)).update(
-              gradients, state.optimizer, state.trainable)
-      params, method = optax.apply_updates(state.trainable, updates)
-    params = optimizers.project(params, hparams.max_norm)
+      own = terms_lib.Own(state.method, state.method_state, mapped)
+      gradients = combined(own, gradients, hparams)
     totals = psum(once(_totals(
         learner, state, view, found.terms, hparams, mapped)))
-    after = state.replace(
-        step=state.step + 1, student=types.Variables(params, running),
-        method=method, method_state=found.state, optimizer=moments)
+    after = _updated(learner, state, gradients, hparams, running, found.state)
     if learner.skip_nonfinite:
       fine = _finite((gradients, [
           mean.total for mean in totals.values()
@@ -199,6 +188,21 @@ def make_step(learner: Learner, *, axis_name: str | None = None) -> Step:
     return after, totals
 
   return step
+
+
+def _updated(learner, state, gradients, hparams, running, method_state):
+  """The state after the step of the optimiser."""
+  # optax and its schedules count in int32 and promote.
+  with jax.numpy_dtype_promotion("standard"):
+    rate = hparams.learning_rate + _nothing_of_all(gradients)
+    updates, moments = optimizers.optimizer(
+        learner.optimizer_spec, hparams.replace(learning_rate=rate)).update(
+            gradients, state.optimizer, state.trainable)
+    params, method = optax.apply_updates(state.trainable, updates)
+  params = optimizers.project(params, hparams.max_norm)
+  return state.replace(
+      step=state.step + 1, student=types.Variables(params, running),
+      method=method, method_state=method_state, optimizer=moments)
 
 
 class _View(NamedTuple):

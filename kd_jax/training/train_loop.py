@@ -78,12 +78,8 @@ class Monitor:
 
 
 def run_to_end(
-    program: Program,
-    state: Any,
-    *,
-    total_steps: int,
-    per_epoch: int,
-    segment_steps: int,
+    program: Program, state: Any, *,
+    total_steps: int, per_epoch: int, segment_steps: int,
     checkpoints: Checkpoints,
     stop: Callable[[], bool],
     ended: Callable[[Epoch], None],
@@ -94,11 +90,10 @@ def run_to_end(
   """Runs a program to its end, segment by segment; gives the last state.
 
   Args:
-    program: What is run.
-    state: Where it begins, unless there is something to resume.
-    total_steps: Where it ends.
-    per_epoch: Steps of an epoch.
-    segment_steps: Steps of a segment, at most.
+    program: What is run, from `state`, or from where it was interrupted.
+    state: Where it begins.
+    total_steps: Where it ends; `per_epoch` steps are an epoch, `segment_steps` at
+      most a segment.
     checkpoints: Where an unfinished run is kept.
     stop: Asked between segments.
     ended: Called with every epoch, one segment after it was dispatched.
@@ -109,41 +104,36 @@ def run_to_end(
   Raises:
     Interrupted: After saving, if `stop` says so.
   """
-  state, totals, done = _resumed(program, state, checkpoints, monitor, total_steps)
-  if done:
-    resumed(done)
+  state, totals, done = _resumed(
+      program, state, checkpoints, monitor, total_steps, resumed)
   checkpoints.begin(done, per_epoch)
   pace = _Pace(segment_steps)
-  unread: Epoch | None = None
+  unread: list[Epoch] = []
 
   def read() -> None:
-    nonlocal unread
-    if unread is not None:
-      monitor.check(unread)
-      ended(unread)
-    unread = None
+    while unread:
+      epoch = unread.pop()
+      monitor.check(epoch)
+      ended(epoch)
 
   while done < total_steps:
     end = min((done // per_epoch + 1) * per_epoch, total_steps)
     length = min(pace.steps, end - done)
     state, more = program.run(state, length)
-    # While this segment runs: so the device never waits, and a wish to stop
-    # waits for two segments at most.
+    # The device never waits; a wish to stop waits for two segments at most.
     pace.dispatched(length, more)
     if done % per_epoch:
       tick(done)
     totals = metrics.merge(totals, more)
     done += length
-    epoch = None
+    finished = []
     if done == end:
-      epoch = Epoch(done, totals, program.evaluate(state, done),
-                    monitor.observe(state))
+      finished = [_ended(program, monitor, state, totals, done)]
       totals = program.no_totals()
     read()
-    unread = epoch
+    unread += finished
     stopping = hosts.any_of(stop()) and done < total_steps
-    due = done < total_steps and hosts.any_of(checkpoints.due(done))
-    if stopping or due:
+    if done < total_steps and (stopping or hosts.any_of(checkpoints.due(done))):
       # What is saved is known to be good.
       read()
       monitor.check(Epoch(done, totals, None, monitor.observe(state)))
@@ -155,9 +145,14 @@ def run_to_end(
   return state
 
 
+def _ended(program, monitor, state, totals, done) -> Epoch:
+  """An epoch that has been dispatched, with what is wanted of its last state."""
+  return Epoch(done, totals, program.evaluate(state, done), monitor.observe(state))
+
+
 def _resumed(
     program: Program, state: Any, checkpoints: Checkpoints, monitor: Monitor,
-    total_steps: int,
+    total_steps: int, resumed: Callable[[int], None],
 ) -> tuple[Any, dict[str, metrics.Mean], int]:
   """State, totals of the epoch and steps done: of a checkpoint, if there is one."""
   monitor.begin(state)
@@ -172,6 +167,8 @@ def _resumed(
         f"{checkpoints.path}: is at step {done}, and this config ends at "
         f"{total_steps}; use another --workdir")
   monitor.begin(found["state"], found["kept"])
+  if done:
+    resumed(done)
   return found["state"], found["told"], done
 
 
