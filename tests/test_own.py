@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from test_main import SMALL
 
+from kd_jax import config as config_lib
 from kd_jax import main, methods
+from kd_jax.config import identity
 from kd_jax.core import types
 from kd_jax.models import nnx_model, own_model
 
@@ -283,3 +285,70 @@ def test_inputs_of_no_kind_are_refused(small, tmp_path, capsys, ids, words):
   assert code == 2 and words in capsys.readouterr().err
 
 
+
+
+def test_a_method_is_swept_for_a_net_and_named_by_a_config_file(
+    own, own_data, tmp_path, capsys):
+  method = f"{own(METHOD)}:mine"
+  chain = ["--config=tests/fixtures/chain.py", f"--config.data.dir={own_data}",
+           "--config.tensorboard=false", f"--workdir={tmp_path / 'chain'}"]
+  assert main.run([*chain, f"--sweep.nets.student.method=kd,{method}",
+                   "--config.sweep.lanes=1x1"]) == 0
+  file = tmp_path / "config.py"
+  file.write_text(
+      "from kd_jax import config as config_lib\n"
+      "def get_config():\n"
+      "  config = config_lib.default()\n"
+      "  config.alpha = 0.5\n"
+      f"  config.method = {method!r}\n"
+      "  return config\n")
+  config, _ = main.parse([f"--config={file}", "--config.mine.pull=0.75"])
+  assert config.mine.pull == 0.75
+  assert main.run([f"--config={file}", "--config.mine.push=1"]) == 2
+  assert "mine.push" in capsys.readouterr().err
+
+
+def test_where_a_file_lies_makes_no_other_run(own, tmp_path):
+  (tmp_path / "sub").mkdir()
+  one, other = own(METHOD), own(METHOD, "sub/mine.py")
+  values = config_lib.flatten(main.parse([
+      "--config=configs/mnist.py", f"--config.method={one}:mine"])[0])
+  of = lambda place: identity.student(
+      values | {"method": f"{place}:mine"}, content="d", source={},
+      method=f"{place}:mine", weights=(1, 1))
+  assert of(one) == of(other) and of(one)["lane"] == "mine"
+
+
+def test_a_method_that_says_all_stands_alone(own):
+  methods.add(f"{own(METHOD)}:mine")
+  for field in ("gradients", "inference"):
+    methods.METHODS["mine"] = methods.METHODS["mine"]._replace(
+        **{field: lambda *arguments: None})
+    with pytest.raises(KeyError):
+      methods.find("mine+rkd")
+
+
+@pytest.mark.filterwarnings("ignore:Using .Module.sow")
+def test_what_an_nnx_module_sows_is_no_state(key):
+  class Sows(nnx.Module):
+    def __init__(self, *, rngs):
+      self.layer = nnx.Linear(4, 3, rngs=rngs)
+
+    def __call__(self, x):
+      y = self.layer(x)
+      self.sow(nnx.Intermediate, "seen", y)
+      return y
+
+  class Inherits(Sows):
+    pass
+
+  model = own_model(Inherits, {"num_classes": 3})
+  held = model.init(key, None)
+  outputs, state = model.apply(held, jnp.ones((2, 4)), train=True)
+  assert outputs.logits.shape == (2, 3)
+  assert jax.tree.structure(state) == jax.tree.structure(held.state)
+
+
+def test_a_name_without_a_source_is_told(small, capsys):
+  code, _ = small("--config.student.name=math:sqrt")
+  assert code == 2 and "has no source" in capsys.readouterr().err

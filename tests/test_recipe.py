@@ -6,6 +6,7 @@ from conftest import ROOT
 import jax
 import numpy as np
 import pytest
+from test_main import SMALL
 
 from kd_jax import config as config_lib
 from kd_jax import main
@@ -303,3 +304,103 @@ def test_a_plan_counts_nets_once(own_data, capsys):
       "--sweep.nets.first.alpha=0.5,0.9", "--plan"]) == 0
   said = capsys.readouterr().out
   assert "15 runs in 3 compilation(s)" in said  # 3 + 6 + 6
+
+
+# What an independent reading found.
+
+
+@pytest.fixture
+def swept(own_data, tmp_path):
+  """Runs a small sweep of the main job; gives its rows."""
+  def run(*more, workdir="run"):
+    place = tmp_path / workdir
+    assert main.run([
+        *SMALL, f"--config.data.dir={own_data}", f"--workdir={place}",
+        "--config.epochs=1", "--config.teacher.epochs=1", *more]) == 0
+    return [json.loads(line) for line in
+            (place / "results.jsonl").read_text().splitlines()]
+  return run
+
+
+def test_points_may_need_other_nets_and_other_taps(swept):
+  rows = swept("--sweep.method=hard,kd,rkd,hint", "--sweep.seed=0",
+               "--config.teacher.bank=always")
+  assert [row["method"] for row in rows] == ["hard", "kd", "rkd", "hint"]
+  assert [row["teacher_fingerprint"] is None for row in rows] == [
+      True, False, False, False]
+
+
+def test_a_teacher_comes_before_its_students_at_every_point(chain):
+  rows = chain("--sweep.nets.first.teacher_epochs=(0,),(1,)",
+               "--config.sweep.lanes=1x1")
+  assert len(rows["first"]) == 2 and len(rows["teacher_at_1"]) == 1
+  assert [*rows].index("teacher_at_1") < [*rows].index("first")
+
+
+def test_what_is_compiled_in_is_never_another_points(chain):
+  """Starts, and live teachers of other widths, make programs of their own."""
+  rows = chain(
+      "--config.nets.student.widths=(16,)", "--config.teacher.bank=never",
+      "--sweep.nets.student.init_from=none,first",
+      "--sweep.nets.teacher.widths=(24,),(20,)", "--config.sweep.lanes=1x4")
+  assert {name: len(some) for name, some in rows.items()} == {
+      "teacher": 2, "first": 2, "student": 4}
+  assert len({row["fingerprint"] for row in rows["student"]}) == 4
+  assert len({row["test_nll"] for row in rows["student"]}) == 4
+
+
+def test_two_names_for_one_net_are_told(chain, capsys):
+  rows = chain("--config.nets.first.widths=(8,)",
+               "--config.nets.student.teachers=('teacher',)")
+  assert "student: is the same net as first; give it another" in (
+      capsys.readouterr().out)
+  assert len([*rows]) == 2
+
+
+def test_single_runs_and_sweeps_share_a_workdir(swept, tmp_path):
+  first = swept("--sweep.temperature=2,8", "--config.sweep.lanes=1x2")
+  alone = swept("--config.temperature=2")
+  summary = json.loads((tmp_path / "run/summary.json").read_text())
+  assert [row["net"] for row in alone] == ["baseline", "distilled"]
+  assert summary["distilled"]["fingerprint"] == first[0]["fingerprint"]
+  again = swept("--sweep.temperature=2,8", "--config.sweep.lanes=1x2")
+  assert [row["overrides"] for row in again] == [
+      {"temperature": 2}, {"temperature": 8}]
+  assert not any("net" in row for row in again)
+
+
+def test_nets_of_a_store_are_found_by_sweeps_and_single_runs(chain, tmp_path):
+  store = f"--config.teacher.dir={tmp_path / 'store'}"
+  alone = chain(store, workdir="alone")
+  swept = chain(store, "--sweep.seed=0,1", "--config.sweep.lanes=2x1",
+                workdir="swept")
+  for name in NETS[:-1]:
+    mine = next(row for row in swept[name] if row["seed"] == 0)
+    assert mine["parameters_sha256"] == alone[name][0]["parameters_sha256"]
+    assert mine["overrides"] == {"seed": 0}
+  again = chain(store, workdir="again")
+  assert [row["parameters_sha256"] for (row,) in again.values()] == [
+      row["parameters_sha256"] for (row,) in alone.values()]
+
+
+@pytest.mark.parametrize(("more", "words"), [
+    (("--config.recipe=('a','b')",), "the config file says which nets"),
+    (("--sweep.recipe=('a',)",), "makes no difference"),
+    (("--config.teacher.widths=(3,)",), "is of the main job's teacher"),
+    (("--config.teacher.logits=t.npy",), "is of the main job's teacher"),
+    (("--config.nets.student.teachers=('teacher','first')",
+      "--config.nets.student.method=hint"), "use one of its teachers"),
+])
+def test_keys_that_mean_nothing_here_are_refused(
+    more, words, own_data, tmp_path, capsys):
+  code = main.run([*CHAIN, f"--config.data.dir={own_data}",
+                   f"--workdir={tmp_path / 'run'}", *more])
+  told = capsys.readouterr().err
+  assert code == 2 and words in told, told
+  assert len(told.strip().splitlines()) <= 3 and "Traceback" not in told
+
+
+@pytest.mark.parametrize("names", [("a", "a"), ("a b",), ("dataset",)])
+def test_names_of_nets_are_words(names):
+  with pytest.raises(UserError, match="a net called"):
+    config_lib.default(*names)

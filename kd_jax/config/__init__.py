@@ -4,7 +4,7 @@
 change some.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 import difflib
 from typing import Any
 
@@ -35,11 +35,22 @@ def default(*nets: str) -> ml_collections.ConfigDict:
     >>> config.nets.student.widths = (30, 30)
   """
   config = _filled(schema.every())
+  _check_nets(nets)
   if nets:
     config.recipe = nets
     config.nets = ml_collections.ConfigDict(
         {name: _filled(schema.net_keys()) for name in nets})
   return config.lock()
+
+
+def _check_nets(nets: Sequence[str]) -> None:
+  """Refuses names of nets that files or `summary.json` have for something else."""
+  for net in nets:
+    if not net.isidentifier() or net in (
+        "schema", "dataset", "seconds", "shard") or nets.count(net) > 1:
+      raise UserError(
+          f"kd_jax.config.default: a net called {net!r}: must be a word of letters "
+          "and _, not schema, dataset, seconds or shard, and stand once")
 
 
 def _filled(keys: Mapping[str, schema.Key]) -> ml_collections.ConfigDict:
@@ -60,10 +71,9 @@ def _filled(keys: Mapping[str, schema.Key]) -> ml_collections.ConfigDict:
 def complete(config: ml_collections.ConfigDict) -> None:
   """Loads a user's own methods that a config names, and adds their keys to it."""
   values = flatten(config)
-  methods.add_own(values["method"], *(
-      str(value) for key, value in values.items()
-      if key.startswith("nets.") and key.endswith(".method")), *(
-          str(point.get("method", "")) for point in values.get("sweep.points", ())))
+  every = [values, *values.get("sweep.points", ())]
+  methods.add_own(*(str(value) for some in every for key, value in some.items()
+                    if key.split(".")[-1] == "method"))
   lacking = {key: found for key, found in schema.every().items()
              if key not in values and schema.owner(key)}
   with config.unlocked():
@@ -163,6 +173,9 @@ def make_way(config: ml_collections.ConfigDict, given: set[str]) -> None:
   for net in ("student", "teacher"):
     if f"{net}.name" in given and f"{net}.widths" not in given:
       config[net].widths = ()
+  for net in config.recipe:
+    if f"nets.{net}.name" in given and f"nets.{net}.widths" not in given:
+      config.nets[net].widths = ()
   for prefix, run in (("", config), ("teacher.", config.teacher)):
     if f"{prefix}epochs" in given:
       run.steps = run.steps if f"{prefix}steps" in given else None

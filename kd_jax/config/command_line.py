@@ -42,11 +42,16 @@ def parse(argv: list[str]):
   workdir = flags.DEFINE_string(
       "workdir", None, "Where results go.", flag_values=values)
   _add_methods(argv, points or ())
+  _add_methods_of_file(argv)
   config, rest = _load(values, holder, [a for a in argv if a not in nones])
   config_lib.complete(config)
   if rest:
     raise UserError(f"{rest[0]}: unexpected; all arguments start with --")
   given = set(config_flags.get_override_values(values["config"]))
+  if "recipe" in given:
+    raise UserError(
+        "--config.recipe: the config file says which nets there are; change "
+        "nets.NAME.teachers, or write another file")
   for arg in nones:
     name = arg.removeprefix("--config.").removesuffix("=None")
     if schema.find(name) is None:
@@ -67,11 +72,25 @@ def parse(argv: list[str]):
 
 def _add_methods(argv: list[str], points: Iterable[sweep.Point]) -> None:
   """Loads a user's own methods, before the keys of their numbers are read."""
-  methods.add_own(*(str(point["method"]) for point in points if "method" in point))
+  methods.add_own(*(str(value) for point in points for key, value in point.items()
+                    if key.split(".")[-1] == "method"))
   for arg in argv:
     key, _, value = arg.partition("=")
     if key.startswith("--config.") and key.endswith(("method", ".method")):
       methods.add_own(value)
+
+
+def _add_methods_of_file(argv: list[str]) -> None:
+  """Loads methods that the config file names, if their numbers are given here."""
+  if all(schema.find(arg.removeprefix("--config.").split("=")[0])
+         for arg in argv if arg.startswith("--config.")):
+    return
+  values = flags.FlagValues()
+  holder = config_flags.DEFINE_config_file("config", None, "", flag_values=values)
+  with contextlib.suppress(UserError):  # It is told when the file is read.
+    config, _ = _load(values, holder, [
+        arg for arg in argv if arg.startswith("--config=")])
+    config_lib.complete(config)
 
 
 def _check_method(

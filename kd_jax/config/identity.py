@@ -147,10 +147,17 @@ def _of(
     values: Values, kinds: Sequence[str], method: str | None = None
 ) -> Identity:
   """The keys of some kinds, of a student's method its own numbers alone."""
-  return {name: values[name] for name, key in schema.every().items()
+  return {name: _without_place(values[name]) for name, key in schema.every().items()
           if key.affects in kinds
           and schema.owner(name) in (None, *methods.parts(method or ""))
           and not (key.later and values[name] == key.default)}
+
+
+def _without_place(value: Any) -> Any:
+  """`file.py:NAME` without where the file lies: what it holds is in `source`."""
+  if isinstance(value, str) and ".py:" in value:
+    return "+".join(methods.parts(value))
+  return value
 
 
 def _static(values: Values) -> str:

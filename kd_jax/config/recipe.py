@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from kd_jax import config as config_lib
-from kd_jax.config import names, schema, sweep
+from kd_jax.config import identity, names, schema, sweep
 from kd_jax.core.errors import UserError, nearest
 
 Values = Mapping[str, Any]
@@ -76,6 +76,11 @@ def _main_job(values: dict[str, Any], swept: bool) -> list[Net]:
 
 def _written(values: Values) -> Iterator[Net]:
   """The nets of `config.nets`, and teachers at an epoch before who needs them."""
+  idle = set(identity.unlike_default(values, "teacher.")) - {"bank", "mean"}
+  if idle:
+    raise UserError(
+        f"config.teacher.{min(idle)}: is of the main job's teacher, and this "
+        "recipe has none; its nets have keys of their own, nets.NAME.KEY")
   shared = {key: value for key, value in values.items()
             if not key.startswith("nets.")} | {"recipe": ()}
   made: dict[str, Net] = {}
@@ -133,5 +138,14 @@ def _of_net(
 
 def renamed(message: str, name: str) -> str:
   """A message about a student's keys as one about those of a recipe's net."""
-  return message.replace("config.student.", "config.").replace(
-      "config.", f"config.nets.{name}.")
+  if "config.nets." in message:
+    return message
+  for key, own in _RENAMED.items():
+    message = message.replace(key, own)
+  return message.replace("config.", f"config.nets.{name}.")
+
+
+_RENAMED = {"config.student.": "config.", "teacher.count=1": "one of its teachers",
+            "config.teacher.count": "the number of config.teachers",
+            "teacher.mean": "teacher_mean", "teacher.weights": "teacher_weights",
+            "teacher.bank": "teacher_bank"}

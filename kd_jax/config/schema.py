@@ -257,19 +257,19 @@ _OWN: dict[str, Key] = {
             str, _TEXT, ".npy of its logits [N, C] of the test set"),
     }),
     **_of(NETS, {
-        "recipe": Key(
-            (), Rule("names of nets, in the order in which they are trained",
-                     _all(_TEXT.check)),
-            "the nets of a recipe, as kd_jax.config.default is told them; () for "
-            "the main job: teacher, baseline, distilled"),
         "dtype": Key(
             "float32", _one_of("float32", "bfloat16"),
             "of the nets' arithmetic; parameters and losses stay float32"),
         "nonfinite": Key(
             "stop", _one_of("stop", "skip"),
             "at a NaN or infinite gradient: stop, or pass over the step"),
-    }, later=("recipe", "dtype", "nonfinite")),
+    }, later=("dtype", "nonfinite")),
     **_of(RUN, {
+        "recipe": Key(
+            (), Rule("names of nets, in the order in which they are trained",
+                     _all(_TEXT.check)),
+            "the nets of a recipe, as kd_jax.config.default is told them; () for "
+            "the main job: teacher, baseline, distilled"),
         "parallel": Key(
             "auto", _one_of("auto", "single", "pmap", "sharded"),
             "how one training uses several devices"),

@@ -36,9 +36,17 @@ def load(key: str, name: str) -> Any:
 
 
 def sha256(name: str) -> str:
-  """The hash of the file that a name's object lies in, as it is at present."""
-  place, _, _ = name.rpartition(":")
-  source = inspect.getsource(_module(place))
+  """The hash of the module of a name, and of the file that its object lies in."""
+  place, _, attribute = name.rpartition(":")
+  module = _module(place)
+  try:
+    source = inspect.getsource(module)
+    lies = inspect.getmodule(getattr(module, attribute, module)) or module
+    if lies is not module:
+      source += inspect.getsource(lies)
+  except (OSError, TypeError):
+    raise UserError(f"{name}: has no source to be known by; name a class or a "
+                    "function of a file of yours") from None
   return hashlib.sha256(source.encode()).hexdigest()
 
 

@@ -299,17 +299,19 @@ def add(name: str) -> None:
     UserError: If there is no such method, or another is called NAME.
   """
   own, (called,) = sources.load("config.method", name), parts(name)
+  place = name.rpartition(":")[0]
   if not isinstance(own, Method):
     raise UserError(f"config.method={name}: is a {type(own).__name__}, and must be "
                     "a kd_jax.methods.Method")
-  if METHODS.setdefault(called, own) is not own and called not in _ADDED:
-    raise UserError(f"config.method={name}: kd_jax has a method {called}; give "
+  if called in METHODS and _ADDED.get(called) != place:
+    raise UserError(f"config.method={name}: there is another method {called}; give "
                     "yours another name")
-  _ADDED.add(called)
+  _ADDED[called] = place
   METHODS[called] = own  # Its file may have been edited.
 
 
-_ADDED: set[str] = set()
+# Where the user's own methods lie, by name.
+_ADDED: dict[str, str] = {}
 
 
 def find(name: str) -> Method:
@@ -332,6 +334,9 @@ def find(name: str) -> Method:
   for part in others:
     if not METHODS[part].added or parts(name).count(part) > 1:
       raise KeyError(part)
+  for part in (first, *others) if others else ():
+    if METHODS[part].inference or METHODS[part].gradients:
+      raise KeyError(part)  # Both say what becomes of the whole loss or net.
   if not others:
     return METHODS[first]
   return _together({part: METHODS[part] for part in (first, *others)})

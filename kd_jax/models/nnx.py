@@ -68,7 +68,12 @@ def nnx_model(make: Callable[[nnx.Rngs], nnx.Module]) -> types.Model:
       outputs = made(inputs, **only(understood, context))
     _, _, _, after = _split(made)
     logits, features = outputs if isinstance(outputs, tuple) else (outputs, {})
-    return types.Outputs(losses.at_least_float32(logits), features), _as_dict(after)
+    known = {path for path, _ in nnx.to_flat_state(state)}
+    # What a module has sown on the way is no state of the model.
+    kept = nnx.from_flat_state([
+        (path, variable) for path, variable in nnx.to_flat_state(after)
+        if path in known])
+    return types.Outputs(losses.at_least_float32(logits), features), _as_dict(kept)
 
   return types.Model(init, apply, understood)
 

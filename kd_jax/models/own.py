@@ -63,6 +63,6 @@ def _named(source: Callable[..., Any]) -> list[str]:
   if not callable(source):
     raise TypeError(f"is a {type(source).__name__}, not a class or a function")
   # Of an NNX class, whose metaclass hides it, that of its initialisation.
-  called: Any = vars(source).get("__init__", source) if isinstance(
+  called: Any = getattr(source, "__init__") if isinstance(  # noqa: B009
       source, type) else source
   return list(inspect.signature(called).parameters)

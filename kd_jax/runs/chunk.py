@@ -135,13 +135,25 @@ def train_alone(job: Job) -> list[Row]:
         identity | records.runtime() | job.setup.placing | {"net": job.net.name})
   shape = job.setup.devices
   packing = "1x1x1" if shape.kind == "single" else f"{shape.kind} {shape.size}"
+  return [of_record(job, fingerprint, record) | {
+      "packing": packing, **_own_curves(job, record["fingerprint"])}]
+
+
+def of_record(job: Job, fingerprint: str, record: Row) -> Row:
+  """The row of a net that was trained alone, or found, by its record."""
   loss = teacher_store.loss_record(
-      job.learner.method, job.training.hparams, job.training.schedules)
-  return [
-      record | _about(job, fingerprint) | loss | {
-          "net": job.net.name, "packing": packing, "failed": None,
-          "alpha": job.setup.run.alpha,
-          **_own_curves(job, record["fingerprint"])}]
+      job.learner.method, build.student_hparams(job.lanes[fingerprint].values),
+      job.training.schedules)
+  return {"packing": "1x1x1", "curve": {}, **record, **_about(job, fingerprint),
+          **loss, "net": job.net.name, "failed": None,
+          "alpha": job.setup.run.alpha}
+
+
+def described(job: Job, fingerprint: str) -> Row:
+  """What a row says of what was asked for; None is left out of it."""
+  about = _about(job, fingerprint)
+  return {"row": about["row"], "overrides": about["overrides"],
+          "net": job.net.name if job.net.in_config else None}
 
 
 def _started(job: Job, chunk: Chunk, state: TrainState) -> TrainState:

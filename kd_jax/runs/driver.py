@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import contextlib
 import functools
 import itertools
+import json
 import pathlib
 import time
 from typing import Any, NamedTuple
@@ -117,11 +118,14 @@ def train(
           continue
         made = points.jobs(name)
         setup.announce()
+        if run.sweep.points:
+          results.add(points.found(made, results, asked))
         if not ready or any(job.teachers for job in made):
           _write_sides(run, workdir, made, asked)
         now = _plan(run, made, results, programs, before, workdir)
         ready += made
         results.want(_lanes(made, now))
+        results.describe(_described(run, asked, made))
         now = _part(now, results, asked.shard, screen)
         planned += now
         _train_all(run, points, made, now, programs, results, asked)
@@ -130,7 +134,7 @@ def train(
         _report(run, asked, workdir, results, screen, began)
       raise
     whole = summary.of_sweep(ready, planned, results, programs) if (
-        run.sweep.points) else summary.of_run(setup, ready, results)
+        run.sweep.points) else summary.of_run(setup, ready, points.rows)
     if asked.shard:
       whole["shard"] = str(asked.shard)
     whole["seconds"] = round(time.perf_counter() - began, 2)
@@ -158,10 +162,12 @@ class _Points:
   Attributes:
     names: The nets in the order in which they are trained.
     first: The setup of the first point.
+    rows: Of a single run, the row of each net.
   """
 
   def __init__(self, run: Run, lanes: Sequence[Lane], workdir, stack, screen, stop):
     self._run, self._screen = run, screen
+    self.rows: dict[str, Row] = {}
     self._lanes = lanes
     self._recipes = [
         {net.name: net for net in recipe.nets(
@@ -169,7 +175,7 @@ class _Points:
     for nets_of in self._recipes:
       for net in nets_of.values():
         build.check_net(net)
-    self.names = list(dict.fromkeys(itertools.chain(*self._recipes)))
+    self.names = _in_order(self._recipes)
     self._opened: dict[str, Setup] = {}
     self._open = functools.partial(_opened, self._opened, stack, workdir, screen,
                                    stop)
@@ -180,6 +186,8 @@ class _Points:
     self._needed = {other for nets_of in self._recipes for net in nets_of.values()
                     for other in (*net.teachers, net.start) if other}
     self._asked: dict[str, list[tuple[int, str]]] = {}
+    self._known_as: dict[str, str] = {}
+    self._loaded: dict[str, Kept] = {}
 
   def students(self, name: str) -> bool:
     """Whether the net is a student, and not of the main job's teacher."""
@@ -203,16 +211,26 @@ class _Points:
           self._lane(number, net),
           tuple(self._kept[number, teacher] for teacher in net.teachers),
           self._kept[number, net.start] if net.start else None)
-      groups.setdefault(identity.group(net.values), []).append(
+      groups.setdefault(self._program(number, net), []).append(
           (number, net, setup, wanted))
     made = []
-    for group in groups.values():
+    for program, group in groups.items():
       numbers, of, setups, all_wanted = zip(*group, strict=True)
       job, found = jobs.make(of[0], setups[0], all_wanted, self._teachers)
+      if of[0].in_config:
+        job = job._replace(program=program)
       self._tell_same(job, found, all_wanted)
       self._asked.setdefault(name, []).extend(zip(numbers, found, strict=True))
       made.append(_agreed(job, [each.lane for each in all_wanted], found))
     return made
+
+  def _program(self, number: int, net: Net) -> str:
+    """What a net's program is compiled for, with the nets that are compiled in."""
+    if not net.in_config:
+      return identity.group(net.values)
+    of = self._recipes[number]
+    return json.dumps([identity.group(net.values), net.name, net.start is None, *(
+        identity.group(of[teacher].values) for teacher in net.teachers)])
 
   def needs(self, job: Job, lane: str) -> bool:
     """Whether a net that others learn from is not there, though its row may be."""
@@ -220,10 +238,22 @@ class _Points:
       return False
     return self._find(job, lane) is None
 
+  def found(
+      self, ready: Sequence[Job], results: Results, asked: Asked
+  ) -> list[Row]:
+    """Rows of nets that were trained before, in another workdir or run."""
+    study = asked.study or self.first.workdir.name
+    found = [chunks.of_record(job, lane, kept.record) for job in ready
+             if job.net.name in self._needed for lane in job.lanes
+             if not results.has([lane])
+             and (kept := self._find(job, lane)) is not None]
+    return [row | {"study": study, "command": ""} for row in chunks.stamp(found)]
+
   def keep(self, job: Job, lane: str, net: Any, row: Row) -> None:
     """Keeps a trained net for those that learn from it."""
     if job.net.name in self._needed:
       nets.save(job.setup, lane, net, row)
+      self._loaded.pop(lane, None)
 
   def finish(self, job: Job) -> None:
     """Loads the nets of a job for those that learn from them."""
@@ -236,7 +266,12 @@ class _Points:
         self._kept[number, job.net.name] = kept
 
   def _find(self, job: Job, lane: str) -> Kept | None:
-    return nets.find(job.setup, job.training, lane)
+    if lane not in self._loaded:
+      found = nets.find(job.setup, job.training, lane)
+      if found is None:
+        return None
+      self._loaded[lane] = found
+    return self._loaded[lane]
 
   def _having(self, name: str):
     """Number, net and setup of each point that has the net."""
@@ -247,7 +282,7 @@ class _Points:
 
   def _lane(self, number: int, net: Net) -> Lane:
     """What a point asks of a net."""
-    if net.name == "baseline":
+    if net.name == "baseline" and not net.in_config:
       return Lane({"method": "hard"}, net.values)
     return Lane(self._lanes[number].point, net.values)
 
@@ -256,12 +291,15 @@ class _Points:
     known: dict[str, Training] = {}
     for nets_of in self._recipes:
       before: dict[str, Training] = {}
+      keys: dict[str | None, str] = {None: ""}
       for net in nets_of.values():
         run = run_lib.read(net.values)
         setup = self._open(run)
-        key = net.name + run.part("") + str([net.teachers, net.start, net.epoch])
+        key = keys[net.name] = net.name + run.part("") + str([
+            net.epoch, net.start, *(
+                keys[other] for other in (*net.teachers, net.start))])
         if key not in known:
-          known[key] = jobs.check(net, setup, before)
+          known[key] = jobs.check(net, setup, before, nets_of)
         before[net.name] = known[key]
         if net.member is None and run.teacher.logits is not None:
           self._teachers.of(setup, known[key], ())  # The file is read now.
@@ -269,14 +307,33 @@ class _Points:
   def _tell_same(
       self, job: Job, found: Sequence[str], wanted: Sequence[Wanted]
   ) -> None:
-    """Says which points are one run, where each was meant to be its own."""
+    """Says which points, or nets, are one run where each was to be its own."""
     if job.net.in_config:
+      for fingerprint in job.lanes:
+        other = self._known_as.setdefault(fingerprint, job.net.name)
+        if other != job.net.name:
+          self._screen.say(f"{job.net.name}: is the same net as {other}; give it "
+                           f"another seed, --config.nets.{job.net.name}.seed=N")
       return
     for fingerprint, each in zip(found, wanted, strict=True):
       same = job.lanes[fingerprint]
       if same is not each.lane:
         self._screen.say(
             f"sweep: {each.lane.name} is the same run as {same.name}")
+
+
+def _in_order(recipes: Sequence[dict[str, Net]]) -> list[str]:
+  """The names of nets, each after all that it needs at any point."""
+  needed: dict[str, set[str]] = {}
+  for nets_of in recipes:
+    for net in nets_of.values():
+      needed.setdefault(net.name, set()).update(
+          other for other in (*net.teachers, net.start) if other)
+  done: list[str] = []
+  while len(done) < len(needed):
+    done.append(next(name for name in needed if name not in done
+                     and needed[name] <= set(done)))
+  return done
 
 
 def _agreed(job: Job, lanes: Sequence[Lane], found: Sequence[str]) -> Job:
@@ -324,6 +381,7 @@ def _train_all(
   for job, chunk in planned:
     if meter is None:
       rows = chunks.train_alone(job)
+      points.rows[job.net.name] = rows[0]
     elif results.has(chunk.lanes) and not any(
         points.needs(job, lane) for lane in chunk.lanes):
       continue
@@ -411,8 +469,10 @@ def _plan(
   now = [chunk for _, chunk in planned]
   # What the sweep does not ask for today, it may ask for again.
   before[:] = [c for c in before if c not in now] + now
+  mine = {job.program_fingerprint for job in ready}
   plan.save(workdir / "plan.json", [
-      c for c in before if c in now or results.has(c.lanes)])
+      c for c in before if c in now or results.has(c.lanes) or (
+          run.values["recipe"] and c.group not in mine)])
   return planned
 
 
@@ -420,6 +480,13 @@ def _lanes(ready: Sequence[Job], planned: Planned) -> list[str]:
   """The lanes of jobs, those that are planned first, in the order of the plan."""
   return [lane for job, chunk in planned for lane in chunk.lanes
           if lane in job.lanes] + [lane for job in ready for lane in job.lanes]
+
+
+def _described(run: Run, asked: Asked, ready: Sequence[Job]) -> dict[str, Row]:
+  """What this run calls its lanes, for rows that another run has left."""
+  study = asked.study
+  return {lane: chunks.described(job, lane) | ({"study": study} if study else {})
+          for job in ready for lane in job.lanes} if run.sweep.points else {}
 
 
 def _part(planned: Planned, results: Results, shard: Shard | None, screen: Screen):

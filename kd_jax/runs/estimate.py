@@ -42,7 +42,7 @@ class Meter:
 
   def tick(self, job: Job, chunk: Chunk, step: int) -> None:
     """Shows that a chunk has come to a step; its end is told by `finished`."""
-    part = step / job.training.total_steps
+    part = step / job.training.last_step
     if part < 1:
       self._show(job, self._done + part * self._cost(job, chunk))
 
@@ -58,11 +58,11 @@ class Meter:
     best = f"  best {min(errors)} errors ({split})" if errors else ""
     # In hundredths of a second, as the bar wants whole parts.
     self._screen.advance(
-        "sweep", round(100 * now), round(100 * self._total),
+        "sweep", round(100 * now), max(1, round(100 * self._total)),
         f"{len(self._results.rows)} of {self._lanes} lanes{best}")
 
   def _cost(self, job: Job, chunk: Chunk) -> float:
-    return (self._costs[job.program_fingerprint] * job.training.total_steps
+    return (self._costs[job.program_fingerprint] * job.training.last_step
             * chunk.shape.size)
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kd_jax.config import build
+from kd_jax.config import build, recipe
 from kd_jax.config import identity as identity_lib
 from kd_jax.config import run as run_lib
 from kd_jax.config.recipe import Net
@@ -119,7 +119,9 @@ class Teachers:
       return None
     banked = run.teacher.logits is not None or teacher_store.wants_bank(
         setup, training, members[0].training.taps)
-    key = run.part("student.views", "teacher.", "data.") + str(
+    # Which taps are stored is a matter of the method.
+    taps = () if run.method.pairs is None else ("method", "features.", "student.")
+    key = run.part("student.views", "teacher.", "data.", *taps) + str(
         [banked, *(net.sha256 for net in members)])
     if key not in self._made:
       self._made[key] = (teacher_store.of_nets(setup, training, members)
@@ -187,17 +189,30 @@ def identity(
       run.method_name, start=start, epoch=epoch)
 
 
-def check(net: Net, setup: Setup, before: dict[str, Training]) -> Training:
+def check(
+    net: Net, setup: Setup, before: dict[str, Training], nets: dict[str, Net]
+) -> Training:
   """Refuses a net that cannot be, before anything is trained; gives its training.
 
   Args:
     net: The net.
     setup: The setup of its run.
     before: The trainings of the nets before it, by name.
+    nets: All nets of its recipe.
   """
   training = build.training(net, setup_lib.transfer(setup, setup.run).dataset)
   if net.member is not None:
     return training
+  try:
+    _check(net, setup, training, before, nets)
+  except UserError as error:
+    if not net.in_config:
+      raise
+    raise UserError(recipe.renamed(str(error), net.name)) from None
+  return training
+
+
+def _check(net, setup, training, before, nets) -> None:
   taps = before[net.teachers[0]].taps if len(net.teachers) == 1 else {}
   if net.teachers:
     stored = teacher_store.compared(setup, training, taps)
@@ -213,7 +228,11 @@ def check(net: Net, setup: Setup, before: dict[str, Training]) -> Training:
       raise UserError(
           f"config.nets.{net.name}.init_from={net.start}: the two nets have not "
           "the same parameters; give both the same name and widths")
-  return training
+    if any(run_lib.read(each.values).method.inference
+           for each in (net, nets[net.start])):
+      raise UserError(
+          f"config.nets.{net.name}.init_from={net.start}: the method of one of "
+          "them keeps a module in its net; such a net is no start")
 
 
 def _shapes(setup: Setup, model) -> Any:

@@ -133,8 +133,10 @@ def save(
     row: dict[str, Any],
 ) -> None:
   """Keeps a lane's net in the store, for those that learn from it."""
-  parameters.save_net(_kept_at(setup, fingerprint), variables, row | {
-      "parameters_sha256": parameters.parameters_sha256(variables.params)})
+  path = _kept_at(setup, fingerprint)
+  with records.alone(path, say=setup.screen.say, stop=setup.stop):
+    parameters.save_net(path, variables, row | {
+        "parameters_sha256": parameters.parameters_sha256(variables.params)})
 
 
 def find(setup: Setup, training: Training, fingerprint: str) -> Kept | None:

@@ -1,6 +1,6 @@
 """The rows of a sweep on disk: what is finished is never done again."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import json
 import pathlib
 from typing import Any
@@ -67,7 +67,19 @@ class Results:
             f"{self._file}: has another result of {row['fingerprint'][:16]}, which "
             f"differs in {names}; the machine or a version of jax has changed, so "
             "use another --workdir")
-    self._known |= {_result(row): row for row in rows}
+    added = {_result(row): row for row in rows}
+    # What this run has made stands before what another has left.
+    self._known = added | {
+        key: row for key, row in self._known.items() if key not in added}
+    self._write()
+
+  def describe(self, names: Mapping[str, Row]) -> None:
+    """Calls rows of earlier runs as this one calls its lanes; None goes away."""
+    for key, row in self._known.items():
+      own = names.get(row["fingerprint"], row)
+      if any(row.get(name) != value for name, value in own.items()):
+        self._known[key] = {name: value for name, value in (row | own).items()
+                            if value is not None or name not in own}
     self._write()
 
   def _keep(self, rows: Iterable[Row]) -> None:

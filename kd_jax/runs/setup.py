@@ -17,6 +17,7 @@ from kd_jax.config.run import Run
 from kd_jax.core import hosts
 from kd_jax.core.errors import UserError
 from kd_jax.core.screen import Screen
+from kd_jax.data import preprocess
 from kd_jax.runs import records
 from kd_jax.training import devices as devices_lib
 from kd_jax.training import fit, segment
@@ -87,8 +88,11 @@ def prepare(
   _refuse_unlike(run.values)
   dataset = build.dataset(run.values, say=screen.say, fetching=fetching)
   sizes = f"{len(dataset.train_ids)} training, {len(dataset.test.label)} test"
+  inputs = dataset.train.inputs
+  kind = "" if preprocess.are_images(inputs) else (
+      f"; inputs are token ids, {inputs.shape[1]} each, up to {inputs.max()}")
   screen.say(f"data: {dataset.name} from {dataset.source}, {sizes} examples, "
-             f"{dataset.num_classes} classes")
+             f"{dataset.num_classes} classes{kind}")
   if dataset.notice:
     screen.say(f"\n*** {dataset.notice} ***\n", style="bold yellow")
   on_device = build.on_device(run.values, dataset)

@@ -1,6 +1,6 @@
 """`summary.json`: what a run was, for scripts, and its table for people."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kd_jax.core.screen import Screen
@@ -8,7 +8,7 @@ from kd_jax.runs import records
 from kd_jax.runs.jobs import Job
 from kd_jax.runs.plan import Chunk
 from kd_jax.runs.programs import Programs
-from kd_jax.runs.results import Results
+from kd_jax.runs.results import Results, Row
 from kd_jax.runs.setup import Setup
 
 # What a row says of where it was made and how it is found again.
@@ -22,12 +22,11 @@ _FIGURES = (("test_errors", "d"), ("test_accuracy", ".2%"), ("test_nll", ".4f"),
 
 
 def of_run(
-    setup: Setup, ready: Sequence[Job], results: Results
+    setup: Setup, ready: Sequence[Job], rows: Mapping[str, Row]
 ) -> dict[str, Any]:
   """The summary of a single run: its nets by name, the teacher first."""
   teacher = next((job.prepared.record for job in ready
                   if job.prepared and not job.net.in_config), None)
-  rows = {row["net"]: row for row in results.rows}
   return {
       **_dataset(setup), **({"teacher": teacher} if teacher else {}),
       **{job.net.name: {key: value for key, value in rows[job.net.name].items()
