@@ -21,7 +21,8 @@ def default(*nets: str) -> ml_collections.ConfigDict:
 
   With nets, also the keys of each net of a recipe: `nets.NAME.teachers`,
   `.init_from` and the keys of a student without its prefix, such as
-  `nets.NAME.widths` or `.temperature`. One that stays None is the run's own.
+  `nets.NAME.widths` or `.temperature`. One that stays None is the run's own; but a
+  net that names its `method` takes the weights and T of its paper, as a run does.
 
   Args:
     *nets: The nets of a recipe, in the order in which they are trained; none for

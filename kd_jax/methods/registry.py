@@ -74,8 +74,8 @@ class Method(NamedTuple):
       than `hparams.temperature`: an ensemble must then be a mean of logits,
       since its mean of probabilities belongs to one temperature.
     paper: Where the method comes from.
-    inference: `(method_params, Outputs) -> Outputs`, where a module of the method
-      stays in the net that comes out: what this net says. Its parameters are
+    inference: `(method_params, Outputs) -> Outputs`: the outputs of the finished
+      net, where a module of the method stays in it. The module's parameters are
       then counted, saved and evaluated with the student's.
     gradients: `(own, {term: gradient}, hparams) -> gradient`, where the method
       wants the gradients of its weighted terms apart; their sum otherwise.

@@ -144,6 +144,9 @@ def of_record(job: Job, fingerprint: str, record: Row) -> Row:
   loss = teacher_store.loss_record(
       job.learner.method, build.student_hparams(job.lanes[fingerprint].values),
       job.training.schedules)
+  # As it was before it was saved.
+  record = {key: value for key, value in record.items()
+            if key not in ("schema", parameters.CHECKSUM)}
   return {"packing": "1x1x1", "curve": {}, **record, **_about(job, fingerprint),
           **loss, "net": job.net.name, "failed": None,
           "alpha": job.setup.run.alpha}

@@ -79,8 +79,7 @@ def train(
 ) -> dict[str, Any]:
   """Trains what a config asks for, one run or the points of a sweep.
 
-  Whatever is in `workdir` already and was made with the same settings is used
-  again; an interrupted training is continued to the same bits.
+  What is in `workdir` already is used again; what was interrupted goes on.
 
   Args:
     run: What the config asks for.
@@ -97,14 +96,13 @@ def train(
   """
   began = time.perf_counter()
   lanes = sweep.lanes(run.values, run.sweep.points or ({},))
-  check_reference(lanes, run.sweep.reference)
+  if run.sweep.points:
+    check_reference(lanes, run.sweep.reference)
   if asked.shard and run.values["recipe"]:
-    raise UserError(
-        f"--shard={asked.shard}: the nets of a recipe learn from one another, so "
-        "one machine trains all of them; give the command without it")
+    raise UserError(f"--shard={asked.shard}: the nets of a recipe learn from one "
+                    "another, so one machine trains all; leave it out")
   with contextlib.ExitStack() as stack:
     points = _Points(run, lanes, workdir, stack, screen, asked.stop)
-    setup = points.first
     results = Results(workdir, writes=hosts.first())
     before = plan.load(workdir / "plan.json")
     programs = Programs(
@@ -117,7 +115,7 @@ def train(
           points.train_members(name)
           continue
         made = points.jobs(name)
-        setup.announce()
+        points.first.announce()
         if run.sweep.points:
           results.add(points.found(made, results, asked))
         if not ready or any(job.teachers for job in made):
@@ -133,12 +131,11 @@ def train(
       if run.sweep.points:
         _report(run, asked, workdir, results, screen, began)
       raise
-    whole = summary.of_sweep(ready, planned, results, programs) if (
-        run.sweep.points) else summary.of_run(setup, ready, points.rows)
-    if asked.shard:
-      whole["shard"] = str(asked.shard)
+    whole = summary.of_sweep(
+        ready, planned, results, programs, asked.shard) if (
+            run.sweep.points) else summary.of_run(points.first, ready, points.rows)
     whole["seconds"] = round(time.perf_counter() - began, 2)
-    setup.recorder.write("summary.json", whole)
+    points.first.recorder.write("summary.json", whole)
   if not run.sweep.points:
     summary.show(screen, whole)
   _report(run, asked, workdir, results, screen, began)
@@ -147,7 +144,7 @@ def train(
 
 def check_reference(lanes: Sequence[Lane], reference: dict[str, Any]) -> None:
   """Refuses a reference that no point of a sweep is."""
-  if reference and len(lanes) > 1 and not any(
+  if reference and not any(
       sweep.matches(lane.point, reference) for lane in lanes):
     raise UserError(
         f"config.sweep.reference={reference}: no point of the sweep sets that; "
@@ -190,7 +187,7 @@ class _Points:
     self._loaded: dict[str, Kept] = {}
 
   def students(self, name: str) -> bool:
-    """Whether the net is a student, and not of the main job's teacher."""
+    """Whether the net is a student, or else a member of the teacher."""
     return any(name in nets_of and nets_of[name].member is None
                for nets_of in self._recipes)
 
@@ -337,7 +334,7 @@ def _in_order(recipes: Sequence[dict[str, Net]]) -> list[str]:
 
 
 def _agreed(job: Job, lanes: Sequence[Lane], found: Sequence[str]) -> Job:
-  """The job with what all points that share a net of a recipe have in common."""
+  """The job, each lane named by what all points that want it have in common."""
   if not job.net.in_config:
     return job
   shared = {}

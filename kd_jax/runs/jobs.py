@@ -78,7 +78,7 @@ class Job(NamedTuple):
 
   @property
   def rows(self) -> list[tuple[Any, str]]:
-    """Of each lane what the lanes of a row have in common, and its fingerprint."""
+    """Each lane's fingerprint, after its seed (and teacher): alike in a row."""
     if not self.own_teachers:
       return [(lane.seed, each) for each, lane in self.lanes.items()]
     return [((lane.seed, *self.teachers[each].identity), each)

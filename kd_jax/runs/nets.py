@@ -232,9 +232,7 @@ def _finished(setup, name, path, fingerprint) -> dict[str, Any] | None:
   except UserError as error:
     setup.screen.say(f"{name}: {error}; training it anew")
     return None
-  # As it was when it was saved.
-  return {key: value for key, value in record.items()
-          if key not in ("schema", parameters.CHECKSUM)}
+  return record
 
 
 def _save_best(setup, name: str, best, fingerprint: str) -> None:

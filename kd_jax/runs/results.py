@@ -15,7 +15,7 @@ SCHEMA, _READ = 2, (1, 2)
 
 
 class Results:
-  """`results.jsonl`: a row for each finished net that is not a mere teacher.
+  """`results.jsonl`: a row for each finished net, but the main job's teacher.
 
   The file is always whole. Rows that the present run does not ask for, and second
   rows of the same lane in another packing, are kept aside in

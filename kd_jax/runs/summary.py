@@ -10,6 +10,7 @@ from kd_jax.runs.plan import Chunk
 from kd_jax.runs.programs import Programs
 from kd_jax.runs.results import Results, Row
 from kd_jax.runs.setup import Setup
+from kd_jax.runs.shard import Shard
 
 # What a row says of where it was made and how it is found again.
 _OF_ROWS = {
@@ -35,9 +36,9 @@ def of_run(
 
 def of_sweep(
     ready: Sequence[Job], planned: Sequence[tuple[Job, Chunk]], results: Results,
-    programs: Programs,
+    programs: Programs, shard: Shard | None,
 ) -> dict[str, Any]:
-  """The summary of a sweep."""
+  """The summary of a sweep, or of a shard of it."""
   prepared = [job.prepared for job in ready
               if job.prepared and not job.net.in_config]
   return {
@@ -49,7 +50,8 @@ def of_sweep(
       "lanes": len(results.rows),
       "failed": sum(row["failed"] is not None for row in results.rows),
       "chunks": [{"group": job.program_fingerprint[:16], "shape": list(chunk.shape),
-                  "lanes": len(set(chunk.lanes))} for job, chunk in planned]}
+                  "lanes": len(set(chunk.lanes))} for job, chunk in planned],
+      **({"shard": str(shard)} if shard else {})}
 
 
 def show(screen: Screen, summary: dict[str, Any]) -> None:

@@ -41,75 +41,6 @@ class Learner(NamedTuple):
   schedules: Schedules = STILL
 
 
-def deployed(learner: Learner) -> types.Model:
-  """The net that comes out: the student, with what of its method stays."""
-  model, inference = learner.model, learner.method.inference
-  if inference is None:
-    return model
-
-  def apply(variables, inputs, **context):
-    outputs, state = model.apply(types.Variables(
-        variables.params["student"], variables.state), inputs, **context)
-    return inference(variables.params["method"], outputs), state
-
-  def init(key, inputs):
-    begun = _begun(learner, key, inputs)
-    return types.Variables(
-        {"student": begun.student.params, "method": begun.method},
-        begun.student.state)
-
-  return model._replace(init=init, apply=apply)
-
-
-def deployed_variables(learner: Learner, state: TrainState) -> types.Variables:
-  """The variables of that net."""
-  if learner.method.inference is None:
-    return state.student
-  return types.Variables(
-      {"student": state.student.params, "method": state.method},
-      state.student.state)
-
-
-def init(
-    learner: Learner, key: jax.Array, inputs: types.Tree, hparams: types.Hparams
-) -> TrainState:
-  """The state before the first step; `inputs` are any that a model takes."""
-  begun = _begun(learner, key, inputs)
-  student = begun.student._replace(
-      params=optimizers.scaled(begun.student.params, hparams.init_scale))
-  with jax.numpy_dtype_promotion("standard"):
-    moments = optimizers.optimizer(learner.optimizer_spec, hparams).init(
-        (student.params, begun.method))
-  return TrainState(jnp.zeros((), jnp.int32), student, begun.method,
-                    begun.method_state, moments)
-
-
-class _Begun(NamedTuple):
-  """A new student, and what its method has of its own."""
-
-  student: types.Variables
-  method: types.Tree
-  method_state: types.Tree
-
-
-def _begun(learner: Learner, key: jax.Array, inputs: types.Tree) -> _Begun:
-  student = learner.model.init(randomness.stream(key, "student"), inputs)
-  return _Begun(student, *learner.method.init(
-      randomness.stream(key, "method"), *_tap_shapes(learner, student, inputs)))
-
-
-def _tap_shapes(learner, student, inputs) -> tuple[methods.Shapes, methods.Shapes]:
-  """Shapes of one example of the taps that are compared, of both nets."""
-  if not learner.pairs:
-    return {}, {}
-  found = jax.eval_shape(
-      lambda held: learner.model.apply(held, inputs, train=False)[0].features,
-      student)
-  own = {name: tap.shape[1:] for name, tap in found.items()}
-  taps = learner.teacher.taps if learner.teacher else {}
-  return (_paired(own, learner.pairs, 0), _paired(taps, learner.pairs, 1))
-
-
 def _paired(taps, pairs: methods.Pairs, of: int) -> dict:
   """The taps of pairs under the pairs' names, alike for both nets."""
   return {"-".join(pair): taps[pair[of]] for pair in pairs}
@@ -296,3 +227,72 @@ def _totals(learner, state, view, terms, hparams, axis_name):
 def _squared_norms(gradient: jax.Array) -> jax.Array:
   """Of each example, `[B]`."""
   return jnp.sum(jnp.square(gradient), axis=tuple(range(1, gradient.ndim)))
+
+
+def deployed(learner: Learner) -> types.Model:
+  """The net that comes out: the student, with what of its method stays."""
+  model, inference = learner.model, learner.method.inference
+  if inference is None:
+    return model
+
+  def apply(variables, inputs, **context):
+    outputs, state = model.apply(types.Variables(
+        variables.params["student"], variables.state), inputs, **context)
+    return inference(variables.params["method"], outputs), state
+
+  def init(key, inputs):
+    begun = _begun(learner, key, inputs)
+    return types.Variables(
+        {"student": begun.student.params, "method": begun.method},
+        begun.student.state)
+
+  return model._replace(init=init, apply=apply)
+
+
+def deployed_variables(learner: Learner, state: TrainState) -> types.Variables:
+  """The variables of that net."""
+  if learner.method.inference is None:
+    return state.student
+  return types.Variables(
+      {"student": state.student.params, "method": state.method},
+      state.student.state)
+
+
+def init(
+    learner: Learner, key: jax.Array, inputs: types.Tree, hparams: types.Hparams
+) -> TrainState:
+  """The state before the first step; `inputs` are any that a model takes."""
+  begun = _begun(learner, key, inputs)
+  student = begun.student._replace(
+      params=optimizers.scaled(begun.student.params, hparams.init_scale))
+  with jax.numpy_dtype_promotion("standard"):
+    moments = optimizers.optimizer(learner.optimizer_spec, hparams).init(
+        (student.params, begun.method))
+  return TrainState(jnp.zeros((), jnp.int32), student, begun.method,
+                    begun.method_state, moments)
+
+
+class _Begun(NamedTuple):
+  """A new student, and what its method has of its own."""
+
+  student: types.Variables
+  method: types.Tree
+  method_state: types.Tree
+
+
+def _begun(learner: Learner, key: jax.Array, inputs: types.Tree) -> _Begun:
+  student = learner.model.init(randomness.stream(key, "student"), inputs)
+  return _Begun(student, *learner.method.init(
+      randomness.stream(key, "method"), *_tap_shapes(learner, student, inputs)))
+
+
+def _tap_shapes(learner, student, inputs) -> tuple[methods.Shapes, methods.Shapes]:
+  """Shapes of one example of the taps that are compared, of both nets."""
+  if not learner.pairs:
+    return {}, {}
+  found = jax.eval_shape(
+      lambda held: learner.model.apply(held, inputs, train=False)[0].features,
+      student)
+  own = {name: tap.shape[1:] for name, tap in found.items()}
+  taps = learner.teacher.taps if learner.teacher else {}
+  return (_paired(own, learner.pairs, 0), _paired(taps, learner.pairs, 1))
