@@ -176,6 +176,7 @@ def test_the_verdict_can_go_either_way():
 RECORDED = [name for name in index.STUDIES if index.whole(name, "table")]
 
 
+@pytest.mark.pictures
 @pytest.mark.parametrize("name", RECORDED)
 def test_what_is_committed_is_what_the_rows_make(name, tmp_path):
   folder = index.ROOT / name
