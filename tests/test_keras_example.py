@@ -241,7 +241,7 @@ def test_a_teacher_that_is_not_frozen_has_a_gradient():
   teacher = build.models.linen_model(Net(10, (2, 3)))
   image = np.float32(np.random.default_rng(1).uniform(size=(4, 8, 8, 1)))
   params = drawn(jax.eval_shape(teacher.init, jax.random.key(0), image)).params
-  batch = types.SimpleNamespace(image=image, label=jnp.arange(4))
+  batch = types.SimpleNamespace(inputs=image, label=jnp.arange(4))
   student = kd_types.Outputs(jax.random.normal(jax.random.key(2), (4, 10)), {})
   hparams = kd_types.Hparams(
       temperature=10.0, hard_weight=0.1, soft_weight=0.9)

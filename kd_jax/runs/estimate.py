@@ -139,7 +139,8 @@ def _groups(run: Run) -> list[_Group]:
       if whole[net.name] in known:
         continue
       known.add(whole[net.name])
-      key = alike + whole[net.name] if net.member is not None else (
+      # The members of a teacher are a group: as many nets as there are.
+      key = own.part("data.", "teacher.") if net.member is not None else (
           net.name + identity.group(net.values))
       groups.setdefault(key, _Group(net, [])).seeds.append(own.seed)
   return sorted(groups.values(), key=lambda group: group.net.member is None)
