@@ -186,7 +186,8 @@ def test_saving_in_between_changes_nothing(run, tmp_path):
 def test_a_run_that_diverges_names_the_step_and_keeps_the_last_good_state(
     run, tmp_path):
   # Every pixel is NaN from here on.
-  broken = run.train._replace(scale=jnp.full((1,), jnp.nan))
+  broken = run.train._replace(preprocess=run.train.preprocess._replace(
+      scale=jnp.full((1,), jnp.nan)))
   with pytest.raises(monitor.Diverged, match=r"not finite at step 1 .*T = 4"):
     run(train=broken)
   with pytest.raises(train_loop.Interrupted):
