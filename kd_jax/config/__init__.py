@@ -50,8 +50,8 @@ def _check_nets(nets: Sequence[str]) -> None:
     if not net.isidentifier() or net in (
         "schema", "dataset", "seconds", "shard") or nets.count(net) > 1:
       raise UserError(
-          f"kd_jax.config.default: a net called {net!r}: must be a word of letters "
-          "and _, not schema, dataset, seconds or shard, and stand once")
+          f"kd_jax.config.default: a net called {net!r}: must be a Python name "
+          "other than schema, dataset, seconds and shard, and stand once")
 
 
 def _filled(keys: Mapping[str, schema.Key]) -> ml_collections.ConfigDict:

@@ -53,11 +53,6 @@ def nets(values: Values, *, swept: bool) -> list[Net]:
   return _main_job(dict(values), swept)
 
 
-def last(values: Values) -> str | None:
-  """The net that a recipe ends with; None in the main job."""
-  return values["recipe"][-1] if values["recipe"] else None
-
-
 def _main_job(values: dict[str, Any], swept: bool) -> list[Net]:
   baseline = Net("baseline", values | {"method": "hard"})
   members: list[Net] = []

@@ -135,7 +135,11 @@ def expand(
   Raises:
     UserError: If a point sets a value that is out of range.
   """
-  return gather(lanes(config, points))
+  groups: dict[str, Group] = {}
+  for lane in lanes(config, points):
+    groups.setdefault(
+        identity.group(lane.values), Group(lane.values, [])).lanes.append(lane)
+  return list(groups.values())
 
 
 def lanes(config: Mapping[str, Any], points: Iterable[Point]) -> list[Lane]:
@@ -144,15 +148,6 @@ def lanes(config: Mapping[str, Any], points: Iterable[Point]) -> list[Lane]:
   different = {json.dumps(point, sort_keys=True): point for point in plain}
   return [Lane(point, dict(config_lib.flatten(applied(config, point))))
           for point in different.values()]
-
-
-def gather(some: Iterable[Lane]) -> list[Group]:
-  """Lanes as groups of one compiled program each, in the order of their first."""
-  groups: dict[str, Group] = {}
-  for lane in some:
-    groups.setdefault(
-        identity.group(lane.values), Group(lane.values, [])).lanes.append(lane)
-  return list(groups.values())
 
 
 def applied(

@@ -62,10 +62,15 @@ def linen_model(module: nn.Module) -> types.Model:
       outputs, state = module.apply(
           collections, inputs, rngs=dict(rngs or {}), mutable=list(variables.state),
           **only(understood, context))
-    logits, features = outputs if isinstance(outputs, tuple) else (outputs, {})
-    return types.Outputs(losses.at_least_float32(logits), features), state
+    return as_outputs(outputs), state
 
   return types.Model(init, apply, understood)
+
+
+def as_outputs(given: Any) -> types.Outputs:
+  """What a module gives, logits or logits and taps, as losses take it."""
+  logits, features = given if isinstance(given, tuple) else (given, {})
+  return types.Outputs(losses.at_least_float32(logits), features)
 
 
 def keywords(

@@ -7,9 +7,8 @@ from typing import Any
 from flax import nnx, traverse_util
 import jax
 
-from kd_jax import losses
 from kd_jax.core import types
-from kd_jax.models.linen import keywords, only
+from kd_jax.models.linen import as_outputs, keywords, only
 
 # What `__call__` may name; `.train()` and `.eval()` say whether it trains, too.
 _KNOWN = frozenset({"train", "mask", "rates", "axis_name"})
@@ -67,13 +66,12 @@ def nnx_model(make: Callable[[nnx.Rngs], nnx.Module]) -> types.Model:
     with _as_users_write():
       outputs = made(inputs, **only(understood, context))
     _, _, _, after = _split(made)
-    logits, features = outputs if isinstance(outputs, tuple) else (outputs, {})
     known = {path for path, _ in nnx.to_flat_state(state)}
     # What a module has sown on the way is no state of the model.
     kept = nnx.from_flat_state([
         (path, variable) for path, variable in nnx.to_flat_state(after)
         if path in known])
-    return types.Outputs(losses.at_least_float32(logits), features), _as_dict(kept)
+    return as_outputs(outputs), _as_dict(kept)
 
   return types.Model(init, apply, understood)
 

@@ -135,8 +135,9 @@ def train_alone(job: Job) -> list[Row]:
         identity | records.runtime() | job.setup.placing | {"net": job.net.name})
   shape = job.setup.devices
   packing = "1x1x1" if shape.kind == "single" else f"{shape.kind} {shape.size}"
-  return [of_record(job, fingerprint, record) | {
-      "packing": packing, **_own_curves(job, record["fingerprint"])}]
+  # A net that a sweep left has its own packing and curves.
+  return [{"packing": packing, **of_record(job, fingerprint, record),
+           **_own_curves(job, record["fingerprint"])}]
 
 
 def of_record(job: Job, fingerprint: str, record: Row) -> Row:
@@ -147,9 +148,8 @@ def of_record(job: Job, fingerprint: str, record: Row) -> Row:
   # As it was before it was saved.
   record = {key: value for key, value in record.items()
             if key not in ("schema", parameters.CHECKSUM)}
-  return {"packing": "1x1x1", "curve": {}, **record, **_about(job, fingerprint),
-          **loss, "net": job.net.name, "failed": None,
-          "alpha": job.setup.run.alpha}
+  return {"curve": {}, **record, **_about(job, fingerprint), **loss,
+          "net": job.net.name, "failed": None, "alpha": job.setup.run.alpha}
 
 
 def described(job: Job, fingerprint: str) -> Row:
@@ -206,6 +206,8 @@ def _epoch(epoch: train_loop.Epoch, chunk: Chunk, per_epoch: int) -> Row:
 def _own_curves(job: Job, fingerprint: str) -> Row:
   """The curves of a net that was trained alone."""
   epochs = _epochs(job.setup.workdir, job.net.name, fingerprint[:16])
+  if not epochs:
+    return {}
   series = lambda name: [row[name] for row in epochs if name in row]
   curve = {name: series(name) for name in (
       "train_hard", "train_soft", "test_errors") if series(name)}
