@@ -231,8 +231,8 @@ def test_an_own_method_of_a_file_has_keys_and_lanes(small, own, capsys):
 
 
 @pytest.mark.parametrize(("name", "words"), [
-    ("other", "must be a kd_jax.methods.Method"), ("kd", "there is another method kd"),
-    ("none", "has no none")])
+    ("other", "must be a kd_jax.methods.Method"),
+    ("kd", "there is another method kd"), ("none", "has no none")])
 def test_what_is_no_method_is_told_in_a_line(small, own, capsys, name, words):
   code, _ = small(f"--config.method={own(METHOD)}:{name}")
   told = capsys.readouterr().err
