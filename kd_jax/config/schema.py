@@ -328,19 +328,23 @@ def of_nets() -> dict[str, str]:
 
 def net_keys() -> dict[str, Key]:
   """The keys of one net of a recipe: None leaves the run's own."""
-  known = every()
-  names = of_nets() | {name: name for name in known if owner(name)}
-  return _RECIPE | {
-      name: _optional(known[own].kind or type(known[own].default),
-                      known[own].rule, known[own].meaning)
-      for name, own in names.items()}
+  names = [*_RECIPE, *of_nets(), *(name for name in every() if owner(name))]
+  return {name: key for name in names if (key := _net_key(name)) is not None}
+
+
+def _net_key(name: str) -> Key | None:
+  if name in _RECIPE:
+    return _RECIPE[name]
+  own = find(of_nets().get(name, name if owner(name) else ""))
+  return own and _optional(own.kind or type(own.default), own.rule, own.meaning)
 
 
 def find(name: str) -> Key | None:
   """The key of a name, also of a recipe's net; None if there is none."""
   if name.startswith("nets.") and name.count(".") > 1:
-    return net_keys().get(name.split(".", 2)[2])
-  return every().get(name)
+    return _net_key(name.split(".", 2)[2])
+  method = owner(name)
+  return _OWN.get(name) if method is None else _numbers(method)[name]
 
 
 def every() -> dict[str, Key]:
