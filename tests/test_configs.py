@@ -67,8 +67,7 @@ def test_a_variant_is_accepted_and_has_the_known_keys_only(
   monkeypatch.chdir(ROOT)
   own = _module(name).get_config(variant)
   config_lib.check(own)
-  nets = {f"nets.{net}.{key}" for net in own.recipe for key in schema.net_keys()}
-  assert set(config_lib.flatten(own)) == set(schema.every()) | nets
+  assert set(config_lib.flatten(own)) == set(schema.every(*own.recipe))
   assert own.is_locked
   parsed = _parse(f"--config=configs/{name}.py:{variant}")
   assert config_lib.flatten(parsed) == config_lib.flatten(own)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from kd_jax import config as config_lib
-from kd_jax.config import identity, names, schema, sweep
+from kd_jax.config import identity, names, schema
 from kd_jax.core.errors import UserError, nearest
 
 Values = Mapping[str, Any]
@@ -119,7 +119,7 @@ def _of_net(
   else:
     point.setdefault("method", "hard")
   try:
-    values = config_lib.flatten(sweep.applied(shared, point))
+    values = config_lib.changed(shared, point)
     needs = names.method(values["method"]).needs_teacher
   except UserError as error:
     raise UserError(renamed(str(error), name)) from None
@@ -128,7 +128,7 @@ def _of_net(
         f"config.nets.{name}.method={values['method']}: "
         + ("needs a teacher; name one with" if needs else "asks no teacher; leave "
            "out") + f" config.nets.{name}.teachers")
-  return dict(values)
+  return values
 
 
 def renamed(message: str, name: str) -> str:

@@ -25,6 +25,7 @@ Point = dict[str, Any]
 Sweep = list[Point]
 Part = Mapping[str, Iterable[Any]] | Sweep
 
+
 class Lane(NamedTuple):
   """A run of a sweep: what was asked for, and the flat config that it makes."""
 
@@ -144,9 +145,11 @@ def expand(
 
 def lanes(config: Mapping[str, Any], points: Iterable[Point]) -> list[Lane]:
   """A lane for each point; a point given twice counts once."""
-  plain = ({key: _plain(value) for key, value in point.items()} for point in points)
+  values = config_lib.flatten(config)
+  plain = ({key: schema.plain(value) for key, value in point.items()}
+           for point in points)
   different = {json.dumps(point, sort_keys=True): point for point in plain}
-  return [Lane(point, dict(config_lib.flatten(applied(config, point))))
+  return [Lane(point, config_lib.changed(values, point))
           for point in different.values()]
 
 
@@ -154,25 +157,7 @@ def applied(
     config: Mapping[str, Any], point: Point
 ) -> ml_collections.ConfigDict:
   """A copy of a config, or of flat values, with a point's values, checked."""
-  own = config_lib.nested(config_lib.flatten(config))
-  for key, value in point.items():
-    *parents, leaf = key.split(".")
-    place = own
-    try:
-      for parent in parents:
-        place = place[parent]
-      place[leaf] = _plain(value)
-    except (KeyError, AttributeError):
-      raise UserError(
-          f"sweep of {key}: the recipe has no such net; its nets are "
-          f"{', '.join(own.recipe) or 'not in the config'}") from None
-    except TypeError:
-      known = schema.find(key)
-      rule = known.rule.allowed if known else "another key"
-      raise UserError(f"sweep of {key}: {value!r} must be {rule}") from None
-  config_lib.make_way(own, set(point))
-  config_lib.check(own)
-  return own
+  return config_lib.nested(config_lib.changed(config_lib.flatten(config), point))
 
 
 def traced(key: str) -> bool:
@@ -184,7 +169,7 @@ def traced(key: str) -> bool:
 def matches(point: Point, reference: Mapping[str, Any]) -> bool:
   """Whether a point sets all that a (non-empty) reference sets."""
   return bool(reference) and all(
-      key in point and _plain(point[key]) == _plain(value)
+      key in point and schema.plain(point[key]) == schema.plain(value)
       for key, value in reference.items())
 
 
@@ -239,28 +224,10 @@ def _values(key: str, text: str) -> list[Any]:
   try:
     found = ast.literal_eval(f"[{text}]")
   except (ValueError, SyntaxError):
-    names = {"true": True, "false": False, "none": None, "null": None}
-    found = [names.get(word.lower(), _number(word))
-             for word in text.split(",") if word]
+    found = [schema.literal(word) for word in text.split(",") if word]
   if not found:
     raise UserError(f"sweep of {key}: needs values, as in {key}=1,2,4")
-  return [_plain(value) for value in found]
-
-
-def _number(word: str) -> Any:
-  for kind in (int, float):
-    try:
-      return kind(word)
-    except ValueError:
-      continue
-  return word
-
-
-def _plain(value: Any) -> Any:
-  """Lists as tuples, as configs have them; NumPy's numbers as Python's."""
-  if isinstance(value, (list, tuple)):
-    return tuple(_plain(each) for each in value)
-  return value.item() if hasattr(value, "item") else value
+  return [schema.plain(value) for value in found]
 
 
 def _short(value: Any) -> str:
