@@ -8,13 +8,13 @@ makes missing would be trained again by `reproduce --from-record`.
 from collections.abc import Mapping, Sequence
 import types
 
-from conftest import ROOT
+from conftest import ROOT, groups
 import numpy as np
 import pytest
 
 from experiments import index
 from experiments.protocol import Options
-from kd_jax.config import build, identity, sweep
+from kd_jax.config import build, identity
 from kd_jax.config import run as run_lib
 from kd_jax.report import Row
 from kd_jax.runs import jobs, plan, schema_1
@@ -50,16 +50,16 @@ def lanes(config, rows: Sequence[Row], teachers: Sequence[Row]):
   made: dict[str, list[tuple[int, str]]] = {}
   known = {point_of(row["overrides"]): row for row in rows}
   data = {}
-  for group in sweep.expand(config, config.sweep.points):
-    key = run_lib.read(group.values).part("data.", "transfer.")
+  for group in groups(config, config.sweep.points):
+    key = run_lib.read(group[0].values).part("data.", "transfer.")
     if key not in data:
       data[key] = build.transfer_set(
-          group.values, build.dataset(group.values, say=lambda *_: None))
+          group[0].values, build.dataset(group[0].values, say=lambda *_: None))
     program = identity.fingerprint(
-        {"program": identity.program(group.values)})
+        {"program": identity.program(group[0].values)})
     made.setdefault(program, []).extend(
         (lane.seed, fingerprint(lane, data[key], row, teachers))
-        for lane in group.lanes if (row := known.get(point_of(lane.point))))
+        for lane in group if (row := known.get(point_of(lane.point))))
   return made
 
 
@@ -78,7 +78,7 @@ def fingerprint(lane, dataset, row: Row, teachers: Sequence[Row]) -> str:
     # Their bits belong to the identity, so they are made as a teacher's are.
     bank = np.zeros((1, 1, len(hashes), 1), np.float32)
     prepared = types.SimpleNamespace(identity=hashes, teacher=teachers_lib.banked(
-        bank, weights=run_lib.read(lane.values).teacher.weights))
+        bank, weights=run_lib.read(lane.values).weights))
   setup = setup_lib.Setup(run_lib.read(lane.values), dataset, *[None] * 8)
   return jobs.lane_fingerprint(lane, setup, prepared)
 

@@ -40,8 +40,7 @@ def transfer_set(values: Values, found: data_lib.Dataset) -> data_lib.Dataset:
   Raises:
     UserError: If nothing is left, or a class does not exist.
   """
-  values = flatten(values)
-  classes, part = tuple(values["transfer.classes"]), values["transfer.part"]
+  classes, part = values["transfer.classes"], values["transfer.part"]
   if not classes and part == 1:
     return found
   if max(classes, default=0) >= found.num_classes:
@@ -55,14 +54,6 @@ def transfer_set(values: Values, found: data_lib.Dataset) -> data_lib.Dataset:
     raise UserError(
         f"config.transfer: leaves none of {len(found.train_ids)} examples")
   return found._replace(train_ids=ids)
-
-
-def on_device(
-    values: Values, found: data_lib.Dataset
-) -> Callable[[data_lib.Examples, np.ndarray], segment.DeviceData]:
-  """Puts examples of a data set on the device, preprocessed as the run asks for."""
-  own = preprocess.of(flatten(values)["data.scale"], found.train.inputs)
-  return lambda examples, ids: device_data(examples, ids, own)
 
 
 def device_data(
@@ -105,12 +96,8 @@ def training(net: recipe.Net, found: data_lib.Dataset) -> Training:
   """
   if net.member is not None:
     return teacher(net.values, found, net.member)
-  try:
+  with net.told():
     made = student(net.values, found)
-  except UserError as error:
-    if not net.in_config:
-      raise
-    raise UserError(recipe.renamed(str(error), net.name)) from None
   if net.epoch is None:
     return made
   steps = net.epoch * segment.steps_per_epoch(
@@ -143,7 +130,7 @@ def learner(
   method, pairs = bound(run, training, method, teacher.taps if teacher else {})
   return step.Learner(
       training.model, method, training.optimizer_spec, teacher, pairs=pairs,
-      skip_nonfinite=run.skip_nonfinite,
+      skip_nonfinite=run.values["nonfinite"] == "skip",
       schedules=training.schedules)
 
 
@@ -156,22 +143,20 @@ def bound(
   Raises:
     UserError: If it compares taps that a net does not have.
   """
+  pairs = run.values["features.pairs"]
   try:
-    return methods.bind(method, training.taps, taps, run.pairs)
+    return methods.bind(
+        method, training.taps, taps, methods.ALL if pairs == ("all",) else pairs)
   except ValueError as error:
     raise UserError(
-        f"config.method={run.method_name}: {error}; name others with "
+        f"config.method={run.values['method']}: {error}; name others with "
         "config.features.pairs") from None
 
 
 def check_net(net: recipe.Net) -> None:
   """`check_names`, of a net of a recipe."""
-  try:
+  with net.told():
     check_names(net.values)
-  except UserError as error:
-    if not net.in_config:
-      raise
-    raise UserError(recipe.renamed(str(error), net.name)) from None
 
 
 def check_names(values: Values) -> None:
@@ -180,33 +165,28 @@ def check_names(values: Values) -> None:
   Raises:
     UserError: Naming the key, and the nearest names that there are.
   """
-  asked = run_lib.read(values)
-  if asked.method.pairs is not None and asked.method.needs_teacher:
-    _check_features(asked)
-  if (asked.teacher.members > 1 and asked.teacher.mean != "logits"
-      and asked.method.needs_teacher and asked.method.any_temperature):
+  run = run_lib.read(values)
+  values, method = run.values, run.method
+  name, count, mean, logits = (values[key] for key in (
+      "method", "teacher.count", "teacher.mean", "teacher.logits"))
+  if method.pairs is not None and method.needs_teacher:
+    if logits is not None:
+      raise UserError(
+          f"config.teacher.logits={logits}: method {name} compares features, and a "
+          "file of logits has none; let the run train its teacher")
+    if count > 1:
+      raise UserError(
+          f"config.teacher.count={count}: method {name} compares the features of "
+          "one net; use teacher.count=1")
+  if (count > 1 and mean != "logits" and method.needs_teacher
+      and method.any_temperature):
     raise UserError(
-        f"config.teacher.mean={asked.teacher.mean}: its mixture belongs to one "
-        f"temperature, and {asked.method_name} asks at others; use "
-        "teacher.mean=logits")
+        f"config.teacher.mean={mean}: its mixture belongs to one temperature, and "
+        f"{name} asks at others; use teacher.mean=logits")
   for net in ("student", "teacher"):
-    name = asked.values[f"{net}.name"]
-    names.known(f"{net}.views", asked.values[f"{net}.views"], views.VIEWS)
-    if ":" not in name:
-      names.known(f"{net}.name", name, models.MODELS)
-
-
-def _check_features(asked: run_lib.Run) -> None:
-  """Refuses teachers that have no taps to compare."""
-  name, teacher = asked.method_name, asked.teacher
-  if teacher.logits is not None:
-    raise UserError(
-        f"config.teacher.logits={teacher.logits}: method {name} compares features, "
-        "and a file of logits has none; let the run train its teacher")
-  if teacher.members > 1:
-    raise UserError(
-        f"config.teacher.count={teacher.members}: method {name} compares the "
-        "features of one net; use teacher.count=1")
+    names.known(f"{net}.views", values[f"{net}.views"], views.VIEWS)
+    if ":" not in values[f"{net}.name"]:
+      names.known(f"{net}.name", values[f"{net}.name"], models.MODELS)
 
 
 def _training(

@@ -6,6 +6,7 @@ with `kd_jax.config.default("teacher", "assistant", "student")`.
 """
 
 from collections.abc import Iterator, Mapping
+import contextlib
 from typing import Any, NamedTuple
 
 from kd_jax import config as config_lib
@@ -35,6 +36,10 @@ class Net(NamedTuple):
   start: str | None = None
   epoch: int | None = None
   in_config: bool = False
+
+  def told(self) -> contextlib.AbstractContextManager[None]:
+    """Tells mistakes in its config by the keys that its user knows."""
+    return _told_of(self.name) if self.in_config else contextlib.nullcontext()
 
 
 def nets(values: Values, *, swept: bool) -> list[Net]:
@@ -118,11 +123,9 @@ def _of_net(
     point["teacher.count"] = teachers
   else:
     point.setdefault("method", "hard")
-  try:
+  with _told_of(name):
     values = config_lib.changed(shared, point)
     needs = names.method(values["method"]).needs_teacher
-  except UserError as error:
-    raise UserError(renamed(str(error), name)) from None
   if needs != bool(teachers):
     raise UserError(
         f"config.nets.{name}.method={values['method']}: "
@@ -131,13 +134,18 @@ def _of_net(
   return values
 
 
-def renamed(message: str, name: str) -> str:
-  """A message about a student's keys as one about those of a recipe's net."""
-  if "config.nets." in message:
-    return message
-  for key, own in _RENAMED.items():
-    message = message.replace(key, own)
-  return message.replace("config.", f"config.nets.{name}.")
+@contextlib.contextmanager
+def _told_of(name: str) -> Iterator[None]:
+  """Tells mistakes in a student's keys as mistakes in those of a recipe's net."""
+  try:
+    yield
+  except UserError as error:
+    message = str(error)
+    if "config.nets." not in message:
+      for key, own in _RENAMED.items():
+        message = message.replace(key, own)
+      message = message.replace("config.", f"config.nets.{name}.")
+    raise UserError(message) from None
 
 
 _RENAMED = {"config.student.": "config.", "teacher.count=1": "one of its teachers",

@@ -43,13 +43,6 @@ class Lane(NamedTuple):
                   if key != "seed"}) or "as configured"
 
 
-class Group(NamedTuple):
-  """Lanes of one compiled program: alike in every key that is not traced."""
-
-  values: dict[str, Any]
-  lanes: list[Lane]
-
-
 def product(*parts: Part) -> Sweep:
   """Every combination of the parts; the last varies fastest.
 
@@ -121,30 +114,16 @@ def read(file: str) -> Sweep:
   return _checked(points)
 
 
-def expand(
-    config: Mapping[str, Any], points: Iterable[Point]
-) -> list[Group]:
-  """The lanes of a sweep, gathered into groups.
+def lanes(config: Mapping[str, Any], points: Iterable[Point]) -> list[Lane]:
+  """A lane for each point; a point given twice counts once.
 
   Args:
     config: What the points change, a ConfigDict or its flat values.
-    points: The sweep; a point given twice counts once.
-
-  Returns:
-    The groups in the order of their first points.
+    points: The sweep.
 
   Raises:
     UserError: If a point sets a value that is out of range.
   """
-  groups: dict[str, Group] = {}
-  for lane in lanes(config, points):
-    groups.setdefault(
-        identity.group(lane.values), Group(lane.values, [])).lanes.append(lane)
-  return list(groups.values())
-
-
-def lanes(config: Mapping[str, Any], points: Iterable[Point]) -> list[Lane]:
-  """A lane for each point; a point given twice counts once."""
   values = config_lib.flatten(config)
   plain = ({key: schema.plain(value) for key, value in point.items()}
            for point in points)

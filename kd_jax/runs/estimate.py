@@ -142,7 +142,7 @@ def _groups(run: Run) -> list[_Group]:
       # The members of a teacher are a group: as many nets as there are.
       key = own.part("data.", "teacher.") if net.member is not None else (
           net.name + identity.group(net.values))
-      groups.setdefault(key, _Group(net, [])).seeds.append(own.seed)
+      groups.setdefault(key, _Group(net, [])).seeds.append(own.values["seed"])
   return sorted(groups.values(), key=lambda group: group.net.member is None)
 
 
