@@ -210,8 +210,8 @@ def _training(
         f"{found.name} has inputs {found.train.inputs.shape[1:]}; use none")
   per_epoch = segment.steps_per_epoch(len(found.train_ids), own("batch_size"))
   total = own("steps") or max(own("epochs") * per_epoch, own("min_steps"))
-  built = names.model(name, values[f"{net}.widths"], found, prefix=net,
-                      dtype=values["dtype"])
+  built, taps = names.model(
+      name, values[f"{net}.widths"], found, prefix=net, dtype=values["dtype"])
   if hparams.rates is not None and "rates" not in built.understands:
     raise UserError(
         f"config.{net}.input_dropout, hidden_dropout: {name} has no dropout; set "
@@ -222,7 +222,7 @@ def _training(
       optimizer_spec=_optimizer_spec(
           lambda key: own(f"optimizer.{key}"), per_epoch, total),
       hparams=hparams, batch_size=own("batch_size"), total_steps=total,
-      seed=own("seed"), taps=names.taps(built, found))
+      seed=own("seed"), taps=taps)
 
 
 def _schedules(values: Values, total_steps: int) -> schedules.Schedules:
