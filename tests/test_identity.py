@@ -63,10 +63,10 @@ def lanes(config, rows: Sequence[Row], teachers: Sequence[Row]):
   return made
 
 
-def converted(config, rows: Sequence[Row], teachers: Sequence[Row]) -> list[Row]:
-  """The rows as a sweep of this config takes them."""
+def converted(marks, rows: Sequence[Row]) -> list[Row]:
+  """The rows as the sweep of these lanes takes them."""
   known = {}
-  for program, marked in lanes(config, rows, teachers).items():
+  for program, marked in marks.items():
     known |= schema_1.lanes_of(schema_1.tried(program, marked, rows))
   return [schema_1.converted(row, known) for row in rows]
 
@@ -105,11 +105,11 @@ def found(study: str, folder) -> dict[str, tuple[int, int]]:
     if stage.config is None or stage.name not in rows:
       continue
     teachers = "teachers" if stage.name == "table" else f"{stage.name}_teachers"
-    of = stage.config(rows), rows[stage.name], rows.get(teachers, ())
-    made = [row for row in converted(*of) if row["schema"] == 2]
+    marks = lanes(stage.config(rows), rows[stage.name], rows.get(teachers, ()))
+    made = [row for row in converted(marks, rows[stage.name]) if row["schema"] == 2]
     # A sweep that starts from them asks for no lane that has one.
     done = {row["fingerprint"] for row in made}
-    asked = {lane for marked in lanes(*of).values() for _, lane in marked}
+    asked = {lane for marked in marks.values() for _, lane in marked}
     counts[stage.name] = len(done & asked), len(rows[stage.name])
   return counts
 
@@ -133,8 +133,9 @@ def test_another_key_is_another_run(tmp_path):
   stage = next(s for s in study.stages(Options(tmp_path)) if s.name == "choosing")
   config = stage.config(rows)
   config.optimizer.b2 = 0.9
-  made = converted(config, rows["choosing"], rows["teachers"])
-  assert made == rows["choosing"], "none is known"
+  marks = lanes(config, rows["choosing"], rows["teachers"])
+  made = converted(marks, rows["choosing"])
+  assert marks and made == rows["choosing"], "none is known"
 
 
 def test_a_row_is_converted_and_never_lost():

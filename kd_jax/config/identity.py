@@ -105,8 +105,9 @@ def program(values: Values) -> str:
   It is the same on every machine: where files lie is left out, as what they hold
   is in the identity of the lanes.
   """
-  return _static({key: None if schema.every()[key].affects == schema.INPUT
-                  else value for key, value in values.items()})
+  known = schema.every()
+  return _static({key: None if known[key].affects == schema.INPUT else value
+                  for key, value in values.items()})
 
 
 def group(values: Values) -> str:
