@@ -87,18 +87,18 @@ def test_the_first_variant_is_the_default_and_variants_differ(name):
 def test_a_variant_builds(name, variant):
   config = _module(name).get_config(variant)
   found = _dataset(config)
-  for net in recipe.nets(config_lib.flatten(config), swept=False):
+  nets = recipe.nets(config_lib.flatten(config), swept=False)
+  for net in nets:
     training = build.training(net, found)
     assert training.total_steps >= 1
     first, last = (float(training.optimizer_spec.schedule(jnp.int32(step)))
                    for step in (0, training.total_steps - 1))
     assert 0 <= last <= first <= 1
-  student = build.student(config, found)
-  method = run_lib.read(config).method
-  assert method.needs_teacher
-  assert np.isclose(
-      student.hparams.hard_weight + student.hparams.soft_weight, 1)
-  assert student.hparams.soft_weight == np.float32(config.alpha)
+  assert run_lib.read(nets[-1].values).method.needs_teacher
+  # The last net is the student.
+  hparams = training.hparams
+  assert np.isclose(hparams.hard_weight + hparams.soft_weight, 1)
+  assert hparams.soft_weight == np.float32(config.alpha)
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -1,6 +1,7 @@
 """From a config to the data and trainings that it asks for."""
 
 from collections.abc import Callable, Mapping
+import dataclasses
 from typing import Any
 
 import jax
@@ -69,8 +70,7 @@ def device_data(
 def student(values: Values, found: data_lib.Dataset) -> Training:
   """The training of the student."""
   values = flatten(values)
-  training = _training(
-      values, found, net="student", run="", hparams=student_hparams(values))
+  training = _training(values, found, "student", student_hparams(values))
   return training._replace(schedules=_schedules(values, training.total_steps))
 
 
@@ -83,9 +83,9 @@ def student_hparams(values: Values) -> types.Hparams:
   ends = {what: values[f"schedules.{what}_end"]
           for what in ("temperature", "alpha")
           if values[f"schedules.{what}"] != "constant"}
-  return _hparams(
-      values, net="student", run="", temperature=values["temperature"],
-      hard_weight=hard, soft_weight=soft, numbers=own or None, ends=ends or None)
+  return _traced(dataclasses.replace(
+      _hparams(values, "student"), temperature=values["temperature"],
+      hard_weight=hard, soft_weight=soft, numbers=own or None, ends=ends or None))
 
 
 def training(net: recipe.Net, found: data_lib.Dataset) -> Training:
@@ -113,8 +113,7 @@ def teacher(values: Values, found: data_lib.Dataset, member: int) -> Training:
   """The training of one member of the teacher; members differ in seed."""
   values = flatten(values)
   training = _training(
-      values, found, net="teacher", run="teacher.",
-      hparams=_hparams(values, net="teacher", run="teacher."))
+      values, found, "teacher", _traced(_hparams(values, "teacher")))
   return training._replace(seed=training.seed + member)
 
 
@@ -189,37 +188,32 @@ def check_names(values: Values) -> None:
       names.known(f"{net}.name", values[f"{net}.name"], models.MODELS)
 
 
-def _training(
-    values: Values, found, *, net: str, run: str, hparams: types.Hparams
-) -> Training:
-  """Reads the keys that `student` and `teacher` have in common.
+def _reader(values: Values, net: str) -> Callable[[str], Any]:
+  """Reads keys of "student" or "teacher"; the student is trained by the run's."""
+  return lambda key: values[f"{net}.{key}" if f"{net}.{key}" in values else key]
 
-  Args:
-    values: The config, flat.
-    found: The data set.
-    net: "student" or "teacher", whose keys say what net it is.
-    run: What the keys of its training begin with.
-    hparams: Its traced numbers.
-  """
-  own = lambda key: values[run + key]
-  name = values[f"{net}.name"]
-  seen = names.known(f"{net}.views", values[f"{net}.views"], views.VIEWS)
+
+def _training(
+    values: Values, found: data_lib.Dataset, net: str, hparams: types.Hparams
+) -> Training:
+  """Reads the keys that `student` and `teacher` have in common."""
+  own = _reader(values, net)
+  name = own("name")
+  seen = names.known(f"{net}.views", own("views"), views.VIEWS)
   if seen.count > 1 and not preprocess.are_images(found.train.inputs):
     raise UserError(
-        f"config.{net}.views={values[f'{net}.views']}: is for images, and "
-        f"{found.name} has inputs {found.train.inputs.shape[1:]}; use none")
+        f"config.{net}.views={own('views')}: is for images, and {found.name} has "
+        f"inputs {found.train.inputs.shape[1:]}; use none")
   per_epoch = segment.steps_per_epoch(len(found.train_ids), own("batch_size"))
   total = own("steps") or max(own("epochs") * per_epoch, own("min_steps"))
   built, taps = names.model(
-      name, values[f"{net}.widths"], found, prefix=net, dtype=values["dtype"])
+      name, own("widths"), found, prefix=net, dtype=values["dtype"])
   if hparams.rates is not None and "rates" not in built.understands:
     raise UserError(
         f"config.{net}.input_dropout, hidden_dropout: {name} has no dropout; set "
         "both to 0")
   return Training(
-      model=built,
-      views=seen,
-      optimizer_spec=_optimizer_spec(
+      model=built, views=seen, optimizer_spec=_optimizer_spec(
           lambda key: own(f"optimizer.{key}"), per_epoch, total),
       hparams=hparams, batch_size=own("batch_size"), total_steps=total,
       seed=own("seed"), taps=taps)
@@ -233,20 +227,21 @@ def _schedules(values: Values, total_steps: int) -> schedules.Schedules:
       schedules.Course(own("alpha"), steps("alpha")), steps("warmup"))
 
 
-def _hparams(
-    values: Values, *, net: str, run: str, **objective: Any
-) -> types.Hparams:
+def _hparams(values: Values, net: str) -> types.Hparams:
   """Reads the traced keys that `student` and `teacher` have in common."""
-  own = lambda key: values[f"{net}.{key}"]
+  own = _reader(values, net)
   rates = {"input": own("input_dropout"), "hidden": own("hidden_dropout")}
-  optimizer = {key: values[f"{run}optimizer.{key}"]
-               for key in ("learning_rate", "momentum", "weight_decay")}
-  numbers = types.Hparams(
-      label_smoothing=values[f"{run}label_smoothing"],
+  return types.Hparams(
+      label_smoothing=own("label_smoothing"),
+      learning_rate=own("optimizer.learning_rate"),
+      momentum=own("optimizer.momentum"),
+      weight_decay=own("optimizer.weight_decay"),
       rates=rates if any(rates.values()) else None, max_norm=own("max_norm"),
-      init_scale=None if own("init_scale") == 1 else own("init_scale"),
-      **optimizer, **objective)
-  return jax.tree.map(jnp.float32, numbers)
+      init_scale=None if own("init_scale") == 1 else own("init_scale"))
+
+
+def _traced(hparams: types.Hparams) -> types.Hparams:
+  return jax.tree.map(jnp.float32, hparams)
 
 
 def _optimizer_spec(

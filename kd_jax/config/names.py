@@ -72,13 +72,10 @@ def method(name: str) -> methods.Method:
 
 def numbers(values: Mapping[str, Any]) -> dict[str, Any]:
   """The numbers of a run's method by the names that its terms know."""
-  name = values["method"]
-  if len(methods.parts(name)) == 1:
-    own, = methods.parts(name)
-    return {number: values[f"{own}.{number}"] for number in method(name).numbers}
-  return {f"{part}_{number}": values[f"{part}.{number}"]
-          for part in methods.parts(name)
-          for number in methods.METHODS[part].numbers}
+  parts = methods.parts(values["method"])
+  return {number if len(parts) == 1 else f"{part}_{number}":
+              values[f"{part}.{number}"]
+          for part in parts for number in methods.METHODS[part].numbers}
 
 
 def source_identity(*own: str) -> dict[str, str]:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from kd_jax import config as config_lib
-from kd_jax.config import identity, schema
+from kd_jax.config import schema
 from kd_jax.core.errors import UserError
 
 Point = dict[str, Any]
@@ -59,7 +59,7 @@ def product(*parts: Part) -> Sweep:
     >>> product({"temperature": (1.0, 4.0), "seed": (0, 1)})[1]
     {'temperature': 1.0, 'seed': 1}
   """
-  return _checked(_merged(itertools.product(*_sweeps(parts))))
+  return _merged(itertools.product(*_sweeps(parts)))
 
 
 def zipped(*parts: Part) -> Sweep:
@@ -73,7 +73,7 @@ def zipped(*parts: Part) -> Sweep:
   lengths = [len(sweep) for sweep in sweeps]
   if len(set(lengths)) > 1:
     raise UserError(f"zipped: the parts have {lengths} points; must be alike")
-  return _checked(_merged(zip(*sweeps, strict=True)))
+  return _merged(zip(*sweeps, strict=True))
 
 
 def chain(*sweeps: Sweep) -> Sweep:
@@ -139,12 +139,6 @@ def applied(
   return config_lib.nested(config_lib.changed(config_lib.flatten(config), point))
 
 
-def traced(key: str) -> bool:
-  """Whether a program takes the key's value as a number."""
-  found = schema.find(key)
-  return found is not None and found.traced
-
-
 def matches(point: Point, reference: Mapping[str, Any]) -> bool:
   """Whether a point sets all that a (non-empty) reference sets."""
   return bool(reference) and all(
@@ -182,7 +176,7 @@ def _merged(rows: Iterable[Sequence[Point]]) -> Sweep:
         raise UserError(f"sweep: {sorted(twice)[0]} stands in two parts")
       point |= part
     merged.append(point)
-  return merged
+  return _checked(merged)
 
 
 def _checked(points: Sweep) -> Sweep:
@@ -192,9 +186,10 @@ def _checked(points: Sweep) -> Sweep:
 
 
 def _check_key(key: str) -> None:
-  if schema.find(key) is None:
+  found = schema.find(key)
+  if found is None:
     raise UserError(f"sweep of {key}: {config_lib.unknown(key)}")
-  if not identity.swept(key):
+  if found.affects == schema.RUN:
     raise UserError(f"sweep of {key}: makes no difference to a run")
 
 
