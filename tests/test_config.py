@@ -9,7 +9,7 @@ import pytest
 
 from kd_jax import config as config_lib
 from kd_jax import data
-from kd_jax.config import build, recipe, schema
+from kd_jax.config import build, command_line, recipe, schema
 from kd_jax.config import run as run_lib
 from kd_jax.core.errors import UserError
 from kd_jax.data import preprocess
@@ -96,6 +96,27 @@ def test_a_command_line_is_read_before_jax_starts():
        "print(c.dkd.beta, 'jax' in sys.modules)"],
       cwd=ROOT, capture_output=True, text=True, check=True)
   assert done.stdout.split() == ["8.0", "False"]
+
+
+@pytest.mark.parametrize(("word", "value"), [
+    ("temperature=2", 2.0), ("batch_size=64", 64), ("student.widths=300", (300,)),
+    ("data.resize=[8,8]", (8, 8)), ("student.max_norm=None", None),
+    ("tensorboard=FALSE", False), ("tensorboard=0", False), ("tensorboard", True),
+    ("data.name=7", "7"), ("data.dir=none", "none"), ("data.dir=None", None)])
+def test_a_word_is_read_by_the_type_of_its_key(word, value, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  found = config_lib.flatten(command_line.parse(
+      ["--config=configs/mnist.py", f"--config.{word}"])[0])[word.split("=")[0]]
+  assert (type(found), found) == (type(value), value)
+
+
+@pytest.mark.parametrize("word", [
+    "batch_size=True", "batch_size=2.0", "temperature=inf", "temperature=true",
+    "temperature=", "tensorboard=2", "student.widths=a,b", "seed=1e3"])
+def test_a_word_of_another_type_is_refused(word, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  with pytest.raises(UserError, match=f"config.{word.split('=')[0]}=.*: must be"):
+    command_line.parse(["--config=configs/mnist.py", f"--config.{word}"])
 
 
 def test_help_lists_every_key():

@@ -57,6 +57,15 @@ def _dataset(config) -> data_lib.Dataset:
       heldout_ids=np.zeros((0,), np.int32), num_classes=classes, fingerprint="")
 
 
+@functools.cache
+def _nets(name: str, variant: str):
+  """The nets of a variant, and the training of each."""
+  config = _module(name).get_config(variant)
+  found = _dataset(config)
+  return [(net, build.training(net, found))
+          for net in recipe.nets(config_lib.flatten(config), swept=False)]
+
+
 def test_there_is_a_config_for_every_shape_above():
   assert {_module(name).get_config().data.name for name in FILES} == set(SHAPES)
 
@@ -85,20 +94,16 @@ def test_the_first_variant_is_the_default_and_variants_differ(name):
 
 @pytest.mark.parametrize(("name", "variant"), VARIANTS)
 def test_a_variant_builds(name, variant):
-  config = _module(name).get_config(variant)
-  found = _dataset(config)
-  nets = recipe.nets(config_lib.flatten(config), swept=False)
-  for net in nets:
-    training = build.training(net, found)
+  for _, training in _nets(name, variant):
     assert training.total_steps >= 1
     first, last = (float(training.optimizer_spec.schedule(jnp.int32(step)))
                    for step in (0, training.total_steps - 1))
     assert 0 <= last <= first <= 1
-  assert run_lib.read(nets[-1].values).method.needs_teacher
-  # The last net is the student.
+  net, training = _nets(name, variant)[-1]
+  assert run_lib.read(net.values).method.needs_teacher
   hparams = training.hparams
   assert np.isclose(hparams.hard_weight + hparams.soft_weight, 1)
-  assert hparams.soft_weight == np.float32(config.alpha)
+  assert hparams.soft_weight == np.float32(net.values["alpha"])
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -128,10 +133,8 @@ def test_the_docstring_has_a_command_that_parses_and_names_all_variants(
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
 def test_cifar_divides_its_rate_by_10_at_a_half_and_at_three_quarters(name):
-  config = _module(name).get_config()
   # 164 epochs of 391 steps (50,000 / 128 = 390.6): 64,124.
-  for training in (build.student(config, _dataset(config)),
-                   build.teacher(config, _dataset(config), 0)):
+  for _, training in _nets(name, "default"):
     assert training.total_steps == 64_124
     shape = training.optimizer_spec.schedule
     rates = [float(shape(jnp.int32(step)) * training.hparams.learning_rate)

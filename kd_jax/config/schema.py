@@ -71,7 +71,7 @@ class Key(NamedTuple):
   def converted(self, value: Any) -> Any:
     """A value as a config holds it: 1 as 1.0, 30 as (30,), where it is to be so."""
     value = plain(value)
-    if self.type is float and isinstance(value, int):
+    if self.type is float and _integer(value):
       return float(value)
     if self.type is bool and value in (0, 1):
       return bool(value)
@@ -96,8 +96,12 @@ def literal(text: str) -> Any:
     return names.get(text.lower(), text)
 
 
+def _integer(value: Any) -> bool:
+  return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _finite(value: Any) -> bool:
-  return isinstance(value, (int, float)) and abs(value) < float("inf")
+  return (_integer(value) or isinstance(value, float)) and abs(value) < float("inf")
 
 
 def _one_of(*names: str) -> Rule:
@@ -108,12 +112,8 @@ def _all(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
   return lambda values: all(check(value) for value in values)
 
 
-def _lanes(value: Any) -> bool:
-  return bool(re.fullmatch("auto|[1-9][0-9]*x[1-9][0-9]*", value))
-
-
-_WHOLE = Rule("an integer >= 1", lambda v: isinstance(v, int) and v >= 1)
-_COUNT = Rule("an integer >= 0", lambda v: isinstance(v, int) and v >= 0)
+_WHOLE = Rule("an integer >= 1", lambda v: _integer(v) and v >= 1)
+_COUNT = Rule("an integer >= 0", lambda v: _integer(v) and v >= 0)
 _SHARE = Rule("a number in [0, 1]", lambda v: _finite(v) and 0 <= v <= 1)
 _PART = Rule("a number in [0, 1)", lambda v: _finite(v) and 0 <= v < 1)
 _POSITIVE = Rule("a number > 0", lambda v: _finite(v) and v > 0)
@@ -123,8 +123,7 @@ _PERCENT = Rule("a number in [0, 100]", lambda v: _finite(v) and 0 <= v <= 100)
 _TEXT = Rule("text", lambda v: isinstance(v, str) and bool(v))
 _BOOL = Rule("true or false", lambda v: isinstance(v, bool))
 _WIDTHS = Rule("integers >= 1, such as (800,800)", _all(_WHOLE.check))
-_SEED = Rule("an integer in [0, 2**32)",
-             lambda v: isinstance(v, int) and 0 <= v < 2**32)
+_SEED = Rule("an integer in [0, 2**32)", lambda v: _integer(v) and 0 <= v < 2**32)
 
 
 def _optional(kind: type, rule: Rule, meaning: str) -> Key:
@@ -327,7 +326,8 @@ _OWN: dict[str, Key] = {
                 lambda point: isinstance(point, dict))),
             "what is swept; () for a single run"),
         "sweep.lanes": Key(
-            "auto", Rule("auto, or seeds x points such as 4x8", _lanes),
+            "auto", Rule("auto, or seeds x points such as 4x8", lambda v: bool(
+                re.fullmatch("auto|[1-9][0-9]*x[1-9][0-9]*", v))),
             "runs trained at once by one program"),
         "sweep.memory": Key(
             0.4, _FRACTION, "share of the device's memory that lanes may take"),
