@@ -1,6 +1,7 @@
 """The program as its users meet it: its files, its numbers, its refusals."""
 
 import contextlib
+import io
 import json
 import linecache
 import os
@@ -29,7 +30,8 @@ SMALL = (
     "--config.epochs=3", "--config.min_steps=0", "--config.teacher.epochs=6",
     "--config.teacher.min_steps=0", "--config.student.widths=(12,)",
     "--config.teacher.widths=(24,)", "--config.batch_size=64",
-    "--config.tensorboard=false", "--config.parallel=single")
+    "--config.tensorboard=false", "--config.parallel=single",
+    "--config.data.holdout=0.1")
 
 
 @pytest.fixture(autouse=True)
@@ -55,15 +57,17 @@ def teachers(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def plain(own_data, teachers, tmp_path_factory):
-  """The workdir of the small job, to be read or copied, and its summary."""
+  """The workdir of the small job, to be read or copied, its summary and words."""
   place = tmp_path_factory.mktemp("plain") / "run"
   with (contextlib.chdir(ROOT), jax.numpy_dtype_promotion("standard"),
+        contextlib.redirect_stdout(io.StringIO()) as said,
         pytest.MonkeyPatch.context() as patch):
     patch.setattr(plots, "write", lambda *_: {})
     code, summary = ran(place, f"--config.data.dir={own_data}",
-                        f"--config.teacher.dir={teachers}")
+                        f"--config.teacher.dir={teachers}",
+                        "--config.tensorboard=true")
   assert code == 0
-  return place, summary
+  return place, summary, said.getvalue()
 
 
 @pytest.fixture
@@ -82,9 +86,8 @@ def begun(plain, small, tmp_path):
   return small
 
 
-def test_the_main_job_leaves_what_it_promises(small, own_data, tmp_path, capsys):
-  code, summary = small("--config.tensorboard=true", "--config.data.holdout=0.1")
-  assert code == 0
+def test_the_main_job_leaves_what_it_promises(plain):
+  run, summary, said = plain
   assert summary["schema"] == 1
   assert summary["dataset"] == {
       "name": "blobs", "source": "raw", "train_examples": 270,
@@ -105,7 +108,6 @@ def test_the_main_job_leaves_what_it_promises(small, own_data, tmp_path, capsys)
   # 120 x 24 + 24 + 24 x 7 + 7 of the teacher, 12 units in the students.
   assert summary["teacher"]["parameters"] == 3079
   assert summary["baseline"]["parameters"] == final["parameters"] == 1543
-  run = tmp_path / "run"
   assert json.loads((run / "config.json").read_text())["temperature"] == 8.0
   manifest = json.loads((run / "manifest.json").read_text())
   assert manifest["data"]["source"] == "raw" and manifest["versions"]["jax"]
@@ -113,12 +115,11 @@ def test_the_main_job_leaves_what_it_promises(small, own_data, tmp_path, capsys)
   rows = [json.loads(line) for line in lines]
   assert [r["epoch"] for r in rows if r["net"] == "distilled"] == [1, 2, 3]
   assert list((run / "tensorboard" / "teacher").glob("events*"))
-  said = capsys.readouterr().out
   assert "distilled" in said and "T = 8" in said and "0.1 * CE" in said
 
 
 def test_saved_parameters_make_the_errors_of_the_summary(plain, own_data):
-  place, summary = plain
+  place, summary, _ = plain
   found = data.load("blobs", directory=own_data)
   images = found.test.inputs.astype(np.float32) / 255
   for name, widths in (("teacher", (24,)), ("distilled", (12,))):
@@ -248,8 +249,7 @@ def test_a_users_logits_are_a_teacher(small, own_data, tmp_path):
   np.save(tmp_path / "s.npy", np.eye(7)[found.test.label] * 4.0)
   code, summary = small(
       f"--config.teacher.logits={tmp_path / 't.npy'}",
-      f"--config.teacher.test_logits={tmp_path / 's.npy'}",
-      "--config.data.holdout=0.1", "--config.epochs=1")
+      f"--config.teacher.test_logits={tmp_path / 's.npy'}", "--config.epochs=1")
   assert code == 0
   assert summary["teacher"]["train_accuracy"] == 1.0
   assert summary["teacher"]["test_errors"] == 0

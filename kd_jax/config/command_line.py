@@ -74,8 +74,8 @@ def _load(file: str) -> Any:
     line = " ".join(str(error).split())[:300]
     raise UserError(
         f"--config={file}: {type(error).__name__}: {line}") from None
-  if not isinstance(config, ml_collections.ConfigDict):
-    raise UserError(f"--config={file}: get_config gives no ConfigDict; a config "
+  if not isinstance(config, ml_collections.ConfigDict) or "recipe" not in config:
+    raise UserError(f"--config={file}: get_config gives another thing; a config "
                     "starts from kd_jax.config.default()")
   return config
 
