@@ -1,25 +1,5 @@
-"""The command: `python -m kd_jax.main --config=configs/mnist.py --workdir=DIR`.
+"""Trains a teacher, a student on hard labels, and the same student distilled.
 
-It reads the command line, then calls `runs/driver.py`. A mistake of the user is
-printed in at most three lines, before any work. The exit code is then 2.
-"""
-
-import contextlib
-import os
-import pathlib
-import shlex
-import signal
-import sys
-import time
-from typing import Any
-
-from kd_jax import config as config_lib
-from kd_jax.config.command_line import hosts, joined, parse
-from kd_jax.core.errors import UserError
-from kd_jax.core.machine import use_all_cores
-from kd_jax.runs import shard as shards
-
-_USAGE = """\
 usage: python -m kd_jax.main --config=FILE[:VARIANT] [--workdir=DIR]
                              [--config.KEY=VALUE ...]
                              [--sweep.KEY=VALUE,VALUE ...] [--sweep=FILE]
@@ -27,10 +7,9 @@ usage: python -m kd_jax.main --config=FILE[:VARIANT] [--workdir=DIR]
                              [--coordinator=HOST:PORT --processes=N
                               --process_id=I]
 
-Trains a teacher, a student on hard labels and the same student distilled from
-the teacher; results go to DIR (default: runs/NAME-TIME). Rerunning the command
-with the same DIR continues it. An unfinished training of another config is not
-continued, but with --resume=force.
+Results go to DIR (default: runs/NAME-TIME). Rerunning the command with the same
+DIR continues it. An unfinished training of another config is not continued, but
+with --resume=force.
 
   python -m kd_jax.main --config=configs/mnist.py --workdir=runs/mnist
   python -m kd_jax.main --config=configs/mnist.py:smoke --config.temperature=8
@@ -55,8 +34,22 @@ Exit code: 0, or 2 for a mistake or a disk that cannot be written, 3 for a loss 
 is not finite, 4 for a lost process, 130 and 143 when stopped by Ctrl-C and SIGTERM.
 
 Keys and their defaults, which a config file may change:
-
 """
+
+import contextlib
+import os
+import pathlib
+import shlex
+import signal
+import sys
+import time
+from typing import Any
+
+from kd_jax import config as config_lib
+from kd_jax.config.command_line import hosts, joined, parse
+from kd_jax.core.errors import UserError
+from kd_jax.core.machine import use_all_cores
+from kd_jax.runs import shard as shards
 
 
 class Signals:
@@ -98,7 +91,7 @@ def run(argv: list[str]) -> int:
   """Runs the program; returns its exit code."""
   if any(arg in ("--help", "-h", "-help", "--helpfull") for arg in argv):
     with contextlib.suppress(BrokenPipeError):
-      print(_USAGE + config_lib.describe(), flush=True)
+      print(f"{__doc__}\n{config_lib.describe()}", flush=True)
     return 0
   plan_only = "--plan" in argv
   argv = [arg for arg in joined(argv) if arg != "--plan"]

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kd_jax.config import identity, sweep
 from kd_jax.data.preprocess import Scaling
 from kd_jax.report import plots
 from kd_jax.training import segment
@@ -99,6 +100,14 @@ def own_data(tmp_path_factory) -> pathlib.Path:
   np.savez(folder / "blobs.npz", x_train=x_train, y_train=y_train,
            x_test=x_test, y_test=y_test)
   return folder
+
+
+def groups(config, points) -> list[list[sweep.Lane]]:
+  """The lanes of a sweep, those of one compiled program together."""
+  found: dict[str, list[sweep.Lane]] = {}
+  for lane in sweep.lanes(config, points):
+    found.setdefault(identity.group(lane.values), []).append(lane)
+  return list(found.values())
 
 
 @pytest.fixture

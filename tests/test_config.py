@@ -9,7 +9,7 @@ import pytest
 
 from kd_jax import config as config_lib
 from kd_jax import data
-from kd_jax.config import build, recipe, schema
+from kd_jax.config import build, command_line, recipe, schema
 from kd_jax.config import run as run_lib
 from kd_jax.core.errors import UserError
 from kd_jax.data import preprocess
@@ -98,6 +98,27 @@ def test_a_command_line_is_read_before_jax_starts():
   assert done.stdout.split() == ["8.0", "False"]
 
 
+@pytest.mark.parametrize(("word", "value"), [
+    ("temperature=2", 2.0), ("batch_size=64", 64), ("student.widths=300", (300,)),
+    ("data.resize=[8,8]", (8, 8)), ("student.max_norm=None", None),
+    ("tensorboard=FALSE", False), ("tensorboard=0", False), ("tensorboard", True),
+    ("data.name=7", "7"), ("data.dir=none", "none"), ("data.dir=None", None)])
+def test_a_word_is_read_by_the_type_of_its_key(word, value, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  found = config_lib.flatten(command_line.parse(
+      ["--config=configs/mnist.py", f"--config.{word}"])[0])[word.split("=")[0]]
+  assert (type(found), found) == (type(value), value)
+
+
+@pytest.mark.parametrize("word", [
+    "batch_size=True", "batch_size=2.0", "temperature=inf", "temperature=true",
+    "temperature=", "tensorboard=2", "student.widths=a,b", "seed=1e3"])
+def test_a_word_of_another_type_is_refused(word, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  with pytest.raises(UserError, match=f"config.{word.split('=')[0]}=.*: must be"):
+    command_line.parse(["--config=configs/mnist.py", f"--config.{word}"])
+
+
 def test_help_lists_every_key():
   text = config_lib.describe()
   for name, key in schema.every().items():
@@ -132,12 +153,17 @@ def test_every_key_is_read(own_data, monkeypatch, tmp_path):
   build.student(watched, found)
   training = build.teacher(watched, found, 0)
   build.learner(asked, training, asked.method)
-  build.on_device(watched, found)
   # A method reads its own numbers alone.
   others = {name for name in schema.every()
             if schema.owner(name) not in (None, config.method)}
   unread = set(schema.every()) - watched.read - others
-  assert not unread
+  # What a run does beside its nets is read where it is done.
+  runs = "".join(file.read_text() for file in (ROOT / "kd_jax/runs").rglob("*.py"))
+  assert unread == {
+      "data.scale", "parallel", "checkpoint.every", "checkpoint.keep",
+      "checkpoint.resume", "tensorboard", "teacher.bank", "teacher.dir",
+      "teacher.test_logits"}
+  assert all(f'values["{key}"]' in runs for key in unread)
 
 
 def test_durations_in_epochs_percent_and_steps_agree(own_data):
@@ -170,7 +196,7 @@ def test_a_warm_up_longer_than_the_run_is_refused(own_data):
 def test_weights_of_members_fit_their_number():
   config = valid()
   config.teacher.count, config.teacher.weights = 2, (1.0, 3.0)
-  assert run_lib.read(config).teacher.weights == (0.25, 0.75)
+  assert run_lib.read(config).weights == (0.25, 0.75)
   config.teacher.weights = (1.0,)
   with pytest.raises(UserError, match="2 numbers"):
     run_lib.read(config)

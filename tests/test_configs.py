@@ -57,6 +57,15 @@ def _dataset(config) -> data_lib.Dataset:
       heldout_ids=np.zeros((0,), np.int32), num_classes=classes, fingerprint="")
 
 
+@functools.cache
+def _nets(name: str, variant: str):
+  """The nets of a variant, and the training of each."""
+  config = _module(name).get_config(variant)
+  found = _dataset(config)
+  return [(net, build.training(net, found))
+          for net in recipe.nets(config_lib.flatten(config), swept=False)]
+
+
 def test_there_is_a_config_for_every_shape_above():
   assert {_module(name).get_config().data.name for name in FILES} == set(SHAPES)
 
@@ -67,8 +76,7 @@ def test_a_variant_is_accepted_and_has_the_known_keys_only(
   monkeypatch.chdir(ROOT)
   own = _module(name).get_config(variant)
   config_lib.check(own)
-  nets = {f"nets.{net}.{key}" for net in own.recipe for key in schema.net_keys()}
-  assert set(config_lib.flatten(own)) == set(schema.every()) | nets
+  assert set(config_lib.flatten(own)) == set(schema.every(*own.recipe))
   assert own.is_locked
   parsed = _parse(f"--config=configs/{name}.py:{variant}")
   assert config_lib.flatten(parsed) == config_lib.flatten(own)
@@ -86,20 +94,16 @@ def test_the_first_variant_is_the_default_and_variants_differ(name):
 
 @pytest.mark.parametrize(("name", "variant"), VARIANTS)
 def test_a_variant_builds(name, variant):
-  config = _module(name).get_config(variant)
-  found = _dataset(config)
-  for net in recipe.nets(config_lib.flatten(config), swept=False):
-    training = build.training(net, found)
+  for _, training in _nets(name, variant):
     assert training.total_steps >= 1
     first, last = (float(training.optimizer_spec.schedule(jnp.int32(step)))
                    for step in (0, training.total_steps - 1))
     assert 0 <= last <= first <= 1
-  student = build.student(config, found)
-  method = run_lib.read(config).method
-  assert method.needs_teacher
-  assert np.isclose(
-      student.hparams.hard_weight + student.hparams.soft_weight, 1)
-  assert student.hparams.soft_weight == np.float32(config.alpha)
+  net, training = _nets(name, variant)[-1]
+  assert run_lib.read(net.values).method.needs_teacher
+  hparams = training.hparams
+  assert np.isclose(hparams.hard_weight + hparams.soft_weight, 1)
+  assert hparams.soft_weight == np.float32(net.values["alpha"])
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -129,10 +133,8 @@ def test_the_docstring_has_a_command_that_parses_and_names_all_variants(
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
 def test_cifar_divides_its_rate_by_10_at_a_half_and_at_three_quarters(name):
-  config = _module(name).get_config()
   # 164 epochs of 391 steps (50,000 / 128 = 390.6): 64,124.
-  for training in (build.student(config, _dataset(config)),
-                   build.teacher(config, _dataset(config), 0)):
+  for _, training in _nets(name, "default"):
     assert training.total_steps == 64_124
     shape = training.optimizer_spec.schedule
     rates = [float(shape(jnp.int32(step)) * training.hparams.learning_rate)

@@ -8,13 +8,13 @@ makes missing would be trained again by `reproduce --from-record`.
 from collections.abc import Mapping, Sequence
 import types
 
-from conftest import ROOT
+from conftest import ROOT, groups
 import numpy as np
 import pytest
 
 from experiments import index
 from experiments.protocol import Options
-from kd_jax.config import build, identity, sweep
+from kd_jax.config import build, identity
 from kd_jax.config import run as run_lib
 from kd_jax.report import Row
 from kd_jax.runs import jobs, plan, schema_1
@@ -50,23 +50,23 @@ def lanes(config, rows: Sequence[Row], teachers: Sequence[Row]):
   made: dict[str, list[tuple[int, str]]] = {}
   known = {point_of(row["overrides"]): row for row in rows}
   data = {}
-  for group in sweep.expand(config, config.sweep.points):
-    key = run_lib.read(group.values).part("data.", "transfer.")
+  for group in groups(config, config.sweep.points):
+    key = run_lib.read(group[0].values).part("data.", "transfer.")
     if key not in data:
       data[key] = build.transfer_set(
-          group.values, build.dataset(group.values, say=lambda *_: None))
+          group[0].values, build.dataset(group[0].values, say=lambda *_: None))
     program = identity.fingerprint(
-        {"program": identity.program(group.values)})
+        {"program": identity.program(group[0].values)})
     made.setdefault(program, []).extend(
         (lane.seed, fingerprint(lane, data[key], row, teachers))
-        for lane in group.lanes if (row := known.get(point_of(lane.point))))
+        for lane in group if (row := known.get(point_of(lane.point))))
   return made
 
 
-def converted(config, rows: Sequence[Row], teachers: Sequence[Row]) -> list[Row]:
-  """The rows as a sweep of this config takes them."""
+def converted(marks, rows: Sequence[Row]) -> list[Row]:
+  """The rows as the sweep of these lanes takes them."""
   known = {}
-  for program, marked in lanes(config, rows, teachers).items():
+  for program, marked in marks.items():
     known |= schema_1.lanes_of(schema_1.tried(program, marked, rows))
   return [schema_1.converted(row, known) for row in rows]
 
@@ -78,7 +78,7 @@ def fingerprint(lane, dataset, row: Row, teachers: Sequence[Row]) -> str:
     # Their bits belong to the identity, so they are made as a teacher's are.
     bank = np.zeros((1, 1, len(hashes), 1), np.float32)
     prepared = types.SimpleNamespace(identity=hashes, teacher=teachers_lib.banked(
-        bank, weights=run_lib.read(lane.values).teacher.weights))
+        bank, weights=run_lib.read(lane.values).weights))
   setup = setup_lib.Setup(run_lib.read(lane.values), dataset, *[None] * 8)
   return jobs.lane_fingerprint(lane, setup, prepared)
 
@@ -105,11 +105,11 @@ def found(study: str, folder) -> dict[str, tuple[int, int]]:
     if stage.config is None or stage.name not in rows:
       continue
     teachers = "teachers" if stage.name == "table" else f"{stage.name}_teachers"
-    of = stage.config(rows), rows[stage.name], rows.get(teachers, ())
-    made = [row for row in converted(*of) if row["schema"] == 2]
+    marks = lanes(stage.config(rows), rows[stage.name], rows.get(teachers, ()))
+    made = [row for row in converted(marks, rows[stage.name]) if row["schema"] == 2]
     # A sweep that starts from them asks for no lane that has one.
     done = {row["fingerprint"] for row in made}
-    asked = {lane for marked in lanes(*of).values() for _, lane in marked}
+    asked = {lane for marked in marks.values() for _, lane in marked}
     counts[stage.name] = len(done & asked), len(rows[stage.name])
   return counts
 
@@ -133,8 +133,9 @@ def test_another_key_is_another_run(tmp_path):
   stage = next(s for s in study.stages(Options(tmp_path)) if s.name == "choosing")
   config = stage.config(rows)
   config.optimizer.b2 = 0.9
-  made = converted(config, rows["choosing"], rows["teachers"])
-  assert made == rows["choosing"], "none is known"
+  marks = lanes(config, rows["choosing"], rows["teachers"])
+  made = converted(marks, rows["choosing"])
+  assert marks and made == rows["choosing"], "none is known"
 
 
 def test_a_row_is_converted_and_never_lost():

@@ -1,10 +1,13 @@
 """The program as its users meet it: its files, its numbers, its refusals."""
 
+import contextlib
+import io
 import json
 import linecache
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +22,7 @@ from experiments import record
 from kd_jax import data, main, report
 from kd_jax.data.views import VIEWS
 from kd_jax.models import MODELS
+from kd_jax.report import plots
 from kd_jax.training import parameters, segment
 
 SMALL = (
@@ -26,7 +30,8 @@ SMALL = (
     "--config.epochs=3", "--config.min_steps=0", "--config.teacher.epochs=6",
     "--config.teacher.min_steps=0", "--config.student.widths=(12,)",
     "--config.teacher.widths=(24,)", "--config.batch_size=64",
-    "--config.tensorboard=false", "--config.parallel=single")
+    "--config.tensorboard=false", "--config.parallel=single",
+    "--config.data.holdout=0.1")
 
 
 @pytest.fixture(autouse=True)
@@ -37,21 +42,52 @@ def _at_the_root(monkeypatch):
     yield
 
 
+def ran(place: pathlib.Path, *words: str):
+  """Runs the small job in a folder; exit code and summary."""
+  code = main.run([*SMALL, f"--workdir={place}", *words])
+  file = place / "summary.json"
+  return code, json.loads(file.read_text()) if file.is_file() else None
+
+
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory):
+  """A folder of teachers, so that the tests train each of them once."""
+  return tmp_path_factory.mktemp("teachers")
+
+
+@pytest.fixture(scope="module")
+def plain(own_data, teachers, tmp_path_factory):
+  """The workdir of the small job, to be read or copied, its summary and words."""
+  place = tmp_path_factory.mktemp("plain") / "run"
+  with (contextlib.chdir(ROOT), jax.numpy_dtype_promotion("standard"),
+        contextlib.redirect_stdout(io.StringIO()) as said,
+        pytest.MonkeyPatch.context() as patch):
+    patch.setattr(plots, "write", lambda *_: {})
+    code, summary = ran(place, f"--config.data.dir={own_data}",
+                        f"--config.teacher.dir={teachers}",
+                        "--config.tensorboard=true")
+  assert code == 0
+  return place, summary, said.getvalue()
+
+
 @pytest.fixture
-def small(own_data, tmp_path):
-  """Runs the small job; gives exit code and summary."""
+def small(own_data, teachers, tmp_path):
+  """Runs the small job with the teachers that are there; its code and summary."""
   def run(*more, workdir="run"):
-    place = tmp_path / workdir
-    code = main.run([*SMALL, f"--config.data.dir={own_data}",
-                     f"--workdir={place}", *more])
-    file = place / "summary.json"
-    return code, json.loads(file.read_text()) if file.is_file() else None
+    return ran(tmp_path / workdir, f"--config.data.dir={own_data}",
+               f"--config.teacher.dir={teachers}", *more)
   return run
 
 
-def test_the_main_job_leaves_what_it_promises(small, own_data, tmp_path, capsys):
-  code, summary = small("--config.tensorboard=true", "--config.data.holdout=0.1")
-  assert code == 0
+@pytest.fixture
+def begun(plain, small, tmp_path):
+  """`small` in a copy of the finished workdir."""
+  shutil.copytree(plain[0], tmp_path / "run")
+  return small
+
+
+def test_the_main_job_leaves_what_it_promises(plain):
+  run, summary, said = plain
   assert summary["schema"] == 1
   assert summary["dataset"] == {
       "name": "blobs", "source": "raw", "train_examples": 270,
@@ -72,7 +108,6 @@ def test_the_main_job_leaves_what_it_promises(small, own_data, tmp_path, capsys)
   # 120 x 24 + 24 + 24 x 7 + 7 of the teacher, 12 units in the students.
   assert summary["teacher"]["parameters"] == 3079
   assert summary["baseline"]["parameters"] == final["parameters"] == 1543
-  run = tmp_path / "run"
   assert json.loads((run / "config.json").read_text())["temperature"] == 8.0
   manifest = json.loads((run / "manifest.json").read_text())
   assert manifest["data"]["source"] == "raw" and manifest["versions"]["jax"]
@@ -80,17 +115,15 @@ def test_the_main_job_leaves_what_it_promises(small, own_data, tmp_path, capsys)
   rows = [json.loads(line) for line in lines]
   assert [r["epoch"] for r in rows if r["net"] == "distilled"] == [1, 2, 3]
   assert list((run / "tensorboard" / "teacher").glob("events*"))
-  said = capsys.readouterr().out
   assert "distilled" in said and "T = 8" in said and "0.1 * CE" in said
 
 
-def test_saved_parameters_make_the_errors_of_the_summary(
-    small, own_data, tmp_path):
-  _, summary = small()
+def test_saved_parameters_make_the_errors_of_the_summary(plain, own_data):
+  place, summary, _ = plain
   found = data.load("blobs", directory=own_data)
   images = found.test.inputs.astype(np.float32) / 255
   for name, widths in (("teacher", (24,)), ("distilled", (12,))):
-    held = parameters.load_parameters(tmp_path / "run/parameters" / name)
+    held = parameters.load_parameters(place / "parameters" / name)
     model = MODELS["mlp"](num_classes=7, widths=widths)
     logits = model.apply(held, images, train=False)[0].logits
     wrong = np.flatnonzero(np.argmax(logits, -1) != found.test.label)
@@ -104,63 +137,69 @@ def hashes(summary):
           for name in ("teacher", "baseline", "distilled")]
 
 
-def test_the_same_command_twice_gives_the_same_bits(small):
-  _, first = small(workdir="a")
-  _, second = small(workdir="b")
-  _, other = small("--config.seed=1", workdir="c")
-  assert hashes(first) == hashes(second)
-  assert hashes(first)[0] == hashes(other)[0], "the teacher has its own seed"
-  assert hashes(first)[1:] != hashes(other)[1:]
+def test_the_same_command_twice_gives_the_same_bits(plain, small, tmp_path):
+  own = f"--config.teacher.dir={tmp_path / 'own'}"
+  _, again = small(own, workdir="again")
+  _, other = small("--config.seed=1", workdir="other")
+  assert hashes(again) == hashes(plain[1])
+  assert hashes(other)[0] == hashes(again)[0], "the teacher has its own seed"
+  assert hashes(other)[1:] != hashes(again)[1:]
 
 
-def test_a_rerun_uses_what_is_there(small, capsys):
-  _, first = small()
-  capsys.readouterr()
-  _, again = small()
-  assert hashes(first) == hashes(again)
+def test_a_rerun_uses_what_is_there(plain, begun, tmp_path, capsys):
+  first = hashes(plain[1])
+  _, again = begun()
+  assert hashes(again) == first
   assert capsys.readouterr().out.count("already trained") == 3
   # Another temperature is another distilled student, and nothing else.
-  _, hotter = small("--config.temperature=2")
+  _, hotter = begun("--config.temperature=2")
   assert capsys.readouterr().out.count("already trained") == 2
-  assert hashes(hotter)[:2] == hashes(first)[:2]
-  assert hashes(hotter)[2] != hashes(first)[2]
+  assert hashes(hotter)[:2] == first[:2] and hashes(hotter)[2] != first[2]
+  # What is refused changes nothing.
+  config = (tmp_path / "run/config.json").read_text()
+  code, summary = begun("--config.teacher.logits=/no/such.npy")
+  assert code == 2 and summary == hotter
+  assert (tmp_path / "run/config.json").read_text() == config
 
 
-def test_a_teacher_is_shared_by_its_folder(small, tmp_path, capsys):
-  shelf = f"--config.teacher.dir={tmp_path / 'shelf'}"
-  small(shelf, workdir="a")
-  capsys.readouterr()
-  small(shelf, "--config.seed=5", workdir="b")
-  assert "teacher: already trained" in capsys.readouterr().out
+def test_a_teacher_is_shared_by_its_folder(
+    plain, teachers, small, tmp_path, capsys):
+  own = tmp_path / "own"
+  shutil.copytree(teachers, own)
   # One that does not do what its record says is refused.
-  record = next((tmp_path / "shelf").glob("*/record.json"))
-  told = json.loads(record.read_text())
+  path = plain[0] / "parameters/teacher/record.json"
+  told = json.loads(path.read_text())
+  record = own / told["fingerprint"][:16] / "record.json"
+  assert json.loads(record.read_text()) == told
+  assert small(f"--config.teacher.dir={own}", "--config.method=kd",
+               "--config.steps=2")[0] == 0
+  assert "teacher: already trained" in capsys.readouterr().out
   record.write_text(json.dumps(told | {"test_errors": 77}))
-  code, _ = small(shelf, workdir="c")
+  code, _ = small(f"--config.teacher.dir={own}", workdir="other")
   assert code == 2 and "record says 77" in capsys.readouterr().err
 
 
-def test_bank_and_live_teacher_train_the_same_student(small):
+def test_bank_and_live_teacher_train_the_same_student(small, tmp_path):
   # All images in a batch, as a bank has them: products of other shapes round
   # differently on some machines.
   views = ("--config.student.views=shift2", "--config.batch_size=300")
-  _, banked = small(*views, "--config.teacher.bank=always", workdir="a")
-  _, live = small(*views, "--config.teacher.bank=never", workdir="b")
+  _, banked = small(*views, "--config.teacher.bank=always", workdir="banked")
+  # It does not pay to store 25 views for 3 epochs.
+  _, live = small(*views, workdir="live")
   assert hashes(banked) == hashes(live)
+  assert list((tmp_path / "banked/banks").glob("*.npy"))
+  assert not (tmp_path / "live/banks").exists()
 
 
-def test_auto_banks_where_it_pays(small, tmp_path):
-  small("--config.student.views=shift2", workdir="a")  # 25 views, 3 epochs
-  assert not (tmp_path / "a/banks").exists()
-  small(workdir="b")
-  assert list((tmp_path / "b/banks").glob("*.npy"))
+def test_auto_banks_where_it_pays(plain):
+  assert list((plain[0] / "banks").glob("*.npy"))
 
 
 @pytest.mark.parametrize("mean", ["probabilities", "logits"])
 def test_several_teachers_are_one(small, mean):
   _, summary = small(
       "--config.teacher.count=2", f"--config.teacher.mean={mean}",
-      "--config.teacher.weights=(1.0,3.0)")
+      "--config.teacher.weights=(1.0,3.0)", "--config.steps=5")
   teacher = summary["teacher"]
   assert len(teacher["members"]) == 2
   first, second = (m["parameters_sha256"] for m in teacher["members"])
@@ -171,8 +210,8 @@ def test_several_teachers_are_one(small, mean):
 @pytest.mark.parametrize("more", [
     # The others: test_modes.py, and `python tests/soak/methods.py`.
     *((f"--config.method={method}",) for method in (
-        "hard", "kd", "logits", "tfkd", "ctkd")),
-    pytest.param(("--config.student.name=resnet8", "--config.epochs=1",
+        "hard", "logits", "tfkd")),
+    pytest.param(("--config.student.name=resnet8",
                   "--config.student.widths=(4,4,4)"), marks=pytest.mark.slow),
     ("--config.optimizer.name=sgd", "--config.optimizer.nesterov=true",
      "--config.optimizer.schedule=step", "--config.data.scale=standard",
@@ -181,7 +220,7 @@ def test_several_teachers_are_one(small, mean):
     ("--config.student.name=examples.own_model:Net",),
 ], ids=lambda more: more[0].removeprefix("--config."))
 def test_variations_run(small, more):
-  code, summary = small(*more)
+  code, summary = small("--config.epochs=1", *more)
   assert code == 0
   method = next((m for m in more if "method=hard" in m), None)
   assert ("distilled" in summary) == (method is None)
@@ -210,8 +249,7 @@ def test_a_users_logits_are_a_teacher(small, own_data, tmp_path):
   np.save(tmp_path / "s.npy", np.eye(7)[found.test.label] * 4.0)
   code, summary = small(
       f"--config.teacher.logits={tmp_path / 't.npy'}",
-      f"--config.teacher.test_logits={tmp_path / 's.npy'}",
-      "--config.data.holdout=0.1")
+      f"--config.teacher.test_logits={tmp_path / 's.npy'}", "--config.epochs=1")
   assert code == 0
   assert summary["teacher"]["train_accuracy"] == 1.0
   assert summary["teacher"]["test_errors"] == 0
@@ -285,29 +323,21 @@ def test_a_changed_module_of_the_users_is_trained_again(
   monkeypatch.syspath_prepend(str(tmp_path))
   file = tmp_path / "users_net.py"
   source = (ROOT / "examples/own_model.py").read_text()
-  name = "--config.student.name=users_net:Net"
+  words = ("--config.student.name=users_net:Net", "--config.method=hard",
+           "--config.epochs=1")
   file.write_text(source)
-  small(name)
+  small(*words)
   file.write_text(source.replace("Dense(64)", "Dense(8)"))
   monkeypatch.delitem(sys.modules, "users_net")
   linecache.checkcache()
   capsys.readouterr()
-  _, summary = small(name)
+  _, summary = small(*words)
   assert "baseline: already trained" not in capsys.readouterr().out
   assert summary["baseline"]["parameters"] == 120 * 8 + 8 + 8 * 7 + 7
 
 
-def test_what_is_refused_changes_nothing_in_the_workdir(small, tmp_path):
-  _, first = small()
-  config = (tmp_path / "run/config.json").read_text()
-  code, summary = small("--config.teacher.logits=/no/such.npy")
-  assert code == 2 and summary == first
-  assert (tmp_path / "run/config.json").read_text() == config
-
-
-def test_a_finished_run_becomes_rows(small, tmp_path):
-  small("--config.epochs=2")
-  small()
+def test_a_finished_run_becomes_rows(begun, tmp_path):
+  begun("--config.epochs=2")
   study = tmp_path / "study"
   study.mkdir()
   arguments = [str(tmp_path / "run"), "--study", str(study), "--row", "x"]
@@ -317,7 +347,7 @@ def test_a_finished_run_becomes_rows(small, tmp_path):
   assert rows[2]["loss"] == "0.1 * CE + 0.9 * T**2 * KL, T = 8"
   for row in rows:
     assert row["curve"][-1] == row["test_errors"]
-    assert len(row["curve"]) == (6 if row["net"] == "teacher" else 3)
+    assert len(row["curve"]) == (6 if row["net"] == "teacher" else 2)
   assert report.main([str(study), "--readme", str(tmp_path / "none.md")]) == 0
   assert "0.1 * CE" in (study / "table.md").read_text()
 
@@ -347,27 +377,26 @@ def wait_for(path: pathlib.Path, words: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [
-    (signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted_and_run_again_is_uninterrupted(
-    number, code, small, own_data, tmp_path, capsys):
+    small, own_data, teachers, tmp_path, capsys):
   longer = ("--config.epochs=600", "--config.batch_size=16")
   _, whole = small(*longer, workdir="whole")
-  place = tmp_path / "cut"
-  arguments = [*SMALL, f"--config.data.dir={own_data}", *longer,
-               f"--workdir={place}"]
-  with program(*arguments) as running:
-    wait_for(place / "metrics.jsonl", "baseline")
-    running.send_signal(number)
-    _, told = running.communicate(timeout=60)
-  assert running.returncode == code, told
-  assert "stopped; what is done is kept in" in told
-  assert f"--workdir={place}" in told and "Traceback" not in told
-  assert (place / "progress/baseline").is_dir()
-  capsys.readouterr()
-  _, again = small(*longer, workdir="cut")
-  assert "baseline: goes on from step" in capsys.readouterr().out
-  assert hashes(again) == hashes(whole)
+  for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+    place = tmp_path / f"cut{code}"
+    arguments = [*SMALL, f"--config.data.dir={own_data}", *longer,
+                 f"--config.teacher.dir={teachers}", f"--workdir={place}"]
+    with program(*arguments) as running:
+      wait_for(place / "metrics.jsonl", "baseline")
+      running.send_signal(number)
+      _, told = running.communicate(timeout=60)
+    assert running.returncode == code, told
+    assert "stopped; what is done is kept in" in told
+    assert f"--workdir={place}" in told and "Traceback" not in told
+    assert (place / "progress/baseline").is_dir()
+    capsys.readouterr()
+    _, again = small(*longer, workdir=place.name)
+    assert "baseline: goes on from step" in capsys.readouterr().out
+    assert hashes(again) == hashes(whole)
 
 
 def test_a_second_interrupt_leaves_at_once(own_data, tmp_path):

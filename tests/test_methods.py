@@ -2,7 +2,7 @@
 
 import types
 
-from conftest import ROOT
+from conftest import ROOT, groups
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -159,10 +159,10 @@ DISTILLED, BASELINE = "eb02f9344379aed9", "f7bd4ffbce702feb"
 def test_numbers_are_lanes_of_one_program(toy):
   base = parsed("--config.method=toy")
   points = sweep.product({"toy.pull": (0.0, 1.0)})
-  group, = sweep.expand(base, points)
+  group, = groups(base, points)
   assert [build.student_hparams(lane.values).numbers["pull"].tolist()
-          for lane in group.lanes] == [0.0, 1.0]
-  assert group.lanes[1].name == "toy.pull=1"
+          for lane in group] == [0.0, 1.0]
+  assert group[1].name == "toy.pull=1"
 
 
 @pytest.mark.parametrize("method", methods.METHODS)
@@ -330,6 +330,6 @@ def test_a_course_comes_from_its_keys(own_data):
       50, schedules.Course("cosine", 20.0), schedules.Course("constant", 50.0),
       5.0)
   assert training.hparams.ends == {"temperature": 2.0}
-  lanes = sweep.expand(config, sweep.product(
+  lanes = groups(config, sweep.product(
       {"schedules.temperature_end": (1.0, 2.0)}))
   assert len(lanes) == 1

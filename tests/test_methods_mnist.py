@@ -1,5 +1,6 @@
 """The study of all objectives: the same budget for each, one family of tests."""
 
+from conftest import groups
 import numpy as np
 import pytest
 
@@ -27,7 +28,7 @@ def test_every_method_has_the_same_budget(method):
   assert len({tuple(sorted(point.items())) for point in tried}) == 6
   # Lanes of one program: nothing but numbers is tried.
   base = study._config()
-  assert len(sweep.expand(base, sweep.product({"method": (method,)}, tried))) == 1
+  assert len(groups(base, sweep.product({"method": (method,)}, tried))) == 1
 
 
 def test_the_stages_are_what_the_readme_says(tmp_path):

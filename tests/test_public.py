@@ -14,17 +14,16 @@ import importlib.util
 import inspect
 import itertools
 import json
-import os
 import pathlib
 import pkgutil
 import re
 import runpy
 import shlex
-import subprocess
 import sys
 import warnings
 
 from conftest import ROOT
+import jax
 import ml_collections
 import numpy as np
 import pytest
@@ -625,19 +624,14 @@ def shelf(tmp_path_factory) -> pathlib.Path:
 
 
 @pytest.fixture
-def left(own_data, shelf, tmp_path):
-  """Runs the command as users do, on a small scale; the shape of what it left."""
+def left(own_data, shelf, tmp_path, monkeypatch):
+  """Runs the command on a small scale; the shape of what it left."""
   def run(*more) -> dict[str, list[str]]:
-    done = subprocess.run(
-        [sys.executable, "-m", "kd_jax.main", *TINY, *more,
-         f"--config.data.dir={own_data}", f"--config.teacher.dir={shelf}",
-         f"--workdir={tmp_path}"],
-        # Half of the time is XLA's, which need not try hard here.
-        env=os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-                          "JAX_NUM_CPU_DEVICES": "1",
-                          "XDG_CACHE_HOME": str(tmp_path / "cache")},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    assert done.returncode == 0, done.stdout
+    with jax.numpy_dtype_promotion("standard"):
+      assert as_program("kd_jax.main", [
+          *TINY, *more, f"--config.data.dir={own_data}",
+          f"--config.teacher.dir={shelf}", f"--workdir={tmp_path}"],
+                        monkeypatch) == 0
     return shapes(tmp_path)
   return run
 
@@ -648,7 +642,7 @@ TINY = (
     "--config.student.widths=(8,)", "--config.teacher.widths=(8,)",
     "--config.teacher.views=none", "--config.batch_size=100",
     "--config.teacher.batch_size=100", "--config.optimizer.name=sgd",
-    "--config.teacher.optimizer.name=sgd")
+    "--config.teacher.optimizer.name=sgd", "--config.parallel=single")
 
 
 def paths(value: dict, prefix: str = "") -> list[str]:
@@ -683,6 +677,7 @@ def lacks(found: dict[str, list[str]], kind: str) -> list[str]:
           for path in promised if path not in found.get(name, ())]
 
 
+@pytest.mark.pictures
 def test_a_run_leaves_its_files(left, tmp_path):
   found = left()
   assert not lacks(found, "run")
@@ -700,6 +695,7 @@ def leaves(tree) -> list[np.ndarray]:
   return [np.asarray(tree)]
 
 
+@pytest.mark.pictures
 def test_a_sweep_leaves_its_files(left, tmp_path):
   found = left("--sweep.temperature=1,4", "--config.sweep.lanes=1x2",
                "--config.tensorboard=false")

@@ -3,6 +3,7 @@
 import json
 import re
 
+from conftest import groups
 from hypothesis import given, settings
 from hypothesis import strategies as st
 import pytest
@@ -87,9 +88,9 @@ def test_traced_keys_are_lanes_and_static_ones_groups(config):
   points = sweep.product(
       {"student.widths": ((8,), (16,)), "seed": range(3),
        "temperature": (1.0, 4.0), "optimizer.learning_rate": (0.1, 0.2)})
-  groups = sweep.expand(config, points)
-  assert [len(group.lanes) for group in groups] == [12, 12]
-  assert [tuple(g.values["student.widths"]) for g in groups] == [(8,), (16,)]
+  made = groups(config, points)
+  assert [len(group) for group in made] == [12, 12]
+  assert [group[0].values["student.widths"] for group in made] == [(8,), (16,)]
 
 
 @pytest.mark.parametrize(
@@ -106,26 +107,26 @@ def test_every_traced_key_makes_no_group(config, key):
            and key in both}
   values = (1, 2) if key == "seed" else (0.1, 0.2)
   points = sweep.product(sweep.fixed(fixed), {key: values})
-  assert len(sweep.expand(config, points)) == 1
+  assert len(groups(config, points)) == 1
 
 
 def test_structure_makes_a_group(config):
   # A program without dropout cannot serve a lane that has it.
   points = sweep.product({"student.hidden_dropout": (0.0, 0.5)})
-  assert len(sweep.expand(config, points)) == 2
+  assert len(groups(config, points)) == 2
   points = sweep.product({"student.max_norm": (None, 2.0, 3.0)})
-  assert len(sweep.expand(config, points)) == 2
+  assert len(groups(config, points)) == 2
 
 
 def test_a_lane_is_the_config_with_its_point(config):
-  group, = sweep.expand(config, sweep.product({"alpha": (0.0, 0.5)}))
-  assert [lane.values["alpha"] for lane in group.lanes] == [0.0, 0.5]
+  group, = groups(config, sweep.product({"alpha": (0.0, 0.5)}))
+  assert [lane.values["alpha"] for lane in group] == [0.0, 0.5]
   assert config.alpha == 0.9, "the base is left alone"
 
 
 def test_weights_and_alpha_make_way_for_each_other(config):
   weights = sweep.fixed({"hard_weight": 0.3, "soft_weight": 0.7})
-  lane = sweep.expand(config, weights)[0].lanes[0]
+  lane = groups(config, weights)[0][0]
   assert lane.values["alpha"] is None and lane.values["soft_weight"] == 0.7
   again = sweep.applied(lane.values, {"alpha": 0.2})
   assert again.alpha == 0.2 and again.hard_weight is None
@@ -133,8 +134,8 @@ def test_weights_and_alpha_make_way_for_each_other(config):
 
 def test_a_point_given_twice_counts_once(config):
   points = sweep.fixed({"temperature": 2.0})
-  group, = sweep.expand(config, sweep.chain(points, points))
-  assert len(group.lanes) == 1
+  group, = groups(config, sweep.chain(points, points))
+  assert len(group) == 1
 
 
 @pytest.mark.parametrize("point", [
@@ -142,12 +143,12 @@ def test_a_point_given_twice_counts_once(config):
     {"alpha": 0.5, "hard_weight": 0.5}])
 def test_bad_values_are_refused(config, point):
   with pytest.raises(UserError):
-    sweep.expand(config, sweep.fixed(point))
+    groups(config, sweep.fixed(point))
 
 
 def test_names_are_for_people(config):
   point = {"student.widths": (30, 30), "temperature": 2.5, "seed": 3}
-  lane = sweep.expand(config, sweep.fixed(point))[0].lanes[0]
+  lane = groups(config, sweep.fixed(point))[0][0]
   assert lane.name == "widths=30x30 temperature=2.5" and lane.seed == 3
 
 

@@ -2,7 +2,7 @@
 
 import json
 
-from conftest import ROOT
+from conftest import ROOT, groups
 import jax
 import jax.numpy as jnp
 import modes
@@ -201,9 +201,9 @@ def test_numbers_of_several_are_keys_and_lanes():
   config = parsed("--config.method=kd+rkd", "--config.rkd.weight=0.5")
   assert names.numbers(config_lib.flatten(config)) == {
       "rkd_weight": 0.5, "rkd_distance": 25.0, "rkd_angle": 50.0}
-  group, = sweep.expand(config, sweep.product({"rkd.weight": (0.1, 1.0)}))
+  group, = groups(config, sweep.product({"rkd.weight": (0.1, 1.0)}))
   assert [float(build.student_hparams(lane.values).numbers["rkd_weight"])
-          for lane in group.lanes] == [np.float32(0.1), 1.0]
+          for lane in group] == [np.float32(0.1), 1.0]
 
 
 def test_the_identity_of_several_has_the_numbers_of_each_and_no_other():

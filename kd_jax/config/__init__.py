@@ -1,7 +1,7 @@
 """A config: all keys with their defaults, locked, and what makes one wrong.
 
-`default()` gives the keys of `schema.py` as a ConfigDict; the files in `configs/`
-change some.
+`default()` gives the keys of `schema.py` as a ConfigDict, and a file in `configs/`
+changes some. From then on a config is flat: dotted keys and plain values.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +14,8 @@ from ml_collections import config_dict
 from kd_jax import methods
 from kd_jax.config import schema
 from kd_jax.core.errors import UserError
+
+Values = Mapping[str, Any]
 
 
 def default(*nets: str) -> ml_collections.ConfigDict:
@@ -35,13 +37,17 @@ def default(*nets: str) -> ml_collections.ConfigDict:
     >>> config.nets.student.teachers = ("teacher",)
     >>> config.nets.student.widths = (30, 30)
   """
-  config = _filled(schema.every())
   _check_nets(nets)
-  if nets:
-    config.recipe = nets
-    config.nets = ml_collections.ConfigDict(
-        {name: _filled(schema.net_keys()) for name in nets})
-  return config.lock()
+  tree: dict[str, Any] = {}
+  for name, key in schema.every(*nets).items():
+    *parents, leaf = name.split(".")
+    place = tree
+    for parent in parents:
+      place = place.setdefault(parent, {})
+    # A placeholder is made anew each time: two configs must not share one.
+    place[leaf] = (key.default if key.kind is None
+                   else config_dict.placeholder(key.kind))
+  return ml_collections.ConfigDict(tree | {"recipe": nets}).lock()
 
 
 def _check_nets(nets: Sequence[str]) -> None:
@@ -54,54 +60,10 @@ def _check_nets(nets: Sequence[str]) -> None:
           "other than schema, dataset, seconds and shard, and stand once")
 
 
-def _filled(keys: Mapping[str, schema.Key]) -> ml_collections.ConfigDict:
-  config = ml_collections.ConfigDict()
-  for name, key in keys.items():
-    *parents, leaf = name.split(".")
-    place = config
-    for parent in parents:
-      if parent not in place:
-        place[parent] = ml_collections.ConfigDict()
-      place = place[parent]
-    # A placeholder is made anew each time: two configs must not share one.
-    place[leaf] = (key.default if key.kind is None
-                   else config_dict.placeholder(key.kind))
-  return config
-
-
-def complete(config: ml_collections.ConfigDict) -> None:
-  """Loads a user's own methods that a config names, and adds their keys to it."""
-  values = flatten(config)
-  every = [values, *values.get("sweep.points", ())]
-  methods.add_own(*(str(value) for some in every for key, value in some.items()
-                    if key.split(".")[-1] == "method"))
-  lacking = {key: found for key, found in schema.every().items()
-             if key not in values and schema.owner(key)}
-  with config.unlocked():
-    for name, key in lacking.items():
-      method, number = name.split(".")
-      if method not in config:
-        config[method] = ml_collections.ConfigDict()
-      config[method][number] = key.default
-
-
-def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
+def flatten(config: Values) -> dict[str, Any]:
   """A ConfigDict as dotted keys and plain values; flat values are given back."""
-  if not isinstance(config, ml_collections.ConfigDict):
-    return config  # type: ignore[return-value]
-  return dict(_items(config))
-
-
-def nested(values: Mapping[str, Any]) -> ml_collections.ConfigDict:
-  """Flat values as a ConfigDict again."""
-  config = default(*values["recipe"])
-  for name, value in values.items():
-    *parents, leaf = name.split(".")
-    place = config
-    for parent in parents:
-      place = place[parent]
-    place[leaf] = value
-  return config
+  return dict(_items(config)) if isinstance(
+      config, ml_collections.ConfigDict) else config  # type: ignore[return-value]
 
 
 def _items(config, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -112,27 +74,46 @@ def _items(config, prefix: str = "") -> Iterator[tuple[str, Any]]:
       yield prefix + name, value
 
 
-def check(config: ml_collections.ConfigDict) -> None:
+def nested(values: Values) -> ml_collections.ConfigDict:
+  """Flat values as a ConfigDict again."""
+  config = default(*values["recipe"])
+  config.update_from_flattened_dict(values)
+  return config
+
+
+def changed(values: Values, given: Values) -> dict[str, Any]:
+  """Flat values with some of them given anew, as by a command line or a sweep.
+
+  Keys that contradict the given ones are reset.
+
+  Raises:
+    UserError: If the result is not a config, or a value is out of range.
+  """
+  made = {**values, **_resets(values, given), **given}
+  for name in given:
+    if key := schema.find(name):
+      made[name] = key.converted(made[name])
+  check(made)
+  return made
+
+
+def check(config: Values) -> None:
   """Refuses values that are out of range, and keys that go against another.
 
   Raises:
     UserError: Naming the key, the value and what is allowed.
   """
   values = flatten(config)
-  lacking = [name for name in schema.every() if name not in values]
-  if lacking:
-    raise UserError(
-        f"config.{lacking[0]}: missing; a config starts from "
-        "kd_jax.config.default()")
+  known = schema.every(*values.get("recipe", ()))
+  for name in known:
+    if name not in values:
+      raise UserError(
+          f"config.{name}: missing; a config starts from kd_jax.config.default()")
   for name, value in values.items():
-    key = schema.find(name)
-    if key is None:
-      raise UserError(f"config.{name}: {unknown(name)}")
-    try:
-      fine = key.rule.check(value)
-    except TypeError:
-      fine = False
-    if not fine:
+    if name not in known:
+      raise UserError(f"config.{name}: {unknown(name, values['recipe'])}")
+    key = known[name]
+    if not key.rule.allows(value):
       raise UserError(
           f"config.{name}={value!r}: must be {key.rule.allowed}\n({key.meaning})")
   _check_together(values)
@@ -165,48 +146,36 @@ def _check_together(values: dict[str, Any]) -> None:
         "config.schedules.alpha: moves alpha; give alpha, not the two weights")
 
 
-def make_way(config: ml_collections.ConfigDict, given: set[str]) -> None:
-  """Resets keys of a config file that contradict the keys of the command line."""
-  if {"hard_weight", "soft_weight"} & given and "alpha" not in given:
-    config.alpha = None
-  if "alpha" in given and not {"hard_weight", "soft_weight"} & given:
-    config.hard_weight = config.soft_weight = None
-  for net in ("student", "teacher"):
-    if f"{net}.name" in given and f"{net}.widths" not in given:
-      config[net].widths = ()
-  for net in config.recipe:
-    if f"nets.{net}.name" in given and f"nets.{net}.widths" not in given:
-      config.nets[net].widths = ()
-  for prefix, run in (("", config), ("teacher.", config.teacher)):
+def _resets(values: Values, given: Values) -> dict[str, Any]:
+  """Keys of a config that contradict those given anew, as they become."""
+  made: dict[str, Any] = {}
+  weights = {"hard_weight", "soft_weight"} & set(given)
+  if weights and "alpha" not in given:
+    made["alpha"] = None
+  if "alpha" in given and not weights:
+    made |= {"hard_weight": None, "soft_weight": None}
+  nets = [f"nets.{net}." for net in values.get("recipe", ())]
+  for prefix in ("student.", "teacher.", *nets):
+    if f"{prefix}name" in given:
+      made[f"{prefix}widths"] = ()
+  for prefix in ("", "teacher."):
     if f"{prefix}epochs" in given:
-      run.steps = run.steps if f"{prefix}steps" in given else None
-      run.min_steps = run.min_steps if f"{prefix}min_steps" in given else 0
-  if "method" in given:
-    _take_setting(config, given)
+      made |= {f"{prefix}steps": None, f"{prefix}min_steps": 0}
+  # A method that is chosen by name comes with its paper's weights and T; of several
+  # together, the first brings them.
+  method = methods.METHODS.get(methods.parts(str(given.get("method", "hard")))[0])
+  for key, value in (method.setting if method else {}).items():
+    if key == "temperature" or "alpha" not in given:
+      made[key] = value
+      if key == "soft_weight":
+        made["alpha"] = None
+  return made
 
 
-def _take_setting(config: ml_collections.ConfigDict, given: set[str]) -> None:
-  """A method that is chosen by name comes with its paper's weights and T."""
-  # Of several together, the first brings labels and temperature.
-  method = methods.METHODS.get(methods.parts(config.method)[0])
-  setting = dict(method.setting) if method else {}
-  if "alpha" in given:
-    setting = {key: value for key, value in setting.items()
-               if key == "temperature"}
-  elif "soft_weight" in setting:
-    config.alpha = None
-  for key, value in setting.items():
-    if key not in given:
-      config[key] = value
-
-
-def unknown(name: str) -> str:
+def unknown(name: str, nets: Sequence[str] = ()) -> str:
   """A phrase for a key that does not exist, with the nearest that do."""
   leaf = name.rsplit(".", 1)[-1]
-  known = [*schema.every()]
-  if name.startswith("nets.") and name.count(".") > 1:
-    prefix = ".".join(name.split(".")[:2])
-    known = [f"{prefix}.{key}" for key in schema.net_keys()]
+  known = schema.every(*nets)
   close = difflib.get_close_matches(name, known, n=2, cutoff=0.6)
   close += [k for k in known if k.rsplit(".", 1)[-1] == leaf and k not in close]
   if close:
@@ -216,8 +185,6 @@ def unknown(name: str) -> str:
 
 def describe() -> str:
   """All keys with defaults and meanings, a line each, for `--help`."""
-  lines = []
-  for name, key in schema.every().items():
-    lines += [f"  --config.{name}={key.default}",
-              f"      {key.meaning} ({key.rule.allowed})"]
-  return "\n".join(lines)
+  return "\n".join(
+      f"  --config.{name}={key.default}\n      {key.meaning} ({key.rule.allowed})"
+      for name, key in schema.every().items())

@@ -1,6 +1,7 @@
 """From a config to the data and trainings that it asks for."""
 
 from collections.abc import Callable, Mapping
+import dataclasses
 from typing import Any
 
 import jax
@@ -40,8 +41,7 @@ def transfer_set(values: Values, found: data_lib.Dataset) -> data_lib.Dataset:
   Raises:
     UserError: If nothing is left, or a class does not exist.
   """
-  values = flatten(values)
-  classes, part = tuple(values["transfer.classes"]), values["transfer.part"]
+  classes, part = values["transfer.classes"], values["transfer.part"]
   if not classes and part == 1:
     return found
   if max(classes, default=0) >= found.num_classes:
@@ -57,14 +57,6 @@ def transfer_set(values: Values, found: data_lib.Dataset) -> data_lib.Dataset:
   return found._replace(train_ids=ids)
 
 
-def on_device(
-    values: Values, found: data_lib.Dataset
-) -> Callable[[data_lib.Examples, np.ndarray], segment.DeviceData]:
-  """Puts examples of a data set on the device, preprocessed as the run asks for."""
-  own = preprocess.of(flatten(values)["data.scale"], found.train.inputs)
-  return lambda examples, ids: device_data(examples, ids, own)
-
-
 def device_data(
     examples: data_lib.Examples, ids: np.ndarray,
     preprocess: preprocess.Scaling | preprocess.AsStored,
@@ -78,8 +70,7 @@ def device_data(
 def student(values: Values, found: data_lib.Dataset) -> Training:
   """The training of the student."""
   values = flatten(values)
-  training = _training(
-      values, found, net="student", run="", hparams=student_hparams(values))
+  training = _training(values, found, "student", student_hparams(values))
   return training._replace(schedules=_schedules(values, training.total_steps))
 
 
@@ -92,9 +83,9 @@ def student_hparams(values: Values) -> types.Hparams:
   ends = {what: values[f"schedules.{what}_end"]
           for what in ("temperature", "alpha")
           if values[f"schedules.{what}"] != "constant"}
-  return _hparams(
-      values, net="student", run="", temperature=values["temperature"],
-      hard_weight=hard, soft_weight=soft, numbers=own or None, ends=ends or None)
+  return _traced(dataclasses.replace(
+      _hparams(values, "student"), temperature=values["temperature"],
+      hard_weight=hard, soft_weight=soft, numbers=own or None, ends=ends or None))
 
 
 def training(net: recipe.Net, found: data_lib.Dataset) -> Training:
@@ -105,12 +96,8 @@ def training(net: recipe.Net, found: data_lib.Dataset) -> Training:
   """
   if net.member is not None:
     return teacher(net.values, found, net.member)
-  try:
+  with net.told():
     made = student(net.values, found)
-  except UserError as error:
-    if not net.in_config:
-      raise
-    raise UserError(recipe.renamed(str(error), net.name)) from None
   if net.epoch is None:
     return made
   steps = net.epoch * segment.steps_per_epoch(
@@ -126,8 +113,7 @@ def teacher(values: Values, found: data_lib.Dataset, member: int) -> Training:
   """The training of one member of the teacher; members differ in seed."""
   values = flatten(values)
   training = _training(
-      values, found, net="teacher", run="teacher.",
-      hparams=_hparams(values, net="teacher", run="teacher."))
+      values, found, "teacher", _traced(_hparams(values, "teacher")))
   return training._replace(seed=training.seed + member)
 
 
@@ -143,7 +129,7 @@ def learner(
   method, pairs = bound(run, training, method, teacher.taps if teacher else {})
   return step.Learner(
       training.model, method, training.optimizer_spec, teacher, pairs=pairs,
-      skip_nonfinite=run.skip_nonfinite,
+      skip_nonfinite=run.values["nonfinite"] == "skip",
       schedules=training.schedules)
 
 
@@ -156,22 +142,20 @@ def bound(
   Raises:
     UserError: If it compares taps that a net does not have.
   """
+  pairs = run.values["features.pairs"]
   try:
-    return methods.bind(method, training.taps, taps, run.pairs)
+    return methods.bind(
+        method, training.taps, taps, methods.ALL if pairs == ("all",) else pairs)
   except ValueError as error:
     raise UserError(
-        f"config.method={run.method_name}: {error}; name others with "
+        f"config.method={run.values['method']}: {error}; name others with "
         "config.features.pairs") from None
 
 
 def check_net(net: recipe.Net) -> None:
   """`check_names`, of a net of a recipe."""
-  try:
+  with net.told():
     check_names(net.values)
-  except UserError as error:
-    if not net.in_config:
-      raise
-    raise UserError(recipe.renamed(str(error), net.name)) from None
 
 
 def check_names(values: Values) -> None:
@@ -180,69 +164,59 @@ def check_names(values: Values) -> None:
   Raises:
     UserError: Naming the key, and the nearest names that there are.
   """
-  asked = run_lib.read(values)
-  if asked.method.pairs is not None and asked.method.needs_teacher:
-    _check_features(asked)
-  if (asked.teacher.members > 1 and asked.teacher.mean != "logits"
-      and asked.method.needs_teacher and asked.method.any_temperature):
+  run = run_lib.read(values)
+  values, method = run.values, run.method
+  name, count, mean, logits = (values[key] for key in (
+      "method", "teacher.count", "teacher.mean", "teacher.logits"))
+  if method.pairs is not None and method.needs_teacher:
+    if logits is not None:
+      raise UserError(
+          f"config.teacher.logits={logits}: method {name} compares features, and a "
+          "file of logits has none; let the run train its teacher")
+    if count > 1:
+      raise UserError(
+          f"config.teacher.count={count}: method {name} compares the features of "
+          "one net; use teacher.count=1")
+  if (count > 1 and mean != "logits" and method.needs_teacher
+      and method.any_temperature):
     raise UserError(
-        f"config.teacher.mean={asked.teacher.mean}: its mixture belongs to one "
-        f"temperature, and {asked.method_name} asks at others; use "
-        "teacher.mean=logits")
+        f"config.teacher.mean={mean}: its mixture belongs to one temperature, and "
+        f"{name} asks at others; use teacher.mean=logits")
   for net in ("student", "teacher"):
-    name = asked.values[f"{net}.name"]
-    names.known(f"{net}.views", asked.values[f"{net}.views"], views.VIEWS)
-    if ":" not in name:
-      names.known(f"{net}.name", name, models.MODELS)
+    names.known(f"{net}.views", values[f"{net}.views"], views.VIEWS)
+    if ":" not in values[f"{net}.name"]:
+      names.known(f"{net}.name", values[f"{net}.name"], models.MODELS)
 
 
-def _check_features(asked: run_lib.Run) -> None:
-  """Refuses teachers that have no taps to compare."""
-  name, teacher = asked.method_name, asked.teacher
-  if teacher.logits is not None:
-    raise UserError(
-        f"config.teacher.logits={teacher.logits}: method {name} compares features, "
-        "and a file of logits has none; let the run train its teacher")
-  if teacher.members > 1:
-    raise UserError(
-        f"config.teacher.count={teacher.members}: method {name} compares the "
-        "features of one net; use teacher.count=1")
+def _reader(values: Values, net: str) -> Callable[[str], Any]:
+  """Reads keys of "student" or "teacher"; the student is trained by the run's."""
+  return lambda key: values[f"{net}.{key}" if f"{net}.{key}" in values else key]
 
 
 def _training(
-    values: Values, found, *, net: str, run: str, hparams: types.Hparams
+    values: Values, found: data_lib.Dataset, net: str, hparams: types.Hparams
 ) -> Training:
-  """Reads the keys that `student` and `teacher` have in common.
-
-  Args:
-    values: The config, flat.
-    found: The data set.
-    net: "student" or "teacher", whose keys say what net it is.
-    run: What the keys of its training begin with.
-    hparams: Its traced numbers.
-  """
-  own = lambda key: values[run + key]
-  name = values[f"{net}.name"]
-  seen = names.known(f"{net}.views", values[f"{net}.views"], views.VIEWS)
+  """Reads the keys that `student` and `teacher` have in common."""
+  own = _reader(values, net)
+  name = own("name")
+  seen = names.known(f"{net}.views", own("views"), views.VIEWS)
   if seen.count > 1 and not preprocess.are_images(found.train.inputs):
     raise UserError(
-        f"config.{net}.views={values[f'{net}.views']}: is for images, and "
-        f"{found.name} has inputs {found.train.inputs.shape[1:]}; use none")
+        f"config.{net}.views={own('views')}: is for images, and {found.name} has "
+        f"inputs {found.train.inputs.shape[1:]}; use none")
   per_epoch = segment.steps_per_epoch(len(found.train_ids), own("batch_size"))
   total = own("steps") or max(own("epochs") * per_epoch, own("min_steps"))
-  built = names.model(name, values[f"{net}.widths"], found, prefix=net,
-                      dtype=values["dtype"])
+  built, taps = names.model(
+      name, own("widths"), found, prefix=net, dtype=values["dtype"])
   if hparams.rates is not None and "rates" not in built.understands:
     raise UserError(
         f"config.{net}.input_dropout, hidden_dropout: {name} has no dropout; set "
         "both to 0")
   return Training(
-      model=built,
-      views=seen,
-      optimizer_spec=_optimizer_spec(
+      model=built, views=seen, optimizer_spec=_optimizer_spec(
           lambda key: own(f"optimizer.{key}"), per_epoch, total),
       hparams=hparams, batch_size=own("batch_size"), total_steps=total,
-      seed=own("seed"), taps=names.taps(built, found))
+      seed=own("seed"), taps=taps)
 
 
 def _schedules(values: Values, total_steps: int) -> schedules.Schedules:
@@ -253,20 +227,21 @@ def _schedules(values: Values, total_steps: int) -> schedules.Schedules:
       schedules.Course(own("alpha"), steps("alpha")), steps("warmup"))
 
 
-def _hparams(
-    values: Values, *, net: str, run: str, **objective: Any
-) -> types.Hparams:
+def _hparams(values: Values, net: str) -> types.Hparams:
   """Reads the traced keys that `student` and `teacher` have in common."""
-  own = lambda key: values[f"{net}.{key}"]
+  own = _reader(values, net)
   rates = {"input": own("input_dropout"), "hidden": own("hidden_dropout")}
-  optimizer = {key: values[f"{run}optimizer.{key}"]
-               for key in ("learning_rate", "momentum", "weight_decay")}
-  numbers = types.Hparams(
-      label_smoothing=values[f"{run}label_smoothing"],
+  return types.Hparams(
+      label_smoothing=own("label_smoothing"),
+      learning_rate=own("optimizer.learning_rate"),
+      momentum=own("optimizer.momentum"),
+      weight_decay=own("optimizer.weight_decay"),
       rates=rates if any(rates.values()) else None, max_norm=own("max_norm"),
-      init_scale=None if own("init_scale") == 1 else own("init_scale"),
-      **optimizer, **objective)
-  return jax.tree.map(jnp.float32, numbers)
+      init_scale=None if own("init_scale") == 1 else own("init_scale"))
+
+
+def _traced(hparams: types.Hparams) -> types.Hparams:
+  return jax.tree.map(jnp.float32, hparams)
 
 
 def _optimizer_spec(

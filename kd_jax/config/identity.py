@@ -105,19 +105,14 @@ def program(values: Values) -> str:
   It is the same on every machine: where files lie is left out, as what they hold
   is in the identity of the lanes.
   """
-  return _static({key: None if schema.every()[key].affects == schema.INPUT
-                  else value for key, value in values.items()})
+  known = schema.every()
+  return _static({key: None if known[key].affects == schema.INPUT else value
+                  for key, value in values.items()})
 
 
 def group(values: Values) -> str:
   """`program`, with where files lie: what makes a group of a sweep."""
   return _static(values)
-
-
-def swept(key: str) -> bool:
-  """Whether it makes sense to sweep a key."""
-  found = schema.find(key)
-  return found is not None and found.affects != schema.RUN
 
 
 def comparable(values: Values) -> dict[str, Any]:
@@ -147,9 +142,15 @@ def _of(
     values: Values, kinds: Sequence[str], method: str | None = None
 ) -> Identity:
   """The keys of some kinds, of a student's method its own numbers alone."""
-  return {name: _without_place(values[name]) for name, key in schema.every().items()
-          if key.affects in kinds
-          and schema.owner(name) in (None, *methods.parts(method or ""))
+  return {name: _without_place(values[name])
+          for name, key in _counted(values, method or "").items()
+          if key.affects in kinds}
+
+
+def _counted(values: Values, method: str) -> dict[str, schema.Key]:
+  """Keys but for later ones at their defaults, and numbers of other methods."""
+  return {name: key for name, key in schema.every().items()
+          if schema.owner(name) in (None, *methods.parts(method))
           and not (key.later and values[name] == key.default)}
 
 
@@ -161,14 +162,11 @@ def _without_place(value: Any) -> Any:
 
 
 def _static(values: Values) -> str:
-  known = schema.every()
-  present = {name: values[name] for name, key in known.items()
-             if not (key.later and values[name] == key.default)
-             and schema.owner(name) in (None, *methods.parts(values["method"]))}
-  static = {name: value for name, value in present.items()
-            if not known[name].traced and known[name].affects != schema.RUN}
+  counted = _counted(values, values["method"])
+  static = {name: values[name] for name, key in counted.items()
+            if not key.traced and key.affects != schema.RUN}
   # Traced where they are in use; that they are is a matter of structure.
-  if "student.init_scale" in present:
+  if "student.init_scale" in counted:
     static["init_scale"] = True
   static["dropout"] = bool(
       values["student.input_dropout"] or values["student.hidden_dropout"])

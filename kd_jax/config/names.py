@@ -18,8 +18,8 @@ Known = Mapping[str, Any]
 def model(
     name: str, widths: Sequence[int], found: data_lib.Dataset, *, prefix: str,
     dtype: str = "float32"
-) -> types.Model:
-  """The model that a name stands for, checked on one image.
+) -> tuple[types.Model, methods.Shapes]:
+  """The model that a name stands for, and the shapes of its taps of one example.
 
   Args:
     name: A key of `MODELS`, or a user's own, `module:NAME` or `file.py:NAME`.
@@ -27,9 +27,6 @@ def model(
     found: The data set, for its inputs and the number of classes.
     prefix: "student" or "teacher", for messages.
     dtype: Of its arithmetic.
-
-  Returns:
-    The model.
 
   Raises:
     UserError: If there is no such model, or it does not fit the data.
@@ -42,9 +39,9 @@ def model(
     built = builder(num_classes=found.num_classes, dtype=dtype, **given)
   inputs = preprocess.seen(found.train.inputs, 2)
   try:
-    logits = jax.eval_shape(
+    logits, features = jax.eval_shape(
         lambda key, inputs: built.apply(
-            built.init(key, inputs), inputs, train=False)[0].logits,
+            built.init(key, inputs), inputs, train=False)[0],
         jax.random.key(0), inputs)
   except Exception as error:  # Whatever a module raises on a wrong shape.
     raise UserError(
@@ -55,16 +52,7 @@ def model(
     raise UserError(
         f"config.{prefix}.name={name}: gives logits {logits.shape} for 2 "
         f"examples, must be (2, {found.num_classes})")
-  return built
-
-
-def taps(model: types.Model, found: data_lib.Dataset) -> dict[str, tuple[int, ...]]:
-  """Shapes of a model's taps of one example of a data set, by name."""
-  features = jax.eval_shape(
-      lambda key, inputs: model.apply(
-          model.init(key, inputs), inputs, train=False)[0].features,
-      jax.random.key(0), preprocess.seen(found.train.inputs, 2))
-  return {name: tap.shape[1:] for name, tap in features.items()}
+  return built, {name: tap.shape[1:] for name, tap in features.items()}
 
 
 def method(name: str) -> methods.Method:
@@ -84,13 +72,10 @@ def method(name: str) -> methods.Method:
 
 def numbers(values: Mapping[str, Any]) -> dict[str, Any]:
   """The numbers of a run's method by the names that its terms know."""
-  name = values["method"]
-  if len(methods.parts(name)) == 1:
-    own, = methods.parts(name)
-    return {number: values[f"{own}.{number}"] for number in method(name).numbers}
-  return {f"{part}_{number}": values[f"{part}.{number}"]
-          for part in methods.parts(name)
-          for number in methods.METHODS[part].numbers}
+  parts = methods.parts(values["method"])
+  return {number if len(parts) == 1 else f"{part}_{number}":
+              values[f"{part}.{number}"]
+          for part in parts for number in methods.METHODS[part].numbers}
 
 
 def source_identity(*own: str) -> dict[str, str]:

@@ -6,10 +6,11 @@ with `kd_jax.config.default("teacher", "assistant", "student")`.
 """
 
 from collections.abc import Iterator, Mapping
+import contextlib
 from typing import Any, NamedTuple
 
 from kd_jax import config as config_lib
-from kd_jax.config import identity, names, schema, sweep
+from kd_jax.config import identity, names, schema
 from kd_jax.core.errors import UserError, nearest
 
 Values = Mapping[str, Any]
@@ -35,6 +36,10 @@ class Net(NamedTuple):
   start: str | None = None
   epoch: int | None = None
   in_config: bool = False
+
+  def told(self) -> contextlib.AbstractContextManager[None]:
+    """Tells mistakes in its config by the keys that its user knows."""
+    return _told_of(self.name) if self.in_config else contextlib.nullcontext()
 
 
 def nets(values: Values, *, swept: bool) -> list[Net]:
@@ -118,26 +123,29 @@ def _of_net(
     point["teacher.count"] = teachers
   else:
     point.setdefault("method", "hard")
-  try:
-    values = config_lib.flatten(sweep.applied(shared, point))
+  with _told_of(name):
+    values = config_lib.changed(shared, point)
     needs = names.method(values["method"]).needs_teacher
-  except UserError as error:
-    raise UserError(renamed(str(error), name)) from None
   if needs != bool(teachers):
     raise UserError(
         f"config.nets.{name}.method={values['method']}: "
         + ("needs a teacher; name one with" if needs else "asks no teacher; leave "
            "out") + f" config.nets.{name}.teachers")
-  return dict(values)
+  return values
 
 
-def renamed(message: str, name: str) -> str:
-  """A message about a student's keys as one about those of a recipe's net."""
-  if "config.nets." in message:
-    return message
-  for key, own in _RENAMED.items():
-    message = message.replace(key, own)
-  return message.replace("config.", f"config.nets.{name}.")
+@contextlib.contextmanager
+def _told_of(name: str) -> Iterator[None]:
+  """Tells mistakes in a student's keys as mistakes in those of a recipe's net."""
+  try:
+    yield
+  except UserError as error:
+    message = str(error)
+    if "config.nets." not in message:
+      for key, own in _RENAMED.items():
+        message = message.replace(key, own)
+      message = message.replace("config.", f"config.nets.{name}.")
+    raise UserError(message) from None
 
 
 _RENAMED = {"config.student.": "config.", "teacher.count=1": "one of its teachers",

@@ -5,7 +5,8 @@ own numbers, `METHOD.NAME`, are made from `methods.METHODS`; those of the nets o
 recipe, `nets.NAME.KEY`, are the student's.
 """
 
-from collections.abc import Callable
+import ast
+from collections.abc import Callable, Container
 import functools
 import re
 from typing import Any, NamedTuple
@@ -32,6 +33,13 @@ class Rule(NamedTuple):
   allowed: str
   check: Callable[[Any], bool]
 
+  def allows(self, value: Any) -> bool:
+    """Whether a value, of any type, may be given."""
+    try:
+      return self.check(value)
+    except TypeError:
+      return False
+
 
 class Key(NamedTuple):
   """One key.
@@ -56,9 +64,44 @@ class Key(NamedTuple):
   traced: bool = False
   later: bool = False
 
+  @property
+  def type(self) -> type:
+    return self.kind or type(self.default)
+
+  def converted(self, value: Any) -> Any:
+    """A value as a config holds it: 1 as 1.0, 30 as (30,), where it is to be so."""
+    value = plain(value)
+    if self.type is float and _integer(value):
+      return float(value)
+    if self.type is bool and value in (0, 1):
+      return bool(value)
+    if self.type is tuple and value is not None and not isinstance(value, tuple):
+      return (value,)
+    return value
+
+
+def plain(value: Any) -> Any:
+  """Lists as tuples, as configs have them; NumPy's numbers as Python's."""
+  if isinstance(value, (list, tuple)):
+    return tuple(plain(each) for each in value)
+  return value.item() if hasattr(value, "item") else value
+
+
+def literal(text: str) -> Any:
+  """What a word on a command line is: `2.5`, `(30,30)`, `true`, `none` or text."""
+  try:
+    return plain(ast.literal_eval(text))
+  except (ValueError, SyntaxError):
+    names = {"true": True, "false": False, "none": None, "null": None}
+    return names.get(text.lower(), text)
+
+
+def _integer(value: Any) -> bool:
+  return isinstance(value, int) and not isinstance(value, bool)
+
 
 def _finite(value: Any) -> bool:
-  return isinstance(value, (int, float)) and abs(value) < float("inf")
+  return (_integer(value) or isinstance(value, float)) and abs(value) < float("inf")
 
 
 def _one_of(*names: str) -> Rule:
@@ -69,22 +112,18 @@ def _all(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
   return lambda values: all(check(value) for value in values)
 
 
-def _lanes(value: Any) -> bool:
-  return bool(re.fullmatch("auto|[1-9][0-9]*x[1-9][0-9]*", value))
-
-
-_WHOLE = Rule("an integer >= 1", lambda v: isinstance(v, int) and v >= 1)
-_COUNT = Rule("an integer >= 0", lambda v: isinstance(v, int) and v >= 0)
+_WHOLE = Rule("an integer >= 1", lambda v: _integer(v) and v >= 1)
+_COUNT = Rule("an integer >= 0", lambda v: _integer(v) and v >= 0)
 _SHARE = Rule("a number in [0, 1]", lambda v: _finite(v) and 0 <= v <= 1)
 _PART = Rule("a number in [0, 1)", lambda v: _finite(v) and 0 <= v < 1)
 _POSITIVE = Rule("a number > 0", lambda v: _finite(v) and v > 0)
 _NOT_NEGATIVE = Rule("a number >= 0", lambda v: _finite(v) and v >= 0)
+_FRACTION = Rule("a number in (0, 1]", lambda v: _finite(v) and 0 < v <= 1)
 _PERCENT = Rule("a number in [0, 100]", lambda v: _finite(v) and 0 <= v <= 100)
 _TEXT = Rule("text", lambda v: isinstance(v, str) and bool(v))
 _BOOL = Rule("true or false", lambda v: isinstance(v, bool))
 _WIDTHS = Rule("integers >= 1, such as (800,800)", _all(_WHOLE.check))
-_SEED = Rule("an integer in [0, 2**32)",
-             lambda v: isinstance(v, int) and 0 <= v < 2**32)
+_SEED = Rule("an integer in [0, 2**32)", lambda v: _integer(v) and 0 <= v < 2**32)
 
 
 def _optional(kind: type, rule: Rule, meaning: str) -> Key:
@@ -95,8 +134,8 @@ def _optional(kind: type, rule: Rule, meaning: str) -> Key:
 
 
 def _of(
-    affects: str, keys: dict[str, Key], *, traced: tuple[str, ...] = (),
-    later: tuple[str, ...] = (),
+    affects: str, keys: dict[str, Key], *, traced: Container[str] = (),
+    later: Container[str] = (),
 ) -> dict[str, Key]:
   """The keys with what they have influence on; of `traced` and `later`, which."""
   return {name: key._replace(affects=affects, traced=name in traced,
@@ -199,8 +238,7 @@ _TRANSFER: dict[str, Key] = {
         (), Rule("classes, such as (7,8)", _all(_COUNT.check)),
         "classes of the examples that students see; () for all"),
     "transfer.part": Key(
-        1.0, Rule("a number in (0, 1]", lambda v: _finite(v) and 0 < v <= 1),
-        "part of the training set that students see"),
+        1.0, _FRACTION, "part of the training set that students see"),
     "transfer.seed": Key(0, _SEED, "of the choice of that part"),
 }
 _OPTIMIZER = ("label_smoothing", "optimizer.learning_rate", "optimizer.momentum",
@@ -210,8 +248,8 @@ _NET = ("input_dropout", "hidden_dropout", "max_norm", "init_scale")
 _OWN: dict[str, Key] = {
     **_of(OBJECTIVE, _OBJECTIVE, traced=(
         "temperature", "alpha", "hard_weight", "soft_weight")),
-    **_of(OBJECTIVE, _FEATURES, later=tuple(_FEATURES)),
-    **_of(OBJECTIVE, _SCHEDULES, later=tuple(_SCHEDULES), traced=(
+    **_of(OBJECTIVE, _FEATURES, later=_FEATURES),
+    **_of(OBJECTIVE, _SCHEDULES, later=_SCHEDULES, traced=(
         "schedules.temperature_end", "schedules.alpha_end")),
     **_of(STUDENT, _training(20), traced=("seed", *_OPTIMIZER)),
     **_of(DATA, {
@@ -230,7 +268,7 @@ _OWN: dict[str, Key] = {
             "unit", _one_of("unit", "standard"),
             "pixels to [0, 1], or to the training set's mean 0 and deviation 1"),
     }),
-    **_of(STUDENT, _TRANSFER, later=tuple(_TRANSFER)),
+    **_of(STUDENT, _TRANSFER, later=_TRANSFER),
     **_under("student", _of(
         STUDENT, _net((800, 800), "none"), traced=_NET, later=("init_scale",))),
     **_under("teacher", _of(
@@ -288,11 +326,11 @@ _OWN: dict[str, Key] = {
                 lambda point: isinstance(point, dict))),
             "what is swept; () for a single run"),
         "sweep.lanes": Key(
-            "auto", Rule("auto, or seeds x points such as 4x8", _lanes),
+            "auto", Rule("auto, or seeds x points such as 4x8", lambda v: bool(
+                re.fullmatch("auto|[1-9][0-9]*x[1-9][0-9]*", v))),
             "runs trained at once by one program"),
         "sweep.memory": Key(
-            0.4, Rule("a number in (0, 1]", lambda v: _finite(v) and 0 < v <= 1),
-            "share of the device's memory that lanes may take"),
+            0.4, _FRACTION, "share of the device's memory that lanes may take"),
         "sweep.logits": Key(
             False, _BOOL, "keep what every net says of test and held-out data"),
         "sweep.reference": Key(
@@ -326,32 +364,27 @@ def of_nets() -> dict[str, str]:
   return keys | {name.replace(".", "_"): name for name in _COMBINED}
 
 
-def net_keys() -> dict[str, Key]:
-  """The keys of one net of a recipe: None leaves the run's own."""
-  names = [*_RECIPE, *of_nets(), *(name for name in every() if owner(name))]
-  return {name: key for name in names if (key := _net_key(name)) is not None}
+def every(*nets: str) -> dict[str, Key]:
+  """All keys by name, also those of the nets of a recipe.
 
-
-def _net_key(name: str) -> Key | None:
-  if name in _RECIPE:
-    return _RECIPE[name]
-  own = find(of_nets().get(name, name if owner(name) else ""))
-  return own and _optional(own.kind or type(own.default), own.rule, own.meaning)
+  A method put into `METHODS` has its own at once. A net's key that is None leaves
+  the run's own.
+  """
+  numbers = _numbers()
+  run = _OWN | numbers
+  if not nets:
+    return run
+  own = _RECIPE | {
+      name: _optional(run[of].type, run[of].rule, run[of].meaning)
+      for name, of in (of_nets() | {name: name for name in numbers}).items()}
+  return run | {f"nets.{net}.{name}": key
+                for net in nets for name, key in own.items()}
 
 
 def find(name: str) -> Key | None:
-  """The key of a name, also of a recipe's net; None if there is none."""
-  if name.startswith("nets.") and name.count(".") > 1:
-    return _net_key(name.split(".", 2)[2])
-  method = owner(name)
-  return _OWN.get(name) if method is None else _numbers(method)[name]
-
-
-def every() -> dict[str, Key]:
-  """All keys by name; a method put into `METHODS` has its own at once."""
-  return _OWN | {
-      name: key for method in methods.METHODS
-      for name, key in _numbers(method).items()}
+  """The key of a name, also of a net of some recipe; None if there is none."""
+  net = name.split(".")[1:2] if name.startswith("nets.") else ()
+  return every(*net).get(name)
 
 
 def owner(name: str) -> str | None:
@@ -361,14 +394,14 @@ def owner(name: str) -> str | None:
   return method if known and number in known.numbers else None
 
 
-def _numbers(method: str) -> dict[str, Key]:
-  """The keys of a method's own numbers."""
-  own = methods.METHODS[method]
+def _numbers() -> dict[str, Key]:
+  """The keys of the methods' own numbers."""
   return {
-      f"{method}.{number}": Key(
+      f"{name}.{number}": Key(
           float(value), _between(own.within.get(number), number in own.whole),
-          f"of method {method}: {own.named()}", affects=OBJECTIVE, traced=True,
+          f"of method {name}: {own.named()}", affects=OBJECTIVE, traced=True,
           later=True)
+      for name, own in methods.METHODS.items()
       for number, value in own.numbers.items()}
 
 

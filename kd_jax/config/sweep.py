@@ -18,12 +18,13 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from kd_jax import config as config_lib
-from kd_jax.config import identity, schema
+from kd_jax.config import schema
 from kd_jax.core.errors import UserError
 
 Point = dict[str, Any]
 Sweep = list[Point]
 Part = Mapping[str, Iterable[Any]] | Sweep
+
 
 class Lane(NamedTuple):
   """A run of a sweep: what was asked for, and the flat config that it makes."""
@@ -42,13 +43,6 @@ class Lane(NamedTuple):
                   if key != "seed"}) or "as configured"
 
 
-class Group(NamedTuple):
-  """Lanes of one compiled program: alike in every key that is not traced."""
-
-  values: dict[str, Any]
-  lanes: list[Lane]
-
-
 def product(*parts: Part) -> Sweep:
   """Every combination of the parts; the last varies fastest.
 
@@ -65,7 +59,7 @@ def product(*parts: Part) -> Sweep:
     >>> product({"temperature": (1.0, 4.0), "seed": (0, 1)})[1]
     {'temperature': 1.0, 'seed': 1}
   """
-  return _checked(_merged(itertools.product(*_sweeps(parts))))
+  return _merged(itertools.product(*_sweeps(parts)))
 
 
 def zipped(*parts: Part) -> Sweep:
@@ -79,7 +73,7 @@ def zipped(*parts: Part) -> Sweep:
   lengths = [len(sweep) for sweep in sweeps]
   if len(set(lengths)) > 1:
     raise UserError(f"zipped: the parts have {lengths} points; must be alike")
-  return _checked(_merged(zip(*sweeps, strict=True)))
+  return _merged(zip(*sweeps, strict=True))
 
 
 def chain(*sweeps: Sweep) -> Sweep:
@@ -120,33 +114,21 @@ def read(file: str) -> Sweep:
   return _checked(points)
 
 
-def expand(
-    config: Mapping[str, Any], points: Iterable[Point]
-) -> list[Group]:
-  """The lanes of a sweep, gathered into groups.
+def lanes(config: Mapping[str, Any], points: Iterable[Point]) -> list[Lane]:
+  """A lane for each point; a point given twice counts once.
 
   Args:
     config: What the points change, a ConfigDict or its flat values.
-    points: The sweep; a point given twice counts once.
-
-  Returns:
-    The groups in the order of their first points.
+    points: The sweep.
 
   Raises:
     UserError: If a point sets a value that is out of range.
   """
-  groups: dict[str, Group] = {}
-  for lane in lanes(config, points):
-    groups.setdefault(
-        identity.group(lane.values), Group(lane.values, [])).lanes.append(lane)
-  return list(groups.values())
-
-
-def lanes(config: Mapping[str, Any], points: Iterable[Point]) -> list[Lane]:
-  """A lane for each point; a point given twice counts once."""
-  plain = ({key: _plain(value) for key, value in point.items()} for point in points)
+  values = config_lib.flatten(config)
+  plain = ({key: schema.plain(value) for key, value in point.items()}
+           for point in points)
   different = {json.dumps(point, sort_keys=True): point for point in plain}
-  return [Lane(point, dict(config_lib.flatten(applied(config, point))))
+  return [Lane(point, config_lib.changed(values, point))
           for point in different.values()]
 
 
@@ -154,37 +136,13 @@ def applied(
     config: Mapping[str, Any], point: Point
 ) -> ml_collections.ConfigDict:
   """A copy of a config, or of flat values, with a point's values, checked."""
-  own = config_lib.nested(config_lib.flatten(config))
-  for key, value in point.items():
-    *parents, leaf = key.split(".")
-    place = own
-    try:
-      for parent in parents:
-        place = place[parent]
-      place[leaf] = _plain(value)
-    except (KeyError, AttributeError):
-      raise UserError(
-          f"sweep of {key}: the recipe has no such net; its nets are "
-          f"{', '.join(own.recipe) or 'not in the config'}") from None
-    except TypeError:
-      known = schema.find(key)
-      rule = known.rule.allowed if known else "another key"
-      raise UserError(f"sweep of {key}: {value!r} must be {rule}") from None
-  config_lib.make_way(own, set(point))
-  config_lib.check(own)
-  return own
-
-
-def traced(key: str) -> bool:
-  """Whether a program takes the key's value as a number."""
-  found = schema.find(key)
-  return found is not None and found.traced
+  return config_lib.nested(config_lib.changed(config_lib.flatten(config), point))
 
 
 def matches(point: Point, reference: Mapping[str, Any]) -> bool:
   """Whether a point sets all that a (non-empty) reference sets."""
   return bool(reference) and all(
-      key in point and _plain(point[key]) == _plain(value)
+      key in point and schema.plain(point[key]) == schema.plain(value)
       for key, value in reference.items())
 
 
@@ -218,7 +176,7 @@ def _merged(rows: Iterable[Sequence[Point]]) -> Sweep:
         raise UserError(f"sweep: {sorted(twice)[0]} stands in two parts")
       point |= part
     merged.append(point)
-  return merged
+  return _checked(merged)
 
 
 def _checked(points: Sweep) -> Sweep:
@@ -228,9 +186,10 @@ def _checked(points: Sweep) -> Sweep:
 
 
 def _check_key(key: str) -> None:
-  if schema.find(key) is None:
+  found = schema.find(key)
+  if found is None:
     raise UserError(f"sweep of {key}: {config_lib.unknown(key)}")
-  if not identity.swept(key):
+  if found.affects == schema.RUN:
     raise UserError(f"sweep of {key}: makes no difference to a run")
 
 
@@ -239,28 +198,10 @@ def _values(key: str, text: str) -> list[Any]:
   try:
     found = ast.literal_eval(f"[{text}]")
   except (ValueError, SyntaxError):
-    names = {"true": True, "false": False, "none": None, "null": None}
-    found = [names.get(word.lower(), _number(word))
-             for word in text.split(",") if word]
+    found = [schema.literal(word) for word in text.split(",") if word]
   if not found:
     raise UserError(f"sweep of {key}: needs values, as in {key}=1,2,4")
-  return [_plain(value) for value in found]
-
-
-def _number(word: str) -> Any:
-  for kind in (int, float):
-    try:
-      return kind(word)
-    except ValueError:
-      continue
-  return word
-
-
-def _plain(value: Any) -> Any:
-  """Lists as tuples, as configs have them; NumPy's numbers as Python's."""
-  if isinstance(value, (list, tuple)):
-    return tuple(_plain(each) for each in value)
-  return value.item() if hasattr(value, "item") else value
+  return [schema.plain(value) for value in found]
 
 
 def _short(value: Any) -> str:

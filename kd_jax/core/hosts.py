@@ -138,9 +138,10 @@ def together(name: str) -> None:
     multihost_utils.sync_global_devices(name)
 
 
-def share(number: int) -> range:
-  """Which of `number` things this process reads, as a range."""
-  count, own = jax.process_count(), jax.process_index()
+def share(number: int, process: int | None = None) -> range:
+  """Which of `number` things a process, by default this one, reads, as a range."""
+  count = jax.process_count()
+  own = jax.process_index() if process is None else process
   return range(own * number // count, (own + 1) * number // count)
 
 
@@ -152,9 +153,8 @@ def joined(own: np.ndarray, number: int) -> np.ndarray:
   padding = -(-number // count) - len(own)
   padded = np.pad(own, [(0, padding)] + [(0, 0)] * (own.ndim - 1))
   parts = multihost_utils.process_allgather(padded)
-  sizes = [(i + 1) * number // count - i * number // count for i in range(count)]
-  return np.concatenate(
-      [np.asarray(part[:size]) for part, size in zip(parts, sizes)])
+  return np.concatenate([np.asarray(part[:len(share(number, process))])
+                         for process, part in enumerate(parts)])
 
 
 def read(path: str | os.PathLike) -> bytes:
@@ -167,11 +167,7 @@ def read(path: str | os.PathLike) -> bytes:
   if jax.process_count() == 1:
     return path.read_bytes()
   size = path.stat().st_size
-  # As bytes: jax has no int64 by default.
-  sizes = multihost_utils.process_allgather(
-      np.frombuffer(np.int64(size).tobytes(), np.uint8))
-  if len({row.tobytes() for row in sizes}) > 1:
-    raise UserError(f"{path}: is not the same file for every process")
+  refuse_unlike(f"{path}: the size", str(size))
   own = share(size)
   with path.open("rb") as file:
     file.seek(own.start)

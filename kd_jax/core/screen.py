@@ -31,10 +31,9 @@ class Screen:
         rich.progress.TimeElapsedColumn(),
         rich.progress.TextColumn("left"),
         rich.progress.TimeRemainingColumn(elapsed_when_finished=False),
-        console=self.console, disable=not self.console.is_terminal)
-    self._tasks: dict[str, rich.progress.TaskID] = {}
-    self._started: dict[str, tuple[float, int]] = {}
-    self._done: dict[str, int] = {}
+        console=self.console, disable=not self.console.is_terminal,
+        # The time left is told by all that was done of a task.
+        speed_estimate_period=float("inf"), get_time=time.monotonic)
     self._last_line = 0.0
 
   def __enter__(self) -> "Screen":
@@ -52,33 +51,30 @@ class Screen:
     """Shows an epoch of a net."""
     if row.get("event") == "resumed":
       self.say(f"{net}: goes on from step {row['step']}")
-      self._started[net] = (time.monotonic(), row["step"])
+      self._bar.update(self._begun(net).id, completed=row["step"])
       return
     self.advance(net, row["step"], row["total_steps"], _message(row))
 
   def advance(self, what: str, done: int, total: int, message: str) -> None:
     """Shows that `done` of `total` parts of something are done."""
-    now = time.monotonic()
-    if done < self._done.get(what, done):
-      # Another task of the same name begins, such as the next bank.
-      del self._started[what]
-      self._tasks.pop(what, None)
-    self._done[what] = done
-    began, first = self._started.setdefault(what, (now, done))
+    tasks = [task for task in self._bar.tasks if task.description == what]
+    # Fewer than before: another task of the same name begins, such as a next bank.
+    new = not tasks or done < tasks[-1].completed
+    task = self._begun(what) if new else tasks[-1]
+    self._bar.update(task.id, completed=done, total=total, message=message)
     if self.console.is_terminal:
-      if what not in self._tasks:
-        self._tasks[what] = self._bar.add_task(what, total=total, message="")
-      self._bar.update(self._tasks[what], completed=done, message=message)
       return
-    least = max(_LINE_SECONDS, _LINE_SHARE * (now - began))
+    now, left = time.monotonic(), task.time_remaining
+    least = max(_LINE_SECONDS, _LINE_SHARE * (task.elapsed or 0))
     if now - self._last_line < least and done < total:
       return
     self._last_line = now
-    left = ""
-    if done > first and done < total:
-      seconds = (now - began) / (done - first) * (total - done)
-      left = f"  {_clock(seconds)} left"
-    self.say(f"{what:>10}  {100 * done / total:3.0f}%  {message}{left}")
+    clock = f"  {_clock(left)} left" if left else ""
+    self.say(f"{what:>10}  {100 * done / total:3.0f}%  {message}{clock}")
+
+  def _begun(self, what: str) -> rich.progress.Task:
+    self._bar.add_task(what, total=None, message="")
+    return self._bar.tasks[-1]
 
   def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
     """Prints a table; the first column is text, the others are figures."""

@@ -113,11 +113,17 @@ class Method(NamedTuple):
       >>> METHODS["kd"].named()
       'h * CE + s * T**2 * KL'
     """
-    text = self.formula.removesuffix(", T = {temperature:g}")
-    shown = dict(NAMES)
-    for name, method in (self.members or {}).items():
-      shown |= {f"{name}_{number}": f"{name}.{number}" for number in method.numbers}
-    return re.sub(r"\{(\w+)[^}]*\}", lambda m: shown.get(m[1], m[1]), text)
+    return _named(self.formula, tuple(
+        (name, number) for name, method in (self.members or {}).items()
+        for number in method.numbers))
+
+
+@functools.cache  # Every key that is made of a number tells its method's formula.
+def _named(formula: str, numbers: tuple[tuple[str, str], ...]) -> str:
+  shown = NAMES | {f"{name}_{number}": f"{name}.{number}"
+                   for name, number in numbers}
+  return re.sub(r"\{(\w+)[^}]*\}", lambda m: shown.get(m[1], m[1]),
+                formula.removesuffix(_AT_T))
 
 
 # Names as formulas have them; a number of a method's own keeps its.

@@ -149,7 +149,8 @@ def of_record(job: Job, fingerprint: str, record: Row) -> Row:
   record = {key: value for key, value in record.items()
             if key not in ("schema", parameters.CHECKSUM)}
   return {"curve": {}, **record, **_about(job, fingerprint), **loss,
-          "net": job.net.name, "failed": None, "alpha": job.setup.run.alpha}
+          "net": job.net.name, "failed": None,
+          "alpha": job.setup.run.values["alpha"]}
 
 
 def described(job: Job, fingerprint: str) -> Row:
@@ -285,9 +286,9 @@ def _about(job: Job, fingerprint: str) -> Row:
   name = f"{job.net.name} {lane.name}" if job.net.in_config else lane.name
   teacher = job.teachers.get(fingerprint)
   return {
-      "row": name, "method": run.method_name, "overrides": lane.point,
+      "row": name, "method": run.values["method"], "overrides": lane.point,
       "seed": lane.seed, "fingerprint": fingerprint,
-      "teacher_seed": run.teacher.seed,
+      "teacher_seed": run.values["teacher.seed"],
       "teacher_fingerprint": teacher and teacher.record["fingerprint"],
       "teacher_sha256": teacher and teacher.identity,
       "data": job.setup.dataset.source,

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from kd_jax.config import build, identity, recipe, sweep
+from kd_jax.config import build, identity, recipe, schema, sweep
 from kd_jax.config import run as run_lib
 from kd_jax.config.run import Run
 from kd_jax.core.screen import Screen
@@ -142,7 +142,7 @@ def _groups(run: Run) -> list[_Group]:
       # The members of a teacher are a group: as many nets as there are.
       key = own.part("data.", "teacher.") if net.member is not None else (
           net.name + identity.group(net.values))
-      groups.setdefault(key, _Group(net, [])).seeds.append(own.seed)
+      groups.setdefault(key, _Group(net, [])).seeds.append(own.values["seed"])
   return sorted(groups.values(), key=lambda group: group.net.member is None)
 
 
@@ -176,9 +176,10 @@ def _group_name(groups: Sequence[_Group], group: _Group) -> str:
   """The net of a recipe, and the static keys in which its groups differ."""
   net = group.net
   all_values = [each.net.values for each in groups if each.net.name == net.name]
+  known = schema.every()
   differing = [
       key for key in net.values
-      if not sweep.traced(key) and not key.startswith("sweep.")
+      if not known[key].traced and not key.startswith("sweep.")
       and len({str(values[key]) for values in all_values}) > 1]
   title = sweep.title({key: net.values[key] for key in differing})
   return " ".join(filter(None, (net.in_config * net.name, title))) or "all"

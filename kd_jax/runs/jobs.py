@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kd_jax.config import build, recipe
+from kd_jax.config import build
 from kd_jax.config import identity as identity_lib
 from kd_jax.config import run as run_lib
 from kd_jax.config.recipe import Net
@@ -117,7 +117,8 @@ class Teachers:
     run = setup.run
     if not run.method.needs_teacher:
       return None
-    banked = run.teacher.logits is not None or teacher_store.wants_bank(
+    file = run.values["teacher.logits"]
+    banked = file is not None or teacher_store.wants_bank(
         setup, training, members[0].training.taps)
     # Which taps are stored is a matter of the method.
     taps = () if run.method.pairs is None else ("method", "features.", "student.")
@@ -125,7 +126,7 @@ class Teachers:
         [banked, *(net.sha256 for net in members)])
     if key not in self._made:
       self._made[key] = (teacher_store.of_nets(setup, training, members)
-                         if run.teacher.logits is None
+                         if file is None
                          else teacher_store.from_file(setup, training))
     return self._made[key]
 
@@ -186,7 +187,7 @@ def identity(
   run = run_lib.read(lane.values)
   return teacher_store.student_identity(
       setup._replace(run=run), build.student_hparams(lane.values), prepared,
-      run.method_name, start=start, epoch=epoch)
+      run.values["method"], start=start, epoch=epoch)
 
 
 def check(
@@ -203,12 +204,8 @@ def check(
   training = build.training(net, setup_lib.transfer(setup, setup.run).dataset)
   if net.member is not None:
     return training
-  try:
+  with net.told():
     _check(net, setup, training, before, nets)
-  except UserError as error:
-    if not net.in_config:
-      raise
-    raise UserError(recipe.renamed(str(error), net.name)) from None
   return training
 
 
@@ -217,7 +214,7 @@ def _check(net, setup, training, before, nets) -> None:
   if net.teachers:
     stored = teacher_store.compared(setup, training, taps)
     large = [name for name, shape in stored.items() if len(shape) > 1]
-    if large and setup.run.teacher.bank == "always":
+    if large and setup.run.values["teacher.bank"] == "always":
       raise UserError(
           f"config.teacher.bank=always: the tap {large[0]} of shape "
           f"{stored[large[0]]} is too large to store; use teacher.bank=auto")

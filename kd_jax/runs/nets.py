@@ -149,7 +149,7 @@ def find(setup: Setup, training: Training, fingerprint: str) -> Kept | None:
 def _kept_at(setup: Setup, fingerprint: str) -> pathlib.Path:
   """The folder of a net that others learn from."""
   store = pathlib.Path(
-      setup.run.teacher.directory or setup.workdir / "teachers")
+      setup.run.values["teacher.dir"] or setup.workdir / "teachers")
   return store / fingerprint[:16]
 
 
@@ -221,7 +221,7 @@ def _finished(setup, name, path, fingerprint) -> dict[str, Any] | None:
   record = parameters.load_record(path)
   if record is None or record["fingerprint"] != fingerprint:
     return None
-  forced = setup.run.checkpoints.force
+  forced = setup.run.values["checkpoint.resume"] == "force"
   if record.get("resumed_although") and not forced:
     setup.screen.say(
         f"{name}: was begun with another config ({path}); training it anew, as "

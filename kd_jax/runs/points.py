@@ -164,7 +164,7 @@ class Points:
         if key not in known:
           known[key] = jobs.check(net, setup, before, nets_of)
         before[net.name] = known[key]
-        if net.member is None and run.teacher.logits is not None:
+        if net.member is None and run.values["teacher.logits"] is not None:
           self._teachers.of(setup, known[key], ())  # The file is read now.
 
   def _tell_same(

@@ -54,11 +54,12 @@ class Setup(NamedTuple):
 
   def checkpoints(self, name: str, identity: dict[str, Any]) -> Checkpoints:
     """Where an unfinished training is kept; `identity` is what its bits need."""
-    own = self.run.checkpoints
+    values = self.run.values
     return Checkpoints(
         self.workdir / "progress" / name,
         {**identity, "numerics": kd_jax.NUMERICS},
-        every=own.every, keep=own.keep, force=own.force, say=self.screen.say)
+        every=values["checkpoint.every"], keep=values["checkpoint.keep"],
+        force=values["checkpoint.resume"] == "force", say=self.screen.say)
 
   @property
   def placing(self) -> dict[str, Any]:
@@ -95,16 +96,17 @@ def prepare(
              f"{dataset.num_classes} classes{kind}")
   if dataset.notice:
     screen.say(f"\n*** {dataset.notice} ***\n", style="bold yellow")
-  on_device = build.on_device(run.values, dataset)
+  scaling = preprocess.of(run.values["data.scale"], inputs)
   everything = lambda part: np.arange(len(part.label))
-  put = lambda part, ids: devices_lib.copies(devices, on_device(part, ids))
+  put = lambda part, ids: devices_lib.copies(
+      devices, build.device_data(part, ids, scaling))
   test = put(dataset.test, everything(dataset.test))
   splits = {"test": fit.Split(test)}
   if len(dataset.heldout_ids):
     held = data_lib.Examples(*(a[dataset.heldout_ids] for a in dataset.train))
     splits["heldout"] = fit.Split(put(held, everything(held)))
   hosts.refuse_unlike("the data", dataset.fingerprint)
-  recorder = records.Recorder(workdir, tensorboard=run.tensorboard)
+  recorder = records.Recorder(workdir, tensorboard=run.values["tensorboard"])
 
   @functools.cache
   def announce():
@@ -140,16 +142,16 @@ def _refuse_unlike(values: dict[str, Any]) -> None:
 
 def _devices(run: Run) -> Devices:
   """Where trainings run; a sweep spreads its lanes over devices by itself."""
+  kind = run.values["parallel"]
   if not run.sweep.points:
-    kind = run.parallel
     # A user's own layers may look at the whole batch: with `sharded` they do.
     own = any(run.sources.values())
     if kind == "auto" and own and jax.device_count() > 1:
       kind = "sharded"
     return devices_lib.choose(kind)
-  if run.parallel not in ("auto", "single"):
+  if kind not in ("auto", "single"):
     raise UserError(
-        f"config.parallel={run.parallel}: is for single runs; a sweep spreads "
+        f"config.parallel={kind}: is for single runs; a sweep spreads "
         "its lanes over all devices by itself")
   if jax.process_count() > 1:
     raise UserError(

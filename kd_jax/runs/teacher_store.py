@@ -49,13 +49,13 @@ def of_nets(
     setup: Setup, student: Training, members: Sequence[Kept]
 ) -> PreparedTeacher:
   """The teacher that trained nets are together, for a student's training."""
-  run, asked = setup.run, setup.run.teacher
+  run, mean = setup.run, setup.run.values["teacher.mean"]
   models = [net.training.model for net in members]
   variables = [net.variables for net in members]
   identity = [net.sha256 for net in members]
   combine = functools.partial(
-      teachers.combine, weights=jnp.float32(asked.weights), temperature=1.0,
-      mean=asked.mean)
+      teachers.combine, weights=jnp.float32(run.weights), temperature=1.0,
+      mean=mean)
   each = [nets.logits(setup, net) for net in members]
   member_logits = {
       name: jnp.stack([logits[name] for logits in each]) for name in setup.splits}
@@ -65,15 +65,15 @@ def of_nets(
   if wants_bank(setup, student, taps):
     teacher = teachers.banked(
         _bank(setup, student, identity, models, variables),
-        weights=asked.weights, mean=asked.mean,
+        weights=run.weights, mean=mean,
         features=_tap_bank(setup, student, members[0]))
   else:
     if run.method.pairs is not None:
       setup.screen.say(
-          f"teacher: live, as method {run.method_name} compares features that are "
-          "too large to store, or not stored by teacher.bank")
+          f"teacher: live, as method {run.values['method']} compares features "
+          "that are too large to store, or not stored by teacher.bank")
     teacher = teachers.live(
-        models, variables, weights=asked.weights, mean=asked.mean, taps=taps)
+        models, variables, weights=run.weights, mean=mean, taps=taps)
   record = members[0].record if len(members) == 1 else _ensemble_record(
       members, splits)
   return PreparedTeacher(teacher, splits, record, identity, member_logits)
@@ -81,7 +81,7 @@ def of_nets(
 
 def _bank(setup, student, identity, models, variables) -> jax.Array:
   """The logits of every view of every image, from disk or computed."""
-  views, name = student.views, setup.run.views
+  views, name = student.views, setup.run.values["student.views"]
   file = setup.workdir / "banks" / identity_lib.fingerprint({"m": identity})[:16]
   # Trainings of a sweep have a device each; a bank is of them all.
   everywhere = setup.devices if not setup.run.sweep.points else (
@@ -186,14 +186,14 @@ def _ensemble_record(members: Sequence[Kept], splits) -> dict[str, Any]:
 
 def from_file(setup: Setup, student: Training) -> PreparedTeacher:
   """A teacher of any make, by its logits."""
-  asked, dataset = setup.run.teacher, setup.dataset
-  assert asked.logits is not None
+  values, dataset = setup.run.values, setup.dataset
+  file, of_test = values["teacher.logits"], values["teacher.test_logits"]
   classes = dataset.num_classes
   bank, accuracy = logit_bank.from_file(
-      asked.logits, dataset.train.label,
+      file, dataset.train.label,
       num_views=student.views.count, num_classes=classes)
   record: dict[str, Any] = {
-      "logits": asked.logits, "train_accuracy": accuracy}
+      "logits": file, "train_accuracy": accuracy}
   identity = [hashlib.sha256(bank.tobytes()).hexdigest()]
   record |= {"fingerprint": identity[0], "seconds": 0.0}
   splits = dict(setup.splits)
@@ -201,8 +201,8 @@ def from_file(setup: Setup, student: Training) -> PreparedTeacher:
   if "heldout" in splits:
     splits["heldout"] = splits["heldout"]._replace(
         teacher_logits=put(bank[dataset.heldout_ids, 0, 0]))
-  if asked.test_logits is not None:
-    logits = _test_logits(asked.test_logits, (len(dataset.test.label), classes))
+  if of_test is not None:
+    logits = _test_logits(of_test, (len(dataset.test.label), classes))
     identity.append(hashlib.sha256(logits.tobytes()).hexdigest())
     splits["test"] = splits["test"]._replace(
         teacher_logits=put(logits.astype(np.float32)))
@@ -211,7 +211,7 @@ def from_file(setup: Setup, student: Training) -> PreparedTeacher:
         "test_errors": len(wrong), "test_examples": len(logits),
         "test_accuracy": 1 - len(wrong) / len(logits), "test_wrong_ids": wrong}
   setup.screen.say(
-      f"teacher: {asked.logits}, accuracy {accuracy:.2%} on the "
+      f"teacher: {file}, accuracy {accuracy:.2%} on the "
       "training set")
   member_logits = {
       name: split.teacher_logits[None] for name, split in splits.items()
@@ -246,13 +246,14 @@ def wants_bank(
     taps: Shapes of the teacher's taps; those that are compared are stored too if
       they are vectors, and maps are too large.
   """
-  asked, stored = setup.run.teacher, compared(setup, student, taps)
-  if asked.bank == "never" or any(len(shape) > 1 for shape in stored.values()):
+  values, stored = setup.run.values, compared(setup, student, taps)
+  bank = values["teacher.bank"]
+  if bank == "never" or any(len(shape) > 1 for shape in stored.values()):
     return False
-  if asked.bank == "always":
+  if bank == "always":
     return True
   views = student.views.count
-  floats = asked.members * setup.dataset.num_classes + sum(
+  floats = values["teacher.count"] * setup.dataset.num_classes + sum(
       size for size, in stored.values())
   epochs = student.total_steps / segment.steps_per_epoch(
       len(setup.train.ids), student.batch_size)

@@ -166,7 +166,8 @@ def _look(
       run.method, last.training.hparams, last.training.schedules)["loss"])
   if last.learner.teacher is not None or not run.method.needs_teacher:
     found.terms = visit.attempt("first batch", first_batch.terms, last) or []
-    first_batch.look_at_terms(visit, found.terms, fatal=not run.skip_nonfinite)
+    first_batch.look_at_terms(
+        visit, found.terms, fatal=run.values["nonfinite"] == "stop")
     visit.attempt("cost", _reckon, visit, setup, begun, workdir, found)
 
 
@@ -221,14 +222,14 @@ def _bank(begun: Begun) -> int:
 
 def _stored(begun: Begun) -> teachers.Teacher:
   """A bank of zeros, of the size of the one that a student learns from."""
-  setup, asked = begun.setup, begun.setup.run.teacher
+  setup, run = begun.setup, begun.setup.run
   examples = (len(setup.train.label), begun.training.views.count)
   taps = teacher_store.compared(
       setup, begun.training, begun.learner.teacher.taps if begun.learner.teacher
       else {})
   return teachers.banked(
       jnp.zeros((*examples, len(begun.net.teachers), setup.dataset.num_classes)),
-      weights=asked.weights, mean=asked.mean,
+      weights=run.weights, mean=run.values["teacher.mean"],
       features={name: jnp.zeros((*examples, *shape))
                 for name, shape in taps.items()})
 
@@ -290,4 +291,4 @@ def _disk_bytes(setup: Setup, begun: dict[str, Begun]) -> int:
     best = net if "heldout" in setup.splits else 0
     unfinished = max(unfinished, cost.num_bytes(each.state) + best)
   # Those that are kept, and the one that is being written.
-  return kept + (setup.run.checkpoints.keep + 1) * unfinished
+  return kept + (setup.run.values["checkpoint.keep"] + 1) * unfinished

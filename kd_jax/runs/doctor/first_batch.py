@@ -87,8 +87,7 @@ def _teacher(
     setup: Setup, run: Run, training: Training, members: list[Begun | None]
 ) -> teachers.Teacher | None:
   """Who is asked: the members before any training, or a user's file of logits."""
-  asked = run.teacher
-  if asked.logits is not None:
+  if run.values["teacher.logits"] is not None:
     return teacher_store.from_file(setup._replace(run=run), training).teacher
   made = [each for each in members if each is not None]
   if len(made) < len(members):
@@ -96,7 +95,8 @@ def _teacher(
   return teachers.live(
       [each.training.model for each in made],
       [each.state.student for each in made],
-      weights=asked.weights, mean=asked.mean, taps=made[0].training.taps)
+      weights=run.weights, mean=run.values["teacher.mean"],
+      taps=made[0].training.taps)
 
 
 def first_batch(training: Training, data: segment.DeviceData) -> types.Batch:
@@ -170,14 +170,15 @@ def net(begun: Begun) -> str:
   """What a net is made of, in a line."""
   held = begun.state.student
   kind = "student" if begun.net.member is None else "teacher"
-  title = begun.setup.run.titles[kind]
+  name, widths = (begun.net.values[f"{kind}.{key}"] for key in ("name", "widths"))
+  shown = "x".join(map(str, widths)) or "of its own widths"
   outputs = jax.eval_shape(
       lambda held, inputs: begun.learner.model.apply(held, inputs, train=False)[0],
       held, preprocess.seen(begun.setup.train.inputs, begun.training.batch_size))
   taps = ", ".join(
       f"{tap} {list(x.shape)}" for tap, x in outputs.features.items())
-  return (f"{title}, {parameters.num_parameters(held.params):,} parameters; taps "
-          f"{taps or 'none'}")
+  return (f"{name} {shown}, {parameters.num_parameters(held.params):,} parameters; "
+          f"taps {taps or 'none'}")
 
 
 def _on_one_device(tree: types.Tree) -> types.Tree:
