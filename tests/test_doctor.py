@@ -201,19 +201,23 @@ def disk(found, tmp_path):
 
 def test_nets_are_counted(looked_at, tmp_path):
   found = looked_at(
-      "--config.student.name=cnn", "--config.student.widths=(3,5)",
+      "--config.student.name=resnet8", "--config.student.widths=(2,2,2)",
+      "--config.teacher.name=cnn", "--config.teacher.widths=(3,5)",
       "--config.teacher.count=2")
   # 3x3x1x3 + 3, 3x3x3x5 + 5, and from 3 x 3 of 5 channels to 7 classes.
-  student = 30 + 140 + 45 * 7 + 7
-  for name in ("baseline", "distilled"):
-    assert found.visit.facts[name].startswith(
-        f"cnn 3x5, {student} parameters; taps conv_0 [64, 6, 5, 3], "
-        "conv_1 [64, 3, 3, 5]")
+  teacher = 30 + 140 + 45 * 7 + 7
   for name in ("teacher_0", "teacher_1"):
-    assert "3,079 parameters" in found.visit.facts[name]
-  # Both members twice, the students twice, of a member's state three copies.
-  assert disk(found, tmp_path) == pytest.approx(4 * (
-      4 * 3079 + 2 * student + 9 * 3079 + 2 * 300 * 7), abs=64)
+    assert found.visit.facts[name].startswith(
+        f"cnn 3x5, {teacher} parameters; taps conv_0 [128, 6, 5, 3], "
+        "conv_1 [128, 3, 3, 5]")
+  for name in ("baseline", "distilled"):
+    assert "pooled [64, 2]" in found.visit.facts[name]
+  student = found.nets["baseline"].state
+  net, state = cost.num_bytes(student.student), cost.num_bytes(student)
+  # Both members twice, each student once, three copies of the larger state.
+  assert disk(found, tmp_path) == pytest.approx(
+      4 * 4 * teacher + 2 * net + 3 * max(state, 3 * 4 * teacher)
+      + 4 * 2 * 300 * 7, abs=64)
 
 
 def test_disk_and_memory_are_reckoned(looked_at, tmp_path, monkeypatch):
@@ -245,11 +249,14 @@ def test_a_divergence_within_a_few_steps_is_told(looked_at, monkeypatch):
     assert [text.split(" after")[0] for text in visit.problems] == told
 
 
-def plan(found, monkeypatch, shard=None):
+def plan(found, monkeypatch):
   """Net: steps and hours, on a machine of a hundred FLOPs a second."""
   monkeypatch.setattr(cost, "_FLOPS_PER_CORE", 1e2)
-  rows, _ = estimate.table(found.run, lambda text: None, shard)
-  return {row[0]: (row[4], float(row[-1].removesuffix(" h"))) for row in rows}
+  screen, told = Screen(quiet=True), []
+  monkeypatch.setattr(
+      screen, "table", lambda title, columns, rows: told.extend(rows))
+  estimate.show(screen, found.run)
+  return {row[0]: (row[4], float(row[-1].removesuffix(" h"))) for row in told}
 
 
 def test_a_live_teacher_costs_the_distilled_student(looked_at, monkeypatch):
@@ -267,14 +274,11 @@ def test_hard_labels_need_no_teacher(looked_at):
   assert list(found.nets) == ["baseline"] and not found.visit.problems
 
 
-def test_dropout_and_batchnorm_are_looked_at(looked_at):
-  found = looked_at(
-      "--config.student.hidden_dropout=0.5", "--config.teacher.name=resnet8",
-      "--config.teacher.widths=(2,2,2)")
+def test_dropout_is_looked_at(looked_at):
+  found = looked_at("--config.student.hidden_dropout=0.5")
   hard = [each.terms()[0].value for each in (found, looked_at())]
   assert hard[0] != pytest.approx(hard[1]), "dropout is on"
   assert not found.visit.problems
-  assert "pooled [128, 2]" in found.visit.facts["teacher"]
 
 
 def test_several_devices_and_a_users_logits(looked_at, own_data, tmp_path):
@@ -463,8 +467,8 @@ def test_python_is_judged(version, told):
   assert list(visit.problems.values()) == told
 
 
-def test_no_batch_has_padding(device_data, small):
-  student = first_step(small)[3]
+def test_no_batch_has_padding(device_data, looked_at):
+  student = looked_at().nets["distilled"].training
   batch = first_batch.first_batch(
       student._replace(batch_size=999, views=views.VIEWS["shift2"]),
       device_data)

@@ -76,30 +76,17 @@ def show(
     screen: Screen, run: Run, shard: Shard | None = None,
     datasets: Mapping[str, Dataset] | None = None,
 ) -> None:
-  """Shows `table`."""
-  rows, summary = table(run, screen.say, shard, datasets)
-  screen.table("plan", _COLUMNS, rows)
-  screen.say(summary)
-
-
-def table(
-    run: Run, say: Callable[[str], None], shard: Shard | None = None,
-    datasets: Mapping[str, Dataset] | None = None,
-) -> tuple[list[list[str]], str]:
-  """What a run, a sweep, or a shard of it would take, before any work.
+  """Shows what a run, a sweep, or a shard of it would take, before any work.
 
   Time is a rough upper bound from arithmetic; memory is that of one chunk.
 
   Args:
+    screen: Where it is shown; it is also told where data is read from.
     run: What the config asks for.
-    say: Told where data is read from.
     shard: The part of a sweep; None for all of it.
     datasets: Those read before, by `data.` keys as of `Run.part`.
-
-  Returns:
-    Rows of `_COLUMNS`, a group of nets each, and a summary.
   """
-  groups = _groups(run, say, dict(datasets or {}))
+  groups = _groups(run, screen.say, dict(datasets or {}))
   rows, place = [], 0
   taught: list[float] = []
   trained: list[tuple[int, int, float]] = []
@@ -124,11 +111,12 @@ def table(
     else:
       trained.append((runs, len(group.runs), seconds))
   own, whole, seconds = map(sum, zip(*trained, strict=True))
-  summary = (
-      f"{_of(own, whole)} runs in {len(trained)} compilation(s), {len(taught)} "
+  screen.table("plan", _COLUMNS, rows)
+  screen.say(
+      (f"shard {shard}: " if shard else "")
+      + f"{_of(own, whole)} runs in {len(trained)} compilation(s), {len(taught)} "
       f"teacher(s) ({_clock(sum(taught))} unless found); at most about "
       f"{_clock(seconds + sum(taught))} on {cost.machine()}")
-  return rows, f"shard {shard}: {summary}" if shard else summary
 
 
 class _Group(NamedTuple):

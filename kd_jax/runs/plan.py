@@ -210,9 +210,8 @@ def load(file: pathlib.Path) -> list[Chunk]:
 
 def save(file: pathlib.Path, planned: Sequence[Chunk]) -> None:
   """Writes a plan down."""
-  parameters.write_json(file, {"schema": records.SCHEMA, "chunks": [
-      {"group": c.group, "shape": list(c.shape), "lanes": list(c.lanes)}
-      for c in planned]})
+  parameters.write_json(file, {
+      "schema": records.SCHEMA, "chunks": [chunk._asdict() for chunk in planned]})
 
 
 def _even(number: int, most: int) -> int:

@@ -167,12 +167,12 @@ def read(study: pathlib.Path, name: str = _SHOWN) -> list[Row]:
 def _row(line: str, where: str) -> Row:
   try:
     row = json.loads(line)
-  except json.JSONDecodeError as error:
-    raise UserError(
-        f"{where}: is not JSON ({error.msg}); delete the line if a run was "
-        "stopped while it wrote it") from None
+  except json.JSONDecodeError:
+    row = None
   if not isinstance(row, dict):
-    raise UserError(f"{where}: is not a row, that is {{\"name\": value, ...}}")
+    raise UserError(
+        f"{where}: is no row of JSON, {{\"name\": value, ...}}; delete the line if "
+        "a run was stopped while it wrote it")
   return row
 
 

@@ -8,12 +8,10 @@ weigh small nets against large ones and to tell hours from minutes.
 
 from collections.abc import Callable
 import functools
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from kd_jax import teachers
 from kd_jax.core import types
@@ -121,8 +119,7 @@ def shapes(tree: Any) -> Any:
 
 def num_bytes(tree: Any) -> int:
   """Bytes of the arrays in a tree, or of those that its shapes stand for."""
-  return sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize
-             for leaf in jax.tree.leaves(tree) if hasattr(leaf, "shape"))
+  return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def program_bytes(compiled: Any) -> int:

@@ -108,8 +108,7 @@ def begin(visit: Visit, setup: Setup, nets: list[Net]) -> dict[str, Begun]:
       if not begun.keys() >= {*net.teachers, *filter(None, [net.start])}:
         build.training(net, setup.dataset)  # So much can be seen without them.
         continue
-      made = begun[net.name] = first_batch.begin(
-          setup, net, {each.name: each for each in nets}, begun)
+      made = begun[net.name] = first_batch.begin(setup, net, begun)
       visit.fact(net.name, first_batch.describe(made))
       number, asks = len(made.setup.train.ids), made.training.batch_size
       if asks > number:

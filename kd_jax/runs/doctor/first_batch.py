@@ -59,21 +59,19 @@ class Begun(NamedTuple):
   state: TrainState
 
 
-def begin(
-    setup: Setup, net: Net, nets: dict[str, Net], before: Mapping[str, Begun]
-) -> Begun:
+def begin(setup: Setup, net: Net, before: Mapping[str, Begun]) -> Begun:
   """A net that is about to be trained.
 
   Args:
     setup: Of all of the data.
     net: The net.
-    nets: All nets of its recipe.
-    before: Those that it learns or starts from, and perhaps others.
+    before: The nets before it; those that it learns or starts from are there.
   """
   run = run_lib.read(net.values)
   setup = setup._replace(run=run)
   training = jobs.check(
-      net, setup, {name: each.training for name, each in before.items()}, nets)
+      net, setup, {name: each.training for name, each in before.items()},
+      {name: each.net for name, each in before.items()})
   own, method, teacher = setup, methods.METHODS["hard"], None
   if net.member is None:
     own, method = setup_lib.transfer(setup, run), run.method
@@ -131,20 +129,18 @@ def terms(student: Begun) -> list[Term]:
       found = terms_lib.and_state(learner.method.terms(
           own, step.compared(outputs, learner.pairs, 0), asked, batch,
           hparams), own).terms
-      mean = {name: jnp.mean(term.value) for name, term in found.items()}
-      weight = {name: jnp.float32(term.weight) for name, term in found.items()}
-      return jax.tree.map(jnp.multiply, weight, mean), (weight, mean)
+      told = {name: (jnp.float32(term.weight), jnp.mean(term.value))
+              for name, term in found.items()}
+      return {name: weight * mean for name, (weight, mean) in told.items()}, told
 
-    gradient, (weight, mean) = jax.jacrev(weighted, has_aux=True)(
-        state.student.params)
-    return {name: (weight[name], mean[name],
-                   jnp.linalg.norm(ravel_pytree(gradient[name])[0]))
-            for name in mean}
+    gradients, told = jax.jacrev(weighted, has_aux=True)(state.student.params)
+    return {name: (*told[name], jnp.linalg.norm(ravel_pytree(gradient)[0]))
+            for name, gradient in gradients.items()}
 
   arrays = learner.teacher.arrays if learner.teacher else ()
   found = jax.device_get(measured(
       *_on_one_device((state, batch, arrays)), training.hparams))
-  return [Term(name, *map(float, found[name])) for name in found]
+  return [Term(name, *map(float, numbers)) for name, numbers in found.items()]
 
 
 def look_at_terms(visit: Visit, found: list[Term], *, fatal: bool) -> None:

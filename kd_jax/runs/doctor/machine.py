@@ -44,10 +44,8 @@ def versions(visit: Visit, python: tuple[int, int] = sys.version_info[:2]) -> st
 
 def optional() -> str:
   """Which of the optional libraries are there; none is imported for it."""
-  there = [name for name in _OPTIONAL if importlib.util.find_spec(name)]
-  missing = ", ".join(name for name in _OPTIONAL if name not in there)
-  return (", ".join(there) or "none") + (
-      f"; without {missing}" if missing else "")
+  return ", ".join(name if importlib.util.find_spec(name) else f"no {name}"
+                   for name in _OPTIONAL)
 
 
 def devices(visit: Visit) -> str:
