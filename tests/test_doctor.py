@@ -201,23 +201,19 @@ def disk(found, tmp_path):
 
 def test_nets_are_counted(looked_at, tmp_path):
   found = looked_at(
-      "--config.student.name=resnet8", "--config.student.widths=(2,2,2)",
-      "--config.teacher.name=cnn", "--config.teacher.widths=(3,5)",
+      "--config.student.name=cnn", "--config.student.widths=(3,5)",
       "--config.teacher.count=2")
   # 3x3x1x3 + 3, 3x3x3x5 + 5, and from 3 x 3 of 5 channels to 7 classes.
-  teacher = 30 + 140 + 45 * 7 + 7
-  for name in ("teacher_0", "teacher_1"):
-    assert found.visit.facts[name].startswith(
-        f"cnn 3x5, {teacher} parameters; taps conv_0 [128, 6, 5, 3], "
-        "conv_1 [128, 3, 3, 5]")
+  student = 30 + 140 + 45 * 7 + 7
   for name in ("baseline", "distilled"):
-    assert "pooled [64, 2]" in found.visit.facts[name]
-  student = found.nets["baseline"].state
-  net, state = cost.num_bytes(student.student), cost.num_bytes(student)
-  # Both members twice, each student once, three copies of the larger state.
-  assert disk(found, tmp_path) == pytest.approx(
-      4 * 4 * teacher + 2 * net + 3 * max(state, 3 * 4 * teacher)
-      + 4 * 2 * 300 * 7, abs=64)
+    assert found.visit.facts[name].startswith(
+        f"cnn 3x5, {student} parameters; taps conv_0 [64, 6, 5, 3], "
+        "conv_1 [64, 3, 3, 5]")
+  for name in ("teacher_0", "teacher_1"):
+    assert "3,079 parameters" in found.visit.facts[name]
+  # Both members twice, the students twice, of a member's state three copies.
+  assert disk(found, tmp_path) == pytest.approx(4 * (
+      4 * 3079 + 2 * student + 9 * 3079 + 2 * 300 * 7), abs=64)
 
 
 def test_disk_and_memory_are_reckoned(looked_at, tmp_path, monkeypatch):
@@ -269,9 +265,14 @@ def test_a_live_teacher_costs_the_distilled_student(looked_at, monkeypatch):
 
 
 def test_hard_labels_need_no_teacher(looked_at):
-  found = looked_at("--config.method=hard")
-  assert [(t.name, t.weight) for t in found.terms()] == [("hard", 1.0)]
+  """And a net with BatchNorm has a state beside its parameters."""
+  found = looked_at(
+      "--config.method=hard", "--config.student.name=resnet8",
+      "--config.student.widths=(2,2,2)")
+  term, = found.terms()
+  assert (term.name, term.weight) == ("hard", 1.0) and term.gradient > 0
   assert list(found.nets) == ["baseline"] and not found.visit.problems
+  assert "pooled [64, 2]" in found.visit.facts["baseline"]
 
 
 def test_dropout_is_looked_at(looked_at):

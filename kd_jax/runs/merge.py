@@ -50,10 +50,10 @@ def merge(folders: Sequence[pathlib.Path], out: pathlib.Path) -> str:
       for place, source in _beside(parts).items():
         _copy(source, out / place)
       plan.save(out / "plan.json", kept)
-      parameters.write_json(out / "summary.json", _summary(parts) | {
+      parameters.write_json(out / "summary.json", _summary(parts, {
           "lanes": len(rows),
           "failed": sum(row.get("failed") is not None for row in rows),
-          "missing": len(asked - done) if asked else None})
+          "missing": len(asked - done) if asked else None}))
       results.save(out, rows, others)
   except OSError as error:
     raise UserError(f"--out={out}: cannot be written: {error}") from None
@@ -139,8 +139,10 @@ def _copy(source: pathlib.Path, target: pathlib.Path) -> None:
   fresh.replace(target)
 
 
-def _summary(parts: Sequence[Part]) -> dict[str, Any]:
-  """What the summaries of the parts tell of the whole."""
+def _summary(
+    parts: Sequence[Part], numbers: dict[str, int | None]
+) -> dict[str, Any]:
+  """As of one run: its numbers, and what the summaries of the parts tell."""
   found = [summary if isinstance(summary, dict) else {} for summary in (
       results.side_file(part.folder, "summary.json") for part in parts)]
   first = next(filter(None, found), {})
@@ -150,7 +152,7 @@ def _summary(parts: Sequence[Part]) -> dict[str, Any]:
       for name in summary.get("merged") or [part.folder.resolve().name])
   return {"schema": records.SCHEMA,
           **{key: first[key] for key in ("dataset", "teacher") if key in first},
-          "merged": list(names)}
+          **numbers, "merged": list(names)}
 
 
 def _missing(asked: int, missing: int, out: pathlib.Path) -> str:

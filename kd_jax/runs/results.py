@@ -26,12 +26,10 @@ class Results:
     """Reads what is there; of several processes one alone `writes`."""
     self._workdir, self._writes = workdir, writes
     self._wanted: list[str] = []
-    rows: list[Row] = []
-    for name in (_SHOWN, _ASIDE):
-      there = read(workdir, name) if (workdir / name).is_file() else []
-      check(workdir / name, there, "use another workdir")
-      rows += there
-    self._known = _first(_result, rows)
+    file = workdir / _SHOWN
+    rows = read(workdir) if file.is_file() else []
+    check(file, rows, "use another workdir")
+    self._known = _first(_result, [*rows, *aside(workdir)])
 
   @property
   def rows(self) -> list[Row]:
@@ -108,7 +106,10 @@ def save(workdir: pathlib.Path, rows: Sequence[Row], others: Sequence[Row]) -> N
 
 def aside(workdir: pathlib.Path) -> list[Row]:
   """Rows that the last run in a workdir did not ask for."""
-  return read(workdir, _ASIDE) if (workdir / _ASIDE).is_file() else []
+  file = workdir / _ASIDE
+  rows = read(workdir, _ASIDE) if file.is_file() else []
+  check(file, rows, "use another workdir")
+  return rows
 
 
 def differing(one: Row, other: Row) -> list[str]:
