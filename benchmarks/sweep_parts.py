@@ -23,7 +23,7 @@ from kd_jax import config, methods, teachers
 from kd_jax.core import compilation, randomness
 from kd_jax.core.errors import UserError
 from kd_jax.data import views
-from kd_jax.runs import probe
+from kd_jax.runs import plan, probe
 from kd_jax.training import fit, optimizers
 from kd_jax.training import lanes as lanes_lib
 from kd_jax.training import segment as segment_lib
@@ -199,12 +199,12 @@ def _auto(todo: Work, made: dict, seconds: dict, lanes: int, tell):
   tell(f"  asking sweep.lanes=auto for {lanes} points of a seed")
   seeds = [0] * lanes
   tried = dict(made)
-  for name in map(probe.name, probe.candidates(seeds)):
+  for name in map(plan.name, probe.candidates(seeds)):
     if name not in tried:
       tried[name] = rectangle(todo, name, seconds)
   said: list[str] = []
-  name = probe.name(probe.choose(
-      lambda shape: tried[probe.name(shape)], seeds, todo.hparams,
+  name = plan.name(probe.choose(
+      lambda shape: tried[plan.name(shape)], seeds, todo.hparams,
       limit=int(config.default().sweep.memory * probe.device_bytes()),
       say=said.append))
   made[name] = tried[name]

@@ -17,7 +17,7 @@ with --resume=force.
 With --sweep.KEY=..., every combination of the values is trained instead, as lanes
 of few compiled programs, with one teacher; tables, pictures and a page come at the
 end. --sweep=FILE reads the points from JSON, a list of {"KEY": VALUE}. --plan tells
-runs, compilations, memory and time, and does nothing.
+of any run its nets, compilations, memory and time, and does nothing.
 
   python -m kd_jax.main --config=configs/mnist.py --workdir=runs/sweep \\
     --sweep.temperature=1,2,4,8,20 --sweep.alpha=0.5,0.9 --sweep.seed=0,1,2
@@ -117,21 +117,16 @@ def run(argv: list[str]) -> int:
 
 
 def show_plan(config, shard: shards.Shard | None = None) -> int:
-  """Prints what a sweep, or a shard of it, would do."""
-  if not config.sweep.points:
-    raise UserError(
-        "--plan: there is no sweep; give --sweep.KEY=VALUE,VALUE or a config "
-        "that has one, such as configs/mnist.py:sweep")
-  use_all_cores()
+  """Prints what a run, a sweep, or a shard of it would do."""
+  shards.check(shard, config.sweep.points, config.recipe)
+  if config.sweep.points:
+    use_all_cores()
   # pylint: disable=g-import-not-at-top
   from kd_jax.config.run import read
   from kd_jax.core.screen import Screen
   from kd_jax.runs import estimate
   # pylint: enable=g-import-not-at-top
-  screen = Screen()
-  columns, rows, summary = estimate.table(read(config), screen.say, shard)
-  screen.table("plan", columns, rows)
-  screen.say(summary)
+  estimate.show(Screen(), read(config), shard)
   return 0
 
 
@@ -152,10 +147,7 @@ def train(
     shard: The part of the sweep to run.
     processes: Of `command_line.hosts`.
   """
-  if shard and not config.sweep.points:
-    raise UserError(
-        f"--shard={shard}: there is no sweep to run a part of; give "
-        "--sweep.KEY=VALUE,VALUE or a config that has one")
+  shards.check(shard, config.sweep.points, config.recipe)
   if config.sweep.points:
     use_all_cores()
   # jax takes seconds to import, so mistakes above are reported first.

@@ -369,9 +369,13 @@ def test_the_plan_is_told_before_any_work(swept, capsys):
   assert not swept.workdir.exists()
 
 
-def test_a_plan_of_nothing_is_refused(capsys):
-  assert main.run([*BASE, "--plan"]) == 2
-  assert "there is no sweep" in capsys.readouterr().err
+def test_the_plan_of_a_single_run(own_data, capsys):
+  assert main.run([*BASE, f"--config.data.dir={own_data}", "--plan"]) == 0
+  said = capsys.readouterr().out
+  assert "2 runs in 2 compilation(s), 1 teacher(s)" in said
+  for name, steps in (("teacher", 12), ("baseline", 10), ("distilled", 10)):
+    row, = (line for line in said.splitlines() if line.startswith(f"│ {name} "))
+    assert f" {steps} │" in row
 
 
 @pytest.mark.parametrize(("word", "says"), [

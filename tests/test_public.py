@@ -562,7 +562,7 @@ def test_keys_in_documents_are_promised():
     ("kd_jax.main --help", 0),
     ("kd_jax.main --config=nowhere.py", 2),
     ("kd_jax.main --config=configs/mnist.py --config.temperature=-1", 2),
-    ("kd_jax.main --config=configs/mnist.py --plan", 2),
+    ("kd_jax.main --config=configs/mnist.py --plan --shard=1/2", 2),
     ("kd_jax.doctor --help", 0),
     ("kd_jax.doctor --config=nowhere.py", 1),
     ("kd_jax.report --help", 0),

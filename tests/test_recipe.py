@@ -285,6 +285,7 @@ def test_a_net_starts_from_another(chain, sweep):
       "--config.nets.student.features.pairs=(('stage_9','hidden_0'),)"),
      "the student has no tap 'stage_9'"),
     (("--sweep.seed=0,1", "--shard=1/2"), "one machine trains all"),
+    (("--sweep.seed=0,1", "--shard=1/2", "--plan"), "one machine trains all"),
     (("--sweep.nets.first.teacher_epochs=(1,),(2,)", "--sweep.nets.third.alpha=1"),
      "nets.third.alpha"),
     (("--config.recipe=('a','b')",), "the config file says which nets"),

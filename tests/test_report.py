@@ -431,8 +431,8 @@ def test_a_wrong_reference_is_told(study, capsys, words, told):
 
 
 @pytest.mark.parametrize(("text", "told"), [
-    ('{"row": 1', "line 1: is not JSON"),
-    ("[1]", "line 1: is not a row"),
+    ('{"row": 1', "line 1: is no row of JSON"),
+    ("[1]", "line 1: is no row of JSON"),
     ("", "has no rows yet"),
     ('{"row": "x"}', "1 of neither"),
     ('{"overrides": {}, "net": "n"}\n{"net": "n"}', "keep one kind"),

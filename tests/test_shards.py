@@ -16,6 +16,7 @@ from kd_jax.core.errors import UserError
 from kd_jax.report import plots
 from kd_jax.runs import chunk as chunks
 from kd_jax.runs import plan, shard
+from kd_jax.training import train_loop
 from kd_jax.training.lanes import Shape
 
 BASE = (
@@ -50,6 +51,8 @@ def sweeps(own_data, tmp_path_factory):
     patch.setattr(plots, "write", lambda *_: {})
     assert run(workdir=run.whole) == 0
     for number, folder in enumerate(run.shards, 1):
+      if number > 1:  # One trains its own, to the same bits.
+        shutil.copytree(run.whole / "teachers", folder / "teachers")
       assert run(f"--shard={number}/3", workdir=folder) == 0
     yield run
 
@@ -200,7 +203,7 @@ def test_a_sweep_that_varies_the_teacher_has_several(parts, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "key", "says"), [
-    ("config.json", "epochs", "epochs is 1 in one and 7 in the other"),
+    ("config.json", "epochs", "two values of epochs, 1 and 7"),
     ("teachers/*/record.json", "parameters_sha256", "are two teachers of the"),
 ])
 def test_other_settings_are_another_sweep(
@@ -220,7 +223,7 @@ def test_where_things_lie_is_no_setting(parts, tmp_path):
 
 @pytest.mark.parametrize(("content", "says"), [
     (None, "there is no such file"),
-    (b'{"schema": 1, "ov', "line 1: is not JSON"),
+    (b'{"schema": 1, "ov', "line 1: is no row of JSON"),
     (b'{"net": "teacher"}', "not of a sweep"),
     (b'{"schema": 9, "overrides": {}, "fingerprint": "f"}', "of schema 1"),
     (pickle.dumps(print, protocol=4) + b"\xff", "is not text"),
@@ -272,8 +275,9 @@ def test_a_shard_without_a_number_is_told(capsys):
     assert "--shard=: must be I/N" in capsys.readouterr().err
 
 
-def test_a_shard_of_a_single_run_is_refused(capsys):
-  assert main.run([*BASE, "--shard=1/3"]) == 2
+@pytest.mark.parametrize("plan", [(), ("--plan",)])
+def test_a_shard_of_a_single_run_is_refused(plan, capsys):
+  assert main.run([*BASE, "--shard=1/3", *plan]) == 2
   assert "--shard=1/3: there is no sweep" in capsys.readouterr().err
 
 
@@ -305,6 +309,10 @@ def test_a_folder_of_its_own_unless_one_is_given(monkeypatch):
   assert part == shard.Shard(2, 3) and "--shard=2/3" in again
 
 
+def stopped(*args, **more):
+  raise train_loop.Interrupted()
+
+
 def test_shards_go_by_rule_and_do_not_measure(
     sweeps, tmp_path, capsys, monkeypatch):
   def measured(*args, **more):
@@ -312,6 +320,8 @@ def test_shards_go_by_rule_and_do_not_measure(
 
   monkeypatch.setattr("kd_jax.runs.probe.choose", measured)
   monkeypatch.setattr("kd_jax.runs.probe.remembered", measured)
+  # The plan is written before anything is compiled.
+  monkeypatch.setattr("kd_jax.runs.driver.Programs.get", stopped)
   grid = (*GRID[:2], "--config.sweep.lanes=auto")
   for number in (1, 2):
     place = tmp_path / f"{number}"
@@ -386,11 +396,14 @@ def test_a_shards_text_is_that_of_its_flag():
 
 
 def test_a_teacher_trained_beforehand_serves_all_shards(
-    sweeps, tmp_path, capsys):
+    sweeps, tmp_path, capsys, monkeypatch):
   """As the README says: a run of one step that leaves its teacher in DIR."""
   store = f"--config.teacher.dir={tmp_path / 'shelf'}"
-  assert sweeps("--config.steps=1", store, grid=(), workdir=tmp_path / "a") == 0
+  with monkeypatch.context() as patch:
+    patch.setattr("kd_jax.runs.driver.chunks.train_alone", stopped)
+    assert sweeps("--config.steps=1", store, grid=(), workdir=tmp_path / "a") == 0
   capsys.readouterr()
-  assert sweeps("--shard=2/3", store, workdir=tmp_path / "b") == 0
+  # Of four chunks this one has none: it asks for the teacher alone.
+  assert sweeps("--shard=5/5", store, workdir=tmp_path / "b") == 0
   assert "teacher: already trained" in capsys.readouterr().out
   assert not (tmp_path / "b" / "teachers").exists()

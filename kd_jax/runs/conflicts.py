@@ -1,6 +1,6 @@
 """What cannot be of one sweep is not joined: every conflict in a line."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 import pathlib
 from typing import Any, NamedTuple
 
@@ -13,14 +13,44 @@ from kd_jax.runs.results import Row
 _CIRCUMSTANCES = (
     "commit", "cores", "command", "device", "dirty", "fingerprint_of_schema_1",
     "schema", "seconds", "study", "teacher_sha256", "versions")
+_ONE_TEACHER = ("train one, give all shards its --config.teacher.dir=DIR, and run "
+                "one of these parts again")
+
 
 class Part(NamedTuple):
-  """What one shard has left."""
+  """What one shard has left.
+
+  Attributes:
+    folder: Its workdir.
+    rows: Its rows.
+    chunks: Its plan.
+    config: The config that it ran, flat.
+    teachers: Folders of whole teachers, and the hash of their parameters.
+  """
 
   folder: pathlib.Path
   rows: list[Row]
   chunks: list[Chunk]
   config: dict[str, Any]
+  teachers: dict[pathlib.Path, str]
+
+
+class _Claim(NamedTuple):
+  """Something that a part says; all that speak of the same must say the same.
+
+  Attributes:
+    about: What it speaks of.
+    value: What it says.
+    where: Which folder says so.
+    wrong: What is wrong if another says something else.
+    mend: What to do then.
+  """
+
+  about: Any
+  value: Any
+  where: pathlib.Path
+  wrong: str
+  mend: str
 
 
 def check(parts: Iterable[Part]) -> None:
@@ -30,70 +60,47 @@ def check(parts: Iterable[Part]) -> None:
     UserError: If two parts differ in their settings, in what came out of the
       same lane, or in the teacher.
   """
-  parts = list(parts)
-  for part in parts[1:]:
-    _check_settings(parts[0], part)
-  results: dict[Any, tuple[Row, Part]] = {}
-  lanes: dict[Any, tuple[Row, Part]] = {}
-  prepared: dict[Any, tuple[Row, Part]] = {}
-  for part in parts:
-    for row in part.rows:
-      _check_result(row, part, *results.setdefault(
-          (row["fingerprint"], row.get("packing")), (row, part)))
-      _check_lane(row, part, *lanes.setdefault(
-          _frozen([row["overrides"], row.get("seed")]), (row, part)))
-      if row.get("teacher_fingerprint"):
-        _check_teacher(row, part, *prepared.setdefault(
-            _teaching(row), (row, part)))
-
-
-def _check_settings(one: Part, other: Part) -> None:
-  differing = [key for key in identity.comparable(one.config)
-               if key in other.config and one.config[key] != other.config[key]]
-  if differing:
-    key = differing[0]
-    raise UserError(
-        f"{one.folder} and {other.folder}: {key} is {one.config[key]} in one and "
-        f"{other.config[key]} in the other, so they are of two sweeps; merge "
-        "those of one command")
-
-
-def _check_result(row: Row, part: Part, known: Row, where: Part) -> None:
-  """The same lane in the same packing has the same results."""
-  keys = sorted(key for key in {*row, *known} - {*_CIRCUMSTANCES}
-                if row.get(key) != known.get(key))
-  if keys:
-    key = "test_errors" if "test_errors" in keys else keys[0]
-    raise UserError(
-        f"{_both(where, part)}: {_named(row)} ({row['fingerprint'][:8]}) has two "
-        f"results, {key} {_short(known.get(key))} and {_short(row.get(key))}; "
-        f"delete its line in one results.jsonl, or leave a folder out")
-
-
-def _check_lane(row: Row, part: Part, known: Row, where: Part) -> None:
-  """A lane was run once."""
-  if row["fingerprint"] != known["fingerprint"]:
-    raise UserError(
-        f"{_both(where, part)}: {_named(row)} stands under two fingerprints, "
-        f"{known['fingerprint'][:8]} and {row['fingerprint'][:8]}: other settings, "
-        "teachers or versions; leave a folder out and run its part again")
-
-
-def _check_teacher(row: Row, part: Part, known: Row, where: Part) -> None:
-  """Students of one study had one teacher, to the bit."""
-  for key in ("teacher_fingerprint", "teacher_sha256"):
-    one, other = known.get(key), row.get(key)
-    if one and other and one != other:
+  known: dict[Any, _Claim] = {}
+  for claim in (claim for part in parts for claim in _claims(part)):
+    first = known.setdefault(_frozen(claim.about), claim)
+    if first.value != claim.value:
+      folders = dict.fromkeys((str(first.where), str(claim.where)))
       raise UserError(
-          f"{_both(where, part)}: their students had two teachers, "
-          f"{_short(one)} and {_short(other)}; train one, give all shards its "
-          "--config.teacher.dir=DIR, and run one of these parts again")
+          f"{' and '.join(folders)}: {claim.wrong}, {_short(first.value)} and "
+          f"{_short(claim.value)}; {claim.mend}")
 
 
-def _teaching(row: Row) -> Any:
-  """Rows alike in this have the same teacher; a sweep may vary the teacher."""
-  return _frozen({key: value for key, value in row["overrides"].items()
-                  if key.startswith(("teacher.", "data."))})
+def _claims(part: Part) -> Iterator[_Claim]:
+  for key, value in identity.comparable(part.config).items():
+    yield _Claim(["config", key], value, part.folder, f"have two values of {key}",
+                 "these are two sweeps, so merge those of one command")
+  for row in part.rows:
+    yield from _claims_of_row(row, part.folder)
+  for folder, sha256 in part.teachers.items():
+    yield _Claim(["teacher", folder.name], sha256, folder,
+                 "are two teachers of the same settings", _ONE_TEACHER)
+
+
+def _claims_of_row(row: Row, folder: pathlib.Path) -> Iterator[_Claim]:
+  lane, name = row["fingerprint"], f"{row.get('row')}, seed {row.get('seed')},"
+  # The same lane in the same packing has the same results.
+  for column in sorted(row.keys() - _CIRCUMSTANCES,
+                       key=lambda column: (column != "test_errors", column)):
+    yield _Claim([column, lane, row.get("packing")], row[column], folder,
+                 f"{name} ({lane[:8]}) has two results, {column}",
+                 "delete its line in one results.jsonl, or leave a folder out")
+  # A lane was run once.
+  yield _Claim(["lane", row["overrides"], row.get("seed")], lane, folder,
+               f"{name} stands under two fingerprints",
+               "its settings, teachers or versions differ, so leave a folder out "
+               "and run its part again")
+  # Students of one study had one teacher, to the bit; a sweep may vary it.
+  if row.get("teacher_fingerprint"):
+    teaching = {key: value for key, value in row["overrides"].items()
+                if key.startswith(("teacher.", "data."))}
+    for column in {"teacher_fingerprint", "teacher_sha256"} & row.keys():
+      yield _Claim([column, teaching], row[column], folder,
+                   "their students had two teachers", _ONE_TEACHER)
 
 
 def _frozen(value: Any) -> Any:
@@ -105,18 +112,7 @@ def _frozen(value: Any) -> Any:
   return value
 
 
-def _both(one: Part, other: Part) -> str:
-  if one is other:
-    return str(one.folder)
-  return f"{one.folder} and {other.folder}"
-
-
-def _named(row: Row) -> str:
-  return f"{row.get('row')}, seed {row.get('seed')},"
-
-
 def _short(value: Any) -> str:
-  """A hash by its beginning, a list by its first."""
-  if isinstance(value, list):
-    return _short(value[0]) if value else "nothing"
-  return str(value)[:12]
+  """A hash by its beginning."""
+  text = str(value)
+  return text if len(text) < 40 else f"{text[:12]}..."

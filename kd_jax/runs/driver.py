@@ -90,9 +90,6 @@ def train(
   lanes = sweep.lanes(run.values, run.sweep.points or ({},))
   if run.sweep.points:
     check_reference(lanes, run.sweep.reference)
-  if asked.shard and run.values["recipe"]:
-    raise UserError(f"--shard={asked.shard}: the nets of a recipe learn from one "
-                    "another, so one machine trains all; leave it out")
   with contextlib.ExitStack() as stack:
     points = Points(run, lanes, workdir, stack, screen, asked.stop)
     results = Results(workdir, writes=hosts.first())

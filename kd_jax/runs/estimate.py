@@ -1,21 +1,23 @@
-"""What a sweep will take, and how far it is."""
+"""What a run or a sweep will take, and how far a sweep is."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
-
+from kd_jax import teachers
 from kd_jax.config import build, identity, recipe, schema, sweep
 from kd_jax.config import run as run_lib
+from kd_jax.config.recipe import Net
 from kd_jax.config.run import Run
 from kd_jax.core.screen import Screen
-from kd_jax.runs import plan, probe, programs
+from kd_jax.data import Dataset
+from kd_jax.runs import plan, probe, programs, teacher_store
 from kd_jax.runs.jobs import Job
 from kd_jax.runs.plan import Chunk
 from kd_jax.runs.results import Results
 from kd_jax.runs.shard import Shard
 from kd_jax.training import cost
-from kd_jax.training import lanes as lanes_lib
+from kd_jax.training.lanes import Shape
+from kd_jax.training.settings import Training
 
 
 class Meter:
@@ -27,11 +29,11 @@ class Meter:
   def __init__(
       self, screen: Screen, planned: Sequence[tuple[Job, Chunk]], results: Results):
     self._screen, self._results = screen, results
-    self._costs: dict[str, float] = {}
-    for job, _ in planned:
-      if job.program_fingerprint not in self._costs:
-        self._costs[job.program_fingerprint] = cost.step_seconds(
+    jobs = {job.program_fingerprint: job for job, _ in planned}
+    self._costs = {
+        program: cost.step_seconds(
             job.training, job.setup.train.inputs, job.learner.teacher)
+        for program, job in jobs.items()}
     self._lanes = len({row["fingerprint"] for row in results.rows}.union(
         *(chunk.lanes for _, chunk in planned)))
     self._total = sum(self._cost(*each) for each in planned)
@@ -66,123 +68,158 @@ class Meter:
             * chunk.shape.size)
 
 
-def table(
-    run: Run, say: Callable[[str], None],
-    shard: Shard | None = None,
-) -> tuple[list[str], list[list[str]], str]:
-  """What a sweep, or a shard of it, would do, before any work.
+_COLUMNS = ["net", "runs", "lanes at once", "chunks", "steps a run", "memory",
+            "time"]
+
+
+def show(
+    screen: Screen, run: Run, shard: Shard | None = None,
+    datasets: Mapping[str, Dataset] | None = None,
+) -> None:
+  """Shows what a run, a sweep, or a shard of it would take, before any work.
 
   Time is a rough upper bound from arithmetic; memory is that of one chunk.
 
-  Returns:
-    Columns, rows and a summary.
+  Args:
+    screen: Where it is shown; it is also told where data is read from.
+    run: What the config asks for.
+    shard: The part of a sweep; None for all of it.
+    datasets: Those read before, by `data.` keys as of `Run.part`.
   """
-  columns = ["group", "runs", "lanes at once", "chunks", "steps a run",
-             "memory", "time"]
-  rows, seconds, prepared, runs, planned = [], 0.0, [], [0, 0], 0
-  datasets: dict[str, Any] = {}
-  groups = _groups(run)
+  groups = _groups(run, screen.say, dict(datasets or {}))
+  rows, place = [], 0
+  taught: list[float] = []
+  trained: list[tuple[int, int, float]] = []
   for group in groups:
-    net = group.net
-    own_run = run_lib.read(net.values)
-    key = own_run.part("data.")
-    if key not in datasets:
-      datasets[key] = build.dataset(net.values, say=say)
-    found = datasets[key]
-    if net.member is None:
-      found = build.transfer_set(net.values, found)
-    training = build.training(net, found)
-    step = cost.step_seconds(training, found.train.inputs)
-    if net.member is not None:
-      prepared.append(len(group.seeds) * training.total_steps * step)
-      continue
-    shape, chunks = _chunks(run, group, training, found, shard)
-    dealt = shard.part(chunks, before=planned) if shard else chunks
-    own, whole = _lanes(dealt), len(group.seeds)
-    taken = own * training.last_step * step
-    held = cost.lane_bytes(
-        training, found.train.inputs) * shape.size + found.train.inputs.nbytes
+    shape = _shape(run, group, shard)
+    chunks = dealt = plan.chunks(
+        "", [(seed, lane) for lane, seed in group.runs.items()], shape)
+    if shard and not group.member:
+      dealt = shard.part(chunks, before=place)
+      place += len(chunks)
+    runs = sum(len(set(chunk.lanes)) for chunk in dealt)
+    steps = group.training.last_step
+    seconds = runs * steps * group.step
+    held = group.inputs.nbytes + shape.size * cost.lane_bytes(
+        group.training, group.inputs)
     rows.append([
-        _group_name(groups, group), _of(own, whole), probe.name(shape),
-        _of(len(dealt), len(chunks)), f"{training.last_step:,}",
-        f"{held / 2**20:,.0f} MiB", _clock(taken)])
-    seconds, planned = seconds + taken, planned + len(chunks)
-    runs = [runs[0] + own, runs[1] + whole]
-  summary = (
-      f"{_of(*runs)} runs in {len(rows)} compilation(s), {len(prepared)} "
-      f"teacher(s) ({_clock(sum(prepared))} unless found); at most about "
-      f"{_clock(seconds + sum(prepared))} on {cost.machine()}")
-  return columns, rows, f"shard {shard}: {summary}" if shard else summary
+        _name(group, groups), _of(runs, len(group.runs)), plan.name(shape),
+        _of(len(dealt), len(chunks)), f"{steps:,}",
+        f"{held / 2**20:,.0f} MiB", _clock(seconds)])
+    if group.member:
+      taught.append(seconds)
+    else:
+      trained.append((runs, len(group.runs), seconds))
+  own, whole, seconds = map(sum, zip(*trained, strict=True))
+  screen.table("plan", _COLUMNS, rows)
+  screen.say(
+      (f"shard {shard}: " if shard else "")
+      + f"{_of(own, whole)} runs in {len(trained)} compilation(s), {len(taught)} "
+      f"teacher(s) ({_clock(sum(taught))} unless found); at most about "
+      f"{_clock(seconds + sum(taught))} on {cost.machine()}")
 
 
 class _Group(NamedTuple):
-  """Nets of a recipe that are one compiled program, and the seed of each."""
+  """Nets of a recipe that are one compiled program.
 
-  net: recipe.Net
-  seeds: list[int]
+  Attributes:
+    net: Any of them.
+    training: Its training.
+    inputs: Of the data set.
+    step: Seconds of a step.
+    runs: The seed of each, by what it is.
+  """
+
+  net: Net
+  training: Training
+  inputs: Any
+  step: float
+  runs: dict[str, int]
+
+  @property
+  def seeds(self) -> list[int]:
+    """The seed of each."""
+    return [*self.runs.values()]
+
+  @property
+  def member(self) -> bool:
+    """Whether they are members of the main job's teacher."""
+    return self.net.member is not None
 
 
-def _groups(run: Run) -> list[_Group]:
-  """Every net that a sweep trains, once, by what they are compiled as."""
+def _groups(
+    run: Run, say: Callable[[str], None], datasets: dict[str, Dataset]
+) -> list[_Group]:
+  """Every net that is trained, once, by what they are compiled as."""
   groups: dict[str, _Group] = {}
-  known = set()
-  for lane in sweep.lanes(run.values, run.sweep.points):
+  for lane in sweep.lanes(run.values, run.sweep.points or ({},)):
     whole: dict[str, str] = {}
-    for net in recipe.nets(lane.values, swept=True):
+    own: dict[str, _Group] = {}
+    for net in recipe.nets(lane.values, swept=bool(run.sweep.points)):
       build.check_net(net)
-      own = run_lib.read(net.values)
+      asked = run_lib.read(net.values)
+      member = net.member is not None
+      part = asked.part(*(("data.", "teacher.") if member else ("",)))
       # What it is, and all that it learns from; two members of a teacher are one.
-      alike = str([net.name, net.epoch, *(
+      whole[net.name] = part + str([net.name, net.epoch, *(
           whole[other] for other in (*net.teachers, net.start) if other)])
-      whole[net.name] = alike + own.part(
-          *(("data.", "teacher.") if net.member is not None else ("",)))
-      if whole[net.name] in known:
-        continue
-      known.add(whole[net.name])
       # The members of a teacher are a group: as many nets as there are.
-      key = own.part("data.", "teacher.") if net.member is not None else (
-          net.name + identity.group(net.values))
-      groups.setdefault(key, _Group(net, [])).seeds.append(own.values["seed"])
-  return sorted(groups.values(), key=lambda group: group.net.member is None)
+      key = part if member else net.name + identity.group(net.values)
+      if key not in groups:
+        place = asked.part("data.")
+        if place not in datasets:
+          datasets[place] = build.dataset(net.values, say=say)
+        groups[key] = _group(
+            net, asked, datasets[place], [own[each] for each in net.teachers])
+      own[net.name] = groups[key]
+      own[net.name].runs.setdefault(whole[net.name], asked.values["seed"])
+  return sorted(groups.values(), key=lambda group: not group.member)
+
+
+def _group(
+    net: Net, asked: Run, found: Dataset, members: Sequence[_Group]
+) -> _Group:
+  """A group, of no nets yet; `members` are those of its teacher."""
+  own = found if net.member is not None else build.transfer_set(net.values, found)
+  training, inputs = build.training(net, own), found.train.inputs
+  models = [member.training.model for member in members]
+  teacher = None
+  # Looking outputs up in a bank takes no time.
+  if members and not teacher_store.wants_bank(
+      asked, found, training, members[0].training.taps):
+    teacher = teachers.live(models, [
+        cost.variables(model, inputs) for model in models])
+  return _Group(
+      net, training, inputs, cost.step_seconds(training, inputs, teacher), {})
+
+
+def _shape(run: Run, group: _Group, shard: Shard | None) -> Shape:
+  """The rectangle of a group, or the largest that would be tried."""
+  if not run.sweep.points or group.member:
+    return Shape(1, 1, 1)
+  return programs.expected(
+      run.sweep, identity.program(group.net.values), group.training,
+      group.inputs, group.seeds, measure=shard is None) or (
+          probe.candidates(group.seeds)[-1])
 
 
 def _of(part: int, whole: int) -> str:
   return f"{whole}" if part == whole else f"{part} of {whole}"
 
 
-def _lanes(chunks: Sequence[Chunk]) -> int:
-  return sum(len(set(chunk.lanes)) for chunk in chunks)
-
-
-def _chunks(run, group: _Group, training, found, shard: Shard | None):
-  """The rectangle of a group, and its chunks."""
-  shape = _shape(run, group, training, found, shard)
-  return shape, plan.chunks(
-      "", [(seed, str(n)) for n, seed in enumerate(group.seeds)], shape)
-
-
-def _shape(run, group: _Group, training, found, shard: Shard | None):
-  """The rectangle that is given or remembered, or the largest to be tried."""
-  if run.sweep.lanes is not None:
-    return plan.balanced(
-        group.seeds, lanes_lib.Shape(jax.local_device_count(), *run.sweep.lanes))
-  if shard:
-    return plan.by_rule(training, found.train.inputs, group.seeds)
-  return (programs.remembered(identity.program(group.net.values), group.seeds)
-          or probe.candidates(group.seeds)[-1])
-
-
-def _group_name(groups: Sequence[_Group], group: _Group) -> str:
+def _name(group: _Group, groups: Sequence[_Group]) -> str:
   """The net of a recipe, and the static keys in which its groups differ."""
   net = group.net
+  if group.member:
+    return "teacher"
   all_values = [each.net.values for each in groups if each.net.name == net.name]
   known = schema.every()
   differing = [
       key for key in net.values
       if not known[key].traced and not key.startswith("sweep.")
       and len({str(values[key]) for values in all_values}) > 1]
-  title = sweep.title({key: net.values[key] for key in differing})
-  return " ".join(filter(None, (net.in_config * net.name, title))) or "all"
+  return " ".join([net.name, sweep.title(
+      {key: net.values[key] for key in differing})]).strip()
 
 
 def _clock(seconds: float) -> str:

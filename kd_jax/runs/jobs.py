@@ -119,7 +119,7 @@ class Teachers:
       return None
     file = run.values["teacher.logits"]
     banked = file is not None or teacher_store.wants_bank(
-        setup, training, members[0].training.taps)
+        run, setup.dataset, training, members[0].training.taps)
     # Which taps are stored is a matter of the method.
     taps = () if run.method.pairs is None else ("method", "features.", "student.")
     key = run.part("student.views", "teacher.", "data.", *taps) + str(
@@ -212,7 +212,7 @@ def check(
 def _check(net, setup, training, before, nets) -> None:
   taps = before[net.teachers[0]].taps if len(net.teachers) == 1 else {}
   if net.teachers:
-    stored = teacher_store.compared(setup, training, taps)
+    stored = teacher_store.compared(setup.run, training, taps)
     large = [name for name, shape in stored.items() if len(shape) > 1]
     if large and setup.run.values["teacher.bank"] == "always":
       raise UserError(

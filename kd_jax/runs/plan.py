@@ -10,12 +10,23 @@ import json
 import pathlib
 from typing import Any, NamedTuple
 
+import jax
+
 from kd_jax.config import identity
 from kd_jax.core.errors import UserError
+from kd_jax.data import preprocess
 from kd_jax.runs import records
 from kd_jax.training import cost, parameters
 from kd_jax.training.lanes import Shape
 from kd_jax.training.settings import Training
+
+# Points side by side on a CPU, by the forward FLOPs an example below which they
+# gain: what benchmarks/README.md found for 2x30, 2x300 and 2x800 on MNIST, which
+# have 0.06, 0.9 and 3.3 million.
+_CPU_POINTS = ((2e5, 32), (1.5e6, 8), (float("inf"), 1))
+# Elsewhere: enough to be busy with small nets, and few enough that there are
+# chunks to deal out; in a memory that every device has by now.
+_LANES, _BYTES = 64, 8 * 2**30
 
 
 class Chunk(NamedTuple):
@@ -40,8 +51,8 @@ class Chunk(NamedTuple):
 
   @property
   def packing(self) -> str:
-    """The rectangle in words, devices x seeds x points: a column of each row."""
-    return "x".join(map(str, self.shape))
+    """The rectangle in words: a column of each row."""
+    return name(self.shape)
 
 
 def balanced(seeds: Sequence[int], shape: Shape) -> Shape:
@@ -74,9 +85,47 @@ def balanced(seeds: Sequence[int], shape: Shape) -> Shape:
                          min(most, shape.points))))[2]
 
 
+def name(shape: Shape) -> str:
+  """A rectangle as people read it, devices x seeds x points."""
+  return "x".join(map(str, shape))
+
+
 def by_rule(training: Training, inputs: Any, seeds: Sequence[int]) -> Shape:
-  """The rectangle that shards use: `cost.rectangle`, with the least padding."""
-  return balanced(seeds, Shape(*cost.rectangle(training, inputs, seeds)))
+  """The rectangle that shards use, the same on all machines of a kind.
+
+  Shards do not measure how many lanes to run at once: another machine would
+  measure, and plan, something else, and the chunks dealt out would not be those
+  of one sweep.
+
+  Args:
+    training: Of any of the lanes.
+    inputs: Of the data set, for shapes and types.
+    seeds: The seed of each lane.
+
+  Returns:
+    On a CPU, many points of a narrow net, or single lanes of a wide one, on each
+    device; elsewhere as many lanes as fit. With the least padding.
+  """
+  if jax.default_backend() == "cpu":
+    flops = _flops_with_init(training, inputs) / training.batch_size
+    rows, points = 1, next(n for most, n in _CPU_POINTS if flops < most)
+  else:
+    lanes = max(1, min(_LANES, _BYTES // cost.lane_bytes(training, inputs)))
+    points = min(lanes, max(seeds.count(seed) for seed in set(seeds)))
+    rows = lanes // points
+  return balanced(seeds, Shape(jax.local_device_count(), rows, points))
+
+
+def _flops_with_init(training: Training, inputs: Any) -> float:
+  """Of a forward pass and of making the net: by these the limits were found."""
+  model = training.model
+
+  def outputs(key, batch):
+    first = jax.tree.map(lambda x: x[:1], batch)
+    return model.apply(model.init(key, first), batch, train=False)[0].logits
+
+  return cost.flops(outputs, jax.random.key(0),
+                    preprocess.seen(inputs, training.batch_size))
 
 
 def chunks(
@@ -161,9 +210,8 @@ def load(file: pathlib.Path) -> list[Chunk]:
 
 def save(file: pathlib.Path, planned: Sequence[Chunk]) -> None:
   """Writes a plan down."""
-  parameters.write_json(file, {"schema": records.SCHEMA, "chunks": [
-      {"group": c.group, "shape": list(c.shape), "lanes": list(c.lanes)}
-      for c in planned]})
+  parameters.write_json(file, {
+      "schema": records.SCHEMA, "chunks": [chunk._asdict() for chunk in planned]})
 
 
 def _even(number: int, most: int) -> int:

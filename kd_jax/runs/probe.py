@@ -16,8 +16,9 @@ import time
 import jax
 import jax.numpy as jnp
 
+from kd_jax.config import identity
 from kd_jax.core import compilation, types
-from kd_jax.runs import plan
+from kd_jax.runs import plan, records
 from kd_jax.training import lanes as lanes_lib
 from kd_jax.training import parameters
 from kd_jax.training.lanes import Lanes, Shape
@@ -77,32 +78,28 @@ def choose(
           / second for each, second in zip(fitting, seconds, strict=True)]
   enough = max(rate) / _WORTH
   chosen = next(n for n, lanes in enumerate(rate) if lanes >= enough)
-  rates = ", ".join(f"{name(each.shape)}: {lanes:,.0f}"
+  rates = ", ".join(f"{plan.name(each.shape)}: {lanes:,.0f}"
                    for each, lanes in zip(fitting, rate, strict=True))
   shape = fitting[chosen].shape
-  say(f"lanes: {name(shape)} (devices x seeds x points) at once; steps a second "
-      f"over all lanes: {rates}")
+  say(f"lanes: {plan.name(shape)} (devices x seeds x points) at once; steps a "
+      f"second over all lanes: {rates}")
   return shape
 
 
-def name(shape: Shape) -> str:
-  """A rectangle as people read it."""
-  return "x".join(map(str, shape))
-
-
-def remembered(key: str) -> Shape | None:
+def remembered(program: str, seeds: Sequence[int]) -> Shape | None:
   """What was chosen for this before on this machine."""
-  found = _known().get(key)
+  found = _known().get(_key(program, seeds))
   return None if found is None else Shape(*found)
 
 
-def remember(key: str, shape: Shape) -> None:
+def remember(program: str, seeds: Sequence[int], shape: Shape) -> None:
   """Keeps a choice for later runs."""
   file = _file()
   # Where nothing can be kept, it is measured again.
   with contextlib.suppress(OSError):
     file.parent.mkdir(parents=True, exist_ok=True)
-    parameters.write_json(file, {**_known(), key: list(shape)})
+    parameters.write_json(
+        file, {**_known(), _key(program, seeds): list(shape)})
 
 
 def device_bytes() -> int:
@@ -138,6 +135,11 @@ def _seconds(lanes: Lanes, hparams: types.Hparams, length: int) -> float:
   began = time.perf_counter()
   jax.block_until_ready(lanes.segment(state, filled, seeds, length))
   return time.perf_counter() - began
+
+
+def _key(program: str, seeds: Sequence[int]) -> str:
+  return identity.fingerprint({
+      "program": program, "tried": candidates(seeds), **records.runtime()})
 
 
 def _file() -> pathlib.Path:

@@ -2,15 +2,16 @@
 
 from collections.abc import Callable
 import functools
+from typing import Any
 
 import jax
 
-from kd_jax.config import identity as identity_lib
 from kd_jax.config.run import Sweeping
 from kd_jax.data import views
-from kd_jax.runs import plan, probe, records
+from kd_jax.runs import plan, probe
 from kd_jax.runs.jobs import Job
 from kd_jax.training import fit, lanes, segment, train_loop
+from kd_jax.training.settings import Training
 
 
 class Programs:
@@ -32,15 +33,16 @@ class Programs:
 
   def shape(self, job: Job, seeds: list[int]) -> lanes.Shape:
     """The rectangle for lanes of these seeds: given, by rule or measured."""
-    devices = jax.local_device_count()
-    if self._asked.lanes is not None:
-      return plan.balanced(seeds, lanes.Shape(devices, *self._asked.lanes))
-    if not self._measure:
-      return self._by_rule(job, seeds)
-    tried = probe.candidates(seeds)
-    if len(tried) == 1:
-      return tried[0]
-    return remembered(job.program, seeds) or self._measured(job, seeds)
+    shape = expected(
+        self._asked, job.program, job.training, job.setup.train.inputs, seeds,
+        measure=self._measure)
+    if shape is None:
+      return self._measured(job, seeds)
+    if self._asked.lanes is None and not self._measure:
+      self._say(f"lanes: {plan.name(shape)} (devices x seeds x points) at once, "
+                "by rule, as shards do not measure; "
+                "--config.sweep.lanes=SEEDSxPOINTS sets others")
+    return shape
 
   def get(self, job: Job, shape: lanes.Shape) -> lanes.Lanes:
     """The programs of a rectangle, compiled on first use."""
@@ -49,14 +51,6 @@ class Programs:
       self._made[key] = _compiled(job, shape)
       self.compilations += 1
     return self._made[key]
-
-  def _by_rule(self, job: Job, seeds: list[int]) -> lanes.Shape:
-    """The same rectangle on every machine of a kind."""
-    shape = plan.by_rule(job.training, job.setup.train.inputs, seeds)
-    self._say(f"lanes: {probe.name(shape)} (devices x seeds x points) at once, by "
-              "rule, as shards do not measure; --config.sweep.lanes=SEEDSxPOINTS "
-              "sets others")
-    return shape
 
   def _measured(self, job: Job, seeds: list[int]) -> lanes.Shape:
     """The fastest rectangle; its program is kept, the others' are not."""
@@ -76,19 +70,31 @@ class Programs:
     self._made[job.program_fingerprint, shape] = made[shape]
     self.compilations += 1
     self.probes += len(made) - 1
-    probe.remember(_key(job.program, seeds), shape)
+    probe.remember(job.program, seeds, shape)
     return shape
 
 
-def remembered(program: str, seeds: list[int]) -> lanes.Shape | None:
-  """The rectangle measured before for this program on this machine."""
-  return probe.remembered(_key(program, seeds))
+def expected(
+    asked: Sweeping, program: str, training: Training, inputs: Any,
+    seeds: list[int], *, measure: bool,
+) -> lanes.Shape | None:
+  """The rectangle that is given, by rule or remembered; None if none is known.
 
-
-def _key(program: str, seeds: list[int]) -> str:
-  return identity_lib.fingerprint({
-      "program": program, "tried": probe.candidates(seeds),
-      **records.runtime()})
+  Args:
+    asked: What the config asks of a sweep.
+    program: The program as text, as of `identity.program`.
+    training: Of any of the lanes.
+    inputs: Of the data set, for shapes and types.
+    seeds: The seed of each lane.
+    measure: Whether rectangles may be measured; those of shards go by rule.
+  """
+  if asked.lanes is not None:
+    return plan.balanced(
+        seeds, lanes.Shape(jax.local_device_count(), *asked.lanes))
+  if not measure:
+    return plan.by_rule(training, inputs, seeds)
+  tried = probe.candidates(seeds)
+  return tried[0] if len(tried) == 1 else probe.remembered(program, seeds)
 
 
 def _compiled(job: Job, shape: lanes.Shape) -> lanes.Lanes:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 import contextlib
 import fcntl
+from importlib import metadata
 import importlib.util
 import json
 import os
@@ -12,7 +13,7 @@ import shlex
 import subprocess
 import sys
 import time
-from typing import Any
+from typing import IO, Any
 
 import jax
 
@@ -35,8 +36,6 @@ def runtime() -> dict[str, Any]:
 
 def manifest(**more: Any) -> dict[str, Any]:
   """Versions, commit, machine and command of this process."""
-  # pylint: disable-next=g-import-not-at-top
-  from importlib import metadata
   packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy",
               "ml_collections")
   versions = {"kd_jax": kd_jax.__version__, "python": platform.python_version()}
@@ -58,19 +57,18 @@ class Recorder:
   def __init__(self, workdir: pathlib.Path, *, tensorboard: bool):
     self.workdir = workdir
     self._writes = hosts.first()
-    self._metrics = None
-
-    def start() -> None:
-      _refuse_newer(workdir / "manifest.json")
-      self._metrics = _appended(workdir)
-
-    hosts.agreed(start)
+    self._metrics: IO | None = None
+    hosts.agreed(self._start)
     if tensorboard and importlib.util.find_spec("tensorboardX") is None:
       raise UserError(
           "config.tensorboard=True: needs pip install tensorboardX; or give "
           "--config.tensorboard=false")
     self._tensorboard = tensorboard
     self._writers: dict[str, Any] = {}
+
+  def _start(self) -> None:
+    _refuse_newer(self.workdir / "manifest.json")
+    self._metrics = _appended(self.workdir / "metrics.jsonl")
 
   def write(self, name: str, value: dict[str, Any]) -> None:
     """Writes `name` as a whole JSON file."""
@@ -116,21 +114,20 @@ class Recorder:
     return self._writers[net]
 
 
-def _appended(workdir: pathlib.Path):
-  """`metrics.jsonl`, open to add lines to."""
+def _appended(path: pathlib.Path) -> IO:
+  """A file of lines, open to add some."""
   try:
-    workdir.mkdir(parents=True, exist_ok=True)
-    file = (workdir / "metrics.jsonl").open("a+b")
-    # A killed program may have left half a line.
-    if file.tell():
-      file.seek(-1, os.SEEK_END)
-      if file.read() != b"\n":
-        file.write(b"\n")
-    file.close()
-    return (workdir / "metrics.jsonl").open("a")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+      # A killed program may have left half a line.
+      if file.tell():
+        file.seek(-1, os.SEEK_END)
+        if file.read() != b"\n":
+          file.write(b"\n")
+    return path.open("a")
   except OSError as error:
-    raise UserError(f"--workdir={workdir}: cannot be written: {error}"
-                    ) from None
+    raise UserError(
+        f"--workdir={path.parent}: cannot be written: {error}") from None
 
 
 def _refuse_newer(manifest: pathlib.Path) -> None:
@@ -162,14 +159,10 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
   except OSError as error:
     raise UserError(f"--workdir={workdir}: cannot be written: {error}") from None
   with file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not _is_ours(file):
       raise UserError(
           f"--workdir={workdir}: another program is at work there; wait for it, "
-          "or give another folder") from None
-    except OSError:
-      pass  # A file system without locks.
+          "or give another folder")
     yield
 
 
@@ -179,27 +172,30 @@ def alone(
     stop: Callable[[], bool]) -> Iterator[None]:
   """Waits until no other program is at work on the net at `path`, or `stop`."""
   with contextlib.ExitStack() as stack:
-    if hosts.first():
-      # A store that cannot be written to has no one at work on it.
-      with contextlib.suppress(OSError):
+    # A store that cannot be written to has no one at work on it.
+    with contextlib.suppress(OSError):
+      if hosts.first():
         path.parent.mkdir(parents=True, exist_ok=True)
         file = stack.enter_context(
             path.with_name(f".{path.name}.lock").open("a"))
-        _wait_for(file, path, say, stop)
+        announced = False
+        while not stop() and not _is_ours(file):
+          if not announced:
+            say(f"{path}: another program is training this net; waiting for it")
+          announced = True
+          time.sleep(0.2)
     yield
 
 
-def _wait_for(file, path, say, stop) -> None:
-  announced = False
-  while not stop():
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      return
-    except BlockingIOError:
-      if not announced:
-        say(f"{path}: another program is training this net; waiting for it")
-      announced = True
-      time.sleep(0.2)
+def _is_ours(file: IO) -> bool:
+  """Locks a file, unless another program has."""
+  try:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    return False
+  except OSError:
+    pass  # A file system without locks.
+  return True
 
 
 def _commit() -> tuple[str | None, bool | None]:

@@ -9,9 +9,9 @@ from kd_jax.core.errors import UserError
 
 Row = dict[str, Any]
 
-
 # 1 had the packing in the fingerprint; `schema_1.py` reads it.
 SCHEMA, _READ = 2, (1, 2)
+_SHOWN, _ASIDE = "results.jsonl", "results.other.jsonl"
 
 
 class Results:
@@ -24,29 +24,27 @@ class Results:
 
   def __init__(self, workdir: pathlib.Path, *, writes: bool = True):
     """Reads what is there; of several processes one alone `writes`."""
-    self._file = workdir / "results.jsonl"
-    self._aside = workdir / "results.other.jsonl"
-    self._writes = writes
-    self._known: dict[tuple[str, str | None], Row] = {}
+    self._workdir, self._writes = workdir, writes
     self._wanted: list[str] = []
-    self._keep([*_read(self._file), *_read(self._aside)])
+    file = workdir / _SHOWN
+    rows = read(workdir) if file.is_file() else []
+    check(file, rows, "use another workdir")
+    self._known = _first(_result, [*rows, *aside(workdir)])
 
   @property
   def rows(self) -> list[Row]:
     """The finished rows of the run, in its order."""
-    done = self._done()
-    return [done[lane] for lane in self._wanted if lane in done]
+    return arranged(self._known.values(), self._wanted)[0]
 
   def has(self, lanes: Iterable[str]) -> bool:
     """Whether all these lanes are finished, in whatever packing."""
-    return self._done().keys() >= set(lanes)
+    return {lane for lane, _ in self._known} >= set(lanes)
 
   def convert(self, convert: Callable[[list[Row]], list[Row]]) -> None:
     """Makes rows of schema 2 of older ones."""
     rows = [*self._known.values()]
     if any(row["schema"] < SCHEMA for row in rows):
-      self._known = {}
-      self._keep(convert(rows))
+      self._known = _first(_result, convert(rows))
 
   def want(self, fingerprints: Sequence[str]) -> None:
     """Says which further rows the run consists of."""
@@ -64,13 +62,11 @@ class Results:
       if before is not None and not again and differing(before, row):
         names = ", ".join(differing(before, row))
         raise UserError(
-            f"{self._file}: has another result of {row['fingerprint'][:16]}, which "
-            f"differs in {names}; the machine or a version of jax has changed, so "
-            "use another --workdir")
-    added = {_result(row): row for row in rows}
+            f"{self._workdir / _SHOWN}: has another result of "
+            f"{row['fingerprint'][:16]}, which differs in {names}; the machine or "
+            "a version of jax has changed, so use another --workdir")
     # What this run has made stands before what another has left.
-    self._known = added | {
-        key: row for key, row in self._known.items() if key not in added}
+    self._known = _first(_result, [*rows, *self._known.values()])
     self._write()
 
   def describe(self, names: Mapping[str, Row]) -> None:
@@ -82,21 +78,38 @@ class Results:
                             if value is not None or name not in own}
     self._write()
 
-  def _keep(self, rows: Iterable[Row]) -> None:
-    self._known |= {key: same[0] for key, same in _by(_result, rows).items()}
-
-  def _done(self) -> dict[str, Row]:
-    return first_of_each(self._known.values())
-
   def _write(self) -> None:
-    if not self._writes:
-      return
-    rows = self.rows
-    shown = {_result(row) for row in rows}
-    other = [row for key, row in self._known.items() if key not in shown]
-    if other or self._aside.is_file():
-      write(self._aside, other)
-    write(self._file, rows)
+    if self._writes:
+      save(self._workdir, *arranged(self._known.values(), self._wanted))
+
+
+def arranged(
+    rows: Iterable[Row], wanted: Iterable[str]
+) -> tuple[list[Row], list[Row]]:
+  """The rows of the lanes that are wanted, in that order, and all others.
+
+  Of a lane in several packings, which agree to rounding, the first row counts.
+  """
+  results = _first(_result, rows)
+  lanes = _first(lambda row: row["fingerprint"], results.values())
+  shown = [lanes[lane] for lane in dict.fromkeys(wanted) if lane in lanes]
+  taken = set(map(_result, shown))
+  return shown, [row for key, row in results.items() if key not in taken]
+
+
+def save(workdir: pathlib.Path, rows: Sequence[Row], others: Sequence[Row]) -> None:
+  """Writes the rows of a run, and those that it does not ask for."""
+  if others or (workdir / _ASIDE).is_file():
+    write(workdir / _ASIDE, others)
+  write(workdir / _SHOWN, rows)
+
+
+def aside(workdir: pathlib.Path) -> list[Row]:
+  """Rows that the last run in a workdir did not ask for."""
+  file = workdir / _ASIDE
+  rows = read(workdir, _ASIDE) if file.is_file() else []
+  check(file, rows, "use another workdir")
+  return rows
 
 
 def differing(one: Row, other: Row) -> list[str]:
@@ -104,12 +117,6 @@ def differing(one: Row, other: Row) -> list[str]:
   return [key for key in ("failed", "test_errors", "heldout_errors",
                           "test_wrong_ids", "parameters_sha256")
           if one.get(key) != other.get(key)]
-
-
-def first_of_each(rows: Iterable[Row]) -> dict[str, Row]:
-  """The first row of each lane: other packings agree with it to rounding."""
-  return {lane: same[0] for lane, same in _by(
-      lambda row: row["fingerprint"], rows).items()}
 
 
 def check(file: pathlib.Path, rows: Iterable[Row], advice: str) -> None:
@@ -131,22 +138,14 @@ def _result(row: Row) -> tuple[str, str | None]:
   return row["fingerprint"], row.get("packing")
 
 
-def _by(key: Callable[[Row], Any], rows: Iterable[Row]) -> dict[Any, list[Row]]:
-  grouped: dict[Any, list[Row]] = {}
+def _first(key: Callable[[Row], Any], rows: Iterable[Row]) -> dict[Any, Row]:
+  found: dict[Any, Row] = {}
   for row in rows:
-    grouped.setdefault(key(row), []).append(row)
-  return grouped
+    found.setdefault(key(row), row)
+  return found
 
 
-def _read(file: pathlib.Path) -> list[Row]:
-  if not file.is_file():
-    return []
-  rows = read(file.parent, file.name)
-  check(file, rows, "use another workdir")
-  return rows
-
-
-def read(study: pathlib.Path, name: str = "results.jsonl") -> list[Row]:
+def read(study: pathlib.Path, name: str = _SHOWN) -> list[Row]:
   """The rows of a study's folder.
 
   Raises:
@@ -169,12 +168,12 @@ def read(study: pathlib.Path, name: str = "results.jsonl") -> list[Row]:
 def _row(line: str, where: str) -> Row:
   try:
     row = json.loads(line)
-  except json.JSONDecodeError as error:
-    raise UserError(
-        f"{where}: is not JSON ({error.msg}); delete the line if a run was "
-        "stopped while it wrote it") from None
+  except json.JSONDecodeError:
+    row = None
   if not isinstance(row, dict):
-    raise UserError(f"{where}: is not a row, that is {{\"name\": value, ...}}")
+    raise UserError(
+        f"{where}: is no row of JSON, {{\"name\": value, ...}}; delete the line if "
+        "a run was stopped while it wrote it")
   return row
 
 

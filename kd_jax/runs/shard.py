@@ -9,7 +9,7 @@ groups come out even.
 from collections.abc import Sequence
 import pathlib
 import re
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from kd_jax.core.errors import UserError
 
@@ -71,6 +71,28 @@ def parse(text: str) -> Shard:
         f"--shard={text}: must be I/N with 1 <= I <= N, such as --shard=1/3; "
         "an array of jobs counts from 1, as in sbatch --array=1-3")
   return Shard(number, count)
+
+
+def check(
+    shard: Shard | None, points: Sequence[Any], recipe: Sequence[str]
+) -> None:
+  """Refuses a shard of what is run by one machine.
+
+  Args:
+    shard: What is asked for.
+    points: `sweep.points` of the config.
+    recipe: `recipe` of the config.
+
+  Raises:
+    UserError: If there is no sweep, or it is one of a recipe.
+  """
+  if shard and not points:
+    raise UserError(
+        f"--shard={shard}: there is no sweep to run a part of; give "
+        "--sweep.KEY=VALUE,VALUE or a config that has one")
+  if shard and recipe:
+    raise UserError(f"--shard={shard}: the nets of a recipe learn from one "
+                    "another, so one machine trains all; leave it out")
 
 
 def taken(argv: Sequence[str]) -> tuple[Shard | None, list[str]]:

@@ -3,15 +3,18 @@
 from collections.abc import Sequence
 import functools
 import hashlib
+import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kd_jax import data as data_lib
 from kd_jax import methods, teachers
 from kd_jax.config import build
 from kd_jax.config import identity as identity_lib
+from kd_jax.config.run import Run
 from kd_jax.core import hosts, types
 from kd_jax.core.errors import UserError
 from kd_jax.runs import logit_bank, nets
@@ -62,7 +65,7 @@ def of_nets(
   splits = {name: split._replace(teacher_logits=combine(member_logits[name]))
             for name, split in setup.splits.items()}
   taps = members[0].training.taps
-  if wants_bank(setup, student, taps):
+  if wants_bank(run, setup.dataset, student, taps):
     teacher = teachers.banked(
         _bank(setup, student, identity, models, variables),
         weights=run.weights, mean=mean,
@@ -100,7 +103,7 @@ def _tap_bank(
     setup: Setup, student: Training, net: Kept
 ) -> dict[str, jax.Array]:
   """The compared taps of every view of every input, `[N, V, ...]`; not on disk."""
-  names = compared(setup, student, net.training.taps)
+  names = compared(setup.run, student, net.training.taps)
   if not names:
     return {}
   predict = devices_lib.make_predict(
@@ -113,12 +116,12 @@ def _tap_bank(
 
 
 def compared(
-    setup: Setup, student: Training, taps: methods.Shapes
+    run: Run, student: Training, taps: methods.Shapes
 ) -> dict[str, tuple[int, ...]]:
   """The taps, of those that a teacher has, that a student is compared with."""
-  if setup.run.method.pairs is None:
+  if run.method.pairs is None:
     return {}
-  _, pairs = build.bound(setup.run, student, setup.run.method, taps)
+  _, pairs = build.bound(run, student, run.method, taps)
   return {other: taps[other] for _, other in pairs}
 
 
@@ -236,26 +239,32 @@ def _tick(setup: Setup, done: int, total: int) -> None:
 
 
 def wants_bank(
-    setup: Setup, student: Training, taps: methods.Shapes
+    run: Run, dataset: data_lib.Dataset, student: Training, taps: methods.Shapes
 ) -> bool:
   """Whether storing a teacher's outputs costs less than asking it each time.
 
   Args:
-    setup: The setup, whose run says what is asked for.
+    run: Which says what is asked for.
+    dataset: The data set, all of it.
     student: The training of the student.
     taps: Shapes of the teacher's taps; those that are compared are stored too if
       they are vectors, and maps are too large.
   """
-  values, stored = setup.run.values, compared(setup, student, taps)
-  bank = values["teacher.bank"]
-  if bank == "never" or any(len(shape) > 1 for shape in stored.values()):
+  if run.values["teacher.bank"] == "never" or any(
+      len(shape) > 1 for shape in compared(run, student, taps).values()):
     return False
-  if bank == "always":
+  if run.values["teacher.bank"] == "always":
     return True
-  views = student.views.count
-  floats = values["teacher.count"] * setup.dataset.num_classes + sum(
-      size for size, in stored.values())
   epochs = student.total_steps / segment.steps_per_epoch(
-      len(setup.train.ids), student.batch_size)
-  return views < max(epochs, 1.5) and (
-      4 * len(setup.train.label) * views * floats <= _LARGEST_BANK)
+      len(dataset.train_ids), student.batch_size)
+  return student.views.count < max(epochs, 1.5) and (
+      bank_bytes(run, dataset, student, taps) <= _LARGEST_BANK)
+
+
+def bank_bytes(
+    run: Run, dataset: data_lib.Dataset, student: Training, taps: methods.Shapes
+) -> int:
+  """Bytes of a bank; `run`, `dataset`, `student` and `taps` as of `wants_bank`."""
+  floats = run.values["teacher.count"] * dataset.num_classes + sum(
+      math.prod(shape) for shape in compared(run, student, taps).values())
+  return 4 * len(dataset.train.label) * student.views.count * floats

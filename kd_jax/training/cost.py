@@ -6,14 +6,12 @@ lanes the shards of a sweep run at once. Figures of time are rough, good enough 
 weigh small nets against large ones and to tell hours from minutes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 import functools
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from kd_jax import teachers
 from kd_jax.core import types
@@ -27,39 +25,25 @@ _STEP_SECONDS = 8e-4
 # A segment should last no longer: a wish to stop waits for two, and a save. Where
 # steps are slower than reckoned, the loop shortens the segments that follow.
 SEGMENT_SECONDS = 3.0
-# Points side by side on a CPU, by the forward FLOPs an example below which they
-# gain: what benchmarks/README.md found for 2x30, 2x300 and 2x800 on MNIST, which
-# have 0.06, 0.9 and 3.3 million.
-_CPU_POINTS = ((2e5, 32), (1.5e6, 8), (float("inf"), 1))
-# Elsewhere: enough to be busy with small nets, and few enough that there are
-# chunks to deal out; in a memory that every device has by now.
-_LANES, _BYTES = 64, 8 * 2**30
 
 
-def forward_flops(
-    model: types.Model, inputs: Any, number: int, *, initialised: bool = True
-) -> float:
+def forward_flops(model: types.Model, inputs: Any, number: int) -> float:
   """XLA's count for a batch of so many examples.
 
   Args:
     model: The net.
     inputs: Of the data set, for shapes and types.
     number: Examples of the batch.
-    initialised: Whether the net has its parameters; if not, making them counts.
   """
   leaves, form = jax.tree.flatten(preprocess.seen(inputs, number))
-  return _forward_flops(model, tuple(leaves), form, initialised)
+  return _forward_flops(model, form, *leaves)
 
 
 @functools.cache
-def _forward_flops(model, leaves, form, initialised) -> float:
-  key, batch = jax.random.key(0), jax.tree.unflatten(form, leaves)
-  first = lambda batch: jax.tree.map(lambda x: x[:1], batch)
-  make = lambda key, batch: model.init(key, first(batch))
-  apply = lambda held, batch: model.apply(held, batch, train=False)[0].logits
-  if initialised:
-    return _flops(apply, jax.eval_shape(make, key, batch), batch)
-  return _flops(lambda key, batch: apply(make(key, batch), batch), key, batch)
+def _forward_flops(model, form, *leaves) -> float:
+  batch = jax.tree.unflatten(form, leaves)
+  return flops(lambda held, batch: model.apply(held, batch, train=False)[0].logits,
+               variables(model, batch), batch)
 
 
 def step_flops(
@@ -73,13 +57,13 @@ def step_flops(
     teacher: Who is asked in every step; its arrays may be mere shapes.
   """
   number = training.batch_size
-  flops = 3 * forward_flops(training.model, inputs, number)
+  own = 3 * forward_flops(training.model, inputs, number)
   if teacher is None:
-    return flops
+    return own
   column = jnp.zeros((number,), jnp.int32)
   batch = jax.eval_shape(lambda: types.Batch(
       preprocess.blank(inputs, number), column, column, column, column == 0))
-  return flops + _flops(teacher.members, shapes(teacher.arrays), batch)
+  return own + flops(teacher.members, shapes(teacher.arrays), batch)
 
 
 def step_seconds(
@@ -87,12 +71,12 @@ def step_seconds(
     *, lanes: int = 1,
 ) -> float:
   """Of a step of one net on all of this machine, or of several lanes at once."""
-  flops = lanes * step_flops(training, inputs, teacher)
+  needed = lanes * step_flops(training, inputs, teacher)
   if jax.default_backend() != "cpu":
-    return flops / (_FLOPS_PER_ACCELERATOR * jax.device_count()) + _STEP_SECONDS
+    return needed / (_FLOPS_PER_ACCELERATOR * jax.device_count()) + _STEP_SECONDS
   # Lanes of a device run one after another, those of several side by side.
   turns = -(-lanes // jax.local_device_count())
-  return flops / (_FLOPS_PER_CORE * cores()) + turns * _STEP_SECONDS
+  return needed / (_FLOPS_PER_CORE * cores()) + turns * _STEP_SECONDS
 
 
 def machine() -> str:
@@ -113,46 +97,19 @@ def segment_steps(per_epoch: int, seconds: float) -> int:
   return -(-per_epoch // max(1, min(per_epoch, pieces)))
 
 
+def variables(model: types.Model, inputs: Any) -> types.Variables:
+  """Shapes and types of a net's variables."""
+  return jax.eval_shape(
+      model.init, jax.random.key(0), preprocess.seen(inputs, 1))
+
+
 def lane_bytes(training: Training, inputs: Any) -> int:
   """Weights, gradients and two moments; activations forth and back."""
-  held = jax.eval_shape(
-      training.model.init, jax.random.key(0), preprocess.blank(inputs))
+  held = variables(training.model, inputs)
   weights = sum(leaf.size for leaf in jax.tree.leaves(held))
   widest = max(leaf.shape[-1] for leaf in jax.tree.leaves(held) if leaf.shape)
   layers = len(jax.tree.leaves(held.params))
   return 4 * (4 * weights + 2 * training.batch_size * widest * layers)
-
-
-def rectangle(
-    training: Training, inputs: Any, seeds: Sequence[int]
-) -> tuple[int, int, int]:
-  """Devices, seeds and points of lanes to run at once, the same on all machines.
-
-  Shards do not measure how many lanes to run at once: another machine would
-  measure, and plan, something else, and the chunks dealt out would not be those
-  of one sweep.
-
-  Args:
-    training: Of any of the lanes.
-    inputs: Of the data set, for shapes and types.
-    seeds: The seed of each lane.
-
-  Returns:
-    On a CPU, many points of a narrow net, or single lanes of a wide one, on each
-    device; elsewhere as many lanes as fit.
-  """
-  points = max(seeds.count(seed) for seed in set(seeds))
-  if jax.default_backend() == "cpu":
-    # The limits were found with initialisation counted; shards keep their plans.
-    flops = forward_flops(
-        training.model, inputs, training.batch_size, initialised=False)
-    rows, across = 1, next(
-        n for most, n in _CPU_POINTS if flops / training.batch_size < most)
-  else:
-    lanes = max(1, min(_LANES, _BYTES // lane_bytes(training, inputs)))
-    across = min(points, lanes)
-    rows = lanes // across
-  return jax.local_device_count(), rows, across
 
 
 def shapes(tree: Any) -> Any:
@@ -162,8 +119,7 @@ def shapes(tree: Any) -> Any:
 
 def num_bytes(tree: Any) -> int:
   """Bytes of the arrays in a tree, or of those that its shapes stand for."""
-  return sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize
-             for leaf in jax.tree.leaves(tree) if hasattr(leaf, "shape"))
+  return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def program_bytes(compiled: Any) -> int:
@@ -176,7 +132,7 @@ def program_bytes(compiled: Any) -> int:
     return 0  # Not every backend tells.
 
 
-def _flops(function: Callable[..., Any], *arguments: Any) -> float:
+def flops(function: Callable[..., Any], *arguments: Any) -> float:
   """XLA's count for a call, lowered but not compiled."""
   cost = jax.jit(function).lower(*arguments).cost_analysis() or {}
   return float(cost.get("flops", 0.0))

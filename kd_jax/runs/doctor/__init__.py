@@ -2,72 +2,71 @@
 
 `python -m kd_jax.doctor [--config=...]` looks at the machine (`machine.py`), at
 the data (`sources.py`), at the first batch of the run (`first_batch.py`) and at
-time, memory and disk (`examine.py`). It trains nothing and leaves nothing but
+memory, disk and time (`examine.py`). It trains nothing and leaves nothing but
 compiled programs in the cache.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Iterator
+import contextlib
+import re
+import textwrap
 
 from kd_jax.core.errors import UserError
+from kd_jax.core.screen import Screen
 
-_Found = TypeVar("_Found")
-
-
-class Problem(NamedTuple):
-  """What is wrong and how to mend it, in one line.
-
-  Attributes:
-    text: The line.
-    fatal: Whether the run would fail; a mere warning otherwise.
-  """
-
-  text: str
-  fatal: bool = True
+_WIDTH, _LEFT = 80, 17
 
 
-class Remark(Exception):
+class Remark(UserError):
   """Ends a check, and is no reason for the run to fail."""
 
 
 class Visit:
-  """Collects problems; none of them stops the visit."""
+  """What a visit finds. Facts are shown at once; no problem stops it.
 
-  def __init__(self) -> None:
-    self.problems: list[Problem] = []
+  Attributes:
+    screen: Where everything is shown.
+    facts: What was found, by name.
+    problems: What is wrong and how to mend it, in a line each, and whether the run
+      would fail; others are mere warnings.
+  """
+
+  def __init__(self, screen: Screen | None = None):
+    self.screen = screen or Screen()
+    self.facts: dict[str, str] = {}
+    self.problems: dict[str, bool] = {}
 
   @property
   def fatal(self) -> bool:
     """Whether the run would fail."""
-    return any(problem.fatal for problem in self.problems)
+    return any(self.problems.values())
+
+  def fact(self, name: str, text: str) -> None:
+    """Shows a fact beside its name; a long one takes several lines."""
+    self.facts[name] = text
+    self.screen.say(textwrap.fill(
+        text, _WIDTH, initial_indent=f"{name:<{_LEFT}}",
+        subsequent_indent=" " * _LEFT, break_long_words=False,
+        break_on_hyphens=False))
 
   def tell(self, text: str, *, fatal: bool = True) -> None:
     """Adds a problem, once: two checks may stumble over the same thing."""
-    problem = Problem(one_line(text), fatal)
-    if problem.text not in [known.text for known in self.problems]:
-      self.problems.append(problem)
+    self.problems.setdefault(one_line(text), fatal)
 
-  def attempt(
-      self, what: str, check: Callable[..., _Found], *arguments: Any,
-      fatal: bool = True,
-  ) -> _Found | None:
-    """What a check gives; its failure is a problem, and gives None.
+  @contextlib.contextmanager
+  def check(self, what: str, *, fatal: bool = True) -> Iterator[None]:
+    """A failure inside it is a problem, and ends only what is inside.
 
     Args:
       what: What is checked, for failures that nobody foresaw.
-      check: The check.
-      *arguments: Its arguments.
       fatal: Whether a run would stumble over such a failure too.
     """
     try:
-      return check(*arguments)
-    except Remark as error:
-      self.tell(str(error), fatal=False)
+      yield
     except UserError as error:
-      self.tell(str(error), fatal=fatal)
+      self.tell(str(error), fatal=fatal and not isinstance(error, Remark))
     except Exception as error:  # Whatever a driver, a file or a module raises.
       self.tell(f"{what}: {_unforeseen(error)}", fatal=fatal)
-    return None
 
 
 def one_line(text: str) -> str:
@@ -77,11 +76,7 @@ def one_line(text: str) -> str:
     >>> one_line("x=0: must be > 0\\n(a number)"), one_line("a\\nb")
     ('x=0: must be > 0 (a number)', 'a; b')
   """
-  line = ""
-  for part in filter(None, (" ".join(p.split()) for p in text.splitlines())):
-    ended = part.startswith("(") or line.endswith((";", ":", "."))
-    line += ((" " if ended else "; ") if line else "") + part
-  return line
+  return " ".join(re.sub(r"(?<![;:.])\n(?!\()", "; ", text.strip()).split())
 
 
 def size(number: float) -> str:
@@ -101,6 +96,5 @@ def _unforeseen(error: Exception) -> str:
   if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
     return ("out of memory; give a smaller config.batch_size, smaller widths or "
             "config.teacher.bank=never")
-  message = one_line(str(error))[:200]
-  return (f"{type(error).__name__}: {message}; not foreseen: if it is no mistake "
-          "of yours, open an issue with this line")
+  return (f"{type(error).__name__}: {one_line(str(error))[:200]}; not foreseen: if "
+          "it is no mistake of yours, open an issue with this line")

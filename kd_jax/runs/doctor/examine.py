@@ -7,18 +7,15 @@ another: an untrained one, unless it is a file of logits.
 
 from collections.abc import Mapping
 import contextlib
-import dataclasses
-import functools
 import importlib.util
 import pathlib
 import tempfile
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kd_jax import teachers
 from kd_jax.config import build, recipe
 from kd_jax.config import run as run_lib
 from kd_jax.config import sweep as sweeps
@@ -35,7 +32,7 @@ from kd_jax.runs.doctor import (
   size,
   sources,
 )
-from kd_jax.runs.doctor.first_batch import Begun
+from kd_jax.runs.doctor.first_batch import Begun, Term
 from kd_jax.runs.setup import Setup
 from kd_jax.training import cost, segment
 from kd_jax.training import devices as devices_lib
@@ -44,50 +41,41 @@ from kd_jax.training import devices as devices_lib
 _STEPS, _LONGEST_STEP = 3, 2.0
 
 
-class Cost(NamedTuple):
-  """What a training takes, by arithmetic; memory as the compiler says.
-
-  Attributes:
-    name: Of the net, or of a bank.
-    steps: Steps of the training.
-    step: Seconds a step.
-    memory: Bytes of the device that the step's program needs, or the bank.
-    seconds: Of the training, evaluation after each epoch included.
-  """
-
-  name: str
-  steps: int
-  step: float
-  memory: int
-  seconds: float
-
-
-@dataclasses.dataclass
-class Findings:
-  """What was found out about a run; what could not be is left empty.
-
-  Attributes:
-    facts: Data, nets and disk, in a line each.
-    loss: The loss of the last net in words.
-    terms: Its terms on the first batch.
-    costs: What each training takes, and banks of logits.
-    disk: Bytes that the run needs at most, the banks among them.
-    sweep: Columns, rows and summary of `--plan`, for a sweep.
-  """
-
-  facts: dict[str, str] = dataclasses.field(default_factory=dict)
-  loss: str = ""
-  terms: list[first_batch.Term] = dataclasses.field(default_factory=list)
-  costs: list[Cost] = dataclasses.field(default_factory=list)
-  disk: int = 0
-  sweep: tuple[list[str], list[list[str]], str] | None = None
-
-
-class _Silent(Screen):
-  """What a run says while it loads, the doctor says in its own words."""
-
-  def say(self, text: str, *, style: str | None = None) -> None:
-    pass
+def examine(
+    visit: Visit, config: Mapping[str, Any], workdir: pathlib.Path
+) -> None:
+  """Looks at the run of a checked config; every failure is a problem told."""
+  with visit.check("config"), contextlib.ExitStack() as stack:
+    asked = run_lib.read(config)
+    run = _lane(visit, asked) if asked.sweep.points else asked
+    nets = recipe.nets(run.values, swept=bool(asked.sweep.points))
+    for net in nets:
+      with visit.check("names"):
+        build.check_net(net)
+    # The records of the run's own setup go away again.
+    folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    setup = setup_lib.prepare(
+        run, folder, Screen(quiet=True), lambda: False, _fetching)
+    stack.callback(setup.recorder.close)
+    visit.fact("data", sources.describe(setup.dataset))
+    if setup.dataset.notice:
+      visit.tell(
+          f"{setup.dataset.notice} For all of it give --config.data.dir=DIR with "
+          "the four idx files", fatal=False)
+    begun = begin(visit, setup, nets)
+    if len(begun) < len(nets):
+      return  # What is wrong with the others has been told.
+    found: list[Term] = []
+    with visit.check("first batch"):
+      found = terms(visit, begun[nets[-1].name])
+    tell_of_disk(visit, setup, begun, workdir)
+    if all(term.finite for term in found):
+      needed = {}
+      for each in begun.values():
+        with visit.check(each.net.name):
+          needed[each.net.name] = size(memory(visit, setup, each))
+      visit.fact("memory", ", ".join(map(" ".join, needed.items())))
+    estimate.show(visit.screen, asked, datasets={run.part("data."): setup.dataset})
 
 
 def _fetching(text: str) -> None:
@@ -98,35 +86,6 @@ def _fetching(text: str) -> None:
         "ask again after it to know more")
 
 
-def examine(
-    visit: Visit, config: Mapping[str, Any], workdir: pathlib.Path
-) -> Findings:
-  """Looks at the run of a checked config; every failure is a problem told."""
-  found = Findings()
-  asked = run = visit.attempt("config", run_lib.read, config)
-  if asked is None:
-    return found
-  if asked.sweep.points:
-    run = visit.attempt("sweep", _lane, visit, asked)
-  nets = run and visit.attempt("config", functools.partial(
-      recipe.nets, run.values, swept=bool(asked.sweep.points)))
-  if run is None or nets is None:
-    return found
-  for net in nets:
-    visit.attempt("names", build.check_net, net)
-  # The records of the run's own setup go away again.
-  with tempfile.TemporaryDirectory() as folder:
-    setup = visit.attempt("data", setup_lib.prepare, run, pathlib.Path(folder),
-                          _Silent(), lambda: False, _fetching)
-    if setup is None:
-      return found
-    with contextlib.closing(setup.recorder):
-      visit.attempt("run", _look, visit, setup, nets, workdir, found)
-  if asked.sweep.points:
-    found.sweep = visit.attempt("sweep", estimate.table, asked, lambda text: None)
-  return found
-
-
 def _lane(visit: Visit, run: Run) -> Run:
   """The run of the first lane that distils, after what only sweeps need."""
   for name in ("matplotlib", "scipy"):
@@ -134,156 +93,56 @@ def _lane(visit: Visit, run: Run) -> Run:
       visit.tell(f"{name}: not installed, and a sweep's tables need it; pip "
                  "install 'kd_jax[report]'")
   lanes = sweeps.lanes(run.values, run.sweep.points)
-  visit.attempt("sweep", driver.check_reference, lanes, run.sweep.reference)
+  with visit.check("sweep"):
+    driver.check_reference(lanes, run.sweep.reference)
   soft = [lane for lane in lanes
           if build.student_hparams(lane.values).soft_weight > 0]
   return run_lib.read((soft or lanes)[0].values)
 
 
-def _look(
-    visit: Visit, setup: Setup, nets: list[Net], workdir: pathlib.Path,
-    found: Findings,
-) -> None:
-  """The data, every net, one batch through the last, and what it all takes."""
-  found.facts["data"] = sources.describe(setup.dataset)
-  if setup.dataset.notice:
-    visit.tell(
-        f"{setup.dataset.notice} For all of it give --config.data.dir=DIR with "
-        "the four idx files", fatal=False)
+def begin(visit: Visit, setup: Setup, nets: list[Net]) -> dict[str, Begun]:
+  """The nets that can be made; what is wrong with any is told."""
   begun: dict[str, Begun] = {}
-  # All nets are made, so that what is wrong with any is told.
   for net in nets:
-    made = visit.attempt(net.name, first_batch.begin, visit, setup, net, begun)
-    if made is not None:
-      begun[net.name] = made
-      found.facts[net.name] = first_batch.net(made)
-      _look_at_batch(visit, made)
-  last = begun.get(nets[-1].name)
-  if last is None:
-    return  # What is lacking has been told.
+    with visit.check(net.name):
+      if not begun.keys() >= {*net.teachers, *filter(None, [net.start])}:
+        build.training(net, setup.dataset)  # So much can be seen without them.
+        continue
+      made = begun[net.name] = first_batch.begin(setup, net, begun)
+      visit.fact(net.name, first_batch.describe(made))
+      number, asks = len(made.setup.train.ids), made.training.batch_size
+      if asks > number:
+        visit.tell(
+            f"{_prefix(net)}.batch_size={asks}: more than the {number} training "
+            f"examples, so every step is a padded epoch; give at most {number}",
+            fatal=False)
+  return begun
+
+
+def _prefix(net: Net) -> str:
+  return "config" if net.member is None else "config.teacher"
+
+
+def terms(visit: Visit, last: Begun) -> list[Term]:
+  """Shows every term of the loss on the first batch; some would break a run."""
   run = last.setup.run
-  found.loss = str(teacher_store.loss_record(
-      run.method, last.training.hparams, last.training.schedules)["loss"])
-  if last.learner.teacher is not None or not run.method.needs_teacher:
-    found.terms = visit.attempt("first batch", first_batch.terms, last) or []
-    first_batch.look_at_terms(
-        visit, found.terms, fatal=run.values["nonfinite"] == "stop")
-    visit.attempt("cost", _reckon, visit, setup, begun, workdir, found)
+  loss = teacher_store.loss_record(
+      run.method, last.training.hparams, last.training.schedules)["loss"]
+  found = first_batch.terms(last)
+  visit.screen.table(
+      f"first batch: {loss}", ["term", "weight", "value", "gradient norm"],
+      [[term.name, *(f"{number:.4g}" for number in term[1:])] for term in found])
+  first_batch.look_at_terms(visit, found, fatal=run.values["nonfinite"] == "stop")
+  return found
 
 
-def _look_at_batch(visit: Visit, begun: Begun) -> None:
-  number, asks = len(begun.setup.train.ids), begun.training.batch_size
-  if asks > number:
-    prefix = "config.teacher" if begun.net.member is not None else "config"
-    visit.tell(
-        f"{prefix}.batch_size={asks}: more than the {number} training examples, so "
-        f"every step is a padded epoch; give at most {number}", fatal=False)
-
-
-def _reckon(
-    visit: Visit, setup: Setup, begun: dict[str, Begun], workdir: pathlib.Path,
-    found: Findings,
-) -> None:
-  """Time, memory and disk."""
-  banks = {name: _bank(each) for name, each in begun.items() if _banked(each)}
-  stored, nets = sum(banks.values()), _disk_bytes(setup, begun)
-  found.disk, free = stored + nets, machine.free(workdir)
-  found.facts["disk needed"] = (
-      f"at most {size(found.disk)} of {size(free)}: banks of logits "
-      f"{size(stored)}, nets and checkpoints {size(nets)}")
-  if found.disk > free:
-    visit.tell(
-        f"--workdir={workdir}: the run needs about {size(found.disk)} of disk, "
-        f"{size(free)} are free; make room, or give a --workdir elsewhere")
-  if not all(term.finite for term in found.terms):
-    return
-  for name, each in begun.items():
-    if name in banks:
-      members = [begun[teacher] for teacher in each.net.teachers]
-      asked = each.training.views.count * len(each.setup.train.label)
-      found.costs.append(Cost(
-          f"bank for {name}", 0, 0.0, banks[name],
-          sum(asked * cost.step_seconds(member.training, each.setup.train.inputs)
-              / _per_step(member) for member in members)))
-    taken = visit.attempt(name, _cost, visit, each, name in banks)
-    found.costs += [taken] if taken else []
-
-
-def _banked(begun: Begun) -> bool:
-  teacher = begun.learner.teacher
-  return bool(begun.net.teachers and teacher is not None and (
-      teacher_store.wants_bank(begun.setup, begun.training, teacher.taps)))
-
-
-def _bank(begun: Begun) -> int:
-  """Bytes of the bank that a student learns from."""
-  return cost.num_bytes(_stored(begun).arrays)
-
-
-def _stored(begun: Begun) -> teachers.Teacher:
-  """A bank of zeros, of the size of the one that a student learns from."""
-  setup, run = begun.setup, begun.setup.run
-  examples = (len(setup.train.label), begun.training.views.count)
-  taps = teacher_store.compared(
-      setup, begun.training, begun.learner.teacher.taps if begun.learner.teacher
-      else {})
-  return teachers.banked(
-      jnp.zeros((*examples, len(begun.net.teachers), setup.dataset.num_classes)),
-      weights=run.weights, mean=run.values["teacher.mean"],
-      features={name: jnp.zeros((*examples, *shape))
-                for name, shape in taps.items()})
-
-
-def _cost(visit: Visit, begun: Begun, banked: bool) -> Cost:
-  """Compiles the step of a training, and runs a few where that is quick."""
-  setup, training, learner, state = (
-      begun.setup, begun.training, begun.learner, begun.state)
-  name, data = begun.net.name, setup.train
-  if banked:
-    learner = learner._replace(teacher=_stored(begun))
-  arrays = learner.teacher.arrays if learner.teacher else ()
-  key, length = jax.random.key(training.seed), jnp.int32(_STEPS)
-  program: Any = segment.compiled_segment(
-      learner, training.views, training.batch_size)
-  compiled = program.lower(*cost.shapes((
-      state, data, arrays, training.hparams, key, length))).compile()
-  memory = cost.program_bytes(compiled) + cost.num_bytes(setup.splits)
-  step = cost.step_seconds(training, data.inputs, learner.teacher)
-  if memory > probe.device_bytes():
-    visit.tell(
-        f"{name}: a step needs {size(memory)} of the device's "
-        f"{size(probe.device_bytes())}; give a smaller config.batch_size, "
-        "smaller widths or --config.teacher.bank=never")
-  elif step <= _LONGEST_STEP:
-    if setup.devices.kind != "single":
-      compiled = devices_lib.compiled_segment(
-          setup.devices, learner, training.views, training.batch_size)
-    arrays, hparams = devices_lib.copies(
-        setup.devices, (arrays, training.hparams))
-    # The state is copied, as programs take it over.
-    _, totals = compiled(
-        jax.tree.map(jnp.copy, state), data, arrays, hparams, key, length)
-    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(totals)):
-      prefix = "config.teacher" if begun.net.member is not None else "config"
-      visit.tell(
-          f"{name}: NaN or infinite after a few steps; give a smaller "
-          f"--{prefix}.optimizer.learning_rate")
-  epochs = -(-training.last_step // segment.steps_per_epoch(
-      len(data.ids), training.batch_size))
-  images = epochs * sum(len(split.data.label) for split in setup.splits.values())
-  return Cost(name, training.last_step, step, memory, step * (
-      training.last_step + images / _per_step(begun)))
-
-
-def _per_step(begun: Begun) -> int:
-  """Examples in the time of a step, if no gradients are wanted: a third of it."""
-  return 3 * begun.training.batch_size
-
-
-def _disk_bytes(setup: Setup, begun: dict[str, Begun]) -> int:
-  """Bytes of the nets that a run leaves, and of unfinished ones at the worst."""
-  kept, unfinished = 0, 0
+def tell_of_disk(
+    visit: Visit, setup: Setup, begun: Mapping[str, Begun], workdir: pathlib.Path
+) -> int:
+  """Bytes that a run needs at most: nets, banks, checkpoints at the worst."""
+  banks, kept, unfinished = 0, 0, 0
   for each in begun.values():
+    banks += _bank(setup, each)
     # A teacher lies in its store and among the run's own parameters.
     own = each.net.in_config or each.net.member is not None
     net = cost.num_bytes(each.state.student)
@@ -291,4 +150,58 @@ def _disk_bytes(setup: Setup, begun: dict[str, Begun]) -> int:
     best = net if "heldout" in setup.splits else 0
     unfinished = max(unfinished, cost.num_bytes(each.state) + best)
   # Those that are kept, and the one that is being written.
-  return kept + (setup.run.values["checkpoint.keep"] + 1) * unfinished
+  kept += (setup.run.values["checkpoint.keep"] + 1) * unfinished
+  needed, free = banks + kept, machine.free(workdir)
+  visit.fact("disk needed", (
+      f"at most {size(needed)} of {size(free)}: banks of logits {size(banks)}, "
+      f"nets and checkpoints {size(kept)}"))
+  if needed > free:
+    visit.tell(
+        f"--workdir={workdir}: the run needs about {size(needed)} of disk, "
+        f"{size(free)} are free; make room, or give a --workdir elsewhere")
+  return needed
+
+
+def _bank(setup: Setup, begun: Begun) -> int:
+  """Bytes of the bank that a student learns from, or 0."""
+  teacher = begun.learner.teacher
+  if not begun.net.teachers or teacher is None:
+    return 0
+  asked = begun.setup.run, setup.dataset, begun.training, teacher.taps
+  return teacher_store.bank_bytes(*asked) * teacher_store.wants_bank(*asked)
+
+
+def memory(visit: Visit, setup: Setup, begun: Begun) -> int:
+  """Bytes of the device that a training needs, as the compiler says.
+
+  Where steps are quick, a few are run, so that a divergence is told.
+  """
+  training, learner, own = begun.training, begun.learner, begun.setup
+  name, state = begun.net.name, begun.state
+  arrays = learner.teacher.arrays if learner.teacher else ()
+  key, length = jax.random.key(training.seed), jnp.int32(_STEPS)
+  program: Any = segment.compiled_segment(
+      learner, training.views, training.batch_size)
+  compiled = program.lower(*cost.shapes((
+      state, own.train, arrays, training.hparams, key, length))).compile()
+  needed = cost.program_bytes(compiled) + cost.num_bytes(own.splits) + _bank(
+      setup, begun)
+  if needed > probe.device_bytes():
+    visit.tell(
+        f"{name}: a step needs {size(needed)} of the device's "
+        f"{size(probe.device_bytes())}; give a smaller config.batch_size, "
+        "smaller widths or --config.teacher.bank=never")
+  elif cost.step_seconds(
+      training, own.train.inputs, learner.teacher) <= _LONGEST_STEP:
+    if own.devices.kind != "single":
+      compiled = devices_lib.compiled_segment(
+          own.devices, learner, training.views, training.batch_size)
+    arrays, hparams = devices_lib.copies(own.devices, (arrays, training.hparams))
+    # The state is copied, as programs take it over.
+    _, totals = compiled(
+        jax.tree.map(jnp.copy, state), own.train, arrays, hparams, key, length)
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(totals)):
+      visit.tell(
+          f"{name}: NaN or infinite after a few steps; give a smaller "
+          f"--{_prefix(begun.net)}.optimizer.learning_rate")
+  return needed

@@ -1,5 +1,6 @@
 """A net before its training: its first batch, and every term of the loss on it."""
 
+from collections.abc import Mapping
 import math
 from typing import NamedTuple
 
@@ -11,12 +12,10 @@ from kd_jax import methods, teachers
 from kd_jax.config import build
 from kd_jax.config import run as run_lib
 from kd_jax.config.recipe import Net
-from kd_jax.config.run import Run
 from kd_jax.core import randomness, types
-from kd_jax.data import preprocess
 from kd_jax.methods import terms as terms_lib
+from kd_jax.runs import jobs, teacher_store
 from kd_jax.runs import setup as setup_lib
-from kd_jax.runs import teacher_store
 from kd_jax.runs.doctor import Visit
 from kd_jax.runs.setup import Setup
 from kd_jax.training import fit, parameters, schedules, segment, step
@@ -60,23 +59,24 @@ class Begun(NamedTuple):
   state: TrainState
 
 
-def begin(
-    visit: Visit, setup: Setup, net: Net, before: dict[str, Begun]
-) -> Begun:
-  """A net that is about to be trained; of features nothing is without a teacher."""
+def begin(setup: Setup, net: Net, before: Mapping[str, Begun]) -> Begun:
+  """A net that is about to be trained.
+
+  Args:
+    setup: Of all of the data.
+    net: The net.
+    before: The nets before it; those that it learns or starts from are there.
+  """
   run = run_lib.read(net.values)
-  own, method = setup._replace(run=run), run.method
+  setup = setup._replace(run=run)
+  training = jobs.check(
+      net, setup, {name: each.training for name, each in before.items()},
+      {name: each.net for name, each in before.items()})
+  own, method, teacher = setup, methods.METHODS["hard"], None
   if net.member is None:
-    own = setup_lib.transfer(own, run)
-  else:
-    method = methods.METHODS["hard"]
-  training = build.training(net, own.dataset)
-  teacher = None
-  if method.needs_teacher:
-    teacher = visit.attempt("teacher", _teacher, setup, run, training, [
-        before.get(name) for name in net.teachers])
-  if teacher is None and not method.on_logits:
-    method = methods.METHODS["hard"]
+    own, method = setup_lib.transfer(setup, run), run.method
+    if method.needs_teacher:
+      teacher = _teacher(setup, training, [before[name] for name in net.teachers])
   learner = build.learner(run, training, method, teacher)
   start = fit.start(learner, own.train, own.devices)
   return Begun(net, own, training, learner, start(
@@ -84,19 +84,17 @@ def begin(
 
 
 def _teacher(
-    setup: Setup, run: Run, training: Training, members: list[Begun | None]
-) -> teachers.Teacher | None:
+    setup: Setup, training: Training, members: list[Begun]
+) -> teachers.Teacher:
   """Who is asked: the members before any training, or a user's file of logits."""
+  run = setup.run
   if run.values["teacher.logits"] is not None:
-    return teacher_store.from_file(setup._replace(run=run), training).teacher
-  made = [each for each in members if each is not None]
-  if len(made) < len(members):
-    return None  # What is wrong with it has been told.
+    return teacher_store.from_file(setup, training).teacher
   return teachers.live(
-      [each.training.model for each in made],
-      [each.state.student for each in made],
+      [each.training.model for each in members],
+      [each.state.student for each in members],
       weights=run.weights, mean=run.values["teacher.mean"],
-      taps=made[0].training.taps)
+      taps=members[0].training.taps)
 
 
 def first_batch(training: Training, data: segment.DeviceData) -> types.Batch:
@@ -132,20 +130,18 @@ def terms(student: Begun) -> list[Term]:
       found = terms_lib.and_state(learner.method.terms(
           own, step.compared(outputs, learner.pairs, 0), asked, batch,
           hparams), own).terms
-      mean = {name: jnp.mean(term.value) for name, term in found.items()}
-      weight = {name: jnp.float32(term.weight) for name, term in found.items()}
-      return jax.tree.map(jnp.multiply, weight, mean), (weight, mean)
+      told = {name: (jnp.float32(term.weight), jnp.mean(term.value))
+              for name, term in found.items()}
+      return {name: weight * mean for name, (weight, mean) in told.items()}, told
 
-    gradient, (weight, mean) = jax.jacrev(weighted, has_aux=True)(
-        state.student.params)
-    return {name: (weight[name], mean[name],
-                   jnp.linalg.norm(ravel_pytree(gradient[name])[0]))
-            for name in mean}
+    gradients, told = jax.jacrev(weighted, has_aux=True)(state.student.params)
+    return {name: (*told[name], jnp.linalg.norm(ravel_pytree(gradient)[0]))
+            for name, gradient in gradients.items()}
 
   arrays = learner.teacher.arrays if learner.teacher else ()
   found = jax.device_get(measured(
       *_on_one_device((state, batch, arrays)), training.hparams))
-  return [Term(name, *map(float, found[name])) for name in found]
+  return [Term(name, *map(float, numbers)) for name, numbers in found.items()]
 
 
 def look_at_terms(visit: Visit, found: list[Term], *, fatal: bool) -> None:
@@ -166,19 +162,16 @@ def look_at_terms(visit: Visit, found: list[Term], *, fatal: bool) -> None:
           "student's net", fatal=False)
 
 
-def net(begun: Begun) -> str:
+def describe(begun: Begun) -> str:
   """What a net is made of, in a line."""
-  held = begun.state.student
+  training = begun.training
   kind = "student" if begun.net.member is None else "teacher"
   name, widths = (begun.net.values[f"{kind}.{key}"] for key in ("name", "widths"))
   shown = "x".join(map(str, widths)) or "of its own widths"
-  outputs = jax.eval_shape(
-      lambda held, inputs: begun.learner.model.apply(held, inputs, train=False)[0],
-      held, preprocess.seen(begun.setup.train.inputs, begun.training.batch_size))
-  taps = ", ".join(
-      f"{tap} {list(x.shape)}" for tap, x in outputs.features.items())
-  return (f"{name} {shown}, {parameters.num_parameters(held.params):,} parameters; "
-          f"taps {taps or 'none'}")
+  number = parameters.num_parameters(begun.state.student.params)
+  taps = ", ".join(f"{tap} {[training.batch_size, *shape]}"
+                   for tap, shape in training.taps.items())
+  return f"{name} {shown}, {number:,} parameters; taps {taps or 'none'}"
 
 
 def _on_one_device(tree: types.Tree) -> types.Tree:

