@@ -677,7 +677,6 @@ def lacks(found: dict[str, list[str]], kind: str) -> list[str]:
           for path in promised if path not in found.get(name, ())]
 
 
-@pytest.mark.pictures
 def test_a_run_leaves_its_files(left, tmp_path):
   found = left()
   assert not lacks(found, "run")
