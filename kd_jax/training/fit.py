@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kd_jax.core import randomness, types
-from kd_jax.data import preprocess, views
+from kd_jax.core import types
+from kd_jax.data import views
 from kd_jax.training import cost, metrics, train_loop
 from kd_jax.training import devices as devices_lib
 from kd_jax.training import segment as segment_lib
@@ -103,21 +103,21 @@ def fit(
     Interrupted: After saving, if `stop` says so.
     Diverged: After saving the last good state, if the loss is not finite.
   """
-  state = start(learner, data, devices)(
+  state = devices_lib.make(devices, segment_lib.make_init(learner, data))(
       jax.random.key(training.seed), training.hparams)
   if initial is not None:
     # A copy, as the state is donated.
-    state = state.replace(  # type: ignore[attr-defined]
-        student=jax.tree.map(jnp.copy, initial))
+    state = state.replace(student=jax.tree.map(jnp.copy, initial))
   per_epoch = segment_lib.steps_per_epoch(len(data.ids), training.batch_size)
   net = functools.partial(step_lib.deployed_variables, learner)
   program = _program(training, learner, data, splits, devices, state, net)
-  last: dict[str, Any] = {}
+  row: dict[str, Any] = {}
+  wrong: Any = None
 
   def ended(epoch):
-    last["epoch"] = epoch
-    last["row"] = _row(training, per_epoch, clock, epoch)
-    report(last["row"])
+    nonlocal row, wrong
+    row, wrong = _row(training, per_epoch, clock, epoch), epoch.evaluated["test"][1]
+    report(row)
 
   def resumed(step):
     clock.step = step
@@ -132,8 +132,7 @@ def fit(
           training, data.inputs, learner.teacher)),
       checkpoints=checkpoints, stop=stop, ended=ended, resumed=resumed,
       monitor=monitor, tick=tick)
-  wrong = np.flatnonzero(last["epoch"].evaluated["test"][1]).tolist()
-  return Fitted(net(state), last["row"], wrong, monitor.best)
+  return Fitted(net(state), row, np.flatnonzero(wrong).tolist(), monitor.best)
 
 
 def _program(
@@ -162,15 +161,6 @@ def _program(
                  functools.partial(devices_lib.copies, devices))
 
 
-def start(
-    learner: step_lib.Learner, data: segment_lib.DeviceData, devices: Devices
-) -> Callable[[jax.Array, types.Hparams], TrainState]:
-  """Makes of a key and numbers the state before the first step, on every device."""
-  blank = preprocess.blank(data.inputs)
-  return devices_lib.make(devices, lambda key, hparams: step_lib.init(
-      learner, randomness.stream(key, "init"), blank, hparams))
-
-
 class _Clock:
   """Examples a second since the last row."""
 
@@ -188,12 +178,11 @@ def _row(training, per_epoch, clock, ended: Epoch) -> dict[str, Any]:
   """Numbers of one epoch, as they go to `metrics.jsonl`."""
   step, totals, evaluated, _ = ended
   rate = clock.lap(step) * training.batch_size
-  schedule = float(training.optimizer_spec.schedule(jnp.int32(step - 1)))
   row = {
       "epoch": -(-step // per_epoch), "step": step,
       "total_steps": training.last_step,
       "examples_per_second": round(rate, 1),
-      "learning_rate": schedule * float(training.hparams.learning_rate)}
+      "learning_rate": training.learning_rate(step)}
   row |= computed("train", totals)
   if "gradient_soft" in totals:
     soft, hard = (totals[f"gradient_{n}"].compute() for n in ("soft", "hard"))
@@ -206,11 +195,11 @@ def _row(training, per_epoch, clock, ended: Epoch) -> dict[str, Any]:
 def computed(split: str, totals: dict[str, Any]) -> dict[str, Any]:
   """`SPLIT_METRIC: value`; errors as the exact count, with the examples."""
   values: dict[str, Any] = {}
-  for name, total in totals.items():
+  for name, total in metrics.measured(totals).items():
     if name == "errors":
       values |= {f"{split}_errors": int(total.total),
                  f"{split}_examples": int(total.count)}
       values[f"{split}_accuracy"] = 1 - total.compute()
-    elif not isinstance(total, metrics.SquaredNorm):
+    else:
       values[f"{split}_{name}"] = total.compute()
   return values
