@@ -162,17 +162,16 @@ def transfer_ids(
 
 def _folder(name, directory) -> pathlib.Path | None:
   """The folder to look in, from the argument or the environment."""
-  given = f"data.dir={directory}"
+  given = "data.dir"
   if not directory:
-    directory = os.environ.get(ENVIRONMENT_VARIABLE)
-    given = f"{ENVIRONMENT_VARIABLE}={directory}"
+    given, directory = ENVIRONMENT_VARIABLE, os.environ.get(ENVIRONMENT_VARIABLE)
   if not directory:
     return None
   folder = pathlib.Path(directory).expanduser()
   if not folder.is_dir():
     raise UserError(
-        f"{given}: there is no such folder; name one that holds {name}, or "
-        "leave it out")
+        f"{given}={directory}: there is no such folder; name one that holds "
+        f"{name}, or leave it out")
   return folder
 
 

@@ -113,17 +113,22 @@ def fit(
   program = _program(training, learner, data, splits, devices, state, net)
   row: dict[str, Any] = {}
   wrong: Any = None
+  before = 0, time.perf_counter()  # The step of the last row, and when it was.
 
   def ended(epoch):
-    nonlocal row, wrong
-    row, wrong = _row(training, per_epoch, clock, epoch), epoch.evaluated["test"][1]
+    nonlocal row, wrong, before
+    now = time.perf_counter()
+    rate = (epoch.step - before[0]) / max(now - before[1], 1e-9)
+    before = epoch.step, now
+    row = _row(training, per_epoch, rate * training.batch_size, epoch)
+    wrong = epoch.evaluated["test"][1]
     report(row)
 
   def resumed(step):
-    clock.step = step
+    nonlocal before
+    before = step, time.perf_counter()
     report({"event": "resumed", "step": step})
 
-  clock = _Clock(0)
   monitor = NetMonitor(training, program, checkpoints, per_epoch=per_epoch,
                        keep_best="heldout" in splits, net=net)
   state = train_loop.run_to_end(
@@ -161,23 +166,9 @@ def _program(
                  functools.partial(devices_lib.copies, devices))
 
 
-class _Clock:
-  """Examples a second since the last row."""
-
-  def __init__(self, step: int):
-    self.step, self.time = step, time.perf_counter()
-
-  def lap(self, step: int) -> float:
-    now = time.perf_counter()
-    seconds, steps_done = now - self.time, step - self.step
-    self.step, self.time = step, now
-    return steps_done / max(seconds, 1e-9)
-
-
-def _row(training, per_epoch, clock, ended: Epoch) -> dict[str, Any]:
-  """Numbers of one epoch, as they go to `metrics.jsonl`."""
+def _row(training, per_epoch, rate: float, ended: Epoch) -> dict[str, Any]:
+  """Numbers of one epoch, as they go to `metrics.jsonl`; `rate` in examples/s."""
   step, totals, evaluated, _ = ended
-  rate = clock.lap(step) * training.batch_size
   row = {
       "epoch": -(-step // per_epoch), "step": step,
       "total_steps": training.last_step,

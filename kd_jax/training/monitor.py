@@ -70,11 +70,10 @@ class NetMonitor(Monitor):
 
   def begin(self, state: TrainState, kept: Any = None) -> None:
     self._good = observe(state).state
-    self.kept = ()
-    if self._keep_best:
-      nothing = Best(self._net(self._good), jnp.int32(0),
-                     jnp.int32(jnp.iinfo(jnp.int32).max))
-      self.kept = kept or nothing
+    self.kept = kept or ()
+    if self._keep_best and not kept:
+      self.kept = Best(self._net(self._good), jnp.int32(0),
+                       jnp.int32(jnp.iinfo(jnp.int32).max))
 
   def observe(self, state: TrainState) -> Observed:
     return observe(state)
