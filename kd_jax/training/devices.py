@@ -94,7 +94,7 @@ def split(devices: Devices, tree: Any) -> Any:
 def spread(
     devices: Devices, function: Callable[..., Any], in_axes: Any, out_axes: Any
 ) -> Callable[..., Any]:
-  """`function` on each device's part of its arguments, which do not depend.
+  """`function` for each device's own part; no part depends on another.
 
   Args:
     devices: Of `choose`.
