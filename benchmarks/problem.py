@@ -82,7 +82,7 @@ def load(directory: str | None, examples: int | None) -> Problem:
   """MNIST from `directory`, or random images of its size without one."""
   if directory:
     found = data_lib.load("mnist", directory=directory, embedded="never")
-    problem = Problem(found.train.image, found.train.label, "MNIST")
+    problem = Problem(found.train.inputs, found.train.label, "MNIST")
   else:
     draw = np.random.default_rng(0)
     problem = Problem(

@@ -100,7 +100,7 @@ def rectangle(todo: Work, name: str, seconds: dict[str, float]) -> Lanes:
   start = time.perf_counter()
   made = lanes_lib.compile_lanes(
       todo.learner, _VIEWS, BATCH, Shape(*map(int, name.split("x"))),
-      todo.data, todo.hparams, functools.partial(fit.evaluate, todo.predict))
+      todo.data, todo.hparams)
   seconds[name] = time.perf_counter() - start
   return made
 

@@ -123,8 +123,7 @@ def check_lanes(method: str) -> float:
     other = dict(points[1].numbers) | {name: points[1].numbers[name] * 0.5}
     points[1] = points[1].replace(numbers=other)
   program = lanes.compile_lanes(
-      learner(method), NONE, BATCH, shape, digits(), points[0],
-      lambda variables, split: ())
+      learner(method), NONE, BATCH, shape, digits(), points[0])
   stacked = lanes.stack(points, shape)
   seeds = jnp.zeros((1,), jnp.uint32)
   state = program.init(seeds, stacked)

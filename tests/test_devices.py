@@ -1,5 +1,8 @@
 """Several devices do what one does: same rows, same sums, same parameters."""
 
+import functools
+
+from conftest import blobs
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,16 +13,12 @@ from kd_jax import teachers
 from kd_jax.core import randomness
 from kd_jax.core.errors import UserError
 from kd_jax.data import views
+from kd_jax.data.preprocess import Scaling
 from kd_jax.training import devices, fit, step
 from kd_jax.training import segment as segment_lib
 
 SHIFTS = views.VIEWS["shift2"]
-DEVICES = (2, 4, 8)
-WRAPPERS = [(kind, most) for kind in ("pmap", "sharded") for most in DEVICES]
-
-
-@pytest.fixture
-def bank(key):
+def a_bank(key):
   return teachers.banked(3 * jax.random.normal(key, (150, 25, 1, CLASSES)))
 
 
@@ -38,7 +37,7 @@ def trained(where, learns, data, hparams, *, batch_size, segments):
   return state, told
 
 
-def both(wrapper, learns, data, hparams, *, batch_size, segments=(3,)):
+def both(wrapper, learns, data, hparams, *, batch_size, segments):
   kind, most = wrapper
   where = devices.choose(kind, most=most)
   assert where.size == most
@@ -54,53 +53,59 @@ def counts_agree(told, alone):
       float(alone["hard"].total), rel=1e-5)
 
 
-@pytest.mark.parametrize("wrapper", WRAPPERS, ids=str)
-def test_fifty_steps_of_any_devices_are_those_of_one(
-    wrapper, bank, device_data):
-  # 50 a batch is no multiple of 4 or 8; float64, so that rounding cannot hide
-  # a gradient that is off by a device.
-  with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
-    wide = lambda tree: jax.tree.map(
-        lambda x: x.astype("f8") if x.dtype == np.float32 else x, tree)
-    learns = learner((16,), teacher=bank)
-    init = learns.model.init
-    learns = learns._replace(model=learns.model._replace(
-        init=lambda key, image: wide(init(key, image))))
-    hparams = wide(hyper(learning_rate=0.1, momentum=0.9))
-    segments = (3,) * 16 + (2,)
-    (spread, told), (alone, single) = both(
-        wrapper, learns, device_data, hparams, batch_size=50,
-        segments=segments)
-    assert jax.tree.leaves(spread.student.params)[0].dtype == np.float64
-    assert int(spread.step) == 50
+@pytest.fixture(scope="module")
+def fifty_steps():
+  """Fifty steps with dropout somewhere, in float64: on one device just once.
+
+  50 a batch is no multiple of 4 or 8, and rounding cannot hide a gradient that is
+  off by a device.
+  """
+  wide = lambda tree: jax.tree.map(
+      lambda x: x.astype("f8") if x.dtype == np.float32 else x, tree)
+
+  @functools.cache
+  def run(kind, most):
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+      image, label = blobs(150)
+      data = segment_lib.DeviceData(
+          jnp.asarray(image), jnp.asarray(label), jnp.arange(150, dtype=jnp.int32),
+          Scaling(jnp.full((1,), 1 / 255, "f4"), jnp.zeros((1,), "f4")))
+      learns = learner((16,), teacher=a_bank(jax.random.key(0)))
+      init = learns.model.init
+      learns = learns._replace(model=learns.model._replace(
+          init=lambda key, image: wide(init(key, image))))
+      hparams = wide(hyper(learning_rate=0.1, momentum=0.9,
+                           rates={"input": 0.2, "hidden": 0.5}))
+      return trained(
+          devices.choose(kind, most=most), learns, data, hparams, batch_size=50,
+          segments=(3,) * 16 + (2,))
+
+  return run
+
+
+@pytest.mark.parametrize(
+    "wrapper", [("pmap", 2), ("pmap", 8), ("sharded", 4), ("sharded", 8)], ids=str)
+def test_fifty_steps_of_any_devices_are_those_of_one(wrapper, fifty_steps):
+  spread, told = fifty_steps(*wrapper)
+  alone, single = fifty_steps("single", 1)
+  assert jax.tree.leaves(spread.student.params)[0].dtype == np.float64
+  assert int(spread.step) == 50
+  with jax.enable_x64(True):
     assert distance(spread.student.params, alone.student.params) < 1e-12
-    counts_agree(told, single)
-
-
-@pytest.mark.parametrize(("name", "batch_size"), [
-    pytest.param("resnet8", 5, marks=pytest.mark.slow),
-    pytest.param("resnet8", 64, marks=pytest.mark.slow), ("mlp", 150)])
-@pytest.mark.parametrize("wrapper", [("pmap", 8), ("sharded", 8)], ids=str)
-def test_any_batch_and_batch_norm(name, wrapper, batch_size, bank, device_data):
-  # Of 5 rows, three of eight devices have none; of 64, the last batch has 22.
-  widths = {"mlp": (16,), "resnet8": (4, 4, 4)}[name]
-  learns = learner(widths, name=name, teacher=bank)
-  length = -(-150 // batch_size) if batch_size > 5 else 2
-  (spread, told), (alone, single) = both(
-      wrapper, learns, device_data, hyper(learning_rate=0.05),
-      batch_size=batch_size, segments=(min(length, 2),))
-  assert distance(spread.student, alone.student) < 1e-5
   counts_agree(told, single)
 
 
-@pytest.mark.parametrize("wrapper", [("pmap", 4), ("sharded", 8)], ids=str)
-def test_dropout_draws_the_same_mask_on_any_devices(
-    wrapper, bank, device_data):
-  hparams = hyper(rates={"input": 0.2, "hidden": 0.5})
+@pytest.mark.parametrize("name", [
+    "normed", pytest.param("resnet8", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("wrapper", [("pmap", 8), ("sharded", 8)], ids=str)
+def test_any_batch_and_batch_norm(name, wrapper, device_data, key):
+  # Of 5 rows, three of eight devices have none.
+  learns = learner((4, 4, 4) if name == "resnet8" else (8,), name=name,
+                   teacher=a_bank(key))
   (spread, told), (alone, single) = both(
-      wrapper, learner((16,), teacher=bank), device_data, hparams,
-      batch_size=50, segments=(1,))
-  assert distance(spread.student.params, alone.student.params) < 1e-5
+      wrapper, learns, device_data, hyper(learning_rate=0.05), batch_size=5,
+      segments=(2,))
+  assert distance(spread.student, alone.student) < 1e-5
   counts_agree(told, single)
 
 
@@ -114,25 +119,23 @@ def test_a_batch_is_padded_with_masked_rows_at_its_end(device_data, key):
   assert int(mask.sum()) == 150 and not mask[:, 50:].any()
 
 
-@pytest.mark.parametrize("wrapper", WRAPPERS, ids=str)
-def test_the_same_parameters_make_exactly_the_same_errors(
-    wrapper, device_data, key):
-  kind, most = wrapper
-  learns = learner((16,), method="hard")
-  held = learns.model.init(
-      key, device_data.preprocess(device_data.inputs[:1]))
-  none = views.VIEWS["none"]
-  found = []
-  for where in (devices.choose(kind, most=most), devices.choose("single")):
-    predict = devices.make_predict(where, learns.model, none)
+def test_the_same_parameters_make_exactly_the_same_errors(device_data, key):
+  model = learner((16,), method="hard").model
+  net = model.init(key, device_data.preprocess(device_data.inputs[:1]))
+
+  def evaluated(where):
+    predict = devices.make_predict(where, model, views.VIEWS["none"])
     split = fit.Split(devices.copies(where, device_data))
-    held = devices.copies(where, held)
+    held = devices.copies(where, net)
     totals, wrong = fit.evaluate(predict, held, split)
-    found.append((int(totals["errors"].total), np.asarray(wrong),
-                  np.asarray(predict(held, split.data, jnp.int32(0)))))
-  assert found[0][0] == found[1][0] > 0
-  np.testing.assert_array_equal(found[0][1], found[1][1])
-  np.testing.assert_array_equal(found[0][2], found[1][2])
+    return (int(totals["errors"].total), np.asarray(wrong),
+            np.asarray(predict(held, split.data, jnp.int32(0))))
+
+  alone = evaluated(devices.choose("single"))
+  assert alone[0] > 0
+  for kind, most in (("pmap", 4), ("sharded", 8)):
+    found = evaluated(devices.choose(kind, most=most))
+    jax.tree.map(np.testing.assert_array_equal, found, alone)
 
 
 def test_auto_takes_all_devices_there_are():

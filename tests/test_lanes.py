@@ -22,10 +22,7 @@ CUTS = (5, 3, 2)
 
 
 def compiled(learns, data, shape, hparams, views=SHIFT):
-  predict = segment_lib.make_predict(learns.model, views_lib.VIEWS["none"])
-  return lanes.compile_lanes(
-      learns, views, BATCH, shape, data, hparams,
-      functools.partial(fit.evaluate, predict))
+  return lanes.compile_lanes(learns, views, BATCH, shape, data, hparams)
 
 
 def run(learns, data, shape, points, views=SHIFT):
@@ -66,39 +63,50 @@ def points(number, **more):
                 soft_weight=0.1 * (k % 10), **more) for k in range(number)]
 
 
-@pytest.fixture
-def taught(key, device_data):
-  image = device_data.inputs[:1].astype(jnp.float32)
-  return learner(teacher=a_teacher(key, image))
+@pytest.fixture(scope="module")
+def data():
+  image, label = blobs(150)
+  return segment_lib.DeviceData(
+      jnp.asarray(image), jnp.asarray(label), jnp.arange(150, dtype=jnp.int32),
+      Scaling(jnp.full((1,), 1 / 255, "f4"), jnp.zeros((1,), "f4")))
 
 
-SHAPES = [(1, 1, 1), (1, 1, 3), (1, 3, 1), (1, 2, 3), (2, 1, 2), (4, 2, 2)]
+@pytest.fixture(scope="module")
+def taught(data):
+  image = data.inputs[:1].astype(jnp.float32)
+  return learner(teacher=a_teacher(jax.random.key(0), image))
+
+
+@pytest.fixture(scope="module")
+def dropped(taught, data):
+  """The single run with dropout and max-norm."""
+  return singles(taught, data)
+
+
+@pytest.fixture(scope="module")
+def square(taught, data):
+  """Two points of two seeds, trained."""
+  shape = lanes.Shape(1, 2, 2)
+  return shape, *run(taught, data, shape, points(4))
 
 
 @pytest.mark.parametrize(
-    "shape", SHAPES, ids=lambda shape: "x".join(map(str, shape)))
-def test_every_lane_is_the_single_run(shape, taught, device_data):
+    "shape", [(1, 1, 1), (1, 2, 3), (2, 1, 2), (2, 2, 1)],
+    ids=lambda shape: "x".join(map(str, shape)))
+def test_every_lane_is_the_single_run(shape, taught, data, dropped):
   shape = lanes.Shape(*shape)
-  rates = {"rates": {"input": 0.1, "hidden": 0.3}, "max_norm": 2.0}
-  values = points(shape.size, **rates)
-  _, state, told = run(taught, device_data, shape, values)
-  alone = singles(taught, device_data)
+  values = points(
+      shape.size, rates={"input": 0.1, "hidden": 0.3}, max_norm=2.0)
+  _, state, told = run(taught, data, shape, values)
   for number, hparams in enumerate(values):
-    single, says = alone(number // shape.points, hparams)
-    own = lane(state.student.params, shape, number)
-    assert distance(own, single.student.params) < 1e-5
+    single, says = dropped(number // shape.points, hparams)
+    own = lane(state.student, shape, number)
+    if shape.size == 1:
+      jax.tree.map(np.testing.assert_array_equal, own, single.student)
+    assert distance(own.params, single.student.params) < 1e-5
     for name in says:
       mine = lane(told[name], shape, number)
       assert mine.compute() == pytest.approx(says[name].compute(), rel=1e-4)
-
-
-def test_a_single_lane_is_the_single_run_to_the_bit(taught, device_data):
-  shape = lanes.Shape(1, 1, 1)
-  _, state, _ = run(taught, device_data, shape, points(1))
-  single, _ = singles(taught, device_data)(0, points(1)[0])
-  for a, b in zip(jax.tree.leaves(lane(state.student, shape, 0)),
-                  jax.tree.leaves(single.student), strict=True):
-    np.testing.assert_array_equal(a, b)
 
 
 def test_lanes_are_single_runs_in_double_precision(key):
@@ -125,48 +133,49 @@ def test_lanes_are_single_runs_in_double_precision(key):
       assert distance(own, single.student.params) < 1e-12
 
 
-def test_points_of_a_seed_start_alike_and_seeds_do_not(taught, device_data):
-  shape = lanes.Shape(1, 2, 2)
-  values = points(4)
-  program = compiled(taught, device_data, shape, values[0])
+def test_points_of_a_seed_start_alike_and_seeds_do_not(square):
+  shape, program, _, _ = square
   state = program.init(
-      jnp.arange(2, dtype=jnp.uint32), lanes.stack(values, shape))
+      jnp.arange(2, dtype=jnp.uint32), lanes.stack(points(4), shape))
   kernel = state.student.params["Dense_0"]["kernel"]
   np.testing.assert_array_equal(kernel[0, 0], kernel[0, 1])
   assert not np.array_equal(kernel[0, 0], kernel[1, 0])
 
 
-def test_the_order_is_drawn_once_a_seed(taught, device_data):
+def test_the_order_is_drawn_once_a_seed(taught, data, key):
   """Batches of all points are one gather: nothing of them has a points' axis."""
-  shape = lanes.Shape(1, 1, 3)
-  _, state, _ = run(taught, device_data, shape, points(3))
-  hparams = lanes.stack(points(3), shape)
+  shape, values = lanes.Shape(1, 1, 3), points(3)
+  single = segment_lib.make_init(taught, data)(key, values[0])
+  state = jax.tree.map(
+      lambda x: jnp.broadcast_to(x, (1, 3, *x.shape)), single).replace(
+          step=single.step)
   once = segment_lib.make_segment(taught, SHIFT, BATCH)
   advance = lanes.mapped_segment(once, shape)
   text = str(jax.make_jaxpr(advance)(
-      state, (device_data, taught.teacher.arrays), hparams,
+      state, (data, taught.teacher.arrays), lanes.stack(values, shape),
       jnp.zeros((1,), jnp.uint32), 5))
   assert "u8[32,12,10,1]" in text
   assert "u8[3,32,12,10,1]" not in text and "i32[3,150]" not in text
 
 
-def test_a_broken_lane_harms_no_other(taught, device_data):
+def test_a_broken_lane_of_a_bank_harms_no_other(data, key):
+  learns = learner(teacher=teachers.banked(
+      jax.random.normal(key, (150, 25, 1, 7)) * 3))
   shape = lanes.Shape(1, 1, 3)
   values = points(3)
   values[1] = values[1].replace(learning_rate=jnp.float32(jnp.nan))
-  _, state, _ = run(taught, device_data, shape, values)
+  _, state, _ = run(learns, data, shape, values)
   np.testing.assert_array_equal(lanes.finite(state), [[True, False, True]])
-  alone = singles(taught, device_data)
+  alone = singles(learns, data)
   for number in (0, 2):
     single, _ = alone(0, values[number])
     own = lane(state.student.params, shape, number)
     assert distance(own, single.student.params) < 1e-5
 
 
-def test_evaluation_is_that_of_each_net(taught, device_data):
-  shape = lanes.Shape(1, 2, 2)
-  program, state, _ = run(taught, device_data, shape, points(4))
-  split = fit.Split(device_data, jnp.zeros((150, 7)))
+def test_evaluation_is_that_of_each_net(taught, data, square):
+  shape, program, state, _ = square
+  split = fit.Split(data, jnp.zeros((150, 7)))
   totals, wrong = program.evaluate(state, split)
   assert wrong.shape == (2, 2, 150)
   predict = segment_lib.make_predict(taught.model, views_lib.VIEWS["none"])
@@ -178,32 +187,18 @@ def test_evaluation_is_that_of_each_net(taught, device_data):
     np.testing.assert_array_equal(lane(wrong, shape, number), missed)
 
 
-def test_a_program_is_compiled_once_and_refuses_other_shapes(
-    taught, device_data):
-  shape = lanes.Shape(1, 1, 2)
-  program, state, _ = run(taught, device_data, shape, points(2))
+def test_a_program_is_compiled_once_and_refuses_other_shapes(square):
+  _, program, state, _ = square
   assert program.bytes > 0
-  other = lanes.stack(points(3), lanes.Shape(1, 1, 3))
+  other = lanes.stack(points(6), lanes.Shape(1, 2, 3))
   with pytest.raises(TypeError):
-    program.segment(state, other, jnp.zeros((1,), jnp.uint32), 1)
+    program.segment(state, other, jnp.zeros((2,), jnp.uint32), 1)
 
 
-def test_a_bank_serves_all_lanes(key, device_data):
-  bank = jax.random.normal(key, (150, 25, 1, 7)) * 3
-  learns = learner(teacher=teachers.banked(bank))
-  shape = lanes.Shape(1, 1, 2)
-  _, state, _ = run(learns, device_data, shape, points(2))
-  single, _ = singles(learns, device_data)(0, points(2)[1])
-  assert distance(lane(state.student.params, shape, 1),
-                  single.student.params) < 1e-5
-
-
-def test_batch_norm_and_method_state_are_lanes_too(key, device_data):
-  image = device_data.inputs[:1].astype(jnp.float32)
-  learns = learner(widths=(4, 8), name="cnn", teacher=a_teacher(key, image))
-  shape = lanes.Shape(1, 2, 2)
-  values = points(4)
-  _, state, _ = run(learns, device_data, shape, values)
-  single, _ = singles(learns, device_data)(1, values[3])
-  own = lane(state.student, shape, 3)
-  assert distance(own, single.student) < 1e-3  # ReLU and sums of squares
+def test_batch_norm_is_a_lane_too(data, key):
+  image = data.inputs[:1].astype(jnp.float32)
+  learns = learner((8,), name="normed", teacher=a_teacher(key, image))
+  shape, values = lanes.Shape(1, 2, 2), points(4)
+  _, state, _ = run(learns, data, shape, values)
+  single, _ = singles(learns, data)(1, values[3])
+  assert distance(lane(state.student, shape, 3), single.student) < 1e-5

@@ -94,7 +94,7 @@ def test_mean_by_hand():
 def test_merged_mean_by_hand():
   full = metrics.Mean.of(jnp.array([1.0, 3.0]), jnp.array([True, True]))
   padded = metrics.Mean.of(jnp.array([5.0, 9.0]), jnp.array([True, False]))
-  assert full.merge(padded).compute() == 3.0  # (1 + 3 + 5) / 3
+  assert metrics.merge(full, padded).compute() == 3.0  # (1 + 3 + 5) / 3
 
 
 def test_masked_nan_does_not_count_and_an_unmasked_one_shows():
@@ -112,7 +112,7 @@ def test_counts_are_exact_where_float32_is_not():
   # float32 has no 2^24 + 1: added up in it, ones stop counting at 2^24.
   many = metrics.Mean(total=jnp.int32(2**24), count=jnp.int32(2**24))
   one = metrics.Mean.of(jnp.array([1], jnp.int32), jnp.array([True]))
-  total = many.merge(one).merge(one.merge(one))
+  total = functools.reduce(metrics.merge, (many, one, one, one))
   assert total.total.dtype == total.count.dtype == jnp.int32
   assert int(total.total) == int(total.count) == 2**24 + 3
   assert total.compute() == 1.0
@@ -207,7 +207,7 @@ def test_p12_mean_of_batch_means_is_another_number():
   one = metrics.Mean.of(
       jnp.array([1.0, 7.0, 7.0]), jnp.array([True, False, False]))
   assert (three.compute() + one.compute()) / 2 == 0.5
-  assert three.merge(one).compute() == 0.25
+  assert metrics.merge(three, one).compute() == 0.25
 
 
 def test_p12_padding_has_no_weight_in_any_metric():
@@ -265,7 +265,7 @@ def test_mean_of_batch_eces_is_another_number():
   # batch, right and wrong of one bin do not make up for each other.
   assert first.compute() == pytest.approx(0.2, rel=1e-6)
   assert second.compute() == pytest.approx(0.725, rel=1e-6)
-  assert first.merge(second).compute() == pytest.approx(0.4125, rel=1e-6)
+  assert metrics.merge(first, second).compute() == pytest.approx(0.4125, rel=1e-6)
 
 
 def test_weighted_mean_of_batch_eces_is_never_the_smaller():

@@ -29,11 +29,6 @@ class Examples(NamedTuple):
   inputs: np.ndarray
   label: np.ndarray
 
-  @property
-  def image(self) -> np.ndarray:
-    """The inputs of a set of images."""
-    return self.inputs
-
 
 class Dataset(NamedTuple):
   """A data set in memory, with the split that a run uses.
@@ -95,24 +90,25 @@ def load(
   if embedded not in ("auto", "never", "only"):
     raise UserError(
         f"data.embedded={embedded!r}: must be 'auto', 'never' or 'only'")
-  source, notice, train, test, num_classes = _find(
+  source, arrays, num_classes = _find(
       name, directory, embedded, resize, say, fetching)
+  train, test = Examples(*arrays[:2]), Examples(*arrays[2:])
   if resize and source != "tfds" and train.inputs.shape[1:3] != tuple(resize):
     raise UserError(
         f"data.resize={resize}: only for sets read through TFDS; {name} comes "
         f"from {source} with images of {train.inputs.shape[1:3]}")
   train_ids, heldout_ids = split_ids(len(train.label), holdout)
   dataset = Dataset(
-      name=name, source=source, notice=notice, train=train, test=test,
-      train_ids=train_ids, heldout_ids=heldout_ids, num_classes=num_classes,
-      fingerprint=_fingerprint(train, test))
-  _check(dataset)
+      name=name, source=source,
+      notice=embedded_source.NOTICE if source == "embedded" else "",
+      train=train, test=test, train_ids=train_ids, heldout_ids=heldout_ids,
+      num_classes=num_classes, fingerprint=_fingerprint(arrays))
+  if problem := _problem(dataset):
+    raise UserError(f"data.name={name}: {problem}")
   return dataset
 
 
-def split_ids(
-    num_examples: int, holdout: float
-) -> tuple[np.ndarray, np.ndarray]:
+def split_ids(num_examples: int, holdout: float) -> tuple[np.ndarray, np.ndarray]:
   """Ids to train on and ids held out, chosen by a hash of the id alone.
 
   The held-out part is the same in every run and for every seed. A smaller held-out
@@ -166,39 +162,38 @@ def transfer_ids(
 
 def _folder(name, directory) -> pathlib.Path | None:
   """The folder to look in, from the argument or the environment."""
-  given = f"data.dir={directory}"
+  given = "data.dir"
   if not directory:
-    directory = os.environ.get(ENVIRONMENT_VARIABLE)
-    given = f"{ENVIRONMENT_VARIABLE}={directory}"
+    given, directory = ENVIRONMENT_VARIABLE, os.environ.get(ENVIRONMENT_VARIABLE)
   if not directory:
     return None
   folder = pathlib.Path(directory).expanduser()
   if not folder.is_dir():
     raise UserError(
-        f"{given}: there is no such folder; name one that holds {name}, or "
-        "leave it out")
+        f"{given}={directory}: there is no such folder; name one that holds "
+        f"{name}, or leave it out")
   return folder
 
 
-def _find(name, directory, embedded, resize, say, fetching):
-  """Source, notice, arrays and class count, of the first source with the set."""
+def _find(
+    name, directory, embedded, resize, say, fetching
+) -> tuple[str, raw.Arrays, int]:
+  """The first source that has the set, its arrays, and the number of classes."""
   if embedded == "only":
-    return _embedded(name)
-  directory = _folder(name, directory)
-  if directory is not None:
-    arrays = raw.find(name, directory, say=say)
-    if arrays is not None:
-      return "raw", "", Examples(*arrays[:2]), Examples(*arrays[2:]), _classes(
-          arrays[1], arrays[3])
+    if name != "mnist":
+      raise UserError(
+          f"data.embedded='only' needs data.name=mnist, got {name!r}")
+    return _labelled("embedded", embedded_source.load())
+  folder = _folder(name, directory)
+  if folder is not None and (arrays := raw.find(name, folder, say=say)):
+    return _labelled("raw", arrays)
   try:
-    arrays, num_classes = tfds_source.load(
-        name, directory=directory, resize=resize, say=say, fetching=fetching)
-    return ("tfds", "", Examples(*arrays[:2]), Examples(*arrays[2:]),
-            num_classes)
+    return "tfds", *tfds_source.load(
+        name, directory=folder, resize=resize, say=say, fetching=fetching)
   except tfds_source.Unavailable as error:
     if name == "mnist" and embedded == "auto":
       say(f"mnist: {error}")
-      return _embedded(name)
+      return _labelled("embedded", embedded_source.load())
     forbidden = ""
     if name == "mnist":
       forbidden = f"; data.embedded={embedded!r} forbids the embedded digits"
@@ -207,18 +202,10 @@ def _find(name, directory, embedded, resize, say, fetching):
         f"with --config.data.dir=DIR or {ENVIRONMENT_VARIABLE}=DIR") from None
 
 
-def _embedded(name):
-  if name != "mnist":
-    raise UserError(
-        f"data.embedded='only' needs data.name=mnist, got {name!r}")
-  train_image, train_label, test_image, test_label = embedded_source.load()
-  return ("embedded", embedded_source.NOTICE,
-          Examples(train_image, train_label), Examples(test_image, test_label),
-          10)
-
-
-def _classes(*labels: np.ndarray) -> int:
-  return int(max(label.max(initial=-1) for label in labels)) + 1
+def _labelled(source: str, arrays: raw.Arrays) -> tuple[str, raw.Arrays, int]:
+  """A source that does not say how many classes there are: its labels do."""
+  largest = max(label.max(initial=-1) for label in arrays[1::2])
+  return source, arrays, int(largest) + 1
 
 
 def _hash(values: np.ndarray) -> np.ndarray:
@@ -230,32 +217,29 @@ def _hash(values: np.ndarray) -> np.ndarray:
   return x ^ (x >> np.uint64(31))
 
 
-def _fingerprint(*parts: Examples) -> str:
+def _fingerprint(arrays: raw.Arrays) -> str:
   digest = hashlib.sha256()
-  for array in (a for part in parts for a in part):
+  for array in arrays:
     digest.update(f"{array.dtype.str}{array.shape}".encode())
     digest.update(np.ascontiguousarray(array).data)
   return digest.hexdigest()
 
 
-def _check(dataset: Dataset) -> None:
-  name = f"data.name={dataset.name}"
-  for part in (dataset.train, dataset.test):
-    if len(part.inputs) != len(part.label):
-      raise UserError(
-          f"{name}: {len(part.inputs)} inputs but {len(part.label)} labels")
-    if len(part.label) == 0:
-      raise UserError(f"{name}: an empty training or test set")
-    low, high = part.label.min(), part.label.max()
-    if low < 0 or high >= dataset.num_classes:
-      raise UserError(
-          f"{name}: labels from {low} to {high}, not within 0 to "
-          f"{dataset.num_classes - 1}")
-  if dataset.train.inputs.shape[1:] != dataset.test.inputs.shape[1:]:
-    raise UserError(
-        f"{name}: training inputs {dataset.train.inputs.shape[1:]} differ in "
-        f"shape from test inputs {dataset.test.inputs.shape[1:]}")
+def _problem(dataset: Dataset) -> str:
+  """Why nothing can be learnt from a set, or ""."""
+  for inputs, label in (dataset.train, dataset.test):
+    if len(inputs) != len(label):
+      return f"{len(inputs)} inputs but {len(label)} labels"
+    if len(label) == 0:
+      return "an empty training or test set"
+    low, high, last = label.min(), label.max(), dataset.num_classes - 1
+    if low < 0 or high > last:
+      return f"labels from {low} to {high}, not within 0 to {last}"
+  train, test = (part.inputs.shape[1:] for part in (dataset.train, dataset.test))
+  if train != test:
+    return f"training inputs {train} differ in shape from test inputs {test}"
   if dataset.num_classes < 2:
-    raise UserError(f"{name}: all labels are 0, so there is nothing to learn")
+    return "all labels are 0, so there is nothing to learn"
   if len(dataset.train_ids) == 0:
-    raise UserError(f"data.holdout leaves nothing of {name} to train on")
+    return "data.holdout leaves nothing to train on"
+  return ""

@@ -1,6 +1,6 @@
 """Raw files in a folder: idx, CIFAR's binary version, or one .npz."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import functools
 import gzip
 import hashlib
@@ -31,21 +31,14 @@ _MNIST_SHA256 = (
     "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 )
-_CIFAR10 = tuple(f"data_batch_{i}.bin" for i in range(1, 6)) + (
-    "test_batch.bin",)
-_CIFAR100 = ("train.bin", "test.bin")
-# The kind of files a well-known set comes in; a user's own may be of any kind.
-_KIND = {
-    "mnist": "idx", "fashion_mnist": "idx", "kmnist": "idx",
-    "cifar10": "cifar10", "cifar100": "cifar100",
-}
-# Where the official archives and torchvision put the files of a set.
-_FOLDERS = {
-    "mnist": ("MNIST/raw",),
-    "fashion_mnist": ("FashionMNIST/raw",),
-    "kmnist": ("KMNIST/raw",),
-    "cifar10": ("cifar-10-batches-bin",),
-    "cifar100": ("cifar-100-binary",),
+# The kind of files a well-known set comes in, and where the official archives and
+# torchvision put them; a user's own set may be of any kind.
+_KNOWN = {
+    "mnist": ("idx", "MNIST/raw"),
+    "fashion_mnist": ("idx", "FashionMNIST/raw"),
+    "kmnist": ("idx", "KMNIST/raw"),
+    "cifar10": ("cifar10", "cifar-10-batches-bin"),
+    "cifar100": ("cifar100", "cifar-100-binary"),
 }
 _NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -73,14 +66,21 @@ def find(
   """
   own = directory / f"{name}.npz"
   if own.is_file():
-    return _read_npz(own)
-  folders = [directory / name]
-  folders += [directory / folder for folder in _FOLDERS.get(name, ())]
-  folders.append(directory)
+    return _as_arrays(_read_npz(own), own)
+  kinds, folders = _KINDS, [directory / name, directory]
+  if name in _KNOWN:
+    kind, official = _KNOWN[name]
+    kinds = {kind: _KINDS[kind]}
+    folders.insert(1, directory / official)
   for folder in filter(pathlib.Path.is_dir, folders):
-    reader = _reader(name, folder)
-    if reader is not None:
-      return reader()
+    for names, read in kinds.values():
+      if files := _files(folder, names):
+        arrays = _as_arrays(read(files), folder)
+        if names is _IDX:
+          _refuse_other(name, files, arrays)
+        return arrays
+    if archive := _archive(name, folder):
+      return _as_arrays(_read_npz(archive), archive)
     say(f"data: {folder} passed over: no files of {name} of a known kind (idx, "
         "CIFAR's binary version, .npz)")
   return None
@@ -88,9 +88,13 @@ def find(
 
 def is_mnist(arrays: Arrays) -> bool:
   """Whether arrays have the SHA-256 of MNIST's files, whatever they came from."""
-  return all(
-      hashlib.sha256(_idx(array)).hexdigest() == official
-      for array, official in zip(arrays, _MNIST_SHA256, strict=True))
+  return all(_of_mnist(arrays))
+
+
+def _of_mnist(arrays: Arrays) -> list[bool]:
+  """Which of the arrays are those of MNIST's files."""
+  return [hashlib.sha256(_idx(array)).hexdigest() == official
+          for array, official in zip(arrays, _MNIST_SHA256)]
 
 
 def _idx(array: np.ndarray) -> bytes:
@@ -100,24 +104,21 @@ def _idx(array: np.ndarray) -> bytes:
   return header + np.ascontiguousarray(array.astype(np.uint8)).tobytes()
 
 
-def _reader(name: str, folder: pathlib.Path) -> Callable[[], Arrays] | None:
-  """What reads the files of a folder, or None if it holds none that we know."""
-  kind = _KIND.get(name)
-  if kind in ("idx", None) and (files := _files(folder, _IDX)):
-    return functools.partial(_read_idx_files, files, name)
-  if kind in ("cifar10", None) and (files := _files(folder, _CIFAR10)):
-    return functools.partial(_read_cifar, files[:-1], files[-1:], 1)
-  if kind in ("cifar100", None) and (files := _files(folder, _CIFAR100)):
-    return functools.partial(_read_cifar, files[:1], files[1:], 2)
-  if archive := _archive(name, folder):
-    return functools.partial(_read_npz, archive)
-  return None
+def _refuse_other(name: str, files: list[pathlib.Path], arrays: Arrays) -> None:
+  """Refuses files as MNIST's that are not, and MNIST's under another name."""
+  for path, official in zip(files, _of_mnist(arrays)):
+    if name == "mnist" and not official:
+      raise UserError(
+          f"{path}: wrong checksum, so not MNIST's official file; fetch it "
+          "again, or give your own data another data.name")
+    if name != "mnist" and official:
+      raise UserError(
+          f"{path}: this is MNIST's file, not one of {name}; for MNIST give "
+          "data.name=mnist")
 
 
-def _files(
-    folder: pathlib.Path, names: tuple[str, ...]
-) -> list[pathlib.Path] | None:
-  """The files of these names, all of them; None if not one is there."""
+def _files(folder: pathlib.Path, names: Sequence[str]) -> list[pathlib.Path]:
+  """The files of these names, all of them; none if not one is there."""
   found, missing = [], []
   for name in names:
     # Some archives write t10k-images.idx3-ubyte.
@@ -129,7 +130,7 @@ def _files(
   if found and missing:
     raise UserError(
         f"{folder}: has {found[0].name} but lacks {', '.join(missing)}")
-  return found or None
+  return found
 
 
 def _archive(name: str, folder: pathlib.Path) -> pathlib.Path | None:
@@ -150,21 +151,8 @@ def _holds_arrays(path: pathlib.Path) -> bool:
     return True  # Reading it will say what is wrong.
 
 
-def _read_idx_files(files: list[pathlib.Path], name: str) -> Arrays:
-  arrays = []
-  for index, path in enumerate(files):
-    content = _content(path)
-    official = hashlib.sha256(content).hexdigest() == _MNIST_SHA256[index]
-    if name == "mnist" and not official:
-      raise UserError(
-          f"{path}: wrong checksum, so not MNIST's official file; fetch it "
-          "again, or give your own data another data.name")
-    if name != "mnist" and official:
-      raise UserError(
-          f"{path}: this is MNIST's file, not one of {name}; for MNIST give "
-          "data.name=mnist")
-    arrays.append(_parse_idx(content, path))
-  return _as_arrays(arrays, files[0].parent)
+def _read_idx(files: list[pathlib.Path]) -> list[np.ndarray]:
+  return [_parse_idx(_content(path), path) for path in files]
 
 
 def _content(path: pathlib.Path) -> bytes:
@@ -190,27 +178,37 @@ def _parse_idx(content: bytes, path: pathlib.Path) -> np.ndarray:
   return np.frombuffer(content, np.uint8, offset=start).reshape(sizes)
 
 
-def _read_cifar(train_files, test_files, label_bytes: int) -> Arrays:
+def _read_cifar(files: list[pathlib.Path], label_bytes: int) -> list[np.ndarray]:
   """CIFAR's binary version: label byte(s), then 3 x 32 x 32 pixels, planar."""
-  record = label_bytes + 3072
+  size = label_bytes + 3072
   arrays = []
-  for files in (train_files, test_files):
-    parts = []
-    for file in files:
+  for part in (files[:-1], files[-1:]):
+    records = []
+    for file in part:
       content = _content(file)
-      if not content or len(content) % record:
+      if not content or len(content) % size:
         raise UserError(
             f"{file}: truncated: {len(content)} bytes are no whole number of "
-            f"{record}-byte records; fetch it again")
-      parts.append(np.frombuffer(content, np.uint8).reshape(-1, record))
-    rows = np.concatenate(parts)
+            f"{size}-byte records; fetch it again")
+      records.append(np.frombuffer(content, np.uint8).reshape(-1, size))
+    rows = np.concatenate(records)
     pixels = rows[:, label_bytes:].reshape(-1, 3, 32, 32)
     # CIFAR-100 stores the coarse label first; the fine one is the last.
     arrays += [pixels.transpose(0, 2, 3, 1), rows[:, label_bytes - 1]]
-  return _as_arrays(arrays, test_files[0].parent)
+  return arrays
 
 
-def _read_npz(path: pathlib.Path) -> Arrays:
+# File names, training files before those of the test, and what reads the files.
+_KINDS: dict[str, tuple[Sequence[str], Callable[..., list[np.ndarray]]]] = {
+    "idx": (_IDX, _read_idx),
+    "cifar10": ((*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"),
+                functools.partial(_read_cifar, label_bytes=1)),
+    "cifar100": (("train.bin", "test.bin"),
+                 functools.partial(_read_cifar, label_bytes=2)),
+}
+
+
+def _read_npz(path: pathlib.Path) -> list[np.ndarray]:
   content = io.BytesIO(_content(path))
   if not zipfile.is_zipfile(content):
     raise UserError(f"{path}: truncated, or not an .npz archive")
@@ -221,11 +219,10 @@ def _read_npz(path: pathlib.Path) -> Arrays:
         raise UserError(
             f"{path}: lacks {', '.join(missing)}; it must hold "
             f"{', '.join(_NPZ_KEYS)}")
-      arrays = [np.asarray(archive[key]) for key in _NPZ_KEYS]
+      return [np.asarray(archive[key]) for key in _NPZ_KEYS]
   except (ValueError, OSError, EOFError, RuntimeError, zlib.error,
           zipfile.BadZipFile) as error:
     raise UserError(f"{path}: unreadable as .npz ({error})") from None
-  return _as_arrays(arrays, path)
 
 
 def _as_arrays(arrays: list[np.ndarray], path: pathlib.Path) -> Arrays:

@@ -20,6 +20,8 @@ from kd_jax.core.errors import UserError, nearest
 _PROBE = "https://storage.googleapis.com"
 _PROBE_SECONDS = 3.5
 _CHUNK = 2048
+# The format of files that needs no TensorFlow, and gives single examples.
+_BY_EXAMPLE = "array_record"
 
 
 class Unavailable(Exception):
@@ -63,10 +65,10 @@ def load(
     prepare(builder)
   keys = _keys(builder, name)
   splits = ("train", _test_split(builder, name))
-  file_format = builder.info.file_format
-  if file_format != tfds.core.FileFormat.ARRAY_RECORD:
-    _import_tensorflow(f"reading {file_format.value}")
-    say(f"data: {name} was prepared as {file_format.value}: read once through "
+  file_format = builder.info.file_format.value
+  if file_format != _BY_EXAMPLE:
+    _import_tensorflow(f"reading {file_format}")
+    say(f"data: {name} was prepared as {file_format}: read once through "
         "TensorFlow (array_record would not need it)")
   train, test = (_read(builder, name, split, keys, resize) for split in splits)
   return (*train, *test), builder.info.features[keys[1]].num_classes
@@ -79,7 +81,7 @@ def prepare(builder) -> None:
   config = tfds.download.DownloadConfig(try_download_gcs=False)
   try:
     builder.download_and_prepare(
-        file_format="array_record", download_config=config)
+        file_format=_BY_EXAMPLE, download_config=config)
   except Exception as error:  # TFDS raises whatever its builders raise.
     raise Unavailable(f"TFDS could not prepare it: {_line(error)}") from error
 
@@ -123,11 +125,16 @@ def _prepared_builder(tfds, name, directory):
     except tfds.core.registered.DatasetNotFoundError:
       continue
     except Exception as error:  # Whatever its files may raise.
-      raise UserError(
-          f"data.name={name}: what TFDS prepared in "
-          f"{where or 'its own folder'} is unreadable\n({_line(error)});\n"
-          "delete it and prepare it again") from None
+      raise _unreadable(
+          name, f"what TFDS prepared in {where or 'its own folder'}",
+          error) from None
   return None
+
+
+def _unreadable(name: str, what: str, error: Exception) -> UserError:
+  return UserError(
+      f"data.name={name}: {what} is unreadable\n({_line(error)});\n"
+      "delete it and prepare it again")
 
 
 def known_builder(tfds, name: str, directory: str | os.PathLike | None):
@@ -140,7 +147,7 @@ def known_builder(tfds, name: str, directory: str | os.PathLike | None):
         f"that name; {nearest(name, names)}")
   try:
     return tfds.builder(
-        name, data_dir=directory, try_gcs=False, file_format="array_record")
+        name, data_dir=directory, try_gcs=False, file_format=_BY_EXAMPLE)
   except Exception as error:  # Of a config or version that does not exist, ...
     raise UserError(f"data.name={name}: {_line(error)}") from None
 
@@ -157,11 +164,9 @@ def _require_network() -> None:
   answered = threading.Event()
 
   def ask():
-    try:
+    with contextlib.suppress(Exception):  # For any reason, nothing answered.
       requests.head(_PROBE, timeout=_PROBE_SECONDS)
       answered.set()
-    except Exception:  # For any reason, nothing answered.
-      pass
 
   thread = threading.Thread(target=ask, daemon=True)
   thread.start()
@@ -214,27 +219,21 @@ def _read(builder, name, split, keys, resize):
       raise UserError(
           f"data.name={name}: its images differ in size: {images[0].shape}, "
           f"{images[-1].shape}; give --config.data.resize='(HEIGHT,WIDTH)'")
-  if not images:
-    raise UserError(f"data.name={name}: its {split} part is empty")
-  found = np.stack(images), np.asarray(labels, np.int32)
+  found = np.asarray(images, np.uint8), np.asarray(labels, np.int32)
+  if builder.info.file_format.value != _BY_EXAMPLE:
+    return found
   number = builder.info.splits[split].num_examples
-  if _by_parts(builder):
-    return tuple(hosts.joined(array, number) for array in found)
-  return found
-
-
-def _by_parts(builder) -> bool:
-  """Whether single examples can be read, so that a process reads its share."""
-  tfds = import_tfds()
-  return builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD
+  return tuple(hosts.joined(array, number) for array in found)
 
 
 def _examples(builder, name, split, keys):
-  """Yields `(image, label)` of each example, in the order of the files."""
-  tfds = import_tfds()
+  """Yields `(image, label)` of each example, in the order of the files.
+
+  A process reads its share of them, or all where single ones cannot be read.
+  """
   try:
-    if not _by_parts(builder):
-      for example in tfds.as_numpy(builder.as_dataset(split=split)):
+    if builder.info.file_format.value != _BY_EXAMPLE:
+      for example in import_tfds().as_numpy(builder.as_dataset(split=split)):
         yield example[keys[0]], int(example[keys[1]])
       return
     source = builder.as_data_source(split=split)
@@ -244,10 +243,8 @@ def _examples(builder, name, split, keys):
       for example in source.__getitems__(list(range(start, stop))):
         yield np.asarray(example[keys[0]]), int(example[keys[1]])
   except Exception as error:  # Whatever damaged files may raise.
-    raise UserError(
-        f"data.name={name}: the {split} part in {builder.data_dir} is "
-        f"unreadable\n({_line(error)});\n"
-        "delete that folder and prepare it again") from error
+    raise _unreadable(
+        name, f"the {split} part in {builder.data_dir}", error) from error
 
 
 def _sized(image: np.ndarray, resize: tuple[int, int] | None) -> np.ndarray:

@@ -33,9 +33,7 @@ def _identity(image: jax.Array, index: jax.Array) -> jax.Array:
   return image
 
 
-def _shifted(
-    image: jax.Array, index: jax.Array, reach: int
-) -> jax.Array:
+def _shifted(image: jax.Array, index: jax.Array, reach: int) -> jax.Array:
   """Shifts by up to `reach` pixels in each direction, filled with zeros.
 
   Indices count the (2 reach + 1)**2 offsets row by row. They start at no shift, so
@@ -48,25 +46,20 @@ def _shifted(
   return jax.lax.dynamic_slice(padded, start, image.shape)
 
 
-def _shift2(image: jax.Array, index: jax.Array) -> jax.Array:
-  return _shifted(image, index, 2)
-
-
 def _crop4_flip(image: jax.Array, index: jax.Array) -> jax.Array:
   image = _shifted(image, index % 81, 4)
   return jnp.where(index >= 81, image[:, ::-1], image)
 
 
 def _distorted(strength: distort.Strength) -> Views:
-  return Views(
-      distort.COUNT, functools.partial(distort.view, strength=strength))
+  return Views(distort.COUNT, functools.partial(distort.view, strength=strength))
 
 
 VIEWS: dict[str, Views] = {
     # The image as it is.
     "none": Views(1, _identity),
     # "Jittered by up to two pixels in any direction" (Hinton et al. 2015, s. 3).
-    "shift2": Views(25, _shift2),
+    "shift2": Views(25, functools.partial(_shifted, reach=2)),
     # Pad by 4, crop, flip: the standard of CIFAR (He et al. 2015, section 4.2).
     "crop4_flip": Views(162, _crop4_flip),
     # Turned, sheared, scaled and shifted a little.
@@ -77,9 +70,7 @@ VIEWS: dict[str, Views] = {
 }
 
 
-def batch_views(
-    views: Views, images: jax.Array, indices: jax.Array
-) -> jax.Array:
+def batch_views(views: Views, images: jax.Array, indices: jax.Array) -> jax.Array:
   """View `indices[b]` of each image: `[B, H, W, C]`, `[B]` -> `[B, H, W, C]`."""
   if views.count == 1:
     return images

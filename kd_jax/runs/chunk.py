@@ -190,8 +190,8 @@ def _epoch(epoch: train_loop.Epoch, chunk: Chunk, per_epoch: int) -> Row:
   row: Row = {"fingerprint": chunk.fingerprint,
               "epoch": -(-epoch.step // per_epoch),
               "finite": np.asarray(fine).ravel().tolist()}
-  totals = {f"train_{name}": mean for name, mean in epoch.totals.items()
-          if not isinstance(mean, metrics.SquaredNorm)}
+  totals = {f"train_{name}": mean
+            for name, mean in metrics.measured(epoch.totals).items()}
   if "heldout" in evaluated:
     totals["heldout_errors"] = evaluated["heldout"][0]["errors"]
   for name, mean in totals.items():

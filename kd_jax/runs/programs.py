@@ -1,16 +1,14 @@
 """The compiled programs of a sweep: one a group, counted; probes apart."""
 
 from collections.abc import Callable
-import functools
 from typing import Any
 
 import jax
 
 from kd_jax.config.run import Sweeping
-from kd_jax.data import views
 from kd_jax.runs import plan, probe
 from kd_jax.runs.jobs import Job
-from kd_jax.training import fit, lanes, segment, train_loop
+from kd_jax.training import lanes, train_loop
 from kd_jax.training.settings import Training
 
 
@@ -98,8 +96,6 @@ def expected(
 
 
 def _compiled(job: Job, shape: lanes.Shape) -> lanes.Lanes:
-  predict = segment.make_predict(job.training.model, views.VIEWS["none"])
   return lanes.compile_lanes(
       job.learner, job.training.views, job.training.batch_size, shape,
-      job.setup.train, job.training.hparams,
-      functools.partial(fit.evaluate, predict), own_teachers=job.own_teachers)
+      job.setup.train, job.training.hparams, own_teachers=job.own_teachers)

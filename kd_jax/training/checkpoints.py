@@ -98,14 +98,12 @@ class Checkpoints:
               "arrays": _shapes(arrays),
               "sha256": parameters.parameters_sha256(arrays)}
     record["own_sha256"] = _sha256(record)
-    try:
+    with parameters.writing(self.path):
       self._open().save(step, force=True, args=ocp.args.Composite(
           arrays=ocp.args.StandardSave(arrays),
           record=ocp.args.JsonSave(record)))
       if wait:
         self._manager.wait_until_finished()
-    except Exception as error:  # Whatever a file system or orbax raises.
-      raise UserError(parameters.unwritten(self.path, error)) from None
 
   def forced(self) -> dict[str, Any]:
     """What a net's record says if it was not trained by its config alone."""
@@ -129,13 +127,10 @@ class Checkpoints:
 
   def close(self) -> None:
     """Waits for what is being written."""
-    if self._manager is not None:
-      try:
-        self._manager.close()
-      except Exception as error:  # Whatever a file system or orbax raises.
-        raise UserError(parameters.unwritten(self.path, error)) from None
-      finally:
-        self._manager = None
+    manager, self._manager = self._manager, None
+    if manager is not None:
+      with parameters.writing(self.path):
+        manager.close()
 
   def _now(self, step: int) -> float:
     if self._unit == "minutes":
@@ -154,8 +149,6 @@ class Checkpoints:
     # What a program left that died while saving; orbax does not always see it.
     for half in self.path.glob("*.orbax-checkpoint-tmp*"):
       shutil.rmtree(half, ignore_errors=True)
-    if not any(self.path.iterdir()):
-      return None
     steps = sorted(self._open().all_steps(), reverse=True)
     if not steps and any(self.path.iterdir()):
       raise UserError(
@@ -164,17 +157,10 @@ class Checkpoints:
     for step in steps:
       try:
         record = self._record(step)
-      except Exception as error:  # Whatever damage makes orbax raise.
-        self._damaged(step, error)
-        continue
-      self._refuse_other(record)
-      if record["arrays"] != _shapes(like):
-        raise UserError(
-            f"{self.path}: its arrays do not fit this config: it trains another "
-            "net, by another optimiser, or with other data held out; use another "
-            "--workdir")
-      try:
+        self._refuse_other(record, like)
         return self._arrays(step, record, like)
+      except UserError:
+        raise
       except Exception as error:  # Whatever damage makes orbax raise.
         self._damaged(step, error)
     if steps:
@@ -204,29 +190,32 @@ class Checkpoints:
 
   def _arrays(self, step: int, record: dict[str, Any], like: Any) -> Any:
     import orbax.checkpoint as ocp  # pylint: disable=g-import-not-at-top
-    target = jax.tree.map(
-        lambda x: np.zeros(x.shape, x.dtype), like)
+    target = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
     found = self._open().restore(step, args=ocp.args.Composite(
         arrays=ocp.args.StandardRestore(target)))["arrays"]
     if parameters.parameters_sha256(found) != record["sha256"]:
       raise ValueError("its arrays are not those that were saved")
     return found
 
-  def _refuse_other(self, record: dict[str, Any]) -> None:
+  def _refuse_other(self, record: dict[str, Any], like: Any) -> None:
     if record["schema"] != SCHEMA:
       raise UserError(
           f"{self.path}: schema {record['schema']}, but this version of kd_jax "
           f"reads {SCHEMA}; use another --workdir")
     changed = changes(record["marks"], self._identity)
-    if not changed:
-      return
-    if not self._force:
+    if changed and not self._force:
       raise UserError(
           f"{self.path}: an unfinished run of another config: "
           f"{'; '.join(changed)}\nUse another --workdir, or go on from its last "
           "checkpoint with --resume=force")
-    self._changed = changed
-    self._say(f"{self.path}: goes on although changed: {'; '.join(changed)}")
+    if changed:
+      self._changed = changed
+      self._say(f"{self.path}: goes on although changed: {'; '.join(changed)}")
+    if record["arrays"] != _shapes(like):
+      raise UserError(
+          f"{self.path}: its arrays do not fit this config: it trains another "
+          "net, by another optimiser, or with other data held out; use another "
+          "--workdir")
 
 
 def _shapes(tree: Any) -> dict[str, list]:
@@ -247,10 +236,8 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     >>> changes({"seed": 0, "epochs": 3}, {"seed": 1, "epochs": 3})
     ['seed was 0, is 1']
   """
-  keys = [key for key in {**before, **now}
-          if before.get(key) != now.get(key)]
   return [f"{key} was {_short(before.get(key))}, is {_short(now.get(key))}"
-          for key in keys]
+          for key in {**before, **now} if before.get(key) != now.get(key)]
 
 
 def _short(value: Any) -> str:

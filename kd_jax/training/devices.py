@@ -84,11 +84,43 @@ def copies(devices: Devices, tree: Any) -> Any:
           everywhere, np.asarray(x), np.shape(x)), tree)
 
 
-def make(devices: Devices, function: Callable[..., Any]) -> Callable[..., Any]:
-  """`function`, compiled to leave its results on every device."""
+def split(devices: Devices, tree: Any) -> Any:
+  """The leading axis of host arrays spread over the devices of this process."""
   if devices.kind == "single":
-    return jax.jit(function)
-  return jax.jit(function, out_shardings=NamedSharding(devices.mesh, P()))
+    return jax.device_put(tree)
+  return jax.device_put(tree, NamedSharding(devices.mesh, P(_AXIS)))
+
+
+def spread(
+    devices: Devices, function: Callable[..., Any], in_axes: Any, out_axes: Any
+) -> Callable[..., Any]:
+  """`function` for each device's own part; no part depends on another.
+
+  Args:
+    devices: Of `choose`.
+    function: To be compiled.
+    in_axes: For each argument, as for `vmap`: 0 is spread, None is copied.
+    out_axes: The same for its results.
+  """
+  if devices.kind == "single":
+    return function
+  specs = lambda axes: jax.tree.map(
+      lambda axis: P() if axis is None else P(_AXIS), axes,
+      is_leaf=lambda axis: axis is None)
+  return jax.shard_map(
+      function, mesh=devices.mesh, in_specs=specs(in_axes),
+      out_specs=specs(out_axes), check_vma=False)  # Nothing to check between them.
+
+
+def make(
+    devices: Devices, function: Callable[..., Any], *, donate: bool = False
+) -> Callable[..., Any]:
+  """`function`, compiled to leave its results on every device."""
+  donated = (0,) if donate else ()
+  if devices.kind == "single":
+    return jax.jit(function, donate_argnums=donated)
+  return jax.jit(function, out_shardings=NamedSharding(devices.mesh, P()),
+                 donate_argnums=donated)
 
 
 def compiled_segment(
@@ -109,11 +141,11 @@ def compiled_segment(
     `segment(state, data, teacher_arrays, hparams, key, length)`, as of
     `segment.make_segment`; state and totals lie on every device.
   """
-  if devices.kind == "single":
-    return segment_lib.compiled_segment(learner, views, batch_size)
   if devices.kind == "pmap":
     return _mapped(devices, learner, views, batch_size)
-  return _sharded(devices, learner, views, batch_size)
+  own = _rows_apart(devices) if devices.kind == "sharded" else lambda rows: rows
+  return make(devices, segment_lib.make_segment(
+      learner, views, batch_size, own=own), donate=True)
 
 
 def make_predict(
@@ -125,18 +157,9 @@ def make_predict(
   Each device computes whole batches, so that an example's logits have the same
   bits whatever the number of devices.
   """
-  if devices.kind == "single":
-    return segment_lib.make_predict(model, views, of=of)
-
-  def spread(function):
-    # Rows are independent: nothing to check between devices.
-    return jax.shard_map(
-        function, mesh=devices.mesh, in_specs=(P(), P(), P(), P(_AXIS)),
-        out_specs=P(_AXIS), check_vma=False)
-
-  predict = segment_lib.make_predict(
-      model, views, parts=devices.size, spread=spread, of=of)
-  return make(devices, predict)
+  return make(devices, segment_lib.make_predict(
+      model, views, parts=devices.size, of=of, spread=lambda batches: spread(
+          devices, batches, (None, None, None, 0), 0)))
 
 
 def _mapped(devices, learner, views, batch_size):
@@ -158,17 +181,10 @@ def _mapped(devices, learner, views, batch_size):
   return lambda *arguments: mapped(places, *arguments)
 
 
-def _sharded(devices, learner, views, batch_size):
-  """The step once, on global arrays whose rows lie on several devices."""
-  rows_apart = NamedSharding(devices.mesh, P(None, _AXIS))
-  everywhere = NamedSharding(devices.mesh, P())
-
-  def own(rows):
-    return jax.lax.with_sharding_constraint(
-        _padded(rows, devices.size), rows_apart)
-
-  segment = segment_lib.make_segment(learner, views, batch_size, own=own)
-  return jax.jit(segment, out_shardings=everywhere, donate_argnums=0)
+def _rows_apart(devices):
+  """Leaves the step once, on global arrays whose rows lie on several devices."""
+  return lambda rows: jax.lax.with_sharding_constraint(
+      _padded(rows, devices.size), NamedSharding(devices.mesh, P(None, _AXIS)))
 
 
 def _padded(rows: jax.Array, devices: int) -> jax.Array:

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kd_jax.core import randomness, types
-from kd_jax.data import preprocess, views
+from kd_jax.core import types
+from kd_jax.data import views
 from kd_jax.training import cost, metrics, train_loop
 from kd_jax.training import devices as devices_lib
 from kd_jax.training import segment as segment_lib
@@ -103,27 +103,32 @@ def fit(
     Interrupted: After saving, if `stop` says so.
     Diverged: After saving the last good state, if the loss is not finite.
   """
-  state = start(learner, data, devices)(
+  state = devices_lib.make(devices, segment_lib.make_init(learner, data))(
       jax.random.key(training.seed), training.hparams)
   if initial is not None:
     # A copy, as the state is donated.
-    state = state.replace(  # type: ignore[attr-defined]
-        student=jax.tree.map(jnp.copy, initial))
+    state = state.replace(student=jax.tree.map(jnp.copy, initial))
   per_epoch = segment_lib.steps_per_epoch(len(data.ids), training.batch_size)
   net = functools.partial(step_lib.deployed_variables, learner)
   program = _program(training, learner, data, splits, devices, state, net)
-  last: dict[str, Any] = {}
+  row: dict[str, Any] = {}
+  wrong: Any = None
+  before = 0, time.perf_counter()  # The step of the last row, and when it was.
 
   def ended(epoch):
-    last["epoch"] = epoch
-    last["row"] = _row(training, per_epoch, clock, epoch)
-    report(last["row"])
+    nonlocal row, wrong, before
+    now = time.perf_counter()
+    rate = (epoch.step - before[0]) / max(now - before[1], 1e-9)
+    before = epoch.step, now
+    row = _row(training, per_epoch, rate * training.batch_size, epoch)
+    wrong = epoch.evaluated["test"][1]
+    report(row)
 
   def resumed(step):
-    clock.step = step
+    nonlocal before
+    before = step, time.perf_counter()
     report({"event": "resumed", "step": step})
 
-  clock = _Clock(0)
   monitor = NetMonitor(training, program, checkpoints, per_epoch=per_epoch,
                        keep_best="heldout" in splits, net=net)
   state = train_loop.run_to_end(
@@ -132,8 +137,7 @@ def fit(
           training, data.inputs, learner.teacher)),
       checkpoints=checkpoints, stop=stop, ended=ended, resumed=resumed,
       monitor=monitor, tick=tick)
-  wrong = np.flatnonzero(last["epoch"].evaluated["test"][1]).tolist()
-  return Fitted(net(state), last["row"], wrong, monitor.best)
+  return Fitted(net(state), row, np.flatnonzero(wrong).tolist(), monitor.best)
 
 
 def _program(
@@ -162,38 +166,14 @@ def _program(
                  functools.partial(devices_lib.copies, devices))
 
 
-def start(
-    learner: step_lib.Learner, data: segment_lib.DeviceData, devices: Devices
-) -> Callable[[jax.Array, types.Hparams], TrainState]:
-  """Makes of a key and numbers the state before the first step, on every device."""
-  blank = preprocess.blank(data.inputs)
-  return devices_lib.make(devices, lambda key, hparams: step_lib.init(
-      learner, randomness.stream(key, "init"), blank, hparams))
-
-
-class _Clock:
-  """Examples a second since the last row."""
-
-  def __init__(self, step: int):
-    self.step, self.time = step, time.perf_counter()
-
-  def lap(self, step: int) -> float:
-    now = time.perf_counter()
-    seconds, steps_done = now - self.time, step - self.step
-    self.step, self.time = step, now
-    return steps_done / max(seconds, 1e-9)
-
-
-def _row(training, per_epoch, clock, ended: Epoch) -> dict[str, Any]:
-  """Numbers of one epoch, as they go to `metrics.jsonl`."""
+def _row(training, per_epoch, rate: float, ended: Epoch) -> dict[str, Any]:
+  """Numbers of one epoch, as they go to `metrics.jsonl`; `rate` in examples/s."""
   step, totals, evaluated, _ = ended
-  rate = clock.lap(step) * training.batch_size
-  schedule = float(training.optimizer_spec.schedule(jnp.int32(step - 1)))
   row = {
       "epoch": -(-step // per_epoch), "step": step,
       "total_steps": training.last_step,
       "examples_per_second": round(rate, 1),
-      "learning_rate": schedule * float(training.hparams.learning_rate)}
+      "learning_rate": training.learning_rate(step)}
   row |= computed("train", totals)
   if "gradient_soft" in totals:
     soft, hard = (totals[f"gradient_{n}"].compute() for n in ("soft", "hard"))
@@ -206,11 +186,11 @@ def _row(training, per_epoch, clock, ended: Epoch) -> dict[str, Any]:
 def computed(split: str, totals: dict[str, Any]) -> dict[str, Any]:
   """`SPLIT_METRIC: value`; errors as the exact count, with the examples."""
   values: dict[str, Any] = {}
-  for name, total in totals.items():
+  for name, total in metrics.measured(totals).items():
     if name == "errors":
       values |= {f"{split}_errors": int(total.total),
                  f"{split}_examples": int(total.count)}
       values[f"{split}_accuracy"] = 1 - total.compute()
-    elif not isinstance(total, metrics.SquaredNorm):
+    else:
       values[f"{split}_{name}"] = total.compute()
   return values

@@ -12,19 +12,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
-import numpy as np
 
-from kd_jax.core import randomness, types
-from kd_jax.data import preprocess
+from kd_jax.core import types
 from kd_jax.data import views as views_lib
-from kd_jax.training import cost, metrics, step
+from kd_jax.training import cost, fit, metrics, step
+from kd_jax.training import devices as devices_lib
 from kd_jax.training import segment as segment_lib
-from kd_jax.training.fit import Split
 from kd_jax.training.state import TrainState
 
-_AXIS = "lanes"
 # The axes of a state. The step is everyone's: mapped over, it would draw an order
 # of its own for each point.
 _HELD = TrainState(None, 0, 0, 0, 0)  # type: ignore[arg-type]
@@ -77,7 +72,6 @@ def compile_lanes(
     shape: Shape,
     data: segment_lib.DeviceData,
     hparams: types.Hparams,
-    evaluate: Callable[..., Any],
     *,
     own_teachers: bool = False,
 ) -> Lanes:
@@ -90,7 +84,6 @@ def compile_lanes(
     shape: The rectangle.
     data: The training data.
     hparams: Of any lane, for the structure.
-    evaluate: `(variables, split) -> (totals, wrong [N])` of one net.
     own_teachers: Whether each row has a teacher of its own. The teacher's arrays,
       and its logits of a split, then have the leading axis `[rows]`.
 
@@ -98,73 +91,63 @@ def compile_lanes(
     The programs. `segment` is compiled here and never again: other shapes are
     refused. A single lane's is that of a single run, to the bit.
   """
-  place = _placement(shape)
+  devices = _devices(shape)
+  copies = lambda tree: devices_lib.copies(devices, tree)
+  split = lambda tree: devices_lib.split(devices, tree)
   arrays = learner.teacher.arrays if learner.teacher else ()
-  rows = 0 if own_teachers else None
+  rows, put = None, copies
   if own_teachers:
+    rows, put = 0, split
     arrays = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(
-            (shape.rows, *x.shape), x.dtype, sharding=place.sharding), arrays)
-  segment = place.spread(
-      mapped_segment(
-          segment_lib.make_segment(learner, views, batch_size), shape, rows),
-      (_HELD, (P(), _specs(rows)), P(_AXIS), P(_AXIS), P()), (_HELD, 0),
-      donate=True)
-  init = _init(learner, shape, place, data)
-  evaluation = _evaluation(learner, shape, place, evaluate, rows)
+        lambda x: jnp.zeros((shape.rows, *x.shape), x.dtype), arrays)
+  init, segment, evaluate = _programs(learner, views, batch_size, shape, data, rows)
   seeds = jnp.zeros((shape.rows,), jnp.uint32)
   lanes = jax.tree.map(
       lambda x: jnp.broadcast_to(x, (shape.rows, shape.points)), hparams)
-  state = jax.eval_shape(init, seeds, lanes)
   # Arrays lie where they will lie: that of one that is not used is not guessed.
-  spread = place.split if own_teachers else place.copies
-  shapes = (place.copies(data), arrays if own_teachers else spread(arrays))
-  lowered = segment.lower(state, shapes, lanes, seeds, jnp.int32(0))
+  lowered = segment.lower(
+      jax.eval_shape(init, seeds, lanes), (copies(data), put(arrays)), lanes, seeds,
+      jnp.int32(0))
   compiled = lowered.compile()
-  apart = lambda split: (place.copies(split.data), spread(split.teacher_logits))
 
   def bound(data, arrays) -> Lanes:
-    fixed = place.copies(data), spread(arrays)
+    fixed = copies(data), put(arrays)
     return Lanes(
-        shape, lambda seeds, hparams: init(*place.split((seeds, hparams))),
+        shape, lambda seeds, hparams: init(*split((seeds, hparams))),
         lambda state, hparams, seeds, length: compiled(
-            state, fixed, *place.split((hparams, seeds)),
-            place.copies(jnp.int32(length))),
-        lambda state, split: evaluation(state, *apart(split)),
+            state, fixed, *split((hparams, seeds)), copies(jnp.int32(length))),
+        lambda state, part: evaluate(
+            state, copies(part.data), put(part.teacher_logits)),
         lowered.out_info[1], cost.program_bytes(compiled), bound)
 
-  if own_teachers:
-    arrays = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), arrays)
   return bound(data, arrays)
 
 
-def _init(learner, shape: Shape, place: "_Placement", data):
-  """`(seeds, hparams) -> state` of a rectangle, compiled."""
-  blank = preprocess.blank(data.inputs)
+def _programs(learner, views, batch_size, shape, data, rows):
+  """Init, segment and evaluation of a rectangle, to be compiled."""
+  begin = segment_lib.make_init(learner, data)
+  predict = segment_lib.make_predict(
+      step.deployed(learner), views_lib.VIEWS["none"])
 
-  def start(seed, hparams):
-    return step.init(
-        learner, randomness.stream(jax.random.key(seed), "init"), blank, hparams)
+  def init(seed, hparams):
+    return begin(jax.random.key(seed), hparams)
 
-  return place.spread(_rectangle(
-      start, shape, (None, 0), (0, 0), _HELD), (P(_AXIS), P(_AXIS)), _HELD)
+  def evaluate(state, data, teacher_logits):
+    return fit.evaluate(predict, step.deployed_variables(learner, state),
+                        fit.Split(data, teacher_logits))
 
-
-def _evaluation(learner, shape: Shape, place: "_Placement", evaluate, rows):
-  """`(state, data, teacher_logits) -> (totals, wrong)` of a rectangle, compiled."""
-  def judge(state, data, teacher_logits):
-    return evaluate(step.deployed_variables(learner, state),
-                    Split(data, teacher_logits))
-
-  return place.spread(
-      _rectangle(judge, shape, (_HELD, None, None), (_HELD, None, rows), 0),
-      (_HELD, P(), _specs(rows)), 0)
+  segment = segment_lib.make_segment(learner, views, batch_size)
+  return (
+      jax.jit(_rectangle(init, shape, (None, 0), (0, 0), _HELD)),
+      jax.jit(mapped_segment(segment, shape, rows), donate_argnums=0),
+      jax.jit(_rectangle(
+          evaluate, shape, (_HELD, None, None), (_HELD, None, rows), 0)))
 
 
 def mapped_segment(
     segment: Callable[..., Any], shape: Shape, teachers: int | None = None
 ) -> Callable[..., Any]:
-  """A segment of `segment.make_segment` over a device's rectangle of lanes.
+  """A segment of `segment.make_segment` over a rectangle of lanes.
 
   `teachers` is the axis of rows of the teacher's arrays, if each has its own.
 
@@ -192,10 +175,20 @@ def finite(state: TrainState) -> jax.Array:
   return jnp.all(jnp.stack(fine), axis=0)
 
 
-def _rectangle(function, shape, inner, outer, out):
-  """`function` of one lane, mapped over points within seeds."""
-  over_points = _over(function, shape.points, inner, out)
-  return _over(over_points, shape.seeds, outer, out)
+def _devices(shape: Shape) -> devices_lib.Devices:
+  return devices_lib.choose(
+      "sharded" if shape.devices > 1 else "single", most=shape.devices)
+
+
+def _rectangle(function, shape, points, rows, out):
+  """`function` of one lane over a rectangle: points within seeds within devices.
+
+  `points` are the axes of its arguments over the points of a row, `rows` those over
+  rows, which are also how they lie on devices; `out` those of its results.
+  """
+  over_points = _over(function, shape.points, points, out)
+  over_seeds = _over(over_points, shape.seeds, rows, out)
+  return devices_lib.spread(_devices(shape), over_seeds, rows, out)
 
 
 def _over(function, size, in_axes, out_axes):
@@ -212,47 +205,3 @@ def _mapped(axes, tree, change):
   return jax.tree.map(
       lambda axis, part: part if axis is None else jax.tree.map(change, part),
       axes, tree, is_leaf=lambda x: x is None)
-
-
-class _Placement(NamedTuple):
-  """How lanes lie on devices: everything on one, or seeds spread over a mesh."""
-
-  mesh: Mesh | None
-
-  @property
-  def sharding(self) -> NamedSharding | None:
-    """Of arrays whose leading axis is spread over the devices."""
-    return None if self.mesh is None else NamedSharding(self.mesh, P(_AXIS))
-
-  def copies(self, tree):
-    """A copy on every device."""
-    return tree if self.mesh is None else jax.device_put(
-        tree, NamedSharding(self.mesh, P()))
-
-  def split(self, tree):
-    """The leading axis spread over the devices."""
-    return tree if self.mesh is None else jax.device_put(tree, self.sharding)
-
-  def spread(self, function, in_specs, out_specs, *, donate=False):
-    """`function` compiled for each device's part of the rows."""
-    if self.mesh is not None:
-      # Lanes are independent: nothing to check between devices.
-      function = jax.shard_map(
-          function, mesh=self.mesh, in_specs=_specs(in_specs),
-          out_specs=_specs(out_specs), check_vma=False)
-    return jax.jit(function, donate_argnums=0 if donate else ())
-
-
-def _specs(axes):
-  """Partition specs of a tree of axes: 0 is spread, None is copied."""
-  as_spec = lambda axis: (
-      axis if isinstance(axis, P) else P() if axis is None else P(_AXIS))
-  return jax.tree.map(
-      as_spec, axes, is_leaf=lambda x: x is None or isinstance(x, P))
-
-
-def _placement(shape: Shape) -> _Placement:
-  if shape.devices == 1:
-    return _Placement(None)
-  devices = np.asarray(jax.local_devices()[:shape.devices])
-  return _Placement(Mesh(devices, (_AXIS,)))

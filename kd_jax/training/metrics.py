@@ -4,11 +4,15 @@ A mean of per-batch means is another number as soon as batches differ in size, s
 nothing here is a mean until `compute`. Each metric is named once, in this file.
 """
 
+import functools
+from typing import Any
+
 import flax.struct
 import jax
 import jax.numpy as jnp
 
 from kd_jax import losses
+from kd_jax.core import types
 
 CALIBRATION_BINS = 15
 
@@ -32,9 +36,6 @@ class Mean:
         total=jnp.sum(jnp.where(mask, values, 0)),
         count=jnp.sum(mask, dtype=jnp.int32),
     )
-
-  def merge(self, other: "Mean") -> "Mean":
-    return jax.tree.map(jnp.add, self, other)
 
   def compute(self) -> float:
     return float(self.total) / max(float(self.count), 1.0)
@@ -80,9 +81,6 @@ class Calibration:
         correct=per_bin(correct.astype(jnp.int32)),
     )
 
-  def merge(self, other: "Calibration") -> "Calibration":
-    return jax.tree.map(jnp.add, self, other)
-
   def compute(self) -> float:
     gap = jnp.abs(self.correct.astype(self.confidence.dtype) - self.confidence)
     return float(jnp.sum(gap)) / max(float(jnp.sum(self.count)), 1.0)
@@ -121,6 +119,18 @@ def imitation(
   }
 
 
-def merge(a: dict, b: dict) -> dict:
-  """Adds two dicts of totals of the same names."""
+def merge(a: Any, b: Any) -> Any:
+  """Adds two totals, or dicts of totals of the same names."""
   return jax.tree.map(jnp.add, a, b)
+
+
+def measured(totals: dict[str, Any]) -> dict[str, Any]:
+  """The totals that must be finite and are told: all but norms of gradients."""
+  return {name: total for name, total in totals.items()
+          if not isinstance(total, SquaredNorm)}
+
+
+def finite(tree: types.Tree) -> jax.Array:
+  """Whether all numbers in a tree are finite, bool `[]`."""
+  return functools.reduce(jnp.logical_and, (
+      jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)))

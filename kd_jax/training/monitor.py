@@ -1,7 +1,6 @@
 """Watching one net train: its last good state, and the best on held-out data."""
 
 from collections.abc import Callable
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -44,9 +43,8 @@ class Observed(NamedTuple):
 @jax.jit
 def observe(state: TrainState) -> Observed:
   """Copies a state that will be donated."""
-  fine = functools.reduce(jnp.logical_and, (
-      jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(state.trainable)))
-  return Observed(jax.tree.map(jnp.copy, state), fine)
+  return Observed(
+      jax.tree.map(jnp.copy, state), metrics.finite(state.trainable))
 
 
 class NetMonitor(Monitor):
@@ -59,7 +57,7 @@ class NetMonitor(Monitor):
   def __init__(
       self, training: Training, program: Program, checkpoints: Checkpoints, *,
       per_epoch: int, keep_best: bool,
-      net: Callable[[TrainState], types.Variables] = lambda state: state.student):
+      net: Callable[[TrainState], types.Variables]):
     """`net` gives what comes out of a state."""
     self._net = net
     self._training, self._program, self._progress = training, program, checkpoints
@@ -72,11 +70,10 @@ class NetMonitor(Monitor):
 
   def begin(self, state: TrainState, kept: Any = None) -> None:
     self._good = observe(state).state
-    self.kept = ()
-    if self._keep_best:
-      nothing = Best(self._net(self._good), jnp.int32(0),
-                     jnp.int32(jnp.iinfo(jnp.int32).max))
-      self.kept = kept or nothing
+    self.kept = kept or ()
+    if self._keep_best and not kept:
+      self.kept = Best(self._net(self._good), jnp.int32(0),
+                       jnp.int32(jnp.iinfo(jnp.int32).max))
 
   def observe(self, state: TrainState) -> Observed:
     return observe(state)
@@ -108,10 +105,9 @@ class NetMonitor(Monitor):
       self._progress.save(good, checkpoint_of(
           self._good, self._program.no_totals(), good, self.kept), wait=True)
     step = good + self._first_bad(end - good)
-    schedule = self._training.optimizer_spec.schedule(jnp.int32(step - 1))
-    rate = float(schedule) * float(self._training.hparams.learning_rate)
     raise Diverged(
-        f"the loss is not finite at step {step} (learning rate {rate:.3g}, T = "
+        f"the loss is not finite at step {step} (learning rate "
+        f"{self._training.learning_rate(step):.3g}, T = "
         f"{float(self._training.hparams.temperature):g}); the state of step "
         f"{kept} is kept. Lower the learning rate in another --workdir, go on "
         "from there with --resume=force, or pass over such steps with "
@@ -123,13 +119,14 @@ class NetMonitor(Monitor):
     while bad - fine > 1:
       middle = (fine + bad) // 2
       state, totals = self._program.run(observe(self._good).state, middle)
-      fine, bad = (
-          (middle, bad) if _finite(totals, observe(state)) else (fine, middle))
+      if _finite(totals, observe(state)):
+        fine = middle
+      else:
+        bad = middle
     return bad
 
 
 def _finite(totals: dict[str, metrics.Mean], observed: Observed) -> bool:
   """Whether all losses and parameters are."""
   return bool(observed.fine) and all(
-      bool(np.isfinite(mean.total)) for mean in totals.values()
-      if not isinstance(mean, metrics.SquaredNorm))
+      bool(np.isfinite(mean.total)) for mean in metrics.measured(totals).values())

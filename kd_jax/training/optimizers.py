@@ -20,7 +20,7 @@ class OptimizerSpec(NamedTuple):
   """The static part of an optimiser.
 
   Attributes:
-    name: A key of `OPTIMIZERS`.
+    name: One of `OPTIMIZERS`.
     schedule: Learning rate at a step as a fraction of its peak.
     nesterov: Nesterov's form of momentum (sgd only).
     b2: Decay of the second moment (the Adam family and rmsprop).
@@ -34,44 +34,7 @@ class OptimizerSpec(NamedTuple):
   epsilon: float = 1e-8
 
 
-def _sgd(optimizer_spec, hparams):
-  # Weight decay joins the gradient before the momentum, as in PyTorch's SGD.
-  return (
-      optax.add_decayed_weights(hparams.weight_decay),
-      optax.trace(decay=hparams.momentum, nesterov=optimizer_spec.nesterov),
-  )
-
-
-def _adam(optimizer_spec, hparams):
-  return (
-      optax.add_decayed_weights(hparams.weight_decay),
-      optax.scale_by_adam(
-          b1=hparams.momentum, b2=optimizer_spec.b2, eps=optimizer_spec.epsilon),
-  )
-
-
-def _adamw(optimizer_spec, hparams):
-  return tuple(reversed(_adam(optimizer_spec, hparams)))
-
-
-def _rmsprop(optimizer_spec, hparams):
-  return (
-      optax.add_decayed_weights(hparams.weight_decay),
-      # Epsilon is added to the root, as in PyTorch; optax puts it within.
-      optax.scale_by_rms(
-          decay=optimizer_spec.b2, eps=optimizer_spec.epsilon, eps_in_sqrt=False),
-      optax.trace(decay=hparams.momentum),
-  )
-
-
-OPTIMIZERS = {
-    "sgd": _sgd,
-    # L2 in the gradient; AdamW's decay is apart from it.
-    "adam": _adam,
-    "adamw": _adamw,
-    "rmsprop": _rmsprop,
-}
-
+OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
 SCHEDULES = ("constant", "cosine", "linear", "step")
 
 
@@ -81,17 +44,30 @@ def optimizer(
   """The optimiser for traced hyper-parameters: build it inside the step.
 
   Args:
-    recipe: The static part.
+    optimizer_spec: The static part.
     hparams: Learning rate, momentum and weight decay, scalars.
 
   Returns:
     update = -learning_rate * schedule(step) * direction(gradient).
   """
+  spec = optimizer_spec
+  decay = optax.add_decayed_weights(hparams.weight_decay)
+  adam = optax.scale_by_adam(b1=hparams.momentum, b2=spec.b2, eps=spec.epsilon)
+  direction = {
+      # Weight decay joins the gradient before the momentum, as in PyTorch's SGD.
+      "sgd": (decay, optax.trace(hparams.momentum, nesterov=spec.nesterov)),
+      # L2 in the gradient; AdamW's decay is apart from it.
+      "adam": (decay, adam),
+      "adamw": (adam, decay),
+      # Epsilon is added to the root, as in PyTorch; optax puts it within.
+      "rmsprop": (
+          decay,
+          optax.scale_by_rms(decay=spec.b2, eps=spec.epsilon, eps_in_sqrt=False),
+          optax.trace(hparams.momentum)),
+  }[spec.name]
   return optax.chain(
-      *OPTIMIZERS[optimizer_spec.name](optimizer_spec, hparams),
-      optax.scale_by_schedule(optimizer_spec.schedule),
-      optax.scale(-hparams.learning_rate),
-  )
+      *direction, optax.scale_by_schedule(spec.schedule),
+      optax.scale(-hparams.learning_rate))
 
 
 def schedule(
@@ -143,9 +119,7 @@ def schedule(
   return shape
 
 
-def project(
-    params: types.Tree, max_norm: jax.Array | float | None
-) -> types.Tree:
+def project(params: types.Tree, max_norm: jax.Array | float | None) -> types.Tree:
   """Scales each unit's incoming weights back onto a ball.
 
   w <- w * min(1, max_norm / |w|) for every unit, of every leaf named "kernel"

@@ -3,6 +3,8 @@
 With `checkpoints.py` the only importer of orbax.
 """
 
+from collections.abc import Iterator
+import contextlib
 import errno
 import hashlib
 import json
@@ -55,22 +57,21 @@ def save_net(
   arrays = jax.device_get({"params": variables.params, "state": variables.state})
   if not hosts.first():
     return
-  try:
-    _put(pathlib.Path(path), arrays, {
+  path = pathlib.Path(path)
+  with writing(path):
+    _put(path, arrays, {
         "schema": SCHEMA, **record, CHECKSUM: _checksum(arrays)})
-  except (OSError, ValueError) as error:
-    raise UserError(unwritten(pathlib.Path(path), error)) from None
 
 
 def load_record(path: str | os.PathLike) -> dict[str, Any] | None:
   """The record of a saved net, or None if there is none (or not a whole one)."""
-  _settle(pathlib.Path(path))
-  file = pathlib.Path(path) / _RECORD
-  if not file.is_file():
-    return None
+  path = pathlib.Path(path)
+  old, file = path.with_name(path.name + ".old"), path / _RECORD
+  if old.is_dir() and not path.exists():
+    old.rename(path)  # A program died before the new net came.
   try:
     record = json.loads(file.read_text())
-  except ValueError:
+  except (FileNotFoundError, NotADirectoryError, ValueError):
     return None
   if not isinstance(record, dict):
     return None
@@ -104,7 +105,8 @@ def load_parameters(path: str | os.PathLike) -> types.Variables:
     raise UserError(f"{path}: no saved net here")
   record = load_record(path) or {}
   try:
-    saved = _restore(path / _ARRAYS)
+    with _checkpointer() as checkpointer:
+      saved = checkpointer.restore((path / _ARRAYS).absolute())
   except Exception as error:  # Whatever damage makes orbax raise.
     line = " ".join(str(error).split())[:160]
     raise UserError(f"{path}: a damaged net ({line}); delete the folder") from None
@@ -128,6 +130,15 @@ def manager(path: pathlib.Path, keep: int):
           cleanup_tmp_directories=True, multiprocessing_options=_alone()))
 
 
+@contextlib.contextmanager
+def writing(path: pathlib.Path) -> Iterator[None]:
+  """Tells whatever a file system or orbax raises meanwhile as a UserError."""
+  try:
+    yield
+  except Exception as error:
+    raise UserError(unwritten(path, error)) from None
+
+
 def unwritten(path: pathlib.Path, error: Exception) -> str:
   """What to tell of a file that cannot be written."""
   line = " ".join(str(error).split())
@@ -147,11 +158,10 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 def _checksum(tree: types.Tree) -> str:
   """`parameters_sha256`, alike for a tree and what orbax gives back for it."""
-  plain = lambda key: str(
-      getattr(key, "key", getattr(key, "name", getattr(key, "idx", key))))
   leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-  return parameters_sha256(
-      {"/".join(map(plain, path)): leaf for path, leaf in leaves})
+  return parameters_sha256({
+      jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+      for path, leaf in leaves})
 
 
 def _put(path: pathlib.Path, tree: Any, record: dict[str, Any]) -> None:
@@ -162,30 +172,14 @@ def _put(path: pathlib.Path, tree: Any, record: dict[str, Any]) -> None:
   fresh, old = (path.with_name(path.name + end) for end in (".new", ".old"))
   shutil.rmtree(fresh, ignore_errors=True)
   fresh.mkdir(parents=True)
-  _save(fresh / _ARRAYS, tree)
+  with _checkpointer() as checkpointer:
+    checkpointer.save((fresh / _ARRAYS).absolute(), tree)
   write_json(fresh / _RECORD, record)
   shutil.rmtree(old, ignore_errors=True)
   if path.exists():
     path.rename(old)
   fresh.rename(path)
   shutil.rmtree(old, ignore_errors=True)
-
-
-def _settle(path: pathlib.Path) -> None:
-  """Takes the old folder back where a program died before the new one came."""
-  old = path.with_name(path.name + ".old")
-  if old.is_dir() and not path.exists():
-    old.rename(path)
-
-
-def _save(path: pathlib.Path, tree: Any) -> None:
-  with _checkpointer() as checkpointer:
-    checkpointer.save(path.absolute(), tree)
-
-
-def _restore(path: pathlib.Path) -> Any:
-  with _checkpointer() as checkpointer:
-    return checkpointer.restore(path.absolute())
 
 
 def quiet() -> None:

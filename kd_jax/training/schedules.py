@@ -85,25 +85,23 @@ def at(
     Those of this step, with `progress`. What does not move is what it was, to
     the bit.
   """
-  moved = {}
   ends = hparams.ends or {}
+  alpha = ends.get("alpha", 0.0)
 
-  def move(name, course, start, end):
-    far = fraction(course, step)
-    moved[name] = start + (end - start) * far
+  def moved(course, start, end):
+    if course.shape == "constant":
+      return start
+    return start + (end - start) * fraction(course, step)
 
-  if schedules.temperature.shape != "constant":
-    move("temperature", schedules.temperature, hparams.temperature,
-         ends["temperature"])
-  if schedules.alpha.shape != "constant":
-    move("hard_weight", schedules.alpha, hparams.hard_weight, 1 - ends["alpha"])
-    move("soft_weight", schedules.alpha, hparams.soft_weight, ends["alpha"])
+  temperature = moved(
+      schedules.temperature, hparams.temperature, ends.get("temperature"))
+  hard = moved(schedules.alpha, hparams.hard_weight, 1 - alpha)
+  soft = moved(schedules.alpha, hparams.soft_weight, alpha)
   if schedules.warmup:
-    soft = moved.get("soft_weight", hparams.soft_weight)
-    moved["soft_weight"] = soft * fraction(
-        Course("linear", schedules.warmup), step)
-  done = fraction(Course("linear", schedules.total_steps), step)
-  return dataclasses.replace(hparams, progress=done, **moved)
+    soft = soft * fraction(Course("linear", schedules.warmup), step)
+  return dataclasses.replace(
+      hparams, temperature=temperature, hard_weight=hard, soft_weight=soft,
+      progress=fraction(Course("linear", schedules.total_steps), step))
 
 
 def in_words(
@@ -117,8 +115,8 @@ def in_words(
     softens: Whether the method has a temperature that could move.
 
   Example:
-    >>> told(Schedules(100, Course("cosine", 50)),
-    ...      types.Hparams(temperature=8.0, ends={"temperature": 2.0}))
+    >>> in_words(Schedules(100, Course("cosine", 50)),
+    ...          types.Hparams(temperature=8.0, ends={"temperature": 2.0}))
     '; T from 8 to 2 (cosine, 50 steps)'
   """
   words = ""

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from kd_jax.core import randomness, types
+from kd_jax.data import preprocess
 from kd_jax.data import views as views_lib
 from kd_jax.data.preprocess import AsStored, Scaling
 from kd_jax.training import metrics
@@ -105,6 +106,15 @@ def make_segment(
     return jax.lax.fori_loop(0, length, body, (state, nothing))
 
   return segment
+
+
+def make_init(
+    learner: step_lib.Learner, data: DeviceData
+) -> Callable[[jax.Array, types.Hparams], TrainState]:
+  """`(key, hparams) -> state` before the first step of a training on `data`."""
+  blank = preprocess.blank(data.inputs)
+  return lambda key, hparams: step_lib.init(
+      learner, randomness.stream(key, "init"), blank, hparams)
 
 
 def compiled_segment(

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import jax.numpy as jnp
+
 from kd_jax.core import types
 from kd_jax.data import views as views_lib
 from kd_jax.training import optimizers
@@ -40,3 +42,8 @@ class Training(NamedTuple):
   def last_step(self) -> int:
     """The step at which it ends."""
     return self.ends or self.total_steps
+
+  def learning_rate(self, step: int) -> float:
+    """That of a step, from 1."""
+    fraction = float(self.optimizer_spec.schedule(jnp.int32(step - 1)))
+    return fraction * float(self.hparams.learning_rate)

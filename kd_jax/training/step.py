@@ -112,9 +112,7 @@ def make_step(learner: Learner, *, axis_name: str | None = None) -> Step:
         learner, state, view, found.terms, hparams, mapped)))
     after = _updated(learner, state, gradients, hparams, running, found.state)
     if learner.skip_nonfinite:
-      fine = _finite((gradients, [
-          mean.total for mean in totals.values()
-          if not isinstance(mean, metrics.SquaredNorm)]))
+      fine = metrics.finite((gradients, metrics.measured(totals)))
       return _unless(fine, state, after, totals)
     return after, totals
 
@@ -159,11 +157,6 @@ def _whole_batch(axis_name: str | None):
   return (functools.partial(jax.tree.map, gather),
           lambda loss: loss / jax.lax.axis_size(axis_name),
           functools.partial(jax.tree.map, first))
-
-
-def _finite(tree: types.Tree) -> jax.Array:
-  return functools.reduce(jnp.logical_and, (
-      jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)))
 
 
 def _unless(fine, before, after, totals):
@@ -240,13 +233,9 @@ def deployed(learner: Learner) -> types.Model:
         variables.params["student"], variables.state), inputs, **context)
     return inference(variables.params["method"], outputs), state
 
-  def init(key, inputs):
-    begun = _begun(learner, key, inputs)
-    return types.Variables(
-        {"student": begun.student.params, "method": begun.method},
-        begun.student.state)
-
-  return model._replace(init=init, apply=apply)
+  return model._replace(
+      init=lambda key, inputs: deployed_variables(
+          learner, _begun(learner, key, inputs)), apply=apply)
 
 
 def deployed_variables(learner: Learner, state: TrainState) -> types.Variables:
@@ -268,22 +257,16 @@ def init(
   with jax.numpy_dtype_promotion("standard"):
     moments = optimizers.optimizer(learner.optimizer_spec, hparams).init(
         (student.params, begun.method))
-  return TrainState(jnp.zeros((), jnp.int32), student, begun.method,
-                    begun.method_state, moments)
+  return begun.replace(  # type: ignore[attr-defined]
+      student=student, optimizer=moments)
 
 
-class _Begun(NamedTuple):
-  """A new student, and what its method has of its own."""
-
-  student: types.Variables
-  method: types.Tree
-  method_state: types.Tree
-
-
-def _begun(learner: Learner, key: jax.Array, inputs: types.Tree) -> _Begun:
+def _begun(learner: Learner, key: jax.Array, inputs: types.Tree) -> TrainState:
+  """A new student and what its method has of its own; no optimiser yet."""
   student = learner.model.init(randomness.stream(key, "student"), inputs)
-  return _Begun(student, *learner.method.init(
-      randomness.stream(key, "method"), *_tap_shapes(learner, student, inputs)))
+  own, own_state = learner.method.init(
+      randomness.stream(key, "method"), *_tap_shapes(learner, student, inputs))
+  return TrainState(jnp.zeros((), jnp.int32), student, own, own_state, ())
 
 
 def _tap_shapes(learner, student, inputs) -> tuple[methods.Shapes, methods.Shapes]:

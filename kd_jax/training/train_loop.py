@@ -126,9 +126,11 @@ def run_to_end(
       tick(done)
     totals = metrics.merge(totals, more)
     done += length
+    # What is wanted of this state is dispatched before an epoch is read.
     finished = []
     if done == end:
-      finished = [_ended(program, monitor, state, totals, done)]
+      finished = [Epoch(done, totals, program.evaluate(state, done),
+                        monitor.observe(state))]
       totals = program.no_totals()
     read()
     unread += finished
@@ -143,11 +145,6 @@ def run_to_end(
       raise Interrupted()
   read()
   return state
-
-
-def _ended(program, monitor, state, totals, done) -> Epoch:
-  """An epoch that has been dispatched, with what is wanted of its last state."""
-  return Epoch(done, totals, program.evaluate(state, done), monitor.observe(state))
 
 
 def _resumed(

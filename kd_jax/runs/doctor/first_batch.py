@@ -18,7 +18,8 @@ from kd_jax.runs import jobs, teacher_store
 from kd_jax.runs import setup as setup_lib
 from kd_jax.runs.doctor import Visit
 from kd_jax.runs.setup import Setup
-from kd_jax.training import fit, parameters, schedules, segment, step
+from kd_jax.training import devices as devices_lib
+from kd_jax.training import parameters, schedules, segment, step
 from kd_jax.training.settings import Training
 from kd_jax.training.state import TrainState
 from kd_jax.training.step import Learner
@@ -78,7 +79,7 @@ def begin(setup: Setup, net: Net, before: Mapping[str, Begun]) -> Begun:
     if method.needs_teacher:
       teacher = _teacher(setup, training, [before[name] for name in net.teachers])
   learner = build.learner(run, training, method, teacher)
-  start = fit.start(learner, own.train, own.devices)
+  start = devices_lib.make(own.devices, segment.make_init(learner, own.train))
   return Begun(net, own, training, learner, start(
       jax.random.key(training.seed), training.hparams))
 
