@@ -10,8 +10,10 @@ import pytest
 from kd_jax import methods
 
 # Trained parameters of its own; terms that relate the examples of all devices.
-unlike_kd = pytest.mark.parametrize(
-    "method", ["ctkd", "dist", "hint", "kd+rkd", "kd+hint+rkd"])
+slow = lambda *values: pytest.param(*values, marks=pytest.mark.slow)
+# The last has all that a hint and a relation have.
+unlike_kd = pytest.mark.parametrize("method", [
+    "ctkd", "dist", slow("hint"), slow("kd+rkd"), "kd+hint+rkd"])
 
 
 @pytest.mark.parametrize("method", [*methods.METHODS, "kd+rkd", "kd+hint+rkd"])
@@ -24,9 +26,8 @@ def test_lanes_are_single_runs(method):
   modes.check_lanes(method)
 
 
-@pytest.mark.parametrize(("method", "kind"), [
-    (method, kind) for method in ("ctkd", "dist", "hint", "kd+rkd", "kd+hint+rkd")
-    for kind in ("pmap", "sharded")])
+@unlike_kd
+@pytest.mark.parametrize("kind", ["pmap", "sharded"])
 def test_eight_devices_are_one(method, kind):
   modes.check_devices(method, kind)
 
