@@ -53,19 +53,19 @@ class Setup(NamedTuple):
   announce: Callable[[], None]
 
   def checkpoints(self, name: str, identity: dict[str, Any]) -> Checkpoints:
-    """Where an unfinished training is kept; `identity` is what its bits need."""
+    """Where an unfinished training is kept, which goes on where it was begun."""
     own = self.run.checkpoints
     return Checkpoints(
         self.workdir / "progress" / name,
-        {**identity, "numerics": kd_jax.NUMERICS},
+        {**identity, **self.machine(), "numerics": kd_jax.NUMERICS},
         every=own.every, keep=own.keep, force=own.force, say=self.screen.say)
 
-  @property
-  def placing(self) -> dict[str, Any]:
-    """What a net's bits depend on beside its config and `records.runtime`."""
+  def machine(self) -> dict[str, Any]:
+    """What the bits of a net depend on beside its config."""
     if self.devices.kind == "single":
-      return {}
-    return {"parallel": self.devices.kind, "processes": jax.process_count()}
+      return records.runtime()
+    return records.runtime() | {
+        "parallel": self.devices.kind, "processes": jax.process_count()}
 
 
 def prepare(
@@ -96,13 +96,12 @@ def prepare(
   if dataset.notice:
     screen.say(f"\n*** {dataset.notice} ***\n", style="bold yellow")
   on_device = build.on_device(run.values, dataset)
-  everything = lambda part: np.arange(len(part.label))
   put = lambda part, ids: devices_lib.copies(devices, on_device(part, ids))
-  test = put(dataset.test, everything(dataset.test))
-  splits = {"test": fit.Split(test)}
+  whole = lambda part: fit.Split(put(part, np.arange(len(part.label))))
+  splits = {"test": whole(dataset.test)}
   if len(dataset.heldout_ids):
-    held = data_lib.Examples(*(a[dataset.heldout_ids] for a in dataset.train))
-    splits["heldout"] = fit.Split(put(held, everything(held)))
+    splits["heldout"] = whole(data_lib.Examples(
+        *(a[dataset.heldout_ids] for a in dataset.train)))
   hosts.refuse_unlike("the data", dataset.fingerprint)
   recorder = records.Recorder(workdir, tensorboard=run.tensorboard)
 
