@@ -229,13 +229,7 @@ def from_file(
       better than chance, as that of permuted rows would be.
   """
   key = f"config.teacher.logits={file}"
-  logits = read_logits(key, file)
-  logits = logits[:, None] if logits.ndim == 2 else logits
-  expected = (len(found_labels), num_views, num_classes)
-  if logits.shape != expected:
-    raise UserError(
-        f"{key}: has shape {list(logits.shape)}, must be {list(expected)} "
-        "(examples, views of the student's augmentation, classes)")
+  logits = read_logits(key, file, (len(found_labels), num_views, num_classes))
   accuracy = float((logits[:, 0].argmax(-1) == found_labels).mean())
   chance = np.bincount(found_labels).max() / len(found_labels)
   # Permuted rows stay within a few standard errors of chance.
@@ -249,12 +243,19 @@ def from_file(
   return logits[:, :, None].astype(np.float32), accuracy
 
 
-def read_logits(key: str, file: str) -> np.ndarray:
-  """A user's array of logits, never unpickled."""
+def read_logits(key: str, file: str, shape: tuple[int, ...]) -> np.ndarray:
+  """A user's array of logits, never unpickled; an axis of views may be left out."""
   try:
     logits = np.load(file, mmap_mode="r", allow_pickle=False)
   except (OSError, ValueError, EOFError) as error:
     raise UserError(f"{key}: cannot be read as .npy: {error}") from None
   if not np.issubdtype(logits.dtype, np.floating):
     raise UserError(f"{key}: holds {logits.dtype}, must be floats")
+  if (logits.ndim, len(shape)) == (2, 3):
+    logits = logits[:, None]
+  if logits.shape != shape:
+    axes = ("examples", "views of the student's augmentation", "classes")
+    raise UserError(
+        f"{key}: has shape {list(logits.shape)}, must be {list(shape)} "
+        f"({', '.join(axes if len(shape) == 3 else axes[::2])})")
   return logits

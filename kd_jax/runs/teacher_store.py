@@ -12,7 +12,6 @@ from kd_jax import methods, teachers
 from kd_jax.config import build
 from kd_jax.config import identity as identity_lib
 from kd_jax.core import hosts, types
-from kd_jax.core.errors import UserError
 from kd_jax.runs import logit_bank, nets
 from kd_jax.runs.nets import Kept
 from kd_jax.runs.setup import Setup
@@ -212,12 +211,9 @@ def from_file(setup: Setup, student: Training) -> PreparedTeacher:
   if "heldout" in setup.splits:
     known["heldout"] = put(bank[dataset.heldout_ids, 0, 0])
   if asked.test_logits is not None:
-    key = f"config.teacher.test_logits={asked.test_logits}"
-    logits = logit_bank.read_logits(key, asked.test_logits)
-    shape = (len(dataset.test.label), dataset.num_classes)
-    if logits.shape != shape:
-      raise UserError(
-          f"{key}: has shape {list(logits.shape)}, must be {list(shape)}")
+    logits = logit_bank.read_logits(
+        f"config.teacher.test_logits={asked.test_logits}", asked.test_logits,
+        (len(dataset.test.label), dataset.num_classes))
     identity.append(hashlib.sha256(logits.tobytes()).hexdigest())
     known["test"] = put(logits.astype(np.float32))
     wrong = np.flatnonzero(logits.argmax(-1) != dataset.test.label).tolist()
