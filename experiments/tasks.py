@@ -12,8 +12,8 @@ from typing import NamedTuple
 from experiments.protocol import Place
 from kd_jax.report import Row
 from kd_jax.runs import records
-from kd_jax.runs.chunk import stamp
 from kd_jax.runs.results import Results
+from kd_jax.runs.rows import stamp
 from kd_jax.training.train_loop import Interrupted
 
 

@@ -10,6 +10,7 @@ from kd_jax import models
 from kd_jax.data import distort
 from kd_jax.data import views as views_lib
 from kd_jax.runs import logit_bank
+from kd_jax.training import devices
 
 NAMES = ("affine", "elastic", "distort")
 STRENGTH = {"affine": distort.AFFINE, "elastic": distort.ELASTIC,
@@ -230,8 +231,10 @@ def test_a_bank_of_distorted_views_is_the_teacher_on_each(device_data):
   net = models.MODELS["mlp"](num_classes=7, widths=(6,))
   held = net.init(jax.random.key(0), jnp.zeros((1, 12, 10, 1)))
   bank = np.empty((9, views.count, 1, 7), np.float32)
-  logit_bank.build([net], [held], few, views, bank)
-  logit_bank.verify(bank, [net], [held], few, views)
+  source = logit_bank.Source(
+      [net], [held], few, views, devices.choose("single"))
+  assert [*logit_bank.build(source, bank)] == [*range(1, views.count + 1)]
+  logit_bank.verify(bank, source)
   for row, index in ((3, 0), (8, 77), (0, 127)):
     seen = views.view(few.inputs[row], jnp.int32(index)).astype(jnp.float32) / 255
     said = net.apply(held, seen[None], train=False)[0].logits[0]

@@ -18,6 +18,7 @@ from soak import kill
 from test_main import SMALL, _at_the_root, hashes, program, wait_for
 
 from kd_jax import main
+from kd_jax.runs import records
 
 __all__ = ["_at_the_root"]  # A fixture that works by being here.
 
@@ -60,7 +61,7 @@ def test_killed_twice_it_ends_with_the_same_bits(own_data, tmp_path):
   assert all(json.loads(row) for row in rows if row.endswith("}"))
 
 
-def test_a_signal_saves_within_ten_seconds(arguments, tmp_path):
+def test_a_signal_saves_and_no_other_config_goes_on(arguments, tmp_path):
   with program(*arguments(*LONG)) as running:
     wait_for(tmp_path / "run/metrics.jsonl", "baseline")
     began = time.monotonic()
@@ -70,13 +71,6 @@ def test_a_signal_saves_within_ten_seconds(arguments, tmp_path):
   assert time.monotonic() - began < 10
   record = next((tmp_path / "run/progress/baseline").glob("*/record/metadata"))
   assert json.loads(record.read_text())["marks"]["batch_size"] == 16
-
-
-def test_an_unfinished_run_of_another_config_is_refused(arguments, tmp_path):
-  with program(*arguments(*LONG)) as running:
-    wait_for(tmp_path / "run/metrics.jsonl", "baseline")
-    running.send_signal(signal.SIGINT)
-    running.communicate(timeout=60)
   other = (*LONG, "--config.optimizer.learning_rate=0.002")
   code, told = ended(*arguments(*other))
   assert code == 2
@@ -95,9 +89,8 @@ def test_a_second_program_in_the_workdir_is_refused(arguments, tmp_path):
     assert running.poll() is None, "the first one goes on"
     running.kill()
   # A dead program holds no lock.
-  with program(*arguments(*LONG)) as running:
-    wait_for(tmp_path / "run/metrics.jsonl", "baseline")
-    running.kill()
+  with records.locked(tmp_path / "run"):
+    pass
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ import pytest
 
 from experiments import index
 from experiments.protocol import Options
-from kd_jax.config import build, identity
+from kd_jax.config import build, identity, recipe
 from kd_jax.config import run as run_lib
 from kd_jax.report import Row
 from kd_jax.runs import jobs, plan, schema_1
@@ -80,7 +80,8 @@ def fingerprint(lane, dataset, row: Row, teachers: Sequence[Row]) -> str:
     prepared = types.SimpleNamespace(identity=hashes, teacher=teachers_lib.banked(
         bank, weights=run_lib.read(lane.values).weights))
   setup = setup_lib.Setup(run_lib.read(lane.values), dataset, *[None] * 8)
-  return jobs.lane_fingerprint(lane, setup, prepared)
+  net = recipe.Net("student", lane.values)
+  return identity.fingerprint(jobs.identity(net, setup, prepared))
 
 
 def teachers_of(row: Row, teachers: Sequence[Row]) -> list[str] | None:

@@ -12,13 +12,13 @@ from test_step import a_batch, a_step, a_teacher, distance, hyper, learner
 import kd_jax
 from kd_jax import config as config_lib
 from kd_jax import methods
-from kd_jax.config import build, command_line, identity, schema, sweep
+from kd_jax.config import build, command_line, identity, recipe, schema, sweep
 from kd_jax.config import run as run_lib
 from kd_jax.core import types as core_types
 from kd_jax.core.errors import UserError
 from kd_jax.methods import Method
 from kd_jax.methods.terms import Term
-from kd_jax.runs import teacher_store
+from kd_jax.runs import jobs, teacher_store
 from kd_jax.training import schedules
 from kd_jax.training import step as step_lib
 
@@ -143,12 +143,11 @@ def test_rows_that_were_recorded_keep_their_fingerprints(monkeypatch):
       dataset=types.SimpleNamespace(fingerprint="d"))
   prepared = types.SimpleNamespace(
       identity=["t"], teacher=types.SimpleNamespace(weights=np.ones(1)))
-  made = teacher_store.student_identity(
-      setup, build.student_hparams(config), prepared, config.method)
+  made = jobs.identity(recipe.Net("distilled", {}), setup, prepared)
   assert made.pop("lane") == "kd"  # Rows of main runs had none.
   assert identity.fingerprint(made)[:16] == DISTILLED
-  made = teacher_store.student_identity(
-      setup, build.student_hparams(config), None)
+  setup.run = run_lib.read(config_lib.flatten(config) | {"method": "hard"})
+  made = jobs.identity(recipe.Net("baseline", {}), setup)
   assert made.pop("lane") == "hard"
   assert identity.fingerprint(made)[:16] == BASELINE
 

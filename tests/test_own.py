@@ -94,13 +94,19 @@ def own(tmp_path):
   return write
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+  """Where the tests' teachers are kept, so that like ones are trained once."""
+  return tmp_path_factory.mktemp("store")
+
+
 @pytest.fixture
-def small(own_data, tmp_path):
+def small(own_data, tmp_path, store):
   """Runs the small job; gives exit code and rows by net or point."""
   def run(*more, workdir="run"):
     place = tmp_path / workdir
     code = main.run([*SMALL, f"--config.data.dir={own_data}",
-                     f"--workdir={place}", *more])
+                     f"--config.teacher.dir={store}", f"--workdir={place}", *more])
     file = place / "results.jsonl"
     return code, [json.loads(line) for line in
                   file.read_text().splitlines()] if file.is_file() else []
@@ -283,8 +289,6 @@ def test_inputs_of_no_kind_are_refused(small, tmp_path, capsys, ids, words):
            y_test=label)
   code, _ = small("--config.data.name=odd", f"--config.data.dir={tmp_path}")
   assert code == 2 and words in capsys.readouterr().err
-
-
 
 
 def test_a_method_is_swept_for_a_net_and_named_by_a_config_file(

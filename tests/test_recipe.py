@@ -1,6 +1,8 @@
 """Recipes: nets in order, each trained once, alone or as lanes."""
 
+import contextlib
 import json
+import shutil
 
 from conftest import ROOT
 import jax
@@ -12,34 +14,65 @@ from kd_jax import config as config_lib
 from kd_jax import main
 from kd_jax.config import recipe
 from kd_jax.core.errors import UserError
+from kd_jax.report import plots
 from kd_jax.training import parameters
 
 CHAIN = (
     "--config=tests/fixtures/chain.py", "--config.tensorboard=false",
     "--config.parallel=single")
 NETS = ["teacher", "first", "student"]
+SEEDS = ("--sweep.seed=0,1", "--config.sweep.lanes=2x1")
+
+
+@contextlib.contextmanager
+def _as_users_run_it():
+  with pytest.MonkeyPatch.context() as patch, (
+      jax.numpy_dtype_promotion("standard")):
+    patch.chdir(ROOT)
+    patch.setattr(plots, "write", lambda *_: {})
+    yield
 
 
 @pytest.fixture(autouse=True)
-def _at_the_root(monkeypatch):
-  monkeypatch.chdir(ROOT)
-  # The program computes as users run it: optax and all may promote.
-  with jax.numpy_dtype_promotion("standard"):
+def _at_the_root():
+  with _as_users_run_it():
     yield
+
+
+def trained(own_data, place, *more):
+  """Runs the small chain; gives the rows by net, in order."""
+  assert main.run([*CHAIN, f"--config.data.dir={own_data}",
+                   f"--workdir={place}", *more]) == 0
+  found: dict[str, list] = {}
+  for line in (place / "results.jsonl").read_text().splitlines():
+    row = json.loads(line)
+    found.setdefault(row["net"], []).append(row)
+  return found
+
+
+@pytest.fixture(scope="module")
+def once(own_data, tmp_path_factory):
+  """The chain's workdir and rows, to be read or copied."""
+  place = tmp_path_factory.mktemp("once") / "w"
+  with _as_users_run_it():
+    return place, trained(own_data, place)
+
+
+@pytest.fixture(scope="module")
+def seeds(own_data, tmp_path_factory):
+  """The same of two seeds."""
+  place = tmp_path_factory.mktemp("seeds") / "w"
+  with _as_users_run_it():
+    return place, trained(own_data, place, *SEEDS)
 
 
 @pytest.fixture
 def chain(own_data, tmp_path):
-  """Runs the small chain; gives the rows by net, in order."""
-  def run(*more, workdir="run", code=0):
-    place = tmp_path / workdir
-    assert main.run([*CHAIN, f"--config.data.dir={own_data}",
-                     f"--workdir={place}", *more]) == code
-    found: dict[str, list] = {}
-    for line in (place / "results.jsonl").read_text().splitlines():
-      row = json.loads(line)
-      found.setdefault(row["net"], []).append(row)
-    return found
+  """Runs the small chain, in a copy of another's workdir if one is given."""
+  def run(*more, workdir="run", copy=None):
+    if copy:
+      shutil.copytree(copy[0], tmp_path / workdir)
+    return trained(own_data, tmp_path / workdir, *more)
   return run
 
 
@@ -122,8 +155,9 @@ def test_a_recipe_that_cannot_be_is_refused(key, value, words):
   assert words in str(refused.value)
 
 
-def test_a_chain_is_trained_in_order_and_found_again(chain, tmp_path, capsys):
-  rows = chain()
+def test_a_chain_is_trained_in_order_and_found_again(
+    once, chain, tmp_path, capsys):
+  place, rows = once
   assert [*rows] == NETS and all(len(some) == 1 for some in rows.values())
   shas = {name: row["parameters_sha256"] for name, (row,) in rows.items()}
   for before, name in zip(NETS, NETS[1:]):
@@ -131,15 +165,14 @@ def test_a_chain_is_trained_in_order_and_found_again(chain, tmp_path, capsys):
     assert "T = 8" in rows[name][0]["loss"] and "agreement" in rows[name][0]
   assert rows["teacher"][0]["teacher_sha256"] is None
   for name in NETS:
-    held = parameters.load_parameters(tmp_path / "run/parameters" / name)
+    held = parameters.load_parameters(place / "parameters" / name)
     assert parameters.parameters_sha256(held.params) == shas[name]
-  summary = json.loads((tmp_path / "run/summary.json").read_text())
+  summary = json.loads((place / "summary.json").read_text())
   assert [*summary] == ["schema", "dataset", *NETS, "seconds"]
-  capsys.readouterr()
-  again = chain("--config.nets.student.temperature=2")
+  again = chain("--config.nets.student.temperature=2", copy=once)
   assert capsys.readouterr().out.count("already trained") == 2
   for name in NETS[:-1]:
-    changed = {"command", "dirty"}
+    changed = {"command", "dirty", "study"}
     assert {key: value for key, value in again[name][0].items()
             if key not in changed} == {
                 key: value for key, value in rows[name][0].items()
@@ -180,13 +213,15 @@ def test_a_swept_chain_is_trained_once_and_is_its_single_runs(
       alone["student"][0]["test_nll"], rel=1e-4)
 
 
-def test_what_a_sweep_lost_is_made_again(chain, tmp_path):
-  sweep = ("--sweep.seed=0,1", "--config.sweep.lanes=2x1")
-  first = chain(*sweep)
+def test_what_a_sweep_lost_is_made_again(seeds, chain, tmp_path):
+  _, first = seeds
+  shutil.copytree(seeds[0], tmp_path / "run")
+  # Also where no plan says any more what ran with it.
+  (tmp_path / "run/plan.json").unlink()
   for folder in (tmp_path / "run/teachers").iterdir():
     if folder.is_dir():
       (folder / "record.json").unlink()
-  second = chain(*sweep, "--sweep.nets.student.alpha=0.5")
+  second = chain(*SEEDS, "--sweep.nets.student.alpha=0.5")
   for name in NETS[:-1]:
     assert [row["test_wrong_ids"] for row in first[name]] == [
         row["test_wrong_ids"] for row in second[name]]
@@ -194,11 +229,11 @@ def test_what_a_sweep_lost_is_made_again(chain, tmp_path):
   assert second["student"][0]["fingerprint"] != first["student"][0]["fingerprint"]
 
 
-@pytest.mark.parametrize("sweep", [pytest.param((), marks=pytest.mark.slow), (
-    "--sweep.seed=0,1", "--config.sweep.lanes=2x1")])
+@pytest.mark.parametrize(("sweep", "uncut"), [
+    pytest.param((), "once", marks=pytest.mark.slow), (SEEDS, "seeds")])
 def test_a_stopped_chain_goes_on_to_the_same_bits(
-    chain, own_data, tmp_path, sweep, monkeypatch):
-  whole = chain(*sweep, workdir="whole")
+    chain, own_data, tmp_path, sweep, uncut, request, monkeypatch):
+  _, whole = request.getfixturevalue(uncut)
   place, asked = tmp_path / "cut", []
 
   def late(signals):
@@ -222,19 +257,19 @@ def test_a_stopped_chain_goes_on_to_the_same_bits(
         assert one[key] == other[key]
 
 
-def test_several_teachers_at_once(chain):
+def test_several_teachers_at_once(once, chain):
   rows = chain(
       "--config.nets.student.teachers=('first','teacher')",
       "--config.nets.student.teacher_weights=(1.0,3.0)",
-      "--config.nets.student.teacher_mean=logits")
+      "--config.nets.student.teacher_mean=logits", copy=once)
   assert rows["student"][0]["teacher_sha256"] == [
       rows[name][0]["parameters_sha256"] for name in ("first", "teacher")]
 
 
-def test_a_teacher_at_an_epoch_is_that_of_its_training(chain, tmp_path):
+def test_a_teacher_at_an_epoch_is_that_of_its_training(once, chain, tmp_path):
   # 300 examples in batches of 64: 5 steps an epoch.
-  at = "--config.nets.first.teacher_epochs=({},)"
-  rows = chain(at.format(1))
+  at = "--config.nets.first.teacher_epochs=(1,)"
+  rows = chain(at, copy=once)
   early, = rows["teacher_at_1"]
   assert early["step"] == 5 and rows["teacher"][0]["step"] == 12
   assert rows["first"][0]["teacher_sha256"] == [early["parameters_sha256"]]
@@ -245,29 +280,33 @@ def test_a_teacher_at_an_epoch_is_that_of_its_training(chain, tmp_path):
                         if row["net"] == net and row.get("epoch") == 1)
   for name in ("test_errors", "test_nll", "train_hard", "learning_rate"):
     assert of("teacher")[name] == of("teacher_at_1")[name]
-  swept = chain(at.format(1), "--sweep.seed=0,1", "--config.sweep.lanes=2x1",
-                workdir="swept")
+  swept = chain(at, *SEEDS, workdir="swept")
   assert swept["teacher_at_1"][0]["test_wrong_ids"] == early["test_wrong_ids"]
 
 
-@pytest.mark.parametrize("sweep", [pytest.param((), marks=pytest.mark.slow), (
-    "--sweep.seed=0,1", "--config.sweep.lanes=2x1")])
+def test_a_teacher_at_its_last_epoch_is_itself(chain, capsys):
+  rows = chain("--config.nets.first.teacher_epochs=(1,)", "--config.steps=5")
+  assert [*rows] == NETS and "same net" not in capsys.readouterr().out
+  assert rows["first"][0]["teacher_sha256"] == [
+      rows["teacher"][0]["parameters_sha256"]]
+
+
+@pytest.mark.parametrize("sweep", [
+    pytest.param((), marks=pytest.mark.slow), SEEDS])
 def test_a_net_starts_from_another(chain, sweep):
   """Two stages: of one step each, the second goes on where the first ended."""
   same = ("--config.nets.student.widths=(16,)", "--config.nets.first.method=hint",
           "--config.nets.first.hard_weight=0.0",
-          "--config.nets.first.soft_weight=0.0")
-  new = chain(*same, *sweep, workdir="new")
-  rows = chain(*same, "--config.nets.student.init_from=first", *sweep)
-  assert [row["test_wrong_ids"] for row in new["first"]] == [
-      row["test_wrong_ids"] for row in rows["first"]]
+          "--config.nets.first.soft_weight=0.0", *sweep)
+  new = chain(*same)
+  rows = chain(*same, "--config.nets.student.init_from=first")
   one, other = new["student"][0], rows["student"][0]
   assert one["fingerprint"] != other["fingerprint"]
   assert one["test_nll"] != other["test_nll"]
   # With a learning rate of nearly nothing it stays what it started from.
-  still = chain(*same, "--config.nets.student.init_from=first", *sweep,
-                "--config.nets.student.optimizer.learning_rate=1e-30",
-                workdir="still")
+  still = chain(*same, "--config.nets.student.init_from=first",
+                "--config.nets.student.optimizer.learning_rate=1e-30")
+  assert new["first"] == still["first"] or not sweep
   assert [row["test_wrong_ids"] for row in still["student"]] == [
       row["test_wrong_ids"] for row in still["first"]]
   assert np.isclose(still["student"][0]["test_nll"], still["first"][0]["test_nll"])
@@ -356,9 +395,9 @@ def test_what_is_compiled_in_is_never_another_points(chain):
   assert len({row["test_nll"] for row in rows["student"]}) == 4
 
 
-def test_two_names_for_one_net_are_told(chain, capsys):
+def test_two_names_for_one_net_are_told(once, chain, capsys):
   rows = chain("--config.nets.first.widths=(8,)",
-               "--config.nets.student.teachers=('teacher',)")
+               "--config.nets.student.teachers=('teacher',)", copy=once)
   assert "student: is the same net as first; give it another" in (
       capsys.readouterr().out)
   assert len([*rows]) == 2
@@ -376,11 +415,12 @@ def test_single_runs_and_sweeps_share_a_workdir(swept, tmp_path):
   assert not any("net" in row for row in again)
 
 
-def test_nets_of_a_store_are_found_by_sweeps_and_single_runs(chain, tmp_path):
+def test_nets_of_a_store_are_found_by_sweeps_and_single_runs(
+    once, chain, tmp_path):
+  _, alone = once
   store = f"--config.teacher.dir={tmp_path / 'store'}"
-  alone = chain(store, workdir="alone")
-  swept = chain(store, "--sweep.seed=0,1", "--config.sweep.lanes=2x1",
-                workdir="swept")
+  shutil.copytree(once[0] / "teachers", tmp_path / "store")
+  swept = chain(store, *SEEDS, workdir="swept")
   for name in NETS[:-1]:
     mine = next(row for row in swept[name] if row["seed"] == 0)
     assert mine["parameters_sha256"] == alone[name][0]["parameters_sha256"]

@@ -330,8 +330,14 @@ def test_a_module_that_stays_is_counted_saved_and_evaluated(
 # Teachers of taps: stored where they are small, live where they are not.
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+  """Where the tests' teachers are kept, so that like ones are trained once."""
+  return tmp_path_factory.mktemp("store")
+
+
 @pytest.fixture
-def run(own_data, tmp_path, monkeypatch, capsys):
+def run(own_data, tmp_path, store, monkeypatch, capsys):
   """Runs a small job on features; gives its distilled row and what it said."""
   monkeypatch.chdir(ROOT)
 
@@ -340,6 +346,7 @@ def run(own_data, tmp_path, monkeypatch, capsys):
       code = main.run([
           "--config=configs/mnist.py", "--config.data.name=blobs",
           f"--config.data.dir={own_data}", f"--workdir={tmp_path / workdir}",
+          f"--config.teacher.dir={store}",
           "--config.student.widths=(8,)", "--config.teacher.widths=(12,)",
           "--config.steps=12", "--config.teacher.steps=12",
           "--config.batch_size=300", "--config.tensorboard=false",
@@ -375,4 +382,4 @@ def test_maps_are_not_stored_and_the_run_says_so(run, tmp_path):
   assert not (tmp_path / "w/banks").exists()
   _, error = run(*CNN, "--config.teacher.bank=always", workdir="always")
   assert "is too large to store; use teacher.bank=auto" in error
-  assert not (tmp_path / "always/teachers").exists()
+  assert not (tmp_path / "always/parameters").exists()

@@ -1,7 +1,9 @@
 """Ensembles, and banks on disk: the right rows, or a refusal."""
 
 import json
+import shutil
 
+from conftest import blobs
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,7 @@ from kd_jax import losses, teachers
 from kd_jax.core import types
 from kd_jax.core.errors import UserError
 from kd_jax.data import views
+from kd_jax.data.preprocess import Scaling
 from kd_jax.models import MODELS
 from kd_jax.runs import logit_bank
 from kd_jax.training import devices, segment
@@ -87,104 +90,106 @@ def test_a_bank_answers_by_id_and_view():
   np.testing.assert_array_equal(said[1], bank[ids, view, 1])
 
 
-@pytest.fixture
-def nets(key, device_data):
+def teacher_of(data, where=None) -> logit_bank.Source:
   models = [MODELS["mlp"](num_classes=CLASSES, widths=(w,)) for w in (16, 24)]
-  image = device_data.preprocess(device_data.inputs[:1])
-  return models, [m.init(jax.random.key(i), image)
-                  for i, m in enumerate(models)]
+  image = data.preprocess(data.inputs[:1])
+  held = [m.init(jax.random.key(i), image) for i, m in enumerate(models)]
+  where = where or devices.choose("single")
+  return logit_bank.Source(
+      models, *devices.copies(where, (held, data)), SHIFT, where)
 
 
-def obtain(path, nets, examples, **marks):
-  return logit_bank.obtain(
-      path, {"data": "d", "teachers": ["a", "b"], "views": "shift2"} | marks,
-      *nets, examples, SHIFT, num_classes=CLASSES)
-
-
-def test_a_bank_is_built_once_and_found_again(tmp_path, nets, device_data):
-  path = tmp_path / "bank.npy"
-  bank = obtain(path, nets, device_data)
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+  """A teacher, and the folder of its bank; only read, or copied and spoilt."""
+  image, label = blobs(150)
+  source = teacher_of(segment.DeviceData(
+      jnp.asarray(image), jnp.asarray(label), jnp.arange(150, dtype=jnp.int32),
+      Scaling(jnp.full((1,), 1 / 255, jnp.float32), jnp.zeros((1,), jnp.float32))))
+  folder = tmp_path_factory.mktemp("bank")
+  bank = obtain(folder / "bank.npy", source)
   assert bank.shape == (150, 25, 2, CLASSES) and bank.dtype == np.float32
   assert isinstance(bank, np.memmap)
-  written = path.stat().st_mtime_ns
-  obtain(path, nets, device_data)
-  assert path.stat().st_mtime_ns == written
+  assert not (folder / "bank.npy.begun.json").exists()
+  return source, folder
 
 
-def test_a_banks_rows_are_the_live_logits(tmp_path, nets, device_data):
-  bank = obtain(tmp_path / "bank.npy", nets, device_data)
+@pytest.fixture
+def spoilt(built, tmp_path):
+  """The teacher, and the file of a copy of its bank."""
+  return built[0], shutil.copytree(built[1], tmp_path / "copy") / "bank.npy"
+
+
+def obtain(path, source, tick=lambda done: None, **marks):
+  return logit_bank.obtain(
+      path, {"data": "d", "teachers": ["a", "b"], "views": "shift2"} | marks,
+      source, num_classes=CLASSES, tick=tick)
+
+
+def test_a_banks_rows_are_the_live_logits(built):
+  source, folder = built
+  written = (folder / "bank.npy").stat().st_mtime_ns
+  bank = obtain(folder / "bank.npy", source)
+  assert (folder / "bank.npy").stat().st_mtime_ns == written, "built once"
   ids = jnp.arange(64, dtype=jnp.int32)
   view = ids % 25
-  batch = segment.take(device_data, SHIFT, ids, view, ids >= 0)
-  live = teachers.live(*nets)
+  batch = segment.take(source.data, SHIFT, ids, view, ids >= 0)
+  live = teachers.live(source.models, source.variables)
   said = jax.jit(live.members)(live.arrays, batch).logits
   gap = np.abs(np.asarray(said).swapaxes(0, 1) - bank[ids, view]).max()
   assert gap <= 1e-5 * np.abs(bank).max()
 
 
-def test_a_permuted_bank_is_refused(tmp_path, nets, device_data):
+def test_a_permuted_bank_is_refused(spoilt):
   """P10: rows that belong to other images."""
-  path = tmp_path / "bank.npy"
-  bank = np.array(obtain(path, nets, device_data))
+  source, path = spoilt
+  bank = np.load(path)
   np.save(path, bank[np.random.default_rng(0).permutation(150)])
   with pytest.raises(UserError, match="permuted, foreign or damaged"):
-    obtain(path, nets, device_data)
+    obtain(path, source)
   np.save(path, np.roll(bank, 1, axis=1))  # views off by one
   with pytest.raises(UserError, match="permuted, foreign or damaged"):
-    obtain(path, nets, device_data)
+    obtain(path, source)
 
 
-def test_a_bank_of_something_else_is_refused(tmp_path, nets, device_data):
-  path = tmp_path / "bank.npy"
-  obtain(path, nets, device_data)
+def test_a_bank_of_something_else_or_damaged_is_refused(spoilt):
+  source, path = spoilt
   with pytest.raises(UserError, match=r"other data.*delete it"):
-    obtain(path, nets, device_data, data="e")
+    obtain(path, source, data="e")
   with pytest.raises(UserError, match="other teachers"):
-    obtain(path, nets, device_data, teachers=["b", "a"])
-
-
-def test_a_damaged_bank_is_refused(tmp_path, nets, device_data):
-  path = tmp_path / "bank.npy"
-  obtain(path, nets, device_data)
+    obtain(path, source, teachers=["b", "a"])
   whole = path.read_bytes()
   path.write_bytes(whole[:len(whole) // 2])
-  with pytest.raises(UserError, match="delete it"):
-    obtain(path, nets, device_data)
+  with pytest.raises(UserError, match=r"unreadable bank.*delete it"):
+    obtain(path, source)
   np.save(path, np.zeros((3, 3), np.float32))
-  with pytest.raises(UserError, match="delete it"):
-    obtain(path, nets, device_data)
-
-
-def test_a_half_built_bank_is_built_again(tmp_path, nets, device_data):
-  path = tmp_path / "bank.npy"
-  np.save(path, np.zeros((150, 25, 2, CLASSES), np.float32))  # no marks yet
-  assert np.abs(obtain(path, nets, device_data)).max() > 0
+  with pytest.raises(UserError, match=r"holds float32.*delete it"):
+    obtain(path, source)
 
 
 class Stopped(Exception):
   pass
 
 
-def test_a_stopped_bank_goes_on_where_it_was(tmp_path, nets, device_data):
+def test_a_stopped_bank_goes_on_where_it_was(built, tmp_path):
+  source, folder = built
   path, asked = tmp_path / "bank.npy", []
 
-  def build(models=nets[0], stop_at=None, **marks):
+  def build(stop_at=None, **marks):
     def tick(done):
       asked.append(done)
       if done == stop_at:
         raise Stopped
-    return logit_bank.obtain(
-        path, {"data": "d", "teachers": ["a", "b"], "views": "shift2"} | marks,
-        models, nets[1], device_data, SHIFT, num_classes=CLASSES, tick=tick)
+    return obtain(path, source, tick, **marks)
 
+  np.save(path, np.zeros((150, 25, 2, CLASSES), np.float32))  # Nobody's.
   with pytest.raises(Stopped):
     build(stop_at=10)
   with pytest.raises(Stopped):
     build(stop_at=12)
   whole = np.array(build())
   assert asked == [*range(1, 11), 11, 12, *range(13, 26)]
-  np.testing.assert_array_equal(
-      whole, obtain(tmp_path / "another.npy", nets, device_data))
+  np.testing.assert_array_equal(whole, np.load(folder / "bank.npy"))
   assert not path.with_name("bank.npy.begun.json").exists()
   # Of another teacher nothing is taken over.
   path.with_name("bank.npy.json").unlink()
@@ -195,32 +200,30 @@ def test_a_stopped_bank_goes_on_where_it_was(tmp_path, nets, device_data):
   assert asked == [*range(1, 26)]
 
 
-def test_what_is_left_of_a_bank_is_not_trusted_blindly(
-    tmp_path, nets, device_data):
-  path = tmp_path / "bank.npy"
-  obtain(path, nets, device_data)
+def test_what_is_left_of_a_bank_is_not_trusted_blindly(spoilt):
+  source, path = spoilt
   marks = json.loads(path.with_name("bank.npy.json").read_text())
-  path.with_name("bank.npy.json").unlink()
   begun = path.with_name("bank.npy.begun.json")
   for told in ("[]", "{", json.dumps(marks)):
-    begun.write_text(told)
-    obtain(path, nets, device_data)
     path.with_name("bank.npy.json").unlink()
+    begun.write_text(told)
+    views = []
+    obtain(path, source, views.append)
+    assert views == [*range(1, 26)]
   # Another file, of views that it says are done.
+  path.with_name("bank.npy.json").unlink()
   np.save(path, np.zeros((150, 25, 2, CLASSES), np.float32))
   begun.write_text(json.dumps(marks | {"done": 25}))
   with pytest.raises(UserError, match="permuted, foreign or damaged"):
-    obtain(path, nets, device_data)
+    obtain(path, source)
 
 
-def test_a_bank_of_several_devices_has_the_bits_of_one(nets, device_data):
-  models, held = nets
-  where = devices.choose("pmap", most=3)
-  out = [np.empty((150, 25, 2, CLASSES), np.float32) for _ in range(2)]
-  logit_bank.build(models, held, device_data, SHIFT, out[0])
-  logit_bank.build(models, devices.copies(where, held),
-              devices.copies(where, device_data), SHIFT, out[1], devices=where)
-  np.testing.assert_array_equal(*out)
+def test_a_bank_of_several_devices_has_the_bits_of_one(built):
+  source, folder = built
+  out = np.empty((150, 25, 2, CLASSES), np.float32)
+  spread = teacher_of(source.data, devices.choose("pmap", most=3))
+  assert [*logit_bank.build(spread, out)] == [*range(1, 26)]
+  np.testing.assert_array_equal(out, np.load(folder / "bank.npy"))
 
 
 def own_logits(label, wrong=0):

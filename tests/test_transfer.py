@@ -11,7 +11,7 @@ import pytest
 from kd_jax import config as config_lib
 from kd_jax import data, main
 from kd_jax.config import identity
-from kd_jax.runs import kept_logits, nets
+from kd_jax.runs import alone, kept_logits
 from kd_jax.training import optimizers
 
 BASE = (
@@ -66,13 +66,14 @@ def test_classes_that_are_left_out_are_left_out():
 
 def test_students_see_the_transfer_set_and_teachers_everything(
     own_data, tmp_path, monkeypatch):
-  seen, member = [], nets.member
+  seen, train = [], alone.train
 
-  def watched(setup, *arguments):
-    seen.append(len(setup.train.ids))
-    return member(setup, *arguments)
+  def watched(job, fingerprint):
+    if job.net.member is not None:
+      seen.append(len(job.setup.train.ids))
+    return train(job, fingerprint)
 
-  monkeypatch.setattr(nets, "member", watched)
+  monkeypatch.setattr(alone, "train", watched)
   code, lines = run(own_data, tmp_path / "w", "--sweep.transfer.part=0.5,1.0",
                     "--sweep.seed=0")
   rows = lines("results.jsonl")
@@ -80,14 +81,12 @@ def test_students_see_the_transfer_set_and_teachers_everything(
   assert set(seen) == {300}
   assert rows[0]["teacher_fingerprint"] == rows[1]["teacher_fingerprint"]
   assert rows[0]["fingerprint"] != rows[1]["fingerprint"]
-  # The same run by itself, of a part and of everything.
-  for row in rows:
-    part = f"--config.transfer.part={row['overrides']['transfer.part']}"
-    alone = tmp_path / part
-    assert run(own_data, alone, part)[0] == 0
-    summary = json.loads((alone / "summary.json").read_text())
-    assert summary["distilled"]["test_wrong_ids"] == row["test_wrong_ids"]
-    assert summary["teacher"]["fingerprint"] == row["teacher_fingerprint"]
+  assert not (tmp_path / "w/logits").exists(), "kept only if asked for"
+  # The same run by itself.
+  assert run(own_data, tmp_path / "w", "--config.transfer.part=0.5")[0] == 0
+  summary = json.loads((tmp_path / "w/summary.json").read_text())
+  assert summary["distilled"]["test_wrong_ids"] == rows[0]["test_wrong_ids"]
+  assert summary["teacher"]["fingerprint"] == rows[0]["teacher_fingerprint"]
 
 
 @pytest.mark.parametrize(("word", "says"), [
@@ -118,7 +117,7 @@ def test_initial_scales_are_lanes_of_one_program(own_data, tmp_path):
   # 1 has no scaling in its program, so that old rows keep their fingerprints.
   assert code == 0 and summary["compilations"] == 2
   assert len({row["test_nll"] for row in rows}) == 3
-  code, lines = run(own_data, tmp_path / "v", "--sweep.seed=0")
+  code, lines = run(own_data, tmp_path / "w", "--sweep.seed=0")
   assert lines("results.jsonl")[0]["fingerprint"] == rows[2]["fingerprint"]
 
 
@@ -161,8 +160,3 @@ def test_what_the_nets_say_is_kept(own_data, tmp_path):
   for logits, row in zip(each, members, strict=True):
     assert np.flatnonzero(
         logits.argmax(1) != label).tolist() == row["test_wrong_ids"]
-
-
-def test_without_being_asked_no_logits_are_kept(own_data, tmp_path):
-  assert run(own_data, tmp_path / "w", "--sweep.seed=0")[0] == 0
-  assert not (tmp_path / "w" / "logits").exists()

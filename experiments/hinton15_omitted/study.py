@@ -23,7 +23,8 @@ from experiments.protocol import Options, Place, Rows, Stage
 from kd_jax import report
 from kd_jax.config import build, sweep
 from kd_jax.report import Row
-from kd_jax.runs import chunk, kept_logits, records, results
+from kd_jax.runs import kept_logits, records, results
+from kd_jax.runs import rows as rows_lib
 
 CLAIM = "without 3s 206 errors, with a bias 109; with only 7s and 8s 47.3%, 13.2%"
 COMMAND = "--config=configs/mnist.py:paper"
@@ -158,4 +159,4 @@ def _analyse(
   found = [who(row) | told(row) for row in nets if row["failed"] is None]
   with records.locked(place.folder):
     results.write(place.folder / "results.jsonl",
-               chunk.stamp(found, study="hinton15_omitted"))
+               rows_lib.stamp(found, study="hinton15_omitted"))

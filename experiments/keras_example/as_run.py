@@ -25,13 +25,14 @@ import ml_collections
 
 from experiments.protocol import Place, Rows
 from kd_jax import losses, methods, report, teachers
-from kd_jax.config import build, names, sweep
+from kd_jax.config import build, flatten, identity, names, recipe, sweep
 from kd_jax.config import run as run_lib
 from kd_jax.core import compilation, randomness, types
 from kd_jax.core.screen import Screen
 from kd_jax.methods import terms as terms_lib
 from kd_jax.report import Row
-from kd_jax.runs import chunk, nets, records, results, teacher_store
+from kd_jax.runs import alone, jobs, records, results, teacher_store
+from kd_jax.runs import rows as rows_lib
 from kd_jax.runs import setup as setup_lib
 from kd_jax.runs.setup import Setup
 from kd_jax.training import parameters, step, train_loop
@@ -138,7 +139,13 @@ def _trained_teacher(
   record = parameters.load_record(path)
   fingerprints = {row["fingerprint"] for row in rows.get("teachers", ())}
   if record is None or record["fingerprint"] not in fingerprints:
-    nets.member(setup._replace(run=run_lib.read(config)), "teacher", 0)
+    member, *_ = recipe.nets(flatten(config), swept=True)
+    asked = jobs.Wanted(
+        sweep.Lane({}, member.values), jobs.identity(member, setup))
+    fingerprint = identity.fingerprint(asked.identity)
+    alone.train(jobs.make(
+        member, setup, build.training(member, setup.dataset),
+        {fingerprint: asked}), fingerprint)
     path = setup.workdir / own
   return parameters.load_parameters(path)
 
@@ -150,16 +157,19 @@ def _row(
   """One run, trained or found, as a row."""
   own = sweep.applied(config, _POINTS[name] | {"seed": seed})
   training, learner = _MADE[name](own, setup, seed, trained)
-  identity = teacher_store.student_identity(setup, training.hparams, None) | {
-      "version": name, "seed": seed, "overrides": _POINTS[name],
-      "program": names.source_identity(f"{__name__}:run"),
-      "teacher": parameters.parameters_sha256(trained.params)}
-  net = f"{name.replace(' ', '_')}_{seed}"
-  record = nets.obtain(
-      setup, net, setup.workdir / "parameters" / net, identity | records.runtime(),
-      training, learner, setup.splits)
+  hard = recipe.Net("baseline", setup.run.values | {"method": "hard"})
+  asked = jobs.identity(
+      hard, setup._replace(run=run_lib.read(hard.values))) | {
+          "version": name, "seed": seed, "overrides": _POINTS[name],
+          "program": names.source_identity(f"{__name__}:run"),
+          "teacher": parameters.parameters_sha256(trained.params)}
+  net = recipe.Net(f"{name.replace(' ', '_')}_{seed}", flatten(own))
+  wanted = jobs.Wanted(sweep.Lane(_POINTS[name], net.values), asked)
+  record = alone.obtain(
+      jobs.Job(net, setup, training, learner, {}, ""), wanted,
+      setup.workdir / "parameters" / net.name, asked | records.runtime())
   loss = teacher_store.loss_record(learner.method, training.hparams)
-  return chunk.stamp([{
+  return rows_lib.stamp([{
       **record, "study": "keras_example", "row": name, "seed": seed,
       "loss": loss["loss"], "overrides": _POINTS[name] | {"seed": seed},
       "data": setup.dataset.source, "failed": None}])[0]

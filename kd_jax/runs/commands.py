@@ -6,12 +6,11 @@ from typing import Any
 
 from kd_jax import config as config_lib
 from kd_jax.config import command_line, identity, sweep
-from kd_jax.runs.plan import Chunk
+from kd_jax.training.lanes import Shape
 
 
 def single_run(
-    values: dict[str, Any], file: str, point: sweep.Point,
-    chunk: Chunk,
+    values: dict[str, Any], file: str, point: sweep.Point, shape: Shape
 ) -> str:
   """`python -m kd_jax.main --config=FILE --config.KEY=VALUE ...` of a point.
 
@@ -19,7 +18,7 @@ def single_run(
     values: The flat config that the sweep starts from, however it was made.
     file: `--config=FILE[:VARIANT]` that it was made from; "" for none.
     point: The point.
-    chunk: Where the lane ran.
+    shape: The rectangle that the lane ran in.
 
   Returns:
     The command, with every key in which the lane differs from the file, and the
@@ -41,7 +40,7 @@ def single_run(
     words |= {key: f"--config.{key}={wanted[key]}" for key in differing}
   if command_line.parse([file])[0].sweep.points:
     words["sweep.points"] = "--config.sweep.points=()"
-  lanes = f"{chunk.shape.seeds}x{chunk.shape.points}"
+  lanes = f"{shape.seeds}x{shape.points}"
   words["sweep.lanes"] = f"--config.sweep.lanes={lanes}"
   return shlex.join(["python", "-m", "kd_jax.main", file, *words.values()])
 

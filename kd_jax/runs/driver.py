@@ -21,22 +21,24 @@ from kd_jax.config.sweep import Lane
 from kd_jax.core import hosts
 from kd_jax.core.errors import UserError
 from kd_jax.core.screen import Screen
-from kd_jax.runs import chunk as chunks
 from kd_jax.runs import (
+  alone,
   commands,
   estimate,
   kept_logits,
+  nets,
   plan,
+  rows,
   schema_1,
-  soft_targets,
   summary,
 )
+from kd_jax.runs import chunk as chunks
 from kd_jax.runs.jobs import Job
 from kd_jax.runs.points import Points
 from kd_jax.runs.programs import Programs
 from kd_jax.runs.results import Results, Row
 from kd_jax.runs.shard import Shard
-from kd_jax.training import cost, train_loop
+from kd_jax.training import train_loop
 from kd_jax.training.lanes import Shape
 
 # A chunk, and the job it belongs to.
@@ -87,48 +89,28 @@ def train(
     train_loop.Interrupted: If `stop` said so. All finished rows are on disk.
   """
   began = time.perf_counter()
+  if asked.shard and run.values["recipe"]:
+    raise UserError(f"--shard={asked.shard}: the nets of a recipe learn from one "
+                    "another, so one machine trains all; leave it out")
   lanes = sweep.lanes(run.values, run.sweep.points or ({},))
   if run.sweep.points:
     check_reference(lanes, run.sweep.reference)
   with contextlib.ExitStack() as stack:
     points = Points(run, lanes, workdir, stack, screen, asked.stop)
-    results = Results(workdir, writes=hosts.first())
-    before = plan.load(workdir / "plan.json")
-    programs = Programs(
-        run.sweep, screen.say, asked.stop, measure=asked.shard is None)
-    ready: list[Job] = []
-    planned: Planned = []
+    driver = _Driver(run, workdir, screen, asked, points)
     try:
       for name in points.names:
-        if not points.students(name):
-          points.train_members(name)
-          continue
-        made = points.jobs(name)
-        points.first.announce()
-        if run.sweep.points:  # A single run finds its nets one by one.
-          results.add(points.found(made, results, _study(asked, workdir)))
-        if not ready or any(job.teachers for job in made):
-          _write_sides(run, workdir, made, asked)
-        now = _plan(run, made, results, programs, before, workdir)
-        ready += made
-        results.want(_lanes(made, now))
-        if run.sweep.points:
-          results.describe(_described(asked, made))
-        now = _part(now, results, asked.shard, screen)
-        planned += now
-        _train_all(run, points, made, now, programs, results, asked)
+        driver.train(name)
     except train_loop.Interrupted:
       if run.sweep.points:
-        _report(run, asked, workdir, results, screen, began)
+        driver.report(began)
       raise
-    whole = summary.of_sweep(
-        ready, planned, results, programs, asked.shard) if (
-            run.sweep.points) else summary.of_run(points.first, ready, points.rows)
+    whole = driver.summary()
     whole["seconds"] = round(time.perf_counter() - began, 2)
     points.first.recorder.write("summary.json", whole)
   if not run.sweep.points:
     summary.show(screen, whole)
-  _report(run, asked, workdir, results, screen, began)
+  driver.report(began)
   return whole
 
 
@@ -141,150 +123,165 @@ def check_reference(lanes: Sequence[Lane], reference: dict[str, Any]) -> None:
         'add one, or give "--config.sweep.reference=()"')
 
 
-def _study(asked: Asked, workdir: pathlib.Path) -> str:
-  return asked.study or workdir.name
+class _Driver:
+  """Trains the entries of a recipe, and writes what is known of them."""
 
+  def __init__(
+      self, run: Run, workdir: pathlib.Path, screen: Screen, asked: Asked,
+      points: Points):
+    self._run, self._asked, self._points = run, asked, points
+    self._workdir, self._screen = workdir, screen
+    self._study = asked.study or workdir.name
+    self._recorder = points.first.recorder
+    self._results = Results(workdir, writes=hosts.first())
+    self._before = plan.load(workdir / "plan.json")
+    self._programs = Programs(
+        run.sweep, screen.say, asked.stop, measure=asked.shard is None)
+    # Of all entries that leave rows: all but the main job's teachers.
+    self._jobs: list[Job] = []
+    self._planned: Planned = []
+    self._alone: dict[str, Row] = {}
 
-def _write_sides(run: Run, workdir, ready: list[Job], asked: Asked) -> None:
-  """What lies beside the rows: the config, and what the teachers know."""
-  ready[0].setup.recorder.write("config.json", run.values)
-  if not hosts.first():
-    return
-  soft_targets.write(workdir / "teacher.json", ready)
-  kept_logits.teachers(workdir, ready, _study(asked, workdir))
-  if run.sweep.keep_logits:
-    kept_logits.keep_teachers(workdir, ready)
-
-
-def _train_all(
-    run: Run, points: Points, ready: Sequence[Job], planned: Planned,
-    programs: Programs, results: Results, asked: Asked,
-) -> None:
-  """Trains the chunks that have no rows yet, and writes their rows."""
-  command_of = functools.partial(commands.single_run, run.values, asked.command)
-  meter = estimate.Meter(points.first.screen, planned, results) if (
-      run.sweep.points) else None
-  for job, chunk in planned:
-    if meter is None:
-      rows = chunks.train_alone(job)
-      points.rows[job.net.name] = rows[0]
-    elif results.has(chunk.lanes) and not any(
-        points.needs(job, lane) for lane in chunk.lanes):
-      continue
+  def train(self, name: str) -> None:
+    """Trains an entry of the recipe at every point, or finds it."""
+    jobs = self._points.jobs(name)
+    if jobs[0].net.member is not None:
+      for job in jobs:
+        for lane in job.wanted:
+          self._points.keep(lane, alone.train(job, lane))
+      return
+    self._begin(jobs)
+    self._jobs += jobs
+    if jobs[0].alone:
+      self._train_alone(*jobs)
     else:
-      rows = _train(job, chunk, programs, points, meter, asked.stop)
-    results.add([
-        row | {"study": _study(asked, points.first.workdir),
-               "command": command_of(row["overrides"], chunk)}
-        for row in chunks.stamp(rows)], again=meter is None)
-    if meter is not None:
+      self._train_lanes(self._in_lanes(jobs))
+
+  def report(self, began: float) -> None:
+    """Tables and pictures of the rows so far."""
+    seconds = f"{time.perf_counter() - began:.0f} s"
+    done, reference = self._results.rows, self._run.sweep.reference
+    if not hosts.first() or not done:
+      return
+    there = any(sweep.matches(row["overrides"], reference) for row in done)
+    files = self._asked.report(self._workdir, reference if there else None)
+    beside = f"; report.html and {len(files) - 1} more files beside it" * bool(
+        files)
+    self._screen.say(f"{seconds}, {len(done)} rows in "
+                     f"{self._workdir / 'results.jsonl'}{beside}")
+
+  def summary(self) -> dict[str, Any]:
+    """What the run was."""
+    if not self._run.sweep.points:
+      return summary.of_run(self._jobs, self._alone)
+    return summary.of_sweep(
+        self._jobs, self._planned, self._results, self._programs,
+        self._asked.shard)
+
+  def _begin(self, jobs: Sequence[Job]) -> None:
+    """What is known of an entry before it is trained."""
+    self._points.first.announce()
+    if self._jobs and not any(job.prepared for job in jobs):
+      return
+    self._recorder.write("config.json", self._run.values)
+    if hosts.first():
+      kept_logits.teachers(self._workdir, jobs, self._study)
+
+  def _done(self, job: Job, lane: str) -> bool:
+    return self._results.has([lane]) and not self._points.lacks(job, lane)
+
+  def _in_lanes(self, jobs: Sequence[Job]) -> Planned:
+    """The chunks of an entry that are this shard's, planned before or now."""
+    lanes = [(job, lane) for job in jobs for lane in job.wanted]
+    # Nets that were trained before, in another workdir or run.
+    self._add([rows.found(job, lane, net.record) for job, lane in lanes
+               if not self._results.has([lane])
+               and (net := self._points.find(job, lane))])
+    self._results.convert(functools.partial(_converted, jobs, self._before))
+    planned = [(job, chunk) for job in jobs for chunk in plan.extend(
+        self._before, job.program_fingerprint, job.rows,
+        [lane for lane in job.wanted if self._done(job, lane)],
+        functools.partial(self._programs.shape, job),
+        devices=jax.local_device_count())]
+    now = [chunk for _, chunk in planned]
+    # What the sweep does not ask for today, it may ask for again.
+    self._before = [c for c in self._before if c not in now] + now
+    mine = {job.program_fingerprint for job in jobs}
+    plan.save(self._workdir / "plan.json", [
+        c for c in self._before if c in now or self._results.has(c.lanes) or (
+            self._run.values["recipe"] and c.group not in mine)])
+    # Those that are planned first, in the order of the plan.
+    self._results.want([
+        lane for job, chunk in planned for lane in chunk.lanes
+        if lane in job.wanted] + [lane for _, lane in lanes])
+    # What this sweep calls its lanes, for rows that another run has left.
+    study = {"study": self._asked.study} if self._asked.study else {}
+    self._results.describe({
+        lane: rows.described(job, lane) | study for job, lane in lanes})
+    return self._part(planned)
+
+  def _part(self, planned: Planned) -> Planned:
+    """The chunks of a shard, and those that are done already, whoever did them."""
+    shard = self._asked.shard
+    if shard is None:
+      return planned
+    dealt = shard.part(planned)
+    lanes = lambda some: sum(len(set(chunk.lanes)) for _, chunk in some)
+    self._screen.say(f"shard {shard}: {len(dealt)} of {len(planned)} chunks, "
+                     f"{lanes(dealt)} of {lanes(planned)} lanes")
+    return [each for place, each in enumerate(planned)
+            if shard.owns(place) or self._results.has(each[1].lanes)]
+
+  def _train_alone(self, job: Job) -> None:
+    """Trains the one net of a single run by itself, or finds it."""
+    lane, = job.wanted
+    self._results.want([lane])
+    net = alone.train(job, lane)
+    self._points.keep(lane, net)
+    kept_logits.keep(job, lane, net.variables)
+    self._alone[job.net.name] = row = alone.row(job, lane, net.record)
+    self._add([row], Shape(1, 1, 1), again=True)
+
+  def _train_lanes(self, planned: Planned) -> None:
+    """Trains the chunks that have no rows yet."""
+    self._planned += planned
+    meter = estimate.Meter(self._screen, planned, self._results)
+    for job, chunk in planned:
+      if all(self._done(job, lane) for lane in chunk.lanes):
+        continue
+      trained = chunks.train(
+          job, chunk, self._programs.get(job, chunk.shape),
+          tick=functools.partial(meter.tick, job, chunk))
+      for row, variables in trained:
+        lane = row["fingerprint"]
+        kept_logits.keep(job, lane, variables)
+        if self._points.lacks(job, lane):
+          self._points.keep(lane, nets.save(
+              job.setup, job.training, lane, variables, row))
+      made = [row for row, _ in trained]
+      self._add(made, chunk.shape)
       chunks.forget(job, chunk)
       meter.finished(job, chunk)
-      _tell_tensorboard(points.first.recorder, rows)
-  for job in ready:
-    points.finish(job)
+      _tell_tensorboard(self._recorder, made)
 
-
-def _train(job: Job, chunk: plan.Chunk, programs: Programs, points, meter, stop):
-  """The rows of a chunk; seconds are its share of each lane."""
-  program = programs.get(job, chunk.shape)
-  began = time.perf_counter()
-  trained: dict[str, Any] = {}
-
-  def finished(lane, net):
-    trained[lane] = net
-    if job.setup.run.sweep.keep_logits:
-      kept_logits.keep(job.setup.workdir, lane, job, net)
-
-  rows = chunks.train(
-      job, chunk, program, stop=stop,
-      segment_steps=cost.segment_steps(job.per_epoch, cost.step_seconds(
-          job.training, job.setup.train.inputs, job.learner.teacher,
-          lanes=chunk.shape.size)),
-      tick=functools.partial(meter.tick, job, chunk), finished=finished)
-  seconds = round((time.perf_counter() - began) / len(rows), 2)
-  rows = [row | {"seconds": seconds} for row in rows]
-  for row in rows:
-    points.keep(job, row["fingerprint"], trained[row["fingerprint"]], row)
-  return rows
-
-
-def _report(
-    run: Run, asked: Asked, workdir: pathlib.Path, results: Results,
-    screen: Screen, began: float
-) -> None:
-  """Tables and pictures of the rows so far."""
-  seconds = f"{time.perf_counter() - began:.0f} s"
-  if not hosts.first() or not results.rows:
-    return
-  reference = run.sweep.reference
-  there = any(sweep.matches(row["overrides"], reference) for row in results.rows)
-  files = asked.report(workdir, reference if there else None)
-  beside = f"; report.html and {len(files) - 1} more files beside it" * bool(files)
-  screen.say(f"{seconds}, {len(results.rows)} rows in "
-             f"{workdir / 'results.jsonl'}{beside}")
+  def _add(
+      self, made: list[Row], shape: Shape | None = None, *,
+      again: bool = False) -> None:
+    """Writes rows; those that this run has trained so have a command."""
+    self._results.add([row | {
+        "study": self._study,
+        "command": "" if shape is None else commands.single_run(
+            self._run.values, self._asked.command, row["overrides"], shape)}
+                       for row in rows.stamp(made)], again=again)
 
 
 def _converted(
-    ready: Sequence[Job], before: Sequence[plan.Chunk], rows: list[Row]
+    jobs: Sequence[Job], before: Sequence[plan.Chunk], rows: list[Row]
 ) -> list[Row]:
   """Rows of schema 1 under the fingerprints of today."""
   known = schema_1.lanes_of(itertools.chain(before, *(
-      schema_1.tried(job.program_fingerprint, job.rows, rows) for job in ready)))
+      schema_1.tried(job.program_fingerprint, job.rows, rows) for job in jobs)))
   return [schema_1.converted(row, known) for row in rows]
-
-
-def _plan(
-    run: Run, ready: Sequence[Job], results: Results, programs: Programs,
-    before: list[plan.Chunk], workdir: pathlib.Path,
-) -> Planned:
-  """Every chunk of a net, as it was planned before or is now."""
-  if not run.sweep.points:
-    return [(job, plan.Chunk(
-        job.program_fingerprint, Shape(1, 1, 1), tuple(job.lanes)))
-            for job in ready]
-  results.convert(functools.partial(_converted, ready, before))
-  planned: Planned = []
-  for job in ready:
-    done = [lane for lane in job.lanes if results.has([lane])]
-    made = plan.extend(
-        before, job.program_fingerprint, job.rows, done,
-        functools.partial(programs.shape, job),
-        devices=jax.local_device_count())
-    planned += [(job, chunk) for chunk in made]
-  now = [chunk for _, chunk in planned]
-  # What the sweep does not ask for today, it may ask for again.
-  before[:] = [c for c in before if c not in now] + now
-  mine = {job.program_fingerprint for job in ready}
-  plan.save(workdir / "plan.json", [
-      c for c in before if c in now or results.has(c.lanes) or (
-          run.values["recipe"] and c.group not in mine)])
-  return planned
-
-
-def _lanes(ready: Sequence[Job], planned: Planned) -> list[str]:
-  """The lanes of jobs, those that are planned first, in the order of the plan."""
-  return [lane for job, chunk in planned for lane in chunk.lanes
-          if lane in job.lanes] + [lane for job in ready for lane in job.lanes]
-
-
-def _described(asked: Asked, ready: Sequence[Job]) -> dict[str, Row]:
-  """What this sweep calls its lanes, for rows that another run has left."""
-  study = {"study": asked.study} if asked.study else {}
-  return {lane: chunks.described(job, lane) | study
-          for job in ready for lane in job.lanes}
-
-
-def _part(planned: Planned, results: Results, shard: Shard | None, screen: Screen):
-  """The chunks of a shard, and those that are done already, whoever did them."""
-  if shard is None:
-    return planned
-  dealt = shard.part(planned)
-  lanes = lambda some: sum(len(set(chunk.lanes)) for _, chunk in some)
-  screen.say(f"shard {shard}: {len(dealt)} of {len(planned)} chunks, "
-             f"{lanes(dealt)} of {lanes(planned)} lanes")
-  return [each for place, each in enumerate(planned)
-          if shard.owns(place) or results.has(each[1].lanes)]
 
 
 def _tell_tensorboard(recorder, rows) -> None:

@@ -1,11 +1,12 @@
-"""Jobs: groups of lanes made ready, with data, teachers and fingerprints."""
+"""Jobs: nets that are alike in all but traced values, ready to be trained."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from kd_jax import methods
 from kd_jax.config import build
 from kd_jax.config import identity as identity_lib
 from kd_jax.config import run as run_lib
@@ -13,7 +14,6 @@ from kd_jax.config.recipe import Net
 from kd_jax.config.sweep import Lane
 from kd_jax.core.errors import UserError
 from kd_jax.data import preprocess
-from kd_jax.runs import setup as setup_lib
 from kd_jax.runs import teacher_store
 from kd_jax.runs.nets import Kept
 from kd_jax.runs.setup import Setup
@@ -28,26 +28,26 @@ class Wanted(NamedTuple):
 
   Attributes:
     lane: What was asked for, and the flat config whose student it is.
-    teachers: The nets that it learns from.
+    identity: What determines it, but for the machine and the lanes beside it.
+    teacher: Whom it asks; None where its method asks nobody.
     start: The net that it starts from, or None.
   """
 
   lane: Lane
-  teachers: tuple[Kept, ...] = ()
+  identity: dict[str, Any]
+  teacher: PreparedTeacher | None = None
   start: Kept | None = None
 
 
 class Job(NamedTuple):
-  """A group of lanes of one net, ready to run.
+  """Nets of one entry of the recipe, alike in all but traced values.
 
   Attributes:
-    net: The net of the recipe; all lanes are alike in all but traced values.
+    net: The entry.
     setup: Data, splits, records.
-    training: How each lane is trained, but for its numbers.
+    training: How each net is trained, but for its numbers.
     learner: The step.
-    lanes: The lanes by their fingerprints.
-    teachers: The teacher of each lane; none where the method needs none.
-    starts: The net that each lane starts from, where it is not a new one.
+    wanted: The nets by their fingerprints.
     program: What the program is compiled for, as text.
   """
 
@@ -55,20 +55,24 @@ class Job(NamedTuple):
   setup: Setup
   training: Training
   learner: step.Learner
-  lanes: dict[str, Lane]
-  teachers: dict[str, PreparedTeacher]
-  starts: dict[str, Kept]
+  wanted: dict[str, Wanted]
   program: str
 
   @property
+  def alone(self) -> bool:
+    """Whether each net is trained by itself, on all devices, and not as a lane."""
+    return self.net.member is not None or not self.setup.run.sweep.points
+
+  @property
   def prepared(self) -> PreparedTeacher | None:
-    """The teacher of the first lane, for what is alike in all."""
-    return next(iter(self.teachers.values()), None)
+    """The teacher of the first net, for what is alike in all."""
+    return next(iter(self.wanted.values())).teacher
 
   @property
   def own_teachers(self) -> bool:
     """Whether lanes have different teachers."""
-    return len({tuple(each.identity) for each in self.teachers.values()}) > 1
+    return len({tuple(each.teacher.identity) for each in self.wanted.values()
+                if each.teacher}) > 1
 
   @property
   def program_fingerprint(self) -> str:
@@ -79,10 +83,10 @@ class Job(NamedTuple):
   @property
   def rows(self) -> list[tuple[Any, str]]:
     """Each lane's fingerprint, after its seed (and teacher): alike in a row."""
-    if not self.own_teachers:
-      return [(lane.seed, each) for each, lane in self.lanes.items()]
-    return [((lane.seed, *self.teachers[each].identity), each)
-            for each, lane in self.lanes.items()]
+    own = self.own_teachers
+    return [((each.lane.seed, *each.teacher.identity)
+             if own and each.teacher else each.lane.seed, fingerprint)
+            for fingerprint, each in self.wanted.items()]
 
   @property
   def per_epoch(self) -> int:
@@ -92,9 +96,10 @@ class Job(NamedTuple):
 
   def of_rows(self, lanes: tuple[str, ...], shape: Shape):
     """Teacher's arrays and splits for a rectangle of these lanes."""
-    if not self.teachers:
+    chosen = [teacher for lane in lanes[::shape.points]
+              if (teacher := self.wanted[lane].teacher)]
+    if not chosen:
       return (), self.setup.splits
-    chosen = [self.teachers[lane] for lane in lanes[::shape.points]]
     if not self.own_teachers:
       return chosen[0].teacher.arrays, chosen[0].splits
     stacked = lambda *trees: jax.tree.map(lambda *x: jnp.stack(x), *trees)
@@ -104,135 +109,97 @@ class Job(NamedTuple):
         for name, split in chosen[0].splits.items()}
 
 
-class Teachers:
-  """Teachers made ready, each once: its bank is shared by who learns from it."""
-
-  def __init__(self) -> None:
-    self._made: dict[str, PreparedTeacher] = {}
-
-  def of(
-      self, setup: Setup, training: Training, members: tuple[Kept, ...]
-  ) -> PreparedTeacher | None:
-    """What a training asks; None where its method asks nobody."""
-    run = setup.run
-    if not run.method.needs_teacher:
-      return None
-    file = run.values["teacher.logits"]
-    banked = file is not None or teacher_store.wants_bank(
-        run, setup.dataset, training, members[0].training.taps)
-    # Which taps are stored is a matter of the method.
-    taps = () if run.method.pairs is None else ("method", "features.", "student.")
-    key = run.part("student.views", "teacher.", "data.", *taps) + str(
-        [banked, *(net.sha256 for net in members)])
-    if key not in self._made:
-      self._made[key] = (teacher_store.of_nets(setup, training, members)
-                         if file is None
-                         else teacher_store.from_file(setup, training))
-    return self._made[key]
-
-
 def make(
-    net: Net, setup: Setup, wanted: Iterable[Wanted], teachers: Teachers
-) -> tuple[Job, list[str]]:
+    net: Net, setup: Setup, training: Training, wanted: Mapping[str, Wanted]
+) -> Job:
   """The job of some nets, alike in all that is not traced.
 
   Args:
-    net: The net of the first.
+    net: The entry of the recipe, of the first.
     setup: The setup of its run.
-    wanted: What is to be trained.
-    teachers: Those made ready before.
-
-  Returns:
-    The job, and the fingerprint of each that is wanted; the same net may be wanted
-    twice.
+    training: How it is trained.
+    wanted: The nets, by their fingerprints.
   """
-  run, own = setup.run, setup_lib.transfer(setup, setup.run)
-  training = build.training(net, own.dataset)
-  lanes: dict[str, Lane] = {}
-  prepared: dict[str, PreparedTeacher] = {}
-  starts: dict[str, Kept] = {}
-  fingerprints = []
-  for each in wanted:
-    teacher = teachers.of(setup, training, each.teachers)
-    fingerprint = lane_fingerprint(
-        each.lane, own, teacher, start=each.start, epoch=net.epoch)
-    fingerprints.append(fingerprint)
-    lanes.setdefault(fingerprint, each.lane)
-    if teacher is not None:
-      prepared[fingerprint] = teacher
-    if each.start is not None:
-      starts[fingerprint] = each.start
-  first = next(iter(prepared.values()), None)
-  learner = build.learner(run, training, run.method, first and first.teacher)
+  method = setup.run.method if net.member is None else methods.METHODS["hard"]
+  teacher = next(iter(wanted.values())).teacher
+  learner = build.learner(
+      setup.run, training, method, teacher and teacher.teacher)
   # What is evaluated, kept and learnt from is the net that comes out.
   training = training._replace(model=step.deployed(learner))
-  return Job(net, own, training, learner, lanes, prepared, starts,
-             identity_lib.program(run.values)), fingerprints
-
-
-def lane_fingerprint(
-    lane: Lane, setup: Setup, prepared: PreparedTeacher | None, *,
-    start: Kept | None = None, epoch: int | None = None,
-) -> str:
-  """What determines a lane, but for the machine and the lanes beside it."""
-  return identity_lib.fingerprint(
-      identity(lane, setup, prepared, start=start, epoch=epoch))
+  return Job(net, setup, training, learner, dict(wanted),
+             identity_lib.program(setup.run.values))
 
 
 def identity(
-    lane: Lane, setup: Setup, prepared: PreparedTeacher | None, *,
-    start: Kept | None = None, epoch: int | None = None,
+    net: Net, setup: Setup, teacher: PreparedTeacher | None = None,
+    start: Kept | None = None,
 ) -> dict[str, Any]:
-  """The identity that `lane_fingerprint` is of."""
-  run = run_lib.read(lane.values)
-  return teacher_store.student_identity(
-      setup._replace(run=run), build.student_hparams(lane.values), prepared,
-      run.values["method"], start=start, epoch=epoch)
-
-
-def check(
-    net: Net, setup: Setup, before: dict[str, Training], nets: dict[str, Net]
-) -> Training:
-  """Refuses a net that cannot be, before anything is trained; gives its training.
+  """What determines a net, but for the machine and the lanes beside it.
 
   Args:
     net: The net.
     setup: The setup of its run.
+    teacher: Whom it asks, or None where it asks nobody.
+    start: The net that it starts from, if not from new weights.
+  """
+  run, content = setup.run, setup.dataset.fingerprint
+  if net.member is not None:
+    return identity_lib.member(
+        run.values, content=content, seed=run.values["teacher.seed"] + net.member,
+        source=run.sources["teacher"])
+  hparams = build.student_hparams(run.values)
+  found = identity_lib.student(
+      run.values, content=content, method=run.values["method"],
+      source=run.sources["student"],
+      weights=(hparams.hard_weight, hparams.soft_weight),
+      mixture=teacher and identity_lib.mixture(
+          run.values, teacher.identity, teacher.teacher.weights.tolist()))
+  return found | ({"init_from": start.sha256} if start else {}) | (
+      {"ends_at_epoch": net.epoch} if net.epoch else {})
+
+
+def check(
+    net: Net, setup: Setup, training: Training, before: Mapping[str, Training],
+    nets: Iterable[Net],
+) -> None:
+  """Refuses a student that cannot be, before anything is trained.
+
+  Args:
+    net: The net.
+    setup: The setup of its run.
+    training: How it is trained.
     before: The trainings of the nets before it, by name.
     nets: All nets of its recipe.
   """
-  training = build.training(net, setup_lib.transfer(setup, setup.run).dataset)
-  if net.member is not None:
-    return training
   with net.told():
-    _check(net, setup, training, before, nets)
-  return training
+    _check_taps(net, setup, training, before)
+  if net.start is None:
+    return
+  key = f"config.nets.{net.name}.init_from={net.start}"
+  if _shapes(setup, training) != _shapes(setup, before[net.start]):
+    raise UserError(f"{key}: the two nets have not the same parameters; give both "
+                    "the same name and widths")
+  if any(run_lib.read(each.values).method.inference
+         for each in nets if each.name in (net.name, net.start)):
+    raise UserError(f"{key}: the method of one of them keeps a module in its net; "
+                    "such a net is no start")
 
 
-def _check(net, setup, training, before, nets) -> None:
+def _check_taps(net, setup, training, before) -> None:
+  """Refuses taps that are not there, and those that cannot be stored."""
+  if not net.teachers:
+    return
   taps = before[net.teachers[0]].taps if len(net.teachers) == 1 else {}
-  if net.teachers:
-    stored = teacher_store.compared(setup.run, training, taps)
-    large = [name for name, shape in stored.items() if len(shape) > 1]
-    if large and setup.run.values["teacher.bank"] == "always":
+  run = setup.run
+  for name, shape in teacher_store.compared(run, training, taps).items():
+    if len(shape) > 1 and run.values["teacher.bank"] == "always":
       raise UserError(
-          f"config.teacher.bank=always: the tap {large[0]} of shape "
-          f"{stored[large[0]]} is too large to store; use teacher.bank=auto")
-  if net.start is not None:
-    shapes = [_shapes(setup, each.model)
-              for each in (training, before[net.start])]
-    if shapes[0] != shapes[1]:
-      raise UserError(
-          f"config.nets.{net.name}.init_from={net.start}: the two nets have not "
-          "the same parameters; give both the same name and widths")
-    if any(run_lib.read(each.values).method.inference
-           for each in (net, nets[net.start])):
-      raise UserError(
-          f"config.nets.{net.name}.init_from={net.start}: the method of one of "
-          "them keeps a module in its net; such a net is no start")
+          f"config.teacher.bank=always: the tap {name} of shape {shape} is too "
+          "large to store; use teacher.bank=auto")
 
 
-def _shapes(setup: Setup, model) -> Any:
+def _shapes(setup: Setup, training: Training) -> Any:
   made = jax.eval_shape(
-      model.init, jax.random.key(0), preprocess.blank(setup.train.inputs))
+      training.model.init, jax.random.key(0),
+      preprocess.blank(setup.train.inputs))
   return jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), made)

@@ -1,6 +1,6 @@
-"""What is kept of the nets of a sweep: teachers' numbers, and logits."""
+"""What nets say: their logits, and what a teacher knows beside the right answer."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 import pathlib
 from typing import Any
 import zipfile
@@ -10,55 +10,62 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kd_jax import losses
 from kd_jax.config import identity
-from kd_jax.core import types
+from kd_jax.core import hosts, types
 from kd_jax.core.errors import UserError
-from kd_jax.runs import nets, records, results, schema_1, soft_targets
+from kd_jax.data import preprocess
+from kd_jax.runs import nets, records, results, schema_1
 from kd_jax.runs.jobs import Job
+from kd_jax.runs.teacher_store import PreparedTeacher
+from kd_jax.training import parameters
 
+# Of the entropy: in a table, and as a curve of the report.
 _TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 20.0)
+_SHOWN = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0, 10.0, 14.0, 20.0, 40.0)
+_EXAMPLES = 6
 
 
-def teachers(workdir: pathlib.Path, ready: Iterable[Job], study: str) -> None:
-  """Writes `teachers.jsonl`: a row for each teacher, its members' after it."""
+def teachers(workdir: pathlib.Path, jobs: Sequence[Job], study: str) -> None:
+  """Writes what the teachers of jobs know, for the report and for tables.
+
+  `teacher.json` has the soft targets of the first; `teachers.jsonl` a row for each,
+  its members' after it; `logits/` the logits, if they are asked for.
+  """
+  _write_soft_targets(workdir / "teacher.json", jobs)
   rows: dict[str, dict[str, Any]] = {}
-  for job in ready:
-    if job.prepared is None or job.net.in_config:
-      continue  # Those of a recipe have rows like all its nets.
+  for job in jobs:
+    if job.prepared is None:
+      continue
     record = dict(job.prepared.record)
+    if job.setup.run.sweep.keep_logits:
+      _save(workdir, f"teacher-{record['fingerprint']}",
+            job.prepared.member_logits)
+    if job.net.in_config:
+      continue  # Those of a recipe have rows like all its nets.
     about = {"schema": records.SCHEMA, "study": study,
              "teacher": identity.unlike_default(job.setup.run.values, "teacher.")}
     members = record.pop("members", [])
     if members:
       record["members"] = [member["fingerprint"] for member in members]
-    record["entropy"] = _entropy(job)
+    record["entropy"] = _entropies(job.prepared)
     for net, each in [("teacher", record)] + [("member", m) for m in members]:
       rows.setdefault(each["fingerprint"], about | {"net": net} | each)
   if rows:
     results.write(workdir / "teachers.jsonl", list(rows.values()))
 
 
-def keep_teachers(workdir: pathlib.Path, ready: Iterable[Job]) -> None:
-  """Writes the logits of teachers, `[members, N, classes]` a split."""
-  for job in ready:
-    if job.prepared is not None:
-      name = f"teacher-{job.prepared.record['fingerprint']}"
-      _save(workdir, name, job.prepared.member_logits)
-
-
-def keep(
-    workdir: pathlib.Path, fingerprint: str, job: Job,
-    variables: types.Variables,
-) -> None:
-  """Writes the logits of a lane's net, `[N, classes]` a split.
+def keep(job: Job, fingerprint: str, variables: types.Variables) -> None:
+  """Writes the logits of a net, `[N, classes]` a split, if they are asked for.
 
   They go to `workdir/logits/FINGERPRINT.npz`, in float16: its rounding is some
   thousandths of a logit, far less than differs from seed to seed.
   """
-  predict = nets.predictor(job.setup.devices, job.training.model)
-  _save(workdir, fingerprint, {
-      name: predict(variables, split.data, jnp.int32(0))
-      for name, split in job.setup.splits.items()})
+  if not job.setup.run.sweep.keep_logits:
+    return
+  logits = nets.logits(job.setup, job.training.model, variables)
+  if hosts.first():
+    _save(job.setup.workdir, fingerprint, logits)
 
 
 def load(workdir: pathlib.Path, row: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -104,13 +111,55 @@ def _save(
   fresh.replace(folder / f"{name}.npz")
 
 
-def _entropy(job: Job) -> dict[str, float]:
+def _entropies(teacher: PreparedTeacher) -> dict[str, float]:
   """Mean entropy of the soft targets by temperature, in nats."""
-  assert job.prepared is not None
-  splits = job.prepared.splits
   # Of held-out data where there is some: a smoothing may be chosen by it.
-  logits = splits.get("heldout", splits["test"]).teacher_logits
+  logits = teacher.splits.get("heldout", teacher.splits["test"]).teacher_logits
   if logits is None:
     return {}
-  return {f"{t:g}": round(float(jnp.mean(soft_targets.entropy(logits, t))), 6)
+  return {f"{t:g}": round(float(jnp.mean(_entropy(logits, t))), 6)
           for t in _TEMPERATURES}
+
+
+def _write_soft_targets(file: pathlib.Path, jobs: Sequence[Job]) -> None:
+  """Writes the entropy of the soft targets, and some telling examples.
+
+  Of the first job's teacher on the test set: the examples that it gets right,
+  one a class, on which it is least sure.
+  """
+  prepared = next((job.prepared for job in jobs if job.prepared), None)
+  if prepared is None or (logits := prepared.splits["test"].teacher_logits) is None:
+    file.unlink(missing_ok=True)  # Of an older sweep.
+    return
+  data = prepared.splits["test"].data
+  entropies = {t: np.asarray(_entropy(logits, t)) for t in _SHOWN}
+  label = np.asarray(data.label)
+  right = np.asarray(jnp.argmax(logits, -1)) == label
+  unsure = np.argsort(-np.where(right, entropies[4.0], -1.0), kind="stable")
+  classes, first = np.unique(label[unsure], return_index=True)
+  chosen = np.sort(first)[:_EXAMPLES]
+  del classes
+  parameters.write_json(file, {
+      "schema": records.SCHEMA,
+      "teacher_fingerprint": prepared.record["fingerprint"],
+      "entropy": [
+          {"temperature": t, "mean": round(float(e.mean()), 6),
+           "low": round(float(np.quantile(e, 0.1)), 6),
+           "high": round(float(np.quantile(e, 0.9)), 6)}
+          for t, e in entropies.items()],
+      "examples": [
+          {"id": int(i), "label": int(label[i]), "image": _image(data.inputs[i]),
+           "logits": [round(float(v), 4) for v in np.asarray(logits[i])]}
+          for i in unsure[chosen]] if preprocess.are_images(data.inputs) else []})
+
+
+def _image(image: jax.Array) -> list:
+  """Pixels as a picture shows them: a grey image has no axis of channels."""
+  pixels = np.asarray(image)
+  return (pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).tolist()
+
+
+def _entropy(logits: jax.Array, temperature: float) -> jax.Array:
+  """H = -sum p log p of the softened probabilities, in nats, `[N]`."""
+  log_p = losses.tempered_log_softmax(logits, temperature)
+  return -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)

@@ -6,12 +6,11 @@ row: a permuted bank trains a student on other images' targets and looks fine.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-import contextlib
 import json
 import os
 import pathlib
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,63 +30,62 @@ _SAVE_SECONDS = 60.0
 TOLERANCE = 1e-5
 
 
-def build(
-    models: Sequence[types.Model],
-    variables: Sequence[types.Variables],
-    data: segment.DeviceData,
-    views: views_lib.Views,
-    out: np.ndarray,
-    *,
-    first: int = 0,
-    devices: Devices | None = None,
-    tick: Callable[[int], None] = lambda view: None,
-) -> None:
-  """Fills `out` `[N, V, M, classes]` with the logits of every view of every image.
+class Source(NamedTuple):
+  """What a bank holds: the logits of every view of every image.
+
+  Attributes:
+    models: The members.
+    variables: Their variables, on the devices.
+    data: The images, all N of them, on the devices.
+    views: The augmentation, V = `views.count`.
+    devices: The devices.
+  """
+
+  models: Sequence[types.Model]
+  variables: Sequence[types.Variables]
+  data: segment.DeviceData
+  views: views_lib.Views
+  devices: Devices
+
+
+def build(source: Source, out: np.ndarray, *, first: int = 0) -> Iterator[int]:
+  """Fills `out`, view after view.
 
   Args:
-    models: The members.
-    variables: Their variables.
-    data: The images, all N of them.
-    views: The augmentation, V = `views.count`.
-    out: float32; may be memory-mapped.
+    source: What is stored.
+    out: float32 `[N, V, M, classes]`; may be memory-mapped.
     first: The view to begin with; those before it are there.
-    devices: The devices; default one.
-    tick: Told the number of views done, after each.
+
+  Yields:
+    The number of views that are done, after each.
   """
-  devices = devices or devices_lib.choose("single")
-  predicts = [devices_lib.make_predict(devices, model, views) for model in models]
-  for view in range(first, views.count):
+  predicts = [devices_lib.make_predict(source.devices, model, source.views)
+              for model in source.models]
+  for view in range(first, source.views.count):
     for member, predict in enumerate(predicts):
-      out[:, view, member] = predict(variables[member], data, jnp.int32(view))
-    tick(view + 1)
+      out[:, view, member] = predict(
+          source.variables[member], source.data, jnp.int32(view))
+    yield view + 1
 
 
 def obtain(
     path: pathlib.Path,
     identity: dict[str, Any],
-    models: Sequence[types.Model],
-    variables: Sequence[types.Variables],
-    data: segment.DeviceData,
-    views: views_lib.Views,
+    source: Source,
     *,
     num_classes: int,
-    devices: Devices | None = None,
     tick: Callable[[int], None] = lambda view: None,
 ) -> np.ndarray:
   """The bank at `path`, verified; built first where there is none.
 
   One that was stopped or killed on the way goes on, from the view that it was at or
-  had been at a minute before.
+  had been at a minute before. Several processes keep a bank in memory.
 
   Args:
     path: The .npy file; `path.json` beside it holds the identity.
     identity: What determines the bank: fingerprints of data, teachers, views.
-    models: The members, to build or verify with.
-    variables: Their variables.
-    data: The images, all N of them.
-    views: The augmentation.
+    source: What it holds, to build or verify with.
     num_classes: Number of classes.
-    devices: The devices; default one. Several processes keep a bank in memory.
     tick: Told the number of views done, while building.
 
   Returns:
@@ -97,96 +95,84 @@ def obtain(
     UserError: If the bank belongs to something else or its rows do not agree
       with the teacher.
   """
-  shape = (len(data.inputs), views.count, len(models), num_classes)
+  shape = (len(source.data.inputs), source.views.count, len(source.models),
+           num_classes)
   identity = {**identity, "shape": list(shape), "dtype": "float32"}
   if jax.process_count() > 1:
     held = np.empty(shape, np.float32)
-    build(models, variables, data, views, held, devices=devices, tick=tick)
+    for done in build(source, held):
+      tick(done)
     return held
   sidecar = path.with_name(path.name + ".json")
   if not sidecar.is_file():
-    begun = _Begun(path, identity, tick)
-    with begun.kept(shape) as held:
-      build(models, variables, data, views, held, first=begun.views,
-            devices=devices, tick=begun.tick)
+    _build_on_disk(path, identity, source, tick)
     # The identity comes last: a bank without it is an unfinished one.
     parameters.write_json(sidecar, identity)
-    begun.forget()
+    _begun(path).unlink()
   try:
-    _refuse_other(path, json.loads(sidecar.read_text()), identity)
+    stored = json.loads(sidecar.read_text())
     bank = np.load(path, mmap_mode="r", allow_pickle=False)
   except (ValueError, OSError) as error:
     raise UserError(f"{path}: unreadable bank ({error}); delete it") from None
+  if differing := [key for key in identity if stored.get(key) != identity[key]]:
+    raise UserError(
+        f"{path}: was made with other {', '.join(differing)}; delete it or use "
+        "another workdir")
   if bank.shape != shape or bank.dtype != np.float32:
     raise UserError(
         f"{path}: holds {bank.dtype} {list(bank.shape)}, not float32 "
         f"{list(shape)}; delete it")
-  verify(bank, models, variables, data, views, name=str(path))
+  verify(bank, source, name=str(path))
   return bank
 
 
-class _Begun:
-  """A bank on the way; `path.begun.json` says which, and how many views are done.
+def _build_on_disk(
+    path: pathlib.Path, identity: dict[str, Any], source: Source,
+    tick: Callable[[int], None],
+) -> None:
+  """Builds a bank, or goes on with it; what is done stays, come what may."""
+  bank, first = _left(path, identity)
+  if bank is None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _begun(path).unlink(missing_ok=True)  # What it says is not of the new file.
+    bank = np.lib.format.open_memmap(
+        path, mode="w+", dtype=np.float32, shape=tuple(identity["shape"]))
+    _reserve(path)
+  done, saved = first, time.monotonic()
 
-  Attributes:
-    views: How many of them.
-  """
-
-  def __init__(
-      self, path: pathlib.Path, identity: dict[str, Any],
-      tick: Callable[[int], None]
-  ):
-    self.views = 0
-    self._path, self._identity, self._tick = path, identity, tick
-    self._file = path.with_name(path.name + ".begun.json")
-    self._saved = time.monotonic()
-
-  @contextlib.contextmanager
-  def kept(self, shape: tuple[int, ...]) -> Iterator[np.memmap]:
-    """The bank, to be filled from `views` on; what is done stays, come what may."""
-    bank = self._left(shape)
-    if bank is None:
-      self._path.parent.mkdir(parents=True, exist_ok=True)
-      self.forget()  # What it says is not of the new file.
-      bank = np.lib.format.open_memmap(
-          self._path, mode="w+", dtype=np.float32, shape=shape)
-      _reserve(self._path)
-    self._bank = bank
-    try:
-      yield bank
-    finally:
-      self._save()
-
-  def tick(self, views: int) -> None:
-    """Counts the views that are done."""
-    self.views = views
-    if time.monotonic() - self._saved > _SAVE_SECONDS:
-      self._save()
-    self._tick(views)
-
-  def forget(self) -> None:
-    """Ends it: the bank is whole."""
-    self._file.unlink(missing_ok=True)
-
-  def _save(self) -> None:
+  def save():
     # Rows first: a view counts once it is on the disk.
-    self._bank.flush()
-    parameters.write_json(self._file, self._identity | {"done": self.views})
-    self._saved = time.monotonic()
+    bank.flush()
+    parameters.write_json(_begun(path), identity | {"done": done})
 
-  def _left(self, shape: tuple[int, ...]) -> np.memmap | None:
-    """What a program that ended on the way has left of this bank."""
-    try:
-      begun = json.loads(self._file.read_text())
-      if begun != self._identity | {"done": begun["done"]}:
-        return None
-      bank = np.load(self._path, mmap_mode="r+", allow_pickle=False)
-    except (OSError, ValueError, KeyError, TypeError):
-      return None
-    if bank.shape != shape or bank.dtype != np.float32:
-      return None
-    self.views = begun["done"]
-    return bank
+  try:
+    for done in build(source, bank, first=first):
+      if time.monotonic() - saved > _SAVE_SECONDS:
+        save()
+        saved = time.monotonic()
+      tick(done)
+  finally:
+    save()
+
+
+def _begun(path: pathlib.Path) -> pathlib.Path:
+  """The file that says which bank is on its way, and how many views are done."""
+  return path.with_name(path.name + ".begun.json")
+
+
+def _left(
+    path: pathlib.Path, identity: dict[str, Any]
+) -> tuple[np.memmap | None, int]:
+  """What a program that ended on the way has left of a bank, and how many views."""
+  try:
+    begun = json.loads(_begun(path).read_text())
+    bank = np.load(path, mmap_mode="r+", allow_pickle=False)
+    if begun == identity | {"done": begun["done"]} and (
+        [*bank.shape], bank.dtype) == (identity["shape"], np.float32):
+      return bank, begun["done"]
+  except (OSError, ValueError, KeyError, TypeError):
+    pass
+  return None, 0
 
 
 def _reserve(path: pathlib.Path) -> None:
@@ -196,15 +182,7 @@ def _reserve(path: pathlib.Path) -> None:
       os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
-def verify(
-    bank: np.ndarray,
-    models: Sequence[types.Model],
-    variables: Sequence[types.Variables],
-    data: segment.DeviceData,
-    views: views_lib.Views,
-    *,
-    name: str = "bank",
-) -> None:
+def verify(bank: np.ndarray, source: Source, *, name: str = "bank") -> None:
   """Compares random rows of a bank with what the teacher says now.
 
   Raises:
@@ -216,13 +194,13 @@ def verify(
 
   @jax.jit
   def spot(variables, data, ids, view):
-    batch = segment.take(data, views, ids, view, ids >= 0)
+    batch = segment.take(data, source.views, ids, view, ids >= 0)
     return jnp.stack([
         model.apply(held, batch.inputs, train=False)[0].logits
-        for model, held in zip(models, variables, strict=True)], axis=1)
+        for model, held in zip(source.models, variables, strict=True)], axis=1)
 
   fresh = np.asarray(spot(
-      tuple(variables), data, jnp.int32(ids), jnp.int32(view)))
+      tuple(source.variables), source.data, jnp.int32(ids), jnp.int32(view)))
   stored = np.asarray(bank[ids, view])
   off = np.abs(fresh - stored).max() / max(np.abs(fresh).max(), 1e-30)
   if not off <= TOLERANCE:
@@ -251,13 +229,7 @@ def from_file(
       better than chance, as that of permuted rows would be.
   """
   key = f"config.teacher.logits={file}"
-  logits = read_logits(key, file)
-  logits = logits[:, None] if logits.ndim == 2 else logits
-  expected = (len(found_labels), num_views, num_classes)
-  if logits.shape != expected:
-    raise UserError(
-        f"{key}: has shape {list(logits.shape)}, must be {list(expected)} "
-        "(examples, views of the student's augmentation, classes)")
+  logits = read_logits(key, file, (len(found_labels), num_views, num_classes))
   accuracy = float((logits[:, 0].argmax(-1) == found_labels).mean())
   chance = np.bincount(found_labels).max() / len(found_labels)
   # Permuted rows stay within a few standard errors of chance.
@@ -271,20 +243,19 @@ def from_file(
   return logits[:, :, None].astype(np.float32), accuracy
 
 
-def read_logits(key: str, file: str) -> np.ndarray:
-  """A user's array of logits, never unpickled."""
+def read_logits(key: str, file: str, shape: tuple[int, ...]) -> np.ndarray:
+  """A user's array of logits, never unpickled; an axis of views may be left out."""
   try:
     logits = np.load(file, mmap_mode="r", allow_pickle=False)
   except (OSError, ValueError, EOFError) as error:
     raise UserError(f"{key}: cannot be read as .npy: {error}") from None
   if not np.issubdtype(logits.dtype, np.floating):
     raise UserError(f"{key}: holds {logits.dtype}, must be floats")
-  return logits
-
-
-def _refuse_other(path, stored: dict, expected: dict) -> None:
-  differing = [key for key in expected if stored.get(key) != expected[key]]
-  if differing:
+  if (logits.ndim, len(shape)) == (2, 3):
+    logits = logits[:, None]
+  if logits.shape != shape:
+    axes = ("examples", "views of the student's augmentation", "classes")
     raise UserError(
-        f"{path}: was made with other {', '.join(differing)}; delete it or use "
-        "another workdir")
+        f"{key}: has shape {list(logits.shape)}, must be {list(shape)} "
+        f"({', '.join(axes if len(shape) == 3 else axes[::2])})")
+  return logits

@@ -53,20 +53,20 @@ class Setup(NamedTuple):
   announce: Callable[[], None]
 
   def checkpoints(self, name: str, identity: dict[str, Any]) -> Checkpoints:
-    """Where an unfinished training is kept; `identity` is what its bits need."""
+    """Where an unfinished training is kept, which goes on where it was begun."""
     values = self.run.values
     return Checkpoints(
         self.workdir / "progress" / name,
-        {**identity, "numerics": kd_jax.NUMERICS},
+        {**identity, **self.machine(), "numerics": kd_jax.NUMERICS},
         every=values["checkpoint.every"], keep=values["checkpoint.keep"],
         force=values["checkpoint.resume"] == "force", say=self.screen.say)
 
-  @property
-  def placing(self) -> dict[str, Any]:
-    """What a net's bits depend on beside its config and `records.runtime`."""
+  def machine(self) -> dict[str, Any]:
+    """What the bits of a net depend on beside its config."""
     if self.devices.kind == "single":
-      return {}
-    return {"parallel": self.devices.kind, "processes": jax.process_count()}
+      return records.runtime()
+    return records.runtime() | {
+        "parallel": self.devices.kind, "processes": jax.process_count()}
 
 
 def prepare(
@@ -97,14 +97,13 @@ def prepare(
   if dataset.notice:
     screen.say(f"\n*** {dataset.notice} ***\n", style="bold yellow")
   scaling = preprocess.of(run.values["data.scale"], inputs)
-  everything = lambda part: np.arange(len(part.label))
   put = lambda part, ids: devices_lib.copies(
       devices, build.device_data(part, ids, scaling))
-  test = put(dataset.test, everything(dataset.test))
-  splits = {"test": fit.Split(test)}
+  whole = lambda part: fit.Split(put(part, np.arange(len(part.label))))
+  splits = {"test": whole(dataset.test)}
   if len(dataset.heldout_ids):
-    held = data_lib.Examples(*(a[dataset.heldout_ids] for a in dataset.train))
-    splits["heldout"] = fit.Split(put(held, everything(held)))
+    splits["heldout"] = whole(data_lib.Examples(
+        *(a[dataset.heldout_ids] for a in dataset.train)))
   hosts.refuse_unlike("the data", dataset.fingerprint)
   recorder = records.Recorder(workdir, tensorboard=run.values["tensorboard"])
 

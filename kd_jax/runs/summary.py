@@ -9,7 +9,6 @@ from kd_jax.runs.jobs import Job
 from kd_jax.runs.plan import Chunk
 from kd_jax.runs.programs import Programs
 from kd_jax.runs.results import Results, Row
-from kd_jax.runs.setup import Setup
 from kd_jax.runs.shard import Shard
 
 # What a row says of where it was made and how it is found again.
@@ -22,29 +21,21 @@ _FIGURES = (("test_errors", "d"), ("test_accuracy", ".2%"), ("test_nll", ".4f"),
             ("test_ece", ".4f"), ("agreement", ".2%"), ("parameters", ",d"))
 
 
-def of_run(
-    setup: Setup, ready: Sequence[Job], rows: Mapping[str, Row]
-) -> dict[str, Any]:
+def of_run(jobs: Sequence[Job], rows: Mapping[str, Row]) -> dict[str, Any]:
   """The summary of a single run: its nets by name, the teacher first."""
-  teacher = next((job.prepared.record for job in ready
-                  if job.prepared and not job.net.in_config), None)
-  return {
-      **_dataset(setup), **({"teacher": teacher} if teacher else {}),
-      **{job.net.name: {key: value for key, value in rows[job.net.name].items()
-                        if key not in _OF_ROWS} for job in ready}}
+  return _of_any(jobs) | {
+      name: {key: value for key, value in row.items() if key not in _OF_ROWS}
+      for name, row in rows.items()}
 
 
 def of_sweep(
-    ready: Sequence[Job], planned: Sequence[tuple[Job, Chunk]], results: Results,
+    jobs: Sequence[Job], planned: Sequence[tuple[Job, Chunk]], results: Results,
     programs: Programs, shard: Shard | None,
 ) -> dict[str, Any]:
   """The summary of a sweep, or of a shard of it."""
-  prepared = [job.prepared for job in ready
-              if job.prepared and not job.net.in_config]
   return {
-      **_dataset(ready[0].setup),
-      **({"teacher": prepared[0].record} if prepared else {}),
-      "groups": len(ready),
+      **_of_any(jobs),
+      "groups": len(jobs),
       "compilations": programs.compilations,
       "probe_compilations": programs.probes,
       "lanes": len(results.rows),
@@ -71,11 +62,15 @@ def show(screen: Screen, summary: dict[str, Any]) -> None:
   screen.table(title, columns, rows)
 
 
-def _dataset(setup: Setup) -> dict[str, Any]:
-  dataset = setup.dataset
+def _of_any(jobs: Sequence[Job]) -> dict[str, Any]:
+  """What both have in common: the data, and the main job's teacher."""
+  dataset = jobs[0].setup.dataset
+  teacher = next((job.prepared.record for job in jobs
+                  if job.prepared and not job.net.in_config), None)
   return {
       "schema": records.SCHEMA,
       "dataset": {"name": dataset.name, "source": dataset.source,
                   "train_examples": len(dataset.train_ids),
                   "test_examples": len(dataset.test.label),
-                  **({"notice": dataset.notice} if dataset.notice else {})}}
+                  **({"notice": dataset.notice} if dataset.notice else {})},
+      **({"teacher": teacher} if teacher else {})}

@@ -1,7 +1,6 @@
 """Teachers of students: nets that were trained before, or logits from elsewhere."""
 
 from collections.abc import Sequence
-import functools
 import hashlib
 import math
 from typing import Any, NamedTuple
@@ -16,7 +15,6 @@ from kd_jax.config import build
 from kd_jax.config import identity as identity_lib
 from kd_jax.config.run import Run
 from kd_jax.core import hosts, types
-from kd_jax.core.errors import UserError
 from kd_jax.runs import logit_bank, nets
 from kd_jax.runs.nets import Kept
 from kd_jax.runs.setup import Setup
@@ -48,27 +46,48 @@ class PreparedTeacher(NamedTuple):
   member_logits: dict[str, jax.Array]
 
 
-def of_nets(
-    setup: Setup, student: Training, members: Sequence[Kept]
+class Teachers:
+  """Teachers made ready, each once: its bank is shared by who learns from it."""
+
+  def __init__(self) -> None:
+    self._made: dict[str, PreparedTeacher] = {}
+
+  def of(
+      self, setup: Setup, student: Training, members: Sequence[Kept]
+  ) -> PreparedTeacher | None:
+    """Whom a student asks; None where its method asks nobody."""
+    run = setup.run
+    if not run.method.needs_teacher:
+      return None
+    file = run.values["teacher.logits"]
+    banked = file is not None or wants_bank(
+        run, setup.dataset, student, members[0].training.taps)
+    # Which taps are stored is a matter of the method.
+    taps = () if run.method.pairs is None else ("method", "features.", "student.")
+    key = run.part("student.views", "teacher.", "data.", *taps) + str(
+        [banked, *(net.sha256 for net in members)])
+    if key not in self._made:
+      self._made[key] = (
+          from_file(setup, student) if file is not None
+          else _of_nets(setup, student, members, banked))
+    return self._made[key]
+
+
+def _of_nets(
+    setup: Setup, student: Training, members: Sequence[Kept], banked: bool
 ) -> PreparedTeacher:
   """The teacher that trained nets are together, for a student's training."""
   run, mean = setup.run, setup.run.values["teacher.mean"]
-  models = [net.training.model for net in members]
-  variables = [net.variables for net in members]
-  identity = [net.sha256 for net in members]
-  combine = functools.partial(
-      teachers.combine, weights=jnp.float32(run.weights), temperature=1.0,
-      mean=mean)
-  each = [nets.logits(setup, net) for net in members]
+  each = [nets.logits(setup, net.training.model, net.variables)
+          for net in members]
   member_logits = {
       name: jnp.stack([logits[name] for logits in each]) for name in setup.splits}
-  splits = {name: split._replace(teacher_logits=combine(member_logits[name]))
+  splits = {name: split._replace(teacher_logits=teachers.combine(
+      member_logits[name], jnp.float32(run.weights), 1.0, mean=mean))
             for name, split in setup.splits.items()}
-  taps = members[0].training.taps
-  if wants_bank(run, setup.dataset, student, taps):
+  if banked:
     teacher = teachers.banked(
-        _bank(setup, student, identity, models, variables),
-        weights=run.weights, mean=mean,
+        _bank(setup, student, members), weights=run.weights, mean=mean,
         features=_tap_bank(setup, student, members[0]))
   else:
     if run.method.pairs is not None:
@@ -76,26 +95,41 @@ def of_nets(
           f"teacher: live, as method {run.values['method']} compares features "
           "that are too large to store, or not stored by teacher.bank")
     teacher = teachers.live(
-        models, variables, weights=run.weights, mean=mean, taps=taps)
+        [net.training.model for net in members],
+        [net.variables for net in members], weights=run.weights,
+        mean=mean, taps=members[0].training.taps)
   record = members[0].record if len(members) == 1 else _ensemble_record(
       members, splits)
-  return PreparedTeacher(teacher, splits, record, identity, member_logits)
+  return PreparedTeacher(
+      teacher, splits, record, [net.sha256 for net in members], member_logits)
 
 
-def _bank(setup, student, identity, models, variables) -> jax.Array:
+def _bank(
+    setup: Setup, student: Training, members: Sequence[Kept]
+) -> jax.Array:
   """The logits of every view of every image, from disk or computed."""
   views, name = student.views, setup.run.values["student.views"]
-  file = setup.workdir / "banks" / identity_lib.fingerprint({"m": identity})[:16]
+  identity = [net.sha256 for net in members]
+  file = identity_lib.fingerprint({"m": identity})[:16]
   # Trainings of a sweep have a device each; a bank is of them all.
   everywhere = setup.devices if not setup.run.sweep.points else (
       devices_lib.choose(most=jax.local_device_count()))
+  copies = lambda tree: devices_lib.copies(everywhere, tree)
+  source = logit_bank.Source(
+      [net.training.model for net in members],
+      copies([net.variables for net in members]), copies(setup.train), views,
+      everywhere)
+
+  def tick(done):
+    setup.screen.advance(
+        "bank", done, views.count, f"{done} of {views.count} views")
+    if hosts.any_of(setup.stop()):
+      raise train_loop.Interrupted()  # A bank that is not whole is gone on with.
+
   bank = logit_bank.obtain(
-      file.with_name(f"{file.name}-{name}.npy"),
+      setup.workdir / "banks" / f"{file}-{name}.npy",
       {"data": setup.dataset.fingerprint, "teachers": identity, "views": name},
-      models, devices_lib.copies(everywhere, variables),
-      devices_lib.copies(everywhere, setup.train), views,
-      num_classes=setup.dataset.num_classes, devices=everywhere,
-      tick=lambda done: _tick(setup, done, views.count))
+      source, num_classes=setup.dataset.num_classes, tick=tick)
   return devices_lib.copies(setup.devices, bank)
 
 
@@ -123,31 +157,6 @@ def compared(
     return {}
   _, pairs = build.bound(run, student, run.method, taps)
   return {other: taps[other] for _, other in pairs}
-
-
-def student_identity(
-    setup: Setup, hparams: types.Hparams, prepared: PreparedTeacher | None,
-    method: str = "hard", *, start: Kept | None = None, epoch: int | None = None,
-) -> dict[str, Any]:
-  """What determines a student.
-
-  Args:
-    setup: Its setup.
-    hparams: The traced numbers of its training.
-    prepared: Its teacher, or None where it needs none.
-    method: Its method.
-    start: The net that it starts from, if not from new weights.
-    epoch: The epoch that its training ends at, if that is not the last one.
-  """
-  values = setup.run.values
-  mixture = prepared and identity_lib.mixture(
-      values, prepared.identity, prepared.teacher.weights.tolist())
-  identity = identity_lib.student(
-      values, content=setup.dataset.fingerprint, method=method,
-      source=setup.run.sources["student"],
-      weights=(hparams.hard_weight, hparams.soft_weight), mixture=mixture)
-  return identity | ({"init_from": start.sha256} if start else {}) | (
-      {"ends_at_epoch": epoch} if epoch else {})
 
 
 def loss_record(
@@ -191,51 +200,34 @@ def from_file(setup: Setup, student: Training) -> PreparedTeacher:
   """A teacher of any make, by its logits."""
   values, dataset = setup.run.values, setup.dataset
   file, of_test = values["teacher.logits"], values["teacher.test_logits"]
-  classes = dataset.num_classes
+  put = lambda logits: devices_lib.copies(setup.devices, logits)
   bank, accuracy = logit_bank.from_file(
       file, dataset.train.label,
-      num_views=student.views.count, num_classes=classes)
-  record: dict[str, Any] = {
-      "logits": file, "train_accuracy": accuracy}
+      num_views=student.views.count, num_classes=dataset.num_classes)
+  setup.screen.say(
+      f"teacher: {file}, accuracy {accuracy:.2%} on the training set")
   identity = [hashlib.sha256(bank.tobytes()).hexdigest()]
-  record |= {"fingerprint": identity[0], "seconds": 0.0}
-  splits = dict(setup.splits)
-  put = lambda logits: devices_lib.copies(setup.devices, logits)
-  if "heldout" in splits:
-    splits["heldout"] = splits["heldout"]._replace(
-        teacher_logits=put(bank[dataset.heldout_ids, 0, 0]))
+  record: dict[str, Any] = {
+      "logits": file, "train_accuracy": accuracy,
+      "fingerprint": identity[0], "seconds": 0.0}
+  known: dict[str, jax.Array] = {}
+  if "heldout" in setup.splits:
+    known["heldout"] = put(bank[dataset.heldout_ids, 0, 0])
   if of_test is not None:
-    logits = _test_logits(of_test, (len(dataset.test.label), classes))
+    logits = logit_bank.read_logits(
+        f"config.teacher.test_logits={of_test}", of_test,
+        (len(dataset.test.label), dataset.num_classes))
     identity.append(hashlib.sha256(logits.tobytes()).hexdigest())
-    splits["test"] = splits["test"]._replace(
-        teacher_logits=put(logits.astype(np.float32)))
+    known["test"] = put(logits.astype(np.float32))
     wrong = np.flatnonzero(logits.argmax(-1) != dataset.test.label).tolist()
     record |= {
         "test_errors": len(wrong), "test_examples": len(logits),
         "test_accuracy": 1 - len(wrong) / len(logits), "test_wrong_ids": wrong}
-  setup.screen.say(
-      f"teacher: {file}, accuracy {accuracy:.2%} on the "
-      "training set")
-  member_logits = {
-      name: split.teacher_logits[None] for name, split in splits.items()
-      if split.teacher_logits is not None}
   return PreparedTeacher(
-      teachers.banked(put(bank)), splits, record, identity, member_logits)
-
-
-def _test_logits(file: str, shape: tuple[int, ...]) -> np.ndarray:
-  key = f"config.teacher.test_logits={file}"
-  logits = logit_bank.read_logits(key, file)
-  if logits.shape != shape:
-    raise UserError(
-        f"{key}: has shape {list(logits.shape)}, must be {list(shape)}")
-  return logits
-
-
-def _tick(setup: Setup, done: int, total: int) -> None:
-  setup.screen.advance("bank", done, total, f"{done} of {total} views")
-  if hosts.any_of(setup.stop()):
-    raise train_loop.Interrupted()  # A bank that is not whole is gone on with.
+      teachers.banked(put(bank)),
+      {name: split._replace(teacher_logits=known.get(name))
+       for name, split in setup.splits.items()},
+      record, identity, {name: logits[None] for name, logits in known.items()})
 
 
 def wants_bank(

@@ -70,12 +70,14 @@ def begin(setup: Setup, net: Net, before: Mapping[str, Begun]) -> Begun:
   """
   run = run_lib.read(net.values)
   setup = setup._replace(run=run)
-  training = jobs.check(
-      net, setup, {name: each.training for name, each in before.items()},
-      {name: each.net for name, each in before.items()})
   own, method, teacher = setup, methods.METHODS["hard"], None
   if net.member is None:
     own, method = setup_lib.transfer(setup, run), run.method
+  training = build.training(net, own.dataset)
+  if net.member is None:
+    jobs.check(net, setup, training,
+               {name: each.training for name, each in before.items()},
+               [net, *(each.net for each in before.values())])
     if method.needs_teacher:
       teacher = _teacher(setup, training, [before[name] for name in net.teachers])
   learner = build.learner(run, training, method, teacher)

@@ -1,0 +1,107 @@
+"""One net, trained by itself on all devices, or found where it was trained before.
+
+It then has numbers of every epoch, and its best net of held-out data.
+"""
+
+import contextlib
+import pathlib
+import time
+from typing import Any
+
+from kd_jax.config import identity as identity_lib
+from kd_jax.core import hosts
+from kd_jax.runs import nets, rows
+from kd_jax.runs.jobs import Job, Wanted
+from kd_jax.runs.nets import Kept
+from kd_jax.runs.rows import Row
+from kd_jax.training import fit, parameters
+
+
+def train(job: Job, fingerprint: str) -> Kept:
+  """Trains a net of a job, or finds it; it lies in `workdir/parameters/NAME`."""
+  setup, name, wanted = job.setup, job.net.name, job.wanted[fingerprint]
+  own = setup.workdir / "parameters" / name
+  if not job.net.in_config and job.net.member is None:
+    # Of the main job's students nobody learns, so they are in no store.
+    identity = wanted.identity | setup.machine() | {"net": name}
+    del identity["lane"]
+    record = obtain(job, wanted, own, identity)
+    return Kept(
+        job.training, nets.load(setup, job.training.model, own), record)
+  with nets.stored(setup, fingerprint) as path:
+    record = obtain(job, wanted, path, wanted.identity)
+  kept = nets.checked(setup, job.training, path, record)
+  parameters.save_net(own, kept.variables, record)
+  return kept
+
+
+def row(job: Job, fingerprint: str, record: Row) -> Row:
+  """The row of a net that this run has trained so, with its curves."""
+  devices = job.setup.devices
+  packing = "1x1x1" if devices.kind == "single" else (
+      f"{devices.kind} {devices.size}")
+  epochs = rows.epochs(
+      job.setup.workdir, job.net.name, record["fingerprint"][:16])
+  # A net that a sweep left has its own packing and curves.
+  return {"packing": packing, **rows.found(job, fingerprint, record),
+          **(rows.curves(epochs) if epochs else {})}
+
+
+def obtain(
+    job: Job, wanted: Wanted, path: pathlib.Path, identity: dict[str, Any]
+) -> Row:
+  """The record of the net at `path`, which is trained first if it is not there.
+
+  Args:
+    job: How it is trained.
+    wanted: Whom it learns from, and what it starts from.
+    path: Its folder.
+    identity: What determines it there, by name.
+  """
+  setup, name, training = job.setup, job.net.name, job.training
+  fingerprint, began = identity_lib.fingerprint(identity), time.perf_counter()
+  # A sweep may train several teachers; each has checkpoints of its own.
+  checkpoints = setup.checkpoints(
+      f"{name}-{fingerprint[:16]}" if setup.run.sweep.points else name, identity)
+  record = hosts.agreed(lambda: nets.finished(setup, name, path, fingerprint))
+  if record is not None:
+    setup.screen.say(f"{name}: already trained, in {path}")
+    checkpoints.drop_if_own()
+    return record
+
+  def report(row):
+    setup.announce()
+    setup.recorder.row(name, {"fingerprint": fingerprint[:16], **row})
+    setup.screen.row(name, row)
+
+  def tick(step):
+    setup.screen.advance(
+        name, step, training.last_step, f"in epoch {step // job.per_epoch + 1}")
+
+  with contextlib.closing(checkpoints):
+    fitted = fit.fit(
+        training, job.learner, setup.train,
+        wanted.teacher.splits if wanted.teacher else setup.splits,
+        devices=setup.devices, checkpoints=checkpoints, stop=setup.stop,
+        report=report, tick=tick,
+        initial=wanted.start and wanted.start.variables)
+  final = ("test_", "heldout_", "train_", "epoch", "step")
+  record = {
+      "fingerprint": fingerprint, **rows.as_students({
+          key: value for key, value in fitted.row.items()
+          if key.startswith(final)}), **checkpoints.forced(),
+      "parameters": parameters.num_parameters(fitted.variables.params),
+      "parameters_sha256": parameters.parameters_sha256(fitted.variables.params),
+      "seconds": round(time.perf_counter() - began, 2),
+      "test_wrong_ids": fitted.test_wrong_ids}
+  if fitted.best is not None:
+    # The net of the best held-out epoch, beside the last one.
+    parameters.save_net(
+        setup.workdir / "parameters" / f"{name}_best", fitted.best.variables,
+        {"fingerprint": identity_lib.fingerprint({"best": fingerprint}),
+         "epoch": int(fitted.best.epoch),
+         "heldout_errors": int(fitted.best.errors)})
+  parameters.save_net(path, fitted.variables, record)
+  hosts.together(f"{name} is saved")
+  checkpoints.drop()
+  return record

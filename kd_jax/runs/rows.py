@@ -1,0 +1,90 @@
+"""Rows: what `results.jsonl` says of a net, alone or as a lane."""
+
+import json
+import pathlib
+from typing import Any
+
+from kd_jax.config import build
+from kd_jax.runs import records, results, teacher_store
+from kd_jax.runs.jobs import Job
+from kd_jax.training import parameters
+
+Row = dict[str, Any]
+
+
+def found(job: Job, fingerprint: str, record: Row) -> Row:
+  """The row of a net that was trained alone, or found, by its record."""
+  # As it was before it was saved.
+  record = {key: value for key, value in record.items()
+            if key not in ("schema", parameters.CHECKSUM)}
+  return {"curve": {}, **record, **about(job, fingerprint),
+          **loss(job, fingerprint), "net": job.net.name, "failed": None,
+          "alpha": job.setup.run.values["alpha"]}
+
+
+def about(job: Job, fingerprint: str) -> Row:
+  """What was asked for, and of whom it learnt."""
+  lane, _, teacher, _ = job.wanted[fingerprint]
+  run = job.setup.run
+  return {
+      "row": f"{job.net.name} {lane.name}" if job.net.in_config else lane.name,
+      "method": run.values["method"], "overrides": lane.point,
+      "seed": lane.seed, "fingerprint": fingerprint,
+      "teacher_seed": run.values["teacher.seed"],
+      "teacher_fingerprint": teacher and teacher.record["fingerprint"],
+      "teacher_sha256": teacher and teacher.identity,
+      "data": job.setup.dataset.source,
+      "train_examples": len(job.setup.train.ids)}
+
+
+def described(job: Job, fingerprint: str) -> Row:
+  """What a lane's row says of what was asked for; None is left out of it."""
+  told = about(job, fingerprint)
+  return {"row": told["row"], "overrides": told["overrides"],
+          "net": job.net.name if job.net.in_config else None}
+
+
+def loss(job: Job, fingerprint: str) -> Row:
+  """The loss in words and its numbers."""
+  return teacher_store.loss_record(
+      job.learner.method,
+      build.student_hparams(job.wanted[fingerprint].lane.values),
+      job.learner.schedules)
+
+
+def as_students(numbers: Row) -> Row:
+  """Numbers with the student's names for how well it follows its teacher."""
+  own = {"test_agreement": "agreement", "test_kl": "kl"}
+  return {own.get(name, name): value for name, value in numbers.items()}
+
+
+def epochs(workdir: pathlib.Path, net: str, fingerprint: str) -> list[Row]:
+  """The epochs of a training in `metrics.jsonl`, each as it was told last."""
+  file, known = workdir / "metrics.jsonl", {}
+  # Of several processes the first alone writes it.
+  for line in file.read_text().splitlines() if file.is_file() else ():
+    try:
+      row = json.loads(line)
+    except ValueError:
+      continue  # The last line of a killed program.
+    if (row.get("net"), row.get("fingerprint")) == (net, fingerprint) and (
+        "epoch" in row):
+      known[row["epoch"]] = row
+  return [known[epoch] for epoch in sorted(known)]
+
+
+def curves(epochs: list[Row]) -> Row:
+  """The curves of one net, by its epochs."""
+  series = {name: [row[name] for row in epochs if name in row] for name in (
+      "train_hard", "train_soft", "test_errors", "heldout_errors")}
+  held = series.pop("heldout_errors")
+  return {"curve": {name: values for name, values in series.items() if values},
+          **({"heldout_curve": held} if held else {})}
+
+
+def stamp(rows: list[Row], **more: Any) -> list[Row]:
+  """Adds what rows that were made together share: schema, machine, commit."""
+  manifest = records.manifest()
+  kept = ("commit", "dirty", "versions", "device", "cores")
+  return [{"schema": results.SCHEMA, **row, **more,
+           **{key: manifest[key] for key in kept}} for row in rows]
