@@ -216,7 +216,7 @@ MUTANTS = (
            "test_conformance.py -k planted"),
     Mutant("a warm-up of the wrong weight", "at",
            "soft = soft * _1", "hard = soft * _1", "test_methods.py -k warm_up"),
-    Mutant("later keys are part of every identity", "_of",
+    Mutant("later keys are part of every identity", "_counted",
            "key.later and values[name] == key.default", "False",
            "test_transfer.py -k came_later"),
 )

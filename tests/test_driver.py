@@ -151,7 +151,7 @@ def test_the_command_of_a_row_is_exact(own_data, tmp_path):
                 {"student.name": "cnn"}, {"student.max_norm": 3.0},
                 {"student.name": "mlp", "student.widths": (8, 9)}):
     words = shlex.split(commands.single_run(
-        config, file, point, Shape(1, 2, 3)))
+        config, file, commands.of_file(file), point, Shape(1, 2, 3)))
     assert words.pop() == "--config.sweep.lanes=2x3"
     assert words[:3] == ["python", "-m", "kd_jax.main"]
     made, _ = command_line.parse(words[3:])

@@ -145,7 +145,7 @@ def test_points_of_a_seed_start_alike_and_seeds_do_not(square):
 def test_the_order_is_drawn_once_a_seed(taught, data, key):
   """Batches of all points are one gather: nothing of them has a points' axis."""
   shape, values = lanes.Shape(1, 1, 3), points(3)
-  single = segment_lib.make_init(taught, data)(key, values[0])
+  single = segment_lib.make_init(taught, data.inputs)(key, values[0])
   state = jax.tree.map(
       lambda x: jnp.broadcast_to(x, (1, 3, *x.shape)), single).replace(
           step=single.step)

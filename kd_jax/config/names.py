@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from kd_jax import data as data_lib
 from kd_jax import methods, models
-from kd_jax.core import sources, types
+from kd_jax.core import compilation, sources, types
 from kd_jax.core.errors import UserError, nearest
 from kd_jax.data import preprocess
 
@@ -39,10 +39,12 @@ def model(
     built = builder(num_classes=found.num_classes, dtype=dtype, **given)
   inputs = preprocess.seen(found.train.inputs, 2)
   try:
-    logits, features = jax.eval_shape(
-        lambda key, inputs: built.apply(
-            built.init(key, inputs), inputs, train=False)[0],
-        jax.random.key(0), inputs)
+    # The points of a sweep ask this of one model again and again.
+    logits, features = compilation.once(
+        ("outputs", built, compilation.shapes(inputs)), lambda: jax.eval_shape(
+            lambda key, inputs: built.apply(
+                built.init(key, inputs), inputs, train=False)[0],
+            jax.random.key(0), inputs))
   except Exception as error:  # Whatever a module raises on a wrong shape.
     raise UserError(
         f"config.{prefix}: {name} with widths {tuple(widths)} does not take "

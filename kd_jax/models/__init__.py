@@ -24,6 +24,7 @@ __all__ = ["MODELS", "linen_model", "nnx_model", "own_model", "understands"]
 
 def _model(module_class: type, **defaults) -> Callable[..., types.Model]:
   """A builder of models from a module class and its named preset."""
+  @functools.lru_cache(maxsize=32)  # The same model shares its programs.
   def build(
       *, num_classes: int, dtype: str = "float32", **config) -> types.Model:
     # None lets parameters decide: they are float32, or float64 in some tests.

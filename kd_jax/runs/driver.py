@@ -132,6 +132,7 @@ class _Driver:
     self._run, self._asked, self._points = run, asked, points
     self._workdir, self._screen = workdir, screen
     self._study = asked.study or workdir.name
+    self._base = commands.of_file(asked.command)
     self._recorder = points.first.recorder
     self._results = Results(workdir, writes=hosts.first())
     self._before = plan.load(workdir / "plan.json")
@@ -271,7 +272,8 @@ class _Driver:
     self._results.add([row | {
         "study": self._study,
         "command": "" if shape is None else commands.single_run(
-            self._run.values, self._asked.command, row["overrides"], shape)}
+            self._run.values, self._asked.command, self._base, row["overrides"],
+            shape)}
                        for row in rows.stamp(made)], again=again)
 
 

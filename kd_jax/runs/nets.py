@@ -1,8 +1,7 @@
 """Trained nets: the store of those that others learn from, and what they say."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 import contextlib
-import functools
 import pathlib
 from typing import Any, NamedTuple
 
@@ -17,7 +16,6 @@ from kd_jax.runs import records
 from kd_jax.runs.setup import Setup
 from kd_jax.training import devices as devices_lib
 from kd_jax.training import fit, parameters
-from kd_jax.training.devices import Devices
 from kd_jax.training.settings import Training
 
 
@@ -101,7 +99,8 @@ def checked(
   """
   variables = load(setup, training.model, path)
   totals, _ = fit.evaluate(
-      _predictor(setup.devices, training.model), variables, setup.splits["test"])
+      devices_lib.make_predict(setup.devices, training.model, VIEWS["none"]),
+      variables, setup.splits["test"])
   errors, number = int(totals["errors"].total), record["test_examples"]
   # Another machine may round a tie the other way; 0.1 points is no rounding.
   if abs(errors - record["test_errors"]) > 0.001 * number:
@@ -125,15 +124,9 @@ def logits(
     setup: Setup, model: types.Model, variables: types.Variables
 ) -> dict[str, jax.Array]:
   """Logits of a net on every split, `[N, classes]`."""
-  predict = _predictor(setup.devices, model)
+  predict = devices_lib.make_predict(setup.devices, model, VIEWS["none"])
   return {name: predict(variables, split.data, jnp.int32(0))
           for name, split in setup.splits.items()}
-
-
-@functools.cache
-def _predictor(devices: Devices, model: types.Model) -> Callable[..., Any]:
-  """The compiled prediction of a model, made once."""
-  return devices_lib.make_predict(devices, model, VIEWS["none"])
 
 
 def _folder(setup: Setup, fingerprint: str) -> pathlib.Path:

@@ -6,6 +6,7 @@ mode, and no gradient reaches it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+import functools
 import types as python_types
 from typing import NamedTuple
 
@@ -55,18 +56,22 @@ def live(
     mean: What is averaged over members, one of `MEANS`.
     taps: Shapes of the taps of one example; of several members there are none.
   """
-  alone = len(models) == 1
+  return Teacher(
+      _nets(tuple(models)), tuple(variables), _weights(weights, len(models)), mean,
+      taps if len(models) == 1 else _NO_TAPS)
 
+
+# Teachers of the same nets share compiled programs.
+@functools.lru_cache(maxsize=32)
+def _nets(models: tuple[types.Model, ...]):
+  """The outputs of nets, `(variables, batch) -> Outputs`."""
   def members(arrays, batch):
     found = [
         model.apply(held, batch.inputs, train=False, mask=batch.mask)[0]
         for model, held in zip(models, arrays, strict=True)]
     return types.Outputs(jnp.stack([each.logits for each in found]),
-                         found[0].features if alone else {})
-
-  return Teacher(
-      members, tuple(variables), _weights(weights, len(models)), mean,
-      taps if alone else _NO_TAPS)
+                         found[0].features if len(models) == 1 else {})
+  return members
 
 
 def banked(
@@ -87,19 +92,18 @@ def banked(
   Returns:
     The teacher.
   """
-  num_views = bank.shape[1]
-
-  def members(arrays, batch):
-    view = batch.view if num_views > 1 else jnp.zeros_like(batch.view)
-    # Ids and views are ours, so in bounds: no clamping, no filling.
-    rows = lambda x: x.at[batch.id, view].get(mode="promise_in_bounds")
-    logits, taps = arrays if features else (arrays, {})
-    return types.Outputs(
-        jnp.moveaxis(rows(logits), 1, 0), jax.tree.map(rows, taps))
-
   taps = {name: tap.shape[2:] for name, tap in (features or {}).items()}
   arrays = (bank, dict(features)) if features else bank
-  return Teacher(members, arrays, _weights(weights, bank.shape[2]), mean, taps)
+  return Teacher(_stored, arrays, _weights(weights, bank.shape[2]), mean, taps)
+
+
+def _stored(arrays: types.Tree, batch: types.Batch) -> types.Outputs:
+  """The outputs that a bank holds."""
+  logits, taps = arrays if isinstance(arrays, tuple) else (arrays, {})
+  view = batch.view if logits.shape[1] > 1 else jnp.zeros_like(batch.view)
+  # Ids and views are ours, so in bounds: no clamping, no filling.
+  rows = lambda x: x.at[batch.id, view].get(mode="promise_in_bounds")
+  return types.Outputs(jnp.moveaxis(rows(logits), 1, 0), jax.tree.map(rows, taps))
 
 
 def outputs(

@@ -9,6 +9,7 @@ dropout mask, depends on neither; nor on the number of devices.
 """
 
 from collections.abc import Callable
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 import numpy as np
 
-from kd_jax.core import types
+from kd_jax.core import compilation, types
 from kd_jax.core.errors import UserError
 from kd_jax.data import views as views_lib
 from kd_jax.training import segment as segment_lib
@@ -141,13 +142,30 @@ def compiled_segment(
     `segment(state, data, teacher_arrays, hparams, key, length)`, as of
     `segment.make_segment`; state and totals lie on every device.
   """
-  if devices.kind == "pmap":
-    return _mapped(devices, learner, views, batch_size)
-  own = _rows_apart(devices) if devices.kind == "sharded" else lambda rows: rows
-  return make(devices, segment_lib.make_segment(
-      learner, views, batch_size, own=own), donate=True)
+  bare = step.without_arrays(learner)
+
+  def made():
+    if devices.kind == "pmap":
+      return _mapped(devices, bare, views, batch_size)
+    own = _rows_apart(devices) if devices.kind == "sharded" else lambda rows: rows
+    return make(devices, segment_lib.make_segment(
+        bare, views, batch_size, own=own), donate=True)
+
+  return compilation.once(
+      ("segment", devices, step.key_of(learner), views, batch_size), made)
 
 
+def compiled_init(
+    devices: Devices, learner: step.Learner, data: segment_lib.DeviceData
+) -> Callable[..., Any]:
+  """`segment.make_init`, compiled to leave the state on every device."""
+  bare = step.without_arrays(learner)
+  return compilation.once(
+      ("init", devices, step.key_of(learner), compilation.shapes(data)),
+      lambda: make(devices, segment_lib.make_init(bare, data.inputs)))
+
+
+@functools.lru_cache(maxsize=32)
 def make_predict(
     devices: Devices, model: types.Model, views: views_lib.Views,
     of: Callable[[types.Outputs], Any] = lambda outputs: outputs.logits,

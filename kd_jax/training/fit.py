@@ -103,7 +103,7 @@ def fit(
     Interrupted: After saving, if `stop` says so.
     Diverged: After saving the last good state, if the loss is not finite.
   """
-  state = devices_lib.make(devices, segment_lib.make_init(learner, data))(
+  state = devices_lib.compiled_init(devices, learner, data)(
       jax.random.key(training.seed), training.hparams)
   if initial is not None:
     # A copy, as the state is donated.

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kd_jax.core import types
+from kd_jax.core import compilation, types
 from kd_jax.data import views as views_lib
 from kd_jax.training import cost, fit, metrics, step
 from kd_jax.training import devices as devices_lib
@@ -91,16 +91,28 @@ def compile_lanes(
     The programs. `segment` is compiled here and never again: other shapes are
     refused. A single lane's is that of a single run, to the bit.
   """
+  arrays = learner.teacher.arrays if learner.teacher else ()
+  if own_teachers:
+    arrays = jax.tree.map(
+        lambda x: jnp.zeros((shape.rows, *x.shape), x.dtype), arrays)
+  key = ("lanes", step.key_of(learner), views, batch_size, shape, own_teachers,
+         compilation.shapes((data, arrays, hparams)))
+  bound = compilation.once(key, lambda: _compiled(
+      step.without_arrays(learner), views, batch_size, shape, data, arrays, hparams,
+      own_teachers))
+  return bound(data, arrays)
+
+
+def _compiled(
+    learner, views, batch_size, shape, data, arrays, hparams, own_teachers
+) -> Callable[[segment_lib.DeviceData, types.Tree], Lanes]:
+  """`Lanes.bound` of the programs of a rectangle."""
   devices = _devices(shape)
   copies = lambda tree: devices_lib.copies(devices, tree)
   split = lambda tree: devices_lib.split(devices, tree)
-  arrays = learner.teacher.arrays if learner.teacher else ()
-  rows, put = None, copies
-  if own_teachers:
-    rows, put = 0, split
-    arrays = jax.tree.map(
-        lambda x: jnp.zeros((shape.rows, *x.shape), x.dtype), arrays)
-  init, segment, evaluate = _programs(learner, views, batch_size, shape, data, rows)
+  rows, put = (0, split) if own_teachers else (None, copies)
+  init, segment, evaluate = _programs(
+      learner, views, batch_size, shape, data.inputs, rows)
   seeds = jnp.zeros((shape.rows,), jnp.uint32)
   lanes = jax.tree.map(
       lambda x: jnp.broadcast_to(x, (shape.rows, shape.points)), hparams)
@@ -120,12 +132,12 @@ def compile_lanes(
             state, copies(part.data), put(part.teacher_logits)),
         lowered.out_info[1], cost.program_bytes(compiled), bound)
 
-  return bound(data, arrays)
+  return bound
 
 
-def _programs(learner, views, batch_size, shape, data, rows):
+def _programs(learner, views, batch_size, shape, inputs, rows):
   """Init, segment and evaluation of a rectangle, to be compiled."""
-  begin = segment_lib.make_init(learner, data)
+  begin = segment_lib.make_init(learner, inputs)
   predict = segment_lib.make_predict(
       step.deployed(learner), views_lib.VIEWS["none"])
 

@@ -5,6 +5,7 @@ static shape of peak 1. One compiled program then serves every value of them.
 """
 
 from collections.abc import Callable, Sequence
+import functools
 from typing import NamedTuple
 
 import jax
@@ -99,6 +100,12 @@ def schedule(
     >>> [round(float(fall(jnp.int32(step))), 2) for step in (0, 5, 9)]
     [1.0, 0.5, 0.1]
   """
+  return _schedule(
+      name, total_steps, warmup_steps, tuple(boundaries), factor)
+
+
+@functools.lru_cache(maxsize=32)  # The same schedule shares compiled programs.
+def _schedule(name, total_steps, warmup_steps, boundaries, factor) -> Schedule:
   rest = max(total_steps - warmup_steps, 1)
   after = {
       "constant": lambda: optax.constant_schedule(1.0),

@@ -109,10 +109,10 @@ def make_segment(
 
 
 def make_init(
-    learner: step_lib.Learner, data: DeviceData
+    learner: step_lib.Learner, inputs: types.Tree
 ) -> Callable[[jax.Array, types.Hparams], TrainState]:
-  """`(key, hparams) -> state` before the first step of a training on `data`."""
-  blank = preprocess.blank(data.inputs)
+  """`(key, hparams) -> state` before the first step of a training on `inputs`."""
+  blank = preprocess.blank(inputs)
   return lambda key, hparams: step_lib.init(
       learner, randomness.stream(key, "init"), blank, hparams)
 

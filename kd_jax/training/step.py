@@ -1,6 +1,6 @@
 """One step of training, and prediction: the whole algorithm on a screen."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 import functools
 from typing import NamedTuple
 
@@ -39,6 +39,21 @@ class Learner(NamedTuple):
   pairs: methods.Pairs = ()
   skip_nonfinite: bool = False
   schedules: Schedules = STILL
+
+
+def without_arrays(learner: Learner) -> Learner:
+  """The learner as a program keeps it: a teacher's arrays are given to it."""
+  teacher = learner.teacher
+  return learner._replace(teacher=teacher and teacher._replace(arrays=()))
+
+
+def key_of(learner: Learner) -> Hashable:
+  """What a learner's programs depend on: learners alike in it share them."""
+  asked = learner.teacher
+  teacher = asked and (asked.members, asked.mean, tuple(asked.weights.tolist()),
+                       tuple(sorted(asked.taps.items())))
+  # A method is not hashed: the program that is kept keeps it alive.
+  return learner._replace(method=id(learner.method), teacher=teacher)  # type: ignore[arg-type]
 
 
 def _paired(taps, pairs: methods.Pairs, of: int) -> dict:

@@ -81,7 +81,7 @@ def begin(setup: Setup, net: Net, before: Mapping[str, Begun]) -> Begun:
     if method.needs_teacher:
       teacher = _teacher(setup, training, [before[name] for name in net.teachers])
   learner = build.learner(run, training, method, teacher)
-  start = devices_lib.make(own.devices, segment.make_init(learner, own.train))
+  start = devices_lib.compiled_init(own.devices, learner, own.train)
   return Begun(net, own, training, learner, start(
       jax.random.key(training.seed), training.hparams))
 
