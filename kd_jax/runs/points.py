@@ -47,7 +47,8 @@ class Points:
     self.names = _in_order(needed)
     self.first = next(iter(self._setups.values()))
     # Names of nets that others learn or start from.
-    self._taught_by = set().union(*needed.values())
+    self._learnt_from = set().union(*needed.values())
+    # Of each point and entry its net, and what is known of nets by fingerprint.
     self._fingerprints: dict[tuple[int, str], str] = {}
     self._nets: dict[str, Kept | None] = {}
     self._known_as: dict[str, str] = {}
@@ -64,7 +65,7 @@ class Points:
 
   def find(self, job: Job, fingerprint: str) -> Kept | None:
     """A net that others learn from, if it is trained."""
-    if job.net.name not in self._taught_by:
+    if job.net.name not in self._learnt_from:
       return None
     if fingerprint not in self._nets:
       self._nets[fingerprint] = nets.find(job.setup, job.training, fingerprint)
@@ -72,7 +73,7 @@ class Points:
 
   def lacks(self, job: Job, fingerprint: str) -> bool:
     """Whether a net that others learn from is not there, though its row may be."""
-    return job.net.name in self._taught_by and (
+    return job.net.name in self._learnt_from and (
         self.find(job, fingerprint) is None)
 
   def keep(self, fingerprint: str, net: Kept) -> None:
