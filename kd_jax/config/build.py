@@ -96,7 +96,7 @@ def training(net: recipe.Net, found: data_lib.Dataset) -> Training:
   """
   if net.member is not None:
     return teacher(net.values, found, net.member)
-  with net.told():
+  with net.errors_named():
     made = student(net.values, found)
   if net.epoch is None:
     return made
@@ -154,7 +154,7 @@ def bound(
 
 def check_net(net: recipe.Net) -> None:
   """`check_names`, of a net of a recipe."""
-  with net.told():
+  with net.errors_named():
     check_names(net.values)
 
 

@@ -115,11 +115,11 @@ def _check_method(
     raise UserError(
         f"--config.{name} in a sweep over method: each method brings its own; to "
         f"give it to all, --sweep.{name}=VALUE")
-  heard = {part for name in swept | {str(values["method"])}
+  asked = {part for name in swept | {str(values["method"])}
            for part in methods.parts(name)}
   for key in sorted(given):
     owner = schema.owner(key)
-    if owner is not None and owner not in heard:
+    if owner is not None and owner not in asked:
       raise UserError(
           f"--config.{key}: is a number of method {owner}, and the method is "
           f"{values['method']}; add --config.method={owner}")

@@ -37,9 +37,9 @@ class Net(NamedTuple):
   epoch: int | None = None
   in_config: bool = False
 
-  def told(self) -> contextlib.AbstractContextManager[None]:
+  def errors_named(self) -> contextlib.AbstractContextManager[None]:
     """Tells mistakes in its config by the keys that its user knows."""
-    return _told_of(self.name) if self.in_config else contextlib.nullcontext()
+    return _errors_named(self.name) if self.in_config else contextlib.nullcontext()
 
 
 def nets(values: Values, *, swept: bool) -> list[Net]:
@@ -123,7 +123,7 @@ def _of_net(
     point["teacher.count"] = teachers
   else:
     point.setdefault("method", "hard")
-  with _told_of(name):
+  with _errors_named(name):
     values = config_lib.changed(shared, point)
     needs = names.method(values["method"]).needs_teacher
   if needs != bool(teachers):
@@ -135,7 +135,7 @@ def _of_net(
 
 
 @contextlib.contextmanager
-def _told_of(name: str) -> Iterator[None]:
+def _errors_named(name: str) -> Iterator[None]:
   """Tells mistakes in a student's keys as mistakes in those of a recipe's net."""
   try:
     yield

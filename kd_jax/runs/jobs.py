@@ -171,7 +171,7 @@ def check(
     before: The trainings of the nets before it, by name.
     nets: All nets of its recipe.
   """
-  with net.told():
+  with net.errors_named():
     _check_taps(net, setup, training, before)
   if net.start is None:
     return

@@ -39,8 +39,8 @@ def about(job: Job, fingerprint: str) -> Row:
 
 def described(job: Job, fingerprint: str) -> Row:
   """What a lane's row says of what was asked for; None is left out of it."""
-  told = about(job, fingerprint)
-  return {"row": told["row"], "overrides": told["overrides"],
+  asked = about(job, fingerprint)
+  return {"row": asked["row"], "overrides": asked["overrides"],
           "net": job.net.name if job.net.in_config else None}
 
 

@@ -103,11 +103,7 @@ def fit(
     Interrupted: After saving, if `stop` says so.
     Diverged: After saving the last good state, if the loss is not finite.
   """
-  state = devices_lib.compiled_init(devices, learner, data)(
-      jax.random.key(training.seed), training.hparams)
-  if initial is not None:
-    # A copy, as the state is donated.
-    state = state.replace(student=jax.tree.map(jnp.copy, initial))
+  state = _start(training, learner, data, devices, initial)
   per_epoch = segment_lib.steps_per_epoch(len(data.ids), training.batch_size)
   net = functools.partial(step_lib.deployed_variables, learner)
   program = _program(training, learner, data, splits, devices, state, net)
@@ -138,6 +134,16 @@ def fit(
       checkpoints=checkpoints, stop=stop, ended=ended, resumed=resumed,
       monitor=monitor, tick=tick)
   return Fitted(net(state), row, np.flatnonzero(wrong).tolist(), monitor.best)
+
+
+def _start(training, learner, data, devices, initial) -> TrainState:
+  """The state before the first step."""
+  state = devices_lib.compiled_init(devices, learner, data)(
+      jax.random.key(training.seed), training.hparams)
+  if initial is None:
+    return state
+  # A copy, as the state is donated.
+  return state.replace(student=jax.tree.map(jnp.copy, initial))
 
 
 def _program(

@@ -136,15 +136,19 @@ def run_to_end(
     unread += finished
     stopping = hosts.any_of(stop()) and done < total_steps
     if done < total_steps and (stopping or hosts.any_of(checkpoints.due(done))):
-      # What is saved is known to be good.
       read()
-      monitor.check(Epoch(done, totals, None, monitor.observe(state)))
-      checkpoints.save(
-          done, checkpoint_of(state, totals, done, monitor.kept), wait=stopping)
+      _save(checkpoints, monitor, state, totals, done, wait=stopping)
     if stopping:
       raise Interrupted()
   read()
   return state
+
+
+def _save(checkpoints, monitor, state, totals, done, *, wait: bool) -> None:
+  """Saves a state that is known to be good."""
+  monitor.check(Epoch(done, totals, None, monitor.observe(state)))
+  checkpoints.save(
+      done, checkpoint_of(state, totals, done, monitor.kept), wait=wait)
 
 
 def _resumed(

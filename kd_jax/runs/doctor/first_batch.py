@@ -133,12 +133,13 @@ def terms(student: Begun) -> list[Term]:
       found = terms_lib.and_state(learner.method.terms(
           own, step.compared(outputs, learner.pairs, 0), asked, batch,
           hparams), own).terms
-      told = {name: (jnp.float32(term.weight), jnp.mean(term.value))
-              for name, term in found.items()}
-      return {name: weight * mean for name, (weight, mean) in told.items()}, told
+      values = {name: (jnp.float32(term.weight), jnp.mean(term.value))
+                for name, term in found.items()}
+      return {name: weight * mean
+              for name, (weight, mean) in values.items()}, values
 
-    gradients, told = jax.jacrev(weighted, has_aux=True)(state.student.params)
-    return {name: (*told[name], jnp.linalg.norm(ravel_pytree(gradient)[0]))
+    gradients, values = jax.jacrev(weighted, has_aux=True)(state.student.params)
+    return {name: (*values[name], jnp.linalg.norm(ravel_pytree(gradient)[0]))
             for name, gradient in gradients.items()}
 
   arrays = learner.teacher.arrays if learner.teacher else ()
