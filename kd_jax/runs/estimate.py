@@ -88,7 +88,7 @@ def show(
   """
   groups = _groups(run, screen.say, dict(datasets or {}))
   rows, place = [], 0
-  of_teachers: list[float] = []
+  teaching: list[float] = []
   trained: list[tuple[int, int, float]] = []
   for group in groups:
     shape = _shape(run, group, shard)
@@ -107,7 +107,7 @@ def show(
         _of(len(dealt), len(chunks)), f"{steps:,}",
         f"{held / 2**20:,.0f} MiB", _clock(seconds)])
     if group.member:
-      of_teachers.append(seconds)
+      teaching.append(seconds)
     else:
       trained.append((runs, len(group.runs), seconds))
   own, whole, seconds = map(sum, zip(*trained, strict=True))
@@ -115,8 +115,8 @@ def show(
   screen.say(
       (f"shard {shard}: " if shard else "")
       + f"{_of(own, whole)} runs in {len(trained)} compilation(s), "
-      f"{len(of_teachers)} teacher(s) ({_clock(sum(of_teachers))} unless found); at most about "
-      f"{_clock(seconds + sum(of_teachers))} on {cost.machine()}")
+      f"{len(teaching)} teacher(s) ({_clock(sum(teaching))} unless found); at most about "
+      f"{_clock(seconds + sum(teaching))} on {cost.machine()}")
 
 
 class _Group(NamedTuple):
