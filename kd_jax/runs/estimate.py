@@ -115,8 +115,8 @@ def show(
   screen.say(
       (f"shard {shard}: " if shard else "")
       + f"{_of(own, whole)} runs in {len(trained)} compilation(s), "
-      f"{len(teaching)} teacher(s) ({_clock(sum(teaching))} unless found); at most about "
-      f"{_clock(seconds + sum(teaching))} on {cost.machine()}")
+      f"{len(teaching)} teacher(s) ({_clock(sum(teaching))} unless found); at most "
+      f"about {_clock(seconds + sum(teaching))} on {cost.machine()}")
 
 
 class _Group(NamedTuple):
