@@ -14,7 +14,7 @@ from kd_jax.data import views
 from kd_jax.methods import terms
 from kd_jax.models import MODELS, linen_model
 from kd_jax.models.linen import BatchNorm
-from kd_jax.training import optimizers, segment
+from kd_jax.training import devices, optimizers, segment
 from kd_jax.training import step as step_lib
 
 CLASSES = 7
@@ -272,3 +272,41 @@ def test_a_step_that_is_not_finite_can_be_passed_over(key, device_data):
   # Another program: the last bit may differ.
   assert distance(after.student.params, plain.student.params) < 1e-6
   assert float(told["skipped"].compute()) == 0.0
+
+
+def test_programs_are_shared_by_learners_that_are_alike(key, device_data):
+  image = device_data.inputs[:1].astype(jnp.float32)
+  bank = lambda seed: jax.random.normal(jax.random.key(seed), (150, 1, 2, 7))
+  banked = lambda seed=0, weights=(0.5, 0.5), mean="probabilities": teachers.banked(
+      bank(seed), weights=weights, mean=mean)
+  live = lambda: a_teacher(jax.random.key(1), image)
+  made = lambda: learner(teacher=banked())
+  assert step_lib.key_of(made()) == step_lib.key_of(learner(teacher=banked(seed=3)))
+  assert step_lib.key_of(learner(teacher=live())) == step_lib.key_of(
+      learner(teacher=live()))
+  unlike = [
+      made(), learner((17,), teacher=banked()), learner(teacher=None),
+      learner(teacher=live()), learner(method="dkd", teacher=banked()),
+      learner(teacher=banked(weights=(0.25, 0.75))),
+      learner(teacher=banked(mean="logits")),
+      made()._replace(skip_nonfinite=True), made()._replace(pairs=(("a", "a"),)),
+      made()._replace(schedules=step_lib.STILL._replace(warmup=2.0)),
+      made()._replace(optimizer_spec=made().optimizer_spec._replace(b2=0.9)),
+      made()._replace(optimizer_spec=made().optimizer_spec._replace(
+          schedule=optimizers.schedule("cosine", total_steps=9)))]
+  assert len({step_lib.key_of(each) for each in unlike}) == len(unlike)
+
+  # One program, and yet each is taught by its own bank.
+  where = devices.choose("single")
+  programs = [devices.compiled_segment(
+      where, learner(teacher=banked(seed)), views.VIEWS["none"], 32)
+              for seed in (0, 3)]
+  assert programs[0] is programs[1]
+  for seed in (0, 3):
+    own = learner(teacher=banked(seed))
+    init = devices.compiled_init(where, own, device_data)
+    after = [run(init(key, hyper()), device_data, bank(seed), hyper(), key,
+                 jnp.int32(2))[0].student.params
+             for run in (programs[0], segment.compiled_segment(
+                 own, views.VIEWS["none"], 32))]
+    jax.tree.map(np.testing.assert_array_equal, *after)

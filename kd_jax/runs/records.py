@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 import contextlib
 import fcntl
+import functools
 from importlib import metadata
 import importlib.util
 import json
@@ -198,6 +199,7 @@ def _is_ours(file: IO) -> bool:
   return True
 
 
+@functools.cache  # What runs is what was there when the program started.
 def _commit() -> tuple[str | None, bool | None]:
   """Commit of the source tree this package runs from, and whether it is dirty."""
   root = pathlib.Path(kd_jax.__file__).parents[1]
