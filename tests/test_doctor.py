@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_main import SMALL
+from test_main import SMALL as MAIN
 
 from kd_jax import data, methods, teachers
 from kd_jax.config import build as building
@@ -36,6 +36,8 @@ from kd_jax.runs.doctor import (
 from kd_jax.training import cost, step
 from kd_jax.training import segment as segment_lib
 
+SMALL = (*MAIN, "--config.data.holdout=0")
+
 
 @pytest.fixture(autouse=True)
 def _at_the_root(monkeypatch):
@@ -48,7 +50,7 @@ def _at_the_root(monkeypatch):
 @pytest.fixture
 def small(own_data, tmp_path):
   """The arguments of the small job."""
-  return [*SMALL, "--config.parallel=single", f"--config.data.dir={own_data}",
+  return [*SMALL, f"--config.data.dir={own_data}",
           f"--workdir={tmp_path / 'run'}"]
 
 
@@ -72,7 +74,7 @@ def looked_at(own_data, tmp_path_factory):
     @functools.cache
     def look(*more):
       config, _ = command_line.parse([
-          *SMALL, "--config.parallel=single", f"--config.data.dir={own_data}",
+          *SMALL, f"--config.data.dir={own_data}",
           *more])
       run = run_lib.read(config)
       visit = Visit(Screen(quiet=True))

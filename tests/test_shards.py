@@ -400,7 +400,7 @@ def test_a_teacher_trained_beforehand_serves_all_shards(
   """As the README says: a run of one step that leaves its teacher in DIR."""
   store = f"--config.teacher.dir={tmp_path / 'shelf'}"
   with monkeypatch.context() as patch:
-    patch.setattr("kd_jax.runs.driver.chunks.train_alone", stopped)
+    patch.setattr("kd_jax.runs.driver._Driver._train_alone", stopped)
     assert sweeps("--config.steps=1", store, grid=(), workdir=tmp_path / "a") == 0
   capsys.readouterr()
   # Of four chunks this one has none: it asks for the teacher alone.
