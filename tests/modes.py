@@ -9,7 +9,7 @@ import numpy as np
 from test_step import distance, hyper
 
 from kd_jax import methods, teachers
-from kd_jax.core import randomness, types
+from kd_jax.core import compilation, randomness, types
 from kd_jax.data import embedded, views
 from kd_jax.data.preprocess import Scaling
 from kd_jax.methods import terms as terms_lib
@@ -90,7 +90,7 @@ def single(method: str, numbers, seed: int = 0, cuts=(LENGTH,), state=None):
   learns = learner(method)
   data, key = digits(), jax.random.key(seed)
   if state is None:
-    state = begun(method, key, numbers)
+    state = begun(learns, key, numbers)
   arrays = learns.teacher.arrays if learns.teacher else ()
   segment = _segment(method)
   for length in cuts:
@@ -98,15 +98,12 @@ def single(method: str, numbers, seed: int = 0, cuts=(LENGTH,), state=None):
   return state, told
 
 
-def begun(method: str, key: jax.Array, numbers):
+def begun(learns: step_lib.Learner, key: jax.Array, numbers):
   """The state before the first step, as lanes have it."""
-  return _init(method)(randomness.stream(key, "init"), numbers)
-
-
-@functools.cache
-def _init(method: str):
-  learns, image = learner(method), jnp.zeros((1, 28, 28, 1), jnp.float32)
-  return jax.jit(lambda key, numbers: step_lib.init(learns, key, image, numbers))
+  image = jnp.zeros((1, 28, 28, 1), jnp.float32)
+  init = compilation.once(("begun", step_lib.key_of(learns)), lambda: jax.jit(
+      lambda key, numbers: step_lib.init(learns, key, image, numbers)))
+  return init(randomness.stream(key, "init"), numbers)
 
 
 @functools.cache
@@ -152,7 +149,7 @@ def check_devices(method: str, kind: str) -> float:
   put = functools.partial(devices.copies, where)
   segment = devices.compiled_segment(where, learns, NONE, BATCH)
   arrays = put(learns.teacher.arrays) if learns.teacher else ()
-  state = put(begun(method, key, numbers))
+  state = put(begun(learns, key, numbers))
   spread, shared = segment(
       state, put(digits()), arrays, put(numbers), key, jnp.int32(LENGTH))
   alone, told = single(method, numbers)
@@ -172,7 +169,7 @@ def check_resume(method: str, folder: pathlib.Path) -> None:
   half, _ = single(method, numbers, cuts=(1,))
   saved = checkpoints.Checkpoints(folder, {"method": method})
   saved.save(1, {"state": half}, wait=True)
-  like = begun(method, jax.random.key(1), numbers)
+  like = begun(learner(method), jax.random.key(1), numbers)
   state = saved.load({"state": like})["state"]
   saved.close()
   again, _ = single(method, numbers, cuts=(LENGTH - 1,), state=state)
@@ -214,7 +211,7 @@ def check_training(method: str) -> tuple[float, float]:
     return *jax.lax.scan(one, state, length=6)[1], into_teacher
 
   values, told, into_teacher = few_steps(
-      begun(method, key, numbers), batch, arrays, numbers)
+      begun(learns, key, numbers), batch, arrays, numbers)
   first, last = float(values[0]), float(values[-1])
   assert np.isfinite(jax.tree.leaves((values, told))).all(), method
   assert last < first, (method, first, last)

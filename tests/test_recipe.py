@@ -368,6 +368,7 @@ def swept(own_data, tmp_path):
   return run
 
 
+@pytest.mark.slow
 def test_points_may_need_other_nets_and_other_taps(swept):
   rows = swept("--sweep.method=hard,kd,rkd,hint", "--sweep.seed=0",
                "--config.teacher.bank=always")
@@ -383,6 +384,7 @@ def test_a_teacher_comes_before_its_students_at_every_point(chain):
   assert [*rows].index("teacher_at_1") < [*rows].index("first")
 
 
+@pytest.mark.slow
 def test_what_is_compiled_in_is_never_another_points(chain):
   """Starts, and live teachers of other widths, make programs of their own."""
   rows = chain(

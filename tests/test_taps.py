@@ -359,7 +359,8 @@ def run(own_data, tmp_path, store, monkeypatch, capsys):
   return runs
 
 
-@pytest.mark.parametrize("method", ["kd+rkd", "kd+hint"])
+@pytest.mark.parametrize("method", [
+    pytest.param("kd+rkd", marks=pytest.mark.slow), "kd+hint"])
 def test_small_taps_are_stored_and_teach_as_a_live_teacher_does(run, method):
   stored, said = run(f"--config.method={method}", "--config.teacher.bank=always",
                      "--config.student.views=shift2")
