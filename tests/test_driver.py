@@ -193,6 +193,7 @@ def test_a_static_key_is_a_compilation_more(swept, capsys):
 def test_later_chunks_compile_nothing(swept, monkeypatch):
   """Also the last one, which is padded: five lanes, two at a time."""
   monkeypatch.setattr(compilation, "use_cache", lambda: None)
+  monkeypatch.setattr(compilation, "_programs", {})  # As in a new process.
   seen, done = [], []
   train = chunks.train
 

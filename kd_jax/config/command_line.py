@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 import pathlib
+import re
 import time
 from typing import Any
 
@@ -88,8 +89,8 @@ def _with_methods(
   methods.add_own(*(str(value) for some in every for key, value in some.items()
                     if key.split(".")[-1] == "method"))
   return values | {
-      name: key.default for name, key in schema.every().items()
-      if schema.owner(name) and name not in values}
+      name: key.default for name, key in schema.every(*values["recipe"]).items()
+      if schema.owner(re.sub(r"^nets\.\w+\.", "", name)) and name not in values}
 
 
 def _value(name: str, text: str, nets: Sequence[str]) -> Any:
