@@ -145,6 +145,7 @@ def test_a_step_has_its_part_of_the_epochs_order(parts, monkeypatch):
     assert step == pytest.approx(0.5 + 2.0 / 10)
 
 
+@pytest.mark.slow
 def test_lanes_and_loop_train_the_same(parts):
   draw = np.random.default_rng(0)
   problem = Problem(

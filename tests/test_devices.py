@@ -83,8 +83,11 @@ def fifty_steps():
   return run
 
 
-@pytest.mark.parametrize(
-    "wrapper", [("pmap", 2), ("pmap", 8), ("sharded", 4), ("sharded", 8)], ids=str)
+slow = lambda value: pytest.param(value, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("wrapper", [
+    slow(("pmap", 2)), ("pmap", 8), slow(("sharded", 4)), ("sharded", 8)], ids=str)
 def test_fifty_steps_of_any_devices_are_those_of_one(wrapper, fifty_steps):
   spread, told = fifty_steps(*wrapper)
   alone, single = fifty_steps("single", 1)

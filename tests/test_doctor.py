@@ -266,6 +266,7 @@ def test_a_live_teacher_costs_the_distilled_student(looked_at, monkeypatch):
   assert live["distilled"][1] > 1.5 * live["baseline"][1]
 
 
+@pytest.mark.slow
 def test_hard_labels_need_no_teacher(looked_at):
   """And a net with BatchNorm has a state beside its parameters."""
   found = looked_at(
@@ -284,6 +285,7 @@ def test_dropout_is_looked_at(looked_at):
   assert not found.visit.problems
 
 
+@pytest.mark.slow
 def test_several_devices_and_a_users_logits(looked_at, own_data, tmp_path):
   label = data.load("blobs", directory=own_data).train.label
   np.save(tmp_path / "t.npy", np.eye(7)[label] * 4.0)

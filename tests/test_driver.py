@@ -177,6 +177,7 @@ def test_a_reference_that_no_point_sets_is_refused_at_once(swept, capsys):
   assert "teacher" not in told.out, "before any work"
 
 
+@pytest.mark.slow
 def test_a_static_key_is_a_compilation_more(swept, capsys):
   code, rows, summary = swept(
       "--sweep.temperature=1,4", "--sweep.student.widths=(8,),(12,)",
@@ -309,6 +310,7 @@ def test_stopped_and_continued_is_uninterrupted(swept, monkeypatch):
   assert code == 0 and list(map(own, rows)) == list(map(own, whole))
 
 
+@pytest.mark.slow
 def test_a_chunk_over_several_devices_goes_on_too(grid, swept, monkeypatch):
   """What orbax restores lies on one device, the program wants two."""
   held = "--config.data.holdout=0.1"
@@ -370,6 +372,7 @@ def test_a_broken_lane_is_told_and_harms_no_other(grid, swept):
   assert same["test_wrong_ids"] == fine["test_wrong_ids"]
 
 
+@pytest.mark.slow
 def test_lanes_are_chosen_by_measuring_once(swept, capsys):
   code, _, summary = swept(*GRID, lanes="auto")
   assert code == 0 and "steps a second over all lanes" in capsys.readouterr().out

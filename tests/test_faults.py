@@ -181,6 +181,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(arguments, tmp_path):
   assert "resumed_although" not in summary(tmp_path / "run")["baseline"]
 
 
+@pytest.mark.slow
 def test_steps_that_are_not_finite_can_be_passed_over(arguments, tmp_path):
   code, _ = ended(*arguments(*DIVERGING, "--config.nonfinite=skip"))
   assert code == 0

@@ -294,6 +294,7 @@ def test_in_one_version_both_nets_are_trained(small):
   assert learner.method.formula.endswith("teacher trained too")
 
 
+@pytest.mark.slow
 def test_in_the_other_the_teacher_learns_on(small, tmp_path, monkeypatch):
   own, _, trained = small
   name = "roles swapped"
@@ -318,6 +319,7 @@ def test_in_the_other_the_teacher_learns_on(small, tmp_path, monkeypatch):
   assert 0 < max(gaps) < 0.02
 
 
+@pytest.mark.slow
 def test_without_the_tables_teacher_it_is_trained_anew(
     small, tmp_path, monkeypatch):
   own, _, _ = small

@@ -91,7 +91,8 @@ def square(taught, data):
 
 
 @pytest.mark.parametrize(
-    "shape", [(1, 1, 1), (1, 2, 3), (2, 1, 2), (2, 2, 1)],
+    "shape", [(1, 1, 1), (1, 2, 3), pytest.param((2, 1, 2), marks=pytest.mark.slow),
+              (2, 2, 1)],
     ids=lambda shape: "x".join(map(str, shape)))
 def test_every_lane_is_the_single_run(shape, taught, data, dropped):
   shape = lanes.Shape(*shape)

@@ -344,6 +344,7 @@ def test_bfloat16_logits_get_the_float32_loss_and_gradient_rounded_once():
     assert (error <= 1.01 * half_unit * np.abs(desired) + 1e-6).all(), name
 
 
+@pytest.mark.slow
 def test_documented_examples_hold():
   attempted = 0
   for found in pkgutil.iter_modules(losses.__path__):

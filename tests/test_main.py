@@ -179,6 +179,7 @@ def test_a_teacher_is_shared_by_its_folder(
   assert code == 2 and "record says 77" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_bank_and_live_teacher_train_the_same_student(small, tmp_path):
   # All images in a batch, as a bank has them: products of other shapes round
   # differently on some machines.
@@ -213,11 +214,13 @@ def test_several_teachers_are_one(small, mean):
         "hard", "logits", "tfkd")),
     pytest.param(("--config.student.name=resnet8",
                   "--config.student.widths=(4,4,4)"), marks=pytest.mark.slow),
-    ("--config.optimizer.name=sgd", "--config.optimizer.nesterov=true",
-     "--config.optimizer.schedule=step", "--config.data.scale=standard",
-     "--config.optimizer.boundaries_percent=(50.0,)"),
+    pytest.param(
+        ("--config.optimizer.name=sgd", "--config.optimizer.nesterov=true",
+         "--config.optimizer.schedule=step", "--config.data.scale=standard",
+         "--config.optimizer.boundaries_percent=(50.0,)"), marks=pytest.mark.slow),
     ("--config.hard_weight=1.0", "--config.soft_weight=2.0"),
-    ("--config.student.name=examples.own_model:Net",),
+    pytest.param(
+        ("--config.student.name=examples.own_model:Net",), marks=pytest.mark.slow),
 ], ids=lambda more: more[0].removeprefix("--config."))
 def test_variations_run(small, more):
   code, summary = small("--config.epochs=1", *more)

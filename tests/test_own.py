@@ -114,7 +114,8 @@ def small(own_data, tmp_path, store):
 
 
 @pytest.mark.parametrize(("name", "parameters"), [
-    ("Linen", 120 * 12 + 12 + 12 * 7 + 7), ("makes_linen", 120 * 5 + 5 + 42),
+    ("Linen", 120 * 12 + 12 + 12 * 7 + 7), pytest.param(
+        "makes_linen", 120 * 5 + 5 + 42, marks=pytest.mark.slow),
     ("Nnx", 120 * 8 + 8 + 16 + 8 * 7 + 7), ("function", 840)])
 def test_an_own_net_of_a_file_is_a_student(small, own, name, parameters):
   code, rows = small(f"--config.student.name={own(NETS)}:{name}",
@@ -124,6 +125,7 @@ def test_an_own_net_of_a_file_is_a_student(small, own, name, parameters):
   assert {row["parameters"] for row in rows} == {parameters}
 
 
+@pytest.mark.slow
 def test_an_nnx_net_is_teacher_and_student_in_lanes(small, own):
   name = f"{own(NETS)}:Nnx"
   words = (f"--config.student.name={name}", f"--config.teacher.name={name}",
@@ -150,6 +152,7 @@ def test_a_file_that_raises_is_told(small, own, capsys):
   assert code == 2 and "ZeroDivisionError" in told and "Traceback" not in told
 
 
+@pytest.mark.slow
 def test_a_changed_file_is_another_net(small, own, capsys):
   name = f"--config.student.name={own(NETS)}:makes_linen"
   _, first = small(name)

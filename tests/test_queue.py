@@ -108,6 +108,7 @@ def test_an_unknown_cell_is_refused(studies, tmp_path):
     queue.record(a_file(tmp_path, a_line("a", [1]) | {"cell": "more_seed"}))
 
 
+@pytest.mark.slow
 def test_a_cell_that_breaks_off_does_not_cost_the_others(monkeypatch, tmp_path):
   made = []
 
@@ -122,6 +123,7 @@ def test_a_cell_that_breaks_off_does_not_cost_the_others(monkeypatch, tmp_path):
   assert len(made) == len(queue.todo()) > 1
 
 
+@pytest.mark.slow
 def test_what_would_not_be_finished_is_passed_over(monkeypatch, tmp_path):
   made = []
   monkeypatch.setattr(

@@ -213,6 +213,7 @@ def test_a_swept_chain_is_trained_once_and_is_its_single_runs(
       alone["student"][0]["test_nll"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_what_a_sweep_lost_is_made_again(seeds, chain, tmp_path):
   _, first = seeds
   shutil.copytree(seeds[0], tmp_path / "run")
@@ -377,6 +378,7 @@ def test_points_may_need_other_nets_and_other_taps(swept):
       True, False, False, False]
 
 
+@pytest.mark.slow
 def test_a_teacher_comes_before_its_students_at_every_point(chain):
   rows = chain("--sweep.nets.first.teacher_epochs=(0,),(1,)",
                "--config.sweep.lanes=1x1")
@@ -405,6 +407,7 @@ def test_two_names_for_one_net_are_told(once, chain, capsys):
   assert len([*rows]) == 2
 
 
+@pytest.mark.slow
 def test_single_runs_and_sweeps_share_a_workdir(swept, tmp_path):
   first = swept("--sweep.temperature=2,8", "--config.sweep.lanes=1x2")
   alone = swept("--config.temperature=2")

@@ -217,6 +217,7 @@ def test_weights_are_projected_after_the_update(key, device_data):
   assert np.linalg.norm(kernel, axis=0).max() <= 0.5 + 1e-5
 
 
+@pytest.mark.slow
 def test_eight_devices_take_the_step_of_one(key, device_data):
   # 57 valid rows of 64: the last device holds one, so local means would be off.
   batch = a_batch(device_data, 64, valid=57)

@@ -377,6 +377,7 @@ CNN = ("--config.student.name=cnn", "--config.student.widths=(2,3)",
        "--config.method=kd+hint")
 
 
+@pytest.mark.slow
 def test_maps_are_not_stored_and_the_run_says_so(run, tmp_path):
   _, said = run(*CNN)
   assert "teacher: live, as method kd+hint compares features" in said

@@ -135,6 +135,7 @@ def test_keys_that_came_later_are_part_of_those_whom_they_concern():
   assert member == plain[1] | {"dtype": "bfloat16", "teacher.init_scale": 0.5}
 
 
+@pytest.mark.slow
 def test_what_the_nets_say_is_kept(own_data, tmp_path):
   place = tmp_path / "w"
   code, lines = run(
