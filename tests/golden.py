@@ -340,14 +340,16 @@ def _check_commit(workdir: pathlib.Path, side: Side) -> None:
 def left(workdir: pathlib.Path) -> Nets:
   """What a run left of every net, by name."""
   nets: Nets = {}
-  if (workdir / "results.jsonl").is_file():
+  file = workdir / "summary.json"
+  summary = json.loads(file.read_text()) if file.is_file() else {}
+  alone = {"baseline", "distilled"} & set(summary)  # They leave rows too, since.
+  if (workdir / "results.jsonl").is_file() and not alone:
     for row in _lines(workdir / "results.jsonl"):
       logits = workdir / "logits" / f"{row['fingerprint']}.npz"
       nets[_title(row["overrides"])] = _compared(row) | _logits(logits)
     for number, row in enumerate(_lines(workdir / "teachers.jsonl"), 1):
       nets[f"{row['net']} {number}"] = _compared(row)
   else:
-    summary = json.loads((workdir / "summary.json").read_text())
     for name in {"teacher", "baseline", "distilled"} & set(summary):
       nets[name] = _compared(summary[name])
       for number, member in enumerate(summary[name].get("members", ())):
