@@ -261,6 +261,7 @@ def test_a_users_logits_are_a_teacher(small, own_data, tmp_path):
 
 @pytest.mark.parametrize(("arguments", "words"), [
     ((), "--config=FILE is missing"),
+    (("--workdir", "--config=configs/mnist.py"), "--workdir: needs a value"),
     (("--config=configs/nope.py",), "no such file"),
     (("--config=configs/mnist.py:huge",), "known: default, paper, smoke"),
     (("--config.tempature=3",), "did you mean temperature"),

@@ -810,6 +810,11 @@ def test_a_module_that_asks_for_something_unknown_is_refused_by_name():
     models.linen_model(_Demanding())
 
 
+def test_the_same_model_is_made_once_whatever_holds_its_widths():
+  made = lambda widths: MODELS["mlp"](num_classes=3, widths=widths)
+  assert made([4, 5]) is made((4, 5)) and made((4, 6)) is not made((4, 5))
+
+
 def test_models_pass_on_only_what_a_module_has():
   with pytest.raises(TypeError, match="depth"):
     models.MODELS["mlp"](num_classes=3, depth=3)

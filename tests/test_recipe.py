@@ -286,7 +286,9 @@ def test_a_teacher_at_an_epoch_is_that_of_its_training(once, chain, tmp_path):
 
 
 def test_a_teacher_at_its_last_epoch_is_itself(chain, capsys):
-  rows = chain("--config.nets.first.teacher_epochs=(1,)", "--config.steps=5")
+  rows = chain("--config.nets.first.teacher_epochs=(1,)", "--config.steps=5",
+               "--config.nets.student.widths=(24,)",
+               "--config.nets.student.init_from=teacher_at_1")
   assert [*rows] == NETS and "same net" not in capsys.readouterr().out
   assert rows["first"][0]["teacher_sha256"] == [
       rows["teacher"][0]["parameters_sha256"]]

@@ -40,6 +40,8 @@ def parse(argv: list[str]) -> tuple[ml_collections.ConfigDict, pathlib.Path]:
       name = "--config.checkpoint.resume"
     if name not in ("--config", "--workdir") and not name.startswith("--config."):
       raise UserError(f"{arg}: unexpected; {nearest(name, _FLAGS)}")
+    if not equals and name in ("--config", "--workdir"):
+      raise UserError(f"{name}: needs a value, {name}=VALUE")
     flags[name] = text if equals else "true"
   file, workdir = flags.pop("--config", None), flags.pop("--workdir", None)
   if not file:

@@ -39,12 +39,14 @@ def model(
     built = builder(num_classes=found.num_classes, dtype=dtype, **given)
   inputs = preprocess.seen(found.train.inputs, 2)
   try:
-    # The points of a sweep ask this of one model again and again.
-    logits, features = compilation.once(
-        ("outputs", built, compilation.shapes(inputs)), lambda: jax.eval_shape(
-            lambda key, inputs: built.apply(
-                built.init(key, inputs), inputs, train=False)[0],
-            jax.random.key(0), inputs))
+    outputs = lambda: jax.eval_shape(
+        lambda key, inputs: built.apply(
+            built.init(key, inputs), inputs, train=False)[0],
+        jax.random.key(0), inputs)
+    # The points of a sweep ask this of one model again and again; but a user's own
+    # is made anew each time.
+    logits, features = outputs() if sources.named(name) else compilation.once(
+        ("outputs", built, compilation.shapes(inputs)), outputs)
   except Exception as error:  # Whatever a module raises on a wrong shape.
     raise UserError(
         f"config.{prefix}: {name} with widths {tuple(widths)} does not take "

@@ -13,6 +13,8 @@ class UserError(Exception):
   print it without a traceback and exit with code 2.
   """
 
+  __module__ = "kd_jax.errors"  # Its public name, which tracebacks show.
+
 
 class Parser(argparse.ArgumentParser):
   """A parser of command lines whose errors are one line, without the usage."""

@@ -25,12 +25,16 @@ __all__ = ["MODELS", "linen_model", "nnx_model", "own_model", "understands"]
 def _model(module_class: type, **defaults) -> Callable[..., types.Model]:
   """A builder of models from a module class and its named preset."""
   @functools.lru_cache(maxsize=32)  # The same model shares its programs.
+  def made(**config) -> types.Model:
+    return linen_model(module_class(**config))
+
   def build(
       *, num_classes: int, dtype: str = "float32", **config) -> types.Model:
     # None lets parameters decide: they are float32, or float64 in some tests.
     kind = None if dtype == "float32" else jnp.dtype(dtype)
-    return linen_model(module_class(
-        num_classes=num_classes, dtype=kind, **{**defaults, **config}))
+    given = {name: tuple(value) if isinstance(value, list) else value
+             for name, value in {**defaults, **config}.items()}
+    return made(num_classes=num_classes, dtype=kind, **given)
   return functools.update_wrapper(build, module_class)
 
 

@@ -195,9 +195,10 @@ class _Driver:
     """The chunks of an entry that are this shard's, planned before or now."""
     lanes = [(job, lane) for job in jobs for lane in job.wanted]
     # Nets that were trained before, in another workdir or run.
-    self._add([rows.found(job, lane, net.record) for job, lane in lanes
-               if not self._results.has([lane])
-               and (net := self._points.find(job, lane))])
+    for job, lane in lanes:
+      if not self._results.has([lane]) and (net := self._points.find(job, lane)):
+        kept_logits.keep(job, lane, net.variables)
+        self._add([rows.found(job, lane, net.record)])
     self._results.convert(functools.partial(_converted, jobs, self._before))
     planned = [(job, chunk) for job in jobs for chunk in plan.extend(
         self._before, job.program_fingerprint, job.rows,

@@ -105,8 +105,9 @@ class Points:
     alike: dict[str, str] = {}
     own_names: dict[str, str] = {}
     for net in found:
-      net = net._replace(teachers=tuple(
-          own_names.get(teacher, teacher) for teacher in net.teachers))
+      net = net._replace(
+          teachers=tuple(own_names.get(each, each) for each in net.teachers),
+          start=net.start and own_names.get(net.start, net.start))
       setup = self._setup(net)
       key = str([net, *(alike[other] for other in _needs(net))])
       if key not in known:

@@ -1,11 +1,12 @@
 """The compiled programs of a sweep: one a group, counted; probes apart."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
 
 from kd_jax.config.run import Sweeping
+from kd_jax.core import compilation
 from kd_jax.runs import plan, probe
 from kd_jax.runs.jobs import Job
 from kd_jax.training import lanes, train_loop
@@ -27,7 +28,7 @@ class Programs:
     self.compilations = self.probes = 0
     self._asked = asked
     self._say, self._stop, self._measure = say, stop, measure
-    self._made: dict[tuple[str, lanes.Shape], lanes.Lanes] = {}
+    self._made: dict[Hashable, lanes.Lanes] = {}
 
   def shape(self, job: Job, seeds: list[int]) -> lanes.Shape:
     """The rectangle for lanes of these seeds: given, by rule or measured."""
@@ -44,7 +45,7 @@ class Programs:
 
   def get(self, job: Job, shape: lanes.Shape) -> lanes.Lanes:
     """The programs of a rectangle, compiled on first use."""
-    key = (job.program_fingerprint, shape)
+    key = _key(job, shape)
     if key not in self._made:
       self._made[key] = _compiled(job, shape)
       self.compilations += 1
@@ -65,7 +66,7 @@ class Programs:
     shape = probe.choose(
         make, seeds, job.training.hparams, say=self._say,
         limit=int(self._asked.memory * probe.device_bytes()))
-    self._made[job.program_fingerprint, shape] = made[shape]
+    self._made[_key(job, shape)] = made[shape]
     self.compilations += 1
     self.probes += len(made) - 1
     probe.remember(job.program, seeds, shape)
@@ -93,6 +94,11 @@ def expected(
     return plan.by_rule(training, inputs, seeds)
   tried = probe.candidates(seeds)
   return tried[0] if len(tried) == 1 else probe.remembered(program, seeds)
+
+
+def _key(job: Job, shape: lanes.Shape) -> Hashable:
+  """Of a program: jobs with data of other sizes have others."""
+  return job.program_fingerprint, shape, compilation.shapes(job.setup.train)
 
 
 def _compiled(job: Job, shape: lanes.Shape) -> lanes.Lanes:

@@ -8,6 +8,7 @@ Several devices share the seeds' axis and have nothing to tell each other.
 """
 
 from collections.abc import Callable
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -92,9 +93,9 @@ def compile_lanes(
     refused. A single lane's is that of a single run, to the bit.
   """
   arrays = learner.teacher.arrays if learner.teacher else ()
-  if own_teachers:
+  if own_teachers:  # Those of the rows come when the program is bound.
     arrays = jax.tree.map(
-        lambda x: jnp.zeros((shape.rows, *x.shape), x.dtype), arrays)
+        lambda x: jax.ShapeDtypeStruct((shape.rows, *x.shape), x.dtype), arrays)
   key = ("lanes", step.key_of(learner), views, batch_size, shape, own_teachers,
          compilation.shapes((data, arrays, hparams)))
   bound = compilation.once(key, lambda: _compiled(
@@ -118,21 +119,29 @@ def _compiled(
       lambda x: jnp.broadcast_to(x, (shape.rows, shape.points)), hparams)
   # Arrays lie where they will lie: that of one that is not used is not guessed.
   lowered = segment.lower(
-      jax.eval_shape(init, seeds, lanes), (copies(data), put(arrays)), lanes, seeds,
-      jnp.int32(0))
+      jax.eval_shape(init, seeds, lanes), (copies(data), put(_filled(arrays))),
+      lanes, seeds, jnp.int32(0))
   compiled = lowered.compile()
 
   def bound(data, arrays) -> Lanes:
-    fixed = copies(data), put(arrays)
+    # Only once they are used: of rows' own teachers there are none before.
+    fixed = functools.cache(lambda: (copies(data), put(_filled(arrays))))
     return Lanes(
         shape, lambda seeds, hparams: init(*split((seeds, hparams))),
         lambda state, hparams, seeds, length: compiled(
-            state, fixed, *split((hparams, seeds)), copies(jnp.int32(length))),
+            state, fixed(), *split((hparams, seeds)), copies(jnp.int32(length))),
         lambda state, part: evaluate(
             state, copies(part.data), put(part.teacher_logits)),
         lowered.out_info[1], cost.program_bytes(compiled), bound)
 
   return bound
+
+
+def _filled(arrays: types.Tree) -> types.Tree:
+  """Arrays, with zeros for those of which there is the shape alone."""
+  return jax.tree.map(
+      lambda x: jnp.zeros(x.shape, x.dtype) if isinstance(
+          x, jax.ShapeDtypeStruct) else x, arrays)
 
 
 def _programs(learner, views, batch_size, shape, inputs, rows):

@@ -239,6 +239,7 @@ def _squared_norms(gradient: jax.Array) -> jax.Array:
 
 def deployed(learner: Learner) -> types.Model:
   """The net that comes out: the student, with what of its method stays."""
+  learner = without_arrays(learner)  # The net outlives its teacher's bank.
   model, inference = learner.model, learner.method.inference
   if inference is None:
     return model
