@@ -91,7 +91,7 @@ def literal(text: str) -> Any:
   """What a word on a command line is: `2.5`, `(30,30)`, `true`, `none` or text."""
   try:
     return plain(ast.literal_eval(text))
-  except (ValueError, SyntaxError):
+  except (ValueError, SyntaxError, RecursionError, MemoryError):  # Of any text.
     names = {"true": True, "false": False, "none": None, "null": None}
     return names.get(text.lower(), text)
 

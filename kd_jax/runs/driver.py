@@ -33,6 +33,7 @@ from kd_jax.runs import (
   summary,
 )
 from kd_jax.runs import chunk as chunks
+from kd_jax.runs import shard as shards
 from kd_jax.runs.jobs import Job
 from kd_jax.runs.points import Points
 from kd_jax.runs.programs import Programs
@@ -89,9 +90,7 @@ def train(
     train_loop.Interrupted: If `stop` said so. All finished rows are on disk.
   """
   began = time.perf_counter()
-  if asked.shard and run.values["recipe"]:
-    raise UserError(f"--shard={asked.shard}: the nets of a recipe learn from one "
-                    "another, so one machine trains all; leave it out")
+  shards.check(asked.shard, run.sweep.points, run.values["recipe"])
   lanes = sweep.lanes(run.values, run.sweep.points or ({},))
   if run.sweep.points:
     check_reference(lanes, run.sweep.reference)

@@ -94,8 +94,8 @@ def _load(workdir: pathlib.Path, name: str) -> dict[str, np.ndarray]:
       return {name: file[name].astype(np.float32) for name in file.files}
   except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
     raise UserError(
-        f"{path}: the logits of this net cannot be read ({error}); delete "
-        f"{workdir} and give the same command again") from None
+        f"{path}: the logits of this net cannot be read ({error}); give the same "
+        "command with another --workdir, which makes them anew") from None
 
 
 def _save(
@@ -136,9 +136,8 @@ def _write_soft_targets(file: pathlib.Path, jobs: Sequence[Job]) -> None:
   label = np.asarray(data.label)
   right = np.asarray(jnp.argmax(logits, -1)) == label
   unsure = np.argsort(-np.where(right, entropies[4.0], -1.0), kind="stable")
-  classes, first = np.unique(label[unsure], return_index=True)
+  _, first = np.unique(label[unsure], return_index=True)  # Of each class.
   chosen = np.sort(first)[:_EXAMPLES]
-  del classes
   parameters.write_json(file, {
       "schema": records.SCHEMA,
       "teacher_fingerprint": prepared.record["fingerprint"],

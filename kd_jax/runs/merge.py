@@ -105,7 +105,7 @@ def _teachers(folder: pathlib.Path) -> dict[pathlib.Path, str]:
 def _kept(parts: Sequence[Part], done: set[str]) -> list[Chunk]:
   """One plan of them all: no lane is asked for twice."""
   distinct = dict.fromkeys(chunk for part in parts for chunk in part.chunks)
-  finished = [chunk for chunk in distinct if done >= set(chunk.lanes)]
+  finished = {chunk for chunk in distinct if done >= set(chunk.lanes)}
   taken = {lane for chunk in finished for lane in chunk.lanes}
   kept = []
   for chunk in distinct:

@@ -7,9 +7,8 @@ from typing import Any
 from kd_jax.config import build
 from kd_jax.runs import records, results, teacher_store
 from kd_jax.runs.jobs import Job
+from kd_jax.runs.results import Row
 from kd_jax.training import parameters
-
-Row = dict[str, Any]
 
 
 def found(job: Job, fingerprint: str, record: Row) -> Row:

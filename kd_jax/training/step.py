@@ -1,4 +1,4 @@
-"""One step of training, and prediction: the whole algorithm on a screen."""
+"""One step of training, `make_step`: two nets' outputs, a loss, an update."""
 
 from collections.abc import Callable, Hashable
 import functools
