@@ -10,6 +10,11 @@ os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="kd_jax_xla_"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.02")
+# Most of the time goes into compiling nets of ten units, and less than half of it
+# if they are not optimised. `XLA_FLAGS= pytest` compiles as a run does; CI does so
+# for one file each commit, of those that compare programs (.ci/run).
+os.environ.setdefault("XLA_FLAGS", " ".join((
+    "--xla_backend_optimization_level=0", "--xla_cpu_use_fusion_emitters=false")))
 
 import jax
 import jax.numpy as jnp
@@ -60,10 +65,14 @@ def _strict_promotion():
 
 
 @pytest.fixture(autouse=True)
-def _without_pictures(request, monkeypatch):
+def _without_pictures(request):
   """Runs draw none, half the time of a small one, but where a test says so."""
-  if not request.node.get_closest_marker("pictures"):
-    monkeypatch.setattr(plots, "write", lambda *_: {})
+  # A patch of its own: a test that undoes its `monkeypatch` early would undo this
+  # one too, and what then was patched later would bring it back for good.
+  with pytest.MonkeyPatch.context() as patch:
+    if not request.node.get_closest_marker("pictures"):
+      patch.setattr(plots, "write", lambda *_: {})
+    yield
 
 
 @pytest.fixture

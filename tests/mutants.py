@@ -371,7 +371,7 @@ def killed(mutant: Mutant) -> bool:
     chosen = ["-k", words[1].strip("'")] if len(words) > 1 else []
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-x", "--no-header", "-n0",
-         f"tests/{words[0]}", *chosen], cwd=repo, capture_output=True,
+         "--slow=all", f"tests/{words[0]}", *chosen], cwd=repo, capture_output=True,
         text=True, check=False,
         env={**os.environ, "PYTHONPATH": str(repo)})
   if run.returncode not in (0, 1):  # 5: nothing was selected

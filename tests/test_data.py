@@ -760,6 +760,7 @@ print(json.dumps([read.source, made.source, lines]))
 """
 
 
+@pytest.mark.slow
 def test_reading_tfrecord_and_preparing_through_tensorflow(
     prepared, apart, tmp_path):
   """Both in one program, as importing TensorFlow takes its time."""

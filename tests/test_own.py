@@ -268,6 +268,7 @@ def tokens(tmp_path, monkeypatch):
           "--config.teacher.optimizer.learning_rate=0.02")
 
 
+@pytest.mark.slow
 def test_token_ids_are_distilled_alone_and_in_lanes(small, tokens):
   code, alone = small(*tokens, "--config.method=kd+rkd")
   assert code == 0 and alone[1]["test_errors"] < 10
@@ -294,6 +295,7 @@ def test_inputs_of_no_kind_are_refused(small, tmp_path, capsys, ids, words):
   assert code == 2 and words in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_method_is_swept_for_a_net_and_named_by_a_config_file(
     own, own_data, tmp_path, capsys):
   method = f"{own(METHOD)}:mine"

@@ -241,16 +241,16 @@ def test_a_stopped_chain_goes_on_to_the_same_bits(
     asked.append(None)
     return len(asked) > 4
 
-  monkeypatch.setattr(main.Signals, "__call__", late)
   stops = 0
-  while not (place / "summary.json").is_file():
-    stops += 1
-    asked.clear()
-    assert main.run([*CHAIN, *sweep, f"--config.data.dir={own_data}",
-                     f"--workdir={place}"]) == 0
-    assert stops < 20
-  assert stops > 2
-  monkeypatch.undo()
+  with monkeypatch.context() as patch:
+    patch.setattr(main.Signals, "__call__", late)
+    while not (place / "summary.json").is_file():
+      stops += 1
+      asked.clear()
+      assert main.run([*CHAIN, *sweep, f"--config.data.dir={own_data}",
+                       f"--workdir={place}"]) == 0
+      assert stops < 20
+    assert stops > 2
   cut = chain(*sweep, workdir="cut")
   for name in NETS:
     for one, other in zip(whole[name], cut[name], strict=True):

@@ -133,13 +133,12 @@ def test_what_is_missing_is_told_and_alone_done(
 def test_a_shard_goes_on_and_another_keeps_its_rows(
     sweeps, parts, capsys, monkeypatch):
   before = report.read(parts[0])
-  monkeypatch.setattr("kd_jax.runs.driver.chunks.train", None)
-  assert sweeps("--shard", "1/3", workdir=parts[0]) == 0
+  with monkeypatch.context() as patch:
+    patch.setattr("kd_jax.runs.driver.chunks.train", None)
+    assert sweeps("--shard", "1/3", workdir=parts[0]) == 0
   said = capsys.readouterr().out
   assert "shard 1/3: 2 of 4 chunks, 3 of 6 lanes" in said
   assert report.read(parts[0]) == before
-  monkeypatch.undo()
-  monkeypatch.chdir(ROOT)
   # Chunks 2 and 4, of which 4 was the first shard's of three.
   assert sweeps("--shard=2/2", workdir=parts[0]) == 0
   assert "sweep: 3 of 4 lanes are done" in capsys.readouterr().out
