@@ -5,4 +5,4 @@ part of every fingerprint, so that a record is reused only where it still holds.
 """
 
 __version__ = "0.1.0"
-NUMERICS = 2
+NUMERICS = 3

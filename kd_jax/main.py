@@ -47,7 +47,7 @@ from typing import Any
 
 from kd_jax import config as config_lib
 from kd_jax.config.command_line import hosts, joined, parse
-from kd_jax.core.errors import UserError
+from kd_jax.core.errors import UserError, out_of_memory
 from kd_jax.core.machine import use_all_cores
 from kd_jax.runs import shard as shards
 
@@ -186,6 +186,7 @@ def train(
   except Exception as error:
     if isinstance(error, OSError):
       error = UserError(parameters.unwritten(workdir, error))
+    error = out_of_memory(error) or error
     if processes:
       hosts_lib.leave(error)
     raise error from None

@@ -25,7 +25,8 @@ Array = np.ndarray
 
 
 def softmax(z: Array, t) -> Array:
-  """Hinton et al. 2015, eq. 1."""
+  """Hinton et al. 2015, eq. 1, wide enough for the sums of `kl` to cancel."""
+  z = np.asarray(z, np.longdouble)
   e = np.exp((z - z.max(axis=-1, keepdims=True)) / t)
   return e / e.sum(axis=-1, keepdims=True)
 

@@ -14,6 +14,7 @@ import pytest
 
 from experiments import index
 from experiments.protocol import Options
+import kd_jax
 from kd_jax.config import build, identity, recipe
 from kd_jax.config import run as run_lib
 from kd_jax.report import Row
@@ -42,6 +43,8 @@ FOUND = {
 @pytest.fixture(autouse=True)
 def _data(official_data, monkeypatch):
   monkeypatch.chdir(ROOT)
+  # The version of numbers that the committed rows are of.
+  monkeypatch.setattr(kd_jax, "NUMERICS", 2)
   monkeypatch.setenv("KD_JAX_DATA", str(official_data))
 
 

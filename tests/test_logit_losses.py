@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from kd_jax import losses
+from kd_jax.losses import decoupled
 
 every_objective = pytest.mark.parametrize("name", OBJECTIVES)
 SHAPE = (4, 7)
@@ -88,6 +89,20 @@ def slopes(name, z, v, y, t):
   """The oracle's gradient in the student's logits, `[B, classes]`."""
   bumps = np.eye(z.shape[-1])[:, None]  # [classes, 1, classes]
   return slope(lambda h: OBJECTIVES[name].oracle(z + h * bumps, v, y, t)).T
+
+
+def test_a_label_that_is_no_class_is_nan():
+  """`one_hot` is zero there, and an index of -1 is the last class."""
+  z, v, _ = on_device(*example())
+  labels = jnp.full(z.shape[:-1], -1).at[0].set(0)
+  at_2 = [functools.partial(objective, temperature=2.0) for objective in (
+      decoupled.target_class_kl, decoupled.non_target_class_kl,
+      decoupled.non_target_cross_entropy, decoupled.sample_confidence_kl,
+      decoupled.masked_correlation_kl)]
+  for objective in (decoupled.confident_cross_entropy, *at_2):
+    for bad in (labels, jnp.where(labels < 0, z.shape[-1], labels)):
+      found = np.isnan(objective(z, v, bad))
+      assert not found[0] and found[1:].all(), objective
 
 
 # Values and gradients.

@@ -902,6 +902,65 @@ def test_p13_probabilities_that_underflow_keep_their_logarithm():
   close(losses.distillation_kl(z, -z, 1.0), [200.0])
 
 
+@pytest.mark.parametrize("t", [1e2, 1e3, 1e4, 1e5])
+def test_p13_kl_reaches_its_limit_in_float32(t):
+  """sum p log(p/q) was -2.8 at T = 1e4, where 1.84 is right."""
+  z, v = jnp.array([0.0, 1.0, 0.0, 2.0]), jnp.array([3.0, 0.0, -2.0, 1.0])
+  loss = lambda z: t**2 * losses.distillation_kl(z, v, t)
+  limit = lambda z: losses.logit_matching(z, v, zero_mean=True) / 4
+  np.testing.assert_allclose(loss(z), limit(z), rtol=0.02)
+  np.testing.assert_allclose(
+      jax.grad(loss)(z), jax.grad(limit)(z), atol=0.01)
+
+
+@pytest.mark.parametrize("t", [1.0, 4.0, 20.0, 1000.0])
+@pytest.mark.parametrize("near", [1e-4, 1e-3, 0.1, 1.0])
+def test_p13_kl_is_never_negative_and_right_near_the_teacher(t, near):
+  draw = np.random.default_rng(0)
+  v = draw.normal(0, 3, (2000, 10)).astype(np.float32)
+  z = v + draw.normal(0, near, v.shape).astype(np.float32)
+  value = np.asarray(losses.distillation_kl(jnp.asarray(z), jnp.asarray(v), t))
+  assert (value >= 0).all()
+  right = oracle_kl(*(x.astype(np.longdouble) for x in (z, v)), None, t)
+  # The last digit of log p, against differences of near / T.
+  assert np.median(np.abs(value / right - 1)) < 1e-6 + 1e-6 * t / near
+
+
+NO_CLASSES = jnp.array([-100, -1, 7, 2_000_000])
+
+
+def test_a_label_that_is_no_class_is_nan_and_has_no_gradient():
+  z, v, _ = on_device(*example())
+  labels = NO_CLASSES.at[2].set(6)  # the last class
+  value = losses.hard_cross_entropy(z, labels)
+  assert np.isnan(value).tolist() == [True, True, False, True]
+  slope = jax.grad(lambda z: losses.hard_cross_entropy(z, labels).sum())(z)
+  assert np.asarray(jnp.abs(slope).sum(-1) > 0).tolist() == [
+      False, False, True, False]
+  loss = functools.partial(
+      losses.distillation_loss, z, v, NO_CLASSES, temperature=4.0)
+  np.testing.assert_array_equal(
+      loss(alpha=1.0), 16 * losses.distillation_kl(z, v, 4.0))
+  assert np.isnan(loss(alpha=0.9)).all()
+  traced = jax.jit(lambda alpha: loss(alpha=alpha))
+  assert np.isfinite(traced(1.0)).all() and np.isnan(traced(0.5)).all()
+
+
+@every_objective_with_teacher
+def test_logits_of_other_shapes_are_refused(name):
+  """NumPy's rules would make one class of the teacher all of the student's."""
+  z, v, y = on_device(*example())
+  for other in (v[:, :1], v[:1], v[:, None]):
+    with pytest.raises(ValueError, match="must be alike"):
+      OBJECTIVES[name].function(z, other, y, 2.0, None)
+
+
+def test_labels_of_another_shape_are_refused():
+  z, _, y = on_device(*example())
+  with pytest.raises(ValueError, match="one label an example"):
+    losses.hard_cross_entropy(z, y[:, None])
+
+
 def test_p14_probability_zero_makes_no_nan():
   """optax's KL has a NaN gradient in zero targets and a NaN masked value."""
   z, v, _ = example()

@@ -86,6 +86,35 @@ def begun(plain, small, tmp_path):
   return small
 
 
+def test_a_teacher_is_not_its_student_of_the_same_seed(small):
+  """Of one architecture, course and seed they would be one net, to the bit."""
+  code, summary = small(
+      "--config.teacher.widths=(12,)", "--config.teacher.views=none",
+      "--config.teacher.epochs=3")
+  assert code == 0
+  teacher, baseline = summary["teacher"], summary["baseline"]
+  assert teacher["parameters"] == baseline["parameters"]
+  assert teacher["parameters_sha256"] != baseline["parameters_sha256"]
+  # Students of one seed do begin as one net: without a soft term they stay one.
+  code, summary = small(
+      "--config.alpha=0.0", "--config.teacher.widths=(12,)",
+      "--config.teacher.views=none", "--config.teacher.epochs=3", workdir="hard")
+  assert code == 0 and (summary["distilled"]["test_wrong_ids"]
+                        == summary["baseline"]["test_wrong_ids"])
+
+
+@pytest.mark.parametrize("words", [
+    "temperature=1e-30", "temperature=1e39", "temperature=1e8",
+    "schedules.temperature_end=1e20", "optimizer.learning_rate=1e39",
+    "optimizer.learning_rate=1e-60", "student.widths=(10000000000,)",
+    "batch_size=100000000", "teacher.batch_size=100000000"])
+def test_numbers_that_cannot_be_are_refused(small, words, capsys):
+  code, summary = small(f"--config.{words}")
+  assert (code, summary) == (2, None)
+  assert capsys.readouterr().err.startswith(
+      f"error: config.{words.partition('=')[0]}")
+
+
 def test_the_main_job_leaves_what_it_promises(plain):
   run, summary, said = plain
   assert summary["schema"] == 1

@@ -52,6 +52,14 @@ def test_the_numbers_are_those_of_version_1(key):
   assert views[:5].tolist() == [0, 13, 17, 4, 22], _RAISE
 
 
+def test_roles_draw_apart_and_students_by_their_seed_alone():
+  drawn = [randomness.of_role(seed, role)
+           for seed in range(100) for role in range(5)]
+  assert len(set(drawn)) == 500 and drawn[::5] == list(range(100))
+  assert all(0 <= seed < 2**32 for seed in drawn)
+  assert randomness.of_role(0, 1) == 1383757381, _RAISE
+
+
 @pytest.mark.parametrize("ids", [range(97), [5, 3, 1000, 8]])
 def test_an_epoch_visits_every_id_once(key, ids):
   ids = jnp.asarray(list(ids), jnp.int32)

@@ -101,6 +101,18 @@ def test_the_main_job_is_a_recipe():
   assert [*nets(config)] == ["baseline", "distilled"]
 
 
+def test_nets_that_others_learn_from_have_roles_of_their_own():
+  config = small("first", "second", "alone", "last")
+  config.nets.second.teachers = ("first",)
+  config.nets.last.teachers = ("second", "first")
+  config.nets.last.teacher_epochs = (0, 2)
+  made = nets(config)
+  assert {name: net.role for name, net in made.items()} == {
+      "first": 1, "first_at_2": 1, "second": 2, "alone": 0, "last": 0}
+  assert {name: net.role for name, net in nets(config_lib.default()).items()} == {
+      "teacher": 1, "baseline": 0, "distilled": 0}
+
+
 def test_a_net_has_the_runs_keys_where_it_sets_none():
   config = small("one", "two")
   config.temperature, config.epochs, config.optimizer.learning_rate = 7.0, 9, 0.5

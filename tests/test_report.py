@@ -11,6 +11,7 @@ from conftest import ROOT
 from PIL import Image
 import pytest
 
+import kd_jax
 from kd_jax import report
 from kd_jax.core.errors import UserError
 from kd_jax.report import (
@@ -41,6 +42,7 @@ def row(errors, seed=0, *, teacher=TEACHER, over=None, **more):
       "teacher_fingerprint": teacher, "test_errors": errors,
       "test_examples": 10000, "test_nll": 0.05, "test_ece": 0.01,
       "agreement": 0.975, "failed": None, "seconds": 2.0,
+      "numerics": kd_jax.NUMERICS,
       "command": f"python -m kd_jax.main --config.seed={seed}", **more}
 
 

@@ -12,12 +12,14 @@ from kd_jax import data as data_lib
 from kd_jax import losses, methods, models, teachers
 from kd_jax.config import flatten, names, recipe
 from kd_jax.config import run as run_lib
-from kd_jax.core import types
+from kd_jax.core import randomness, types
 from kd_jax.core.errors import UserError
 from kd_jax.data import preprocess, views
 from kd_jax.training import optimizers, schedules, segment, step
 from kd_jax.training.settings import Training
 
+# A batch may be larger than a small data set: it is padded to its size.
+_SMALL = 1024
 # A ConfigDict, or its flat values.
 Values = Mapping[str, Any]
 
@@ -94,10 +96,10 @@ def training(net: recipe.Net, found: data_lib.Dataset) -> Training:
   Raises:
     UserError: Naming the key that is wrong.
   """
-  if net.member is not None:
-    return teacher(net.values, found, net.member)
   with net.errors_named():
-    made = student(net.values, found)
+    made = (student(net.values, found) if net.member is None
+            else teacher(net.values, found, net.member))
+  made = made._replace(seed=randomness.of_role(made.seed, net.role))
   if net.epoch is None:
     return made
   steps = net.epoch * segment.steps_per_epoch(
@@ -190,7 +192,11 @@ def check_names(values: Values) -> None:
 
 def _reader(values: Values, net: str) -> Callable[[str], Any]:
   """Reads keys of "student" or "teacher"; the student is trained by the run's."""
-  return lambda key: values[f"{net}.{key}" if f"{net}.{key}" in values else key]
+  return lambda key: values[_key(values, net, key)]
+
+
+def _key(values: Values, net: str, key: str) -> str:
+  return f"{net}.{key}" if f"{net}.{key}" in values else key
 
 
 def _training(
@@ -204,7 +210,12 @@ def _training(
     raise UserError(
         f"config.{net}.views={own('views')}: is for images, and {found.name} has "
         f"inputs {found.train.inputs.shape[1:]}; use none")
-  per_epoch = segment.steps_per_epoch(len(found.train_ids), own("batch_size"))
+  number, batch_size = len(found.train_ids), own("batch_size")
+  if batch_size > max(number, _SMALL):
+    raise UserError(
+        f"config.{_key(values, net, 'batch_size')}={batch_size}: there are "
+        f"{number} examples to train on; give no more than these")
+  per_epoch = segment.steps_per_epoch(number, batch_size)
   total = own("steps") or max(own("epochs") * per_epoch, own("min_steps"))
   built, taps = names.model(
       name, own("widths"), found, prefix=net, dtype=values["dtype"])
@@ -215,7 +226,7 @@ def _training(
   return Training(
       model=built, views=seen, optimizer_spec=_optimizer_spec(
           lambda key: own(f"optimizer.{key}"), per_epoch, total),
-      hparams=hparams, batch_size=own("batch_size"), total_steps=total,
+      hparams=hparams, batch_size=batch_size, total_steps=total,
       seed=own("seed"), taps=taps)
 
 

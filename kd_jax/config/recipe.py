@@ -27,6 +27,8 @@ class Net(NamedTuple):
     start: Name of the net before it that it starts from, or None.
     epoch: The epoch that its training ends at, or None for the whole training.
     in_config: Whether it is of `config.nets`.
+    role: For its draws: 0 for a net that nobody learns from, else 1 more than the
+      number of nets above it (`randomness.of_role`).
   """
 
   name: str
@@ -36,6 +38,7 @@ class Net(NamedTuple):
   start: str | None = None
   epoch: int | None = None
   in_config: bool = False
+  role: int = 0
 
   def errors_named(self) -> contextlib.AbstractContextManager[None]:
     """Tells mistakes in its config by the keys that its user knows."""
@@ -65,7 +68,7 @@ def _main_job(values: dict[str, Any], swept: bool) -> list[Net]:
       values["teacher.logits"] is None):
     count = values["teacher.count"]
     members = [Net("teacher" if count == 1 else f"teacher_{member}", values,
-                   member=member) for member in range(count)]
+                   member=member, role=1) for member in range(count)]
   student = Net("student" if swept else "distilled", values,
                 tuple(net.name for net in members))
   if swept:
@@ -83,6 +86,9 @@ def _written(values: Values) -> Iterator[Net]:
         "recipe has none; its nets have keys of their own, nets.NAME.KEY")
   shared = {key: value for key, value in values.items()
             if not key.startswith("nets.")} | {"recipe": ()}
+  taught = {teacher for name in values["recipe"]
+            for teacher in values[f"nets.{name}.teachers"] or ()}
+  above: dict[str, int] = {}
   made: dict[str, Net] = {}
   for name in values["recipe"]:
     prefix = f"nets.{name}."
@@ -109,8 +115,10 @@ def _written(values: Values) -> Iterator[Net]:
           yield early
         made[early.name] = early
       asked.append(early.name)
-    made[name] = Net(name, _of_net(shared, own, name, len(asked)), tuple(asked),
-                     start=start, in_config=True)
+    above[name] = max((above[teacher] + 1 for teacher in teachers), default=0)
+    made[name] = Net(
+        name, _of_net(shared, own, name, len(asked)), tuple(asked), start=start,
+        in_config=True, role=above[name] + 1 if name in taught else 0)
     yield made[name]
 
 

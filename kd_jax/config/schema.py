@@ -101,7 +101,9 @@ def _integer(value: Any) -> bool:
 
 
 def _finite(value: Any) -> bool:
-  return (_integer(value) or isinstance(value, float)) and abs(value) < float("inf")
+  """Whether it is a number that float32 holds, as programs take all in it."""
+  number = _integer(value) or isinstance(value, float)
+  return number and (value == 0 or 1e-37 < abs(value) < 1e38)
 
 
 def _one_of(*names: str) -> Rule:
@@ -120,9 +122,15 @@ _POSITIVE = Rule("a number > 0", lambda v: _finite(v) and v > 0)
 _NOT_NEGATIVE = Rule("a number >= 0", lambda v: _finite(v) and v >= 0)
 _FRACTION = Rule("a number in (0, 1]", lambda v: _finite(v) and 0 < v <= 1)
 _PERCENT = Rule("a number in [0, 100]", lambda v: _finite(v) and 0 <= v <= 100)
+# T**2 times the soft term is of the size of the hard one. Beyond these ends float32
+# keeps no digit of it, or of differences of softened logits.
+_TEMPERATURE = Rule(
+    "a number from 1e-6 to 1e6 (float32 holds the soft term of no other; for T to "
+    "infinity there is method=logits)", lambda v: _finite(v) and 1e-6 <= v <= 1e6)
 _TEXT = Rule("text", lambda v: isinstance(v, str) and bool(v))
 _BOOL = Rule("true or false", lambda v: isinstance(v, bool))
-_WIDTHS = Rule("integers >= 1, such as (800,800)", _all(_WHOLE.check))
+_WIDTHS = Rule("integers from 1 to 1000000, such as (800,800)", _all(
+    lambda v: _integer(v) and 1 <= v <= 10**6))
 _SEED = Rule("an integer in [0, 2**32)", lambda v: _integer(v) and 0 <= v < 2**32)
 
 
@@ -210,7 +218,7 @@ def _course(what: str, rule: Rule) -> dict[str, Key]:
 
 _OBJECTIVE: dict[str, Key] = {
     "method": Key("kd", _TEXT, "a method of kd_jax.methods"),
-    "temperature": Key(4.0, _POSITIVE, "T of the soft targets"),
+    "temperature": Key(4.0, _TEMPERATURE, "T of the soft targets"),
     "alpha": _optional(
         float, _SHARE,
         "hard_weight = 1 - alpha, soft_weight = alpha: share of the SOFT term"),
@@ -228,7 +236,7 @@ _FEATURES: dict[str, Key] = {
         "the method's own, ('all',) for every stage that both nets have"),
 }
 _SCHEDULES: dict[str, Key] = {
-    **_course("temperature", _POSITIVE),
+    **_course("temperature", _TEMPERATURE),
     **_course("alpha", _SHARE),
     "schedules.warmup_percent": Key(
         0.0, _PERCENT, "percent of the run over which soft_weight rises from 0"),

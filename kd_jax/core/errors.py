@@ -16,6 +16,14 @@ class UserError(Exception):
   __module__ = "kd_jax.errors"  # Its public name, which tracebacks show.
 
 
+def out_of_memory(error: BaseException) -> UserError | None:
+  """What to tell of an error that says that no memory is left, if it does."""
+  if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+    return UserError("out of memory; give a smaller config.batch_size, smaller "
+                     "widths, config.teacher.bank=never, or fewer sweep.lanes")
+  return None
+
+
 class Parser(argparse.ArgumentParser):
   """A parser of command lines whose errors are one line, without the usage."""
 

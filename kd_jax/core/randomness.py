@@ -35,6 +35,24 @@ def stream(key: jax.Array, name: str, *counters: Counter) -> jax.Array:
   return key
 
 
+def of_role(seed: int, role: int) -> int:
+  """The seed of a net's draws: its own, or another one if others learn from it.
+
+  With one seed, a teacher and a student of the same architecture would begin as the
+  same net, and see the same batches. Students that are compared do begin alike.
+
+  Args:
+    seed: The seed that a user gave.
+    role: 0 for a net that nobody learns from, else 1 more than the number of nets
+      above it, teacher of teacher.
+
+  Example:
+    >>> of_role(7, 0), of_role(7, 1) == of_role(7, 2)
+    (7, False)
+  """
+  return zlib.crc32(f"teacher {role} {seed}".encode()) if role else seed
+
+
 def epoch_order(key: jax.Array, epoch: Counter, ids: jax.Array) -> jax.Array:
   """The order in which an epoch visits the examples: `ids` `[N]`, permuted."""
   return jax.random.permutation(stream(key, "order", epoch), ids)

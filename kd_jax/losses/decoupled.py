@@ -17,6 +17,7 @@ from kd_jax import losses
 from kd_jax.losses import parts
 
 
+@parts.checked
 def target_class_kl(
     student_logits: jax.Array,
     teacher_logits: jax.Array,
@@ -43,7 +44,7 @@ def target_class_kl(
     TCKD in nats, `[...]`.
 
   Raises:
-    ValueError: If T is a Python number that is not positive and finite.
+    ValueError: If T is a Python number outside [1e-18, 1e18].
 
   Example:
     >>> v, y = jnp.log(jnp.array([0.5, 0.25, 0.25])), jnp.array(0)
@@ -59,6 +60,7 @@ def target_class_kl(
   return losses.kl(parts.split(log_p, label), parts.split(log_q, label))
 
 
+@parts.checked
 def non_target_class_kl(
     student_logits: jax.Array,
     teacher_logits: jax.Array,
@@ -82,7 +84,7 @@ def non_target_class_kl(
     NCKD in nats, `[...]`; 0 of two classes.
 
   Raises:
-    ValueError: If T is a Python number that is not positive and finite.
+    ValueError: If T is a Python number outside [1e-18, 1e18].
 
   Example:
     >>> v, y = jnp.log(jnp.array([0.5, 0.4, 0.1])), jnp.array(0)
@@ -97,6 +99,7 @@ def non_target_class_kl(
   return jnp.where(some, kl, 0.0)
 
 
+@parts.checked
 def confident_cross_entropy(
     student_logits: jax.Array,
     teacher_logits: jax.Array,
@@ -130,6 +133,7 @@ def confident_cross_entropy(
   return p_label * losses.hard_cross_entropy(student_logits, labels, where=where)
 
 
+@parts.checked
 def non_target_cross_entropy(
     student_logits: jax.Array,
     teacher_logits: jax.Array,
@@ -156,7 +160,7 @@ def non_target_cross_entropy(
     C in nats, `[...]`; 0 of two classes.
 
   Raises:
-    ValueError: If T is a Python number that is not positive and finite.
+    ValueError: If T is a Python number outside [1e-18, 1e18].
 
   Example:
     >>> v, y = jnp.log(jnp.array([0.5, 0.4, 0.1])), jnp.array(0)
@@ -171,6 +175,7 @@ def non_target_cross_entropy(
   return jnp.where(some, cross_entropy, 0.0)
 
 
+@parts.checked
 def sample_confidence_kl(
     student_logits: jax.Array,
     teacher_logits: jax.Array,
@@ -197,7 +202,7 @@ def sample_confidence_kl(
     SCD in nats, `[...]`.
 
   Raises:
-    ValueError: If T is a Python number that is not positive and finite.
+    ValueError: If T is a Python number outside [1e-18, 1e18].
 
   Example:
     >>> v, y = jnp.log(jnp.array([0.5, 0.4, 0.1])), jnp.array(2)
@@ -214,6 +219,7 @@ def sample_confidence_kl(
   return losses.kl(parts.split(log_p, answer), parts.split(log_q, label))
 
 
+@parts.checked
 def masked_correlation_kl(
     student_logits: jax.Array,
     teacher_logits: jax.Array,
@@ -240,7 +246,7 @@ def masked_correlation_kl(
     MCD in nats, `[...]`; 0 where the teacher ranks nothing, or one class, below.
 
   Raises:
-    ValueError: If T is a Python number that is not positive and finite.
+    ValueError: If T is a Python number outside [1e-18, 1e18].
 
   Example:
     >>> v, y = jnp.log(jnp.array([0.5, 0.2, 0.2, 0.1])), jnp.array(1)

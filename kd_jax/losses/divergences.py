@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from kd_jax import losses
+from kd_jax.losses import parts
 
 
+@parts.checked
 def reverse_kl(
     student_logits: jax.Array,
     teacher_logits: jax.Array,
@@ -37,7 +39,7 @@ def reverse_kl(
     student does not.
 
   Raises:
-    ValueError: If T is a Python number that is not positive and finite.
+    ValueError: If T is a Python number outside [1e-18, 1e18].
 
   Example:
     >>> student_logits = jnp.array([0.0, jnp.log(3.0)])  # q = (1/4, 3/4)
@@ -51,6 +53,7 @@ def reverse_kl(
   return losses.kl(log_q, log_p)
 
 
+@parts.checked
 def jensen_shannon(
     student_logits: jax.Array,
     teacher_logits: jax.Array,
@@ -79,7 +82,7 @@ def jensen_shannon(
     JSD in nats, `[...]`.
 
   Raises:
-    ValueError: If T is a Python number that is not positive and finite, or beta
+    ValueError: If T is a Python number outside [1e-18, 1e18], or beta
       one outside [0, 1].
 
   Example:

@@ -16,8 +16,12 @@ Sources: Hinton, Vinyals & Dean (2015), arXiv 1503.02531, equations 1-4; Bucila,
 Caruana & Niculescu-Mizil (2006); Ba & Caruana (2014), arXiv 1312.6184.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
+
+from kd_jax.losses import parts
 
 Scalar = jax.Array | float
 
@@ -38,7 +42,7 @@ def tempered_log_softmax(
     log q, `[..., classes]`, at least float32; -inf for a masked class.
 
   Raises:
-    ValueError: If T is a Python number that is not positive and finite.
+    ValueError: If T is a Python number outside [1e-18, 1e18].
 
   Example:
     >>> tempered_log_softmax(jnp.array([0.0, jnp.log(9.0)]), 2.0).round(4)
@@ -67,7 +71,7 @@ def tempered_softmax(
     q, `[..., classes]`, at least float32, summing to 1 over classes.
 
   Raises:
-    ValueError: If T is a Python number that is not positive and finite.
+    ValueError: If T is a Python number outside [1e-18, 1e18].
 
   Example:
     >>> tempered_softmax(jnp.array([0.0, jnp.log(9.0)]), 2.0)  # 1 : sqrt(9)
@@ -76,6 +80,7 @@ def tempered_softmax(
   return jnp.exp(tempered_log_softmax(logits, temperature, where=where))
 
 
+@parts.checked
 def soft_target_cross_entropy(
     student_logits: jax.Array,
     teacher_logits: jax.Array,
@@ -100,7 +105,7 @@ def soft_target_cross_entropy(
     C in nats, `[...]`. It is the teacher's entropy where z = v.
 
   Raises:
-    ValueError: If T is a Python number that is not positive and finite.
+    ValueError: If T is a Python number outside [1e-18, 1e18].
 
   Example:
     >>> logits = jnp.zeros((1, 4))
@@ -112,6 +117,7 @@ def soft_target_cross_entropy(
   return -_expectation(p, log_q)
 
 
+@parts.checked
 def distillation_kl(
     student_logits: jax.Array,
     teacher_logits: jax.Array,
@@ -136,7 +142,7 @@ def distillation_kl(
     teacher does not.
 
   Raises:
-    ValueError: If T is a Python number that is not positive and finite.
+    ValueError: If T is a Python number outside [1e-18, 1e18].
 
   Example:
     >>> teacher_logits = jnp.array([0.0, jnp.log(3.0)])  # p = (1/4, 3/4)
@@ -148,6 +154,7 @@ def distillation_kl(
   return kl(log_p, log_q)
 
 
+@parts.checked
 def logit_matching(
     student_logits: jax.Array,
     teacher_logits: jax.Array,
@@ -190,6 +197,7 @@ def logit_matching(
   return 0.5 * jnp.sum(jnp.square(gap), axis=-1, where=exists)
 
 
+@parts.checked
 def hard_cross_entropy(
     logits: jax.Array,
     labels: jax.Array,
@@ -224,7 +232,7 @@ def hard_cross_entropy(
     raise ValueError(
         f"label_smoothing must be in [0, 1], got {label_smoothing}")
   log_q = tempered_log_softmax(logits, 1.0, where=where)
-  log_q_label = jnp.take_along_axis(log_q, labels[..., None], axis=-1)[..., 0]
+  log_q_label = parts.at_label(log_q, labels)
   exists = existing(logits, where)
   even = jnp.mean(jnp.where(exists, log_q, 0.0), axis=-1, where=exists)
   return -(1.0 - label_smoothing) * log_q_label - label_smoothing * even
@@ -320,14 +328,17 @@ def distillation_loss(
       student_logits, labels, label_smoothing=label_smoothing, where=where)
   soft = temperature**2 * distillation_kl(
       student_logits, teacher_logits, temperature, where=where)
-  return hard_weight * hard + soft_weight * soft
+  # Without a hard term there need be no labels, and whatever stands there is NaN.
+  hard = jnp.where(hard_weight == 0, 0.0, hard_weight * hard)
+  return hard + soft_weight * soft
 
 
 def _check_temperature(temperature: Scalar) -> None:
+  # Of any other, T**2 or T itself is no number of float32.
   number = isinstance(temperature, (int, float))
-  if number and not 0 < temperature < float("inf"):
+  if number and not 1e-18 <= temperature <= 1e18:
     raise ValueError(
-        f"temperature must be positive and finite, got {temperature}")
+        f"temperature must be in [1e-18, 1e18], got {temperature}")
 
 
 def at_least_float32(logits: jax.Array) -> jax.Array:
@@ -353,11 +364,23 @@ def teacher_log_softmax(
 
 
 def kl(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
-  """KL(p || q) of log-probabilities `[..., classes]`, of which -inf is zero."""
-  p = jnp.exp(log_p)
+  r"""KL(p || q) of log-probabilities `[..., classes]`, of which -inf is zero.
+
+  KL = sum_i p_i d_i + q_i - p_i,   d = log p - log q
+
+  As p and q sum to 1, the two further terms add nothing to the sum, but with them
+  no class is below 0, and p d does not cancel that of other classes where p is near
+  q: p (d - 1 + exp(-d)) = p (d**2 / 2 - d**3 / 6 + ...).
+  """
+  p, q = jnp.exp(log_p), jnp.exp(log_q)
   # Subtract where p has mass only: -inf - -inf is NaN.
   gap = jnp.where(p > 0, log_p, 0.0) - jnp.where(p > 0, log_q, 0.0)
-  return jnp.sum(p * gap, axis=-1)
+  near = (p > 0) & (jnp.abs(gap) < 1 / 8)
+  d = jnp.where(near, gap, 0.0)
+  series = jnp.zeros_like(d)
+  for n in range(11, 1, -1):  # All that follows is below the last digit.
+    series = 1 / math.factorial(n) - series * d
+  return jnp.sum(jnp.where(near, p * d**2 * series, p * gap + (q - p)), axis=-1)
 
 
 def _expectation(p: jax.Array, values: jax.Array) -> jax.Array:

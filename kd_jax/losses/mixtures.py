@@ -50,8 +50,8 @@ def mixture_logits(
     logits they count as constants, also in T.
 
   Raises:
-    ValueError: If there is no such mean, or T is a Python number that is not
-      positive and finite.
+    ValueError: If there is no such mean, or T is a Python number that is
+      outside [1e-18, 1e18].
 
   Example:
     >>> sure = jnp.array([[4.0, 0.0], [0.0, 4.0]])

@@ -1,7 +1,43 @@
 """What the objectives share: sums of log-probabilities, and masks."""
 
+from collections.abc import Callable
+import functools
+import inspect
+from typing import Any, ParamSpec
+
 import jax
 import jax.numpy as jnp
+
+P = ParamSpec("P")
+
+
+def checked(objective: Callable[P, jax.Array]) -> Callable[P, jax.Array]:
+  """An objective whose logits and labels fit together.
+
+  It raises a ValueError where the shapes of both nets' logits, or of the labels, do
+  not agree: NumPy's rules would stretch a teacher of one class over all. It is NaN
+  for an example whose label is no class, and such an example has no gradient.
+  """
+  signature = inspect.signature(objective)
+
+  @functools.wraps(objective)
+  def inner(*args: P.args, **kwargs: P.kwargs) -> jax.Array:
+    given: dict[str, Any] = signature.bind(*args, **kwargs).arguments
+    logits = "student_logits" if "student_logits" in given else "logits"
+    shape = jnp.shape(given[logits])
+    teacher, labels = (given.get(name) for name in ("teacher_logits", "labels"))
+    if teacher is not None and jnp.shape(teacher) != shape:
+      raise ValueError(f"teacher_logits have the shape {jnp.shape(teacher)}, "
+                       f"student_logits {shape}; they must be alike")
+    if labels is None:
+      return objective(*args, **kwargs)
+    if jnp.shape(labels) != shape[:-1]:
+      raise ValueError(f"labels have the shape {jnp.shape(labels)}, logits "
+                       f"{shape}; give one label an example")
+    is_class = (labels >= 0) & (labels < shape[-1])
+    return jnp.where(is_class, objective(*args, **kwargs), jnp.nan)
+
+  return inner
 
 
 def log_sum(log_p: jax.Array, where: jax.Array) -> jax.Array:
@@ -37,5 +73,7 @@ def is_label(labels: jax.Array, logits: jax.Array) -> jax.Array:
 
 
 def at_label(values: jax.Array, labels: jax.Array) -> jax.Array:
-  """The value of the labelled class, `[...]`."""
-  return jnp.take_along_axis(values, labels[..., None], axis=-1)[..., 0]
+  """The value of the labelled class, `[...]`; NaN where a label is no class."""
+  # Below 0 an index would count from the end.
+  index = jnp.where(labels < 0, values.shape[-1], labels)
+  return jnp.take_along_axis(values, index[..., None], axis=-1)[..., 0]

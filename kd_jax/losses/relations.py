@@ -13,11 +13,13 @@ import jax
 import jax.numpy as jnp
 
 from kd_jax import losses
+from kd_jax.losses import parts
 
 # MLKD's temperatures 2 to 6 as multiples of its base T = 4.
 LEVELS = (0.5, 0.75, 1.0, 1.25, 1.5)
 
 
+@parts.checked
 def row_correlation(
     student_logits: jax.Array,
     teacher_logits: jax.Array,
@@ -45,7 +47,7 @@ def row_correlation(
     d in [0, 2], `[...]`; 1, with gradient 0, where either side is even.
 
   Raises:
-    ValueError: If T is a Python number that is not positive and finite.
+    ValueError: If T is a Python number outside [1e-18, 1e18].
 
   Example:
     >>> z, v = jnp.array([0.0, 1.0, 2.0]), jnp.array([0.0, 2.0, 1.0])
@@ -60,6 +62,7 @@ def row_correlation(
   return 1.0 - _pearson(q, p, exists, -1, epsilon)
 
 
+@parts.checked
 def column_correlation(
     student_logits: jax.Array,
     teacher_logits: jax.Array,
@@ -89,7 +92,7 @@ def column_correlation(
     0: all of them in a batch of one.
 
   Raises:
-    ValueError: If T is a Python number that is not positive and finite.
+    ValueError: If T is a Python number outside [1e-18, 1e18].
 
   Example:
     >>> z = jnp.array([[0.0, 1.0], [0.0, 2.0], [0.0, 3.0]])
@@ -105,6 +108,7 @@ def column_correlation(
   return 1.0 - jnp.mean(rho, where=jnp.any(valid, axis=0))
 
 
+@parts.checked
 def multi_level_kl(
     student_logits: jax.Array,
     teacher_logits: jax.Array,
@@ -128,7 +132,7 @@ def multi_level_kl(
     L in nats, `[...]`, T_k**2 in it.
 
   Raises:
-    ValueError: If T is a Python number that is not positive and finite.
+    ValueError: If T is a Python number outside [1e-18, 1e18].
 
   Example:
     >>> z, v = jnp.zeros(2), jnp.array([0.0, jnp.log(3.0)])
@@ -145,6 +149,7 @@ def multi_level_kl(
   return _sum_over_levels(level, student_logits, temperature, levels)
 
 
+@parts.checked
 def batch_relations(
     student_logits: jax.Array,
     teacher_logits: jax.Array,
@@ -170,7 +175,7 @@ def batch_relations(
     L, a scalar without unit.
 
   Raises:
-    ValueError: If T is a Python number that is not positive and finite.
+    ValueError: If T is a Python number outside [1e-18, 1e18].
 
   Example:
     >>> sure = jnp.array([[50.0, 0.0], [0.0, 50.0]])
@@ -187,6 +192,7 @@ def batch_relations(
   return _sum_over_levels(level, student_logits, temperature, levels)
 
 
+@parts.checked
 def class_relations(
     student_logits: jax.Array,
     teacher_logits: jax.Array,
@@ -215,7 +221,7 @@ def class_relations(
     L, a scalar without unit; N counts the columns of the logits.
 
   Raises:
-    ValueError: If T is a Python number that is not positive and finite.
+    ValueError: If T is a Python number outside [1e-18, 1e18].
 
   Example:
     >>> sure = jnp.array([[50.0, 0.0], [0.0, 50.0]])

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from kd_jax import losses
+from kd_jax.losses import parts
 
 
 def standardise(
@@ -53,6 +54,7 @@ def standardise(
   return jnp.where(exists, centred / (deviation + epsilon), -jnp.inf)
 
 
+@parts.checked
 def standardised_kl(
     student_logits: jax.Array,
     teacher_logits: jax.Array,
@@ -82,7 +84,7 @@ def standardised_kl(
     KL in nats, `[...]`.
 
   Raises:
-    ValueError: If T is a Python number that is not positive and finite.
+    ValueError: If T is a Python number outside [1e-18, 1e18].
 
   Example:
     >>> z = jnp.array([0.0, 1.0, 5.0])
@@ -96,6 +98,7 @@ def standardised_kl(
   return losses.distillation_kl(z, v, temperature)
 
 
+@parts.checked
 def normalised_kl(
     student_logits: jax.Array,
     teacher_logits: jax.Array,
@@ -124,7 +127,7 @@ def normalised_kl(
     L in squared logits, `[...]`; 0 where all of the teacher's logits are equal.
 
   Raises:
-    ValueError: If T is a Python number that is not positive and finite.
+    ValueError: If T is a Python number outside [1e-18, 1e18].
 
   Example:
     >>> z, v = jnp.array([0.0, 3.0, 0.0]), jnp.array([0.0, 0.0, 3.0])

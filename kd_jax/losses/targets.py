@@ -43,6 +43,7 @@ def top_k_classes(
   return exists & (rank < jnp.asarray(k).astype(jnp.float32))
 
 
+@parts.checked
 def top_k_kl(
     student_logits: jax.Array,
     teacher_logits: jax.Array,
@@ -81,6 +82,7 @@ def top_k_kl(
       student_logits, teacher_logits, temperature, where=inside)
 
 
+@parts.checked
 def bucket_kl(
     student_logits: jax.Array,
     teacher_logits: jax.Array,
@@ -199,6 +201,7 @@ def smoothed_label_logits(
   return jnp.log((1.0 - smoothing) * label + smoothing * even)
 
 
+@parts.checked
 def virtual_teacher_kl(
     student_logits: jax.Array,
     labels: jax.Array,

@@ -7,6 +7,7 @@ from kd_jax import losses
 from kd_jax.losses import parts
 
 
+@parts.checked
 def transformed_teacher_kl(
     student_logits: jax.Array,
     teacher_logits: jax.Array,
@@ -36,7 +37,7 @@ def transformed_teacher_kl(
     The value in nats, `[...]`.
 
   Raises:
-    ValueError: If T is a Python number that is not positive and finite.
+    ValueError: If T is a Python number outside [1e-18, 1e18].
 
   Example:
     >>> v = jnp.log(jnp.array([0.64, 0.36]))  # roots 0.8 + 0.6 = 1.4 = U

@@ -8,9 +8,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import json
 from typing import Any
 
+import kd_jax
 from kd_jax.report import clustered, compare, names, statistics
 from kd_jax.report.main_table import Row
 from kd_jax.report.sweep import Point, Sweep, run
+
+# The version of numbers of rows from before a row said it.
+_UNSAID = 2
 
 
 def records(
@@ -59,7 +63,7 @@ def gather(
   if reference is not None:
     points = compare.compared(
         points, reference, keys, common, several=several)
-  notes += _machines(distinct)
+  notes += _machines(distinct) + _numerics(distinct)
   study = ", ".join(sorted({str(row.get("study", "")) for row in distinct}))
   return Sweep(
       study, tuple(points), tuple(keys), common, tuple(teachers),
@@ -76,6 +80,17 @@ def _machines(rows: Sequence[Row]) -> list[str]:
       f"{device}, {cores} cores, jax {jax}" for device, cores, jax in kinds))
   return [f"Runs are of several machines or versions ({fields}): paired runs may "
           "differ by more than their settings."]
+
+
+def _numerics(rows: Sequence[Row]) -> list[str]:
+  """A note where rows are of numbers that the same command gives no more."""
+  made = [row.get("numerics", _UNSAID) for row in rows]
+  if set(made) == {kd_jax.NUMERICS}:
+    return []
+  counts = ", ".join(f"{made.count(version)} by version {version}"
+                     for version in sorted(set(made)))
+  return [f"Runs made {counts} of the numerics: each version gives other numbers "
+          "for the same settings (docs/reliability.md)."]
 
 
 def _distinct(rows: Iterable[Row]) -> tuple[list[Row], list[str]]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kd_jax.config import build
-from kd_jax.core import types
+from kd_jax.core import randomness, types
 from kd_jax.runs import rows
 from kd_jax.runs.jobs import Job
 from kd_jax.runs.plan import Chunk
@@ -52,8 +52,8 @@ def train(
   asked = [job.wanted[lane].lane for lane in chunk.lanes]
   hparams = lanes.stack(
       [build.student_hparams(lane.values) for lane in asked], chunk.shape)
-  seeds = jnp.asarray(
-      [lane.seed for lane in asked[::chunk.shape.points]], jnp.uint32)
+  seeds = jnp.asarray([randomness.of_role(lane.seed, job.net.role)
+                       for lane in asked[::chunk.shape.points]], jnp.uint32)
   arrays, splits = job.of_rows(chunk.lanes, chunk.shape)
   program = program.bound(job.setup.train, arrays)
   total = job.training.last_step

@@ -155,7 +155,8 @@ def identity(
       mixture=teacher and identity_lib.mixture(
           run.values, teacher.identity, teacher.teacher.weights.tolist()))
   return found | ({"init_from": start.sha256} if start else {}) | (
-      {"ends_at_epoch": net.epoch} if net.epoch else {})
+      {"ends_at_epoch": net.epoch} if net.epoch else {}) | (
+          {"role": net.role} if net.role else {})
 
 
 def check(

@@ -11,7 +11,7 @@ import contextlib
 import re
 import textwrap
 
-from kd_jax.core.errors import UserError
+from kd_jax.core.errors import UserError, out_of_memory
 from kd_jax.core.screen import Screen
 
 _WIDTH, _LEFT = 80, 17
@@ -93,8 +93,7 @@ def size(number: float) -> str:
 
 
 def _unforeseen(error: Exception) -> str:
-  if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
-    return ("out of memory; give a smaller config.batch_size, smaller widths or "
-            "config.teacher.bank=never")
+  if full := out_of_memory(error):
+    return str(full)
   return (f"{type(error).__name__}: {one_line(str(error))[:200]}; not foreseen: if "
           "it is no mistake of yours, open an issue with this line")
