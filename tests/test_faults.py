@@ -358,3 +358,75 @@ def test_processes_that_were_started_otherwise_are_refused(arguments):
   assert running[0].returncode != 0 and running[1].returncode != 0
   assert any("the config of process 1 is not that of process 0" in text
              for text in told), told
+
+
+def told_twice(workdir):
+  """Epochs that stand in metrics.jsonl twice, with no event between the two."""
+  seen, twice = set(), []
+  for line in (workdir / "metrics.jsonl").read_text().splitlines():
+    if not line.endswith("}"):
+      continue  # What a killed program has left.
+    row = json.loads(line)
+    if "event" in row:
+      seen = {each for each in seen if each[0] != row["net"]}
+      continue
+    each = row["net"], row.get("fingerprint"), row["epoch"]
+    twice += [each] if each in seen else []
+    seen.add(each)
+  return twice
+
+
+def rows_of(workdir, net):
+  rows = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+  return [row for row in rows if row["net"] == net]
+
+
+def killed_at(file, word, *arguments):
+  """Kills the program as soon as a file holds a word."""
+  with program(*arguments) as running:
+    wait_for(file, word)
+    running.kill()
+    running.communicate()
+
+
+def test_a_kill_before_the_first_save_leaves_no_epoch_twice(arguments, tmp_path):
+  file = tmp_path / "run/metrics.jsonl"
+  killed_at(file, "teacher", *arguments(
+      *LONG, "--config.checkpoint.every=9 minutes",
+      "--config.teacher.epochs=400"))
+  assert rows_of(tmp_path / "run", "teacher")
+  code, told = ended(*arguments(
+      "--config.epochs=1", "--config.batch_size=16",
+      "--config.teacher.epochs=400"))
+  assert code == 0, told
+  assert not told_twice(tmp_path / "run")
+  events = [row for row in rows_of(tmp_path / "run", "teacher") if "event" in row]
+  assert [row["step"] for row in events] == [0]
+
+
+def test_a_sweep_that_begins_again_says_so(arguments, tmp_path):
+  sweep = ("--sweep.temperature=2,8", "--config.batch_size=16")
+  killed_at(tmp_path / "run/metrics.jsonl", "sweep", *arguments(
+      *sweep, "--config.epochs=300", "--config.checkpoint.every=9 minutes"))
+  assert ended(*arguments(*sweep, "--config.epochs=300"))[0] == 0
+  assert not told_twice(tmp_path / "run")
+  events = [row for row in rows_of(tmp_path / "run", "sweep") if "event" in row]
+  assert [row["step"] for row in events] == [0]
+
+
+@pytest.mark.slow
+def test_a_kill_within_the_first_minute_loses_seconds(arguments, tmp_path):
+  # At the default; every five minutes, all of it was lost, however often.
+  more = arguments("--config.teacher.epochs=40000")
+  saved = tmp_path / "run/progress/teacher"
+  with program(*more) as running:
+    for _ in range(1200):
+      if [place for place in saved.glob("*") if place.name.isdecimal()]:
+        break
+      time.sleep(0.05)
+    running.kill()
+    running.communicate()
+  killed_at(tmp_path / "run/metrics.jsonl", "resumed", *more)
+  event, = (row for row in rows_of(tmp_path / "run", "teacher")
+            if "event" in row)
+  assert event["step"] > 0
