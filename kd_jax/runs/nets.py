@@ -72,8 +72,12 @@ def finished(
     setup: Setup, name: str, path: pathlib.Path, fingerprint: str
 ) -> dict[str, Any] | None:
   """The record of a net that is there, whole, and the one that is wanted."""
-  record = parameters.load_record(path)
-  if record is None or record["fingerprint"] != fingerprint:
+  try:
+    record = parameters.load_record(path)
+  except parameters.Damaged as error:
+    setup.screen.say(f"{name}: {error}")
+    return None
+  if record is None or record.get("fingerprint") != fingerprint:
     return None
   forced = setup.run.values["checkpoint.resume"] == "force"
   if record.get("resumed_although") and not forced:
@@ -84,8 +88,11 @@ def finished(
   try:
     parameters.load_parameters(path)
   except UserError as error:
-    setup.screen.say(f"{name}: {error}; training it anew")
+    setup.screen.say(f"{name}: {error}")
     return None
+  if record.pop(parameters.SEAL, None) is None:
+    setup.screen.say(f"{name}: {path} has a record without a checksum, of an "
+                     "earlier version; it is taken as it is")
   return record
 
 

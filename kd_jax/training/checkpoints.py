@@ -7,7 +7,6 @@ training; whenever the program dies, an earlier checkpoint is whole.
 
 from collections.abc import Callable
 import contextlib
-import hashlib
 import json
 import pathlib
 import shutil
@@ -115,7 +114,7 @@ class Checkpoints:
     record = {"schema": SCHEMA, "marks": self._identity, "step": step,
               "arrays": _shapes(arrays),
               "sha256": parameters.parameters_sha256(arrays)}
-    record["own_sha256"] = _sha256(record)
+    record["own_sha256"] = parameters.record_sha256(record)
     with parameters.writing(self.path):
       manager.save(step, force=True, args=ocp.args.Composite(
           arrays=ocp.args.StandardSave(arrays),
@@ -204,7 +203,8 @@ class Checkpoints:
     import orbax.checkpoint as ocp  # pylint: disable=g-import-not-at-top
     record = self._open().restore(
         step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
-    if record["schema"] == SCHEMA and record.pop("own_sha256") != _sha256(record):
+    if record["schema"] == SCHEMA and record.pop(
+        "own_sha256") != parameters.record_sha256(record):
       raise ValueError("its record is not the one that was saved")
     return record
 
@@ -243,10 +243,6 @@ def _shapes(tree: Any) -> dict[str, list]:
   leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
   return {jax.tree_util.keystr(path): [list(leaf.shape), str(leaf.dtype)]
           for path, leaf in leaves}
-
-
-def _sha256(record: dict[str, Any]) -> str:
-  return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -177,8 +177,9 @@ def main() -> None:
   parser.add_argument("--seed", type=int, default=0)
   parser.add_argument("--each", type=int, default=6, help="kills of one run")
   parser.add_argument("--every", default="auto", help="config.checkpoint.every")
-  parser.add_argument("--epochs", type=int, default=400, help="of each net")
-  parser.add_argument("--latest", type=float, default=25.0, help="second of a kill")
+  parser.add_argument("--epochs", type=int, default=1500, help="length of each net's training")
+  parser.add_argument(
+      "--latest", type=float, default=30.0, help="second of a kill")
   args = parser.parse_args()
   length = long(args.epochs, args.every)
   draw = random.Random(args.seed)
@@ -186,16 +187,16 @@ def main() -> None:
   os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
   base = pathlib.Path(tempfile.mkdtemp())
   write_data(base)
-  wanted = {}
-  for kind in KINDS:
-    start(kind, base, base / kind, length).communicate()
-    wanted[kind] = results(kind, base / kind)
-    assert wanted[kind] is not None
+  wanted: dict[str, Any] = {}
   done, runs, went_on = 0, 0, 0
   with args.out.open("a") as out:
     while done < args.kills:
       kind = list(KINDS)[runs % len(KINDS)]
       runs += 1
+      if kind not in wanted:
+        start(kind, base, base / kind, length).communicate()
+        wanted[kind] = results(kind, base / kind)
+        assert wanted[kind] is not None
       lines = killed(kind, base, base / f"run{runs}", wanted[kind], draw,
                      min(args.each, args.kills - done), length=length,
                      wait=(1.5, args.latest))
