@@ -18,6 +18,7 @@ from soak import kill
 from test_main import SMALL, _at_the_root, hashes, program, wait_for
 
 from kd_jax import main
+from kd_jax.config import schema
 from kd_jax.runs import records
 
 __all__ = ["_at_the_root"]  # A fixture that works by being here.
@@ -482,6 +483,79 @@ def test_half_a_manifest_is_written_anew(arguments, tmp_path, capsys):
   assert "is damaged; it is written anew" in " ".join(
       capsys.readouterr().out.split())
   assert json.loads(file.read_text())["schema"] == 1
+
+
+def test_a_shelf_without_the_teacher_is_said_before_it_is_trained(
+    arguments, tmp_path, capsys):
+  hard = ("--config.epochs=1", "--config.teacher.epochs=1")
+  assert ended(*arguments(*hard))[0] == 0
+
+  def said(shelf, *more):
+    capsys.readouterr()
+    code, told = ended(*arguments(
+        *hard, f"--config.teacher.dir={shelf}", *more, workdir=tmp_path / "again"))
+    assert code == 0, told
+    lines = capsys.readouterr().out
+    before, _, _ = lines.partition("teacher: epoch")
+    return " ".join(before.split()), lines
+
+  # The right one: nothing is said, and it is used.
+  before, lines = said(tmp_path / "run/teachers")
+  assert "holds no teacher" not in lines and "teacher: already trained" in lines
+  # Another config: what lies there, and what differs.
+  before, _ = said(tmp_path / "run/teachers", "--config.teacher.widths=(20,)")
+  assert "config.teacher.dir=" in before
+  assert "holds no teacher of this config; it is trained now" in before
+  assert "teacher.widths was [24], is [20]" in before
+  # The folder of the net itself, and none at all.
+  before, _ = said(tmp_path / "run/parameters/teacher")
+  assert "holds no teacher" in before and "is that teacher, but not" in before
+  before, _ = said(tmp_path / "no/such", "--config.teacher.seed=3")
+  assert "holds no teacher" in before and "no such folder" in before
+  # It is kept there, and found.
+  _, lines = said(tmp_path / "no/such", "--config.teacher.seed=3")
+  assert "teacher: already trained" in lines and "holds no teacher" not in lines
+  # Of an earlier version.
+  record, = (tmp_path / "no/such").glob("*/record.json")
+  told = json.loads(record.read_text())
+  record.write_text(json.dumps({
+      key: value for key, value in told.items()
+      if key not in ("identity", "record_sha256")}))
+  before, _ = said(tmp_path / "no/such", "--config.teacher.seed=4")
+  assert "does not say with what it was trained" in before
+
+
+def test_a_shelf_that_cannot_be_written_is_refused_before_any_work(
+    arguments, tmp_path):
+  (tmp_path / "file").write_text("")
+  for more in ((), ("--sweep.temperature=2,8",)):
+    code, told = ended(*arguments(
+        f"--config.teacher.dir={tmp_path / 'file' / 'shelf'}", *more))
+    assert code == 2 and "none can be written there" in told, told
+    assert "config.teacher.dir" in told
+    assert not (tmp_path / "run/metrics.jsonl").read_text()
+  # Where nobody needs a teacher, nobody looks.
+  assert ended(*arguments("--config.method=hard", "--config.epochs=1",
+                          f"--config.teacher.dir={tmp_path}/file"))[0] == 0
+
+
+def test_every_path_may_begin_at_home(own_data, arguments, tmp_path, monkeypatch):
+  monkeypatch.setenv("HOME", str(tmp_path / "home"))
+  shutil.copytree(own_data, tmp_path / "home/data")
+  with np.load(own_data / "blobs.npz") as blobs:
+    for part in ("train", "test"):
+      np.save(tmp_path / f"home/{part}.npy",
+              np.eye(7, dtype=np.float32)[blobs[f"y_{part}"]] * 5)
+  quick = ("--config.epochs=1", "--config.teacher.epochs=1",
+           "--config.data.dir=~/data")
+  assert ended(*arguments(*quick, "--config.teacher.dir=~/shelf"))[0] == 0
+  assert [*(tmp_path / "home/shelf").glob("*/record.json")]
+  logits = ("--config.teacher.logits=~/train.npy",
+            "--config.teacher.test_logits=~/test.npy")
+  assert ended(*arguments(*quick, *logits, workdir="~/logits"))[0] == 0
+  assert (tmp_path / "home/logits/summary.json").is_file()
+  assert {*schema.PATHS} == {"data.dir", "teacher.dir", "teacher.logits",
+                             "teacher.test_logits"}
 
 
 @pytest.mark.slow

@@ -343,6 +343,8 @@ _OWN: dict[str, Key] = {
 }
 
 
+# The keys that are paths.
+PATHS = tuple(name for name, key in _OWN.items() if key.affects == INPUT)
 # What a net of a recipe has beside the keys of a student.
 _RECIPE: dict[str, Key] = {
     "teachers": Key(

@@ -109,7 +109,7 @@ def load_record(path: str | os.PathLike) -> dict[str, Any] | None:
   old, file = path.with_name(path.name + ".old"), path / _RECORD
   if old.is_dir() and not path.exists():
     old.rename(path)  # A program died before the new net came.
-  if not file.exists():
+  if not file.is_file():
     return None
   record = read_sealed(file)
   if record.get("schema") != SCHEMA:

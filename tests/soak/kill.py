@@ -177,7 +177,7 @@ def main() -> None:
   parser.add_argument("--seed", type=int, default=0)
   parser.add_argument("--each", type=int, default=6, help="kills of one run")
   parser.add_argument("--every", default="auto", help="config.checkpoint.every")
-  parser.add_argument("--epochs", type=int, default=1500, help="length of each net's training")
+  parser.add_argument("--epochs", type=int, default=1500, help="of each net")
   parser.add_argument(
       "--latest", type=float, default=30.0, help="second of a kill")
   args = parser.parse_args()
