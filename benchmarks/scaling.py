@@ -26,7 +26,7 @@ from kd_jax.core.errors import UserError
 
 _DEVICES = (1, 2, 4, 8)
 _SECONDS = 2.0
-_SAVE_MINUTES = 5.0  # The default of config.checkpoint.every.
+_SAVE_SECONDS = 5.0  # At the default of config.checkpoint.every, the least.
 
 
 def main(argv: list[str]) -> None:
@@ -241,12 +241,12 @@ def block(report: dict) -> str:
         f"| {_name(row)} | {_spread(row['rates'], ',.0f')} | "
         f"{_spread(ratios, '.2f')} | {row['compile']:.1f} |")
   saving = report["rows"][0]["saving"]
-  percent = lambda seconds: f"{seconds / (60 * _SAVE_MINUTES):.3%}"
+  percent = lambda seconds: f"{seconds / _SAVE_SECONDS:.2%}"
   lines += [
       "", f"A checkpoint of {saving['bytes'] / 2**20:.0f} MiB keeps training "
       f"waiting for {1e3 * saving['blocked']:.0f} ms and is on disk after "
       f"{1e3 * saving['whole']:.0f} ms. At the default, every "
-      f"{_SAVE_MINUTES:.0f} minutes, that is {percent(saving['blocked'])} of a "
+      f"{_SAVE_SECONDS:.0f} seconds, that is {percent(saving['blocked'])} of a "
       f"run ({percent(saving['whole'])} if nothing of it overlapped).", "",
       "<!-- end scaling_cpu -->"]
   return "\n".join(lines)

@@ -198,3 +198,36 @@ def test_what_is_saved_is_of_that_moment(tmp_path):
 def test_changes_shows_keys_that_came_or_went():
   assert progresses.changes({"a": 1}, {"b": 2}) == [
       "a was 1, is None", "b was None, is 2"]
+
+
+def test_by_default_saving_costs_a_hundredth_and_five_seconds_lie_between(
+    tmp_path, monkeypatch):
+  now, cost = [100.0], 0.034
+  monkeypatch.setattr(time, "monotonic", lambda: now[0])
+  whole = jax.device_get
+
+  def slow(held):
+    now[0] += cost
+    return whole(held)
+
+  monkeypatch.setattr(jax, "device_get", slow)
+  with contextlib.closing(Checkpoints(tmp_path / "p", MARKS)) as made:
+    made.begin(0, per_epoch=2)
+
+    def pause():
+      """Seconds until the next save is due."""
+      for seconds in range(1000):
+        if made.due(8):
+          return seconds
+        now[0] += 1
+      raise AssertionError("never due")
+
+    assert pause() == 5, "nothing is known of its cost yet"
+    made.save(8, tree(8))
+    assert pause() == 5
+    cost = 2.0
+    made.save(9, tree(9))
+    assert 190 <= pause() <= 200
+    cost = 0.034
+    made.save(10, tree(10))
+    assert pause() == 5

@@ -59,10 +59,29 @@ def test_a_record_of_another_schema_is_refused(tmp_path):
     parameters.load_record(tmp_path)
 
 
-def test_a_torn_record_counts_as_none(tmp_path):
-  (tmp_path / "record.json").write_text('{"schema": 1, "test')
-  assert parameters.load_record(tmp_path) is None
+@pytest.mark.parametrize("content", [
+    b'{"schema": 1, "test', b"", b"[]", b"3", b"\xff", b"[" * 100_000])
+def test_a_torn_record_is_noticed(tmp_path, content):
+  (tmp_path / "record.json").write_bytes(content)
+  with pytest.raises(parameters.Damaged, match="a damaged record"):
+    parameters.load_record(tmp_path)
   assert parameters.load_record(tmp_path / "nothing") is None
+
+
+def test_an_edited_record_is_noticed_and_one_without_a_checksum_is_read(
+    tmp_path, net):
+  parameters.save_net(tmp_path / "net", net, {
+      "test_errors": 5, "curve": {1: (0.1, float("nan"))}})
+  file = tmp_path / "net/record.json"
+  told = json.loads(file.read_text())
+  file.write_text(json.dumps(told | {"test_errors": 4}))
+  with pytest.raises(parameters.Damaged, match="a damaged record"):
+    parameters.load_record(tmp_path / "net")
+  # The arrays have a checksum of their own; they are not lost.
+  parameters.load_parameters(tmp_path / "net")
+  del told["record_sha256"]
+  file.write_text(json.dumps(told | {"test_errors": 4}))
+  assert parameters.load_record(tmp_path / "net")["test_errors"] == 4
 
 
 def test_a_save_that_died_half_way_leaves_the_old_net(tmp_path, net):

@@ -59,7 +59,7 @@ def parse(argv: list[str]) -> tuple[ml_collections.ConfigDict, pathlib.Path]:
   name = pathlib.Path(file.split(":")[0]).stem
   default = f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
   return config_lib.nested(config_lib.changed(values, given)), pathlib.Path(
-      workdir or default)
+      workdir or default).expanduser()
 
 
 def _load(file: str) -> Any:

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 import json
+import os
 from typing import Any, NamedTuple
 
 from kd_jax import config as config_lib
 from kd_jax import methods
-from kd_jax.config import names
+from kd_jax.config import names, schema
 from kd_jax.core.errors import UserError
 
 
@@ -58,6 +59,11 @@ def read(config: Mapping[str, Any]) -> Run:
     UserError: If a name stands for nothing, or the weights of members are wrong.
   """
   values = config_lib.flatten(config)
+  # No shell expands what stands after an equals sign.
+  homes = {key: os.path.expanduser(values[key]) for key in schema.PATHS
+           if str(values[key]).startswith("~")}
+  if homes:
+    values = {**values, **homes}
   seeds, _, points = values["sweep.lanes"].partition("x")
   return Run(
       values=values,

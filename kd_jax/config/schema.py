@@ -24,7 +24,7 @@ MIXTURE = "mixture"  # how the members are combined
 PROGRAM = "program"  # what is compiled, but nothing that comes out
 RUN = "run"  # how a run is carried out and shown, but nothing that comes out
 # When a checkpoint is due.
-EVERY = re.compile(r"([0-9]+(?:\.[0-9]+)?) (steps|epochs|minutes)")
+EVERY = re.compile(r"auto|([0-9]+(?:\.[0-9]+)?) (steps|epochs|minutes)")
 
 
 class Rule(NamedTuple):
@@ -320,10 +320,12 @@ _OWN: dict[str, Key] = {
             "auto", _one_of("auto", "single", "pmap", "sharded"),
             "how one training uses several devices"),
         "checkpoint.every": Key(
-            "5 minutes", Rule(
-                "so many steps, epochs or minutes, such as '2 epochs'",
-                lambda v: bool(EVERY.fullmatch(v) and float(v.split()[0]) > 0)),
-            "when an unfinished training is saved"),
+            "auto", Rule(
+                "auto, or so many steps, epochs or minutes, such as '2 epochs'",
+                lambda v: bool(EVERY.fullmatch(v)) and (
+                    v == "auto" or float(v.split()[0]) > 0)),
+            "when an unfinished training is saved; auto: as often as costs 1% of "
+            "the time, and not within 5 seconds"),
         "checkpoint.keep": Key(2, _WHOLE, "checkpoints of it that are kept"),
         "checkpoint.resume": Key(
             "same", _one_of("same", "force"),
@@ -349,6 +351,8 @@ _OWN: dict[str, Key] = {
 }
 
 
+# The keys that are paths.
+PATHS = tuple(name for name, key in _OWN.items() if key.affects == INPUT)
 # What a net of a recipe has beside the keys of a student.
 _RECIPE: dict[str, Key] = {
     "teachers": Key(

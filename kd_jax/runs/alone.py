@@ -31,7 +31,8 @@ def train(job: Job, fingerprint: str) -> Kept:
   with nets.stored(setup, fingerprint) as path:
     record = obtain(job, wanted, path, wanted.identity)
   kept = nets.checked(setup, job.training, path, record)
-  parameters.save_net(own, kept.variables, record)
+  parameters.save_net(own, kept.variables, nets.with_identity(
+      record, wanted.identity))
   return kept
 
 
@@ -84,7 +85,8 @@ def obtain(
         wanted.teacher.splits if wanted.teacher else setup.splits,
         devices=setup.devices, checkpoints=checkpoints, stop=setup.stop,
         report=report, tick=tick,
-        initial=wanted.start and wanted.start.variables)
+        initial=wanted.start and wanted.start.variables,
+        told=bool(rows.epochs(setup.workdir, name, fingerprint[:16])))
   final = ("test_", "heldout_", "train_", "epoch", "step")
   record = {
       "fingerprint": fingerprint, **rows.as_students({
@@ -101,7 +103,8 @@ def obtain(
         {"fingerprint": identity_lib.fingerprint({"best": fingerprint}),
          "epoch": int(fitted.best.epoch),
          "heldout_errors": int(fitted.best.errors)})
-  parameters.save_net(path, fitted.variables, record)
+  parameters.save_net(
+      path, fitted.variables, nets.with_identity(record, identity))
   hosts.together(f"{name} is saved")
   checkpoints.drop()
   return record

@@ -72,6 +72,9 @@ def train(
     tick(epoch.step)
 
   def resumed(done):
+    if not done and not rows.epochs(
+        job.setup.workdir, "sweep", chunk.fingerprint):
+      return
     job.setup.recorder.row(
         "sweep", {"event": "resumed", "step": done, "chunk": chunk.fingerprint})
     tick(done)

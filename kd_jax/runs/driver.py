@@ -258,7 +258,7 @@ class _Driver:
         kept_logits.keep(job, lane, variables)
         if self._points.lacks(job, lane):
           self._points.keep(lane, nets.save(
-              job.setup, job.training, lane, variables, row))
+              job.setup, job.training, job.wanted[lane].identity, variables, row))
       made = [row for row, _ in trained]
       self._add(made, chunk.shape)
       chunks.forget(job, chunk)

@@ -2,10 +2,13 @@
 
 A bank computed once makes the teacher free for every further run. It is only
 used after proof that it belongs to this teacher, data and augmentation, row by
-row: a permuted bank trains a student on other images' targets and looks fine.
+row: a permuted bank trains a student on other images' targets and looks fine. Its
+blocks have checksums; a damaged bank is made again from its teacher.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+import concurrent.futures
+import hashlib
 import json
 import os
 import pathlib
@@ -16,16 +19,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kd_jax.core import types
+from kd_jax.core import machine, types
 from kd_jax.core.errors import UserError
 from kd_jax.data import views as views_lib
 from kd_jax.training import devices as devices_lib
 from kd_jax.training import parameters, segment
+from kd_jax.training.checkpoints import pause
 from kd_jax.training.devices import Devices
 
 _SPOT_CHECKS = 64
-# Between saves of a bank that is being built; each writes all of it.
-_SAVE_SECONDS = 60.0
+# Bytes under one checksum.
+_BLOCK = 16 * 1024**2
 # Of the largest logit: matrix products of other shapes round differently.
 TOLERANCE = 1e-5
 
@@ -75,25 +79,27 @@ def obtain(
     *,
     num_classes: int,
     tick: Callable[[int], None] = lambda view: None,
+    say: Callable[[str], None] = print,
 ) -> np.ndarray:
-  """The bank at `path`, verified; built first where there is none.
+  """The bank at `path`, verified; built first where there is none that is whole.
 
   One that was stopped or killed on the way goes on, from the view that it was at or
-  had been at a minute before. Several processes keep a bank in memory.
+  had been at some seconds before. Several processes keep a bank in memory.
 
   Args:
-    path: The .npy file; `path.json` beside it holds the identity.
+    path: The .npy file; `path.json` beside it holds the identity and checksums.
     identity: What determines the bank: fingerprints of data, teachers, views.
     source: What it holds, to build or verify with.
     num_classes: Number of classes.
     tick: Told the number of views done, while building.
+    say: Told what the user must know.
 
   Returns:
     float32 `[N, V, M, classes]`, memory-mapped.
 
   Raises:
-    UserError: If the bank belongs to something else or its rows do not agree
-      with the teacher.
+    UserError: If the bank belongs to something else, or its rows do not agree
+      with the teacher although they were made just now.
   """
   shape = (len(source.data.inputs), source.views.count, len(source.models),
            num_classes)
@@ -104,24 +110,46 @@ def obtain(
       tick(done)
     return held
   sidecar = path.with_name(path.name + ".json")
-  if not sidecar.is_file():
-    _build_on_disk(path, identity, source, tick)
-    # The identity comes last: a bank without it is an unfinished one.
-    parameters.write_json(sidecar, identity)
-    _begun(path).unlink()
+  if sidecar.is_file():
+    try:
+      return _checked(path, sidecar, identity, source, say)
+    except parameters.Damaged as error:
+      say(f"{error}; making it again from its teacher")
+      sidecar.unlink()
+  bank = _build_on_disk(path, identity, source, tick)
+  # The identity comes last: a bank without it is an unfinished one.
+  parameters.write_sealed(sidecar, identity | {"blocks": _checksums(bank)})
+  _begun(path).unlink()
   try:
-    stored = json.loads(sidecar.read_text())
+    return _checked(path, sidecar, identity, source, say)
+  except parameters.Damaged as error:  # What was gone on with was another's.
+    raise UserError(f"{error}; the same command makes it again") from None
+
+
+def _checked(
+    path: pathlib.Path, sidecar: pathlib.Path, identity: dict[str, Any],
+    source: Source, say: Callable[[str], None],
+) -> np.memmap:
+  """The bank that lies there, if it is whole, and the one that is wanted."""
+  stored = parameters.read_sealed(sidecar)
+  try:
     bank = np.load(path, mmap_mode="r", allow_pickle=False)
-  except (ValueError, OSError) as error:
-    raise UserError(f"{path}: unreadable bank ({error}); delete it") from None
+  except Exception as error:  # Whatever damage makes NumPy raise.
+    raise parameters.Damaged(f"{path}: unreadable bank ({error})") from None
   if differing := [key for key in identity if stored.get(key) != identity[key]]:
     raise UserError(
         f"{path}: was made with other {', '.join(differing)}; delete it or use "
         "another workdir")
-  if bank.shape != shape or bank.dtype != np.float32:
-    raise UserError(
+  if [*bank.shape] != identity["shape"] or bank.dtype != np.float32:
+    raise parameters.Damaged(
         f"{path}: holds {bank.dtype} {list(bank.shape)}, not float32 "
-        f"{list(shape)}; delete it")
+        f"{identity['shape']}")
+  if (sums := stored.get("blocks")) is None:
+    say(f"{path}: has no checksums, as it is of an earlier version; some of its "
+        "rows are compared with the teacher")
+  elif sums != _checksums(bank):
+    raise parameters.Damaged(
+        f"{path}: a damaged bank: its numbers are not those that were saved")
   verify(bank, source, name=str(path))
   return bank
 
@@ -129,7 +157,7 @@ def obtain(
 def _build_on_disk(
     path: pathlib.Path, identity: dict[str, Any], source: Source,
     tick: Callable[[int], None],
-) -> None:
+) -> np.memmap:
   """Builds a bank, or goes on with it; what is done stays, come what may."""
   bank, first = _left(path, identity)
   if bank is None:
@@ -138,7 +166,7 @@ def _build_on_disk(
     bank = np.lib.format.open_memmap(
         path, mode="w+", dtype=np.float32, shape=tuple(identity["shape"]))
     _reserve(path)
-  done, saved = first, time.monotonic()
+  done, due = first, time.monotonic() + pause(0.0)
 
   def save():
     # Rows first: a view counts once it is on the disk.
@@ -147,12 +175,21 @@ def _build_on_disk(
 
   try:
     for done in build(source, bank, first=first):
-      if time.monotonic() - saved > _SAVE_SECONDS:
+      if (began := time.monotonic()) > due:
         save()
-        saved = time.monotonic()
+        due = began + pause(time.monotonic() - began)
       tick(done)
   finally:
     save()
+  return bank
+
+
+def _checksums(bank: np.ndarray) -> list[str]:
+  """SHA-256 of each block of a bank, which are read side by side."""
+  plain = bank.reshape(-1).view(np.uint8)
+  blocks = [plain[at:at + _BLOCK] for at in range(0, plain.size, _BLOCK)]
+  with concurrent.futures.ThreadPoolExecutor(machine.cores()) as pool:
+    return list(pool.map(lambda block: hashlib.sha256(block).hexdigest(), blocks))
 
 
 def _begun(path: pathlib.Path) -> pathlib.Path:
@@ -186,7 +223,7 @@ def verify(bank: np.ndarray, source: Source, *, name: str = "bank") -> None:
   """Compares random rows of a bank with what the teacher says now.
 
   Raises:
-    UserError: If a row differs by more than 1e-5 of the largest logit.
+    Damaged: If a row differs by more than 1e-5 of the largest logit.
   """
   draw = np.random.default_rng(0)
   ids = draw.integers(0, bank.shape[0], _SPOT_CHECKS)
@@ -204,10 +241,10 @@ def verify(bank: np.ndarray, source: Source, *, name: str = "bank") -> None:
   stored = np.asarray(bank[ids, view])
   off = np.abs(fresh - stored).max() / max(np.abs(fresh).max(), 1e-30)
   if not off <= TOLERANCE:
-    raise UserError(
+    raise parameters.Damaged(
         f"{name}: its rows are not this teacher's logits of these images (off by "
         f"{off:.1e} of the largest logit, allowed {TOLERANCE:.0e}): permuted, "
-        "foreign or damaged; delete it")
+        "foreign or damaged")
 
 
 def from_file(

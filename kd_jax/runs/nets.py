@@ -1,22 +1,32 @@
 """Trained nets: the store of those that others learn from, and what they say."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 import contextlib
+import functools
+import json
 import pathlib
+import tempfile
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+import kd_jax
+from kd_jax.config import identity as identity_lib
 from kd_jax.core import hosts, types
 from kd_jax.core.errors import UserError
 from kd_jax.data import preprocess
 from kd_jax.data.views import VIEWS
 from kd_jax.runs import records
 from kd_jax.runs.setup import Setup
+from kd_jax.training import checkpoints, fit, parameters
 from kd_jax.training import devices as devices_lib
-from kd_jax.training import fit, parameters
 from kd_jax.training.settings import Training
+
+# What determines a net, in its record on disk.
+_IDENTITY = "identity"
+# Of the other nets in a folder so many are shown, and so much of what differs.
+_SHOWN = 3
 
 
 class Kept(NamedTuple):
@@ -50,15 +60,87 @@ def stored(setup: Setup, fingerprint: str) -> Iterator[pathlib.Path]:
 
 
 def save(
-    setup: Setup, training: Training, fingerprint: str,
+    setup: Setup, training: Training, identity: dict[str, Any],
     variables: types.Variables, row: dict[str, Any],
 ) -> Kept:
   """Keeps a lane's net in the store, for those that learn from it."""
   record = row | {
       "parameters_sha256": parameters.parameters_sha256(variables.params)}
-  with stored(setup, fingerprint) as path:
-    parameters.save_net(path, variables, record)
+  with stored(setup, row["fingerprint"]) as path:
+    parameters.save_net(path, variables, with_identity(record, identity))
   return checked(setup, training, path, record)
+
+
+def with_identity(
+    record: dict[str, Any], identity: dict[str, Any]
+) -> dict[str, Any]:
+  """A record as it is written: with what determines its net, key by key."""
+  return record | {_IDENTITY: identity | {"numerics": kd_jax.NUMERICS}}
+
+
+def look(wanted: Iterable[tuple[Setup, dict[str, Any]]]) -> None:
+  """Says before any work that a user's folder of teachers lacks one that is wanted.
+
+  Args:
+    wanted: Setup and identity of each net that is known by now.
+
+  Raises:
+    UserError: If one is not there and cannot be put there.
+  """
+  said = set()
+  for setup, identity in wanted:
+    folder = setup.run.values["teacher.dir"]
+    if folder is not None and folder not in said and (
+        line := hosts.agreed(functools.partial(
+            _lacking, pathlib.Path(folder), identity))):
+      setup.screen.say(line)
+      said.add(folder)
+
+
+def _lacking(folder: pathlib.Path, identity: dict[str, Any]) -> str | None:
+  """What to tell of a folder without this net: what lies there, what differs."""
+  fingerprint = identity_lib.fingerprint(identity)
+  differing: list[tuple[int, str]] = []
+  for path in (folder, *folder.glob("*")) if folder.is_dir() else ():
+    try:
+      record = parameters.load_record(path)
+    except (UserError, OSError) as error:
+      differing.append((99, str(error)))
+      continue
+    if record and record.get("fingerprint") == fingerprint:
+      if path.name == fingerprint[:16]:
+        return None
+      differing.append((0, (
+          f"{path}: is that teacher, but not where it is looked for; give the "
+          "folder `teachers` of the run that trained it")))
+    elif record:
+      differing.append(_differing(path, record, identity))
+  lies = [text for _, text in sorted(differing)]
+  more = [f"and {len(lies) - _SHOWN} more"] if len(lies) > _SHOWN else []
+  there = "\n  ".join(["", *(lies[:_SHOWN] + more or [
+      "no net lies there" if folder.exists() else "there was no such folder"])])
+  said = f"config.teacher.dir={folder}: holds no teacher of this config"
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()
+  except OSError as error:
+    raise UserError(
+        f"{said}, and none can be written there ({error}); give a folder that "
+        f"holds it, or one that can be written{there}") from None
+  return f"{said}; it is trained now, and kept there{there}"
+
+
+def _differing(
+    path: pathlib.Path, record: dict[str, Any], identity: dict[str, Any]
+) -> tuple[int, str]:
+  """In how many keys a net is another than the one wanted, and in which."""
+  now = json.loads(json.dumps(with_identity({}, identity)[_IDENTITY], default=list))
+  before = record.get(_IDENTITY)
+  if not isinstance(before, dict):
+    return 98, f"{path}: its record does not say with what it was trained"
+  found = checkpoints.changes(before, now)
+  more = f"; and {len(found) - _SHOWN} more keys" if len(found) > _SHOWN else ""
+  return len(found), f"{path}: {'; '.join(found[:_SHOWN])}{more}"
 
 
 def find(setup: Setup, training: Training, fingerprint: str) -> Kept | None:
@@ -72,8 +154,12 @@ def finished(
     setup: Setup, name: str, path: pathlib.Path, fingerprint: str
 ) -> dict[str, Any] | None:
   """The record of a net that is there, whole, and the one that is wanted."""
-  record = parameters.load_record(path)
-  if record is None or record["fingerprint"] != fingerprint:
+  try:
+    record = parameters.load_record(path)
+  except parameters.Damaged as error:
+    setup.screen.say(f"{name}: {error}")
+    return None
+  if record is None or record.get("fingerprint") != fingerprint:
     return None
   forced = setup.run.values["checkpoint.resume"] == "force"
   if record.get("resumed_although") and not forced:
@@ -84,8 +170,12 @@ def finished(
   try:
     parameters.load_parameters(path)
   except UserError as error:
-    setup.screen.say(f"{name}: {error}; training it anew")
+    setup.screen.say(f"{name}: {error}")
     return None
+  record.pop(_IDENTITY, None)
+  if record.pop(parameters.SEAL, None) is None:
+    setup.screen.say(f"{name}: {path} has a record without a checksum, of an "
+                     "earlier version; it is taken as it is")
   return record
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 import contextlib
 import json
 import pathlib
+from typing import Any
 
 from kd_jax.config import build, identity, recipe
 from kd_jax.config import run as run_lib
@@ -48,6 +49,7 @@ class Points:
     self.first = next(iter(self._setups.values()))
     # Names of nets that others learn or start from.
     self._learnt_from = set().union(*needed.values())
+    nets.look(self._roots())
     # Of each point and entry its net, and what is known of nets by fingerprint.
     self._fingerprints: dict[tuple[int, str], str] = {}
     self._nets: dict[str, Kept | None] = {}
@@ -79,6 +81,15 @@ class Points:
   def keep(self, fingerprint: str, net: Kept) -> None:
     """Keeps a trained net for those that learn from it."""
     self._nets[fingerprint] = net
+
+  def _roots(self) -> list[tuple[Setup, dict[str, Any]]]:
+    """Setup and identity of the nets that others learn from, and that learn from
+    nobody: those that are known before anything is trained."""
+    found = [(net, self._setup(net)) for nets_of in self._recipes
+             for net in nets_of.values()
+             if net.name in self._learnt_from and not _needs(net)]
+    return [(setup, jobs.identity(net, setup)) for net, setup in found
+            if net.member is not None or not setup.run.method.needs_teacher]
 
   def _setup(self, net: Net) -> Setup:
     """The setup in which a net is trained, with the data of its run, loaded once.

@@ -55,8 +55,11 @@ class Recorder:
   Of several processes the first alone writes.
   """
 
-  def __init__(self, workdir: pathlib.Path, *, tensorboard: bool):
-    self.workdir = workdir
+  def __init__(
+      self, workdir: pathlib.Path, *, tensorboard: bool,
+      say: Callable[[str], None] = print):
+    """Opens the files of a workdir; `say` is told what the user must know."""
+    self.workdir, self._say = workdir, say
     self._writes = hosts.first()
     self._metrics: IO | None = None
     hosts.agreed(self._start)
@@ -68,7 +71,7 @@ class Recorder:
     self._writers: dict[str, Any] = {}
 
   def _start(self) -> None:
-    _refuse_newer(self.workdir / "manifest.json")
+    _refuse_newer(self.workdir / "manifest.json", self._say)
     self._metrics = _appended(self.workdir / "metrics.jsonl")
 
   def write(self, name: str, value: dict[str, Any]) -> None:
@@ -131,13 +134,18 @@ def _appended(path: pathlib.Path) -> IO:
         f"--workdir={path.parent}: cannot be written: {error}") from None
 
 
-def _refuse_newer(manifest: pathlib.Path) -> None:
+def _refuse_newer(manifest: pathlib.Path, say: Callable[[str], None]) -> None:
   """A folder of a later version, or of something else, is left alone."""
   if not manifest.is_file():
     return
   try:
     schema = json.loads(manifest.read_text())["schema"]
-  except (ValueError, KeyError, TypeError, OSError):
+  except (ValueError, KeyError, TypeError, OSError) as error:
+    # A run that wrote a manifest had begun its metrics before.
+    if isinstance(error, ValueError) and (
+        manifest.with_name("metrics.jsonl").is_file()):
+      say(f"{manifest}: is damaged; it is written anew")
+      return
     raise UserError(
         f"--workdir={manifest.parent}: its {manifest.name} is not of kd_jax; use "
         "another folder") from None

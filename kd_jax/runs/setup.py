@@ -105,7 +105,8 @@ def prepare(
     splits["heldout"] = whole(data_lib.Examples(
         *(a[dataset.heldout_ids] for a in dataset.train)))
   hosts.refuse_unlike("the data", dataset.fingerprint)
-  recorder = records.Recorder(workdir, tensorboard=run.values["tensorboard"])
+  recorder = records.Recorder(
+      workdir, tensorboard=run.values["tensorboard"], say=screen.say)
 
   @functools.cache
   def announce():

@@ -129,7 +129,8 @@ def _bank(
   bank = logit_bank.obtain(
       setup.workdir / "banks" / f"{file}-{name}.npy",
       {"data": setup.dataset.fingerprint, "teachers": identity, "views": name},
-      source, num_classes=setup.dataset.num_classes, tick=tick)
+      source, num_classes=setup.dataset.num_classes, tick=tick,
+      say=setup.screen.say)
   return devices_lib.copies(setup.devices, bank)
 
 

@@ -7,7 +7,6 @@ training; whenever the program dies, an earlier checkpoint is whole.
 
 from collections.abc import Callable
 import contextlib
-import hashlib
 import json
 import pathlib
 import shutil
@@ -23,6 +22,18 @@ from kd_jax.training import parameters
 
 SCHEMA = 1
 _UNITS = {"steps": 1.0, "epochs": 1.0, "minutes": 60.0}
+# Of the time of a run, what saving may cost; and the least seconds between saves.
+_SHARE, _LEAST_SECONDS = 0.01, 5.0
+
+
+def pause(cost: float) -> float:
+  """Seconds from one save to the next, by what the last one cost.
+
+  Example:
+    >>> pause(0.034), pause(2.0)
+    (5.0, 200.0)
+  """
+  return max(_LEAST_SECONDS, cost / _SHARE)
 
 
 class Checkpoints:
@@ -38,7 +49,7 @@ class Checkpoints:
       path: pathlib.Path,
       identity: dict[str, Any],
       *,
-      every: str = "5 minutes",
+      every: str = "auto",
       keep: int = 2,
       force: bool = False,
       say: Callable[[str], None] = print,
@@ -48,7 +59,8 @@ class Checkpoints:
     Args:
       path: The folder.
       identity: Everything that determines the training, by name; JSON values.
-      every: When to save: a number of steps, epochs or minutes.
+      every: When to save: a number of steps, epochs or minutes; or "auto", as
+        often as costs a hundredth of the time, and not within 5 seconds.
       keep: So many checkpoints are kept.
       force: Whether a run of another identity is continued too.
       say: Told what the user must know.
@@ -56,8 +68,10 @@ class Checkpoints:
     self.path = path
     self._identity = json.loads(json.dumps(identity, default=list))
     self._keep, self._force, self._say = keep, force, say
-    number, self._unit = every.split()
-    self._interval = float(number) * _UNITS[self._unit]
+    self._paced = every == "auto"
+    number, self._unit = ("0", "minutes") if self._paced else every.split()
+    self._interval = pause(0.0) if self._paced else (
+        float(number) * _UNITS[self._unit])
     self._manager: Any = None
     self._changed: list[str] = []
     self.saved: int | None = None
@@ -70,8 +84,8 @@ class Checkpoints:
     self._last = self._now(step)
 
   def due(self, step: int) -> bool:
-    """Whether to save now, at the end of a segment."""
-    return self._now(step) - self._last >= self._interval
+    """Whether to save now, at the end of a segment, as this process sees it."""
+    return hosts.first() and self._now(step) - self._last >= self._interval
 
   def load(self, like: Any) -> Any | None:
     """The newest whole checkpoint in the structure of `like`, or None.
@@ -92,18 +106,23 @@ class Checkpoints:
     if not hosts.first() or step == known:
       return
     import orbax.checkpoint as ocp  # pylint: disable=g-import-not-at-top
+    with parameters.writing(self.path):
+      manager = self._open()
+    began = time.monotonic()  # Once it is open: that costs once a run.
     # Copies: the next step may write over the arrays themselves.
     arrays = jax.tree.map(np.array, jax.device_get(tree))
     record = {"schema": SCHEMA, "marks": self._identity, "step": step,
               "arrays": _shapes(arrays),
               "sha256": parameters.parameters_sha256(arrays)}
-    record["own_sha256"] = _sha256(record)
+    record["own_sha256"] = parameters.record_sha256(record)
     with parameters.writing(self.path):
-      self._open().save(step, force=True, args=ocp.args.Composite(
+      manager.save(step, force=True, args=ocp.args.Composite(
           arrays=ocp.args.StandardSave(arrays),
           record=ocp.args.JsonSave(record)))
+      if self._paced:
+        self._interval = pause(time.monotonic() - began)
       if wait:
-        self._manager.wait_until_finished()
+        manager.wait_until_finished()
 
   def forced(self) -> dict[str, Any]:
     """What a net's record says if it was not trained by its config alone."""
@@ -184,7 +203,8 @@ class Checkpoints:
     import orbax.checkpoint as ocp  # pylint: disable=g-import-not-at-top
     record = self._open().restore(
         step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
-    if record["schema"] == SCHEMA and record.pop("own_sha256") != _sha256(record):
+    if record["schema"] == SCHEMA and record.pop(
+        "own_sha256") != parameters.record_sha256(record):
       raise ValueError("its record is not the one that was saved")
     return record
 
@@ -223,10 +243,6 @@ def _shapes(tree: Any) -> dict[str, list]:
   leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
   return {jax.tree_util.keystr(path): [list(leaf.shape), str(leaf.dtype)]
           for path, leaf in leaves}
-
-
-def _sha256(record: dict[str, Any]) -> str:
-  return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -81,6 +81,7 @@ def fit(
     report: Callable[[dict[str, Any]], None],
     tick: Callable[[int], None] = lambda step: None,
     initial: types.Variables | None = None,
+    told: bool = False,
 ) -> Fitted:
   """Trains one net to the end, from where an interrupted run left it.
 
@@ -95,6 +96,7 @@ def fit(
     report: Receives a row of numbers for every epoch.
     tick: As of `train_loop.run_to_end`.
     initial: The net that it starts from, on `devices`; default a new one.
+    told: Whether a program before this one has reported epochs of it.
 
   Returns:
     The trained net.
@@ -123,7 +125,8 @@ def fit(
   def resumed(step):
     nonlocal before
     before = step, time.perf_counter()
-    report({"event": "resumed", "step": step})
+    if step or told:
+      report({"event": "resumed", "step": step})
 
   monitor = NetMonitor(training, program, checkpoints, per_epoch=per_epoch,
                        keep_best="heldout" in splits, net=net)

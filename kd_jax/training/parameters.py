@@ -26,6 +26,41 @@ SCHEMA = 1
 _ARRAYS = "arrays"
 _RECORD = "record.json"
 CHECKSUM = "arrays_sha256"
+SEAL = "record_sha256"
+
+
+class Damaged(UserError):
+  """What was saved is not what lies there; it can be made again."""
+
+
+def record_sha256(record: dict[str, Any]) -> str:
+  """SHA-256 over all that a record says, but for its own seal."""
+  own = {key: value for key, value in record.items() if key != SEAL}
+  # As it is when it is read again: names are text, and tuples are lists.
+  plain = json.loads(json.dumps(own))
+  return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def write_sealed(path: pathlib.Path, record: dict[str, Any]) -> None:
+  """Writes a record with a checksum of itself, whole or not at all."""
+  write_json(path, record | {SEAL: record_sha256(record)})
+
+
+def read_sealed(path: pathlib.Path) -> dict[str, Any]:
+  """A record that is as it was written; one of an earlier version has no `SEAL`.
+
+  Raises:
+    Damaged: If it is not, or is none.
+  """
+  try:
+    record = json.loads(path.read_text())
+    whole = record.get(SEAL, sha := record_sha256(record)) == sha
+  except (OSError, ValueError, AttributeError, RecursionError):
+    whole = False
+  if not whole:
+    raise Damaged(f"{path}: a damaged record: it is not the one that was saved; "
+                  "the command that made it makes it anew")
+  return record
 
 
 def parameters_sha256(params: types.Tree) -> str:
@@ -64,17 +99,19 @@ def save_net(
 
 
 def load_record(path: str | os.PathLike) -> dict[str, Any] | None:
-  """The record of a saved net, or None if there is none (or not a whole one)."""
+  """The record of a saved net, or None if there is none.
+
+  Raises:
+    Damaged: If it is not the one that was saved.
+    UserError: If it is of another version.
+  """
   path = pathlib.Path(path)
   old, file = path.with_name(path.name + ".old"), path / _RECORD
   if old.is_dir() and not path.exists():
     old.rename(path)  # A program died before the new net came.
-  try:
-    record = json.loads(file.read_text())
-  except (FileNotFoundError, NotADirectoryError, ValueError):
+  if not file.is_file():
     return None
-  if not isinstance(record, dict):
-    return None
+  record = read_sealed(file)
   if record.get("schema") != SCHEMA:
     raise UserError(
         f"{file}: schema {record.get('schema')}, but this version of kd_jax "
@@ -92,7 +129,8 @@ def load_parameters(path: str | os.PathLike) -> types.Variables:
     Its parameters and running state (`{}` without BatchNorm).
 
   Raises:
-    UserError: If there is no whole net at `path`.
+    UserError: If there is no whole net at `path`. What its record says beside
+      the checksum of the arrays is not looked at.
 
   Example:
     >>> load_parameters("no/such/folder")
@@ -103,18 +141,22 @@ def load_parameters(path: str | os.PathLike) -> types.Variables:
   path = pathlib.Path(path)
   if not (path / _ARRAYS).is_dir():
     raise UserError(f"{path}: no saved net here")
-  record = load_record(path) or {}
+  try:
+    record = load_record(path) or {}
+  except Damaged:
+    record = _said(path / _RECORD)
   try:
     with _checkpointer() as checkpointer:
       saved = checkpointer.restore((path / _ARRAYS).absolute())
   except Exception as error:  # Whatever damage makes orbax raise.
     line = " ".join(str(error).split())[:160]
-    raise UserError(f"{path}: a damaged net ({line}); delete the folder") from None
+    raise Damaged(f"{path}: a damaged net ({line}); the command that made it "
+                  "trains it anew") from None
   # Nets of earlier versions have no checksum of all arrays.
   if record.get(CHECKSUM, sha := _checksum(saved)) != sha:
-    raise UserError(
-        f"{path}: a damaged net: its arrays are not those that were saved; "
-        "delete the folder")
+    raise Damaged(
+        f"{path}: a damaged net: its arrays are not those that were saved; the "
+        "command that made it trains it anew")
   saved = jax.tree.map(jnp.asarray, saved)
   return types.Variables(saved["params"], saved["state"])
 
@@ -156,6 +198,15 @@ def write_json(path: pathlib.Path, value: Any) -> None:
   fresh.replace(path)
 
 
+def _said(file: pathlib.Path) -> dict[str, Any]:
+  """What a damaged record says all the same."""
+  try:
+    record = json.loads(file.read_text())
+  except (OSError, ValueError, RecursionError):
+    return {}
+  return record if isinstance(record, dict) else {}
+
+
 def _checksum(tree: types.Tree) -> str:
   """`parameters_sha256`, alike for a tree and what orbax gives back for it."""
   leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
@@ -174,7 +225,7 @@ def _put(path: pathlib.Path, tree: Any, record: dict[str, Any]) -> None:
   fresh.mkdir(parents=True)
   with _checkpointer() as checkpointer:
     checkpointer.save((fresh / _ARRAYS).absolute(), tree)
-  write_json(fresh / _RECORD, record)
+  write_sealed(fresh / _RECORD, record)
   shutil.rmtree(old, ignore_errors=True)
   if path.exists():
     path.rename(old)

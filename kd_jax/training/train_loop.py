@@ -97,7 +97,8 @@ def run_to_end(
     checkpoints: Where an unfinished run is kept.
     stop: Asked between segments.
     ended: Called with every epoch, one segment after it was dispatched.
-    resumed: Called with the step at which an interrupted run goes on.
+    resumed: Called with the step at which it begins: 0, or where an interrupted
+      run goes on.
     monitor: Sees every epoch, and whatever is to be saved.
     tick: Called with the steps done before each segment within an epoch.
 
@@ -160,6 +161,7 @@ def _resumed(
   totals = program.no_totals()
   found = checkpoints.load(checkpoint_of(state, totals, 0, monitor.kept))
   if found is None:
+    resumed(0)
     return state, totals, 0
   found = program.place(found)
   done = int(found["done"])
@@ -168,8 +170,7 @@ def _resumed(
         f"{checkpoints.path}: is at step {done}, and this config ends at "
         f"{total_steps}; use another --workdir")
   monitor.begin(found["state"], found["kept"])
-  if done:
-    resumed(done)
+  resumed(done)
   return found["state"], found["told"], done
 
 

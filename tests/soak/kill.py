@@ -3,9 +3,11 @@
   python tests/soak/kill.py --kills=50 --out=kills.jsonl
 
 Runs of three kinds (one device, pmap on four, a sweep) are killed with SIGKILL at
-random moments while they save after every segment, and started again until they
-are through. A line for each kill and each finished run goes to --out. Exit code 1
-if a run ever fails to go on, or ends with other results than an uninterrupted one.
+random moments, and started again until they are through. They save as often as by
+default, at most every 5 seconds, or as --every says. A line for each kill and each
+finished run goes to --out, with what it went on from. Exit code 1 if a run ever
+fails to go on, loses more than it may, or ends with other results than an
+uninterrupted one.
 """
 
 import argparse
@@ -28,25 +30,32 @@ COMMON = (
     "--config.min_steps=0", "--config.teacher.min_steps=0",
     "--config.student.widths=(12,)", "--config.teacher.widths=(24,)",
     "--config.batch_size=16", "--config.teacher.batch_size=16",
-    "--config.tensorboard=false", "--config.data.holdout=0.1",
-    "--config.checkpoint.every=1 steps")
+    "--config.tensorboard=false", "--config.data.holdout=0.1")
 # Kind -> its arguments and the number of its host devices.
 KINDS = {
-    "single": (("--config.epochs=30", "--config.teacher.epochs=30",
-                "--config.parallel=single"), 1),
-    "pmap": (("--config.epochs=30", "--config.teacher.epochs=30",
-              "--config.parallel=pmap"), 4),
-    "sweep": (("--config.epochs=30", "--config.teacher.epochs=30",
-               "--sweep.temperature=2,8", "--sweep.seed=0,1",
+    "single": (("--config.parallel=single",), 1),
+    "pmap": (("--config.parallel=pmap",), 4),
+    "sweep": (("--sweep.temperature=2,8", "--sweep.seed=0,1",
                "--config.sweep.lanes=1x2"), 1),
 }
 
 
-def start(kind: str, data: pathlib.Path, workdir: pathlib.Path):
+def long(epochs: int, every: str) -> tuple[str, ...]:
+  """The length of each net's training, and when it is saved."""
+  return (f"--config.epochs={epochs}", f"--config.teacher.epochs={epochs}",
+          f"--config.checkpoint.every={every}")
+
+
+SHORT = long(30, "1 steps")
+
+
+def start(
+    kind: str, data: pathlib.Path, workdir: pathlib.Path,
+    length: tuple[str, ...] = SHORT):
   """The program, running."""
   more, devices = KINDS[kind]
   return subprocess.Popen(
-      [sys.executable, "-m", "kd_jax.main", *COMMON, *more,
+      [sys.executable, "-m", "kd_jax.main", *COMMON, *more, *length,
        f"--config.data.dir={data}", f"--workdir={workdir}"],
       cwd=ROOT, env=os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)},
       stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -76,33 +85,77 @@ def place(workdir: pathlib.Path) -> str:
   return f"{row.get('net', 'start')} {step}{', saving' if saving else ''}"
 
 
+class Watch:
+  """What a run had saved when it was killed, and whether it goes on from there."""
+
+  def __init__(self, workdir: pathlib.Path):
+    self._workdir = workdir
+    self._saved, self._lines = {}, 0
+
+  def went_on(self) -> int | None:
+    """The step that the last program went on from, None if it did not come so far.
+
+    Raises:
+      AssertionError: If it trained a net from elsewhere than its last save.
+    """
+    file, saved = self._workdir / "metrics.jsonl", self._saved
+    lines = file.read_text().splitlines() if file.is_file() else []
+    told = [json.loads(line) for line in lines[self._lines:] if line.endswith("}")]
+    self._lines = len(lines)
+    self._saved = {
+        place.name: [int(step.name) for step in place.iterdir()
+                     if step.name.isdecimal()]
+        for place in self._workdir.glob("progress/*")}
+    if not told:
+      return None
+    own = told[0].get("chunk", told[0].get("fingerprint", ""))[:16]
+    steps = saved.get(told[0]["net"]) or saved.get(f"{told[0]['net']}-{own}")
+    if not steps:
+      return None
+    assert told[0].get("event") == "resumed", (saved, told[0])
+    assert told[0]["step"] in steps, (saved, told[0])
+    return told[0]["step"]
+
+
 def killed(
     kind: str, data: pathlib.Path, workdir: pathlib.Path, wanted: Any,
-    draw: random.Random, kills: int,
+    draw: random.Random, kills: int, *, length: tuple[str, ...] = SHORT,
+    wait: tuple[float, float] = (1.5, 8.0),
 ) -> Iterator[dict[str, Any]]:
   """Kills a run up to so many times and lets it end; a line for each kill.
+
+  Args:
+    kind: Of `KINDS`.
+    data: The folder of the data.
+    workdir: Where it runs.
+    wanted: Its results, of `results`.
+    draw: When it is killed.
+    kills: So many times at most.
+    length: Of `long`.
+    wait: The earliest and latest second of a kill.
 
   Raises:
     AssertionError: If it does not go on, or ends with other results.
   """
-  longest = 8.0  # Of a process that is through without being killed.
+  watch = Watch(workdir)
   for number in range(kills):
-    program = start(kind, data, workdir)
-    began = time.monotonic()
-    # From the moment it may be writing; before that there is little to break.
-    wait = draw.uniform(1.5, longest)
+    program = start(kind, data, workdir, length)
+    began, after = time.monotonic(), draw.uniform(*wait)
     try:
-      said, _ = program.communicate(timeout=wait)
+      said, _ = program.communicate(timeout=after)
       assert program.returncode == 0, said
-      yield {"kind": kind, "kill": number, "at": "through before it was killed"}
+      yield {"kind": kind, "kill": number, "at": "through before it was killed",
+             "went_on_from": watch.went_on()}
       break
     except subprocess.TimeoutExpired:
       program.kill()
       program.communicate()
     yield {"kind": kind, "kill": number, "at": place(workdir),
-           "seconds": round(time.monotonic() - began, 2)}
-  said, _ = (program := start(kind, data, workdir)).communicate(timeout=300)
+           "seconds": round(time.monotonic() - began, 2),
+           "went_on_from": watch.went_on()}
+  said, _ = (program := start(kind, data, workdir, length)).communicate(timeout=600)
   assert program.returncode == 0, said
+  yield {"kind": kind, "at": "through", "went_on_from": watch.went_on()}
   assert results(kind, workdir) == wanted, f"{kind}: other results"
 
 
@@ -123,31 +176,39 @@ def main() -> None:
   parser.add_argument("--out", type=pathlib.Path, default="kills.jsonl")
   parser.add_argument("--seed", type=int, default=0)
   parser.add_argument("--each", type=int, default=6, help="kills of one run")
+  parser.add_argument("--every", default="auto", help="config.checkpoint.every")
+  parser.add_argument("--epochs", type=int, default=1500, help="of each net")
+  parser.add_argument(
+      "--latest", type=float, default=30.0, help="second of a kill")
   args = parser.parse_args()
+  length = long(args.epochs, args.every)
   draw = random.Random(args.seed)
   os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp()
   os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
   base = pathlib.Path(tempfile.mkdtemp())
   write_data(base)
-  wanted = {}
-  for kind in KINDS:
-    start(kind, base, base / kind).communicate()
-    wanted[kind] = results(kind, base / kind)
-    assert wanted[kind] is not None
-  done, runs = 0, 0
+  wanted: dict[str, Any] = {}
+  done, runs, went_on = 0, 0, 0
   with args.out.open("a") as out:
     while done < args.kills:
       kind = list(KINDS)[runs % len(KINDS)]
       runs += 1
+      if kind not in wanted:
+        start(kind, base, base / kind, length).communicate()
+        wanted[kind] = results(kind, base / kind)
+        assert wanted[kind] is not None
       lines = killed(kind, base, base / f"run{runs}", wanted[kind], draw,
-                     min(args.each, args.kills - done))
+                     min(args.each, args.kills - done), length=length,
+                     wait=(1.5, args.latest))
       for line in lines:
         done += "seconds" in line
+        went_on += line["went_on_from"] is not None
         out.write(json.dumps(line) + "\n")
         out.flush()
         print(f"{done}/{args.kills}", line, flush=True)
       out.write(json.dumps({"kind": kind, "run": runs, "same": True}) + "\n")
-  print(f"{done} kills, {runs} runs: all went on, all ended with the same bits")
+  print(f"{done} kills, {runs} runs, {went_on} times gone on from a save: none "
+        "began anew beside one, all ended with the same bits")
 
 
 if __name__ == "__main__":
