@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 import json
 import pathlib
+import shutil
 from typing import Any
 
 from kd_jax.config import identity, schema
@@ -97,6 +98,8 @@ def _move(workdir: pathlib.Path, name: str, say: Callable[[str], None]) -> None:
   place = workdir / "kept" / (f"{name}-{there + 1}" if there else name)
   place.mkdir(parents=True)
   for path in sorted(workdir.iterdir()):
-    if path.name not in _SHARED:
+    if path.name == "metrics.jsonl":  # Has epochs of teachers that stay.
+      shutil.copy(path, place)
+    elif path.name not in _SHARED:
       path.rename(place / path.name)
   say(f"{workdir}: the run of another config that was here is now in {place}")
