@@ -38,8 +38,8 @@ def run(tasks: Sequence[Task], place: Place, *, study: str) -> bool:
   """Does the tasks that have no rows yet, one after the other.
 
   Rows go to `place.folder/results.jsonl`, in the order of the tasks; those that no
-  task promises are kept aside in `results.other.jsonl`. Each row gets schema,
-  study, commit and machine, and its share of the task's seconds, if it has none.
+  task promises are kept there as not asked for. Each row gets schema, study, commit
+  and machine, and its share of the task's seconds, if it has none.
 
   Args:
     tasks: All of a stage; of a shard its own are done.

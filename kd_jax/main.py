@@ -3,13 +3,14 @@
 usage: python -m kd_jax.main --config=FILE[:VARIANT] [--workdir=DIR]
                              [--config.KEY=VALUE ...]
                              [--sweep.KEY=VALUE,VALUE ...] [--sweep=FILE]
-                             [--plan] [--shard=I/N] [--resume=force]
+                             [--plan] [--shard=I/N] [--resume=force|keep]
                              [--coordinator=HOST:PORT --processes=N
                               --process_id=I]
 
 Results go to DIR (default: runs/NAME-TIME). Rerunning the command with the same
 DIR continues it. An unfinished training of another config is not continued, but
-with --resume=force.
+with --resume=force. A finished run of another config is not replaced: --resume=keep
+moves it to DIR/kept first. A DIR with files of something else is refused.
 
   python -m kd_jax.main --config=configs/mnist.py --workdir=runs/mnist
   python -m kd_jax.main --config=configs/mnist.py:smoke --config.temperature=8
@@ -158,6 +159,7 @@ def train(
   from kd_jax.core import hosts as hosts_lib
   from kd_jax.core.screen import Screen
   from kd_jax.runs import driver, records
+  from kd_jax.runs import workdir as workdirs
   from kd_jax.training import monitor, parameters, train_loop
   # pylint: enable=g-import-not-at-top
   if processes:
@@ -167,6 +169,7 @@ def train(
   alone = hosts_lib.first()
   try:
     with contextlib.ExitStack() as stack:
+      hosts_lib.agreed(lambda: workdirs.refuse_foreign(workdir))
       hosts_lib.agreed(
           lambda: stack.enter_context(records.locked(workdir)))
       screen = stack.enter_context(Screen(quiet=not alone))

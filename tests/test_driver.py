@@ -17,7 +17,7 @@ from kd_jax import main
 from kd_jax.core import compilation
 from kd_jax.report import plots
 from kd_jax.runs import chunk as chunks
-from kd_jax.runs import kept_logits, plan, probe, schema_1
+from kd_jax.runs import kept_logits, plan, probe, results, schema_1
 from kd_jax.training import parameters
 from kd_jax.training.lanes import Shape
 
@@ -39,7 +39,7 @@ def _command(own_data, workdir, *more, lanes="2x3"):
   read = lambda name: (workdir / name).read_text() if (
       workdir / name).is_file() else ""
   lines = read("results.jsonl").splitlines() if code == 0 else []
-  rows = [json.loads(line) for line in lines]
+  rows = [row for row in map(json.loads, lines) if row.get("asked", True)]
   return code, rows, json.loads(read("summary.json") or "null")
 
 
@@ -275,8 +275,7 @@ def test_other_settings_and_numerics_are_other_rows(
   _, other, _ = again("--sweep.temperature=4", "--sweep.seed=0",
                       "--config.optimizer.learning_rate=0.01")
   assert known.isdisjoint(row["fingerprint"] for row in other)
-  aside = (swept.workdir / "results.other.jsonl").read_text().splitlines()
-  assert [json.loads(line) for line in aside] == before
+  assert results.aside(swept.workdir) == before
   monkeypatch.setattr("kd_jax.NUMERICS", 10**6)
   _, after, _ = again("--sweep.temperature=4", "--sweep.seed=0")
   assert known.isdisjoint(row["fingerprint"] for row in after)

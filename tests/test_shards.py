@@ -15,7 +15,7 @@ from kd_jax.config import build, command_line
 from kd_jax.core.errors import UserError
 from kd_jax.report import plots
 from kd_jax.runs import chunk as chunks
-from kd_jax.runs import plan, shard
+from kd_jax.runs import plan, results, shard
 from kd_jax.training import train_loop
 from kd_jax.training.lanes import Shape
 
@@ -184,11 +184,11 @@ def test_of_two_packings_of_a_lane_the_first_is_kept(
   out = tmp_path / "out"
   assert merge([sweeps.whole, parts[1]], out) == 0
   assert own(report.read(out)) == own(report.read(sweeps.whole))
-  assert report.read(out, "results.other.jsonl") == [second | {"study": "out"}]
+  assert results.aside(out) == [second | {"study": "out"}]
   assert "1 rows of other packings" in capsys.readouterr().out
   # Going on there keeps both.
   assert sweeps(workdir=out) == 0
-  assert report.read(out, "results.other.jsonl") == [second | {"study": "out"}]
+  assert results.aside(out) == [second | {"study": "out"}]
 
 
 def test_a_sweep_that_varies_the_teacher_has_several(parts, tmp_path):

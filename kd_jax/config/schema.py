@@ -328,8 +328,9 @@ _OWN: dict[str, Key] = {
             "the time, and not within 5 seconds"),
         "checkpoint.keep": Key(2, _WHOLE, "checkpoints of it that are kept"),
         "checkpoint.resume": Key(
-            "same", _one_of("same", "force"),
-            "force: go on from a checkpoint of another config too"),
+            "same", _one_of("same", "force", "keep"),
+            "force: go on from a checkpoint of another config too; keep: move a "
+            "run of another config to kept/FINGERPRINT and begin anew"),
         "tensorboard": Key(True, _BOOL, "write event files"),
         "sweep.points": Key(
             (), Rule("a sweep of kd_jax.sweep: dicts of dotted keys", _all(

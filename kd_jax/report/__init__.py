@@ -2,8 +2,8 @@
 
   python -m kd_jax.report experiments/mnist
 
-writes them beside the rows, and the same table into the README between its
-markers. Nobody types a number into a table.
+writes them beside the rows; with `--readme FILE` it writes the same table into that
+file between its markers. Nobody types a number into a table.
 
 Rows of main runs name a net and become a table a net (`main_table`). Rows of a
 sweep have overrides and become a point for all seeds of a setting (`points`),
@@ -11,8 +11,11 @@ told by `tables`, `plots` and `page`.
 """
 
 from collections.abc import Mapping
+import dataclasses
+import json
 import pathlib
 import re
+import shlex
 from typing import Any
 
 from kd_jax.core.errors import UserError
@@ -27,15 +30,24 @@ _MARKERS = ("<!-- results: {} -->", "<!-- end of results -->")
 
 
 def into(text: str, study: str, generated: str) -> str:
-  """`text` with what lies between the study's markers replaced."""
+  """`text` with what lies between the study's markers replaced.
+
+  Raises:
+    UserError: If it has no such markers.
+  """
   begin, end = _MARKERS[0].format(study), _MARKERS[1]
+  table = f"\n{generated}".replace("\n", "\r\n" if "\r\n" in text else "\n")
   pattern = re.escape(begin) + r".*?" + re.escape(end)
-  return re.sub(pattern, lambda _: f"{begin}\n{generated}{end}", text, count=1,
-                flags=re.S)
+  made, found = re.subn(
+      pattern, lambda _: f"{begin}{table}{end}", text, count=1, flags=re.S)
+  if not found:
+    raise UserError(f"no place for the table: it goes between {begin} and {end}")
+  return made
 
 
 def write(
-    folder: pathlib.Path, *, reference: Mapping[str, Any] | None = None
+    folder: pathlib.Path, *, reference: Mapping[str, Any] | None = None,
+    everything: bool = False,
 ) -> list[pathlib.Path]:
   """Writes the tables, the plots and `report.html` of a sweep's folder.
 
@@ -43,6 +55,7 @@ def write(
     folder: Holds `results.jsonl`; the files are written beside it.
     reference: Overrides of the point that the others are compared with, such
       as `{"alpha": 0}`.
+    everything: Show also the rows that the last run did not ask for.
 
   Returns:
     The files written.
@@ -50,12 +63,22 @@ def write(
   # matplotlib and scipy are slow to start; those who only read need neither.
   # pylint: disable-next=g-import-not-at-top
   from kd_jax.report import page, plots, points, tables
-  rows = read(folder)
+  rows, others = read(folder), results.aside(folder)
   results.check(
       folder / "results.jsonl", rows, "see python -m kd_jax.report --help")
+  if everything:
+    rows, others = results.arranged([*rows, *others], [
+        row["fingerprint"] for row in (*rows, *others)])
+    rows = [*map(_in_full, rows)]
   if not rows:
     raise UserError(f"{folder / 'results.jsonl'}: has no rows yet")
   sweep = points.gather(rows, reference=reference)
+  # A lane in another packing is no row more.
+  hidden = {row["fingerprint"] for row in others} - {
+      row["fingerprint"] for row in rows}
+  if hidden:
+    sweep = dataclasses.replace(
+        sweep, notes=(*sweep.notes, results.kept(len(hidden)) + "."))
   written = tables.write(sweep, folder)
   teacher = side_file(folder, "teacher.json")
   pictures = plots.write(sweep, teacher, folder)
@@ -65,6 +88,22 @@ def write(
   file = folder / "report.html"
   file.write_text(page.page(sweep, pictures, sides), encoding="utf-8")
   return [*written, file]
+
+
+def _in_full(row: Row) -> Row:
+  """A row with all that its command sets, to tell it from rows of other configs."""
+  words = [word.partition("=") for word in shlex.split(row.get("command") or "")]
+  given = {name.removeprefix("--").removeprefix("config."): _value(text)
+           for name, _, text in words if name.startswith("--config")}
+  given.pop("sweep.lanes", None)
+  return row | {"overrides": given | row["overrides"]}
+
+
+def _value(text: str) -> Any:
+  try:
+    return json.loads(text)
+  except ValueError:
+    return text
 
 
 def main(argv: list[str] | None = None) -> int:

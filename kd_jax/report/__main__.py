@@ -11,6 +11,7 @@ from typing import Any
 from kd_jax import report
 from kd_jax.core.errors import Parser, UserError
 from kd_jax.report import statistics
+from kd_jax.runs import results
 
 
 def _reference(words: list[str]) -> dict[str, Any] | None:
@@ -36,8 +37,11 @@ def _parser() -> Parser:
       "the shards of a sweep, and generates the same of them together")
   parser.add_argument("study", type=pathlib.Path, help="folder of the study")
   parser.add_argument(
-      "--readme", type=pathlib.Path, default="README.md",
-      help="file whose marked table is replaced too (default: %(default)s)")
+      "--readme", type=pathlib.Path, metavar="FILE",
+      help="a file whose marked table is replaced too")
+  parser.add_argument(
+      "--all", action="store_true",
+      help="show also the rows of a sweep that its last run did not ask for")
   parser.add_argument(
       "--reference", action="append", default=[], metavar="KEY=VALUE",
       help="setting that the points of a sweep are compared with, such as "
@@ -49,7 +53,9 @@ def _parser() -> Parser:
   return parser
 
 
-def _generate(study: pathlib.Path, reference: dict[str, Any] | None) -> str:
+def _generate(
+    study: pathlib.Path, reference: dict[str, Any] | None, everything: bool
+) -> str:
   """Writes the files of a study; returns its table."""
   rows = report.read(study)
   file = study / "results.jsonl"
@@ -62,7 +68,8 @@ def _generate(study: pathlib.Path, reference: dict[str, Any] | None) -> str:
         f"{file}: {sweeps} rows of a sweep (overrides), {mains} of main runs "
         f"(net), {len(rows) - sweeps - mains} of neither; keep one kind")
   if sweeps:
-    report.write(study, reference=reference or _configured(study))
+    report.write(study, reference=reference or _configured(study),
+                 everything=everything)
     return (study / "table.md").read_text(encoding="utf-8")
   if reference:
     raise UserError(
@@ -72,6 +79,35 @@ def _generate(study: pathlib.Path, reference: dict[str, Any] | None) -> str:
   if any(row["row"] == "paper" for row in rows):
     report.curves(rows, study / "curves.png", name="paper")
   return generated
+
+
+def _into(readme: pathlib.Path, study: str, generated: str) -> bytes:
+  """A README with the table between its markers; no other byte is another.
+
+  The table gets the file's ends of lines. In a file that is not UTF-8 it must be
+  plain ASCII.
+
+  Raises:
+    UserError: If there is no such file or no such place in it, or the table cannot
+      be written in its encoding.
+  """
+  if not readme.is_file():
+    raise UserError(f"--readme {readme}: there is no such file")
+  content = readme.read_bytes()
+  try:
+    content.decode("utf-8")
+  except UnicodeDecodeError:
+    if not generated.isascii():
+      raise UserError(
+          f"--readme {readme}: is not UTF-8, and the table has characters beyond "
+          "ASCII; save the file as UTF-8") from None
+  # Latin-1 has a character for each byte.
+  as_bytes = lambda text: text.encode().decode("latin-1")
+  try:
+    return report.into(content.decode("latin-1"), as_bytes(study),
+                       as_bytes(generated)).encode("latin-1")
+  except UserError as error:
+    raise UserError(f"--readme {readme}: {error}") from None
 
 
 def _configured(study: pathlib.Path) -> dict[str, Any] | None:
@@ -84,7 +120,7 @@ def _compare(study: pathlib.Path, names: list[str]) -> str:
   """McNemar's test of two nets, in a line."""
   nets = []
   for name in names:
-    found = [row for row in report.read(study)
+    found = [row for row in (*report.read(study), *results.aside(study))
              if str(row.get("fingerprint", "")).startswith(name)]
     if len(found) != 1:
       raise UserError(
@@ -138,17 +174,17 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.compare:
       print(_compare(arguments.study, arguments.compare), end="")
       return 0
-    generated = _generate(arguments.study, _reference(arguments.reference))
-  except UserError as error:
+    # By its full name: of `.` the last part would be empty.
+    name = arguments.study.resolve().name
+    if arguments.readme:
+      _into(arguments.readme, name, "")  # What cannot be is refused first.
+    generated = _generate(
+        arguments.study, _reference(arguments.reference), arguments.all)
+    if arguments.readme:
+      arguments.readme.write_bytes(_into(arguments.readme, name, generated))
+  except (UserError, OSError) as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
-  readme = arguments.readme
-  if readme.is_file():
-    text = readme.read_text(encoding="utf-8")
-    # By its full name: of `.` the last part would be empty.
-    readme.write_text(
-        report.into(text, arguments.study.resolve().name, generated),
-        encoding="utf-8")
   print(generated, end="")
   return 0
 

@@ -98,13 +98,14 @@ def obtain(
       "test_wrong_ids": fitted.test_wrong_ids}
   if fitted.best is not None:
     # The net of the best held-out epoch, beside the last one.
-    parameters.save_net(
-        setup.workdir / "parameters" / f"{name}_best", fitted.best.variables,
+    nets.replace(
+        setup, setup.workdir / "parameters" / f"{name}_best",
+        fitted.best.variables,
         {"fingerprint": identity_lib.fingerprint({"best": fingerprint}),
          "epoch": int(fitted.best.epoch),
          "heldout_errors": int(fitted.best.errors)})
-  parameters.save_net(
-      path, fitted.variables, nets.with_identity(record, identity))
+  nets.replace(setup, path, fitted.variables,
+               nets.with_identity(record, identity))
   hosts.together(f"{name} is saved")
   checkpoints.drop()
   return record

@@ -28,12 +28,14 @@ from kd_jax.runs import (
   kept_logits,
   nets,
   plan,
+  results,
   rows,
   schema_1,
   summary,
 )
 from kd_jax.runs import chunk as chunks
 from kd_jax.runs import shard as shards
+from kd_jax.runs import workdir as workdirs
 from kd_jax.runs.jobs import Job
 from kd_jax.runs.points import Points
 from kd_jax.runs.programs import Programs
@@ -94,6 +96,7 @@ def train(
   lanes = sweep.lanes(run.values, run.sweep.points or ({},))
   if run.sweep.points:
     check_reference(lanes, run.sweep.reference)
+  hosts.agreed(lambda: workdirs.refuse_other(run.values, workdir, screen.say))
   with contextlib.ExitStack() as stack:
     points = Points(run, lanes, workdir, stack, screen, asked.stop)
     driver = _Driver(run, workdir, screen, asked, points)
@@ -169,6 +172,8 @@ class _Driver:
         files)
     self._screen.say(f"{seconds}, {len(done)} rows in "
                      f"{self._workdir / 'results.jsonl'}{beside}")
+    if self._results.others:
+      self._screen.say(results.kept(self._results.others, str(self._workdir)))
 
   def summary(self) -> dict[str, Any]:
     """What the run was."""

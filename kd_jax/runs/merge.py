@@ -6,7 +6,7 @@ import shutil
 from typing import Any
 
 from kd_jax.core.errors import UserError
-from kd_jax.runs import conflicts, plan, records, results, schema_1
+from kd_jax.runs import conflicts, plan, records, results, schema_1, workdir
 from kd_jax.runs.conflicts import Part
 from kd_jax.runs.plan import Chunk
 from kd_jax.training import parameters
@@ -33,6 +33,7 @@ def merge(folders: Sequence[pathlib.Path], out: pathlib.Path) -> str:
     UserError: If a folder is none of a sweep, or two are not of one. Then
       nothing is written.
   """
+  workdir.refuse_foreign(out, "results.jsonl")
   parts = _parts(folders, out)
   conflicts.check(parts)
   everything = [row for part in parts for row in part.rows]
@@ -61,8 +62,7 @@ def merge(folders: Sequence[pathlib.Path], out: pathlib.Path) -> str:
   if len(everything) > len(rows):
     summary += f", {len(everything) - len(rows)} of them twice"
   if others:
-    summary += (f"; {len(others)} rows of other packings or sweeps are in "
-                "results.other.jsonl")
+    summary += f"; {len(others)} rows of other packings or sweeps are kept too"
   return f"{summary}; {_missing(len(asked), len(asked - done), out)}"
 
 

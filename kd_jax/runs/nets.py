@@ -143,6 +143,24 @@ def _differing(
   return len(found), f"{path}: {'; '.join(found[:_SHOWN])}{more}"
 
 
+def replace(
+    setup: Setup, path: pathlib.Path, variables: types.Variables,
+    record: dict[str, Any],
+) -> None:
+  """Saves a net at `path`; one of another fingerprint is kept under that."""
+  try:
+    before = parameters.load_record(path) if hosts.first() else None
+  except parameters.Damaged:
+    before = None
+  other = before and before.get("fingerprint", record["fingerprint"])
+  if other and other != record["fingerprint"]:
+    aside = path.with_name(f"{path.name}-{other[:16]}")
+    if not aside.exists():
+      path.rename(aside)
+      setup.screen.say(f"{path}: the net of another run is kept in {aside}")
+  parameters.save_net(path, variables, record)
+
+
 def find(setup: Setup, training: Training, fingerprint: str) -> Kept | None:
   """The net of a fingerprint in the store, or None."""
   path = _folder(setup, fingerprint)

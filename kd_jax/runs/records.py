@@ -71,7 +71,7 @@ class Recorder:
     self._writers: dict[str, Any] = {}
 
   def _start(self) -> None:
-    _refuse_newer(self.workdir / "manifest.json", self._say)
+    refuse_newer(self.workdir / "manifest.json", self._say)
     self._metrics = _appended(self.workdir / "metrics.jsonl")
 
   def write(self, name: str, value: dict[str, Any]) -> None:
@@ -134,7 +134,7 @@ def _appended(path: pathlib.Path) -> IO:
         f"--workdir={path.parent}: cannot be written: {error}") from None
 
 
-def _refuse_newer(manifest: pathlib.Path, say: Callable[[str], None]) -> None:
+def refuse_newer(manifest: pathlib.Path, say: Callable[[str], None]) -> None:
   """A folder of a later version, or of something else, is left alone."""
   if not manifest.is_file():
     return

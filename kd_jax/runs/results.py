@@ -11,15 +11,18 @@ Row = dict[str, Any]
 
 # 1 had the packing in the fingerprint; `schema_1.py` reads it.
 SCHEMA, _READ = 2, (1, 2)
+# Earlier versions kept in `_ASIDE` the rows that were not asked for.
 _SHOWN, _ASIDE = "results.jsonl", "results.other.jsonl"
+# Is false in a row that the last run did not ask for.
+_ASKED = "asked"
 
 
 class Results:
   """`results.jsonl`: a row for each finished net, but the main job's teacher.
 
   The file is always whole. Rows that the present run does not ask for, and second
-  rows of the same lane in another packing, are kept aside in
-  `results.other.jsonl`, and come back if they are asked for again.
+  rows of the same lane in another packing, are kept with `"asked": false`, and are
+  shown if they are asked for again.
   """
 
   def __init__(self, workdir: pathlib.Path, *, writes: bool = True):
@@ -35,6 +38,11 @@ class Results:
   def rows(self) -> list[Row]:
     """The finished rows of the run, in its order."""
     return arranged(self._known.values(), self._wanted)[0]
+
+  @property
+  def others(self) -> int:
+    """How many lanes have rows, but are not asked for by the run."""
+    return len({lane for lane, _ in self._known}.difference(self._wanted))
 
   def has(self, lanes: Iterable[str]) -> bool:
     """Whether all these lanes are finished, in whatever packing."""
@@ -99,17 +107,27 @@ def arranged(
 
 def save(workdir: pathlib.Path, rows: Sequence[Row], others: Sequence[Row]) -> None:
   """Writes the rows of a run, and those that it does not ask for."""
-  if others or (workdir / _ASIDE).is_file():
-    write(workdir / _ASIDE, others)
-  write(workdir / _SHOWN, rows)
+  write(workdir / _SHOWN, [*rows, *(row | {_ASKED: False} for row in others)])
+  (workdir / _ASIDE).unlink(missing_ok=True)
 
 
 def aside(workdir: pathlib.Path) -> list[Row]:
   """Rows that the last run in a workdir did not ask for."""
-  file = workdir / _ASIDE
-  rows = read(workdir, _ASIDE) if file.is_file() else []
-  check(file, rows, "use another workdir")
-  return rows
+  rows = []
+  for name in (_SHOWN, _ASIDE):
+    file = workdir / name
+    found = _rows(file) if file.is_file() else []
+    found = [row for row in found if name == _ASIDE or not row.get(_ASKED, True)]
+    check(file, found, "use another workdir")
+    rows += found
+  return [{key: value for key, value in row.items() if key != _ASKED}
+          for row in rows]
+
+
+def kept(others: int, folder: str = "DIR") -> str:
+  """How many rows a table does not show, and how to see them."""
+  return (f"{others} more rows, which the last run did not ask for, are kept in "
+          f"results.jsonl: python -m kd_jax.report {folder} --all shows them")
 
 
 def differing(one: Row, other: Row) -> list[str]:
@@ -146,12 +164,15 @@ def _first(key: Callable[[Row], Any], rows: Iterable[Row]) -> dict[Any, Row]:
 
 
 def read(study: pathlib.Path, name: str = _SHOWN) -> list[Row]:
-  """The rows of a study's folder.
+  """The rows of a study's folder that its last run asked for.
 
   Raises:
     UserError: If there is no such file, or a line of it is no row.
   """
-  file = study / name
+  return [row for row in _rows(study / name) if row.get(_ASKED, True)]
+
+
+def _rows(file: pathlib.Path) -> list[Row]:
   if not file.is_file():
     raise UserError(f"{file}: there is no such file")
   try:

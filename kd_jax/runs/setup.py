@@ -112,10 +112,11 @@ def prepare(
   def announce():
     # An older run's results must not lie beside this one's settings.
     recorder.remove("summary.json")
-    recorder.write("config.json", run.values)
+    # First what says that the folder is ours.
     recorder.write("manifest.json", records.manifest(
         data={"name": dataset.name, "source": dataset.source,
               "notice": dataset.notice, "fingerprint": dataset.fingerprint}))
+    recorder.write("config.json", run.values)
 
   return Setup(
       run, dataset, put(dataset.train, dataset.train_ids), splits, workdir,

@@ -40,6 +40,7 @@ def of_sweep(
       "probe_compilations": programs.probes,
       "lanes": len(results.rows),
       "failed": sum(row["failed"] is not None for row in results.rows),
+      "other_rows": results.others,
       "chunks": [{"group": job.program_fingerprint[:16], "shape": list(chunk.shape),
                   "lanes": len(set(chunk.lanes))} for job, chunk in planned],
       **({"shard": str(shard)} if shard else {})}

@@ -1,0 +1,105 @@
+"""Whose a workdir is: no foreign file and no finished run is written over."""
+
+from collections.abc import Callable, Mapping
+import json
+import pathlib
+import shutil
+from typing import Any
+
+from kd_jax.config import identity, schema
+from kd_jax.core.errors import UserError
+from kd_jax.runs import records, results
+from kd_jax.training import checkpoints
+
+# Of all runs in a workdir, by fingerprint; and what was moved away before.
+_SHARED = (".lock", "teachers", "banks", "kept")
+# What a program may leave that is killed before it writes its manifest.
+_BEGUN = {*_SHARED, "metrics.jsonl", "progress", "parameters", "tensorboard",
+          "manifest.json.new"}
+
+
+def refuse_foreign(workdir: pathlib.Path, *own: str) -> None:
+  """Refuses a folder that holds files, but none of ours; nothing is written.
+
+  Args:
+    workdir: It may be empty, or not there yet.
+    own: Names of files that make it ours too.
+
+  Raises:
+    UserError: If it is somebody else's, or of a later version.
+  """
+  names = {path.name for path in workdir.iterdir()} if workdir.is_dir() else set()
+  if "manifest.json" in names:
+    records.refuse_newer(workdir / "manifest.json", lambda _: None)
+  elif names.isdisjoint(own) and names != {"teachers"} and names and (
+      names - _BEGUN or ".lock" not in names):
+    raise UserError(
+        f"--workdir={workdir}: holds files that kd_jax has not written, such as "
+        f"{min(names - _BEGUN or names)}; give a folder that is empty or new")
+
+
+def refuse_other(
+    values: Mapping[str, Any], workdir: pathlib.Path, say: Callable[[str], None]
+) -> None:
+  """Refuses to train over a finished run of another config.
+
+  With `checkpoint.resume=keep` it moves what is there to `kept/FINGERPRINT`. Sweeps
+  share a workdir: their rows are kept together.
+
+  Args:
+    values: The config, flat.
+    workdir: Where it is to be run.
+    say: Told what is moved.
+
+  Raises:
+    UserError: With the changed keys, and both ways on.
+  """
+  before = _config(workdir)
+  if before is None:
+    return
+  swept, sweeps = bool(before.get("sweep.points")), bool(values["sweep.points"])
+  if swept and sweeps:
+    return
+  kinds = "a single run", "a sweep"
+  changed = checkpoints.changes(_compared(before), _compared(values)) if (
+      swept == sweeps) else [f"it was {kinds[swept]}, this is {kinds[sweeps]}"]
+  keep = values["checkpoint.resume"] == "keep"
+  rows = workdir / "results.jsonl"
+  finished = (workdir / "summary.json").is_file() or (
+      swept and rows.is_file() and rows.stat().st_size > 0)
+  if changed and keep:
+    _move(workdir, identity.fingerprint(_compared(before))[:16], say)
+  elif changed and finished:
+    raise UserError(
+        f"--workdir={workdir}: holds finished work of another config: "
+        f"{'; '.join(changed)}. Use another --workdir, or keep the old one in "
+        f"{workdir / 'kept'} with --resume=keep")
+
+
+def _config(workdir: pathlib.Path) -> dict[str, Any] | None:
+  """The config of the last run in a workdir, if it can be read."""
+  try:
+    found = results.side_file(workdir, "config.json")
+  except UserError:
+    return None
+  return found if isinstance(found, dict) else None
+
+
+def _compared(values: Mapping[str, Any]) -> dict[str, Any]:
+  """The keys that a result depends on, as JSON; earlier versions lack some."""
+  default = {name: key.default for name, key in schema.every().items()}
+  return json.loads(json.dumps(
+      identity.comparable({**default, **values}), default=list))
+
+
+def _move(workdir: pathlib.Path, name: str, say: Callable[[str], None]) -> None:
+  """Moves a run to a workdir of its own; what runs share by fingerprint stays."""
+  there = len(list((workdir / "kept").glob(f"{name}*")))
+  place = workdir / "kept" / (f"{name}-{there + 1}" if there else name)
+  place.mkdir(parents=True)
+  for path in sorted(workdir.iterdir()):
+    if path.name == "metrics.jsonl":  # Has epochs of teachers that stay.
+      shutil.copy(path, place)
+    elif path.name not in _SHARED:
+      path.rename(place / path.name)
+  say(f"{workdir}: the run of another config that was here is now in {place}")

@@ -1,0 +1,213 @@
+"""Whose a workdir is: nobody's work is lost, no foreign file is written over."""
+
+import json
+import pathlib
+
+from conftest import ROOT
+import jax
+import pytest
+
+from kd_jax import main, report
+from kd_jax.report import plots
+from kd_jax.training import parameters
+
+SMALL = (
+    "--config=configs/mnist.py", "--config.data.name=blobs",
+    "--config.epochs=2", "--config.min_steps=0", "--config.teacher.epochs=2",
+    "--config.teacher.min_steps=0", "--config.student.widths=(12,)",
+    "--config.teacher.widths=(24,)", "--config.batch_size=64",
+    "--config.tensorboard=false", "--config.parallel=single",
+    "--config.sweep.lanes=1x2")
+SWEEP = ("--sweep.temperature=1,4",)
+
+
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory):
+  return tmp_path_factory.mktemp("teachers")
+
+
+@pytest.fixture
+def ran(own_data, teachers, tmp_path, monkeypatch, capsys):
+  """Runs the small job; gives the exit code and what was told."""
+  monkeypatch.chdir(ROOT)
+  monkeypatch.setattr(plots, "write", lambda *_: {})
+  monkeypatch.setattr(jax, "local_device_count", lambda: 1)
+
+  def run(*words: str, workdir: str = "run"):
+    capsys.readouterr()
+    with jax.numpy_dtype_promotion("standard"):
+      code = main.run([
+          *SMALL, f"--config.data.dir={own_data}",
+          f"--config.teacher.dir={teachers}",
+          f"--workdir={tmp_path / workdir}", *words])
+    told = capsys.readouterr()
+    return code, told.out + told.err
+
+  return run
+
+
+def held(folder: pathlib.Path) -> dict[str, bytes]:
+  return {str(path.relative_to(folder)): path.read_bytes()
+          for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+def lines(folder: pathlib.Path) -> list[dict]:
+  return [json.loads(line)
+          for line in (folder / "results.jsonl").read_text().splitlines()]
+
+
+def test_a_finished_run_is_not_replaced_but_kept_if_asked(ran, tmp_path):
+  folder = tmp_path / "run"
+  assert ran()[0] == 0
+  before = held(folder)
+  net = parameters.load_record(folder / "parameters/distilled")
+  for other in (("--config.temperature=5",), ("--config.epochs=1",),
+                ("--config.temperature=5", "--resume=force")):
+    code, told = ran(*other)
+    assert code == 2 and "--resume=keep" in told and "another --workdir" in told
+    assert ("epochs was 2, is 1" if "epochs" in other[0] else "is 5") in told
+    assert told.strip().count("\n") == 0 and held(folder) == before
+  code, told = ran(*SWEEP)
+  assert code == 2 and "it was a single run" in told and held(folder) == before
+  code, told = ran("--config.temperature=5", "--resume=keep")
+  assert code == 0
+  kept, = (folder / "kept").iterdir()
+  # Banks are shared by all runs in a workdir.
+  own = {name: content for name, content in before.items()
+         if not name.startswith("banks")}
+  assert str(kept) in told and held(kept) == own
+  assert "T = 5" in json.loads(
+      (folder / "summary.json").read_text())["distilled"]["loss"]
+  # What is kept is a workdir of its own.
+  code, told = ran(workdir=str(kept))
+  assert code == 0 and "distilled: already trained" in told
+  assert parameters.load_record(kept / "parameters/distilled") == net
+
+
+def test_a_main_job_leaves_a_sweep_alone(ran, tmp_path):
+  folder = tmp_path / "run"
+  assert ran(*SWEEP)[0] == 0
+  before = held(folder)
+  code, told = ran()
+  assert code == 2 and "it was a sweep, this is a single run" in told
+  assert held(folder) == before
+
+
+def test_a_net_of_other_numerics_is_kept_under_its_fingerprint(
+    ran, tmp_path, monkeypatch):
+  """The config is the same, but not what comes out."""
+  nets = tmp_path / "run/parameters"
+  assert ran()[0] == 0
+  before = parameters.load_record(nets / "distilled")
+  monkeypatch.setattr("kd_jax.NUMERICS", 10**6)
+  code, told = ran()
+  aside = nets / f"distilled-{before['fingerprint'][:16]}"
+  assert code == 0 and str(aside) in told
+  assert parameters.load_record(aside) == before
+  assert parameters.load_record(nets / "distilled") != before
+
+
+@pytest.mark.parametrize("files", [
+    {"config.json": '{"model_type": "bert"}', "model.safetensors": "x"},
+    {"summary.json": "{}"}, {"thesis.tex": "x"}, {"metrics.jsonl": "{}"},
+    {"manifest.json": '{"name": "app"}'}, {"deep/er/file": "x"}])
+def test_a_folder_of_somebody_else_is_refused(ran, tmp_path, files, capsys):
+  folder = tmp_path / "run"
+  for name, text in files.items():
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(text)
+  paths = sorted(folder.rglob("*"))
+  code, told = ran()
+  assert code == 2 and str(folder) in told and "Traceback" not in told
+  assert told.strip().count("\n") == 0
+  assert sorted(folder.rglob("*")) == paths
+  assert held(folder) == {name: text.encode() for name, text in files.items()}
+  assert report.main(["merge", str(folder), "--out", str(folder)]) == 2
+  assert sorted(folder.rglob("*")) == paths
+
+
+def test_what_a_killed_start_has_left_is_ours(ran, tmp_path):
+  folder = tmp_path / "run"
+  folder.mkdir()
+  for name in (".lock", "metrics.jsonl"):
+    (folder / name).write_text("")
+  assert ran()[0] == 0
+
+
+def test_one_store_keeps_the_rows_of_all_sweeps(ran, tmp_path, capsys):
+  folder = tmp_path / "run"
+  assert ran(*SWEEP)[0] == 0
+  first = report.read(folder)
+  code, told = ran("--sweep.temperature=8,16")
+  assert code == 0 and "2 more rows" in told and "--all" in told
+  assert {row["overrides"]["temperature"]: row.get("asked", True)
+          for row in lines(folder)} == {1: False, 4: False, 8: True, 16: True}
+  assert json.loads((folder / "summary.json").read_text())["other_rows"] == 2
+  table = (folder / "table.md").read_text()
+  assert "| 8" in table and "| 4 " not in table and "2 more rows" in table
+  # Other static keys.
+  code, told = ran(*SWEEP, "--config.epochs=1")
+  assert code == 0 and "4 more rows" in told and len(lines(folder)) == 6
+  assert ran(*SWEEP)[0] == 0
+  assert report.read(folder) == first and len(lines(folder)) == 6
+  capsys.readouterr()
+  assert report.main([str(folder), "--all"]) == 0
+  table = capsys.readouterr().out
+  assert "more rows" not in table
+  assert all(f"| {t} " in table for t in (1, 4, 8, 16)) and "epochs" in table
+
+
+def test_rows_that_an_earlier_version_kept_aside_come_into_the_store(
+    ran, tmp_path):
+  folder = tmp_path / "run"
+  assert ran(*SWEEP)[0] == 0
+  first, second = lines(folder)
+  (folder / "results.jsonl").write_text(json.dumps(first) + "\n")
+  (folder / "results.other.jsonl").write_text(json.dumps(second) + "\n")
+  assert ran("--sweep.temperature=1")[0] == 0
+  assert lines(folder) == [first, second | {"asked": False}]
+  assert not (folder / "results.other.jsonl").exists()
+
+
+@pytest.mark.parametrize("content", [
+    b"a\r\nb\r\n<!-- results: STUDY -->\r\nold\r\n<!-- end of results -->\r\nc\r",
+    b"\xef\xbb\xbfa\n<!-- results: STUDY --><!-- end of results --> no end",
+    b"caf\xe9 <!-- results: STUDY -->old<!-- end of results -->\r\n\n"])
+def test_a_readme_is_the_same_but_between_its_markers(
+    tmp_path, monkeypatch, content):
+  study = tmp_path / "study"
+  study.mkdir()
+  (study / "results.jsonl").write_bytes(
+      (ROOT / "experiments/mnist/results.jsonl").read_bytes())
+  monkeypatch.setattr(report, "table", lambda rows: "| a |\n")
+  monkeypatch.setattr(report, "curves", lambda *a, **k: None)
+  content = content.replace(b"STUDY", b"study")
+  readme = tmp_path / "README.md"
+  readme.write_bytes(content)
+  monkeypatch.chdir(tmp_path)
+  assert report.main([str(study)]) == 0
+  assert readme.read_bytes() == content, "nobody asked for it"
+  assert report.main([str(study), "--readme", "README.md"]) == 0
+  end = b"\r\n" if b"\r\n" in content else b"\n"
+  head, rest = content.split(b"-->", 1)
+  tail = rest[rest.index(b"<!-- end"):]
+  assert readme.read_bytes() == head + b"-->" + end + b"| a |" + end + tail
+
+
+@pytest.mark.parametrize(("content", "says"), [
+    (None, "no such file"), (b"no markers", "<!-- results: study -->"),
+    (b"\xe9 <!-- results: study --><!-- end of results -->", "not UTF-8")])
+def test_a_readme_that_cannot_take_the_table_is_told_in_a_line(
+    tmp_path, monkeypatch, capsys, content, says):
+  study, readme = tmp_path / "study", tmp_path / "R.md"
+  study.mkdir()
+  (study / "results.jsonl").write_bytes(
+      (ROOT / "experiments/mnist/results.jsonl").read_bytes())
+  monkeypatch.setattr(report, "table", lambda rows: "| \u00b1 |\n")
+  monkeypatch.setattr(report, "curves", lambda *a, **k: None)
+  if content is not None:
+    readme.write_bytes(content)
+  assert report.main([str(study), "--readme", str(readme)]) == 2
+  told = capsys.readouterr()
+  assert says in told.err and told.err.count("\n") == 1 and not told.out
+  assert content is None or readme.read_bytes() == content
