@@ -11,6 +11,7 @@ told by `tables`, `plots` and `page`.
 """
 
 from collections.abc import Mapping
+import importlib.util
 import pathlib
 import re
 from typing import Any
@@ -20,7 +21,7 @@ from kd_jax.report.main_table import PAPER, curves, table
 from kd_jax.runs import results
 from kd_jax.runs.results import Row, read, side_file
 
-__all__ = ["PAPER", "Row", "curves", "into", "main", "read",
+__all__ = ["PAPER", "Row", "check_installed", "curves", "into", "main", "read",
            "side_file", "table", "write"]
 
 _MARKERS = ("<!-- results: {} -->", "<!-- end of results -->")
@@ -32,6 +33,19 @@ def into(text: str, study: str, generated: str) -> str:
   pattern = re.escape(begin) + r".*?" + re.escape(end)
   return re.sub(pattern, lambda _: f"{begin}\n{generated}{end}", text, count=1,
                 flags=re.S)
+
+
+def check_installed() -> None:
+  """Refuses, before a run, what its report would fail for.
+
+  Raises:
+    UserError: Naming the packages that are missing.
+  """
+  missing = [name for name in ("matplotlib", "scipy")
+             if importlib.util.find_spec(name) is None]
+  if missing:
+    raise UserError(f"the report of a run needs {' and '.join(missing)}: pip "
+                    f"install {' '.join(missing)}")
 
 
 def write(

@@ -5,6 +5,7 @@ import json
 import pathlib
 from typing import Any
 
+from kd_jax.core import strict
 from kd_jax.core.errors import UserError
 
 Row = dict[str, Any]
@@ -195,5 +196,5 @@ def side_file(folder: pathlib.Path, name: str) -> Any:
 def write(file: pathlib.Path, rows: Sequence[Row]) -> None:
   """Writes rows whole or not at all."""
   fresh = file.with_name(file.name + ".new")
-  fresh.write_text("".join(json.dumps(row) + "\n" for row in rows))
+  fresh.write_text("".join(strict.dumps(row) + "\n" for row in rows))
   fresh.replace(file)
