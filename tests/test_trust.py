@@ -11,7 +11,7 @@ import threading
 from conftest import ROOT
 import pytest
 
-from kd_jax import main
+from kd_jax import main, report
 from kd_jax.core import strict
 from kd_jax.core.errors import UserError
 from kd_jax.core.screen import Screen
@@ -133,3 +133,49 @@ def test_a_system_without_fcntl_has_locks(tmp_path):
 def test_no_package_that_is_not_on_the_registry_is_advised():
   for file in pathlib.Path(ROOT / "kd_jax").rglob("*.py"):
     assert "install 'kd_jax[" not in file.read_text(encoding="utf-8"), file
+
+
+SWEEP_ROW = {
+    "schema": 2, "test_errors": 50, "test_examples": 1000, "test_nll": 0.1,
+    "loss": "CE", "cores": 2, "device": "cpu", "versions": {"jax": "1"},
+    "test_wrong_ids": [1], "curve": {"hard_loss": [1.0]}, "heldout_curve": [4, 3],
+    "heldout_examples": 30, "test_bins": {"counts": [1, 2]}, "study": "s"}
+MAIN_ROW = {
+    "row": "paper", "net": "baseline", "source": "raw", "test_examples": 1000,
+    "seed": 0, "test_errors": 5, "loss": "CE", "seconds": 1.0, "curve": [3, 2]}
+HOSTILE = ["text", math.nan, math.inf, 10**400, None, {"a": {"b": [1]}}, [[1, "x"]],
+           -5, True, "\x1b[2J<script>"]
+
+
+def test_a_report_over_hostile_rows_ends_without_a_traceback(
+    tmp_path, capsys, monkeypatch):
+  from kd_jax.report import plots
+  monkeypatch.setattr(plots, "write", lambda *words: {})
+  lines = [(key, value, [
+      SWEEP_ROW | {"fingerprint": str(n), "seed": n % 2, "overrides": {
+          "temperature": n // 2 + 1, "alpha": 0.5}} | ({key: value} if n == 1 else {})
+      for n in range(4)]) for value in HOSTILE
+      for key in [*SWEEP_ROW, "fingerprint", "seed", "overrides"]]
+  lines += [(key, value, [
+      SWEEP_ROW | {"fingerprint": str(n), "seed": n, "overrides": {
+          "temperature": n + 1, key: value if n == 1 else 1}} for n in range(3)])
+      for value in HOSTILE for key in ("temperature", "alpha", "student.widths")]
+  lines += [(key, value, [MAIN_ROW | {key: value}, MAIN_ROW | {"seed": 1}])
+            for value in HOSTILE for key in MAIN_ROW]
+  codes = []
+  for key, value, rows in lines:
+    (tmp_path / "results.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in rows))
+    codes.append(report.main([str(tmp_path), f"--readme={tmp_path}/none.md"]))
+    out, err = capsys.readouterr()
+    assert codes[-1] == 0 or len(err.splitlines()) == 1, (key, value, err)
+    assert "\x1b" not in out + err
+  assert set(codes) == {0, 2}
+
+
+@pytest.mark.parametrize("text", [
+    "[" * 100_000, '{"a": ' + "9" * 5000 + "}", "3", '{"net": 3}', "{}", "\x00"])
+def test_what_is_no_row_is_told_in_a_line(tmp_path, capsys, text):
+  (tmp_path / "results.jsonl").write_text(text)
+  assert report.main([str(tmp_path), f"--readme={tmp_path}/none.md"]) == 2
+  assert len(capsys.readouterr().err.splitlines()) == 1

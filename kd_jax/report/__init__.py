@@ -17,6 +17,7 @@ import re
 from typing import Any
 
 from kd_jax.core.errors import UserError
+from kd_jax.report import fields
 from kd_jax.report.main_table import PAPER, curves, table
 from kd_jax.runs import results
 from kd_jax.runs.results import Row, read, side_file
@@ -64,7 +65,7 @@ def write(
   # matplotlib and scipy are slow to start; those who only read need neither.
   # pylint: disable-next=g-import-not-at-top
   from kd_jax.report import page, plots, points, tables
-  rows = read(folder)
+  rows = fields.checked(folder / "results.jsonl", _rows(folder))
   results.check(
       folder / "results.jsonl", rows, "see python -m kd_jax.report --help")
   if not rows:
@@ -79,6 +80,11 @@ def write(
   file = folder / "report.html"
   file.write_text(page.page(sweep, pictures, sides), encoding="utf-8")
   return [*written, file]
+
+
+def _rows(folder: pathlib.Path) -> list[Row]:
+  """Rows without the longest field, which no table shows."""
+  return read(folder, without=("test_wrong_ids",))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -9,8 +9,8 @@ import sys
 from typing import Any
 
 from kd_jax import report
-from kd_jax.core.errors import Parser, UserError
-from kd_jax.report import statistics
+from kd_jax.core.errors import Parser, UserError, printable
+from kd_jax.report import fields, statistics
 
 
 def _reference(words: list[str]) -> dict[str, Any] | None:
@@ -51,7 +51,7 @@ def _parser() -> Parser:
 
 def _generate(study: pathlib.Path, reference: dict[str, Any] | None) -> str:
   """Writes the files of a study; returns its table."""
-  rows = report.read(study)
+  rows = report.read(study, without=("test_wrong_ids",))
   file = study / "results.jsonl"
   if not rows:
     raise UserError(f"{file}: has no rows yet")
@@ -62,11 +62,13 @@ def _generate(study: pathlib.Path, reference: dict[str, Any] | None) -> str:
         f"{file}: {sweeps} rows of a sweep (overrides), {mains} of main runs "
         f"(net), {len(rows) - sweeps - mains} of neither; keep one kind")
   if sweeps:
+    del rows  # Read anew.
     report.write(study, reference=reference or _configured(study))
     return (study / "table.md").read_text(encoding="utf-8")
   if reference:
     raise UserError(
         f"--reference: {file} holds main runs; only sweeps have a reference")
+  rows = fields.checked(file, rows)
   generated = report.table(rows)
   (study / "table.md").write_text(generated, encoding="utf-8")
   if any(row["row"] == "paper" for row in rows):
@@ -77,7 +79,10 @@ def _generate(study: pathlib.Path, reference: dict[str, Any] | None) -> str:
 def _configured(study: pathlib.Path) -> dict[str, Any] | None:
   """The reference that the sweep itself named, if it did."""
   config = report.side_file(study, "config.json") or {}
-  return dict(config.get("sweep.reference") or ()) or None
+  try:
+    return dict(config.get("sweep.reference") or ()) or None
+  except (AttributeError, TypeError, ValueError):
+    raise UserError(f"{study / 'config.json'}: is not a config of kd_jax") from None
 
 
 def _compare(study: pathlib.Path, names: list[str]) -> str:
@@ -123,7 +128,7 @@ def _merge(argv: list[str]) -> int:
   except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
-  print((arguments.out / "table.md").read_text(encoding="utf-8"))
+  print(printable((arguments.out / "table.md").read_text(encoding="utf-8")))
   print(text)
   return 0
 
@@ -149,7 +154,7 @@ def main(argv: list[str] | None = None) -> int:
     readme.write_text(
         report.into(text, arguments.study.resolve().name, generated),
         encoding="utf-8")
-  print(generated, end="")
+  print(printable(generated), end="")
   return 0
 
 

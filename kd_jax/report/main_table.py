@@ -53,9 +53,9 @@ def curves(rows: Iterable[Row], path: pathlib.Path, *, name: str) -> None:
       continue
     label = None if row["net"] in known else row["net"]
     known.add(row["net"])
-    epochs = range(1, len(row["curve"]) + 1)
-    axes.plot(epochs, row["curve"], color=_COLOURS[row["net"]], label=label,
-              linewidth=1.0)
+    curve = row.get("curve", [])
+    axes.plot(range(1, len(curve) + 1), curve, color=_COLOURS.get(row["net"]),
+              label=label, linewidth=1.0)
   axes.set(xscale="log", yscale="log", xlabel="epoch",
            ylabel="test errors of 10,000",
            title="MNIST, variant paper: test errors while training")

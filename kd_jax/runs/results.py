@@ -146,8 +146,10 @@ def _first(key: Callable[[Row], Any], rows: Iterable[Row]) -> dict[Any, Row]:
   return found
 
 
-def read(study: pathlib.Path, name: str = _SHOWN) -> list[Row]:
-  """The rows of a study's folder.
+def read(
+    study: pathlib.Path, name: str = _SHOWN, *, without: Iterable[str] = ()
+) -> list[Row]:
+  """The rows of a study's folder, `without` fields that are not wanted.
 
   Raises:
     UserError: If there is no such file, or a line of it is no row.
@@ -156,20 +158,21 @@ def read(study: pathlib.Path, name: str = _SHOWN) -> list[Row]:
   if not file.is_file():
     raise UserError(f"{file}: there is no such file")
   try:
-    text = file.read_text(encoding="utf-8")
+    rows = []
+    with file.open(encoding="utf-8") as lines:
+      for number, line in enumerate(lines, 1):
+        if line.strip():
+          row = _row(line, f"{file}, line {number}")
+          rows.append({key: row[key] for key in row if key not in without})
   except ValueError:
     raise UserError(f"{file}: is not text, so no rows") from None
-  rows = []
-  for number, line in enumerate(text.splitlines(), 1):
-    if line.strip():
-      rows.append(_row(line, f"{file}, line {number}"))
   return rows
 
 
 def _row(line: str, where: str) -> Row:
   try:
     row = json.loads(line)
-  except json.JSONDecodeError:
+  except (ValueError, RecursionError):  # Also a number of too many digits.
     row = None
   if not isinstance(row, dict):
     raise UserError(
@@ -189,7 +192,7 @@ def side_file(folder: pathlib.Path, name: str) -> Any:
     return None
   try:
     return json.loads(file.read_text(encoding="utf-8"))
-  except ValueError as error:  # Also what is no text.
+  except (ValueError, RecursionError) as error:  # Also what is no text.
     raise UserError(f"{file}: is not JSON ({error})") from None
 
 
