@@ -153,7 +153,8 @@ def test_a_report_over_hostile_rows_ends_without_a_traceback(
   monkeypatch.setattr(plots, "write", lambda *words: {})
   lines = [(key, value, [
       SWEEP_ROW | {"fingerprint": str(n), "seed": n % 2, "overrides": {
-          "temperature": n // 2 + 1, "alpha": 0.5}} | ({key: value} if n == 1 else {})
+          "temperature": n // 2 + 1, "alpha": 0.5}} | (
+              {key: value} if n == 1 else {})
       for n in range(4)]) for value in HOSTILE
       for key in [*SWEEP_ROW, "fingerprint", "seed", "overrides"]]
   lines += [(key, value, [
