@@ -43,6 +43,7 @@ import pathlib
 import shlex
 import signal
 import sys
+import threading
 import time
 from typing import Any
 
@@ -66,7 +67,9 @@ class Signals:
     self._before: dict[int, Any] = {}
 
   def __enter__(self) -> "Signals":
-    for number in (signal.SIGINT, signal.SIGTERM):
+    # Python hands signals to the main thread alone.
+    ours = threading.current_thread() is threading.main_thread()
+    for number in (signal.SIGINT, signal.SIGTERM) if ours else ():
       self._before[number] = signal.signal(number, self._receive)
     return self
 
@@ -167,6 +170,7 @@ def train(
   compilation.use_cache()
   parameters.quiet()
   alone = hosts_lib.first()
+  report.check_installed()
   try:
     with contextlib.ExitStack() as stack:
       hosts_lib.agreed(lambda: workdirs.refuse_foreign(workdir))

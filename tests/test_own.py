@@ -15,7 +15,7 @@ from kd_jax import config as config_lib
 from kd_jax import main, methods
 from kd_jax.config import identity
 from kd_jax.core import types
-from kd_jax.models import nnx_model, own_model
+from kd_jax.models import check, nnx_model, own_model
 
 NETS = '''
 from flax import nnx
@@ -361,3 +361,156 @@ def test_what_an_nnx_module_sows_is_no_state(key):
 def test_a_name_without_a_source_is_told(small, capsys):
   code, _ = small("--config.student.name=math:sqrt")
   assert code == 2 and "has no source" in capsys.readouterr().err
+
+
+SWITCHED = """
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+class Base(nn.Module):
+  num_classes: int
+  @nn.compact
+  def net(self, x, train):
+    x = nn.Dense(8)(x.reshape((len(x), -1)))
+    x = nn.BatchNorm(use_running_average=not train)(x)
+    x = nn.Dropout(0.5)(x, deterministic=not train)
+    return nn.Dense(self.num_classes)(x)
+
+class Deterministic(Base):
+  def __call__(self, x, deterministic: bool = True):
+    return self.net(x, not deterministic)
+class Training(Base):
+  def __call__(self, x, training=True): return self.net(x, training)
+class IsTraining(Base):
+  def __call__(self, x, is_training): return self.net(x, is_training)
+class Running(Base):
+  def __call__(self, x, use_running_average=None):
+    return self.net(x, not use_running_average)
+class Nnx(nnx.Module):
+  def __init__(self, num_classes, image_shape, *, rngs):
+    size = image_shape[0] * image_shape[1]
+    self.norm = nnx.BatchNorm(size, rngs=rngs)
+    self.drop = nnx.Dropout(0.5, rngs=rngs)
+    self.last = nnx.Linear(size, num_classes, rngs=rngs)
+  def __call__(self, x, training: bool = False):
+    x = self.norm(x.reshape((len(x), -1)), use_running_average=not training)
+    return self.last(self.drop(x, deterministic=not training))
+
+class OtherName(Base):
+  def __call__(self, x, learning: bool = False): return self.net(x, learning)
+class Mode(Base):
+  def __call__(self, x, mode="eval"): return self.net(x, mode == "train")
+class Field(Base):
+  training: bool = False
+  def __call__(self, x): return self.net(x, self.training)
+class OddField(Base):
+  live: bool = False
+  def __call__(self, x): return self.net(x, self.live)
+class AlwaysOn(Base):
+  def __call__(self, x): return self.net(x, True)
+class NormAlwaysOn(nn.Module):
+  num_classes: int
+  @nn.compact
+  def __call__(self, x):
+    x = nn.BatchNorm(use_running_average=False)(x.reshape((len(x), -1)))
+    return nn.Dense(self.num_classes)(x)
+class NnxField(Nnx):
+  def __init__(self, num_classes, image_shape, *, rngs):
+    super().__init__(num_classes, image_shape, rngs=rngs)
+    self.training = False
+  def __call__(self, x): return Nnx.__call__(self, x, self.training)
+class NnxDraws(Nnx):
+  def __call__(self, x):
+    x = self.norm(x.reshape((len(x), -1)))
+    return self.last(self.drop(x, deterministic=False))
+def makes(num_classes, training=False): return AlwaysOn(num_classes)
+class FailsInTraining(Base):
+  def __call__(self, x, train):
+    return self.net(x, train) @ jnp.ones((7, 3)) if train else self.net(x, train)
+class Grows(Base):
+  def __call__(self, x, train):
+    self.sow("seen", "x", x)
+    return self.net(x, train)
+class Softmax(Base):
+  def __call__(self, x, train): return nn.softmax(self.net(x, train))
+class Three(Base):
+  def __call__(self, x, train): return (self.net(x, train),) * 3
+class Wrong(Base):
+  def __call__(self, x, train): return {"output": self.net(x, train)}
+class ClassesOfAnotherName(nn.Module):
+  n_classes: int
+  @nn.compact
+  def __call__(self, x): return nn.Dense(self.n_classes)(x.reshape((len(x), -1)))
+
+class Streams(Base):
+  @nn.compact
+  def __call__(self, x, train):
+    held = self.variable("memory", "count", jnp.zeros, ())
+    z = self.net(x, train)
+    if train:
+      held.value = held.value + 1
+      z = z + jax.random.normal(self.make_rng("noise"), z.shape)
+    return {"logits": z, "hidden": x.reshape((len(x), -1))}
+"""
+
+
+def _made(own, name):
+  from kd_jax.core import sources
+  return own_model(sources.load("name", f"{own(SWITCHED)}:{name}"),
+                   {"num_classes": 3, "image_shape": (4, 4, 1)})
+
+
+@pytest.mark.parametrize("name", [
+    "Deterministic", "Training", "IsTraining", "Running", "Nnx", "Streams"])
+def test_a_switch_of_any_usual_name_is_heard(own, key, name):
+  model = _made(own, name)
+  x = jax.random.normal(key, (8, 4, 4, 1)) + 3
+  check(model, x)
+  held = model.init(key, x)
+  logits = lambda train, stream: np.asarray(model.apply(
+      held, x, train=train, rngs={"dropout": jax.random.key(stream)})[0].logits)
+  assert np.any(logits(True, 1) != logits(True, 2))
+  np.testing.assert_array_equal(logits(False, 1), logits(False, 2))
+  _, state = model.apply(held, x, train=True, rngs={"dropout": key})
+  assert np.any(jax.tree.leaves(state)[0] != jax.tree.leaves(held.state)[0])
+  alone = model.apply(held, x[:1], train=False)[0].logits
+  np.testing.assert_allclose(alone, logits(False, 1)[:1], rtol=1e-5, atol=1e-6)
+
+
+REFUSED = [
+    ("OtherName", "asks for 'learning'"), ("Mode", "asks for 'mode'"),
+    ("Field", "switch 'training'"), ("OddField", "Dropout is off in training"),
+    ("AlwaysOn", "evaluation"), ("NormAlwaysOn", "in evaluation"),
+    ("NnxField", "NnxField.training"), ("NnxDraws", "random numbers in evaluation"),
+    ("makes", "switch 'training'"), ("FailsInTraining", "training call fails"),
+    ("Grows", "other names or shapes"), ("Softmax", "gives probabilities"),
+    ("Three", "must give logits"), ("Wrong", "must give logits"),
+    ("ClassesOfAnotherName", "num_classes")]
+
+
+@pytest.mark.parametrize(("name", "words"), REFUSED)
+def test_a_net_that_would_be_trained_otherwise_than_it_means_is_refused(
+    own, name, words):
+  x = jnp.ones((8, 4, 4, 1))
+  with pytest.raises(TypeError, match=words):
+    model = _made(own, name)
+    jax.eval_shape(model.init, jax.random.key(0), x)
+    check(model, x)
+
+
+def test_a_net_is_refused_before_anything_is_trained(small, own, capsys, tmp_path):
+  for name, words in REFUSED[0], REFUSED[5], REFUSED[11]:
+    for net in ("student", "teacher"):
+      code, rows = small(f"--config.{net}.name={own(SWITCHED)}:{name}",
+                         f"--config.teacher.dir={tmp_path / 'nets'}")
+      told = capsys.readouterr().err
+      assert code == 2 and words in told and rows == [], name
+      assert len(told.strip().splitlines()) <= 3
+      assert not [*(tmp_path / "nets").glob("*")]
+
+
+def test_a_net_with_streams_collections_and_a_dict_is_trained(small, own):
+  code, rows = small(f"--config.student.name={own(SWITCHED)}:Streams")
+  assert code == 0 and len(rows) == 2

@@ -12,7 +12,7 @@ from kd_jax import config as config_lib
 from kd_jax import methods
 from kd_jax.config import schema, sweep
 from kd_jax.core import sources
-from kd_jax.core.errors import UserError, nearest
+from kd_jax.core.errors import UserError, nearest, told
 
 # Flags that name the processes of one run.
 HOSTS = ("--coordinator", "--processes", "--process_id")
@@ -56,7 +56,7 @@ def parse(argv: list[str]) -> tuple[ml_collections.ConfigDict, pathlib.Path]:
     reference = dict(values["sweep.reference"])
     if not any(sweep.matches(point, reference) for point in points):
       given.setdefault("sweep.reference", ())  # It was one of the file's points.
-  name = pathlib.Path(file.split(":")[0]).stem
+  name = pathlib.Path(_apart(file)[0]).stem
   default = f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
   return config_lib.nested(config_lib.changed(values, given)), pathlib.Path(
       workdir or default).expanduser()
@@ -64,23 +64,33 @@ def parse(argv: list[str]) -> tuple[ml_collections.ConfigDict, pathlib.Path]:
 
 def _load(file: str) -> Any:
   """The config of `FILE` or `FILE:VARIANT`; every failure as a UserError."""
-  path, *variant = file.split(":", 1)
-  if not pathlib.Path(path).is_file():
-    raise UserError(f"--config={file}: there is no such file; try "
-                    "--config=configs/mnist.py")
+  path, *variant = _apart(file)
+  if not pathlib.Path(path).expanduser().is_file():
+    shipped = "configs/mnist.py"
+    raise UserError(f"--config={file}: there is no such file; " + (
+        f"try --config={shipped}" if pathlib.Path(shipped).is_file() else
+        "the repository of kd_jax has some in configs/, which its package has not; "
+        "one of your own has a get_config() that returns kd_jax.config.default()"))
   make = sources.load("--config", f"{path}:get_config")
   try:
     config = make(*variant)
   except UserError:
     raise
-  except Exception as error:  # Whatever a config file raises.
-    line = " ".join(str(error).split())[:300]
-    raise UserError(
-        f"--config={file}: {type(error).__name__}: {line}") from None
+  except (Exception, SystemExit) as error:  # Whatever a config file raises.
+    where = str(pathlib.Path(path).expanduser().resolve())
+    raise UserError(f"--config={file}: {told(error, where)}") from None
   if not isinstance(config, ml_collections.ConfigDict) or "recipe" not in config:
-    raise UserError(f"--config={file}: get_config gives another thing; a config "
-                    "starts from kd_jax.config.default()")
+    raise UserError(
+        f"--config={file}: get_config gives a {type(config).__name__} of another "
+        "kind; a config starts from kd_jax.config.default()")
   return config
+
+
+def _apart(file: str) -> list[str]:
+  """`FILE` or `FILE:VARIANT` in its parts; a path may have colons of its own."""
+  path, colon, variant = file.rpartition(":")
+  whole = not colon or pathlib.Path(file).expanduser().is_file()
+  return [file] if whole else [path, variant]
 
 
 def _with_methods(

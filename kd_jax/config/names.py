@@ -49,13 +49,21 @@ def model(
         ("outputs", built, compilation.shapes(inputs)), outputs)
   except Exception as error:  # Whatever a module raises on a wrong shape.
     raise UserError(
-        f"config.{prefix}: {name} with widths {tuple(widths)} does not take "
-        f"inputs {inputs.shape[1:]}: {type(error).__name__}: {_first_line(error)}"
+        f"config.{prefix}: {name} with widths {tuple(widths)} fails on inputs "
+        f"{inputs.shape[1:]}: {type(error).__name__}: {_first_line(error)}"
     ) from error
   if logits.shape != (2, found.num_classes):
     raise UserError(
         f"config.{prefix}.name={name}: gives logits {logits.shape} for 2 "
         f"examples, must be (2, {found.num_classes})")
+  if sources.named(name):
+    made_of = (sources.sha256(name), tuple(widths), dtype, found.num_classes)
+    try:
+      compilation.once(("own", *made_of, compilation.shapes(inputs)), lambda: (
+          models.check(built, preprocess.seen(found.train.inputs, 8))))
+    except TypeError as error:
+      raise UserError(
+          f"config.{prefix}.name={name}: {_first_line(error)}") from None
   return built, {name: tap.shape[1:] for name, tap in features.items()}
 
 

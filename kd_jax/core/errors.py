@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Iterable
 import difflib
+import traceback
 from typing import NoReturn
 
 
@@ -14,6 +15,31 @@ class UserError(Exception):
   """
 
   __module__ = "kd_jax.errors"  # Its public name, which tracebacks show.
+
+  def __init__(self, message: object = ""):
+    super().__init__(printable(str(message)))
+
+
+def printable(text: str) -> str:
+  """Text that a terminal only shows: what would command it is spelled out.
+
+  Example:
+    >>> printable("a\\x1b[2Jb")
+    'a\\\\x1b[2Jb'
+  """
+  return "".join(
+      letter if letter.isprintable() or letter in "\n\t"
+      else letter.encode("unicode_escape").decode() for letter in text)
+
+
+def told(error: BaseException, file: str = "") -> str:
+  """What a user's own code has raised, in a line, with its place in `file`."""
+  frames = traceback.extract_tb(error.__traceback__)
+  own = [frame for frame in frames if frame.filename == file] or frames
+  what = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+  if not own or isinstance(error, SyntaxError):  # Which says it itself.
+    return what
+  return f"{what} ({own[-1].filename}, line {own[-1].lineno})"
 
 
 def out_of_memory(error: BaseException) -> UserError | None:

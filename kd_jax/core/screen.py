@@ -8,6 +8,8 @@ import rich.progress
 import rich.table
 import rich.text
 
+from kd_jax.core.errors import printable
+
 # The least time between plain lines, where there is no terminal for a bar: seconds,
 # and a share of the time since the task began.
 _LINE_SECONDS, _LINE_SHARE = 5.0, 0.02
@@ -45,7 +47,7 @@ class Screen:
 
   def say(self, text: str, *, style: str | None = None) -> None:
     """Prints text that stays on the screen."""
-    self.console.print(text, style=style, markup=False)
+    self.console.print(printable(text), style=style, markup=False)
 
   def row(self, net: str, row: dict[str, Any]) -> None:
     """Shows an epoch of a net."""
@@ -82,7 +84,7 @@ class Screen:
     for index, column in enumerate(columns):
       table.add_column(column, justify="right" if index else "left")
     for row in rows:
-      table.add_row(*row)
+      table.add_row(*map(_plain, row))
     self.console.print(table)
 
   def prose(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
@@ -92,8 +94,13 @@ class Screen:
     for column in columns:
       table.add_column(column, overflow="fold")
     for row in rows:
-      table.add_row(*map(rich.text.Text, row))
+      table.add_row(*map(_plain, row))
     self.console.print(table, soft_wrap=False)
+
+
+def _plain(text: str) -> rich.text.Text:
+  """A cell in which nothing is markup, and nothing commands the terminal."""
+  return rich.text.Text(printable(text))
 
 
 def _message(row: dict[str, Any]) -> str:

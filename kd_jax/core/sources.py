@@ -10,7 +10,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from kd_jax.core.errors import UserError
+from kd_jax.core.errors import UserError, told
 
 
 def named(name: str) -> bool:
@@ -56,9 +56,11 @@ def _module(place: str) -> ModuleType:
       return importlib.import_module(place)
     path = pathlib.Path(place).expanduser()
     return _of_file(path.resolve(), path.read_text())
-  except Exception as error:  # Whatever a user's file raises.
-    raise UserError(
-        f"{place}: cannot be imported: {type(error).__name__}: {error}") from None
+  except UserError:
+    raise
+  except (Exception, SystemExit) as error:  # Whatever a user's file raises.
+    file = str(pathlib.Path(place).expanduser().resolve())
+    raise UserError(f"{place}: cannot be imported: {told(error, file)}") from None
 
 
 @functools.cache

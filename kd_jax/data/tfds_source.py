@@ -92,7 +92,8 @@ def import_tfds():
     import tensorflow_datasets as tfds  # pylint: disable=g-import-not-at-top
   except ImportError:
     raise Unavailable(
-        "tensorflow-datasets is not installed: pip install 'kd_jax[data]'"
+        "tensorflow-datasets is not installed: pip install tensorflow-datasets "
+        "importlib_resources"
     ) from None
   # Its advice to install OpenCV and its notices of beam are not for our users.
   logging.getLogger("absl").setLevel(logging.ERROR)

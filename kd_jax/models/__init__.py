@@ -16,10 +16,11 @@ from kd_jax.models.convolutional import Cnn
 from kd_jax.models.linen import linen_model
 from kd_jax.models.mlp import Mlp
 from kd_jax.models.nnx import nnx_model
-from kd_jax.models.own import own_model, understands
+from kd_jax.models.own import check, own_model, understands
 from kd_jax.models.resnet import Resnet
 
-__all__ = ["MODELS", "linen_model", "nnx_model", "own_model", "understands"]
+__all__ = [
+    "MODELS", "check", "linen_model", "nnx_model", "own_model", "understands"]
 
 
 def _model(module_class: type, **defaults) -> Callable[..., types.Model]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 import inspect
+import re
 from typing import Any
 
 import flax.linen as nn
@@ -11,16 +12,20 @@ import jax.numpy as jnp
 from kd_jax import losses
 from kd_jax.core import types
 
-_KNOWN = frozenset({"train", "mask", "rates", "axis_name"})
+# Names of the switch for training, and whether they say that it trains.
+SWITCHES = {"train": True, "training": True, "is_training": True, "is_train": True,
+            "deterministic": False, "use_running_average": False}
+_KNOWN = frozenset({"mask", "rates", "axis_name", *SWITCHES})
 
 
 def linen_model(module: nn.Module) -> types.Model:
   """A `types.Model` from any Linen module.
 
-  The module is called as `module(inputs, ...)` with those of the keywords `train`,
-  `mask`, `rates` and `axis_name` that its `__call__` names. It returns logits,
-  or `(logits, features)` with a dict of named feature taps. Collections beside
-  `params` (BatchNorm's statistics) are the model's state.
+  The module is called as `module(inputs, ...)` with those of the keywords `train`
+  (or another name of `SWITCHES`), `mask`, `rates` and `axis_name` that its
+  `__call__` names. It returns logits, or `(logits, features)` with a dict of named
+  feature taps, or a dict with `logits`. Collections beside `params` (BatchNorm's
+  statistics) are the model's state. All random streams are drawn of each step.
 
   Args:
     module: The module; inputs are those of a batch.
@@ -37,12 +42,12 @@ def linen_model(module: nn.Module) -> types.Model:
     >>> model.apply(variables, jnp.zeros((2, 4)), train=False)[0].logits.shape
     (2, 10)
   """
-  understood = keywords(module.__call__, _KNOWN, type(module).__name__)
+  understood = keywords(module.__call__, type(module).__name__)
 
   def init(key: jax.Array, inputs: types.Tree) -> types.Variables:
-    context = {"train": False, "mask": None, "rates": None, "axis_name": None}
+    context = only(understood, train=False, mask=None, rates=None, axis_name=None)
     with jax.numpy_dtype_promotion("standard"):
-      state = dict(module.init(key, inputs, **only(understood, context)))
+      state = dict(module.init(key, inputs, **context))
     return types.Variables(state.pop("params", {}), state)
 
   def apply(
@@ -55,45 +60,68 @@ def linen_model(module: nn.Module) -> types.Model:
       rates: Mapping[str, jax.Array | float] | None = None,
       axis_name: str | None = None,
   ) -> tuple[types.Outputs, types.Tree]:
-    context = {
-        "train": train, "mask": mask, "rates": rates, "axis_name": axis_name}
+    context = only(
+        understood, train=train, mask=mask, rates=rates, axis_name=axis_name)
     collections = {"params": variables.params, **variables.state}
+    # Linen draws streams that are not given from that of `params`.
+    streams = {"params": next(iter(rngs.values())), **rngs} if rngs else {}
     with jax.numpy_dtype_promotion("standard"):
       outputs, state = module.apply(
-          collections, inputs, rngs=dict(rngs or {}), mutable=list(variables.state),
-          **only(understood, context))
+          collections, inputs, rngs=streams, mutable=list(variables.state),
+          **context)
     return as_outputs(outputs), state
 
   return types.Model(init, apply, understood)
 
 
 def as_outputs(given: Any) -> types.Outputs:
-  """What a module gives, logits or logits and taps, as losses take it."""
-  logits, features = given if isinstance(given, tuple) else (given, {})
+  """What a module gives, logits or logits and taps, as losses take it.
+
+  Raises:
+    TypeError: If it gives something else.
+  """
+  if isinstance(given, Mapping) and "logits" in given:
+    given = given["logits"], {
+        name: tap for name, tap in given.items()
+        if name != "logits" and isinstance(tap, jax.Array)}
+  logits, features = given if isinstance(given, tuple) and len(given) == 2 else (
+      given, {})
+  if not isinstance(logits, jax.Array) or not isinstance(features, Mapping):
+    raise TypeError(
+        f"gives a {type(given).__name__}; it must give logits, (logits, features) "
+        "with a dict of named features, or a dict with `logits`")
   return types.Outputs(losses.at_least_float32(logits), features)
 
 
-def keywords(
-    call: Callable[..., Any], known: frozenset[str], name: str
-) -> frozenset[str]:
+def keywords(call: Callable[..., Any], name: str) -> frozenset[str]:
   """Those of the known keywords that a module's `__call__` names.
 
   Raises:
-    TypeError: If it asks for an argument of another name.
+    TypeError: If it asks for an argument of another name, or has a switch of one,
+      which nothing would ever turn.
   """
   parameters = list(inspect.signature(call).parameters.values())[1:]
   for parameter in parameters:
     if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
       continue  # nn.Sequential takes *args and **kwargs, and asks for neither.
-    if parameter.name not in known and parameter.default is parameter.empty:
+    if parameter.name not in _KNOWN and (
+        parameter.default is parameter.empty or _is_switch(parameter)):
       raise TypeError(
           f"{name}.__call__ asks for {parameter.name!r}; beside the inputs it may "
-          f"ask for {', '.join(sorted(known))}")
-  return frozenset(p.name for p in parameters) & known
+          f"ask for {', '.join(sorted(_KNOWN))}")
+  return frozenset(p.name for p in parameters) & _KNOWN
 
 
-def only(names: frozenset[str], values: Mapping[str, Any]) -> dict[str, Any]:
-  """Those of the values that are named."""
+def _is_switch(parameter: inspect.Parameter) -> bool:
+  """Whether an argument that has a default may be a switch for training."""
+  return (isinstance(parameter.default, bool) or "bool" in str(parameter.annotation)
+          or re.search("train|eval|infer|mode|phase|determin|dropout",
+                       parameter.name) is not None)
+
+
+def only(names: frozenset[str], *, train: bool, **values: Any) -> dict[str, Any]:
+  """Those of the values that are named, the switch under its own names."""
+  values |= {name: train is says for name, says in SWITCHES.items()}
   return {name: value for name, value in values.items() if name in names}
 
 

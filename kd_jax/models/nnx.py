@@ -10,9 +10,6 @@ import jax
 from kd_jax.core import types
 from kd_jax.models.linen import as_outputs, keywords, only
 
-# What `__call__` may name; `.train()` and `.eval()` say whether it trains, too.
-_KNOWN = frozenset({"train", "mask", "rates", "axis_name"})
-
 
 def nnx_model(make: Callable[[nnx.Rngs], nnx.Module]) -> types.Model:
   """A `types.Model` from any NNX module.
@@ -38,9 +35,16 @@ def nnx_model(make: Callable[[nnx.Rngs], nnx.Module]) -> types.Model:
     (2, 10)
   """
   module = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
-  understood = keywords(module.__call__, _KNOWN, type(module).__name__)
+  understood = keywords(module.__call__, type(module).__name__)
   graphs: dict[bool, Any] = {}
+  for _, part in nnx.iter_modules(module):
+    # `.train()` and `.eval()` turn those of the other two names.
+    for name in ("train", "training", "is_training", "is_train"):
+      if isinstance(getattr(part, name, None), bool):
+        raise TypeError(f"{type(part).__name__}.{name} is a switch that nothing "
+                        "would turn; let __call__ take it")
   for train in (True, False):
+    # Beside the switches that `__call__` may name.
     (module.train if train else module.eval)()
     graphs[train], params, streams, state = _split(module)
 
@@ -58,13 +62,13 @@ def nnx_model(make: Callable[[nnx.Rngs], nnx.Module]) -> types.Model:
       rates: Mapping[str, jax.Array | float] | None = None,
       axis_name: str | None = None,
   ) -> tuple[types.Outputs, types.Tree]:
-    context = {
-        "train": train, "mask": mask, "rates": rates, "axis_name": axis_name}
+    context = only(
+        understood, train=train, mask=mask, rates=rates, axis_name=axis_name)
     made = nnx.merge(
         graphs[train], _as_state(params, variables.params), _drawn(streams, rngs),
         _as_state(state, variables.state))
     with _as_users_write():
-      outputs = made(inputs, **only(understood, context))
+      outputs = made(inputs, **context)
     _, _, _, after = _split(made)
     known = {path for path, _ in nnx.to_flat_state(state)}
     # What a module has sown on the way is no state of the model.

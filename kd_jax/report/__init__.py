@@ -12,6 +12,7 @@ told by `tables`, `plots` and `page`.
 
 from collections.abc import Mapping
 import dataclasses
+import importlib.util
 import json
 import pathlib
 import re
@@ -19,13 +20,16 @@ import shlex
 from typing import Any
 
 from kd_jax.core.errors import UserError
+from kd_jax.report import fields
 from kd_jax.report.main_table import PAPER, curves, table
 from kd_jax.runs import results
 from kd_jax.runs.results import Row, read, side_file
 
-__all__ = ["PAPER", "Row", "curves", "into", "main", "read",
+__all__ = ["PAPER", "Row", "check_installed", "curves", "into", "main", "read",
            "side_file", "table", "write"]
 
+# The longest field, which no table shows.
+_LONG = ("test_wrong_ids",)
 _MARKERS = ("<!-- results: {} -->", "<!-- end of results -->")
 
 
@@ -43,6 +47,19 @@ def into(text: str, study: str, generated: str) -> str:
   if not found:
     raise UserError(f"no place for the table: it goes between {begin} and {end}")
   return made
+
+
+def check_installed() -> None:
+  """Refuses, before a run, what its report would fail for.
+
+  Raises:
+    UserError: Naming the packages that are missing.
+  """
+  missing = [name for name in ("matplotlib", "scipy")
+             if importlib.util.find_spec(name) is None]
+  if missing:
+    raise UserError(f"the report of a run needs {' and '.join(missing)}: pip "
+                    f"install {' '.join(missing)}")
 
 
 def write(
@@ -63,7 +80,8 @@ def write(
   # matplotlib and scipy are slow to start; those who only read need neither.
   # pylint: disable-next=g-import-not-at-top
   from kd_jax.report import page, plots, points, tables
-  rows, others = read(folder), results.aside(folder)
+  rows, others = (fields.checked(folder / "results.jsonl", found) for found in (
+      read(folder, without=_LONG), results.aside(folder, without=_LONG)))
   results.check(
       folder / "results.jsonl", rows, "see python -m kd_jax.report --help")
   if everything:
@@ -92,9 +110,13 @@ def write(
 
 def _in_full(row: Row) -> Row:
   """A row with all that its command sets, to tell it from rows of other configs."""
-  words = [word.partition("=") for word in shlex.split(row.get("command") or "")]
+  try:
+    words = shlex.split(row.get("command") or "")
+  except ValueError:  # Quotes that nothing closes: a row of somebody else's.
+    words = []
   given = {name.removeprefix("--").removeprefix("config."): _value(text)
-           for name, _, text in words if name.startswith("--config")}
+           for name, _, text in (word.partition("=") for word in words)
+           if name.startswith("--config")}
   given.pop("sweep.lanes", None)
   return row | {"overrides": given | row["overrides"]}
 

@@ -9,8 +9,8 @@ import sys
 from typing import Any
 
 from kd_jax import report
-from kd_jax.core.errors import Parser, UserError
-from kd_jax.report import statistics
+from kd_jax.core.errors import Parser, UserError, printable
+from kd_jax.report import fields, statistics
 from kd_jax.runs import results
 
 
@@ -57,7 +57,7 @@ def _generate(
     study: pathlib.Path, reference: dict[str, Any] | None, everything: bool
 ) -> str:
   """Writes the files of a study; returns its table."""
-  rows = report.read(study)
+  rows = report.read(study, without=("test_wrong_ids",))
   file = study / "results.jsonl"
   if not rows:
     raise UserError(f"{file}: has no rows yet")
@@ -68,12 +68,14 @@ def _generate(
         f"{file}: {sweeps} rows of a sweep (overrides), {mains} of main runs "
         f"(net), {len(rows) - sweeps - mains} of neither; keep one kind")
   if sweeps:
+    del rows  # Read anew.
     report.write(study, reference=reference or _configured(study),
                  everything=everything)
     return (study / "table.md").read_text(encoding="utf-8")
   if reference:
     raise UserError(
         f"--reference: {file} holds main runs; only sweeps have a reference")
+  rows = fields.checked(file, rows)
   generated = report.table(rows)
   (study / "table.md").write_text(generated, encoding="utf-8")
   if any(row["row"] == "paper" for row in rows):
@@ -113,7 +115,10 @@ def _into(readme: pathlib.Path, study: str, generated: str) -> bytes:
 def _configured(study: pathlib.Path) -> dict[str, Any] | None:
   """The reference that the sweep itself named, if it did."""
   config = report.side_file(study, "config.json") or {}
-  return dict(config.get("sweep.reference") or ()) or None
+  try:
+    return dict(config.get("sweep.reference") or ()) or None
+  except (AttributeError, TypeError, ValueError):
+    raise UserError(f"{study / 'config.json'}: is not a config of kd_jax") from None
 
 
 def _compare(study: pathlib.Path, names: list[str]) -> str:
@@ -159,7 +164,7 @@ def _merge(argv: list[str]) -> int:
   except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
-  print((arguments.out / "table.md").read_text(encoding="utf-8"))
+  print(printable((arguments.out / "table.md").read_text(encoding="utf-8")))
   print(text)
   return 0
 
@@ -185,7 +190,7 @@ def main(argv: list[str] | None = None) -> int:
   except (UserError, OSError) as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
-  print(generated, end="")
+  print(printable(generated), end="")
   return 0
 
 

@@ -49,13 +49,14 @@ def curves(rows: Iterable[Row], path: pathlib.Path, *, name: str) -> None:
   figure, axes = pyplot.subplots(figsize=(6.4, 4.0), dpi=120)
   known: set[str] = set()
   for row in rows:
-    if row["row"] != name or (row["net"] == "teacher" and "teacher" in known):
+    if row["row"] != name or row["net"] not in _COLOURS or (
+        row["net"] == "teacher" and "teacher" in known):
       continue
     label = None if row["net"] in known else row["net"]
     known.add(row["net"])
-    epochs = range(1, len(row["curve"]) + 1)
-    axes.plot(epochs, row["curve"], color=_COLOURS[row["net"]], label=label,
-              linewidth=1.0)
+    curve = row.get("curve", [])
+    axes.plot(range(1, len(curve) + 1), curve, color=_COLOURS[row["net"]],
+              label=label, linewidth=1.0)
   axes.set(xscale="log", yscale="log", xlabel="epoch",
            ylabel="test errors of 10,000",
            title="MNIST, variant paper: test errors while training")

@@ -1,5 +1,6 @@
 """Keys and values of a config as people write them, and in which order."""
 
+import collections
 from collections.abc import Iterable, Mapping
 import json
 from typing import Any
@@ -69,8 +70,8 @@ def short(keys: Iterable[str]) -> dict[str, str]:
     for prefix in _DROPPED:
       left = left.removeprefix(prefix)
     names[key] = _SHORT.get(key, left.replace(".", " ").replace("_", " "))
-  taken = list(names.values())
-  return {key: name if taken.count(name) == 1 else full[key]
+  taken = collections.Counter(names.values())
+  return {key: name if taken[name] == 1 else full[key]
           for key, name in names.items()}
 
 

@@ -69,6 +69,12 @@ def _head(sweep: Sweep) -> str:
   lines = [f"<h1>{html.escape(sweep.study or 'Report')}</h1>",
            f'<p class="soft">{counts}</p>', _loss(rows)]
   lines += [f'<p class="warn">{html.escape(note)}</p>' for note in sweep.notes]
+  most = panels.MOST
+  if max(len(sweep.points), *(len(point.runs) for point in sweep.points)) > most:
+    lines.append(
+        f'<p class="warn">This page shows the first {most} points and of each the '
+        f"first {most} runs, and no pictures of more points; table.csv has all "
+        "points, and results.jsonl all runs.</p>")
   return "\n".join(lines)
 
 
@@ -91,7 +97,7 @@ def _loss(rows: Sequence[Row]) -> str:
 
 
 def _main_plot(sweep: Sweep) -> str:
-  drawn = svg.errors_by_temperature(sweep)
+  drawn = len(sweep.points) <= panels.MOST and svg.errors_by_temperature(sweep)
   if not drawn:
     return ""
   levels = any(panel.levels for panel in panels.panels(sweep))
@@ -113,7 +119,7 @@ def _table(sweep: Sweep) -> str:
       f'<th scope="col"{kind(column)}><button type="button">'
       f"{html.escape(column.title)}</button></th>" for column in columns)
   lines = []
-  for point in sweep.points:
+  for point in sweep.points[:panels.MOST]:
     cells = "".join(
         f'<td{kind(column)} data-value="{_sorted_by(column, point)}">'
         f"{html.escape(column.text(point))}</td>" for column in columns)
@@ -211,8 +217,8 @@ def _runs(sweep: Sweep) -> str:
           ("seed", " number"), ("test errors", " number"), ("fingerprint", ""),
           ("command", "")))
   parts = ['<h2 id="runs">Runs</h2>']
-  for point in sweep.points:
-    lines = "".join(map(_run, point.runs))
+  for point in sweep.points[:panels.MOST]:
+    lines = "".join(map(_run, point.runs[:panels.MOST]))
     failed = f", {point.failed} failed" if point.failed else ""
     parts.append(
         f"<details><summary>{html.escape(sweep.label(point))} "

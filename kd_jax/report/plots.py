@@ -65,7 +65,8 @@ def _levels(axes: Any, points: Sequence[Point], sweep: Sweep) -> None:
 def heat_map(sweep: Sweep, path: pathlib.Path) -> bool:
   """Test errors over T and alpha, a panel for all else."""
   shown = [point for point in sweep.points if point.errors is not None
-          and panels.has_temperature(point) and "alpha" in point.values]
+          and panels.has_temperature(point)
+          and isinstance(point.values.get("alpha"), (int, float))]
   across = sorted({panels.temperature(point) for point in shown})
   up = sorted({point.values["alpha"] for point in shown})
   groups = panels.split(shown, [
@@ -147,7 +148,8 @@ def write(
 ) -> dict[str, pathlib.Path]:
   """Draws all there is to draw; returns the paths by the name of the plot.
 
-  A picture of rows that are no more is removed.
+  A picture of rows that are no more is removed. Of more points than a picture can
+  show, none is drawn.
   """
   drawings = {
       "errors": errors_by_temperature, "heat": heat_map,
@@ -157,7 +159,7 @@ def write(
   found = {}
   for name, draw in drawings.items():
     path = folder / f"{name}.png"
-    if draw(sweep, path):
+    if len(sweep.points) <= panels.MOST and draw(sweep, path):
       found[name] = path
     else:
       path.unlink(missing_ok=True)

@@ -198,9 +198,9 @@ def _differences(sweep: Sweep) -> list[str]:
 
 def markdown(sweep: Sweep) -> str:
   """A markdown table, and its captions under it."""
-  shown = columns(sweep)
+  shown, texts = columns(sweep), text_columns(sweep)
   lines = [[_markdown(column.title) for column in shown],
-           ["--:" if column.title not in text_columns(sweep) else "---"
+           ["--:" if column.title not in texts else "---"
             for column in shown]]
   lines += [[_markdown(column.text(point)) for column in shown]
             for point in sweep.points]
@@ -278,10 +278,10 @@ def escape_latex(text: str) -> str:
 
 def latex(sweep: Sweep) -> str:
   """A LaTeX table of the package booktabs."""
-  shown = columns(sweep)
+  shown, texts = columns(sweep), text_columns(sweep)
   line = lambda cells: " & ".join(map(escape_latex, cells)) + r" \\"
   align = "".join(
-      "l" if column.title in text_columns(sweep) else "r" for column in shown)
+      "l" if column.title in texts else "r" for column in shown)
   caption = " ".join(map(escape_latex, captions(sweep)))
   lines = [
       r"% needs \usepackage{booktabs}", r"\begin{table}", r"\centering",

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 import contextlib
-import fcntl
+import errno
 import functools
 from importlib import metadata
 import importlib.util
@@ -16,10 +16,11 @@ import sys
 import time
 from typing import IO, Any
 
+import filelock
 import jax
 
 import kd_jax
-from kd_jax.core import hosts
+from kd_jax.core import hosts, strict
 from kd_jax.core.errors import UserError
 from kd_jax.core.machine import cores
 from kd_jax.training import parameters
@@ -89,7 +90,7 @@ class Recorder:
     if self._metrics is None:
       return
     line = {"net": net, "time": round(time.time(), 3), **row}
-    self._metrics.write(json.dumps(line) + "\n")
+    self._metrics.write(strict.dumps(line) + "\n")
     self._metrics.flush()
     if self._tensorboard and "step" in row and "event" not in row:
       writer = self._writer(net)
@@ -162,17 +163,20 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
   Raises:
     UserError: If another program is at work there, or it cannot be written.
   """
+  lock = _lock(workdir / ".lock")
   try:
     workdir.mkdir(parents=True, exist_ok=True)
-    file = (workdir / ".lock").open("a")
+    ours = _is_ours(lock)
   except OSError as error:
     raise UserError(f"--workdir={workdir}: cannot be written: {error}") from None
-  with file:
-    if not _is_ours(file):
-      raise UserError(
-          f"--workdir={workdir}: another program is at work there; wait for it, "
-          "or give another folder")
+  if not ours:
+    raise UserError(
+        f"--workdir={workdir}: another program is at work there; wait for it, "
+        "or give another folder")
+  try:
     yield
+  finally:
+    lock.release()
 
 
 @contextlib.contextmanager
@@ -185,10 +189,10 @@ def alone(
     with contextlib.suppress(OSError):
       if hosts.first():
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = stack.enter_context(
-            path.with_name(f".{path.name}.lock").open("a"))
+        lock = _lock(path.with_name(f".{path.name}.lock"))
+        stack.callback(lock.release)
         announced = False
-        while not stop() and not _is_ours(file):
+        while not stop() and not _is_ours(lock):
           if not announced:
             say(f"{path}: another program is training this net; waiting for it")
           announced = True
@@ -196,14 +200,22 @@ def alone(
     yield
 
 
-def _is_ours(file: IO) -> bool:
-  """Locks a file, unless another program has."""
+def _lock(path: pathlib.Path) -> filelock.BaseFileLock:
+  """The lock of a file; the system opens it when its program dies."""
+  return filelock.FileLock(path, fallback_to_soft=False)
+
+
+def _is_ours(lock: filelock.BaseFileLock) -> bool:
+  """Takes a lock, unless another program has it."""
   try:
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except BlockingIOError:
+    lock.acquire(blocking=False)
+  except filelock.Timeout:
     return False
-  except OSError:
+  except NotImplementedError:
     pass  # A file system without locks.
+  except OSError as error:
+    if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+      raise
   return True
 
 

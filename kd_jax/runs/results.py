@@ -1,10 +1,11 @@
 """The rows of a sweep on disk: what is finished is never done again."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 import json
 import pathlib
 from typing import Any
 
+from kd_jax.core import strict
 from kd_jax.core.errors import UserError
 
 Row = dict[str, Any]
@@ -111,12 +112,12 @@ def save(workdir: pathlib.Path, rows: Sequence[Row], others: Sequence[Row]) -> N
   (workdir / _ASIDE).unlink(missing_ok=True)
 
 
-def aside(workdir: pathlib.Path) -> list[Row]:
+def aside(workdir: pathlib.Path, *, without: Container[str] = ()) -> list[Row]:
   """Rows that the last run in a workdir did not ask for."""
   rows = []
   for name in (_SHOWN, _ASIDE):
     file = workdir / name
-    found = _rows(file) if file.is_file() else []
+    found = _rows(file, without) if file.is_file() else []
     found = [row for row in found if name == _ASIDE or not row.get(_ASKED, True)]
     check(file, found, "use another workdir")
     rows += found
@@ -163,33 +164,36 @@ def _first(key: Callable[[Row], Any], rows: Iterable[Row]) -> dict[Any, Row]:
   return found
 
 
-def read(study: pathlib.Path, name: str = _SHOWN) -> list[Row]:
-  """The rows of a study's folder that its last run asked for.
+def read(
+    study: pathlib.Path, name: str = _SHOWN, *, without: Container[str] = ()
+) -> list[Row]:
+  """The rows that a study's last run asked for, `without` unwanted fields.
 
   Raises:
     UserError: If there is no such file, or a line of it is no row.
   """
-  return [row for row in _rows(study / name) if row.get(_ASKED, True)]
+  return [row for row in _rows(study / name, without) if row.get(_ASKED, True)]
 
 
-def _rows(file: pathlib.Path) -> list[Row]:
+def _rows(file: pathlib.Path, without: Container[str] = ()) -> list[Row]:
   if not file.is_file():
     raise UserError(f"{file}: there is no such file")
   try:
-    text = file.read_text(encoding="utf-8")
+    rows = []
+    with file.open(encoding="utf-8") as lines:
+      for number, line in enumerate(lines, 1):
+        if line.strip():
+          row = _row(line, f"{file}, line {number}")
+          rows.append({key: row[key] for key in row if key not in without})
   except ValueError:
     raise UserError(f"{file}: is not text, so no rows") from None
-  rows = []
-  for number, line in enumerate(text.splitlines(), 1):
-    if line.strip():
-      rows.append(_row(line, f"{file}, line {number}"))
   return rows
 
 
 def _row(line: str, where: str) -> Row:
   try:
     row = json.loads(line)
-  except json.JSONDecodeError:
+  except (ValueError, RecursionError):  # Also a number of too many digits.
     row = None
   if not isinstance(row, dict):
     raise UserError(
@@ -209,12 +213,12 @@ def side_file(folder: pathlib.Path, name: str) -> Any:
     return None
   try:
     return json.loads(file.read_text(encoding="utf-8"))
-  except ValueError as error:  # Also what is no text.
+  except (ValueError, RecursionError) as error:  # Also what is no text.
     raise UserError(f"{file}: is not JSON ({error})") from None
 
 
 def write(file: pathlib.Path, rows: Sequence[Row]) -> None:
   """Writes rows whole or not at all."""
   fresh = file.with_name(file.name + ".new")
-  fresh.write_text("".join(json.dumps(row) + "\n" for row in rows))
+  fresh.write_text("".join(strict.dumps(row) + "\n" for row in rows))
   fresh.replace(file)

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kd_jax.core import hosts, types
+from kd_jax.core import hosts, strict, types
 from kd_jax.core.errors import UserError
 
 SCHEMA = 1
@@ -194,7 +194,7 @@ def unwritten(path: pathlib.Path, error: Exception) -> str:
 def write_json(path: pathlib.Path, value: Any) -> None:
   """Writes a JSON file whole or not at all."""
   fresh = path.with_name(path.name + ".new")
-  fresh.write_text(json.dumps(value, indent=2) + "\n")
+  fresh.write_text(strict.dumps(value, indent=2) + "\n")
   fresh.replace(path)
 
 

@@ -91,7 +91,7 @@ def _lane(visit: Visit, run: Run) -> Run:
   for name in ("matplotlib", "scipy"):
     if importlib.util.find_spec(name) is None:
       visit.tell(f"{name}: not installed, and a sweep's tables need it; pip "
-                 "install 'kd_jax[report]'")
+                 f"install {name}")
   lanes = sweeps.lanes(run.values, run.sweep.points)
   with visit.check("sweep"):
     driver.check_reference(lanes, run.sweep.reference)

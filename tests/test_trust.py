@@ -1,0 +1,182 @@
+"""What a user's files, machine and names do to the program: never a traceback."""
+
+import json
+import math
+import os
+import pathlib
+import subprocess
+import sys
+import threading
+
+from conftest import ROOT
+import pytest
+
+from kd_jax import main, report
+from kd_jax.core import strict
+from kd_jax.core.errors import UserError
+from kd_jax.core.screen import Screen
+
+CONFIG = """
+from kd_jax import config as config_lib
+def get_config(variant="plain"):
+  config = config_lib.default()
+  config.alpha = 0.5
+  config.temperature = {"plain": 2.0, "hot": 20.0}[variant]
+  return config
+"""
+
+
+@pytest.mark.parametrize("name", ["2026-01-02_10:30/c.py", "a:b.py", "c.py"])
+def test_a_path_may_have_colons(tmp_path, name):
+  file = tmp_path / name
+  file.parent.mkdir(exist_ok=True)
+  file.write_text(CONFIG)
+  config, workdir = main.parse([f"--config={file}"])
+  assert config.temperature == 2 and workdir.name.startswith(file.stem)
+  assert main.parse([f"--config={file}:hot"])[0].temperature == 20
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("def get_config():\n  return {'steps': 3}", "gives a dict"),
+    ("def get_config():\n  x = 1\n  raise ValueError('my own word')",
+     "my own word ({file}, line 3)"),
+    ("def get_config():\n  import sys\n  sys.exit('bye')", "bye ({file}, line 3)"),
+    ("x = 1\n1 / 0", "division by zero ({file}, line 2)"),
+    ("def get_config(:", "line 1")])
+def test_what_a_config_file_raises_is_told_with_its_place(
+    tmp_path, capsys, text, words):
+  file = tmp_path / "c.py"
+  file.write_text(text)
+  assert main.run([f"--config={file}"]) == 2
+  told = capsys.readouterr().err
+  assert words.format(file=file) in told and len(told.splitlines()) == 1
+
+
+def test_a_path_that_is_refused_is_not_advised(tmp_path, capsys, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  assert main.run(["--config=configs/mnist.py"]) == 2
+  told = capsys.readouterr().err
+  assert "try --config=configs/mnist.py" not in told and "get_config" in told
+  monkeypatch.chdir(ROOT)
+  assert main.run(["--config=nothing.py"]) == 2
+  assert "try --config=configs/mnist.py" in capsys.readouterr().err
+
+
+def test_signals_are_left_alone_in_a_thread():
+  found = []
+
+  def work():
+    with main.Signals() as stop:
+      found.append(stop())
+  thread = threading.Thread(target=work)
+  thread.start()
+  thread.join()
+  assert found == [False]
+
+
+@pytest.mark.parametrize("name", ["matplotlib", "scipy"])
+def test_a_missing_package_is_told_before_a_sweep(
+    tmp_path, capsys, monkeypatch, name):
+  monkeypatch.chdir(ROOT)
+  monkeypatch.setitem(sys.modules, name, None)
+  assert main.run(["--config=configs/mnist.py:smoke", "--sweep.seed=0,1",
+                   f"--workdir={tmp_path / 'run'}"]) == 2
+  assert f"pip install {name}" in capsys.readouterr().err
+  assert not (tmp_path / "run").exists()
+
+
+def test_names_do_not_command_the_terminal(capsys):
+  screen = Screen()
+  screen.say("a\x1b[2Jb")
+  screen.table("t", ["net", "n"], [["c\x1b]0;x\x07[/no] [red]d", "1"]])
+  out = capsys.readouterr().out
+  assert "\x1b" not in out and "\x07" not in out and "[red]d" in out
+  assert main.run(["--config=a\x1b[2Jb.py"]) == 2
+  assert "\x1b" not in capsys.readouterr().err
+  assert "\x1b" not in str(UserError("\x1b[2J"))
+
+
+def test_json_that_is_written_is_strict():
+  text = strict.dumps({"a": [math.nan, math.inf, 1.5], "b": (1,)})
+  assert json.loads(text, parse_constant=pytest.fail) == {
+      "a": [None, None, 1.5], "b": [1]}
+
+
+@pytest.mark.parametrize(("end", "code"), [
+    ("os._exit(0)", 2), ("os._exit(7)", 7), ("return 0", 2)])
+def test_a_target_that_ends_the_program_has_not_passed(tmp_path, end, code):
+  file = tmp_path / "loss.py"
+  file.write_text(f"import os\ndef loss(*words):\n  {end}\n")
+  done = subprocess.run(
+      [sys.executable, "-m", "kd_jax.conformance", f"{file}:loss"], cwd=ROOT,
+      capture_output=True, text=True, check=False)
+  assert done.returncode == code
+  assert code != 2 or "conformance:" in done.stderr
+
+
+def test_a_system_without_fcntl_has_locks(tmp_path):
+  code = (
+      "import sys; sys.modules['fcntl'] = None\n"
+      "import pathlib; from kd_jax.runs import records\n"
+      "place = pathlib.Path(sys.argv[1])\n"
+      "with records.locked(place):\n"
+      "  try:\n"
+      "    with records.locked(place): print('both')\n"
+      "  except records.UserError: print('refused')\n"
+      "with records.locked(place): print('again')\n")
+  done = subprocess.run(
+      [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True,
+      text=True, check=False, env={**os.environ, "PYTHONWARNINGS": "ignore"})
+  assert done.stdout.split() == ["refused", "again"], done.stderr
+
+
+def test_no_package_that_is_not_on_the_registry_is_advised():
+  for file in pathlib.Path(ROOT / "kd_jax").rglob("*.py"):
+    assert "install 'kd_jax[" not in file.read_text(encoding="utf-8"), file
+
+
+SWEEP_ROW = {
+    "schema": 2, "test_errors": 50, "test_examples": 1000, "test_nll": 0.1,
+    "loss": "CE", "cores": 2, "device": "cpu", "versions": {"jax": "1"},
+    "test_wrong_ids": [1], "curve": {"hard_loss": [1.0]}, "heldout_curve": [4, 3],
+    "heldout_examples": 30, "test_bins": {"counts": [1, 2]}, "study": "s"}
+MAIN_ROW = {
+    "row": "paper", "net": "baseline", "source": "raw", "test_examples": 1000,
+    "seed": 0, "test_errors": 5, "loss": "CE", "seconds": 1.0, "curve": [3, 2]}
+HOSTILE = ["text", math.nan, math.inf, 10**400, None, {"a": {"b": [1]}}, [[1, "x"]],
+           -5, True, "\x1b[2J<script>"]
+
+
+def test_a_report_over_hostile_rows_ends_without_a_traceback(
+    tmp_path, capsys, monkeypatch):
+  from kd_jax.report import plots
+  monkeypatch.setattr(plots, "write", lambda *words: {})
+  lines = [(key, value, [
+      SWEEP_ROW | {"fingerprint": str(n), "seed": n % 2, "overrides": {
+          "temperature": n // 2 + 1, "alpha": 0.5}} | (
+              {key: value} if n == 1 else {})
+      for n in range(4)]) for value in HOSTILE
+      for key in [*SWEEP_ROW, "fingerprint", "seed", "overrides"]]
+  lines += [(key, value, [
+      SWEEP_ROW | {"fingerprint": str(n), "seed": n, "overrides": {
+          "temperature": n + 1, key: value if n == 1 else 1}} for n in range(3)])
+      for value in HOSTILE for key in ("temperature", "alpha", "student.widths")]
+  lines += [(key, value, [MAIN_ROW | {key: value}, MAIN_ROW | {"seed": 1}])
+            for value in HOSTILE for key in MAIN_ROW]
+  codes = []
+  for key, value, rows in lines:
+    (tmp_path / "results.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in rows))
+    codes.append(report.main([str(tmp_path), f"--readme={tmp_path}/none.md"]))
+    out, err = capsys.readouterr()
+    assert codes[-1] == 0 or len(err.splitlines()) == 1, (key, value, err)
+    assert "\x1b" not in out + err
+  assert set(codes) == {0, 2}
+
+
+@pytest.mark.parametrize("text", [
+    "[" * 100_000, '{"a": ' + "9" * 5000 + "}", "3", '{"net": 3}', "{}", "\x00"])
+def test_what_is_no_row_is_told_in_a_line(tmp_path, capsys, text):
+  (tmp_path / "results.jsonl").write_text(text)
+  assert report.main([str(tmp_path), f"--readme={tmp_path}/none.md"]) == 2
+  assert len(capsys.readouterr().err.splitlines()) == 1
