@@ -287,10 +287,13 @@ _OWN: dict[str, Key] = {
     **_of(PROGRAM, {
         "teacher.bank": Key(
             "auto", _one_of("auto", "always", "never"), "store the logits?")}),
+    **_of(RUN, {
+        "teacher.check": Key(
+            "on", _one_of("on", "off"), "refuse logits that are not of this data")}),
     **_of(INPUT, {
         "teacher.dir": _optional(str, _TEXT, "folder of trained teachers"),
         "teacher.logits": _optional(
-            str, _TEXT, ".npy of logits [N, C] or [N, V, C] by id"),
+            str, _TEXT, ".npy or .npz of logits [N, C] or [N, V, C] by id"),
         "teacher.test_logits": _optional(
             str, _TEXT, ".npy of its logits [N, C] of the test set"),
     }),
