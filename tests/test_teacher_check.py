@@ -1,5 +1,7 @@
 """Logits from elsewhere: the wrong ones are refused, and no right one is."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -149,3 +151,58 @@ def test_a_run_looks_at_test_logits_too(run, tmp_path):
     np.save(of_test, wrong)
     code, told = run(*words)
     assert code == 2 and "test_logits" in told and word in told
+
+
+def test_distilling_on_unlabelled_data_runs(run, tmp_path):
+  file = tmp_path / "z.npy"
+  logits, label = made()
+  np.save(file, logits)
+  words = [f"--config.teacher.logits={file}", "--config.alpha=1"]
+  code, told = run(*words, y=np.full(600, -1), y_test=np.zeros(200, int))
+  assert code == 2 and "data.num_classes" in told
+  code, told = run(*words, "--config.data.num_classes=10", y=np.full(600, -1))
+  assert code == 0 and "not checked" in told
+  summary = json.loads((tmp_path / "run/summary.json").read_text())
+  assert "baseline" not in summary and "test_errors" in summary["distilled"]
+  half = np.where(np.arange(600) < 300, label, -1)
+  code, _ = run(*words, f"--workdir={tmp_path / 'half'}", y=half)
+  assert code == 0
+  *_, last = (json.loads(line) for line in (
+      tmp_path / "half/metrics.jsonl").read_text().splitlines())
+  assert last["train_examples"] <= 300
+
+
+@pytest.mark.parametrize("words", [
+    ("--config.alpha=0.5",), ("--config.method=dkd", "--config.hard_weight=0"),
+    ("--config.alpha=1", "--config.schedules.alpha=linear",
+     "--config.schedules.alpha_end=0")])
+def test_a_hard_term_without_labels_is_refused(run, tmp_path, words):
+  logits, label = made()
+  np.save(tmp_path / "z.npy", logits)
+  code, told = run(f"--config.teacher.logits={tmp_path / 'z.npy'}", *words,
+                   y=np.where(np.arange(600) < 300, label, -1))
+  assert code == 2 and "(-1)" in told
+
+
+def test_a_class_that_is_missing_is_named_and_given(run, tmp_path):
+  logits, label = made()
+  np.save(tmp_path / "z.npy", logits)
+  label, words = label % 9, ["--config.teacher.check=off",
+                             f"--config.teacher.logits={tmp_path / 'z.npy'}"]
+  code, told = run(*words, y=label, y_test=np.arange(200) % 9)
+  assert code == 2 and "data.num_classes=10" in told
+  code, told = run(*words, "--config.data.num_classes=10", y=label,
+                   y_test=np.arange(200) % 9)
+  assert code == 0 and "no example of class 9" in told
+
+
+@pytest.mark.parametrize(("change", "code", "word"), [
+    (lambda y: y + 1, 0, "labels run from 1"),
+    (lambda y: 255 * (y > 4), 0, "no example of class 1, 2"),
+    (lambda y: np.where(np.arange(len(y)) == 3, 2_000_000, y), 2, "2000000"),
+    (lambda y: y - 5, 2, "labels from -5")])
+def test_labels_that_are_no_classes_are_said_or_refused(run, change, code, word):
+  _, label = made()
+  _, of_test = made(200, seed=1)
+  found, told = run("--config.method=hard", y=change(label), y_test=change(of_test))
+  assert found == code and word in told

@@ -261,13 +261,16 @@ _OWN: dict[str, Key] = {
         "data.embedded": Key(
             "auto", _one_of("auto", "never", "only"),
             "the 5,000 built-in digits"),
+        "data.num_classes": _optional(
+            int, Rule("an integer >= 2", lambda v: _integer(v) and v >= 2),
+            "classes of the task, where the data lacks some"),
         "data.resize": _optional(
             tuple, Rule("(height,width)", lambda v: len(v) == 2 and all(
                 map(_WHOLE.check, v))), "scale images of differing sizes (TFDS)"),
         "data.scale": Key(
             "unit", _one_of("unit", "standard"),
             "pixels to [0, 1], or to the training set's mean 0 and deviation 1"),
-    }),
+    }, later=("data.num_classes",)),
     **_of(STUDENT, _TRANSFER, later=_TRANSFER),
     **_under("student", _of(
         STUDENT, _net((800, 800), "none"), traced=_NET, later=("init_scale",))),

@@ -6,6 +6,7 @@ row: a permuted bank trains a student on other images' targets and looks fine.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+import hashlib
 import json
 import math
 import os
@@ -285,6 +286,14 @@ def read_logits(
   if check == "on" and (problem := teachers.problem(first, labels)):
     raise UserError(f"{key}: {problem}, or --config.teacher.check=off")
   return held
+
+
+def digest(file: str) -> str:
+  """The SHA-256 of a user's logits as they are stored, read part by part."""
+  logits, found = _opened(file, file), hashlib.sha256()
+  for part in _parts(len(logits), math.prod(logits.shape[1:])):
+    found.update(np.ascontiguousarray(logits[part]).data)
+  return found.hexdigest()
 
 
 def _other_classes(found: tuple[int, ...], shape: tuple[int, ...]) -> str:

@@ -220,7 +220,7 @@ def from_file(setup: Setup, student: Training) -> PreparedTeacher:
         f"config.teacher.test_logits={of_test}", of_test,
         (len(dataset.test.label), dataset.num_classes), dataset.test.label,
         values["teacher.check"])
-    identity.append(hashlib.sha256(logits.data).hexdigest())
+    identity.append(logit_bank.digest(of_test))
     known["test"] = put(logits)
     wrong = np.flatnonzero(logits.argmax(-1) != dataset.test.label).tolist()
     record |= {
