@@ -87,7 +87,7 @@ def test_unknown_labels_are_left_out():
 
 @pytest.fixture(name="run")
 def fixture_run(tmp_path, capsys):
-  """Runs a few steps on a user's set with a file of logits: code and what is said."""
+  """A few steps on a user's set with a file of logits: code and what is said."""
   draw = np.random.default_rng(0)
   _, label = made(seed=0)
   _, of_test = made(200, seed=1)

@@ -292,7 +292,7 @@ _OWN: dict[str, Key] = {
             "auto", _one_of("auto", "always", "never"), "store the logits?")}),
     **_of(RUN, {
         "teacher.check": Key(
-            "on", _one_of("on", "off"), "refuse logits that are not of this data")}),
+            "on", _one_of("on", "off"), "refuse logits that are not of the data")}),
     **_of(INPUT, {
         "teacher.dir": _optional(str, _TEXT, "folder of trained teachers"),
         "teacher.logits": _optional(

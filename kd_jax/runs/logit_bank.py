@@ -222,8 +222,8 @@ def from_file(
   """A bank from a user's logits of the training set, by example id.
 
   Args:
-    file: `.npy`, or `.npz` of one array, of `[N, classes]` or `[N, V, classes]`, any
-      float type.
+    file: `.npy`, or `.npz` of one array, of `[N, classes]` or
+      `[N, V, classes]`, any float type.
     found_labels: Labels of the training set, `[N]`; -1 where unknown.
     num_views: V of the student's augmentation.
     num_classes: Number of classes.
@@ -270,7 +270,7 @@ def read_logits(
     raise UserError(f"{key}: {4 * math.prod(shape) / 1e9:.1f} GB as float32 do not "
                     "fit in memory") from None
   probabilities = True
-  # Part by part, so that one copy is in memory, and of it alone.
+  # Part by part, so that one copy is in memory.
   for part in _parts(len(logits), math.prod(shape[1:])):
     with np.errstate(over="ignore"):  # What float32 does not hold is told below.
       held[part] = logits[part]
@@ -279,7 +279,7 @@ def read_logits(
     probabilities &= check == "on" and teachers.are_probabilities(logits[part])
   if probabilities:
     raise UserError(
-        f"{key}: holds probabilities (no number is below 0, and all rows sum to 1), "
+        f"{key}: holds probabilities (all rows are >= 0 and sum to 1), "
         "not logits; save log(p), or take them as logits with "
         "--config.teacher.check=off")
   first = held if held.ndim == 2 else held[:, 0]

@@ -124,15 +124,15 @@ def prepare(
 
 
 def labelled(setup: Setup) -> Setup:
-  """The setup of a net that learns from labels alone: the examples that have one."""
+  """The setup of a net that learns from labels alone: examples that have one."""
   dataset = setup.dataset
   ids = dataset.train_ids[dataset.train.known[dataset.train_ids]]
   if len(ids) == len(dataset.train_ids):
     return setup
   if not len(ids):
     raise UserError(
-        "no training example has a label, so nothing can be trained on labels alone; "
-        "give a teacher's logits with --config.teacher.logits=FILE")
+        "no training example has a label, so nothing can be trained on labels "
+        "alone; give a teacher's logits with --config.teacher.logits=FILE")
   return setup._replace(
       dataset=dataset._replace(train_ids=ids),
       train=setup.train._replace(ids=devices_lib.copies(setup.devices, ids)))

@@ -1,29 +1,31 @@
 r"""Do logits from elsewhere belong to these examples and these classes?
 
 Of a row i with label y_i, log p_i is its log-softmax over the classes that have
-examples, no lower than -30. Two hypotheses are tested, and each is rejected only by
-evidence against a *right* teacher; too little evidence passes.
+examples, no lower than -30. Two hypotheses are tested, and each is rejected
+only by evidence against a *right* teacher; too little evidence passes.
 
 *Other rows* (shuffled, shifted, of another set). log p is first brought to the
-classes' shares in the labels (Saerens et al. 2002), so that a teacher of other shares
-is no worse for it. The gain of a row is
+classes' shares in the labels (Saerens et al. 2002), so that a teacher of other
+shares is no worse for it. The gain of a row is
 
   g_i = log p_i(y_i) - mean_j log p_j(y_i),
 
 the log-likelihood of its label above that under shuffled rows. What its own
-probabilities promise is the same with y drawn from p_i, A = mean_i E[g_i]. Shuffled
-rows have a mean gain of 0; a calibrated teacher, weak or strong, has A. Refused is
-mean g < A / 4 - t s / sqrt(N), where s is the larger of the deviations of g and of
-shuffled gains, and t has Student's tail of 3e-7. So a teacher is right, in the sense
-of the false alarm, if it keeps a quarter of what it promises. One that is right on
-every example has the largest gain there is, and is never refused.
+probabilities promise is the same with y drawn from p_i, A = mean_i E[g_i].
+Shuffled rows have a mean gain of 0; a calibrated teacher, weak or strong, has
+A. Refused is mean g < A / 4 - t s / sqrt(N), where s is the larger of the
+deviations of g and of shuffled gains, and t has Student's tail of 3e-7. So a
+teacher is right, in the sense of the false alarm, if it keeps a quarter of what
+it promises. One that is right on every example has the largest gain there is,
+and is never refused.
 
-*Other columns.* On one half of the rows, the permutation of classes with the largest
-sum over classes of the mean log p is found; each class counts alike, so a bias of a
-column changes nothing. On the other half it must beat the columns as they are by 5
-standard errors, and so with the halves exchanged. Classes with fewer than 8 examples
-in a half stay where they are. Under a right teacher the columns as they are have the
-larger expectation, so each half errs at most 3e-7 of the time.
+*Other columns.* On one half of the rows, the permutation of classes with the
+largest sum over classes of the mean log p is found; each class counts alike, so
+a bias of a column changes nothing. On the other half it must beat the columns
+as they are by 5 standard errors, and so with the halves exchanged. Classes with
+fewer than 8 examples in a half stay where they are. Under a right teacher the
+columns as they are have the larger expectation, so each half errs at most 3e-7
+of the time.
 """
 
 import numpy as np
