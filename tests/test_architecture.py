@@ -57,7 +57,7 @@ def test_imports_point_one_way(path):
     ("flax.linen", {"models"}), ("orbax", {"training"}),
     ("tensorflow_datasets", {"data"}), ("tensorflow", {"data"}),
     ("optax", {"training"}), ("tensorboardX", {"runs"}),
-    ("matplotlib", {"report"}), ("scipy", {"report"}),
+    ("matplotlib", {"report"}), ("scipy", {"report", "teachers"}),
     ("rich", {"core"}), ("ml_collections", {"config", "runs"}),
 ])
 def test_a_library_enters_by_its_door(library, doors):

@@ -163,7 +163,7 @@ def test_every_key_is_read(own_data, monkeypatch, tmp_path):
   assert unread == {
       "data.scale", "parallel", "checkpoint.every", "checkpoint.keep",
       "checkpoint.resume", "tensorboard", "teacher.bank", "teacher.dir",
-      "teacher.test_logits"}
+      "teacher.test_logits", "teacher.check"}
   assert all(f'values["{key}"]' in runs for key in unread)
 
 

@@ -423,7 +423,7 @@ _IMAGES, _LABELS, _, _TEST_LABELS = pictures()
     ({"y_train": _LABELS.astype(np.float32)}, "integers .* got float32"),
     ({"y_train": np.eye(7, dtype=np.uint8)[_LABELS]}, r"got uint8 \[70, 7\]"),
     ({"y_train": _LABELS.astype(np.int64) + 2**32}, "beyond 32 bits"),
-    ({"y_train": _LABELS - 1}, "labels from -1"),
+    ({"y_train": _LABELS - 2}, "labels from -2"),
     ({"y_train": _LABELS[:-1]}, "70 inputs but 69 labels"),
     ({"x_train": _IMAGES[:0], "y_train": _LABELS[:0]}, "empty"),
     ({"x_test": _IMAGES[:21, :12]}, r"\(24, 20, 1\) .* \(12, 20, 1\)"),

@@ -34,7 +34,8 @@ def dataset(
   return data_lib.load(
       values["data.name"], directory=values["data.dir"],
       holdout=values["data.holdout"], embedded=values["data.embedded"],
-      resize=resize and tuple(resize), say=say, fetching=fetching)
+      resize=resize and tuple(resize), num_classes=values["data.num_classes"],
+      say=say, fetching=fetching)
 
 
 def transfer_set(values: Values, found: data_lib.Dataset) -> data_lib.Dataset:
@@ -132,7 +133,7 @@ def learner(
   return step.Learner(
       training.model, method, training.optimizer_spec, teacher, pairs=pairs,
       skip_nonfinite=run.values["nonfinite"] == "skip",
-      schedules=training.schedules)
+      schedules=training.schedules, unlabelled=training.unlabelled)
 
 
 def bound(
@@ -227,7 +228,8 @@ def _training(
       model=built, views=seen, optimizer_spec=_optimizer_spec(
           lambda key: own(f"optimizer.{key}"), per_epoch, total),
       hparams=hparams, batch_size=batch_size, total_steps=total,
-      seed=own("seed"), taps=taps)
+      seed=own("seed"), taps=taps,
+      unlabelled=not found.train.known[found.train_ids].all())
 
 
 def _schedules(values: Values, total_steps: int) -> schedules.Schedules:

@@ -269,13 +269,16 @@ _OWN: dict[str, Key] = {
         "data.embedded": Key(
             "auto", _one_of("auto", "never", "only"),
             "the 5,000 built-in digits"),
+        "data.num_classes": _optional(
+            int, Rule("an integer >= 2", lambda v: _integer(v) and v >= 2),
+            "classes of the task, where the data lacks some"),
         "data.resize": _optional(
             tuple, Rule("(height,width)", lambda v: len(v) == 2 and all(
                 map(_WHOLE.check, v))), "scale images of differing sizes (TFDS)"),
         "data.scale": Key(
             "unit", _one_of("unit", "standard"),
             "pixels to [0, 1], or to the training set's mean 0 and deviation 1"),
-    }),
+    }, later=("data.num_classes",)),
     **_of(STUDENT, _TRANSFER, later=_TRANSFER),
     **_under("student", _of(
         STUDENT, _net((800, 800), "none"), traced=_NET, later=("init_scale",))),
@@ -295,10 +298,13 @@ _OWN: dict[str, Key] = {
     **_of(PROGRAM, {
         "teacher.bank": Key(
             "auto", _one_of("auto", "always", "never"), "store the logits?")}),
+    **_of(RUN, {
+        "teacher.check": Key(
+            "on", _one_of("on", "off"), "refuse logits that are not of the data")}),
     **_of(INPUT, {
         "teacher.dir": _optional(str, _TEXT, "folder of trained teachers"),
         "teacher.logits": _optional(
-            str, _TEXT, ".npy of logits [N, C] or [N, V, C] by id"),
+            str, _TEXT, ".npy or .npz of logits [N, C] or [N, V, C] by id"),
         "teacher.test_logits": _optional(
             str, _TEXT, ".npy of its logits [N, C] of the test set"),
     }),

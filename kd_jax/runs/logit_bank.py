@@ -10,15 +10,19 @@ from collections.abc import Callable, Iterator, Sequence
 import concurrent.futures
 import hashlib
 import json
+import math
 import os
 import pathlib
 import time
 from typing import Any, NamedTuple
+import zipfile
+import zlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kd_jax import teachers
 from kd_jax.core import machine, types
 from kd_jax.core.errors import UserError
 from kd_jax.data import views as views_lib
@@ -248,44 +252,44 @@ def verify(bank: np.ndarray, source: Source, *, name: str = "bank") -> None:
 
 
 def from_file(
-    file: str, found_labels: np.ndarray, *, num_views: int, num_classes: int
-) -> tuple[np.ndarray, float]:
+    file: str, found_labels: np.ndarray, *, num_views: int, num_classes: int,
+    check: str = "on",
+) -> tuple[np.ndarray, float | None]:
   """A bank from a user's logits of the training set, by example id.
 
   Args:
-    file: `.npy` of `[N, classes]` or `[N, V, classes]`, any float type.
-    found_labels: Labels of the training set, `[N]`.
+    file: `.npy`, or `.npz` of one array, of `[N, classes]` or
+      `[N, V, classes]`, any float type.
+    found_labels: Labels of the training set, `[N]`; -1 where unknown.
     num_views: V of the student's augmentation.
     num_classes: Number of classes.
+    check: "off" takes logits that do not look like those of these examples.
 
   Returns:
-    float32 `[N, V, 1, classes]`, and the accuracy of view 0.
+    float32 `[N, V, 1, classes]`, and the accuracy of view 0, None without labels.
 
   Raises:
-    UserError: If the file is missing, has another shape, or its accuracy is no
-      better than chance, as that of permuted rows would be.
+    UserError: If the file is missing, has another shape, or holds something else
+      than the logits of these examples and classes.
   """
   key = f"config.teacher.logits={file}"
-  logits = read_logits(key, file, (len(found_labels), num_views, num_classes))
-  accuracy = float((logits[:, 0].argmax(-1) == found_labels).mean())
-  chance = np.bincount(found_labels).max() / len(found_labels)
-  # Permuted rows stay within a few standard errors of chance.
-  margin = 5 * (chance * (1 - chance) / len(found_labels)) ** 0.5
-  if not np.isfinite(logits.max(-1)).all():
-    raise UserError(f"{key}: holds NaN or infinite logits")
-  if accuracy <= chance + margin:
-    raise UserError(
-        f"{key}: agrees with the labels on {accuracy:.1%} of the training set, "
-        f"chance is {chance:.1%}; its rows must be in the order of the data set")
-  return logits[:, :, None].astype(np.float32), accuracy
+  logits = read_logits(
+      key, file, (len(found_labels), num_views, num_classes), found_labels, check)
+  known = found_labels >= 0
+  right = logits[:, 0].argmax(-1) == found_labels
+  accuracy = float(right[known].mean()) if known.any() else None
+  return logits[:, :, None], accuracy
 
 
-def read_logits(key: str, file: str, shape: tuple[int, ...]) -> np.ndarray:
-  """A user's array of logits, never unpickled; an axis of views may be left out."""
-  try:
-    logits = np.load(file, mmap_mode="r", allow_pickle=False)
-  except (OSError, ValueError, EOFError) as error:
-    raise UserError(f"{key}: cannot be read as .npy: {error}") from None
+def read_logits(
+    key: str, file: str, shape: tuple[int, ...], labels: np.ndarray,
+    check: str = "on",
+) -> np.ndarray:
+  """A user's logits as float32, checked; an axis of views may be left out."""
+  logits = _opened(key, file)
+  if logits.dtype.kind == "V":
+    raise UserError(f"{key}: is of a type that NumPy has no name for, such as "
+                    "bfloat16; save logits.astype('float32')")
   if not np.issubdtype(logits.dtype, np.floating):
     raise UserError(f"{key}: holds {logits.dtype}, must be floats")
   if (logits.ndim, len(shape)) == (2, 3):
@@ -294,5 +298,71 @@ def read_logits(key: str, file: str, shape: tuple[int, ...]) -> np.ndarray:
     axes = ("examples", "views of the student's augmentation", "classes")
     raise UserError(
         f"{key}: has shape {list(logits.shape)}, must be {list(shape)} "
-        f"({', '.join(axes if len(shape) == 3 else axes[::2])})")
-  return logits
+        f"({', '.join(axes if len(shape) == 3 else axes[::2])})"
+        + _other_classes(logits.shape, shape))
+  try:
+    held = np.empty(shape, np.float32)
+  except MemoryError:
+    raise UserError(f"{key}: {4 * math.prod(shape) / 1e9:.1f} GB as float32 do not "
+                    "fit in memory") from None
+  probabilities = True
+  # Part by part, so that one copy is in memory.
+  for part in _parts(len(logits), math.prod(shape[1:])):
+    with np.errstate(over="ignore"):  # What float32 does not hold is told below.
+      held[part] = logits[part]
+    if not np.isfinite(held[part].max(-1)).all():
+      raise UserError(f"{key}: holds NaN or infinite logits")
+    probabilities &= check == "on" and teachers.are_probabilities(logits[part])
+  if probabilities:
+    raise UserError(
+        f"{key}: holds probabilities (all rows are >= 0 and sum to 1), "
+        "not logits; save log(p), or take them as logits with "
+        "--config.teacher.check=off")
+  first = held if held.ndim == 2 else held[:, 0]
+  if check == "on" and (problem := teachers.problem(first, labels)):
+    raise UserError(f"{key}: {problem}, or --config.teacher.check=off")
+  return held
+
+
+def digest(file: str) -> str:
+  """The SHA-256 of a user's logits as they are stored, read part by part."""
+  logits, found = _opened(file, file), hashlib.sha256()
+  for part in _parts(len(logits), math.prod(logits.shape[1:])):
+    found.update(np.ascontiguousarray(logits[part]).data)
+  return found.hexdigest()
+
+
+def _other_classes(found: tuple[int, ...], shape: tuple[int, ...]) -> str:
+  if found[:-1] != shape[:-1] or found[-1] < 2:
+    return ""
+  if found[-1] > shape[-1]:
+    return (f"; if the task has {found[-1]} classes, of which the data has no "
+            f"example of the last, set --config.data.num_classes={found[-1]}")
+  return f"; the data has labels up to {shape[-1] - 1}: are they numbered from 0?"
+
+
+def _parts(number: int, width: int) -> Iterator[slice]:
+  size = max(2**22 // max(width, 1), 1)
+  return (slice(at, at + size) for at in range(0, number, size))
+
+
+def _opened(key: str, file: str) -> np.ndarray:
+  """The array of a file, never unpickled; that of a `.npy` stays on disk."""
+  try:
+    found = np.load(pathlib.Path(file).expanduser(), mmap_mode="r",
+                    allow_pickle=False)
+    if isinstance(found, np.ndarray):
+      return found
+    with found:
+      if len(found.files) == 1 and isinstance(
+          array := found[found.files[0]], np.ndarray):
+        return array
+    what = f"is an archive of {len(found.files)} files, not one array"
+  except (OSError, ValueError, EOFError, SyntaxError, RuntimeError, MemoryError,
+          zlib.error, zipfile.BadZipFile) as error:
+    if isinstance(error, FileNotFoundError):
+      raise UserError(f"{key}: cannot be read: there is no such file") from None
+    what = "cannot be read as .npy, or as .npz of one array"
+  raise UserError(
+      f"{key}: {what}; save it with numpy.save(FILE, logits), a tensor of PyTorch "
+      "as logits.float().cpu().numpy()")

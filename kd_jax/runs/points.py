@@ -105,6 +105,8 @@ class Points:
     setup = self._setups[data]._replace(run=run)
     if net.member is None:
       setup = setup_lib.transfer(setup, run)
+    if net.member is not None or not run.method.needs_teacher:
+      setup = setup_lib.labelled(setup)
     return setup
 
   def _checked(
@@ -116,6 +118,10 @@ class Points:
     alike: dict[str, str] = {}
     own_names: dict[str, str] = {}
     for net in found:
+      if net.name == "baseline" and not net.in_config and found[-1] is not net and (
+          not self._setup(found[-1]).dataset.train.known.any()):
+        self._screen.say("baseline: none, as no training example has a label")
+        continue
       net = net._replace(
           teachers=tuple(own_names.get(each, each) for each in net.teachers),
           start=net.start and own_names.get(net.start, net.start))

@@ -90,10 +90,12 @@ def prepare(
   dataset = build.dataset(run.values, say=screen.say, fetching=fetching)
   sizes = f"{len(dataset.train_ids)} training, {len(dataset.test.label)} test"
   inputs = dataset.train.inputs
-  kind = "" if preprocess.are_images(inputs) else (
-      f"; inputs are token ids, {inputs.shape[1]} each, up to {inputs.max()}")
+  kind = (
+      f"; {' x '.join(map(str, inputs.shape[1:]))} {inputs.dtype} pixels, "
+      f"{inputs.min()} to {inputs.max()}" if preprocess.are_images(inputs)
+      else f"; inputs are token ids, {inputs.shape[1]} each, up to {inputs.max()}")
   screen.say(f"data: {dataset.name} from {dataset.source}, {sizes} examples, "
-             f"{dataset.num_classes} classes{kind}")
+             f"{dataset.num_classes} classes{_counts(dataset)}{kind}")
   if dataset.notice:
     screen.say(f"\n*** {dataset.notice} ***\n", style="bold yellow")
   scaling = preprocess.of(run.values["data.scale"], inputs)
@@ -121,6 +123,37 @@ def prepare(
   return Setup(
       run, dataset, put(dataset.train, dataset.train_ids), splits, workdir,
       devices, recorder, screen, stop, announce)
+
+
+def labelled(setup: Setup) -> Setup:
+  """The setup of a net that learns from labels alone: examples that have one."""
+  dataset = setup.dataset
+  ids = dataset.train_ids[dataset.train.known[dataset.train_ids]]
+  if len(ids) == len(dataset.train_ids):
+    return setup
+  if not len(ids):
+    raise UserError(
+        "no training example has a label, so nothing can be trained on labels "
+        "alone; give a teacher's logits with --config.teacher.logits=FILE")
+  return setup._replace(
+      dataset=dataset._replace(train_ids=ids),
+      train=setup.train._replace(ids=devices_lib.copies(setup.devices, ids)))
+
+
+def _counts(dataset: data_lib.Dataset) -> str:
+  """How many training examples the classes have, and which have none."""
+  labels = dataset.train.label
+  known = labels[labels >= 0]
+  counts = np.bincount(known, minlength=dataset.num_classes)
+  told = f" of {counts.min()} to {counts.max()} training examples"
+  if len(empty := data_lib.empty_classes(dataset)):
+    first = ", ".join(map(str, empty[:10])) + ", ..." * (len(empty) > 10)
+    told += f" (no example of class {first})"
+    if empty[0] == 0 and len(known):
+      told += f"; labels run from {known.min()}"
+  if len(known) < len(labels):
+    told += f"; {len(labels) - len(known)} labels are unknown"
+  return told
 
 
 def transfer(setup: Setup, run: Run) -> Setup:

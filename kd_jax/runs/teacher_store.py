@@ -204,10 +204,12 @@ def from_file(setup: Setup, student: Training) -> PreparedTeacher:
   put = lambda logits: devices_lib.copies(setup.devices, logits)
   bank, accuracy = logit_bank.from_file(
       file, dataset.train.label,
-      num_views=student.views.count, num_classes=dataset.num_classes)
-  setup.screen.say(
-      f"teacher: {file}, accuracy {accuracy:.2%} on the training set")
-  identity = [hashlib.sha256(bank.tobytes()).hexdigest()]
+      num_views=student.views.count, num_classes=dataset.num_classes,
+      check=values["teacher.check"])
+  setup.screen.say(f"teacher: {file}, " + (
+      "not checked, as no training example has a label" if accuracy is None
+      else f"accuracy {accuracy:.2%} on the training set"))
+  identity = [hashlib.sha256(bank.data).hexdigest()]
   record: dict[str, Any] = {
       "logits": file, "train_accuracy": accuracy,
       "fingerprint": identity[0], "seconds": 0.0}
@@ -217,9 +219,10 @@ def from_file(setup: Setup, student: Training) -> PreparedTeacher:
   if of_test is not None:
     logits = logit_bank.read_logits(
         f"config.teacher.test_logits={of_test}", of_test,
-        (len(dataset.test.label), dataset.num_classes))
-    identity.append(hashlib.sha256(logits.tobytes()).hexdigest())
-    known["test"] = put(logits.astype(np.float32))
+        (len(dataset.test.label), dataset.num_classes), dataset.test.label,
+        values["teacher.check"])
+    identity.append(logit_bank.digest(of_test))
+    known["test"] = put(logits)
     wrong = np.flatnonzero(logits.argmax(-1) != dataset.test.label).tolist()
     record |= {
         "test_errors": len(wrong), "test_examples": len(logits),

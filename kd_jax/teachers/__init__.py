@@ -1,5 +1,6 @@
 """Frozen teachers: live nets, ensembles of them, and banks of their logits."""
 
+from kd_jax.teachers.check import are_probabilities, problem
 from kd_jax.teachers.teacher import (
     MEANS,
     Teacher,
@@ -9,4 +10,7 @@ from kd_jax.teachers.teacher import (
     outputs,
 )
 
-__all__ = ["MEANS", "Teacher", "banked", "combine", "live", "outputs"]
+__all__ = [
+    "MEANS", "Teacher", "are_probabilities", "banked", "combine", "live", "outputs",
+    "problem",
+]

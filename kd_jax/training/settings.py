@@ -24,6 +24,7 @@ class Training(NamedTuple):
     seed: Of all its randomness.
     taps: Shapes of the taps of one example, by name.
     schedules: How temperature and weights move.
+    unlabelled: Whether some of its examples have no label, but -1.
     ends: Steps after which it ends before its schedules do, or None.
   """
 
@@ -37,6 +38,7 @@ class Training(NamedTuple):
   taps: Mapping[str, tuple[int, ...]]
   schedules: Schedules = STILL
   ends: int | None = None
+  unlabelled: bool = False
 
   @property
   def last_step(self) -> int:

@@ -30,6 +30,7 @@ class Learner(NamedTuple):
     pairs: The taps that the method compares, of the student and of the teacher.
     skip_nonfinite: Whether a step whose gradients are not finite changes nothing.
     schedules: How temperature and weights move over the run.
+    unlabelled: Whether a label may be -1: it has no influence, and is not counted.
   """
 
   model: types.Model
@@ -39,6 +40,7 @@ class Learner(NamedTuple):
   pairs: methods.Pairs = ()
   skip_nonfinite: bool = False
   schedules: Schedules = STILL
+  unlabelled: bool = False
 
 
 def without_arrays(learner: Learner) -> Learner:
@@ -108,7 +110,7 @@ def make_step(learner: Learner, *, axis_name: str | None = None) -> Step:
           compared(outputs, learner.pairs, 0), teacher_outputs, batch))
       own = terms_lib.Own(method, state.method_state, mapped)
       found = terms_lib.and_state(
-          learner.method.terms(own, *view, hparams), own)
+          learner.method.terms(own, *_with_classes(learner, view), hparams), own)
       mean = lambda terms: share(jnp.sum(jnp.where(
           view.batch.mask, terms_lib.total(terms), 0.0)) / count)
       # One backward pass; but one for each term where the method wants them apart.
@@ -147,6 +149,14 @@ def _updated(learner, state, gradients, hparams, running, method_state):
   return state.replace(
       step=state.step + 1, student=types.Variables(params, running),
       method=method, method_state=method_state, optimizer=moments)
+
+
+def _with_classes(learner: Learner, view: "_View") -> "_View":
+  """A view whose unknown labels are some class, which no weighted term reads."""
+  if not learner.unlabelled:
+    return view
+  batch = view.batch
+  return view._replace(batch=batch._replace(label=jnp.maximum(batch.label, 0)))
 
 
 class _View(NamedTuple):
@@ -202,11 +212,15 @@ def _totals(learner, state, view, terms, hparams, axis_name):
   respect to the taps that the method reads. The scalar of a batch is a mean over
   its n examples, so n times it is what they add up to.
   """
-  student, teacher_outputs, batch = view
+  known = view.batch.mask
+  if learner.unlabelled:
+    known &= view.batch.label >= 0
+  student, teacher_outputs, batch = _with_classes(learner, view)
   totals = {"errors": metrics.Mean.of(
-      metrics.errors(student.logits, batch.label), batch.mask)}
+      metrics.errors(student.logits, batch.label), known)}
   for name, term in terms.items():
-    totals[name] = metrics.Mean.of(term.value, batch.mask)
+    totals[name] = metrics.Mean.of(
+        term.value, known if name == "hard" else batch.mask)
   if len(terms) < 2:
     return totals
   number = jnp.sum(batch.mask, dtype=jnp.float32)

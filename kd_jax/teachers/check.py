@@ -1,0 +1,155 @@
+r"""Do logits from elsewhere belong to these examples and these classes?
+
+Of a row i with label y_i, log p_i is its log-softmax over the classes that have
+examples, no lower than -30. Two hypotheses are tested, and each is rejected
+only by evidence against a *right* teacher; too little evidence passes.
+
+*Other rows* (shuffled, shifted, of another set). log p is first brought to the
+classes' shares in the labels (Saerens et al. 2002), so that a teacher of other
+shares is no worse for it. The gain of a row is
+
+  g_i = log p_i(y_i) - mean_j log p_j(y_i),
+
+the log-likelihood of its label above that under shuffled rows. What its own
+probabilities promise is the same with y drawn from p_i, A = mean_i E[g_i].
+Shuffled rows have a mean gain of 0; a calibrated teacher, weak or strong, has
+A. With e = t s / sqrt(N), where s is the larger of the deviations of g and of
+shuffled gains, and t has Student's tail of 3e-7, refused is a mean gain that is
+no more than e, as shuffled rows may have it, and less than A / 4 - e. So a
+teacher passes if its labels are likelier than under shuffled rows, however much
+too sure of itself it is, and one that is nearly at chance passes if it says so.
+One that is right on every example has the largest gain there is. What may be
+refused is a teacher four times too sure of itself whose rows cannot be told
+from shuffled ones.
+
+*Other columns.* On one half of the rows, the permutation of classes with the
+largest sum over classes of the mean log p is found; each class counts alike, so
+a bias of a column changes nothing. On the other half it must beat the columns
+as they are by 5 standard errors, and so with the halves exchanged. Classes with
+fewer than 8 examples in a half stay where they are. Under a right teacher the
+columns as they are have the larger expectation, so each half errs in about 3e-7
+of the cases, were the means of a half normal.
+"""
+
+import numpy as np
+
+_LEAST = -30.0
+_KEPT = 0.25
+_TAIL = 3e-7
+_ERRORS = 5.0
+_FEWEST = 8
+# More numbers than these tell nothing more, and take memory.
+_NUMBERS = 10_000_000
+
+
+def problem(logits: np.ndarray, labels: np.ndarray) -> str:
+  """Why logits cannot be of these examples and classes, or "".
+
+  Args:
+    logits: `[N, classes]`, floats; may be memory-mapped.
+    labels: Integers `[N]`; -1 where unknown.
+
+  Returns:
+    The fault with its remedy, in words.
+  """
+  ids = np.flatnonzero(labels >= 0)
+  most = max(_NUMBERS // logits.shape[1], 1000)
+  if len(ids) > most:
+    ids = np.sort(np.random.default_rng(0).choice(ids, most, replace=False))
+  classes, labels = np.unique(labels[ids], return_inverse=True)
+  if len(classes) < 2:
+    return ""
+  log_p = _log_softmax(logits[ids][:, classes].astype(np.float64))
+  if order := _better_columns(log_p, labels):
+    return _in_words(classes, order, logits.shape[1])
+  return _other_rows(log_p, labels)
+
+
+def are_probabilities(logits: np.ndarray) -> bool:
+  """Whether all rows `[..., classes]` are >= 0 and sum to 1."""
+  rows = logits.astype(np.float32)
+  slack = 1e-2 if logits.dtype.itemsize == 2 else 1e-3
+  return bool((rows >= 0).all() and (abs(rows.sum(-1) - 1) < slack).all())
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+  # A class that is masked with -inf has the least probability.
+  top = logits.max(-1, keepdims=True)
+  shifted = np.maximum(logits - np.where(np.isfinite(top), top, 0.0), 10 * _LEAST)
+  log_p = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+  return np.maximum(log_p, _LEAST)
+
+
+def _other_rows(log_p: np.ndarray, labels: np.ndarray) -> str:
+  from scipy import stats  # pylint: disable=g-import-not-at-top
+  shares = np.bincount(labels) / len(labels)
+  for _ in range(20):
+    log_p = _log_softmax(log_p + np.log(shares / np.exp(log_p).mean(0)))
+  gains = log_p - log_p.mean(0)
+  found = gains[np.arange(len(labels)), labels]
+  promised = (np.exp(log_p) * gains).sum(-1).mean()
+  deviation = max(found.std(), float(shares @ gains.var(0)) ** 0.5)
+  error = deviation / len(labels) ** 0.5
+  slack = stats.t.isf(_TAIL, max(len(labels) - 1, 1)) * error
+  if found.mean() > slack or found.mean() >= _KEPT * promised - slack:
+    return ""
+  return (
+      "its rows tell no more of the labels than shuffled rows do (log-likelihood "
+      f"{found.mean():+.2f} nats an example above those, where its probabilities "
+      f"promise {promised:+.2f}); its rows must be in the order of the data set")
+
+
+def _better_columns(log_p: np.ndarray, labels: np.ndarray) -> list[int]:
+  """The column that holds each class, where not its own; [] if all may be right."""
+  from scipy import optimize  # pylint: disable=g-import-not-at-top
+  half = np.random.default_rng(0).permutation(len(labels)) % 2
+  size = log_p.shape[1]
+  each = [np.bincount(labels[half == part], minlength=size) for part in (0, 1)]
+  chosen = np.flatnonzero(np.minimum(*each) >= _FEWEST)
+  if len(chosen) < 2:
+    return []
+  sums = [np.zeros((size, size)), np.zeros((size, size))]
+  for part in (0, 1):
+    np.add.at(sums[part], labels[half == part], log_p[half == part])
+  means = [(sums[part] / np.maximum(each[part], 1)[:, None])[np.ix_(chosen, chosen)]
+           for part in (0, 1)]
+  for part in (0, 1):
+    order = np.arange(size)
+    order[chosen] = chosen[optimize.linear_sum_assignment(-means[part])[1]]
+    other = (half != part) & np.isin(labels, chosen)
+    if not _wins(log_p[other], labels[other], order):
+      return []
+  order[chosen] = chosen[optimize.linear_sum_assignment(-(means[0] + means[1]))[1]]
+  return order.tolist()
+
+
+def _wins(log_p: np.ndarray, labels: np.ndarray, order: np.ndarray) -> bool:
+  """Whether columns in another order are better by more than chance allows."""
+  rows = np.arange(len(labels))
+  gains = log_p[rows, order[labels]] - log_p[rows, labels]
+  number = np.bincount(labels, minlength=len(order))
+  there = number > 0
+  total = lambda values: np.bincount(
+      labels, values, minlength=len(order))[there]
+  mean = total(gains) / number[there]
+  moved = (order != np.arange(len(order)))[there]
+  if not moved.any():
+    return False
+  variance = total(gains**2) / number[there] - mean**2
+  # A class of few examples may have no deviation by chance.
+  variance = np.maximum(variance, variance[moved].mean())[moved]
+  return bool(mean.sum() > _ERRORS * (variance / number[there][moved]).sum() ** 0.5)
+
+
+def _in_words(classes: np.ndarray, order: list[int], size: int) -> str:
+  held = {int(classes[a]): int(classes[b]) for a, b in enumerate(order)}
+  text = sorted(range(size), key=str)
+  if all(text[column] == label for label, column in held.items()):
+    how = f"class names sorted as text: {', '.join(map(str, text[:5]))}, ..."
+    fix = "logits[:, numpy.argsort(sorted(range(C), key=str))]"
+  else:
+    moved = [f"class {a} is in column {b}" for a, b in held.items() if a != b]
+    how = ", ".join(moved[:10]) + (", ..." if len(moved) > 10 else "")
+    fix = "put column k of class k"
+  return (
+      f"its columns explain the labels far better in another order ({how}); {fix}")

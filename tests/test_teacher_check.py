@@ -1,0 +1,208 @@
+"""Logits from elsewhere: the wrong ones are refused, and no right one is."""
+
+import json
+
+import numpy as np
+import pytest
+
+from kd_jax import main, teachers
+
+
+def made(number=600, classes=10, margin=6.0, seed=0, noise=1.0):
+  draw = np.random.default_rng(seed)
+  label = draw.integers(0, classes, number)
+  logits = draw.normal(0, noise, (number, classes))
+  logits[np.arange(number), label] += margin
+  return logits.astype(np.float32), label
+
+
+@pytest.mark.parametrize("number", [200, 600, 3000])
+@pytest.mark.parametrize("seed", range(5))
+def test_shuffled_and_shifted_rows_are_refused(number, seed):
+  logits, label = made(number, seed=seed)
+  order = np.random.default_rng(seed + 100).permutation(number)
+  for wrong in (logits[order], np.roll(logits, 1, axis=0)):
+    assert "order of the data set" in teachers.problem(wrong, label)
+
+
+def test_columns_in_the_order_of_text_are_named():
+  logits, label = made(1200, classes=12)
+  text = sorted(range(12), key=str)
+  found = teachers.problem(logits[:, text], label)
+  assert "sorted as text: 0, 1, 10" in found
+  # The remedy that is named is one.
+  restored = logits[:, text][:, np.argsort(text)]
+  assert not teachers.problem(restored, label)
+
+
+def test_two_columns_exchanged_are_named():
+  logits, label = made(1200)
+  logits[:, [3, 5]] = logits[:, [5, 3]]
+  assert "class 3 is in column 5" in teachers.problem(logits, label)
+
+
+@pytest.mark.parametrize("label", [
+    np.arange(24) % 2, np.arange(3) % 2, np.arange(2475) == 0,
+    np.random.default_rng(1).random(2000) < 0.01, np.zeros(50, int),
+    np.arange(10)])
+@pytest.mark.parametrize("margin", [1e-3, 1.0, 50.0, 1e4])
+def test_a_perfect_teacher_is_never_refused(label, margin):
+  label = np.asarray(label, int)
+  logits = margin * np.eye(10)[label]
+  assert not teachers.problem(logits, label)
+  assert not teachers.problem(np.where(logits, logits, -np.inf), label)
+
+
+def false_alarms(times):
+  """Refusals of right teachers: calibrated, and three times too sure."""
+  refused = 0
+  for seed in range(times):
+    draw = np.random.default_rng(seed)
+    number = int(draw.choice([5, 12, 24, 60, 150, 400, 1000]))
+    classes = int(draw.choice([2, 3, 10]))
+    strength = 10 ** draw.uniform(-2, 1)
+    z = draw.normal(0, strength, (number, classes)) + draw.normal(0, 1, classes)
+    label = (z + draw.gumbel(size=z.shape)).argmax(-1)
+    told = z * draw.choice([0.3, 1.0, 3.0]) + draw.normal(0, 1, classes)
+    refused += bool(teachers.problem(told, label))
+  return refused
+
+
+def test_right_teachers_pass_weak_ones_too():
+  assert false_alarms(1000) == 0
+
+
+@pytest.mark.slow
+def test_right_teachers_pass_in_a_long_simulation():
+  assert false_alarms(100_000) == 0
+
+
+def test_unknown_labels_are_left_out():
+  logits, label = made()
+  assert not teachers.problem(logits, np.full(600, -1))
+  half = np.where(np.arange(600) < 300, label, -1)
+  assert not teachers.problem(logits, half)
+  assert teachers.problem(np.roll(logits, 1, 0), half)
+
+
+@pytest.fixture(name="run")
+def fixture_run(tmp_path, capsys):
+  """A few steps on a user's set with a file of logits: code and what is said."""
+  draw = np.random.default_rng(0)
+  _, label = made(seed=0)
+  _, of_test = made(200, seed=1)
+  images = lambda y: (20 * y[:, None, None] + draw.integers(
+      0, 40, (len(y), 8, 8))).astype(np.uint8)
+  x, x_test = images(label), images(of_test)
+
+  def go(*words, y=label, y_test=of_test, x=x):
+    np.savez(tmp_path / "mine.npz", x_train=x, y_train=y, x_test=x_test,
+             y_test=y_test)
+    code = main.run([
+        "--config=configs/mnist.py:smoke", "--config.steps=3",
+        "--config.student.widths=(16,)", "--config.data.name=mine",
+        "--config.tensorboard=false", f"--config.data.dir={tmp_path}",
+        f"--workdir={tmp_path / 'run'}", *words])
+    told = capsys.readouterr()
+    return code, " ".join((told.out + told.err).split())
+  return go
+
+
+def test_a_run_refuses_probabilities_and_takes_their_logarithm(run, tmp_path):
+  logits, _ = made()
+  p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+  file = tmp_path / "z.npy"
+  np.save(file, p)
+  code, told = run(f"--config.teacher.logits={file}")
+  assert code == 2 and "log(p)" in told
+  np.save(file, np.log(p))
+  assert run(f"--config.teacher.logits={file}")[0] == 0
+  np.save(file, p)
+  code, _ = run(f"--config.teacher.logits={file}", "--config.teacher.check=off",
+                f"--workdir={tmp_path / 'off'}")
+  assert code == 0
+
+
+def test_a_run_reads_npz_and_refuses_what_torch_saves(run, tmp_path):
+  import zipfile  # pylint: disable=g-import-not-at-top
+  np.savez(tmp_path / "z.npz", made()[0])
+  np.savez(tmp_path / "two.npz", a=made()[0], b=made()[0])
+  with zipfile.ZipFile(tmp_path / "z.pt", "w") as archive:
+    archive.writestr("archive/version", "3")
+  assert run(f"--config.teacher.logits={tmp_path / 'z.npz'}")[0] == 0
+  for name in ("two.npz", "z.pt"):
+    for key in ("logits", "test_logits"):
+      code, told = run(f"--config.teacher.logits={tmp_path / 'z.npz'}",
+                       f"--config.teacher.{key}={tmp_path / name}",
+                       f"--workdir={tmp_path / 'other'}")
+      assert code == 2 and "numpy.save" in told
+
+
+def test_a_run_looks_at_test_logits_too(run, tmp_path):
+  file, of_test = tmp_path / "z.npy", tmp_path / "t.npy"
+  np.save(file, made()[0])
+  words = [f"--config.teacher.{key}={path}" for key, path in (
+      ("logits", file), ("test_logits", of_test))]
+  logits, _ = made(200, seed=1)
+  broken = logits.copy()
+  broken[3, 2] = np.nan
+  for wrong, word in ((np.roll(logits, 1, 0), "order"), (broken, "NaN"),
+                      (logits.view("V4"), "float32")):
+    np.save(of_test, wrong)
+    code, told = run(*words)
+    assert code == 2 and "test_logits" in told and word in told
+
+
+def test_distilling_on_unlabelled_data_runs(run, tmp_path):
+  file = tmp_path / "z.npy"
+  logits, label = made()
+  np.save(file, logits)
+  words = [f"--config.teacher.logits={file}", "--config.alpha=1"]
+  code, told = run(*words, y=np.full(600, -1), y_test=np.zeros(200, int))
+  assert code == 2 and "data.num_classes" in told
+  code, told = run(*words, "--config.data.num_classes=10", y=np.full(600, -1))
+  assert code == 0 and "not checked" in told
+  summary = json.loads((tmp_path / "run/summary.json").read_text())
+  assert "baseline" not in summary and "test_errors" in summary["distilled"]
+  half = np.where(np.arange(600) < 300, label, -1)
+  code, _ = run(*words, f"--workdir={tmp_path / 'half'}", y=half)
+  assert code == 0
+  *_, last = (json.loads(line) for line in (
+      tmp_path / "half/metrics.jsonl").read_text().splitlines())
+  assert last["train_examples"] <= 300
+
+
+@pytest.mark.parametrize("words", [
+    ("--config.alpha=0.5",), ("--config.method=dkd", "--config.hard_weight=0"),
+    ("--config.alpha=1", "--config.schedules.alpha=linear",
+     "--config.schedules.alpha_end=0")])
+def test_a_hard_term_without_labels_is_refused(run, tmp_path, words):
+  logits, label = made()
+  np.save(tmp_path / "z.npy", logits)
+  code, told = run(f"--config.teacher.logits={tmp_path / 'z.npy'}", *words,
+                   y=np.where(np.arange(600) < 300, label, -1))
+  assert code == 2 and "(-1)" in told
+
+
+def test_a_class_that_is_missing_is_named_and_given(run, tmp_path):
+  logits, label = made()
+  np.save(tmp_path / "z.npy", logits)
+  label, words = label % 9, ["--config.teacher.check=off",
+                             f"--config.teacher.logits={tmp_path / 'z.npy'}"]
+  code, told = run(*words, y=label, y_test=np.arange(200) % 9)
+  assert code == 2 and "data.num_classes=10" in told
+  code, told = run(*words, "--config.data.num_classes=10", y=label,
+                   y_test=np.arange(200) % 9)
+  assert code == 0 and "no example of class 9" in told
+
+
+@pytest.mark.parametrize(("change", "code", "word"), [
+    (lambda y: y + 1, 0, "labels run from 1"),
+    (lambda y: 255 * (y > 4), 0, "no example of class 1, 2"),
+    (lambda y: np.where(np.arange(len(y)) == 3, 2_000_000, y), 2, "2000000"),
+    (lambda y: y - 5, 2, "labels from -5")])
+def test_labels_that_are_no_classes_are_said_or_refused(run, change, code, word):
+  _, label = made()
+  _, of_test = made(200, seed=1)
+  found, told = run("--config.method=hard", y=change(label), y_test=change(of_test))
+  assert found == code and word in told
