@@ -54,7 +54,7 @@ def test_a_perfect_teacher_is_never_refused(label, margin):
 
 
 def false_alarms(times):
-  """Refusals of right teachers: calibrated, and three times too sure."""
+  """Refusals of right teachers: calibrated, too unsure, and ten times too sure."""
   refused = 0
   for seed in range(times):
     draw = np.random.default_rng(seed)
@@ -63,7 +63,7 @@ def false_alarms(times):
     strength = 10 ** draw.uniform(-2, 1)
     z = draw.normal(0, strength, (number, classes)) + draw.normal(0, 1, classes)
     label = (z + draw.gumbel(size=z.shape)).argmax(-1)
-    told = z * draw.choice([0.3, 1.0, 3.0]) + draw.normal(0, 1, classes)
+    told = z * draw.choice([0.3, 1.0, 10.0]) + draw.normal(0, 1, classes)
     refused += bool(teachers.problem(told, label))
   return refused
 
@@ -74,7 +74,7 @@ def test_right_teachers_pass_weak_ones_too():
 
 @pytest.mark.slow
 def test_right_teachers_pass_in_a_long_simulation():
-  assert false_alarms(100_000) == 0
+  assert false_alarms(20_000) == 0
 
 
 def test_unknown_labels_are_left_out():

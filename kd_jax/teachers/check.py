@@ -19,8 +19,9 @@ no more than e, as shuffled rows may have it, and less than A / 4 - e. So a
 teacher passes if its labels are likelier than under shuffled rows, however much
 too sure of itself it is, and one that is nearly at chance passes if it says so.
 One that is right on every example has the largest gain there is. What may be
-refused is a teacher four times too sure of itself whose rows cannot be told
-from shuffled ones.
+refused is a teacher far too sure of itself whose rows cannot be told from
+shuffled ones: of 1,500 drawn ones none if it is 10 times too sure, 22 at 30 times,
+all of which were right as often as the largest class is.
 
 *Other columns.* On one half of the rows, the permutation of classes with the
 largest sum over classes of the mean log p is found; each class counts alike, so
@@ -135,7 +136,7 @@ def _wins(log_p: np.ndarray, labels: np.ndarray, order: np.ndarray) -> bool:
   moved = (order != np.arange(len(order)))[there]
   if not moved.any():
     return False
-  variance = total(gains**2) / number[there] - mean**2
+  variance = np.maximum(total(gains**2) / number[there] - mean**2, 0)
   # A class of few examples may have no deviation by chance.
   variance = np.maximum(variance, variance[moved].mean())[moved]
   return bool(mean.sum() > _ERRORS * (variance / number[there][moved]).sum() ** 0.5)
