@@ -942,7 +942,7 @@ def test_a_download_without_tensorflow_installed(monkeypatch):
 
 def test_tfds_not_installed(monkeypatch, digits):
   monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-  assert "pip install 'kd_jax[data]'" in refusal("cifar10")
+  assert "pip install tensorflow-datasets" in refusal("cifar10")
   assert load("mnist").source == "embedded"
 
 

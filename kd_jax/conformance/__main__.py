@@ -1,14 +1,11 @@
 """`python -m kd_jax.conformance TARGET`: is this loss knowledge distillation?"""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 import contextlib
 import json
 import os
-import pathlib
-import subprocess
 import sys
-import tempfile
 from typing import NoReturn
 import warnings
 
@@ -102,7 +99,8 @@ def _run(arguments: argparse.Namespace) -> int:
       raise UserError("--only: names no row")
   # What a target prints, and warns of for logits that it is given on purpose,
   # is no part of the report.
-  with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+  with contextlib.redirect_stdout(
+      sys.stderr), warnings.catch_warnings(), _not_ended():
     warnings.simplefilter("ignore")
     loss = targets.load(arguments.target, arguments.framework)
     rows = properties.judge(loss, arguments.alpha, names)
@@ -115,23 +113,24 @@ def _run(arguments: argparse.Namespace) -> int:
   return 0 if report.holds(rows) else 1
 
 
-def _apart(argv: Sequence[str]) -> int:
-  """`main` in a process of its own: a target that ends it has not passed."""
-  place = os.environ.pop("KD_JAX_VERDICT", None)
-  if place is not None:
-    code = main(argv)
-    pathlib.Path(place).write_text(str(code))
-    return code
-  with tempfile.TemporaryDirectory() as folder:
-    verdict = pathlib.Path(folder) / "verdict"
-    done = subprocess.run(
-        [sys.executable, "-m", "kd_jax.conformance", *argv], check=False,
-        env={**os.environ, "KD_JAX_VERDICT": str(verdict)})
-    if verdict.is_file() or done.returncode:
-      return done.returncode
-  print("conformance: the target has ended the program before it was judged",
-        file=sys.stderr)
-  return 2
+@contextlib.contextmanager
+def _not_ended() -> Iterator[None]:
+  """Refuses that a target ends the program: its exit code is the verdict."""
+  own, end = os.getpid(), os._exit
+
+  def instead(code: int) -> NoReturn:
+    if os.getpid() != own:
+      end(code)  # Of a process that a framework has started.
+    raise SystemExit(code)
+
+  os._exit = instead  # type: ignore[assignment]
+  try:
+    yield
+  except SystemExit as error:
+    raise UserError("the target ends the program (exit code "
+                    f"{error.code}), so it cannot be judged") from None
+  finally:
+    os._exit = end
 
 
 if __name__ == "__main__":
@@ -139,6 +138,6 @@ if __name__ == "__main__":
   # `main`: what is started after it would compute other bits.
   os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
   try:
-    sys.exit(_apart(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))
   except KeyboardInterrupt:
     sys.exit(130)
