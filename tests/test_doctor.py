@@ -133,7 +133,8 @@ def first_step(small):
   train = building.device_data(found.train, found.train_ids, scaling)
   teacher = MODELS["mlp"](num_classes=7, widths=(24,))
   image = jnp.zeros((1, 12, 10, 1))
-  key = randomness.stream(jax.random.key(config.teacher.seed), "init")
+  key = randomness.stream(
+      jax.random.key(randomness.of_role(config.teacher.seed, 1)), "init")
   held = teacher.init(randomness.stream(key, "student"), image)
   taught = teachers.live([teacher], [held])
   learner = step.Learner(
@@ -338,10 +339,11 @@ def bad_logits(tmp_path):
     (("--config.method=kdd",), "did you mean kd"),
     (("--config.student.name=mpl",), "did you mean mlp"),
     (("--config.student.name=cnn", "--config.student.widths=(3,)"),
-     "does not take inputs (12, 10, 1)"),
+     "fails on inputs (12, 10, 1)"),
     (("--config.teacher.weights=(1.0,2.0)",), "must be 1 numbers"),
     (("--config.teacher.logits=/no/such.npy",), "cannot be read"),
-    (("--config.temperature=1e-42",), "would be NaN after one step"),
+    (("--config.student.init_scale=1e30", "--config.method=hard"),
+     "would be NaN after one step"),
     (("--stray=1",), "stray"),
     (("--sweep.seed=0,1", "--config.sweep.reference=(('alpha',0.0),)",
       "--config.method=hard"),

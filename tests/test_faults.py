@@ -243,6 +243,7 @@ def test_a_malicious_pickle_is_refused_wherever_it_lies(
     place = run / "progress/distilled/5" / name
     place.parent.mkdir(exist_ok=True)
     place.write_bytes(file.getvalue())
+  (run / "summary.json").unlink()  # So it is not finished, and may be another.
   code, _ = ended(*arguments("--config.temperature=3"))
   # What is damaged is made anew.
   assert code == 0 and "damaged" in capsys.readouterr().out
@@ -494,7 +495,8 @@ def test_a_shelf_without_the_teacher_is_said_before_it_is_trained(
   def said(shelf, *more):
     capsys.readouterr()
     code, told = ended(*arguments(
-        *hard, f"--config.teacher.dir={shelf}", *more, workdir=tmp_path / "again"))
+        *hard, f"--config.teacher.dir={shelf}", "--resume=keep", *more,
+        workdir=tmp_path / "again"))
     assert code == 0, told
     lines = capsys.readouterr().out
     before, _, _ = lines.partition("teacher: epoch")

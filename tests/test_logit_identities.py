@@ -168,7 +168,8 @@ def test_dkd_with_beta_1_minus_p_is_kd(x64):
   """Zhao et al. 2022, equation 6, at the temperature of both."""
   z, v, y = example()
   for t in (1.0, 4.0):
-    share = 1.0 - np.take_along_axis(softmax(v, t), y[:, None], -1)[:, 0]
+    p = softmax(v, t).astype(np.float64)
+    share = 1.0 - np.take_along_axis(p, y[:, None], -1)[:, 0]
     dkd = lambda z, t=t, share=share: (
         decoupled.target_class_kl(z, v, y, t)
         + share * decoupled.non_target_class_kl(z, v, y, t))

@@ -83,8 +83,8 @@ def test_students_see_the_transfer_set_and_teachers_everything(
   assert rows[0]["fingerprint"] != rows[1]["fingerprint"]
   assert not (tmp_path / "w/logits").exists(), "kept only if asked for"
   # The same run by itself.
-  assert run(own_data, tmp_path / "w", "--config.transfer.part=0.5")[0] == 0
-  summary = json.loads((tmp_path / "w/summary.json").read_text())
+  assert run(own_data, tmp_path / "alone", "--config.transfer.part=0.5")[0] == 0
+  summary = json.loads((tmp_path / "alone/summary.json").read_text())
   assert summary["distilled"]["test_wrong_ids"] == rows[0]["test_wrong_ids"]
   assert summary["teacher"]["fingerprint"] == rows[0]["teacher_fingerprint"]
 

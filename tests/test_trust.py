@@ -167,7 +167,7 @@ def test_a_report_over_hostile_rows_ends_without_a_traceback(
   for key, value, rows in lines:
     (tmp_path / "results.jsonl").write_text(
         "".join(json.dumps(row) + "\n" for row in rows))
-    codes.append(report.main([str(tmp_path), f"--readme={tmp_path}/none.md"]))
+    codes.append(report.main([str(tmp_path)]))
     out, err = capsys.readouterr()
     assert codes[-1] == 0 or len(err.splitlines()) == 1, (key, value, err)
     assert "\x1b" not in out + err
@@ -178,5 +178,5 @@ def test_a_report_over_hostile_rows_ends_without_a_traceback(
     "[" * 100_000, '{"a": ' + "9" * 5000 + "}", "3", '{"net": 3}', "{}", "\x00"])
 def test_what_is_no_row_is_told_in_a_line(tmp_path, capsys, text):
   (tmp_path / "results.jsonl").write_text(text)
-  assert report.main([str(tmp_path), f"--readme={tmp_path}/none.md"]) == 2
+  assert report.main([str(tmp_path)]) == 2
   assert len(capsys.readouterr().err.splitlines()) == 1

@@ -103,7 +103,7 @@ def _integer(value: Any) -> bool:
 def _finite(value: Any) -> bool:
   """Whether it is a number that float32 holds, as programs take all in it."""
   number = _integer(value) or isinstance(value, float)
-  return number and (value == 0 or 1e-37 < abs(value) < 1e38)
+  return number and (value == 0 or 1.2e-38 < abs(value) < 3.4e38)
 
 
 def _one_of(*names: str) -> Rule:
@@ -125,8 +125,9 @@ _PERCENT = Rule("a number in [0, 100]", lambda v: _finite(v) and 0 <= v <= 100)
 # T**2 times the soft term is of the size of the hard one. Beyond these ends float32
 # keeps no digit of it, or of differences of softened logits.
 _TEMPERATURE = Rule(
-    "a number from 1e-6 to 1e6 (float32 holds the soft term of no other; for T to "
-    "infinity there is method=logits)", lambda v: _finite(v) and 1e-6 <= v <= 1e6)
+    "a number > 0, from 1e-6 to 1e6 (float32 holds the soft term of no other; "
+    "for T to infinity there is method=logits)",
+    lambda v: _finite(v) and 1e-6 <= v <= 1e6)
 _TEXT = Rule("text", lambda v: isinstance(v, str) and bool(v))
 _BOOL = Rule("true or false", lambda v: isinstance(v, bool))
 _WIDTHS = Rule("integers from 1 to 1000000, such as (800,800)", _all(

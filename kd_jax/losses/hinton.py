@@ -378,7 +378,8 @@ def kl(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
   near = (p > 0) & (jnp.abs(gap) < 1 / 8)
   d = jnp.where(near, gap, 0.0)
   series = jnp.zeros_like(d)
-  for n in range(11, 1, -1):  # All that follows is below the last digit.
+  # All that follows is below the last digit.
+  for n in range(6 if d.dtype == jnp.float32 else 11, 1, -1):
     series = 1 / math.factorial(n) - series * d
   return jnp.sum(jnp.where(near, p * d**2 * series, p * gap + (q - p)), axis=-1)
 

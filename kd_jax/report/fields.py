@@ -37,9 +37,12 @@ def _row(row: Row, where: str) -> Row:
   kept = {key: value for key, value in row.items()
           if value is not None and not (
               isinstance(value, float) and not math.isfinite(value))}
-  if isinstance(kept.get("curve"), dict):  # One that ended in NaN is not drawn.
-    kept["curve"] = {name: values for name, values in kept["curve"].items()
-                     if not (isinstance(values, list) and None in values)}
+  for key in ("curve", "test_bins"):  # What ended in NaN is not drawn.
+    if isinstance(kept.get(key), dict):
+      kept[key] = {name: values for name, values in kept[key].items()
+                   if not (isinstance(values, list) and None in values)}
+  if "test_bins" in kept and kept["test_bins"] != row["test_bins"]:
+    del kept["test_bins"]  # All of its series are needed.
   for key, value in kept.items():
     kind = _kind(key, row)
     if kind is not None and not kind[1](value):
