@@ -12,7 +12,7 @@ from kd_jax import config as config_lib
 from kd_jax import methods
 from kd_jax.config import schema, sweep
 from kd_jax.core import sources
-from kd_jax.core.errors import UserError, nearest, told
+from kd_jax.core.errors import UserError, in_words, nearest
 
 # Flags that name the processes of one run.
 HOSTS = ("--coordinator", "--processes", "--process_id")
@@ -78,7 +78,7 @@ def _load(file: str) -> Any:
     raise
   except (Exception, SystemExit) as error:  # Whatever a config file raises.
     where = str(pathlib.Path(path).expanduser().resolve())
-    raise UserError(f"--config={file}: {told(error, where)}") from None
+    raise UserError(f"--config={file}: {in_words(error, where)}") from None
   if not isinstance(config, ml_collections.ConfigDict) or "recipe" not in config:
     raise UserError(
         f"--config={file}: get_config gives a {type(config).__name__} of another "

@@ -86,8 +86,8 @@ def _written(values: Values) -> Iterator[Net]:
         "recipe has none; its nets have keys of their own, nets.NAME.KEY")
   shared = {key: value for key, value in values.items()
             if not key.startswith("nets.")} | {"recipe": ()}
-  taught = {teacher for name in values["recipe"]
-            for teacher in values[f"nets.{name}.teachers"] or ()}
+  learnt_from = {teacher for name in values["recipe"]
+                 for teacher in values[f"nets.{name}.teachers"] or ()}
   above: dict[str, int] = {}
   made: dict[str, Net] = {}
   for name in values["recipe"]:
@@ -118,7 +118,7 @@ def _written(values: Values) -> Iterator[Net]:
     above[name] = max((above[teacher] + 1 for teacher in teachers), default=0)
     made[name] = Net(
         name, _of_net(shared, own, name, len(asked)), tuple(asked), start=start,
-        in_config=True, role=above[name] + 1 if name in taught else 0)
+        in_config=True, role=above[name] + 1 if name in learnt_from else 0)
     yield made[name]
 
 

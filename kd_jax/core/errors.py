@@ -32,7 +32,7 @@ def printable(text: str) -> str:
       else letter.encode("unicode_escape").decode() for letter in text)
 
 
-def told(error: BaseException, file: str = "") -> str:
+def in_words(error: BaseException, file: str = "") -> str:
   """What a user's own code has raised, in a line, with its place in `file`."""
   frames = traceback.extract_tb(error.__traceback__)
   own = [frame for frame in frames if frame.filename == file] or frames

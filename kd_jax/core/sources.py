@@ -10,7 +10,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from kd_jax.core.errors import UserError, told
+from kd_jax.core.errors import UserError, in_words
 
 
 def named(name: str) -> bool:
@@ -60,7 +60,8 @@ def _module(place: str) -> ModuleType:
     raise
   except (Exception, SystemExit) as error:  # Whatever a user's file raises.
     file = str(pathlib.Path(place).expanduser().resolve())
-    raise UserError(f"{place}: cannot be imported: {told(error, file)}") from None
+    raise UserError(
+        f"{place}: cannot be imported: {in_words(error, file)}") from None
 
 
 @functools.cache

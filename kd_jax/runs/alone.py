@@ -86,7 +86,7 @@ def obtain(
         devices=setup.devices, checkpoints=checkpoints, stop=setup.stop,
         report=report, tick=tick,
         initial=wanted.start and wanted.start.variables,
-        told=bool(rows.epochs(setup.workdir, name, fingerprint[:16])))
+        begun=bool(rows.epochs(setup.workdir, name, fingerprint[:16])))
   final = ("test_", "heldout_", "train_", "epoch", "step")
   record = {
       "fingerprint": fingerprint, **rows.as_students({

@@ -87,14 +87,14 @@ def look(wanted: Iterable[tuple[Setup, dict[str, Any]]]) -> None:
   Raises:
     UserError: If one is not there and cannot be put there.
   """
-  said = set()
+  checked_folders = set()
   for setup, identity in wanted:
     folder = setup.run.values["teacher.dir"]
-    if folder is not None and folder not in said and (
+    if folder is not None and folder not in checked_folders and (
         line := hosts.agreed(functools.partial(
             _lacking, pathlib.Path(folder), identity))):
       setup.screen.say(line)
-      said.add(folder)
+      checked_folders.add(folder)
 
 
 def _lacking(folder: pathlib.Path, identity: dict[str, Any]) -> str | None:
@@ -119,15 +119,15 @@ def _lacking(folder: pathlib.Path, identity: dict[str, Any]) -> str | None:
   more = [f"and {len(lies) - _SHOWN} more"] if len(lies) > _SHOWN else []
   there = "\n  ".join(["", *(lies[:_SHOWN] + more or [
       "no net lies there" if folder.exists() else "there was no such folder"])])
-  said = f"config.teacher.dir={folder}: holds no teacher of this config"
+  lack = f"config.teacher.dir={folder}: holds no teacher of this config"
   try:
     folder.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=folder).close()
   except OSError as error:
     raise UserError(
-        f"{said}, and none can be written there ({error}); give a folder that "
+        f"{lack}, and none can be written there ({error}); give a folder that "
         f"holds it, or one that can be written{there}") from None
-  return f"{said}; it is trained now, and kept there{there}"
+  return f"{lack}; it is trained now, and kept there{there}"
 
 
 def _differing(

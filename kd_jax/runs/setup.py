@@ -145,15 +145,15 @@ def _counts(dataset: data_lib.Dataset) -> str:
   labels = dataset.train.label
   known = labels[labels >= 0]
   counts = np.bincount(known, minlength=dataset.num_classes)
-  told = f" of {counts.min()} to {counts.max()} training examples"
+  text = f" of {counts.min()} to {counts.max()} training examples"
   if len(empty := data_lib.empty_classes(dataset)):
     first = ", ".join(map(str, empty[:10])) + ", ..." * (len(empty) > 10)
-    told += f" (no example of class {first})"
+    text += f" (no example of class {first})"
     if empty[0] == 0 and len(known):
-      told += f"; labels run from {known.min()}"
+      text += f"; labels run from {known.min()}"
   if len(known) < len(labels):
-    told += f"; {len(labels) - len(known)} labels are unknown"
-  return told
+    text += f"; {len(labels) - len(known)} labels are unknown"
+  return text
 
 
 def transfer(setup: Setup, run: Run) -> Setup:

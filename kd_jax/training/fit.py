@@ -81,7 +81,7 @@ def fit(
     report: Callable[[dict[str, Any]], None],
     tick: Callable[[int], None] = lambda step: None,
     initial: types.Variables | None = None,
-    told: bool = False,
+    begun: bool = False,
 ) -> Fitted:
   """Trains one net to the end, from where an interrupted run left it.
 
@@ -96,7 +96,7 @@ def fit(
     report: Receives a row of numbers for every epoch.
     tick: As of `train_loop.run_to_end`.
     initial: The net that it starts from, on `devices`; default a new one.
-    told: Whether a program before this one has reported epochs of it.
+    begun: Whether a program before this one has reported epochs of it.
 
   Returns:
     The trained net.
@@ -105,9 +105,9 @@ def fit(
     Interrupted: After saving, if `stop` says so.
     Diverged: After saving the last good state, if the loss is not finite.
   """
-  state = _start(training, learner, data, devices, initial)
   per_epoch = segment_lib.steps_per_epoch(len(data.ids), training.batch_size)
   net = functools.partial(step_lib.deployed_variables, learner)
+  state = _start(training, learner, data, devices, initial)
   program = _program(training, learner, data, splits, devices, state, net)
   row: dict[str, Any] = {}
   wrong: Any = None
@@ -125,7 +125,7 @@ def fit(
   def resumed(step):
     nonlocal before
     before = step, time.perf_counter()
-    if step or told:
+    if step or begun:
       report({"event": "resumed", "step": step})
 
   monitor = NetMonitor(training, program, checkpoints, per_epoch=per_epoch,
