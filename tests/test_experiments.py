@@ -1,5 +1,6 @@
 """The scripts that make claims: arguments, stages, verdicts."""
 
+import os
 import importlib
 import json
 import re
@@ -288,6 +289,9 @@ def test_every_study_tells_what_a_study_tells():
 @pytest.mark.parametrize("name", index.STUDIES)
 def test_the_quick_form_of_a_study(name, tmp_path, monkeypatch, capsys):
   """From nothing but what is installed, through all stages, to the verdict."""
+  if name == "hinton15_speech" and "level=0" in os.environ["XLA_FLAGS"]:
+    pytest.skip("unoptimised programs round a net's logits otherwise than its row "
+                "says: XLA_FLAGS= pytest")
   monkeypatch.delenv("KD_JAX_DATA", raising=False)
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
   monkeypatch.setattr(jax, "local_device_count", lambda: 1)
