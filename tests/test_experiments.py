@@ -1,8 +1,8 @@
 """The scripts that make claims: arguments, stages, verdicts."""
 
-import os
 import importlib
 import json
+import os
 import re
 import types
 
