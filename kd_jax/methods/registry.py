@@ -61,6 +61,7 @@ class Method(NamedTuple):
       unless the config names others; None for a method on logits.
     softens: Whether `hparams.temperature` makes a difference to its terms.
     needs_teacher: Whether the terms look at a teacher.
+    reads_labels: Whether a term beside the hard one reads the labels.
     numbers: Its own hyper-parameters with the paper's values: keys of the
       config, traced, lanes of a sweep.
     within: Lowest and highest value of a number, where it is not any >= 0.
@@ -89,6 +90,7 @@ class Method(NamedTuple):
   pairs: Callable[[Shapes, Shapes], Pairs] | None = None
   softens: bool = True
   needs_teacher: bool = True
+  reads_labels: bool = False
   numbers: Mapping[str, float] = _NONE
   within: Mapping[str, tuple[float, float]] = _NO_RANGES
   whole: tuple[str, ...] = ()
@@ -219,16 +221,19 @@ METHODS: dict[str, Method] = {
     "dkd": Method(
         _WEIGHTED + "T**2 * ({alpha:g} * TCKD + {beta:g} * NCKD)" + _AT_T,
         nothing, _function("dkd"), numbers={"alpha": 1.0, "beta": 8.0},
-        setting=_set(1.0, 1.0, 4.0), paper="Zhao et al. (2022), arXiv 2203.08679"),
+        reads_labels=True, setting=_set(1.0, 1.0, 4.0),
+        paper="Zhao et al. (2022), arXiv 2203.08679"),
     "nkd": Method(
         _WEIGHTED + "(p_y * CE + {gamma:g} * T**2 * CE of the others)" + _AT_T,
         nothing, _function("nkd"), numbers={"gamma": 1.5}, any_temperature=True,
+        reads_labels=True,
         setting=_set(1.0, 1.0, 1.0), paper="Yang et al. (2023), arXiv 2303.13005"),
     "rld": Method(
         _WEIGHTED + "({alpha:g} * S**2 * SCD + {beta:g} * T**2 * MCD), "
         "S = {confidence_temperature:g}" + _AT_T, nothing, _function("rld"),
         numbers={"alpha": 1.0, "beta": 8.0, "confidence_temperature": 1.0},
         within={"confidence_temperature": (1e-3, 1e6)}, any_temperature=True,
+        reads_labels=True,
         setting=_set(1.0, 1.0, 4.0), paper="Sun et al. (2024), arXiv 2408.07703"),
     "wttm": Method(
         _WEIGHTED + "U * KL(teacher at T || student at 1)" + _AT_T,
@@ -401,6 +406,7 @@ def _together(
       pairs=next((m.pairs for m in members.values() if m.pairs), None),
       softens=first.softens,
       needs_teacher=any(m.needs_teacher for m in members.values()),
+      reads_labels=any(m.reads_labels for m in members.values()),
       numbers=many("numbers"), within=many("within"),
       whole=tuple(f"{name}_{number}" for name, m in members.items()
                   for number in m.whole),

@@ -174,7 +174,7 @@ def check(
   """
   with net.errors_named():
     _check_taps(net, setup, training, before)
-    _check_labels(setup.run.values, training)
+    _check_labels(setup.run, training)
   if net.start is None:
     return
   key = f"config.nets.{net.name}.init_from={net.start}"
@@ -187,16 +187,17 @@ def check(
                     "such a net is no start")
 
 
-# Methods whose terms beside the hard one read labels.
-_OF_LABELS = {"dkd", "nkd", "rld"}
-
-
-def _check_labels(values: Mapping[str, Any], training: Training) -> None:
+def _check_labels(run: run_lib.Run, training: Training) -> None:
   """Refuses a loss that needs the labels which some examples do not have."""
   if not training.unlabelled:
     return
-  method = values["method"]
-  if ":" in method or _OF_LABELS & {*method.split("+")}:
+  values, method = run.values, run.values["method"]
+  if values["teacher.mean"] == "confidence" and values["teacher.count"] > 1:
+    raise UserError(
+        "config.teacher.mean=confidence: weighs teachers by labels, and some "
+        "training examples have none (-1); use probabilities or logits")
+  # What a user's own method reads is not known.
+  if ":" in method or run.method.reads_labels:
     raise UserError(
         f"config.method={method}: may read labels, and some training examples have "
         "none (-1); use kd, or leave them out")
