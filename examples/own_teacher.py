@@ -78,15 +78,16 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
   parser.add_argument("--make", choices=TEACHERS, default="numpy")
   parser.add_argument("--workdir", type=pathlib.Path,
-                      default=pathlib.Path("runs/own_teacher"))
+                      default=pathlib.Path("runs/own_teacher"),
+                      help="gets the logits, and a folder for the run of each make")
   arguments, others = parser.parse_known_args()
-  workdir = arguments.workdir.resolve()
-  workdir.mkdir(parents=True, exist_ok=True)
+  folder = arguments.workdir.resolve()
+  folder.mkdir(parents=True, exist_ok=True)
 
   found = data.load("mnist", embedded="only")
   logits = TEACHERS[arguments.make](
       found.train.inputs, found.train.label, found.test.inputs)
-  files = [workdir / f"{arguments.make}{part}.npy" for part in ("", "_test")]
+  files = [folder / f"{arguments.make}{part}.npy" for part in ("", "_test")]
   for file, values in zip(files, logits):
     np.save(file, values.astype(np.float32))
 
@@ -94,8 +95,9 @@ def main():
       sys.executable, "-m", "kd_jax.main", "--config=configs/mnist.py:smoke",
       "--config.data.embedded=only", "--config.steps=2000",
       f"--config.teacher.logits={files[0]}",
-      f"--config.teacher.test_logits={files[1]}", f"--workdir={workdir}",
-      *others,
+      f"--config.teacher.test_logits={files[1]}",
+      # Of its own: a run writes into no folder that holds files of others.
+      f"--workdir={folder / arguments.make}", *others,
   ], check=True, cwd=ROOT)
 
 

@@ -46,14 +46,14 @@ def test_the_losses_serve_loops_of_plain_jax_and_of_nnx():
     assert 20 < int(student) < 150
 
 
-def _distils(make: str, workdir: pathlib.Path, *, best: int) -> None:
-  _run("own_teacher.py", f"--make={make}", f"--workdir={workdir}",
+def _distils(make: str, folder: pathlib.Path, *, best: int) -> None:
+  _run("own_teacher.py", f"--make={make}", f"--workdir={folder}",
        "--config.steps=300", "--config.tensorboard=false")
   logits, test_logits = (
-      np.load(workdir / f"{make}{part}.npy") for part in ("", "_test"))
+      np.load(folder / f"{make}{part}.npy") for part in ("", "_test"))
   assert logits.shape == (4000, 10)
   assert test_logits.shape == (1000, 10)
-  summary = json.loads((workdir / "summary.json").read_text())
+  summary = json.loads((folder / make / "summary.json").read_text())
   assert summary["teacher"]["test_errors"] < best
   assert summary["teacher"]["train_accuracy"] > 0.95
   distilled = summary["distilled"]
