@@ -40,7 +40,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-BASE = "ba06f07"
+BASE = "0222a15"
 # All that matters is given, so that another default is no difference.
 COMMON = (
     "--config=configs/mnist.py", "--config.data.name=blobs",
