@@ -58,9 +58,11 @@ def runs_of(own, folder):
   own_training, own_train, test, learner = own
 
   def go(pieces=None, mark="m", *, train=own_train, heldout=None,
-         trained=own_training, tick=lambda step: None, **options):
+         trained=own_training, tick=lambda step: None, every="99 epochs",
+         **options):
+    # Saved where it is stopped alone, or a slow machine would save in between.
     rows, asked = [], []
-    progress = Checkpoints(folder, {"mark": mark}, **options)
+    progress = Checkpoints(folder, {"mark": mark}, every=every, **options)
 
     def stop():
       asked.append(1)

@@ -109,22 +109,17 @@ def fit(
   net = functools.partial(step_lib.deployed_variables, learner)
   state = _start(training, learner, data, devices, initial)
   program = _program(training, learner, data, splits, devices, state, net)
-  row: dict[str, Any] = {}
-  wrong: Any = None
-  before = 0, time.perf_counter()  # The step of the last row, and when it was.
+  pace = _pace()
+  last: tuple[dict[str, Any], Any] = {}, []  # The row and errors of an epoch.
 
   def ended(epoch):
-    nonlocal row, wrong, before
-    now = time.perf_counter()
-    rate = (epoch.step - before[0]) / max(now - before[1], 1e-9)
-    before = epoch.step, now
-    row = _row(training, per_epoch, rate * training.batch_size, epoch)
-    wrong = epoch.evaluated["test"][1]
-    report(row)
+    nonlocal last
+    rate = pace(epoch.step) * training.batch_size
+    last = (_row(training, per_epoch, rate, epoch), epoch.evaluated["test"][1])
+    report(last[0])
 
   def resumed(step):
-    nonlocal before
-    before = step, time.perf_counter()
+    pace(step)
     if step or begun:
       report({"event": "resumed", "step": step})
 
@@ -136,7 +131,20 @@ def fit(
           training, data.inputs, learner.teacher)),
       checkpoints=checkpoints, stop=stop, ended=ended, resumed=resumed,
       monitor=monitor, tick=tick)
-  return Fitted(net(state), row, np.flatnonzero(wrong).tolist(), monitor.best)
+  return Fitted(
+      net(state), last[0], np.flatnonzero(last[1]).tolist(), monitor.best)
+
+
+def _pace() -> Callable[[int], float]:
+  """A function of the step: how many a second since it was asked last."""
+  before = 0, time.perf_counter()
+
+  def steps_per_second(step):
+    nonlocal before
+    (last_step, last_time), before = before, (step, time.perf_counter())
+    return (step - last_step) / max(before[1] - last_time, 1e-9)
+
+  return steps_per_second
 
 
 def _start(training, learner, data, devices, initial) -> TrainState:
