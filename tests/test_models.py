@@ -568,8 +568,17 @@ def test_batch_norm_equals_numpy_over_valid_rows(shape, momentum):
   np.testing.assert_allclose(y[:11], expected[:11], rtol=1e-4, atol=1e-5)
   np.testing.assert_allclose(
       state["mean"], momentum * 2 + (1 - momentum) * mean, rtol=1e-5)
+  # Over the N numbers of a channel: the running one is that of a sample.
+  number = 11 * x[0].size // x.shape[-1]
+  unbiased = variance * number / (number - 1)
   np.testing.assert_allclose(
-      state["variance"], momentum * 3 + (1 - momentum) * variance, rtol=1e-5)
+      state["variance"], momentum * 3 + (1 - momentum) * unbiased, rtol=1e-5)
+
+
+def test_the_running_variance_of_one_number_is_finite():
+  x, _ = _batch((4, 5))
+  _, state = _normalize(_layer(), x, jnp.arange(4) < 1)
+  np.testing.assert_allclose(state["variance"], jnp.full(5, 2.7), rtol=1e-6)
 
 
 def test_batch_norm_without_a_mask_takes_all_rows():

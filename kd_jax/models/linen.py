@@ -169,7 +169,8 @@ class BatchNorm(nn.Module):
   Sums, counts and centred squares are added over the device axis and divided
   once. Linen's layer averages the means of devices instead, which gives padding
   a say and NaN on a device that holds nothing but padding. Running statistics
-  follow r <- momentum * r + (1 - momentum) * batch, with the biased variance.
+  follow r <- momentum * r + (1 - momentum) * batch, the variance with the factor
+  N / (N - 1) over the N numbers of a channel, as in the released nets of the field.
 
   Source: Ioffe & Szegedy (2015), algorithm 1.
   """
@@ -194,10 +195,11 @@ class BatchNorm(nn.Module):
     variance_ = self.variable("batch_stats", "variance", jnp.ones, shape)
     mean, variance = mean_.value, variance_.value
     if train and not self.is_initializing():
-      mean, variance = _moments(wide, mask, axis_name)
+      mean, variance, count = _moments(wide, mask, axis_name)
       moved = lambda old, new: self.momentum * old + (1 - self.momentum) * new
       mean_.value = moved(mean_.value, mean)
-      variance_.value = moved(variance_.value, variance)
+      unbiased = variance * (count / jnp.maximum(count - 1.0, 1.0))
+      variance_.value = moved(variance_.value, unbiased)
     gain = scale * jax.lax.rsqrt(variance + self.epsilon)
     channel = (1,) * (x.ndim - 1) + shape
     y = (wide - mean.reshape(channel)) * gain.reshape(channel)
@@ -206,8 +208,8 @@ class BatchNorm(nn.Module):
 
 def _moments(
     x: jax.Array, mask: jax.Array | None, axis_name: str | None
-) -> tuple[jax.Array, jax.Array]:
-  """Mean and biased variance of each channel over valid rows, `[channels]`."""
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Mean and biased variance of each channel, `[channels]`, and of how many."""
   axes = tuple(range(x.ndim - 1))
   rows = jnp.ones(len(x), bool) if mask is None else mask
   valid = rows.reshape((-1,) + (1,) * (x.ndim - 1))
@@ -218,4 +220,4 @@ def _moments(
   count = jnp.maximum(count, 1.0)
   mean = summed(total(x)) / count
   centred = x - mean.reshape((1,) * (x.ndim - 1) + (-1,))
-  return mean, summed(total(jnp.square(centred))) / count
+  return mean, summed(total(jnp.square(centred))) / count, count
