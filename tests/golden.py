@@ -40,7 +40,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-BASE = "0222a15"
+BASE = "40db48b"
 # All that matters is given, so that another default is no difference.
 COMMON = (
     "--config=configs/mnist.py", "--config.data.name=blobs",
