@@ -22,10 +22,10 @@ from kd_jax.models import MODELS
 from kd_jax.training import segment as segment_lib
 from kd_jax.training import step as step_lib
 
-SMALL = {"stem": (8, 8, 4), "stage_0": (8, 8, 4), "stage_1": (4, 4, 8),
+SMALL = {"stem": (8, 8, 4), "stage1": (8, 8, 4), "stage2": (4, 4, 8),
          "pooled": (8,)}
-LARGE = {"stem": (8, 8, 9), "stage_0": (8, 8, 9), "stage_1": (4, 4, 9),
-         "stage_2": (2, 2, 9), "pooled": (9,)}
+LARGE = {"stem": (8, 8, 9), "stage1": (8, 8, 9), "stage2": (4, 4, 9),
+         "stage3": (2, 2, 9), "pooled": (9,)}
 
 
 def parsed(*words):
@@ -39,17 +39,17 @@ def test_each_method_has_taps_of_its_own_choice():
   chosen = lambda name, given=(): methods.bind(
       methods.find(name), SMALL, LARGE, given)[1]
   assert chosen("kd") == ()
-  assert chosen("hint") == (("stage_1", "stage_1"),)
+  assert chosen("hint") == (("stage2", "stage2"),)
   assert chosen("rkd") == (("pooled", "pooled"),)
-  assert chosen("hint+rkd") == (("stage_1", "stage_1"), ("pooled", "pooled"))
+  assert chosen("hint+rkd") == (("stage2", "stage2"), ("pooled", "pooled"))
   assert chosen("hint", methods.ALL) == (
-      ("stage_0", "stage_0"), ("stage_1", "stage_1"))
-  assert chosen("hint", (("stage_0", "stage_2"),)) == (("stage_0", "stage_2"),)
+      ("stage1", "stage1"), ("stage2", "stage2"))
+  assert chosen("hint", (("stage1", "stage3"),)) == (("stage1", "stage3"),)
 
 
 @pytest.mark.parametrize(("name", "given", "says"), [
-    ("hint", (("stage_9", "stage_1"),), "the student has no tap 'stage_9'"),
-    ("hint", (("stage_1", "hidden"),), "the teacher has no tap 'hidden'"),
+    ("hint", (("stage9", "stage2"),), "the student has no tap 'stage9'"),
+    ("hint", (("stage2", "hidden"),), "the teacher has no tap 'hidden'"),
 ])
 def test_a_tap_that_is_not_there_is_told(name, given, says):
   with pytest.raises(ValueError, match=says):

@@ -157,7 +157,8 @@ def _resets(values: Values, given: Values) -> dict[str, Any]:
   nets = [f"nets.{net}." for net in values.get("recipe", ())]
   for prefix in ("student.", "teacher.", *nets):
     if f"{prefix}name" in given:
-      made[f"{prefix}widths"] = ()
+      made |= {f"{prefix}widths": (), f"{prefix}model.depth": None,
+               f"{prefix}model.width": None}
   for prefix in ("", "teacher."):
     if f"{prefix}epochs" in given:
       made |= {f"{prefix}steps": None, f"{prefix}min_steps": 0}

@@ -219,7 +219,7 @@ def _training(
   per_epoch = segment.steps_per_epoch(number, batch_size)
   total = own("steps") or max(own("epochs") * per_epoch, own("min_steps"))
   built, taps = names.model(
-      name, own("widths"), found, prefix=net, dtype=values["dtype"])
+      name, names.sizes(own), found, prefix=net, dtype=values["dtype"])
   if hparams.rates is not None and "rates" not in built.understands:
     raise UserError(
         f"config.{net}.input_dropout, hidden_dropout: {name} has no dropout; set "

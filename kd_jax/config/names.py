@@ -1,6 +1,6 @@
 """What names stand for: models, and a user's own modules."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -15,15 +15,26 @@ from kd_jax.data import preprocess
 Known = Mapping[str, Any]
 
 
+def sizes(own: Callable[[str], Any]) -> dict[str, Any]:
+  """What a config says of a model's size, by the names that builders know.
+
+  Args:
+    own: Reads a key of the net.
+  """
+  said = {"widths": tuple(own("widths")) or None, "depth": own("model.depth"),
+          "width": own("model.width")}
+  return {name: value for name, value in said.items() if value is not None}
+
+
 def model(
-    name: str, widths: Sequence[int], found: data_lib.Dataset, *, prefix: str,
+    name: str, size: Mapping[str, Any], found: data_lib.Dataset, *, prefix: str,
     dtype: str = "float32"
 ) -> tuple[types.Model, methods.Shapes]:
   """The model that a name stands for, and the shapes of its taps of one example.
 
   Args:
     name: A key of `MODELS`, or a user's own, `module:NAME` or `file.py:NAME`.
-    widths: Its widths; none for its own.
+    size: Of `sizes`; what it lacks is the model's own.
     found: The data set, for its inputs and the number of classes.
     prefix: "student" or "teacher", for messages.
     dtype: Of its arithmetic.
@@ -32,11 +43,14 @@ def model(
     UserError: If there is no such model, or it does not fit the data.
   """
   if sources.named(name):
-    built = _own_model(name, widths, found, prefix, dtype)
+    built = _own_model(name, size, found, prefix, dtype)
   else:
     builder = known(f"{prefix}.name", name, models.MODELS)
-    given = {"widths": tuple(widths)} if widths else {}
-    built = builder(num_classes=found.num_classes, dtype=dtype, **given)
+    for option in sorted(size.keys() - {"widths"} - models.options(name)):
+      raise UserError(
+          f"config.{prefix}.model.{option}={size[option]}: {name} has no {option}; "
+          f"those that have: {', '.join(_having(option))}")
+    built = builder(num_classes=found.num_classes, dtype=dtype, **size)
   inputs = preprocess.seen(found.train.inputs, 2)
   try:
     outputs = lambda: jax.eval_shape(
@@ -49,7 +63,7 @@ def model(
         ("outputs", built, compilation.shapes(inputs)), outputs)
   except Exception as error:  # Whatever a module raises on a wrong shape.
     raise UserError(
-        f"config.{prefix}: {name} with widths {tuple(widths)} fails on inputs "
+        f"config.{prefix}: {name} with {_shown(size)} fails on inputs "
         f"{inputs.shape[1:]}: {type(error).__name__}: {_first_line(error)}"
     ) from error
   if logits.shape != (2, found.num_classes):
@@ -57,7 +71,7 @@ def model(
         f"config.{prefix}.name={name}: gives logits {logits.shape} for 2 "
         f"examples, must be (2, {found.num_classes})")
   if sources.named(name):
-    made_of = (sources.sha256(name), tuple(widths), dtype, found.num_classes)
+    made_of = (sources.sha256(name), tuple(size.items()), dtype, found.num_classes)
     try:
       compilation.once(("own", *made_of, compilation.shapes(inputs)), lambda: (
           models.check(built, preprocess.seen(found.train.inputs, 8))))
@@ -96,8 +110,17 @@ def source_identity(*own: str) -> dict[str, str]:
   return {"source": "+".join(hashes)} if hashes else {}
 
 
+def _having(option: str) -> list[str]:
+  return [name for name in models.MODELS if option in models.options(name)]
+
+
+def _shown(size: Mapping[str, Any]) -> str:
+  return ", ".join(f"{name} {value}" for name, value in size.items()) or (
+      "its own widths")
+
+
 def _own_model(
-    name: str, widths: Sequence[int], found: data_lib.Dataset, prefix: str,
+    name: str, size: Mapping[str, Any], found: data_lib.Dataset, prefix: str,
     dtype: str
 ) -> types.Model:
   """A user's class or function as a model."""
@@ -106,9 +129,13 @@ def _own_model(
   given: dict[str, Any] = {
       "num_classes": found.num_classes,
       "image_shape": tuple(found.train.inputs.shape[1:])}
-  if widths:
-    given["widths"] = tuple(widths)
+  given |= size
   try:
+    for option in sorted(size.keys() - {"widths"}):
+      if not models.understands(own, option):
+        raise UserError(
+            f"config.{prefix}.model.{option}={size[option]}: {name} names no "
+            f"`{option}`")
     if dtype != "float32":
       if not models.understands(own, "dtype"):
         raise UserError(

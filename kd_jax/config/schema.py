@@ -157,6 +157,9 @@ def _net(widths: tuple[int, ...], views: str) -> dict[str, Key]:
   return {
       "name": Key("mlp", _TEXT, "a model of kd_jax.models, or MODULE:CLASS"),
       "widths": Key(widths, _WIDTHS, "of the layers; () for the model's own"),
+      "model.depth": _optional(
+          int, _WHOLE, "layers, of a family such as resnet, wrn or vgg"),
+      "model.width": _optional(float, _POSITIVE, "factor on the widths"),
       "input_dropout": Key(0.0, _PART, "rate at which pixels are dropped"),
       "hidden_dropout": Key(0.0, _PART, "rate at which units are dropped"),
       "max_norm": _optional(
@@ -229,7 +232,7 @@ _OBJECTIVE: dict[str, Key] = {
 _FEATURES: dict[str, Key] = {
     "features.pairs": Key(
         (), Rule(
-            "pairs of taps such as (('stage_1','stage_1'),), or ('all',)",
+            "pairs of taps such as (('stage2','stage2'),), or ('all',)",
             lambda pairs: tuple(pairs) == ("all",) or all(
                 len(pair) == 2 and all(isinstance(tap, str) for tap in pair)
                 for pair in pairs)),
@@ -253,6 +256,7 @@ _TRANSFER: dict[str, Key] = {
 _OPTIMIZER = ("label_smoothing", "optimizer.learning_rate", "optimizer.momentum",
               "optimizer.weight_decay")
 _NET = ("input_dropout", "hidden_dropout", "max_norm", "init_scale")
+_LATER = ("init_scale", "model.depth", "model.width")
 
 _OWN: dict[str, Key] = {
     **_of(OBJECTIVE, _OBJECTIVE, traced=(
@@ -282,9 +286,9 @@ _OWN: dict[str, Key] = {
     }, later=("data.num_classes",)),
     **_of(STUDENT, _TRANSFER, later=_TRANSFER),
     **_under("student", _of(
-        STUDENT, _net((800, 800), "none"), traced=_NET, later=("init_scale",))),
+        STUDENT, _net((800, 800), "none"), traced=_NET, later=_LATER)),
     **_under("teacher", _of(
-        TEACHER, _net((1200, 1200), "shift2"), later=("init_scale",))),
+        TEACHER, _net((1200, 1200), "shift2"), later=_LATER)),
     **_under("teacher", _of(TEACHER, _training(20))),
     **_of(MIXTURE, {
         "teacher.count": Key(1, _WHOLE, "members of the ensemble"),

@@ -156,11 +156,19 @@ def _set(hard: float, soft: float, temperature: float) -> dict[str, float]:
 def stages(taps: Shapes) -> list[str]:
   """The taps of a net's stages, from its input to its output.
 
+  Other forms of a stage, such as `stage1.preact`, are not among them.
+
   Example:
-    >>> stages({"stem": (8,), "stage_0": (8,), "stage_1": (4,), "pooled": (4,)})
-    ['stage_0', 'stage_1']
+    >>> stages({"pooled": (4,), "stage10": (4,), "stage2": (8,), "stem": (8,)})
+    ['stage2', 'stage10']
   """
-  return [tap for tap in taps if tap not in ("stem", "pooled")]
+  # By number: dicts of arrays come out of jax in the order of the alphabet.
+  return sorted((tap for tap in taps
+                 if tap not in ("stem", "pooled") and "." not in tap), key=_number)
+
+
+def _number(tap: str) -> int:
+  return int("".join(filter(str.isdigit, tap)) or 0)
 
 
 def middle(student: Shapes, teacher: Shapes) -> Pairs:

@@ -7,6 +7,7 @@ to know anything of this package.
 
 from collections.abc import Callable
 import functools
+import inspect
 
 import jax.numpy as jnp
 
@@ -15,29 +16,51 @@ from kd_jax.models.convnet import Convnet
 from kd_jax.models.convolutional import Cnn
 from kd_jax.models.linen import linen_model
 from kd_jax.models.mlp import Mlp
+from kd_jax.models.mobile import MobilenetV2, ShufflenetV1, ShufflenetV2
 from kd_jax.models.nnx import nnx_model
 from kd_jax.models.own import check, own_model, understands
-from kd_jax.models.resnet import Resnet
+from kd_jax.models.plain import Fitnet, Plane, Vgg
+from kd_jax.models.resnet import BottleneckResnet, Resnet, WideResnet
 
 __all__ = [
-    "MODELS", "check", "linen_model", "nnx_model", "own_model", "understands"]
+    "MODELS", "check", "linen_model", "nnx_model", "options", "own_model",
+    "understands"]
 
 
-def _model(module_class: type, **defaults) -> Callable[..., types.Model]:
+def _model(module_class: type, **preset) -> Callable[..., types.Model]:
   """A builder of models from a module class and its named preset."""
   @functools.lru_cache(maxsize=32)  # The same model shares its programs.
   def made(**config) -> types.Model:
     return linen_model(module_class(**config))
 
   def build(
-      *, num_classes: int, dtype: str = "float32", **config) -> types.Model:
+      *, num_classes: int, dtype: str = "float32", width: float = 1.0, **config
+  ) -> types.Model:
     # None lets parameters decide: they are float32, or float64 in some tests.
     kind = None if dtype == "float32" else jnp.dtype(dtype)
     given = {name: tuple(value) if isinstance(value, list) else value
-             for name, value in {**defaults, **config}.items()}
+             for name, value in {**preset, **config}.items()}
+    given["widths"] = tuple(max(1, int(each * width)) for each in given["widths"])
     return made(num_classes=num_classes, dtype=kind, **given)
   return functools.update_wrapper(build, module_class)
 
+
+def options(name: str) -> frozenset[str]:
+  """What may be chosen of a model of `MODELS` beside its widths.
+
+  Example:
+    >>> sorted(options("vgg8"))
+    ['depth', 'width']
+    >>> sorted(options("mlp"))
+    ['width']
+  """
+  made_of = inspect.unwrap(MODELS[name])
+  fields = getattr(made_of, "__dataclass_fields__", {})
+  return frozenset({"width"} | (fields.keys() & {"depth"}))
+
+
+_RESNET, _VGG = (16, 32, 64), (64, 128, 256, 512, 512)
+_MOBILENET = (16, 24, 32, 64, 96, 160, 320)
 
 MODELS: dict[str, Callable[..., types.Model]] = {
     # Hinton et al. (2015), section 3: 2 x 1200 teacher, 2 x 800 student.
@@ -47,6 +70,50 @@ MODELS: dict[str, Callable[..., types.Model]] = {
     "cnn_small": _model(Cnn, widths=(16, 32)),
     # A teacher for digits that two cores can train.
     "convnet": _model(Convnet, widths=(32, 64, 96, 128)),
-    # He et al. (2015), section 4.2, with n = 1.
-    "resnet8": _model(Resnet, widths=(16, 32, 64), blocks=1),
+    # Families of nets for images of 32 pixels; depth and width may be chosen.
+    "resnet": _model(Resnet, widths=_RESNET),
+    "wrn": _model(WideResnet, widths=_RESNET),
+    "vgg": _model(Vgg, widths=_VGG),
+    "mobilenetv2": _model(MobilenetV2, widths=_MOBILENET),
+    "shufflenetv1": _model(ShufflenetV1, widths=(240, 480, 960)),
+    "shufflenetv2": _model(ShufflenetV2, widths=(116, 232, 464)),
+    # Those of the tables of Tian et al. (2020).
+    **{f"resnet{depth}": _model(Resnet, widths=_RESNET, depth=depth)
+       for depth in (8, 14, 20, 32, 44, 56, 110)},
+    **{f"resnet{depth}x4": _model(
+        Resnet, widths=(64, 128, 256), stem=32, depth=depth) for depth in (8, 32)},
+    "resnet50": _model(BottleneckResnet, widths=(64, 128, 256, 512)),
+    **{f"wrn_{depth}_{factor}": _model(
+        WideResnet, widths=tuple(factor * each for each in _RESNET), depth=depth)
+       for depth in (16, 40) for factor in (1, 2)},
+    **{f"vgg{depth}": _model(Vgg, widths=_VGG, depth=depth)
+       for depth in (8, 11, 13, 16, 19)},
+    "mobilenetv2_half": _model(
+        MobilenetV2, widths=tuple(each // 2 for each in _MOBILENET)),
+    # Mirzadeh et al. (2020): for CIFAR-10, and for CIFAR-100.
+    "plane2": _model(Plane, widths=(16, 16), blocks=(1, 1)),
+    "plane4": _model(Plane, widths=(16, 32), blocks=(2, 2)),
+    "plane6": _model(Plane, widths=(16, 32, 64), blocks=(2, 2, 2)),
+    "plane8": _model(
+        Plane, widths=(16, 32, 64, 128), blocks=(2, 2, 2, 2), hidden=64),
+    "plane10": _model(
+        Plane, widths=(32, 64, 128, 256), blocks=(2, 2, 2, 4), hidden=128),
+    "plane2_100": _model(Plane, widths=(32, 32), blocks=(1, 1)),
+    "plane4_100": _model(Plane, widths=(32, 64), blocks=(2, 2)),
+    "plane6_100": _model(
+        Plane, widths=(32, 64, 128), blocks=(2, 2, 2), last_pool=False),
+    "plane8_100": _model(
+        Plane, widths=(32, 64, 128, 256), blocks=(2, 2, 2, 2), hidden=64),
+    "plane10_100": _model(
+        Plane, widths=(32, 64, 128, 256), blocks=(2, 2, 2, 4), hidden=512),
+    # Romero et al. (2015), FitNets 1 to 4, with BatchNorm for maxout.
+    "fitnet1": _model(
+        Fitnet, widths=(16, 16, 16, 32, 32, 32, 48, 48, 64), blocks=(3, 3, 3)),
+    "fitnet2": _model(
+        Fitnet, widths=(16, 32, 32, 48, 64, 80, 96, 96, 128), blocks=(3, 3, 3)),
+    "fitnet3": _model(
+        Fitnet, widths=(32, 48, 64, 64, *(80,) * 4, *(128,) * 3), blocks=(4, 4, 3)),
+    "fitnet4": _model(
+        Fitnet, widths=(32, 32, 32, 48, 48, *(80,) * 6, *(128,) * 6),
+        blocks=(5, 6, 6)),
 }

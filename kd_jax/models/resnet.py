@@ -1,64 +1,148 @@
-"""The residual nets for CIFAR of He et al. (2015), section 4.2."""
+"""The residual nets for CIFAR: basic blocks, bottlenecks, and wide ones."""
 
 from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
-from kd_jax.models.linen import BatchNorm
+from kd_jax.models import layers as layers_lib
+from kd_jax.models.layers import Layers, TappedNet
+
+Taps = dict[str, jax.Array]
 
 
-class Resnet(nn.Module):
+def blocks(depth: int, layers: int, rest: int) -> int:
+  """Blocks a stage of a net of a depth.
+
+  Args:
+    depth: The net's layers, `layers * blocks + rest`.
+    layers: Layers that a block adds over all stages.
+    rest: Layers outside of blocks.
+
+  Raises:
+    ValueError: If no number of blocks gives this depth.
+
+  Example:
+    >>> blocks(20, 6, 2)
+    3
+  """
+  number, left = divmod(depth - rest, layers)
+  if left or number < 1:
+    near = layers * max(1, number) + rest, layers * max(2, number + 1) + rest
+    raise ValueError(
+        f"depth must be {layers} n + {rest}, such as {near[0]} or {near[1]}; got "
+        f"{depth}")
+  return number
+
+
+class Resnet(TappedNet):
   """Three stages of basic blocks; 6n + 2 layers for n blocks a stage.
 
   Attributes:
-    num_classes: Number of logits.
-    widths: Channels of the three stages; the stem has those of the first.
-    blocks: Basic blocks a stage, n.
-    dtype: Of the arithmetic; default that of the parameters. BatchNorm's
-      statistics keep theirs.
+    depth: Its layers: 8, 14, 20, ...
+    stem: Channels before the first stage; default those of the first stage.
 
-  Features: `stem`, `stage_0`.. and `pooled`, each after its ReLU.
+  Taps: `stem`, `stage1`.. and `pooled`, each after its ReLU, and `stage1.preact`..,
+  the sums before that ReLU.
+
+  Source: He et al. (2015), section 4.2, with projections where channels change.
   """
 
-  num_classes: int
-  widths: Sequence[int]
-  blocks: int
-  dtype: jnp.dtype | None = None
+  depth: int = 20
+  stem: int | None = None
 
-  @nn.compact
-  def __call__(
-      self,
-      image: jax.Array,
-      *,
-      train: bool,
-      mask: jax.Array | None = None,
-      axis_name: str | None = None,
-  ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    norm = lambda x: BatchNorm()(
-        x, train=train, mask=mask, axis_name=axis_name)
-
-    def conv(x, width, size=3, stride=1):
-      # Explicit padding: SAME pads a strided window on one side only.
-      return nn.Conv(
-          width, (size, size), strides=stride, padding=size // 2,
-          use_bias=False, kernel_init=_FAN_OUT, dtype=self.dtype)(x)
-
-    x = nn.relu(norm(conv(image, self.widths[0])))
-    features = {"stem": x}
+  def forward(self, image: jax.Array, layers: Layers) -> tuple[jax.Array, Taps]:
+    number = blocks(self.depth, 6, 2)
+    x = nn.relu(layers.conv_norm(image, self.stem or self.widths[0]))
+    taps = {"stem": x}
     for stage, width in enumerate(self.widths):
-      for block in range(self.blocks):
+      for block in range(number):
         stride = 2 if stage > 0 and block == 0 else 1
-        shortcut = x
-        if stride != 1 or x.shape[-1] != width:
-          shortcut = norm(conv(x, width, size=1, stride=stride))
-        x = nn.relu(norm(conv(x, width, stride=stride)))
-        x = nn.relu(shortcut + norm(conv(x, width)))
-      features[f"stage_{stage}"] = x
-    pooled = jnp.mean(x, axis=(1, 2))
-    features["pooled"] = pooled
-    return nn.Dense(self.num_classes, dtype=self.dtype)(pooled), features
+        y = nn.relu(layers.conv_norm(x, width, stride=stride))
+        y = layers.conv_norm(y, width)
+        y += _shortcut(layers, x, width, stride)
+        x = nn.relu(y)
+      taps |= {f"stage{stage + 1}": x, f"stage{stage + 1}.preact": y}
+    taps["pooled"] = layers_lib.pooled(x)
+    return layers.dense(taps["pooled"], self.num_classes), taps
 
 
-_FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+class BottleneckResnet(TappedNet):
+  """Four stages of bottlenecks of 1x1, 3x3 and 1x1 convolutions, as in ResNet50.
+
+  Attributes:
+    blocks: Bottlenecks of each stage.
+
+  The widths are those of the 3x3 convolutions; a stage has four times as many
+  channels. The stem is one 3x3 convolution, without a pool: the form for CIFAR.
+
+  Taps: `stem`, `stage1`.. `stage4` and `pooled`, each after its ReLU, and
+  `stage1.preact`.., the sums before that ReLU.
+
+  Source: He et al. (2015), table 1, as Tian et al. (2020) train it on CIFAR.
+  """
+
+  blocks: Sequence[int] = (3, 4, 6, 3)
+
+  def forward(self, image: jax.Array, layers: Layers) -> tuple[jax.Array, Taps]:
+    x = nn.relu(layers.conv_norm(image, self.widths[0]))
+    taps = {"stem": x}
+    for stage, (width, number) in enumerate(
+        zip(self.widths, self.blocks, strict=True)):
+      for block in range(number):
+        stride = 2 if stage > 0 and block == 0 else 1
+        y = nn.relu(layers.conv_norm(x, width, 1))
+        y = nn.relu(layers.conv_norm(y, width, stride=stride))
+        y = layers.conv_norm(y, 4 * width, 1)
+        y += _shortcut(layers, x, 4 * width, stride)
+        x = nn.relu(y)
+      taps |= {f"stage{stage + 1}": x, f"stage{stage + 1}.preact": y}
+    taps["pooled"] = layers_lib.pooled(x)
+    return layers.dense(taps["pooled"], self.num_classes), taps
+
+
+class WideResnet(TappedNet):
+  """Wide residual nets with BatchNorm and ReLU before the convolutions.
+
+  Attributes:
+    depth: Its layers, 6n + 4 for n blocks a stage: 16, 40, ...
+    stem: Channels before the first stage.
+
+  Taps: `stem`, `stage1`.. and `pooled`. Those of the stages are the raw sums, with
+  both signs; `stage1.preact`.. are what the next BatchNorm makes of them.
+
+  Source: Zagoruyko & Komodakis (2016), as Tian et al. (2020) train it: where the
+  channels change, the shortcut too begins after BatchNorm and ReLU.
+  """
+
+  depth: int = 16
+  stem: int = 16
+
+  def forward(self, image: jax.Array, layers: Layers) -> tuple[jax.Array, Taps]:
+    number = blocks(self.depth, 6, 4)
+    x = layers.conv(image, self.stem)
+    taps = {"stem": x}
+    for stage, width in enumerate(self.widths):
+      for block in range(number):
+        stride = 2 if stage > 0 and block == 0 else 1
+        normed = layers.norm(x)
+        if stage and not block:
+          taps[f"stage{stage}.preact"] = normed
+        normed = nn.relu(normed)
+        y = nn.relu(layers.conv_norm(normed, width, stride=stride))
+        y = layers.conv(y, width)
+        same = x.shape[-1] == width and stride == 1
+        x = y + (x if same else layers.conv(normed, width, 1, stride=stride))
+      taps[f"stage{stage + 1}"] = x
+    normed = layers.norm(x)
+    taps[f"stage{len(self.widths)}.preact"] = normed
+    taps["pooled"] = layers_lib.pooled(nn.relu(normed))
+    logits = layers.dense(
+        taps["pooled"], self.num_classes, bias_init=nn.initializers.zeros)
+    return logits, taps
+
+
+def _shortcut(layers: Layers, x: jax.Array, width: int, stride: int) -> jax.Array:
+  if stride == 1 and x.shape[-1] == width:
+    return x
+  return layers.conv_norm(x, width, 1, stride=stride)

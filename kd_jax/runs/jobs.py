@@ -180,7 +180,7 @@ def check(
   key = f"config.nets.{net.name}.init_from={net.start}"
   if _shapes(setup, training) != _shapes(setup, before[net.start]):
     raise UserError(f"{key}: the two nets have not the same parameters; give both "
-                    "the same name and widths")
+                    "the same name and size")
   if any(run_lib.read(each.values).method.inference
          for each in nets if each.name in (net.name, net.start)):
     raise UserError(f"{key}: the method of one of them keeps a module in its net; "

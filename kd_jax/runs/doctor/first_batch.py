@@ -9,7 +9,7 @@ from jax.flatten_util import ravel_pytree
 import jax.numpy as jnp
 
 from kd_jax import methods, teachers
-from kd_jax.config import build
+from kd_jax.config import build, names
 from kd_jax.config import run as run_lib
 from kd_jax.config.recipe import Net
 from kd_jax.core import randomness, types
@@ -170,12 +170,14 @@ def describe(begun: Begun) -> str:
   """What a net is made of, in a line."""
   training = begun.training
   kind = "student" if begun.net.member is None else "teacher"
-  name, widths = (begun.net.values[f"{kind}.{key}"] for key in ("name", "widths"))
-  shown = "x".join(map(str, widths)) or "of its own widths"
+  own = lambda key: begun.net.values[f"{kind}.{key}"]
+  size = names.sizes(own)
+  widths = "x".join(map(str, size.pop("widths", ()))) or "of its own widths"
+  shown = " ".join([widths, *(f"{name}={value}" for name, value in size.items())])
   number = parameters.num_parameters(begun.state.student.params)
   taps = ", ".join(f"{tap} {[training.batch_size, *shape]}"
                    for tap, shape in training.taps.items())
-  return f"{name} {shown}, {number:,} parameters; taps {taps or 'none'}"
+  return f"{own('name')} {shown}, {number:,} parameters; taps {taps or 'none'}"
 
 
 def _on_one_device(tree: types.Tree) -> types.Tree:
