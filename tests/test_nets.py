@@ -1,0 +1,155 @@
+"""The nets of the papers' tables, against counts, tap shapes and the released nets."""
+
+import importlib.util
+import json
+import math
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kd_jax import models
+from kd_jax.core import types
+from kd_jax.models.mobile import shuffle
+
+FIXTURES = pathlib.Path(__file__).parent / "fixtures"
+_spec = importlib.util.spec_from_file_location("nets", FIXTURES / "nets.py")
+assert _spec is not None and _spec.loader is not None
+nets = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(nets)
+
+# Parameters with 100 and with 10 classes, channels of all BatchNorms; of the
+# released nets (Tian et al. 2020).
+SIZES = {
+    "resnet8": (83_892, 78_042, 336), "resnet14": (181_108, 175_258, 560),
+    "resnet20": (278_324, 272_474, 784), "resnet32": (472_756, 466_906, 1232),
+    "resnet44": (667_188, 661_338, 1680), "resnet56": (861_620, 855_770, 2128),
+    "resnet110": (1_736_564, 1_730_714, 4144),
+    "resnet8x4": (1_233_540, 1_210_410, 1376),
+    "resnet32x4": (7_433_860, 7_410_730, 4960),
+    "resnet50": (23_705_252, 23_520_842, 26_560),
+    "wrn_16_1": (180_916, 175_066, 464), "wrn_16_2": (703_284, 691_674, 912),
+    "wrn_40_1": (569_780, 563_930, 1360), "wrn_40_2": (2_255_156, 2_243_546, 2704),
+    "vgg8": (3_965_028, 3_918_858, 1472), "vgg11": (9_277_284, 9_231_114, 2752),
+    "vgg13": (9_462_180, 9_416_010, 2944), "vgg16": (14_774_436, 14_728_266, 4224),
+    "vgg19": (20_086_692, 20_040_522, 5504),
+    "mobilenetv2_half": (812_836, 697_546, 9184),
+    "shufflenetv1": (949_258, 862_768, 11_868),
+    "shufflenetv2": (1_355_528, 1_263_278, 8090),
+}
+# Of Mirzadeh et al. (2020): for 10 classes, and for 100.
+PLANES = {"plane2": 13_082, "plane4": 37_338, "plane6": 82_778, "plane8": 327_962,
+          "plane10": 2_487_850, "plane2_100": 215_172, "plane4_100": 475_652,
+          "plane6_100": 1_107_204, "plane8_100": 1_246_276, "plane10_100": 2_931_460}
+# Side and channels of stem, stages; channels of the pooled vector.
+TAPS = {
+    "resnet56": "32.16 32.16 16.32 8.64 64",
+    "resnet32x4": "32.32 32.64 16.128 8.256 256",
+    "resnet50": "32.64 32.256 16.512 8.1024 4.2048 2048",
+    "wrn_40_2": "32.16 32.32 16.64 8.128 128",
+    "vgg13": "32.64 16.128 8.256 4.512 4.512 512",
+    "mobilenetv2_half": "16.16 16.12 8.16 4.48 2.160 1280",
+    "shufflenetv1": "32.24 16.240 8.480 4.960 960",
+    "shufflenetv2": "32.24 16.116 8.232 4.464 1024",
+}
+
+
+def _shapes(name: str, classes: int = 10, **options):
+  """Shapes of variables and of taps; nothing is computed."""
+  model = models.MODELS[name](num_classes=classes, **options)
+  image = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+  variables = jax.eval_shape(model.init, jax.random.key(0), image)
+  outputs, _ = jax.eval_shape(
+      lambda v, x: model.apply(v, x, train=False), variables, image)
+  return variables, {tap: x.shape[1:] for tap, x in outputs.features.items()}
+
+
+def _count(tree) -> int:
+  return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_net_has_the_parameters_of_the_released_one(name):
+  hundred, ten, norms = SIZES[name]
+  variables, _ = _shapes(name, 100)
+  assert _count(variables.params) == hundred
+  assert _count(variables.state) == 2 * norms
+  assert _count(_shapes(name, 10)[0].params) == ten
+
+
+@pytest.mark.parametrize("name", PLANES)
+def test_a_plane_has_the_parameters_of_the_released_one(name):
+  classes = 100 if name.endswith("_100") else 10
+  assert _count(_shapes(name, classes)[0].params) == PLANES[name]
+
+
+@pytest.mark.parametrize("name", TAPS)
+def test_taps_have_the_shapes_of_the_released_ones(name):
+  *maps, pooled = TAPS[name].split()
+  stem, *stages = [(int(side), int(side), int(channels)) for side, channels in (
+      each.split(".") for each in maps)]
+  expected = {"stem": stem, "pooled": (int(pooled),)}
+  for number, shape in enumerate(stages, 1):
+    expected |= {f"stage{number}": shape, f"stage{number}.preact": shape}
+  assert _shapes(name)[1] == expected
+
+
+@pytest.mark.parametrize(("family", "options", "preset"), [
+    ("resnet", {"depth": 56}, "resnet56"), ("resnet8", {"depth": 20}, "resnet20"),
+    ("wrn", {"depth": 40, "width": 2}, "wrn_40_2"),
+    ("vgg", {"depth": 13}, "vgg13"), ("vgg8", {}, "vgg"),
+    ("mobilenetv2", {"width": 0.5}, "mobilenetv2_half")])
+def test_depth_and_width_give_the_presets(family, options, preset):
+  assert _shapes(family, **options) == _shapes(preset)
+
+
+@pytest.mark.parametrize(("name", "depth", "says"), [
+    ("resnet", 21, "6 n . 2, such as 20 or 26"), ("wrn", 3, "such as 10 or 16"),
+    ("vgg", 12, "one of 8, 11")])
+def test_a_depth_that_no_net_has_is_refused(name, depth, says):
+  with pytest.raises(ValueError, match=says):
+    _shapes(name, depth=depth)
+
+
+def _filled(shapes: types.Variables) -> types.Variables:
+  """The weights of the fixture, by kind, number and name."""
+  def fill(layers):
+    return {layer: {name: jnp.asarray(nets.drawn(
+        layer.split("_")[0], int(layer.split("_")[1]), name, leaf.shape))
+                    for name, leaf in arrays.items()}
+            for layer, arrays in layers.items()}
+  return types.Variables(fill(shapes.params), {
+      "batch_stats": fill(shapes.state["batch_stats"])})
+
+
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=pytest.mark.slow if name == "resnet50" else ())
+    for name in nets.NETS])
+def test_a_net_is_the_released_one(name):
+  expected = json.loads(nets.FIXTURE.read_text())["rows"][name]
+  model = models.MODELS[name](num_classes=nets.CLASSES, **nets.NETS[name][0])
+  image = jnp.asarray(nets.images())
+  variables = _filled(jax.eval_shape(model.init, jax.random.key(0), image))
+  apply = jax.jit(model.apply, static_argnames="train")
+  close = lambda found, wanted: np.testing.assert_allclose(
+      found, wanted, rtol=1e-4, atol=1e-4 * np.abs(wanted).max())
+  outputs, _ = apply(variables, image, train=False)
+  close(outputs.logits, expected["evaluated"])
+  assert outputs.features.keys() == expected["taps"].keys()
+  for tap, found in outputs.features.items():
+    close(nets.summary(found), expected["taps"][tap])
+  outputs, state = apply(variables, image, train=True)
+  close(outputs.logits, expected["trained"])
+  for number, wanted in enumerate(zip(expected["means"], expected["variances"])):
+    norm = state["batch_stats"][f"BatchNorm_{number}"]
+    for found, each in zip((norm["mean"], norm["variance"]), wanted):
+      close(nets.summary(found), each)
+  assert len(state["batch_stats"]) == len(expected["means"])
+
+
+def test_channels_are_shuffled_by_turns():
+  x = jnp.arange(12).reshape(1, 1, 1, 12)
+  assert shuffle(x, 3).ravel().tolist() == [0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11]
+  np.testing.assert_array_equal(shuffle(shuffle(x, 3), 4), x)
