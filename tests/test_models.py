@@ -19,15 +19,21 @@ from kd_jax.models.convnet import Conv
 from kd_jax.models.linen import BatchNorm, Dropout
 
 DEVICES = 8
-# Every preset, small enough to run.
+# A preset of every kind of net, small enough to run; tests/test_nets.py has the rest.
 SMALL = {
     "mlp": {"widths": (8, 6)},
     "cnn": {"widths": (4, 5)},
     "cnn_small": {"widths": (4, 5)},
     "convnet": {"widths": (4, 5, 6, 7)},
     "resnet8": {"widths": (3, 3, 4)},
+    "wrn": {"widths": (3, 4, 4), "depth": 10, "stem": 3},
+    "vgg8": {"widths": (2, 3, 3, 4, 4)},
+    "plane4": {"widths": (3, 4)},
+    "fitnet1": {"widths": (2, 3, 3, 3, 4, 4, 4, 5, 5)},
+    "mobilenetv2": {"width": 0.125, "head": 8},
+    "shufflenetv2": {"widths": (8, 12, 16), "head": 8, "blocks": (2, 2, 2)},
 }
-NAMES = sorted(models.MODELS)
+NAMES = sorted(SMALL)
 
 
 class _Quick:
@@ -128,14 +134,14 @@ def test_a_preset_has_the_parameters_of_its_paper_on_mnist(name, expected):
 
 @pytest.mark.parametrize(("options", "expected"), [
     # stem     9*3*16 + 2*16                                           =    464
-    # stage 0  2 * (9*16*16 + 2*16), no projection                     =  4,672
-    # stage 1  9*16*32 + 9*32*32 + 1*16*32, and 3 norms of 2*32        = 14,528
-    # stage 2  9*32*64 + 9*64*64 + 1*32*64, and 3 norms of 2*64        = 57,728
+    # stage 1  2 * (9*16*16 + 2*16), no projection                     =  4,672
+    # stage 2  9*16*32 + 9*32*32 + 1*16*32, and 3 norms of 2*32        = 14,528
+    # stage 3  9*32*64 + 9*64*64 + 1*32*64, and 3 norms of 2*64        = 57,728
     # dense    64*10 + 10                                              =    650
     ({}, 464 + 4_672 + 14_528 + 57_728 + 650),
     ({}, 78_042),
     # Two more blocks a stage: 2*4,672, 2*2*(9*32*32+64), 2*2*(9*64*64+128).
-    ({"blocks": 3}, 78_042 + 9_344 + 37_120 + 147_968),
+    ({"depth": 20}, 78_042 + 9_344 + 37_120 + 147_968),
 ])
 def test_a_resnet_has_the_parameters_counted_by_hand(options, expected):
   model = models.MODELS["resnet8"](num_classes=10, **options)
@@ -164,8 +170,9 @@ def test_any_image_gives_float32_logits(name, shape, num_classes):
         "conv_0": (14, 14, 32), "conv_1": (7, 7, 64), "conv_2": (4, 4, 96),
         "hidden": (128,)}),
     ("resnet8", (32, 32, 3), {
-        "stem": (32, 32, 16), "stage_0": (32, 32, 16), "stage_1": (16, 16, 32),
-        "stage_2": (8, 8, 64), "pooled": (64,)}),
+        "stem": (32, 32, 16), "stage1": (32, 32, 16), "stage2": (16, 16, 32),
+        "stage3": (8, 8, 64), "pooled": (64,), "stage1.preact": (32, 32, 16),
+        "stage2.preact": (16, 16, 32), "stage3.preact": (8, 8, 64)}),
 ])
 def test_features_have_names_and_shapes(name, shape, expected):
   model = models.MODELS[name](num_classes=10)
@@ -323,9 +330,10 @@ def test_the_resnet_is_that_of_he_et_al():
   x = relu(conv_norm(np.asarray(net.image, np.float64)))
   np.testing.assert_allclose(said.features["stem"], x, atol=1e-4)
   for stage, stride in enumerate((1, 2, 2)):
-    shortcut = x if stage == 0 else conv_norm(x, size=1, stride=stride)
-    x = relu(shortcut + conv_norm(relu(conv_norm(x, stride=stride))))
-    np.testing.assert_allclose(said.features[f"stage_{stage}"], x, atol=1e-3)
+    y = conv_norm(relu(conv_norm(x, stride=stride)))
+    y += x if stage == 0 else conv_norm(x, size=1, stride=stride)
+    x = relu(y)
+    np.testing.assert_allclose(said.features[f"stage{stage + 1}"], x, atol=1e-3)
   pooled = x.mean((1, 2))
   np.testing.assert_allclose(said.features["pooled"], pooled, atol=1e-3)
   np.testing.assert_allclose(

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from docs import nets as docs_nets
 from kd_jax import models
 from kd_jax.core import types
 from kd_jax.models.mobile import shuffle
@@ -20,24 +21,24 @@ assert _spec is not None and _spec.loader is not None
 nets = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(nets)
 
-# Parameters with 100 and with 10 classes, channels of all BatchNorms; of the
-# released nets (Tian et al. 2020).
+# Parameters with 100 and with 10 classes, channels of all BatchNorms, millions of
+# multiplications of an image; of the released nets (Tian et al. 2020).
 SIZES = {
-    "resnet8": (83_892, 78_042, 336), "resnet14": (181_108, 175_258, 560),
-    "resnet20": (278_324, 272_474, 784), "resnet32": (472_756, 466_906, 1232),
-    "resnet44": (667_188, 661_338, 1680), "resnet56": (861_620, 855_770, 2128),
-    "resnet110": (1_736_564, 1_730_714, 4144),
-    "resnet8x4": (1_233_540, 1_210_410, 1376),
-    "resnet32x4": (7_433_860, 7_410_730, 4960),
-    "resnet50": (23_705_252, 23_520_842, 26_560),
-    "wrn_16_1": (180_916, 175_066, 464), "wrn_16_2": (703_284, 691_674, 912),
-    "wrn_40_1": (569_780, 563_930, 1360), "wrn_40_2": (2_255_156, 2_243_546, 2704),
-    "vgg8": (3_965_028, 3_918_858, 1472), "vgg11": (9_277_284, 9_231_114, 2752),
-    "vgg13": (9_462_180, 9_416_010, 2944), "vgg16": (14_774_436, 14_728_266, 4224),
-    "vgg19": (20_086_692, 20_040_522, 5504),
-    "mobilenetv2_half": (812_836, 697_546, 9184),
-    "shufflenetv1": (949_258, 862_768, 11_868),
-    "shufflenetv2": (1_355_528, 1_263_278, 8090),
+    "resnet8": (83_892, 78_042, 336, 12.51), "resnet14": (181_108, 175_258, 560, 26.66),
+    "resnet20": (278_324, 272_474, 784, 40.82), "resnet32": (472_756, 466_906, 1232, 69.13),
+    "resnet44": (667_188, 661_338, 1680, 97.44), "resnet56": (861_620, 855_770, 2128, 125.75),
+    "resnet110": (1_736_564, 1_730_714, 4144, 253.16),
+    "resnet8x4": (1_233_540, 1_210_410, 1376, 177.07),
+    "resnet32x4": (7_433_860, 7_410_730, 4960, 1083.04),
+    "resnet50": (23_705_252, 23_520_842, 26_560, 1298.01),
+    "wrn_16_1": (180_916, 175_066, 464, 26.66), "wrn_16_2": (703_284, 691_674, 912, 101.12),
+    "wrn_40_1": (569_780, 563_930, 1360, 83.29), "wrn_40_2": (2_255_156, 2_243_546, 2704, 327.61),
+    "vgg8": (3_965_028, 3_918_858, 1472, 96.19), "vgg11": (9_277_284, 9_231_114, 2752, 209.44),
+    "vgg13": (9_462_180, 9_416_010, 2944, 284.94), "vgg16": (14_774_436, 14_728_266, 4224, 398.18),
+    "vgg19": (20_086_692, 20_040_522, 5504, 511.43),
+    "mobilenetv2_half": (812_836, 697_546, 9184, 6.52),
+    "shufflenetv1": (949_258, 862_768, 11_868, 38.69),
+    "shufflenetv2": (1_355_528, 1_263_278, 8090, 44.50),
 }
 # Of Mirzadeh et al. (2020): for 10 classes, and for 100.
 PLANES = {"plane2": 13_082, "plane4": 37_338, "plane6": 82_778, "plane8": 327_962,
@@ -56,6 +57,11 @@ TAPS = {
 }
 
 
+def test_the_table_of_nets_is_the_codes():
+  assert docs_nets.FILE.read_text() == "\n".join(docs_nets.lines()) + "\n", (
+      "python -m docs.nets writes it anew")
+
+
 def _shapes(name: str, classes: int = 10, **options):
   """Shapes of variables and of taps; nothing is computed."""
   model = models.MODELS[name](num_classes=classes, **options)
@@ -72,11 +78,11 @@ def _count(tree) -> int:
 
 @pytest.mark.parametrize("name", SIZES)
 def test_a_net_has_the_parameters_of_the_released_one(name):
-  hundred, ten, norms = SIZES[name]
-  variables, _ = _shapes(name, 100)
-  assert _count(variables.params) == hundred
-  assert _count(variables.state) == 2 * norms
-  assert _count(_shapes(name, 10)[0].params) == ten
+  hundred, ten, norms, multiplied = SIZES[name]
+  found = docs_nets.sizes(name, 100)
+  assert found[:2] == (hundred, norms)
+  assert round(found[2] / 1e6, 2) == multiplied
+  assert docs_nets.sizes(name, 10)[0] == ten
 
 
 @pytest.mark.parametrize("name", PLANES)

@@ -1,0 +1,86 @@
+"""Writes `docs/nets.md` from the code: the nets for images of 32 pixels, in numbers.
+
+  python -m docs.nets
+"""
+
+from collections.abc import Iterator
+import math
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from kd_jax import models
+
+FILE = pathlib.Path(__file__).with_suffix(".md")
+NETS = [name for name in models.MODELS
+        if name[-1].isdigit() or name.endswith(("x4", "_half"))]
+_HEAD = """# Nets
+
+Generated from the code by `python -m docs.nets`; a test makes it again.
+
+`--config.student.name=NAME` and `--config.teacher.name=NAME` take any of these.
+`resnet`, `wrn` and `vgg` are families: `--config.student.model.depth=56` chooses the
+layers, and `--config.student.model.width=2` multiplies the channels, as it does of
+every net. Parameters are for 100 and for 10 classes. *MMAC* are millions of
+multiplications with an addition, in convolutions and dense layers, for one image of
+32 x 32 x 3 and 100 classes. *BatchNorm* counts the channels of all its layers. *Taps*
+are what a method on features may compare: height x width x channels. Where a net has
+them, `stage1.preact` and so on are the stages before their last ReLU, of the same
+shapes.
+
+Counts, taps, outputs and running statistics are compared with the released PyTorch
+nets of Tian et al. (2020) (`tests/test_nets.py`); weights are loaded from these by
+the order of the layers. Those of FitNets have BatchNorm and ReLU for maxout, and so
+are no net of that paper.
+
+| net | parameters, 100 | 10 classes | MMAC | BatchNorm | taps |
+|---|--:|--:|--:|--:|---|"""
+
+
+def lines() -> Iterator[str]:
+  """The lines of the file."""
+  yield _HEAD
+  for name in NETS:
+    (hundred, norms, multiplied, taps), (ten, *_) = (
+        sizes(name, classes) for classes in (100, 10))
+    shown = ", ".join(
+        f"{tap} {'x'.join(map(str, shape))}" for tap, shape in taps.items()
+        if not tap.endswith(".preact"))
+    yield (f"| `{name}` | {hundred:,} | {ten:,} | {multiplied / 1e6:.2f} | {norms} "
+           f"| {shown} |")
+
+
+def sizes(name: str, classes: int) -> tuple[int, int, int, dict[str, Any]]:
+  """Parameters, channels of BatchNorm, multiplications of an image, and taps."""
+  model = models.MODELS[name](num_classes=classes)
+  image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+  variables = jax.eval_shape(model.init, jax.random.key(0), image)
+  names: list[str] = []
+
+  def apply(variables, image):
+    outputs, _ = model.apply(variables, image, train=False)
+    names[:] = outputs.features  # In the net's order, which jax does not keep.
+    return outputs
+
+  traced = jax.make_jaxpr(apply, return_shape=True)(variables, image)
+  jaxpr, outputs = traced
+  count = lambda tree: sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+  return (count(variables.params), count(variables.state) // 2,
+          sum(map(_multiplications, jaxpr.jaxpr.eqns)),
+          {tap: outputs.features[tap].shape[1:] for tap in names})
+
+
+def _multiplications(equation: Any) -> int:
+  """Of one operation, if it is a convolution or a product of matrices."""
+  out = equation.outvars[0].aval
+  if equation.primitive.name == "conv_general_dilated":
+    return math.prod(out.shape) * math.prod(equation.invars[1].aval.shape[:-1])
+  if equation.primitive.name == "dot_general":
+    return math.prod(out.shape) * equation.invars[1].aval.shape[0]
+  return 0
+
+
+if __name__ == "__main__":
+  FILE.write_text("\n".join(lines()) + "\n")
