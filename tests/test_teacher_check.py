@@ -198,7 +198,7 @@ def test_a_class_that_is_missing_is_named_and_given(run, tmp_path):
 
 @pytest.mark.parametrize(("change", "code", "word"), [
     (lambda y: y + 1, 0, "labels run from 1"),
-    (lambda y: 255 * (y > 4), 0, "no example of class 1, 2"),
+    (lambda y: 255 * (y > 4), 2, "data.num_classes=256"),
     (lambda y: np.where(np.arange(len(y)) == 3, 2_000_000, y), 2, "2000000"),
     (lambda y: y - 5, 2, "labels from -5")])
 def test_labels_that_are_no_classes_are_said_or_refused(run, change, code, word):

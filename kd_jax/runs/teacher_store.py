@@ -217,13 +217,16 @@ def from_file(setup: Setup, student: Training) -> PreparedTeacher:
   if "heldout" in setup.splits:
     known["heldout"] = put(bank[dataset.heldout_ids, 0, 0])
   if of_test is not None:
+    labels, asked = dataset.test.label, dataset.test_labels
     logits = logit_bank.read_logits(
         f"config.teacher.test_logits={of_test}", of_test,
-        (len(dataset.test.label), dataset.num_classes), dataset.test.label,
-        values["teacher.check"])
+        (len(labels if asked is None else asked), dataset.num_classes),
+        labels if asked is None else asked, values["teacher.check"])
+    if asked is not None:
+      logits = logits[asked >= 0]
     identity.append(logit_bank.digest(of_test))
     known["test"] = put(logits)
-    wrong = np.flatnonzero(logits.argmax(-1) != dataset.test.label).tolist()
+    wrong = np.flatnonzero(logits.argmax(-1) != labels).tolist()
     record |= {
         "test_errors": len(wrong), "test_examples": len(logits),
         "test_accuracy": 1 - len(wrong) / len(logits), "test_wrong_ids": wrong}
