@@ -19,6 +19,7 @@ from kd_jax.core.errors import UserError
 from kd_jax.core.screen import Screen
 from kd_jax.data import check, preprocess
 from kd_jax.runs import records
+from kd_jax.runs import workdir as workdirs
 from kd_jax.training import devices as devices_lib
 from kd_jax.training import fit, segment
 from kd_jax.training.checkpoints import Checkpoints
@@ -104,6 +105,8 @@ def prepare(
     splits["heldout"] = whole(data_lib.Examples(
         *(a[dataset.heldout_ids] for a in dataset.train)))
   hosts.refuse_unlike("the data", dataset.fingerprint)
+  hosts.agreed(lambda: workdirs.refuse_other_data(
+      run.values, dataset.fingerprint, workdir, screen.say))
   recorder = records.Recorder(
       workdir, tensorboard=run.values["tensorboard"], say=screen.say)
 
