@@ -200,11 +200,13 @@ def test_unknown_test_labels_are_left_out_of_the_count(run, tmp_path):
     code, told = run(
         "--config.method=kd", f"--config.teacher.logits={tmp_path}/z.npy",
         f"--config.teacher.test_logits={tmp_path}/t.npy",
-        f"--workdir={tmp_path / name}", y_test=y_test,
-        x_test=X_TEST[known] if name == "rest" else X_TEST)
+        f"--workdir={tmp_path / name}", x=X / 255, y_test=y_test,
+        x_test=(X_TEST[known] if name == "rest" else X_TEST) / 255)
     assert code == 0
     assert ("10 of 40 test examples have no label" in told) == (name == "some")
     summaries.append(json.loads((tmp_path / name / "summary.json").read_text()))
+  shown = json.loads((tmp_path / "some/teacher.json").read_text())["examples"]
+  assert shown and max(max(map(max, each["image"])) for each in shown) == 255
   for net in ("teacher", "distilled"):
     some, rest = ({key: summary[net][key] for key in (
         "test_examples", "test_errors", "test_wrong_ids")} for summary in summaries)

@@ -93,7 +93,8 @@ def load(
     The data set.
 
   Raises:
-    UserError: If no source has the set, or a file is damaged.
+    UserError: If no source has the set, a file is damaged, or its arrays look like
+      something else than a net would take them for.
   """
   if not 0 <= holdout < 1:
     raise UserError(f"data.holdout={holdout}: must be in [0, 1)")
