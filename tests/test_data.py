@@ -205,10 +205,9 @@ def test_cifar_pixels_by_hand(tmp_path):
   pixels = np.arange(3072) % 251
   record = bytes([4]) + bytes(pixels.astype(np.uint8))
   for i in range(1, 6):
-    (tmp_path / f"data_batch_{i}.bin").write_bytes(record)
-  (tmp_path / "test_batch.bin").write_bytes(
-      record + bytes([3]) + bytes(pixels[::-1].astype(np.uint8)))
-  image = load("cifar10", tmp_path).train.inputs[0]
+    (tmp_path / f"data_batch_{i}.bin").write_bytes(record + bytes(3073))
+  (tmp_path / "test_batch.bin").write_bytes(record)
+  image = load("cifar10", tmp_path, num_classes=10).train.inputs[0]
   assert image.shape == (32, 32, 3)
   row, column = 5, 17
   assert image[row, column].tolist() == [
