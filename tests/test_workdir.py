@@ -5,6 +5,7 @@ import pathlib
 
 from conftest import ROOT
 import jax
+import numpy as np
 import pytest
 
 from kd_jax import main, report
@@ -82,6 +83,28 @@ def test_a_finished_run_is_not_replaced_but_kept_if_asked(ran, tmp_path):
   code, told = ran(workdir=str(kept))
   assert code == 0 and "distilled: already trained" in told
   assert parameters.load_record(kept / "parameters/distilled") == net
+
+
+def test_a_finished_run_on_other_data_is_not_replaced_but_kept_if_asked(
+    ran, own_data, tmp_path):
+  with np.load(own_data / "blobs.npz") as archive:
+    arrays = dict(archive)
+  place, folder = tmp_path / "data/blobs.npz", tmp_path / "run"
+  place.parent.mkdir()
+  np.savez(place, **arrays)
+  words = (f"--config.data.dir={place.parent}", "--config.method=hard")
+  assert ran(*words)[0] == 0
+  before = held(folder)
+  arrays["y_train"][:9] = arrays["y_train"][9:18]
+  np.savez(place, **arrays)
+  for more in ((), ("--resume=force",)):
+    code, told = ran(*words, *more)
+    assert code == 2 and "on other data" in told and "--resume=keep" in told
+    assert held(folder) == before
+  code, told = ran(*words, "--resume=keep")
+  kept, = (folder / "kept").iterdir()
+  assert code == 0 and str(kept) in told and held(kept) == before
+  assert "already trained" in ran(*words)[1]
 
 
 def test_a_main_job_leaves_a_sweep_alone(ran, tmp_path):

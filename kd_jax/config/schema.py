@@ -278,7 +278,8 @@ _OWN: dict[str, Key] = {
                 map(_WHOLE.check, v))), "scale images of differing sizes (TFDS)"),
         "data.scale": Key(
             "unit", _one_of("unit", "standard"),
-            "pixels to [0, 1], or to the training set's mean 0 and deviation 1"),
+            "pixels of uint8 to [0, 1], floats as stored; or both to the training "
+            "set's mean 0 and deviation 1"),
     }, later=("data.num_classes",)),
     **_of(STUDENT, _TRANSFER, later=_TRANSFER),
     **_under("student", _of(

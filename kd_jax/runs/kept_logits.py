@@ -155,6 +155,9 @@ def _write_soft_targets(file: pathlib.Path, jobs: Sequence[Job]) -> None:
 def _image(image: jax.Array) -> list:
   """Pixels as a picture shows them: a grey image has no axis of channels."""
   pixels = np.asarray(image)
+  if pixels.dtype != np.uint8:
+    pixels = np.interp(
+        pixels, (pixels.min(), pixels.max()), (0, 255)).astype(np.uint8)
   return (pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).tolist()
 
 

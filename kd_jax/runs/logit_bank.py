@@ -32,6 +32,8 @@ from kd_jax.training.checkpoints import pause
 from kd_jax.training.devices import Devices
 
 _SPOT_CHECKS = 64
+# Bytes that must be free beside a user's logits: XLA would abort without them.
+_SPARE = 400 * 1024**2
 # Bytes under one checksum.
 _BLOCK = 16 * 1024**2
 # Of the largest logit: matrix products of other shapes round differently.
@@ -66,13 +68,21 @@ def build(source: Source, out: np.ndarray, *, first: int = 0) -> Iterator[int]:
 
   Yields:
     The number of views that are done, after each.
+
+  Raises:
+    UserError: If logits are not finite.
   """
   predicts = [devices_lib.make_predict(source.devices, model, source.views)
               for model in source.models]
   for view in range(first, source.views.count):
     for member, predict in enumerate(predicts):
-      out[:, view, member] = predict(
-          source.variables[member], source.data, jnp.int32(view))
+      logits = np.asarray(predict(
+          source.variables[member], source.data, jnp.int32(view)))
+      if bad := np.count_nonzero(~np.isfinite(logits.max(-1))):
+        raise UserError(
+            f"teacher: gives NaN or infinite logits of {bad} training examples in "
+            f"view {view}")
+      out[:, view, member] = logits
     yield view + 1
 
 
@@ -301,10 +311,11 @@ def read_logits(
         f"({', '.join(axes if len(shape) == 3 else axes[::2])})"
         + _other_classes(logits.shape, shape))
   try:
-    held = np.empty(shape, np.float32)
+    held = _empty(shape)
+    np.empty(_SPARE, np.uint8)  # Let go at once.
   except MemoryError:
     raise UserError(f"{key}: {4 * math.prod(shape) / 1e9:.1f} GB as float32 do not "
-                    "fit in memory") from None
+                    "fit in memory beside the run") from None
   probabilities = True
   # Part by part, so that one copy is in memory.
   for part in _parts(len(logits), math.prod(shape[1:])):
@@ -322,6 +333,13 @@ def read_logits(
   if check == "on" and (problem := teachers.problem(first, labels)):
     raise UserError(f"{key}: {problem}, or --config.teacher.check=off")
   return held
+
+
+def _empty(shape: tuple[int, ...]) -> np.ndarray:
+  """float32 that begins where jax takes it without a copy, on a CPU."""
+  plain = np.empty(4 * math.prod(shape) + 64, np.uint8)
+  start = -plain.ctypes.data % 64
+  return plain[start:start + 4 * math.prod(shape)].view(np.float32).reshape(shape)
 
 
 def digest(file: str) -> str:

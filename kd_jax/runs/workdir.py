@@ -54,32 +54,61 @@ def refuse_other(
   Raises:
     UserError: With the changed keys, and both ways on.
   """
-  before = _config(workdir)
+  before = _read(workdir, "config.json")
   if before is None:
     return
   swept, sweeps = bool(before.get("sweep.points")), bool(values["sweep.points"])
   if swept and sweeps:
     return
   kinds = "a single run", "a sweep"
-  changed = checkpoints.changes(_compared(before), _compared(values)) if (
-      swept == sweeps) else [f"it was {kinds[swept]}, this is {kinds[sweeps]}"]
-  keep = values["checkpoint.resume"] == "keep"
+  if changed := checkpoints.changes(_compared(before), _compared(values)) if (
+      swept == sweeps) else [f"it was {kinds[swept]}, this is {kinds[sweeps]}"]:
+    _leave(workdir, before, f"of another config: {'; '.join(changed)}", values, say)
+
+
+def refuse_other_data(
+    values: Mapping[str, Any], data: str, workdir: pathlib.Path,
+    say: Callable[[str], None],
+) -> None:
+  """`refuse_other`, of a single run whose data in the same place was another.
+
+  Args:
+    values: The config, flat.
+    data: The fingerprint of the data.
+    workdir: Where it is to be run.
+    say: Told what is moved.
+
+  Raises:
+    UserError: With both ways on.
+  """
+  before, manifest = (
+      _read(workdir, f"{name}.json") for name in ("config", "manifest"))
+  of = manifest.get("data") if manifest else None
+  was = of.get("fingerprint", data) if isinstance(of, dict) else data
+  if before and was != data and not values["sweep.points"]:
+    _leave(workdir, before, f"on other data: {values['data.name']} had the SHA-256 "
+           f"{str(was)[:16]}, has {data[:16]}", values, say)
+
+
+def _leave(
+    workdir: pathlib.Path, before: dict[str, Any], what: str,
+    values: Mapping[str, Any], say: Callable[[str], None],
+) -> None:
+  """Moves a run away if that is asked for; refuses to replace a finished one."""
   rows = workdir / "results.jsonl"
-  finished = (workdir / "summary.json").is_file() or (
-      swept and rows.is_file() and rows.stat().st_size > 0)
-  if changed and keep:
+  if values["checkpoint.resume"] == "keep":
     _move(workdir, identity.fingerprint(_compared(before))[:16], say)
-  elif changed and finished:
+  elif (workdir / "summary.json").is_file() or (
+      before.get("sweep.points") and rows.is_file() and rows.stat().st_size > 0):
     raise UserError(
-        f"--workdir={workdir}: holds finished work of another config: "
-        f"{'; '.join(changed)}. Use another --workdir, or keep the old one in "
-        f"{workdir / 'kept'} with --resume=keep")
+        f"--workdir={workdir}: holds finished work {what}. Use another --workdir, "
+        f"or keep the old one in {workdir / 'kept'} with --resume=keep")
 
 
-def _config(workdir: pathlib.Path) -> dict[str, Any] | None:
-  """The config of the last run in a workdir, if it can be read."""
+def _read(workdir: pathlib.Path, name: str) -> dict[str, Any] | None:
+  """A file of the last run in a workdir, if it can be read."""
   try:
-    found = results.side_file(workdir, "config.json")
+    found = results.side_file(workdir, name)
   except UserError:
     return None
   return found if isinstance(found, dict) else None
@@ -102,4 +131,4 @@ def _move(workdir: pathlib.Path, name: str, say: Callable[[str], None]) -> None:
       shutil.copy(path, place)
     elif path.name not in _SHARED:
       path.rename(place / path.name)
-  say(f"{workdir}: the run of another config that was here is now in {place}")
+  say(f"{workdir}: the run that was here before is now in {place}")
