@@ -33,7 +33,7 @@ def merge(folders: Sequence[pathlib.Path], out: pathlib.Path) -> str:
     UserError: If a folder is none of a sweep, or two are not of one. Then
       nothing is written.
   """
-  workdir.refuse_foreign(out, "results.jsonl")
+  workdir.refuse_foreign(out)
   parts = _parts(folders, out)
   conflicts.check(parts)
   everything = [row for part in parts for row in part.rows]

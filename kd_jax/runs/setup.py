@@ -105,7 +105,7 @@ def prepare(
     splits["heldout"] = whole(data_lib.Examples(
         *(a[dataset.heldout_ids] for a in dataset.train)))
   hosts.refuse_unlike("the data", dataset.fingerprint)
-  hosts.agreed(lambda: workdirs.refuse_other_data(
+  hosts.agreed(lambda: workdirs.keep_on_other_data(
       run.values, dataset.fingerprint, workdir, screen.say))
   recorder = records.Recorder(
       workdir, tensorboard=run.values["tensorboard"], say=screen.say)

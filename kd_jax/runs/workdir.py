@@ -18,12 +18,11 @@ _BEGUN = {*_SHARED, "metrics.jsonl", "progress", "parameters", "tensorboard",
           "manifest.json.new"}
 
 
-def refuse_foreign(workdir: pathlib.Path, *own: str) -> None:
+def refuse_foreign(workdir: pathlib.Path) -> None:
   """Refuses a folder that holds files, but none of ours; nothing is written.
 
   Args:
     workdir: It may be empty, or not there yet.
-    own: Names of files that make it ours too.
 
   Raises:
     UserError: If it is somebody else's, or of a later version.
@@ -31,11 +30,21 @@ def refuse_foreign(workdir: pathlib.Path, *own: str) -> None:
   names = {path.name for path in workdir.iterdir()} if workdir.is_dir() else set()
   if "manifest.json" in names:
     records.refuse_newer(workdir / "manifest.json", lambda _: None)
-  elif names.isdisjoint(own) and names != {"teachers"} and names and (
-      names - _BEGUN or ".lock" not in names):
+  elif names not in (set(), {"teachers"}) and (
+      names - _BEGUN or ".lock" not in names) and not _has_rows(workdir):
     raise UserError(
         f"--workdir={workdir}: holds files that kd_jax has not written, such as "
         f"{min(names - _BEGUN or names)}; give a folder that is empty or new")
+
+
+def _has_rows(workdir: pathlib.Path) -> bool:
+  """Whether a folder without a manifest holds rows, as of a merged sweep."""
+  try:
+    with (workdir / "results.jsonl").open(encoding="utf-8") as lines:
+      row = json.loads(lines.readline())
+  except (OSError, ValueError):
+    return False
+  return isinstance(row, dict) and {"schema", "fingerprint"} <= row.keys()
 
 
 def refuse_other(
@@ -61,48 +70,43 @@ def refuse_other(
   if swept and sweeps:
     return
   kinds = "a single run", "a sweep"
-  if changed := checkpoints.changes(_compared(before), _compared(values)) if (
-      swept == sweeps) else [f"it was {kinds[swept]}, this is {kinds[sweeps]}"]:
-    _leave(workdir, before, f"of another config: {'; '.join(changed)}", values, say)
+  changed = checkpoints.changes(_compared(before), _compared(values)) if (
+      swept == sweeps) else [f"it was {kinds[swept]}, this is {kinds[sweeps]}"]
+  rows = workdir / "results.jsonl"
+  finished = (workdir / "summary.json").is_file() or (
+      swept and rows.is_file() and rows.stat().st_size > 0)
+  if changed and values["checkpoint.resume"] == "keep":
+    _move(workdir, before, say)
+  elif changed and finished:
+    raise UserError(
+        f"--workdir={workdir}: holds finished work of another config: "
+        f"{'; '.join(changed)}. Use another --workdir, or keep the old one in "
+        f"{workdir / 'kept'} with --resume=keep")
 
 
-def refuse_other_data(
+def keep_on_other_data(
     values: Mapping[str, Any], data: str, workdir: pathlib.Path,
     say: Callable[[str], None],
 ) -> None:
-  """`refuse_other`, of a single run whose data in the same place was another.
+  """Moves a finished single run to `kept/` if data in the same place was another.
+
+  The same command was given again, so the run is made anew, and nothing is lost.
 
   Args:
     values: The config, flat.
     data: The fingerprint of the data.
     workdir: Where it is to be run.
     say: Told what is moved.
-
-  Raises:
-    UserError: With both ways on.
   """
   before, manifest = (
       _read(workdir, f"{name}.json") for name in ("config", "manifest"))
   of = manifest.get("data") if manifest else None
   was = of.get("fingerprint", data) if isinstance(of, dict) else data
-  if before and was != data and not values["sweep.points"]:
-    _leave(workdir, before, f"on other data: {values['data.name']} had the SHA-256 "
-           f"{str(was)[:16]}, has {data[:16]}", values, say)
-
-
-def _leave(
-    workdir: pathlib.Path, before: dict[str, Any], what: str,
-    values: Mapping[str, Any], say: Callable[[str], None],
-) -> None:
-  """Moves a run away if that is asked for; refuses to replace a finished one."""
-  rows = workdir / "results.jsonl"
-  if values["checkpoint.resume"] == "keep":
-    _move(workdir, identity.fingerprint(_compared(before))[:16], say)
-  elif (workdir / "summary.json").is_file() or (
-      before.get("sweep.points") and rows.is_file() and rows.stat().st_size > 0):
-    raise UserError(
-        f"--workdir={workdir}: holds finished work {what}. Use another --workdir, "
-        f"or keep the old one in {workdir / 'kept'} with --resume=keep")
+  if (before and was != data and not values["sweep.points"]
+      and (workdir / "summary.json").is_file()):
+    say(f"data: {values['data.name']} had the SHA-256 {str(was)[:16]} at the last "
+        f"run here, has {data[:16]} now")
+    _move(workdir, before, say)
 
 
 def _read(workdir: pathlib.Path, name: str) -> dict[str, Any] | None:
@@ -121,8 +125,11 @@ def _compared(values: Mapping[str, Any]) -> dict[str, Any]:
       identity.comparable({**default, **values}), default=list))
 
 
-def _move(workdir: pathlib.Path, name: str, say: Callable[[str], None]) -> None:
+def _move(
+    workdir: pathlib.Path, before: Mapping[str, Any], say: Callable[[str], None]
+) -> None:
   """Moves a run to a workdir of its own; what runs share by fingerprint stays."""
+  name = identity.fingerprint(_compared(before))[:16]
   there = len(list((workdir / "kept").glob(f"{name}*")))
   place = workdir / "kept" / (f"{name}-{there + 1}" if there else name)
   place.mkdir(parents=True)
