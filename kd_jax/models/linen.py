@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 import inspect
-import re
 from typing import Any
 
 import flax.linen as nn
@@ -23,9 +22,10 @@ def linen_model(module: nn.Module) -> types.Model:
 
   The module is called as `module(inputs, ...)` with those of the keywords `train`
   (or another name of `SWITCHES`), `mask`, `rates` and `axis_name` that its
-  `__call__` names. It returns logits, or `(logits, features)` with a dict of named
-  feature taps, or a dict with `logits`. Collections beside `params` (BatchNorm's
-  statistics) are the model's state. All random streams are drawn of each step.
+  `__call__` names; others stay at their defaults, and `check` tells whether one is a
+  switch. It returns logits, or `(logits, features)` with a dict of named feature
+  taps, or a dict with `logits`. Collections beside `params` (BatchNorm's statistics)
+  are the model's state. All random streams are drawn of each step.
 
   Args:
     module: The module; inputs are those of a batch.
@@ -97,26 +97,17 @@ def keywords(call: Callable[..., Any], name: str) -> frozenset[str]:
   """Those of the known keywords that a module's `__call__` names.
 
   Raises:
-    TypeError: If it asks for an argument of another name, or has a switch of one,
-      which nothing would ever turn.
+    TypeError: If it asks for an argument of another name.
   """
   parameters = list(inspect.signature(call).parameters.values())[1:]
   for parameter in parameters:
     if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
       continue  # nn.Sequential takes *args and **kwargs, and asks for neither.
-    if parameter.name not in _KNOWN and (
-        parameter.default is parameter.empty or _is_switch(parameter)):
+    if parameter.name not in _KNOWN and parameter.default is parameter.empty:
       raise TypeError(
           f"{name}.__call__ asks for {parameter.name!r}; beside the inputs it may "
           f"ask for {', '.join(sorted(_KNOWN))}")
   return frozenset(p.name for p in parameters) & _KNOWN
-
-
-def _is_switch(parameter: inspect.Parameter) -> bool:
-  """Whether an argument that has a default may be a switch for training."""
-  return (isinstance(parameter.default, bool) or "bool" in str(parameter.annotation)
-          or re.search("train|eval|infer|mode|phase|determin|dropout",
-                       parameter.name) is not None)
 
 
 def only(names: frozenset[str], *, train: bool, **values: Any) -> dict[str, Any]:
