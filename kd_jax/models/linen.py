@@ -22,10 +22,10 @@ def linen_model(module: nn.Module) -> types.Model:
 
   The module is called as `module(inputs, ...)` with those of the keywords `train`
   (or another name of `SWITCHES`), `mask`, `rates` and `axis_name` that its
-  `__call__` names; others stay at their defaults, and `check` tells whether one is a
-  switch. It returns logits, or `(logits, features)` with a dict of named feature
-  taps, or a dict with `logits`. Collections beside `params` (BatchNorm's statistics)
-  are the model's state. All random streams are drawn of each step.
+  `__call__` names; others stay at their defaults, and `check` tells whether one of
+  these is a switch. It returns logits, or `(logits, features)` with a dict of named
+  feature taps, or a dict with `logits`. Collections beside `params` (BatchNorm's
+  statistics) are the model's state. All random streams are drawn of each step.
 
   Args:
     module: The module; inputs are those of a batch.
