@@ -101,16 +101,15 @@ def _in_a_thread(work):
   return found[0]
 
 
-@pytest.fixture(scope="module")
-def ran(own_data, tmp_path_factory):
-  """Runs the small job by its own loader and saves, where it is told to."""
-  store = tmp_path_factory.mktemp("nets")
+@pytest.fixture
+def ran(own_data, teachers):
+  """Runs the small job, which saves at every step, where it is told to."""
   def run(where, place, *words):
     def work():
       with jax.numpy_dtype_promotion("standard"):
         code = main.run([
             *SMALL, f"--config.data.dir={own_data}", f"--workdir={place}",
-            f"--config.teacher.dir={store}", "--config.checkpoint.every=1 steps",
+            f"--config.teacher.dir={teachers}", "--config.checkpoint.every=1 steps",
             "--config.epochs=1", "--config.teacher.epochs=1", *words])
         return code, checkpoint.load_parameters(place / "parameters/distilled")
     return where(work)

@@ -94,19 +94,14 @@ def own(tmp_path):
   return write
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-  """Where the tests' teachers are kept, so that like ones are trained once."""
-  return tmp_path_factory.mktemp("store")
-
-
 @pytest.fixture
-def small(own_data, tmp_path, store):
+def small(own_data, tmp_path, teachers):
   """Runs the small job; gives exit code and rows by net or point."""
   def run(*more, workdir="run"):
     place = tmp_path / workdir
     code = main.run([*SMALL, f"--config.data.dir={own_data}",
-                     f"--config.teacher.dir={store}", f"--workdir={place}", *more])
+                     f"--config.teacher.dir={teachers}", f"--workdir={place}",
+                     *more])
     file = place / "results.jsonl"
     return code, [json.loads(line) for line in
                   file.read_text().splitlines()] if file.is_file() else []
@@ -418,6 +413,13 @@ class Frozen(nn.Module):
     x = nn.BatchNorm(use_running_average=True)(x)
     x = nn.Dropout(0.5)(x, deterministic=not train)
     return nn.Dense(self.num_classes)(x)
+class HasRng(nn.Module):
+  num_classes: int
+  @nn.compact
+  def __call__(self, x):
+    x = nn.Dropout(0.5)(x.reshape((len(x), -1)),
+                        deterministic=not self.has_rng("dropout"))
+    return nn.Dense(self.num_classes)(x)
 class Counts(nn.Module):
   num_classes: int
   @nn.compact
@@ -586,8 +588,9 @@ def test_a_switch_of_any_usual_name_is_heard(own, key, name):
 
 @pytest.mark.parametrize(("name", "frozen"), [
     ("Frozen", "['batch_stats']['BatchNorm_0']['mean']"), ("Counts", None),
+    ("HasRng", None),
     ("NnxFrozen", "['norm']['mean']")])
-def test_statistics_may_be_constants(own, key, name, frozen):
+def test_a_right_net_of_another_make_is_taken(own, key, name, frozen):
   model = _made(own, name)
   x = jax.random.normal(key, (8, 4, 4, 1))
   assert check(model, x)[:1] == [frozen] * (frozen is not None)
@@ -603,7 +606,8 @@ def test_a_frozen_net_is_trained_and_told_in_a_line(small, own, capsys):
 REFUSED = [
     ("OtherName", "left at learning=False"), ("Mode", "left at mode='eval'"),
     ("Field", "switch 'training'"), ("OddField", "Dropout is off in training"),
-    ("AlwaysOn", "evaluation"), ("NormAlwaysOn", "in evaluation"),
+    ("AlwaysOn", "draws random numbers in evaluation"),
+    ("NormAlwaysOn", "in evaluation"),
     ("NnxField", "NnxField.training"), ("NnxDraws", "random numbers in evaluation"),
     ("makes", "switch 'training'"), ("FailsInTraining", "training call fails"),
     ("Grows", "other names or shapes"), ("Softmax", "gives probabilities"),

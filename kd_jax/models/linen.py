@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 import inspect
 from typing import Any
 
+from flax import errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -65,10 +66,16 @@ def linen_model(module: nn.Module) -> types.Model:
     collections = {"params": variables.params, **variables.state}
     # Linen draws streams that are not given from that of `params`.
     streams = {"params": next(iter(rngs.values())), **rngs} if rngs else {}
-    with jax.numpy_dtype_promotion("standard"):
-      outputs, state = module.apply(
-          collections, inputs, rngs=streams, mutable=list(variables.state),
-          **context)
+    try:
+      with jax.numpy_dtype_promotion("standard"):
+        outputs, state = module.apply(
+            collections, inputs, rngs=streams, mutable=list(variables.state),
+            **context)
+    except errors.InvalidRngError as error:
+      if train or rngs:
+        raise
+      raise TypeError("draws random numbers in evaluation; let its __call__ take "
+                      "`train` and draw in training only") from error
     return as_outputs(outputs), state
 
   return types.Model(init, apply, understood)

@@ -109,13 +109,13 @@ def check(model: types.Model, inputs: types.Tree) -> list[str]:
   if off:
     raise TypeError(f"its {off[0]} is off in training; let __call__ take `train` "
                     "or `deterministic`, and hand it on")
-  _refuse_values(model, inputs)
+  _refuse_values(model, inputs, draws=judged.draws > 0)
   return [name for name in sorted(_names(held.state).keys() - trained.changed)
           if name.endswith(("['mean']", "['var']", "['variance']"))]
 
 
-def _refuse_values(model: types.Model, inputs: types.Tree) -> None:
-  """Refuses evaluation that changes state or draws, and probabilities."""
+def _refuse_values(model: types.Model, inputs: types.Tree, *, draws: bool) -> None:
+  """Refuses evaluation that changes state or `draws` with effect, and softmax."""
   key = jax.random.key(0)
   shown = jax.tree.map(
       lambda x: jax.random.uniform(key, x.shape, x.dtype)
@@ -125,23 +125,23 @@ def _refuse_values(model: types.Model, inputs: types.Tree) -> None:
   @jax.jit
   def values(stream):
     held = model.init(key, jax.tree.map(lambda x: x[:1], shown))
-    call = lambda train: model.apply(
-        held, shown, train=train, rngs={"dropout": stream}, mask=None, rates=None,
-        axis_name=None)
-    outputs, state = call(False)
-    return held.state, state, outputs.logits, call(True)[0].logits
+    call = lambda train, rngs=None: model.apply(
+        held, shown, train=train, rngs=rngs, mask=None, rates=None, axis_name=None)
+    (outputs, state), streams = call(False), {"dropout": stream}
+    return (held.state, state, outputs.logits, call(True, streams)[0].logits,
+            call(False, streams)[0].logits)
 
-  before, after, logits, training = values(jax.random.key(1))
+  before, after, *shows = values(jax.random.key(1))
   same = lambda x, y: bool(jnp.array_equal(x, y, equal_nan=True))
   changed = [name for name, x in _names(before).items()
              if not same(x, _names(after)[name])]
   if changed:
     raise TypeError(f"changes its state {changed[0]} in evaluation; let its "
                     "__call__ take `train` and change it in training only")
-  if not same(logits, values(jax.random.key(2))[2]):
+  if draws and not same(shows[2], values(jax.random.key(2))[4]):
     raise TypeError("draws random numbers in evaluation; let its __call__ take "
                     "`train` and draw in training only")
-  for found in logits, training:
+  for found in shows:
     if jnp.all(found >= 0) and jnp.allclose(found.sum(-1), 1, atol=0.01):
       raise TypeError(
           "gives probabilities; let it give logits, without the softmax")
@@ -170,7 +170,8 @@ def _traced(
     def loss(params):
       outputs, after = model.apply(
           types.Variables(params, state), inputs, train=train,
-          rngs={"dropout": key}, mask=mask, rates=None, axis_name=None)
+          rngs={"dropout": key} if train else None, mask=mask, rates=None,
+          axis_name=None)
       return outputs.logits.sum(), (after, outputs.logits)
     _, found = (jax.value_and_grad(loss, has_aux=True)(params)[0] if train
                 else loss(params))
