@@ -22,11 +22,6 @@ SMALL = (
 SWEEP = ("--sweep.temperature=1,4",)
 
 
-@pytest.fixture(scope="module")
-def teachers(tmp_path_factory):
-  return tmp_path_factory.mktemp("teachers")
-
-
 @pytest.fixture
 def ran(own_data, teachers, tmp_path, monkeypatch, capsys):
   """Runs the small job; gives the exit code and what was told."""
