@@ -71,7 +71,7 @@ class Key(NamedTuple):
   def converted(self, value: Any) -> Any:
     """A value as a config holds it: 1 as 1.0, 30 as (30,), where it is to be so."""
     value = plain(value)
-    if self.type is float and _integer(value):
+    if self.type is float and _integer(value) and _finite(value):
       return float(value)
     if self.type is bool and value in (0, 1):
       return bool(value)

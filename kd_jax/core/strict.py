@@ -2,7 +2,11 @@
 
 import json
 import math
+import os
+import pathlib
 from typing import Any
+
+from kd_jax.core.files import refuse_pipes
 
 
 def dumps(value: Any, **options: Any) -> str:
@@ -13,6 +17,37 @@ def dumps(value: Any, **options: Any) -> str:
     '{"loss": null, "seeds": [0, 1]}'
   """
   return json.dumps(_finite(value), allow_nan=False, **options)
+
+
+def loads(text: str) -> Any:
+  """What JSON says; any text that is none, or not to be handled, is a ValueError.
+
+  Example:
+    >>> loads("[" * 100_000)
+    Traceback (most recent call last):
+    ...
+    ValueError: nested too deeply
+  """
+  try:
+    value = json.loads(text)
+    # Half a character can be escaped, but not be written, printed or hashed.
+    if "\\ud" in text.lower():
+      json.dumps(value, ensure_ascii=False).encode()
+    return value
+  except RecursionError:
+    raise ValueError("nested too deeply") from None
+
+
+def read(path: str | os.PathLike) -> Any:
+  """What a file of JSON says.
+
+  Raises:
+    OSError: If it cannot be read.
+    ValueError: If it is not JSON.
+  """
+  path = pathlib.Path(path)
+  refuse_pipes(path)
+  return loads(path.read_text(encoding="utf-8-sig"))
 
 
 def _finite(value: Any) -> Any:

@@ -15,6 +15,7 @@ import numpy as np
 
 from kd_jax.core import hosts
 from kd_jax.core.errors import UserError
+from kd_jax.core.files import refuse_pipes
 
 # (train images, train labels, test images, test labels)
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -145,6 +146,7 @@ def _archive(name: str, folder: pathlib.Path) -> pathlib.Path | None:
 
 def _holds_arrays(path: pathlib.Path) -> bool:
   try:
+    refuse_pipes(path)
     with zipfile.ZipFile(path) as archive:
       return any(f"{key}.npy" in archive.namelist() for key in _NPZ_KEYS)
   except (OSError, zipfile.BadZipFile):
@@ -157,6 +159,7 @@ def _read_idx(files: list[pathlib.Path]) -> list[np.ndarray]:
 
 def _content(path: pathlib.Path) -> bytes:
   try:
+    refuse_pipes(path)
     content = hosts.read(path)
     return gzip.decompress(content) if path.suffix == ".gz" else content
   except (EOFError, OSError, zlib.error) as error:

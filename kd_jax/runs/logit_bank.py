@@ -9,7 +9,6 @@ blocks have checksums; a damaged bank is made again from its teacher.
 from collections.abc import Callable, Iterator, Sequence
 import concurrent.futures
 import hashlib
-import json
 import math
 import os
 import pathlib
@@ -23,8 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from kd_jax import teachers
-from kd_jax.core import machine, types
+from kd_jax.core import machine, strict, types
 from kd_jax.core.errors import UserError
+from kd_jax.core.files import at_home, refuse_pipes
 from kd_jax.data import views as views_lib
 from kd_jax.training import devices as devices_lib
 from kd_jax.training import parameters, segment
@@ -137,7 +137,8 @@ def _checked(
   """The bank that lies there, if it is whole, and the one that is wanted."""
   stored = parameters.read_sealed(sidecar)
   try:
-    bank = np.load(path, mmap_mode="r", allow_pickle=False)
+    refuse_pipes(path)
+    bank = np.lib.format.open_memmap(path, mode="r")
   except Exception as error:  # Whatever damage makes NumPy raise.
     raise parameters.Damaged(f"{path}: unreadable bank ({error})") from None
   if differing := [key for key in identity if stored.get(key) != identity[key]]:
@@ -206,8 +207,9 @@ def _left(
 ) -> tuple[np.memmap | None, int]:
   """What a program that ended on the way has left of a bank, and how many views."""
   try:
-    begun = json.loads(_begun(path).read_text())
-    bank = np.load(path, mmap_mode="r+", allow_pickle=False)
+    begun = strict.read(_begun(path))
+    refuse_pipes(path)
+    bank = np.lib.format.open_memmap(path, mode="r+")
     if begun == identity | {"done": begun["done"]} and (
         [*bank.shape], bank.dtype) == (identity["shape"], np.float32):
       return bank, begun["done"]
@@ -349,8 +351,9 @@ def _parts(number: int, width: int) -> Iterator[slice]:
 def _opened(key: str, file: str) -> np.ndarray:
   """The array of a file, never unpickled; that of a `.npy` stays on disk."""
   try:
-    found = np.load(pathlib.Path(file).expanduser(), mmap_mode="r",
-                    allow_pickle=False)
+    path = at_home(file)
+    refuse_pipes(path)
+    found = np.load(path, mmap_mode="r", allow_pickle=False)
     if isinstance(found, np.ndarray):
       return found
     with found:

@@ -7,7 +7,6 @@ device, so it is measured, and the choice is kept.
 
 from collections.abc import Callable, Sequence
 import contextlib
-import json
 import os
 import pathlib
 import statistics
@@ -17,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from kd_jax.config import identity
-from kd_jax.core import compilation, types
+from kd_jax.core import compilation, strict, types
 from kd_jax.runs import plan, records
 from kd_jax.training import lanes as lanes_lib
 from kd_jax.training import parameters
@@ -148,6 +147,6 @@ def _file() -> pathlib.Path:
 
 def _known() -> dict[str, list[int]]:
   try:
-    return json.loads(_file().read_text())
+    return strict.read(_file())
   except (OSError, ValueError):
     return {}

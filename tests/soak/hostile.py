@@ -40,13 +40,12 @@ os.environ.setdefault("XLA_FLAGS", " ".join((
     "--xla_backend_optimization_level=0", "--xla_cpu_use_fusion_emitters=false")))
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(HERE)]
 
-import numpy as np  # noqa: E402
-
 import mutations  # noqa: E402
+import numpy as np  # noqa: E402
 
 from kd_jax.errors import UserError  # noqa: E402
 
-# Seconds after which a run is asked to stop, as by Ctrl-C; and after which it hangs.
+# Seconds after which a run is asked to stop, as by Ctrl-C; after which it hangs.
 _STOP, _HANGS = 20, 60
 # Bytes of address space that an input may take beside what the program has.
 _MEMORY = 6 * 2**30
@@ -68,8 +67,9 @@ ENDS = (
     "", "None", "-1", "0", "1", "-0.0", "1e39", "-1e39", "1e-39", "1e308", "nan",
     "inf", "-inf", "1" + "0" * 20, "1" + "0" * 400, "9" * 5000, "text", "(1,2)",
     "()", "(None,)", "(1e39,)", "('a',('b',))", "True", "1.5", "100000000",
-    "~/nowhere/x", "/dev/null", "/dev/zero", "a\0b", "\x1b[2J", "\udce9", "[" * 3000,
-    "{1:2}", "b'x'", "1j", "x:y", "nowhere.py:y", ":", "a:", "..", "*", "1,2",
+    "~/nowhere/x", "/dev/null", "/dev/zero", "a\0b", "\x1b[2J", "\udce9",
+    "[" * 3000, "{1:2}", "b'x'", "1j", "x:y", "nowhere.py:y", ":", "a:", "..", "*",
+    "1,2",
     "{'a':1}", "((((1,),),),)", "x" * 5000)
 
 
@@ -94,28 +94,33 @@ def run(*words: str) -> Callable[[pathlib.Path], int]:
   """`python -m kd_jax.main` with these words, `{}` for the folder."""
 
   def command(folder: pathlib.Path) -> int:
-    from kd_jax import main  # pylint: disable=g-import-not-at-top
-    from kd_jax.report import plots  # pylint: disable=g-import-not-at-top
+    from kd_jax import main
     given = [word.replace("{}", str(folder)) for word in words]
-    with mock.patch.object(plots, "write", lambda *_: {}):  # Half of the time.
+    with without_pictures():
       return main.run([*COMMON, f"--config.data.dir={folder}/data", *given])
   return command
 
 
-def report(*words: str) -> Callable[[pathlib.Path], int]:
-  """`python -m kd_jax.report` with these words."""
+def report(*words: str, drawn: bool = False) -> Callable[[pathlib.Path], int]:
+  """`python -m kd_jax.report` with these words; pictures take most of its time."""
 
   def command(folder: pathlib.Path) -> int:
-    from kd_jax.report import __main__ as door  # pylint: disable=g-import-not-at-top
-    return door.main([word.replace("{}", str(folder)) for word in words])
+    from kd_jax.report import __main__ as door
+    with contextlib.nullcontext() if drawn else without_pictures():
+      return door.main([word.replace("{}", str(folder)) for word in words])
   return command
+
+
+def without_pictures():
+  from kd_jax.report import plots
+  return mock.patch.object(plots, "write", lambda *_: {})
 
 
 def doctor(*words: str) -> Callable[[pathlib.Path], int]:
   """`python -m kd_jax.doctor`, which ends with 1 if it finds a problem."""
 
   def command(folder: pathlib.Path) -> int:
-    from kd_jax.runs.doctor import command as door  # pylint: disable=g-import-not-at-top
+    from kd_jax.runs.doctor import command as door
     given = [word.replace("{}", str(folder)) for word in words]
     return 2 * door.run([*COMMON, f"--config.data.dir={folder}/data", *given])
   return command
@@ -155,7 +160,8 @@ def of_merge(folder: pathlib.Path) -> Any:
 
 _RUN, _SWEEP = run(*BANK, "--workdir={}/run"), run(*SWEEP, "--workdir={}/run")
 _NEW = (*BANK, "--workdir={}/new")
-_REPORT = report("{}/run", "--readme", "{}/README.md")
+_WORDS = ("{}/run", "--readme", "{}/README.md")
+_REPORT = report(*_WORDS)
 _MERGE = report("merge", "{}/one", "{}/two", "--out", "{}/all")
 _LOGITS = ("--config.teacher.logits={}/logits.npy",
            "--config.teacher.test_logits={}/test_logits.npy")
@@ -180,7 +186,7 @@ TARGETS: dict[str, Target] = {
     "lanes": Target("lanes", "run/progress/**/*", _SWEEP, of_sweep),
     "keep": Target("single", "run/config.json", run(
         *BANK, "--workdir={}/run", "--config.seed=5", "--resume=keep")),
-    "force": Target("half", "run/progress/**/*.json", run(
+    "force": Target("half", "run/progress/**/*", run(
         *BANK, "--workdir={}/run", "--config.seed=5", "--resume=force")),
     "other teachers": Target("single", "run/teachers/**/*", run(
         *_NEW, "--config.teacher.dir={}/run/teachers")),
@@ -192,14 +198,16 @@ TARGETS: dict[str, Target] = {
     "logits": Target("logits", "*.npy", run(*_NEW, *_LOGITS)),
     "logits npz": Target("logits", "logits.npz", run(
         *_NEW, "--config.teacher.logits={}/logits.npz")),
-    "config file": Target("files", "config.py", run("--config={}/config.py", *_NEW)),
+    "config file": Target("files", "config.py", run(
+        "--config={}/config.py", *_NEW)),
     "own net": Target("files", "net.py", run(
-        *_NEW, "--config.student.name={}/net.py:Net", "--config.student.widths=()")),
+        *_NEW, "--config.student.name={}/net.py:Net",
+        "--config.student.widths=()")),
     "own method": Target("files", "method.py", run(
         *_NEW, "--config.method={}/method.py:METHOD")),
     "points": Target("files", "points.json", run(
         "--sweep={}/points.json", "--workdir={}/new")),
-    "report": Target("sweep", "run/results.jsonl", _REPORT),
+    "report": Target("sweep", "run/results.jsonl", report(*_WORDS, drawn=True)),
     "report of main runs": Target("main rows", "run/results.jsonl", _REPORT),
     "report's side files": Target("sweep", "run/*.json", _REPORT),
     "README": Target("sweep", "README.md", _REPORT),
@@ -312,7 +320,7 @@ def _half(
     command: Callable[[pathlib.Path], int], folder: pathlib.Path, saved: str
 ) -> None:
   """A run that is stopped again and again until it has saved something there."""
-  from kd_jax import main  # pylint: disable=g-import-not-at-top
+  from kd_jax import main
   for _ in range(30):
     calls = itertools.count()
     with mock.patch.object(
@@ -333,7 +341,7 @@ class Input(NamedTuple):
 
 def ends() -> list[str]:
   """Every key with every end, as a word of a command line."""
-  from kd_jax.config import schema  # pylint: disable=g-import-not-at-top
+  from kd_jax.config import schema
   keys = [*schema.every(), "no.such.key"]
   return [f"--{kind}.{key}={end}" for key in keys for kind in ("config", "sweep")
           for end in ENDS]
@@ -479,6 +487,7 @@ def work(base: pathlib.Path, seed: int) -> None:
   os.dup2(os.open(base / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
   os.dup2(1, 2)
   worker = Worker(base, seed)
+  signal.signal(signal.SIGINT, signal.default_int_handler)
   with copy(base, "single") as folder:  # Imports what all need.
     TARGETS["summary.json"].command(folder)
   size = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * 4096

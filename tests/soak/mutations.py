@@ -198,7 +198,7 @@ _ARRAYS: dict[str, Callable[[np.ndarray, random.Random], bytes]] = {
     "dates": lambda array, draw: _saved(np.zeros(len(array), "M8[s]")),
     "another shape": lambda array, draw: _saved(draw.choice(
         [array[:0], array[None], array.reshape(-1), array[0], array[..., None],
-         array[:, ...].sum(), array[:-1], array[:, :0] if array.ndim > 1 else array])),
+         array.sum(), array[:-1], array[..., :0], array[:1, ..., :-1]])),
     "a deep header": lambda array, draw: _npy("(" * 5000),
     "a header that computes": lambda array, draw: _npy("{'descr': 9**9**9}"),
     "a header of nothing": lambda array, draw: _npy("{}"),
@@ -312,7 +312,8 @@ OF_PYTHON = OF_ANY | _text(
     "\n1 / 0\n", "\nimport nothing_of_this_name\n", "\nraise SystemExit(0)\n",
     "\nget_config = 3\n", "\ndef get_config(): return {'steps': 3}\n",
     "\ndef get_config(): return None\n", "\ndef get_config(): raise ValueError\n",
-    "\ndef get_config(a, b): return a\n", "\ndef get_config(): return get_config()\n",
+    "\ndef get_config(a, b): return a\n",
+    "\ndef get_config(): return get_config()\n",
     "\ndef get_config(): return __import__('ml_collections').ConfigDict()\n",
     "\nimport sys; sys.setrecursionlimit(5)\n", "\nclass E(Exception):\n"
     "  def __str__(self): return 1\ndef get_config(): raise E\n",
