@@ -287,7 +287,10 @@ _OWN: dict[str, Key] = {
         TEACHER, _net((1200, 1200), "shift2"), later=("init_scale",))),
     **_under("teacher", _of(TEACHER, _training(20))),
     **_of(MIXTURE, {
-        "teacher.count": Key(1, _WHOLE, "members of the ensemble"),
+        "teacher.count": Key(
+            1, Rule("an integer from 1 to 1000",
+                    lambda v: _integer(v) and 1 <= v <= 1000),
+            "members of the ensemble"),
         "teacher.mean": Key(
             "probabilities", _one_of("probabilities", "logits", "confidence"),
             "mixture of the members: the arithmetic mean of probabilities, the "

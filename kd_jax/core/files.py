@@ -14,6 +14,17 @@ def at_home(path: str | os.PathLike) -> pathlib.Path:
   return pathlib.Path(os.path.expanduser(path))
 
 
+def damage(error: Exception) -> str:
+  """What NumPy says of a file that it cannot read, without its advice to unpickle.
+
+  Example:
+    >>> damage(ValueError("Object arrays cannot be loaded when allow_pickle=False"))
+    'it holds Python objects, not numbers'
+  """
+  said = " ".join(str(error).split()) or type(error).__name__
+  return "it holds Python objects, not numbers" if "pickle" in said else said
+
+
 def refuse_pipes(path: pathlib.Path) -> None:
   """Refuses what a program would wait for, or read for ever: pipes and devices.
 

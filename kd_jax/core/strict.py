@@ -8,6 +8,9 @@ from typing import Any
 
 from kd_jax.core.files import refuse_pipes
 
+# What is nested deeper could be read, but not be worked with.
+_DEEPEST = 64
+
 
 def dumps(value: Any, **options: Any) -> str:
   """A value as JSON, with null for a number that is not finite.
@@ -30,6 +33,8 @@ def loads(text: str) -> Any:
   """
   try:
     value = json.loads(text)
+    if text.count("[") + text.count("{") > _DEEPEST and _depth(value) > _DEEPEST:
+      raise RecursionError
     # Half a character can be escaped, but not be written, printed or hashed.
     if "\\ud" in text.lower():
       json.dumps(value, ensure_ascii=False).encode()
@@ -48,6 +53,16 @@ def read(path: str | os.PathLike) -> Any:
   path = pathlib.Path(path)
   refuse_pipes(path)
   return loads(path.read_text(encoding="utf-8-sig"))
+
+
+def _depth(value: Any) -> int:
+  """How many lists and objects lie in one another."""
+  level, depth = [value], 0
+  while level := [one for one in level if isinstance(one, (list, dict))]:
+    level = [inner for one in level for inner in (
+        one.values() if isinstance(one, dict) else one)]
+    depth += 1
+  return depth
 
 
 def _finite(value: Any) -> Any:

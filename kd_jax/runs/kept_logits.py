@@ -12,7 +12,7 @@ from kd_jax import losses
 from kd_jax.config import identity
 from kd_jax.core import hosts, types
 from kd_jax.core.errors import UserError
-from kd_jax.core.files import refuse_pipes
+from kd_jax.core.files import damage, refuse_pipes
 from kd_jax.data import preprocess
 from kd_jax.runs import nets, records, results, schema_1
 from kd_jax.runs.jobs import Job
@@ -94,8 +94,8 @@ def _load(workdir: pathlib.Path, name: str) -> dict[str, np.ndarray]:
       return {name: file[name].astype(np.float32) for name in file.files}
   except Exception as error:  # Whatever damage makes NumPy raise.
     raise UserError(
-        f"{path}: the logits of this net cannot be read ({error}); give the same "
-        "command with another --workdir, which makes them anew") from None
+        f"{path}: the logits of this net cannot be read ({damage(error)}); give "
+        "the same command with another --workdir, which makes them anew") from None
 
 
 def _save(

@@ -14,8 +14,6 @@ import os
 import pathlib
 import time
 from typing import Any, NamedTuple
-import zipfile
-import zlib
 
 import jax
 import jax.numpy as jnp
@@ -361,8 +359,7 @@ def _opened(key: str, file: str) -> np.ndarray:
           array := found[found.files[0]], np.ndarray):
         return array
     what = f"is an archive of {len(found.files)} files, not one array"
-  except (OSError, ValueError, EOFError, SyntaxError, RuntimeError, MemoryError,
-          zlib.error, zipfile.BadZipFile) as error:
+  except Exception as error:  # Whatever damage makes NumPy raise.
     if isinstance(error, FileNotFoundError):
       raise UserError(f"{key}: cannot be read: there is no such file") from None
     what = "cannot be read as .npy, or as .npz of one array"

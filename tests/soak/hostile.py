@@ -49,7 +49,7 @@ from kd_jax.errors import UserError  # noqa: E402
 _STOP, _HANGS = 20, 60
 # Bytes of address space that an input may take beside what the program has.
 _MEMORY = 6 * 2**30
-_NUMBERS = "numbers.json"  # Of the unharmed runs.
+NUMBERS = "numbers.json"  # Of the unharmed runs.
 COMMON = (
     "--config=configs/mnist.py", "--config.data.name=blobs",
     "--config.min_steps=0", "--config.teacher.min_steps=0",
@@ -126,11 +126,98 @@ def doctor(*words: str) -> Callable[[pathlib.Path], int]:
   return command
 
 
-def load(folder: pathlib.Path) -> int:
+def read_net(folder: pathlib.Path) -> int:
   """What a user calls to have a net that a run left."""
   from kd_jax.checkpoint import load_parameters
-  load_parameters(folder / "run/parameters/distilled")
+  load_parameters(folder)
   return 0
+
+
+def read_data(folder: pathlib.Path, name: str) -> int:
+  from kd_jax import data
+  data.load(name, directory=folder)
+  return 0
+
+
+def read_logits(folder: pathlib.Path) -> int:
+  from kd_jax.runs import logit_bank
+  logit_bank.from_file(str(folder / "logits.npy"), np.arange(60) % 7,
+                       num_views=1, num_classes=7)
+  return 0
+
+
+def parsed(*words: str) -> int:
+  """A command line as far as it becomes a config."""
+  from kd_jax import main
+  from kd_jax.config import run as run_lib
+  from kd_jax.config import sweep
+  config, _ = main.parse([*COMMON, *words])
+  found = run_lib.read(config)
+  sweep.lanes(found.values, found.sweep.points)
+  return 0
+
+
+def _checkpoints(folder: pathlib.Path):
+  from kd_jax.training import checkpoints
+  return checkpoints.Checkpoints(folder / "steps", {"seed": 0})
+
+
+def read_checkpoint(folder: pathlib.Path) -> int:
+  with contextlib.closing(_checkpoints(folder)) as found:
+    loaded = found.load({"w": np.zeros(3, np.float32)})
+  assert loaded is None or loaded["w"].tolist() == [0, 1, 2], "other numbers"
+  return 0
+
+
+def read_beside(folder: pathlib.Path) -> int:
+  """What a run reads of its workdir before it trains."""
+  from kd_jax.config import build  # noqa: F401  (what `rows` needs)
+  from kd_jax.runs import plan, results, rows, schema_1, workdir
+  workdir.refuse_foreign(folder)
+  schema_1.lanes_of(plan.load(folder / "plan.json"))
+  rows.curves(rows.epochs(folder, "teacher", "abc"))
+  results.Results(folder, writes=False)
+  from kd_jax import config
+  workdir.refuse_other(config.flatten(config.default()), folder, print)
+  return 0
+
+
+def read_kept(folder: pathlib.Path) -> int:
+  from kd_jax.runs import kept_logits
+  kept_logits.load(folder, {"fingerprint": "abc"})
+  return 0
+
+
+def prepare_readers(folder: pathlib.Path) -> None:
+  """The folder of `READERS`, for which nothing is trained."""
+  from kd_jax import config
+  from kd_jax.core import strict, types
+  from kd_jax.training import parameters
+  write_data(folder)
+  for name in ("config.py", "points.json"):
+    (folder / name).write_text(_FILES[name])
+  np.save(folder / "logits.npy", 5 * np.eye(7, dtype="f4")[np.arange(60) % 7])
+  parameters.save_net(
+      folder / "net", types.Variables({"w": np.arange(3.0)}, {}), {"a": 1})
+  with contextlib.closing(_checkpoints(folder)) as steps:
+    for step in (1, 2):
+      steps.save(step, {"w": np.arange(3, dtype=np.float32)}, wait=True)
+  own = folder / "run"
+  shutil.copytree(ROOT / "experiments/mnist", own)
+  (folder / "README.md").write_text(_README)
+  beside: dict[str, Any] = {
+      "config": config.flatten(config.default()),
+      "manifest": {"schema": 1, "versions": {}, "commit": None},
+      "summary": {"schema": 1, "teacher": {"test_errors": 3}},
+      "plan": {"schema": 1, "chunks": [
+          {"group": "a", "shape": [1, 1, 2], "lanes": ["b", "c"]}]}}
+  for name, value in beside.items():
+    (own / f"{name}.json").write_text(strict.dumps(value))
+  (own / "metrics.jsonl").write_text("".join(strict.dumps(
+      {"net": "teacher", "fingerprint": "abc", "epoch": epoch, "test_errors": 4}
+  ) + "\n" for epoch in (1, 2)))
+  (own / "logits").mkdir()
+  np.savez(own / "logits/abc.npz", test=np.zeros((3, 7), np.float16))
 
 
 def conformance(folder: pathlib.Path) -> int:
@@ -216,9 +303,30 @@ TARGETS: dict[str, Target] = {
     "merge": Target("shards", "one/*", _MERGE, of_merge),
     "merge teachers": Target("shards", "*/teachers/**/*", _MERGE, of_merge),
     "doctor": Target("single", "run/*", doctor(*BANK, "--workdir={}/run")),
-    "load_parameters": Target("single", "run/parameters/distilled/**/*", load),
+    "load_parameters": Target("single", "run/parameters/distilled/**/*",
+                              lambda folder: read_net(
+                                  folder / "run/parameters/distilled")),
     "conformance": Target("files", "own_loss.py", conformance),
 }
+# The same by what reads them, without the rest of a run: tests try some of these.
+READERS: dict[str, Target] = {
+    f"read {name}": Target("read", files, read) for name, files, read in (
+        ("npz", "blobs.npz", lambda folder: read_data(folder, "blobs")),
+        ("idx", "letters/*", lambda folder: read_data(folder, "letters")),
+        ("cifar", "colours/*", lambda folder: read_data(folder, "colours")),
+        ("logits", "logits.npy", read_logits),
+        ("config file", "config.py", lambda folder: parsed(
+            f"--config={folder}/config.py")),
+        ("points", "points.json", lambda folder: parsed(
+            f"--sweep={folder}/points.json")),
+        ("net", "net/**/*", lambda folder: read_net(folder / "net")),
+        ("checkpoint", "steps/**/*", read_checkpoint),
+        ("rows", "run/results.jsonl", report("{}/run")),
+        ("README", "README.md", report(*_WORDS)),
+        ("beside", "run/*.json*", lambda folder: read_beside(folder / "run")),
+        ("kept logits", "run/logits/*", lambda folder: read_kept(folder / "run")),
+    )}
+TARGETS |= READERS
 _FILES = {
     "config.py": "from configs import mnist\n"
                  "def get_config():\n  return mnist.get_config()\n",
@@ -258,6 +366,7 @@ def write_data(folder: pathlib.Path) -> None:
 def prepare(base: pathlib.Path) -> None:
   """Makes the unharmed folders that inputs are copies of."""
   data, single = base / "data", base / "single"
+  prepare_readers(base / "read")
   write_data(data / "data")
   for name in ("single", "sweep", "half", "lanes", "shards", "logits", "files",
                "main rows"):
@@ -287,7 +396,7 @@ def prepare(base: pathlib.Path) -> None:
     (base / "files" / name).write_text(text)
   shutil.copytree(ROOT / "experiments/mnist", base / "main rows/run")
   (base / "main rows/README.md").write_text(_README)
-  (base / _NUMBERS).write_text(json.dumps(_unharmed(base)))
+  (base / NUMBERS).write_text(json.dumps(_unharmed(base)))
 
 
 def _unharmed(base: pathlib.Path) -> dict[str, Any]:
@@ -390,7 +499,10 @@ def limited() -> Iterator[None]:
     del number, frame
     signal.signal(signal.SIGALRM, hangs)
     signal.alarm(_HANGS - _STOP)
-    signal.raise_signal(signal.SIGINT)
+    # Only of a program that listens; elsewhere it would be an error of its own.
+    if type(getattr(
+        signal.getsignal(signal.SIGINT), "__self__", None)).__name__ == "Signals":
+      signal.raise_signal(signal.SIGINT)
 
   def hangs(number, frame):
     raise _Hangs(f"for {_HANGS} s")
@@ -416,8 +528,6 @@ def tried(command: Callable[[], int]) -> tuple[int | None, str, str]:
     except UserError as error:  # Of a function that a user calls.
       code = 2
       print(f"error: {error}")
-    except KeyboardInterrupt:
-      code = 130  # Asked to stop before it heeds that.
     except BaseException:  # Whatever would be a traceback.
       wrong = traceback.format_exc()
   said = out.getvalue()
@@ -429,6 +539,8 @@ def tried(command: Callable[[], int]) -> tuple[int | None, str, str]:
       wrong = f"exit code {code}: {said[-500:]}"
     elif code == 2 and max(map(len, said.splitlines()), default=9999) > 1500:
       wrong = f"too long: {said[-1600:]}"
+    elif "pickle" in said:
+      wrong = f"advises to unpickle: {said[-500:]}"
     elif code == 2 and not errors and "conformance:" not in said and (
         "problem:" not in said):
       wrong = f"no line with the error: {said[-500:]}"
@@ -442,7 +554,7 @@ class Worker:
     self._base, self._seed = base, seed
     self._words = ends()
     random.Random(seed).shuffle(self._words)
-    self._wanted = json.loads((base / _NUMBERS).read_text())
+    self._wanted = json.loads((base / NUMBERS).read_text())
 
   def judge(self, one: Input) -> dict[str, Any]:
     """What became of an input."""
@@ -487,7 +599,6 @@ def work(base: pathlib.Path, seed: int) -> None:
   os.dup2(os.open(base / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
   os.dup2(1, 2)
   worker = Worker(base, seed)
-  signal.signal(signal.SIGINT, signal.default_int_handler)
   with copy(base, "single") as folder:  # Imports what all need.
     TARGETS["summary.json"].command(folder)
   size = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * 4096
