@@ -1,5 +1,6 @@
 """What a user's files, machine and names do to the program: never a traceback."""
 
+import ast
 import json
 import math
 import os
@@ -100,6 +101,17 @@ def test_json_that_is_written_is_strict():
   text = strict.dumps({"a": [math.nan, math.inf, 1.5], "b": (1,)})
   assert json.loads(text, parse_constant=pytest.fail) == {
       "a": [None, None, 1.5], "b": [1]}
+
+
+def test_no_file_is_written_with_json_that_may_be_loose():
+  for folder in ("kd_jax", "benchmarks", "experiments", "docs", "examples"):
+    for file in (ROOT / folder).rglob("*.py"):
+      for call in ast.walk(ast.parse(file.read_text())):
+        if isinstance(call, ast.Call):
+          name = ast.unparse(call.func)
+          assert name != "json.dump", file
+          assert name.split(".")[-1] not in ("write", "write_text") or (
+              "json.dumps(" not in ast.unparse(call)), file
 
 
 @pytest.mark.parametrize("end", ["os._exit(0)", "os._exit(7)", "raise SystemExit"])
