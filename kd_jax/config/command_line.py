@@ -47,7 +47,7 @@ def parse(argv: list[str]) -> tuple[ml_collections.ConfigDict, pathlib.Path]:
     flags[name] = text if equals else "true"
   file, workdir = flags.pop("--config", None), flags.pop("--workdir", None)
   if not file:
-    raise UserError("--config=FILE is missing; try --config=configs/mnist.py")
+    raise UserError(f"--config=FILE is missing; {_some_config()}")
   words = {name.removeprefix("--config."): text for name, text in flags.items()}
   values = _with_methods(config_lib.flatten(_load(file)), words, points or ())
   given = {name: _value(name, text, values["recipe"])
@@ -68,11 +68,7 @@ def _load(file: str) -> Any:
   """The config of `FILE` or `FILE:VARIANT`; every failure as a UserError."""
   path, *variant = _apart(file)
   if not at_home(path).is_file():
-    shipped = "configs/mnist.py"
-    raise UserError(f"--config={file}: there is no such file; " + (
-        f"try --config={shipped}" if pathlib.Path(shipped).is_file() else
-        "the repository of kd_jax has some in configs/, which its package has not; "
-        "one of your own has a get_config() that returns kd_jax.config.default()"))
+    raise UserError(f"--config={file}: there is no such file; {_some_config()}")
   make = sources.load("--config", f"{path}:get_config")
   try:
     config = make(*variant)
@@ -86,6 +82,15 @@ def _load(file: str) -> Any:
         f"--config={file}: get_config gives a {type(config).__name__} of another "
         "kind; a config starts from kd_jax.config.default()")
   return config
+
+
+def _some_config() -> str:
+  """Advice to those without a config: only what is there is named."""
+  shipped = "configs/mnist.py"
+  if pathlib.Path(shipped).is_file():
+    return f"try --config={shipped}"
+  return ("the repository of kd_jax has some in configs/, its package has none; "
+          "one of your own has a get_config() that returns kd_jax.config.default()")
 
 
 def _apart(file: str) -> list[str]:
