@@ -11,12 +11,13 @@ import signal
 from conftest import ROOT, blobs
 import numpy as np
 import pytest
-from soak import hostile
+from soak import hostile, mutations, targets
 
 from kd_jax import data, main, report
-from kd_jax.core import files, strict
+from kd_jax.core import compilation, files, strict
 from kd_jax.core.errors import UserError
-from kd_jax.runs import kept_logits, logit_bank, plan, records, rows
+from kd_jax.runs import kept_logits, logit_bank, plan, probe, records, rows
+from kd_jax.training.lanes import Shape
 
 DEEP = "[" * 100_000 + "]" * 100_000
 
@@ -40,12 +41,12 @@ def _no_waiting():
 @pytest.fixture(scope="module")
 def worker(tmp_path_factory):
   base = tmp_path_factory.mktemp("hostile")
-  hostile.prepare_readers(base / "read")
-  (base / hostile.NUMBERS).write_text("{}")
+  targets.prepare_readers(base / "read")
+  (base / targets.NUMBERS).write_text("{}")
   return hostile.Worker(base, seed=0)
 
 
-@pytest.mark.parametrize("name", hostile.READERS)
+@pytest.mark.parametrize("name", targets.READERS)
 def test_readers_refuse_what_they_cannot_read(worker, name):
   # A report of rows takes a second.
   for number in range(4 if name == "read rows" else 12):
@@ -56,7 +57,7 @@ def test_readers_refuse_what_they_cannot_read(worker, name):
 def test_every_key_at_its_ends_is_a_config_or_a_line(worker):
   words = hostile.ends()
   for word in random.Random(0).sample(words, 70):
-    code, said, wrong = hostile.tried(lambda word=word: hostile.parsed(word))
+    code, said, wrong = hostile.tried(lambda word=word: targets.parsed(word))
     assert code in (0, 2) and not wrong, (word[:80], said[:300], wrong)
 
 
@@ -68,7 +69,7 @@ def test_what_would_be_waited_for_is_no_file(tmp_path, capsys, own_data, place):
     os.mkfifo(path) if place == "pipe" else path.symlink_to("/dev/zero")
   with pytest.raises(OSError, match="neither a file nor a folder"):
     strict.read(file)
-  common = [*hostile.COMMON, f"--config.data.dir={own_data}",
+  common = [*targets.COMMON, f"--config.data.dir={own_data}",
             f"--workdir={tmp_path / 'run'}"]
   for words in ([f"--sweep={file}"], [f"--config={tmp_path / 'c.py'}"],
                 [f"--config.teacher.logits={tmp_path / 'l.npy'}"],
@@ -93,6 +94,17 @@ def test_json_that_cannot_be_handled_is_damaged(tmp_path):
   assert [row["epoch"] for row in rows.epochs(tmp_path, "a", "b")] == [2]
   with pytest.raises(UserError, match="delete it"):
     plan.load(file)
+
+
+@pytest.mark.parametrize(
+    "text", ["[1]", DEEP, '{"KEY": 3}', '{"KEY": [1, "2", 3]}'])
+def test_a_measurement_that_is_none_is_made_again(tmp_path, monkeypatch, text):
+  monkeypatch.setattr(compilation, "home", lambda: tmp_path)
+  key = probe._key("a", [0])
+  (tmp_path / "lanes.json").write_text(text.replace("KEY", key))
+  assert probe.remembered("a", [0]) is None
+  probe.remember("a", [0], Shape(1, 2, 3))
+  assert probe.remembered("a", [0]) == Shape(1, 2, 3)
 
 
 def test_a_file_of_points_of_any_depth_is_refused(tmp_path, capsys):
@@ -130,8 +142,8 @@ def test_paths_that_lead_nowhere_are_told(tmp_path, capsys):
   loop.symlink_to("loop.py")
   for words in ([f"--config={loop}"], ["--config=~nobody_of_this_name/c.py"],
                 [f"--config={'x' * 5000}"],
-                [*hostile.COMMON, f"--config.student.name={loop}:Net"],
-                [*hostile.COMMON, f"--config.data.dir={'x' * 5000}"]):
+                [*targets.COMMON, f"--config.student.name={loop}:Net"],
+                [*targets.COMMON, f"--config.data.dir={'x' * 5000}"]):
     assert main.run([*words, f"--workdir={tmp_path / 'run'}"]) == 2
     assert "error: " in capsys.readouterr().err
   assert files.at_home("~nobody_of_this_name/x").parts[0] == "~nobody_of_this_name"
@@ -171,9 +183,9 @@ def test_nobody_is_advised_to_unpickle(tmp_path):
 
 def test_a_file_that_declares_too_much_is_what_is_told(tmp_path, capsys):
   folder = tmp_path / "read"
-  hostile.prepare_readers(folder)
-  hostile.mutations.OF_NPZ["a billion declared"](
+  targets.prepare_readers(folder)
+  mutations.OF_NPZ["a billion declared"](
       folder / "blobs.npz", random.Random(0))
-  assert hostile.run(f"--config.data.dir={folder}", "--workdir={}/new")(folder) == 2
+  assert targets.run(f"--config.data.dir={folder}", "--workdir={}/new")(folder) == 2
   told = capsys.readouterr().err
   assert "blobs.npz" in told and "batch_size" not in told

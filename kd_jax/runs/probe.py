@@ -11,6 +11,7 @@ import os
 import pathlib
 import statistics
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -88,7 +89,9 @@ def choose(
 def remembered(program: str, seeds: Sequence[int]) -> Shape | None:
   """What was chosen for this before on this machine."""
   found = _known().get(_key(program, seeds))
-  return None if found is None else Shape(*found)
+  whole = isinstance(found, list) and len(found) == 3 and all(
+      isinstance(size, int) and size > 0 for size in found)
+  return Shape(*found) if whole else None
 
 
 def remember(program: str, seeds: Sequence[int], shape: Shape) -> None:
@@ -145,8 +148,9 @@ def _file() -> pathlib.Path:
   return compilation.home() / "lanes.json"
 
 
-def _known() -> dict[str, list[int]]:
+def _known() -> dict[str, Any]:
   try:
-    return strict.read(_file())
+    found = strict.read(_file())
   except (OSError, ValueError):
     return {}
+  return found if isinstance(found, dict) else {}
