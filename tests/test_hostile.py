@@ -132,6 +132,12 @@ def test_values_of_any_type_are_refused(capsys, kind, word):
   assert "optimizer.b2" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("value", [DEEP, "9" * 5000, '"\\ud800"'])
+def test_a_reference_of_any_kind_is_refused(capsys, value):
+  assert report.main(["experiments/mnist", "--reference", f"alpha={value}"]) == 2
+  assert "only sweeps have a reference" in capsys.readouterr().err
+
+
 def test_a_message_fits_a_screen():
   told = str(UserError(f"config.x={'9' * 5000}: must be a number\nanother line"))
   assert len(told) < 1200 and told.endswith("must be a number\nanother line")
@@ -185,7 +191,7 @@ def test_a_file_that_declares_too_much_is_what_is_told(tmp_path, capsys):
   folder = tmp_path / "read"
   targets.prepare_readers(folder)
   mutations.OF_NPZ["a billion declared"](
-      folder / "blobs.npz", random.Random(0))
+      folder / "blobs.npz", random.Random(2))
   assert targets.run(f"--config.data.dir={folder}", "--workdir={}/new")(folder) == 2
   told = capsys.readouterr().err
   assert "blobs.npz" in told and "batch_size" not in told
