@@ -16,7 +16,15 @@ from soak import hostile, mutations, targets
 from kd_jax import data, main, report
 from kd_jax.core import compilation, files, strict
 from kd_jax.core.errors import UserError
-from kd_jax.runs import kept_logits, logit_bank, plan, probe, records, rows
+from kd_jax.runs import (
+  kept_logits,
+  logit_bank,
+  plan,
+  probe,
+  records,
+  rows,
+  workdir,
+)
 from kd_jax.training.lanes import Shape
 
 DEEP = "[" * 100_000 + "]" * 100_000
@@ -136,6 +144,12 @@ def test_values_of_any_type_are_refused(capsys, kind, word):
 def test_a_reference_of_any_kind_is_refused(capsys, value):
   assert report.main(["experiments/mnist", "--reference", f"alpha={value}"]) == 2
   assert "only sweeps have a reference" in capsys.readouterr().err
+
+
+def test_a_run_without_its_manifest_is_not_called_somebody_elses(tmp_path):
+  (tmp_path / "config.json").write_text("{}")
+  with pytest.raises(UserError, match=r"config\.json, but no manifest\.json"):
+    workdir.refuse_foreign(tmp_path)
 
 
 def test_a_message_fits_a_screen():

@@ -34,8 +34,8 @@ def refuse_foreign(workdir: pathlib.Path, *own: str) -> None:
   elif names.isdisjoint(own) and names != {"teachers"} and names and (
       names - _BEGUN or ".lock" not in names):
     raise UserError(
-        f"--workdir={workdir}: holds files that kd_jax has not written, such as "
-        f"{min(names - _BEGUN or names)}; give a folder that is empty or new")
+        f"--workdir={workdir}: holds {min(names - _BEGUN or names)}, but no "
+        "manifest.json of kd_jax; give a folder that is empty or new")
 
 
 def refuse_other(

@@ -69,6 +69,12 @@ def report(*words: str, drawn: bool = False) -> Callable[[pathlib.Path], int]:
   return command
 
 
+def compare(folder: pathlib.Path) -> int:
+  """McNemar's test of two rows of those that were there."""
+  names = (folder / "names").read_text().split()
+  return report("{}/run", "--compare", *names[:2])(folder)
+
+
 def without_pictures():
   from kd_jax.report import plots
   return mock.patch.object(plots, "write", lambda *_: {})
@@ -180,7 +186,7 @@ def prepare_readers(folder: pathlib.Path) -> None:
 
 def conformance(folder: pathlib.Path) -> int:
   from kd_jax.conformance import __main__ as door
-  return door.main([str(folder / "own_loss.py"), "--only=finite"])
+  return door.main([str(folder / "own_loss.py"), "--only=shift"])
 
 
 def of_run(folder: pathlib.Path) -> Any:
@@ -256,8 +262,7 @@ TARGETS: dict[str, Target] = {
     "report of main runs": Target("main rows", "run/results.jsonl", _REPORT),
     "report's side files": Target("sweep", "run/*.json", _REPORT),
     "README": Target("sweep", "README.md", _REPORT),
-    "compare": Target("sweep", "run/results.jsonl", report(
-        "{}/run", "--compare", "0", "1")),
+    "compare": Target("sweep", "run/results.jsonl", compare),
     "merge": Target("shards", "one/*", _MERGE, of_merge),
     "merge teachers": Target("shards", "*/teachers/**/*", _MERGE, of_merge),
     "doctor": Target("single", "run/*", doctor(*BANK, "--workdir={}/run")),
@@ -332,6 +337,7 @@ def prepare(base: pathlib.Path) -> None:
   _must(_RUN(single))
   _must(_SWEEP(base / "sweep"))
   (base / "sweep/README.md").write_text(_README)
+  (base / "sweep/names").write_text(" ".join(of_sweep(base / "sweep")))
   _half(_RUN, base / "half", "run/progress/distilled/*")
   _half(_SWEEP, base / "lanes", "run/progress/*-*/*")
   for number, name in ((1, "one"), (2, "two")):
