@@ -177,6 +177,20 @@ def test_an_error_that_cannot_be_printed_is_told(tmp_path, capsys):
   assert f"E: (cannot be printed) ({file}, line 5)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("content", [
+    b"\xff\xfex = 1", b"def get_config(a, b):\n  return 3\n", b"\0"])
+def test_only_places_in_a_users_file_are_named(tmp_path, capsys, content):
+  file = tmp_path / "c.py"
+  file.write_bytes(content)
+  assert main.run([f"--config={file}"]) == 2
+  told = capsys.readouterr().err
+  assert str(file) in told and "(/" not in told and "<frozen" not in told
+  file.unlink()
+  file.mkdir()
+  assert main.run([f"--config={file}"]) == 2
+  assert "no such file" in capsys.readouterr().err
+
+
 def _npz(file, **changed):
   (x, y), (x_test, y_test) = blobs(20), blobs(20, seed=1)
   np.savez(file, allow_pickle=True, **{

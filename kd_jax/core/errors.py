@@ -38,10 +38,12 @@ def printable(text: str) -> str:
       else letter.encode("unicode_escape").decode() for letter in text)
 
 
-def in_words(error: BaseException, file: str = "") -> str:
+def in_words(error: BaseException, file: str) -> str:
   """What a user's own code has raised, in a line, with its place in `file`."""
   frames = traceback.extract_tb(error.__traceback__)
-  own = [frame for frame in frames if frame.filename == file] or frames
+  own = [frame for frame in frames if frame.filename == file]
+  if not file.endswith(".py"):  # The name of a module.
+    own = own or frames
   try:
     said = str(error)
   except Exception:  # Of a class of the user's own.
