@@ -89,9 +89,10 @@ def choose(
 def remembered(program: str, seeds: Sequence[int]) -> Shape | None:
   """What was chosen for this before on this machine."""
   found = _known().get(_key(program, seeds))
-  whole = isinstance(found, list) and len(found) == 3 and all(
-      isinstance(size, int) and size > 0 for size in found)
-  return Shape(*found) if whole else None
+  if isinstance(found, list) and len(found) == 3 and all(
+      isinstance(size, int) and size > 0 for size in found):
+    return Shape(*found)
+  return None
 
 
 def remember(program: str, seeds: Sequence[int], shape: Shape) -> None:
