@@ -115,8 +115,8 @@ def run(argv: list[str]) -> int:
       return train(
           config, workdir, stop, command, again=again, shard=shard,
           processes=processes)
-  except UserError as error:
-    print(f"error: {error}", file=sys.stderr)
+  except (UserError, OSError) as error:
+    print(f"error: {UserError(error)}", file=sys.stderr)
     return 2
 
 

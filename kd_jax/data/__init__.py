@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kd_jax.core.errors import UserError
+from kd_jax.core.files import at_home
 from kd_jax.data import check, raw, tfds_source
 from kd_jax.data import embedded as embedded_source
 
@@ -192,7 +193,7 @@ def _folder(name, directory) -> pathlib.Path | None:
     given, directory = ENVIRONMENT_VARIABLE, os.environ.get(ENVIRONMENT_VARIABLE)
   if not directory:
     return None
-  folder = pathlib.Path(directory).expanduser()
+  folder = at_home(directory)
   if not folder.is_dir():
     raise UserError(
         f"{given}={directory}: there is no such folder; name one that holds "

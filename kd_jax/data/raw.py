@@ -15,6 +15,7 @@ import numpy as np
 
 from kd_jax.core import hosts
 from kd_jax.core.errors import UserError
+from kd_jax.core.files import damage, refuse_pipes
 
 # (train images, train labels, test images, test labels)
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -145,6 +146,7 @@ def _archive(name: str, folder: pathlib.Path) -> pathlib.Path | None:
 
 def _holds_arrays(path: pathlib.Path) -> bool:
   try:
+    refuse_pipes(path)
     with zipfile.ZipFile(path) as archive:
       return any(f"{key}.npy" in archive.namelist() for key in _NPZ_KEYS)
   except (OSError, zipfile.BadZipFile):
@@ -157,10 +159,12 @@ def _read_idx(files: list[pathlib.Path]) -> list[np.ndarray]:
 
 def _content(path: pathlib.Path) -> bytes:
   try:
+    refuse_pipes(path)
     content = hosts.read(path)
     return gzip.decompress(content) if path.suffix == ".gz" else content
-  except (EOFError, OSError, zlib.error) as error:
-    raise UserError(f"{path}: truncated or unreadable ({error})") from None
+  except (EOFError, OSError, zlib.error, MemoryError) as error:
+    raise UserError(f"{path}: truncated or unreadable "
+                    f"({damage(error)})") from None
 
 
 def _parse_idx(content: bytes, path: pathlib.Path) -> np.ndarray:
@@ -220,9 +224,10 @@ def _read_npz(path: pathlib.Path) -> list[np.ndarray]:
             f"{path}: lacks {', '.join(missing)}; it must hold "
             f"{', '.join(_NPZ_KEYS)}")
       return [np.asarray(archive[key]) for key in _NPZ_KEYS]
-  except (ValueError, OSError, EOFError, RuntimeError, zlib.error,
-          zipfile.BadZipFile) as error:
-    raise UserError(f"{path}: unreadable as .npz ({error})") from None
+  except UserError:
+    raise
+  except Exception as error:  # Whatever damage makes NumPy raise.
+    raise UserError(f"{path}: unreadable as .npz ({damage(error)})") from None
 
 
 def _as_arrays(arrays: list[np.ndarray], path: pathlib.Path) -> Arrays:

@@ -13,12 +13,12 @@ told by `tables`, `plots` and `page`.
 from collections.abc import Mapping
 import dataclasses
 import importlib.util
-import json
 import pathlib
 import re
 import shlex
 from typing import Any
 
+from kd_jax.core import strict
 from kd_jax.core.errors import UserError
 from kd_jax.report import fields
 from kd_jax.report.main_table import PAPER, curves, table
@@ -123,7 +123,7 @@ def _in_full(row: Row) -> Row:
 
 def _value(text: str) -> Any:
   try:
-    return json.loads(text)
+    return strict.loads(text)
   except ValueError:
     return text
 

@@ -3,12 +3,12 @@
 `python -m kd_jax.report merge DIR... --out OUT` joins what shards have left.
 """
 
-import json
 import pathlib
 import sys
 from typing import Any
 
 from kd_jax import report
+from kd_jax.core import strict
 from kd_jax.core.errors import Parser, UserError, printable
 from kd_jax.report import fields, statistics
 from kd_jax.runs import results
@@ -23,8 +23,8 @@ def _reference(words: list[str]) -> dict[str, Any] | None:
       raise UserError(
           f"--reference {word}: give KEY=VALUE, such as --reference alpha=0")
     try:
-      found[key] = json.loads(value)
-    except json.JSONDecodeError:
+      found[key] = strict.loads(value)
+    except ValueError:
       found[key] = value
   return found or None
 
@@ -161,7 +161,7 @@ def _merge(argv: list[str]) -> int:
     there = any(matches(row["overrides"], reference)
                 for row in report.read(arguments.out))
     report.write(arguments.out, reference=reference if there else None)
-  except UserError as error:
+  except (UserError, OSError) as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
   print(printable((arguments.out / "table.md").read_text(encoding="utf-8")))

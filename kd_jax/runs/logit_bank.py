@@ -9,22 +9,20 @@ blocks have checksums; a damaged bank is made again from its teacher.
 from collections.abc import Callable, Iterator, Sequence
 import concurrent.futures
 import hashlib
-import json
 import math
 import os
 import pathlib
 import time
 from typing import Any, NamedTuple
-import zipfile
-import zlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from kd_jax import teachers
-from kd_jax.core import machine, types
+from kd_jax.core import machine, strict, types
 from kd_jax.core.errors import UserError
+from kd_jax.core.files import at_home, refuse_pipes
 from kd_jax.data import views as views_lib
 from kd_jax.training import devices as devices_lib
 from kd_jax.training import parameters, segment
@@ -147,7 +145,8 @@ def _checked(
   """The bank that lies there, if it is whole, and the one that is wanted."""
   stored = parameters.read_sealed(sidecar)
   try:
-    bank = np.load(path, mmap_mode="r", allow_pickle=False)
+    refuse_pipes(path)
+    bank = np.lib.format.open_memmap(path, mode="r")
   except Exception as error:  # Whatever damage makes NumPy raise.
     raise parameters.Damaged(f"{path}: unreadable bank ({error})") from None
   if differing := [key for key in identity if stored.get(key) != identity[key]]:
@@ -216,8 +215,9 @@ def _left(
 ) -> tuple[np.memmap | None, int]:
   """What a program that ended on the way has left of a bank, and how many views."""
   try:
-    begun = json.loads(_begun(path).read_text())
-    bank = np.load(path, mmap_mode="r+", allow_pickle=False)
+    begun = strict.read(_begun(path))
+    refuse_pipes(path)
+    bank = np.lib.format.open_memmap(path, mode="r+")
     if begun == identity | {"done": begun["done"]} and (
         [*bank.shape], bank.dtype) == (identity["shape"], np.float32):
       return bank, begun["done"]
@@ -367,8 +367,9 @@ def _parts(number: int, width: int) -> Iterator[slice]:
 def _opened(key: str, file: str) -> np.ndarray:
   """The array of a file, never unpickled; that of a `.npy` stays on disk."""
   try:
-    found = np.load(pathlib.Path(file).expanduser(), mmap_mode="r",
-                    allow_pickle=False)
+    path = at_home(file)
+    refuse_pipes(path)
+    found = np.load(path, mmap_mode="r", allow_pickle=False)
     if isinstance(found, np.ndarray):
       return found
     with found:
@@ -376,8 +377,7 @@ def _opened(key: str, file: str) -> np.ndarray:
           array := found[found.files[0]], np.ndarray):
         return array
     what = f"is an archive of {len(found.files)} files, not one array"
-  except (OSError, ValueError, EOFError, SyntaxError, RuntimeError, MemoryError,
-          zlib.error, zipfile.BadZipFile) as error:
+  except Exception as error:  # Whatever damage makes NumPy raise.
     if isinstance(error, FileNotFoundError):
       raise UserError(f"{key}: cannot be read: there is no such file") from None
     what = "cannot be read as .npy, or as .npz of one array"

@@ -1,7 +1,6 @@
 """The rows of a sweep on disk: what is finished is never done again."""
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-import json
 import pathlib
 from typing import Any
 
@@ -192,8 +191,8 @@ def _rows(file: pathlib.Path, without: Container[str] = ()) -> list[Row]:
 
 def _row(line: str, where: str) -> Row:
   try:
-    row = json.loads(line)
-  except (ValueError, RecursionError):  # Also a number of too many digits.
+    row = strict.loads(line)
+  except ValueError:  # Also a number of too many digits.
     row = None
   if not isinstance(row, dict):
     raise UserError(
@@ -212,8 +211,8 @@ def side_file(folder: pathlib.Path, name: str) -> Any:
   if not file.is_file():
     return None
   try:
-    return json.loads(file.read_text(encoding="utf-8"))
-  except (ValueError, RecursionError) as error:  # Also what is no text.
+    return strict.read(file)
+  except (ValueError, OSError) as error:  # Also what is no text.
     raise UserError(f"{file}: is not JSON ({error})") from None
 
 

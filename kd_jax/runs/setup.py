@@ -16,6 +16,7 @@ from kd_jax.config import build
 from kd_jax.config.run import Run
 from kd_jax.core import hosts
 from kd_jax.core.errors import UserError
+from kd_jax.core.files import at_home
 from kd_jax.core.screen import Screen
 from kd_jax.data import check, preprocess
 from kd_jax.runs import records
@@ -170,7 +171,7 @@ def _refuse_unlike(values: dict[str, Any]) -> None:
   same = {key: value for key, value in values.items() if key != "data.dir"}
   hosts.refuse_unlike("the config", json.dumps(same, default=list))
   place = values["data.dir"] or os.environ.get(data_lib.ENVIRONMENT_VARIABLE)
-  there = pathlib.Path(place or "no folder").expanduser().is_dir()
+  there = at_home(place or "no folder").is_dir()
   hosts.refuse_unlike("whether there is a folder of data", str(there))
 
 

@@ -33,8 +33,8 @@ def refuse_foreign(workdir: pathlib.Path) -> None:
   elif names not in (set(), {"teachers"}) and (
       names - _BEGUN or ".lock" not in names) and not _has_rows(workdir):
     raise UserError(
-        f"--workdir={workdir}: holds files that kd_jax has not written, such as "
-        f"{min(names - _BEGUN or names)}; give a folder that is empty or new")
+        f"--workdir={workdir}: holds {min(names - _BEGUN or names)}, but no "
+        "manifest.json of kd_jax; give a folder that is empty or new")
 
 
 def _has_rows(workdir: pathlib.Path) -> bool:
