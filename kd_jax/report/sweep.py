@@ -1,10 +1,14 @@
 """What a sweep is once its rows are gathered: points, and what they share."""
 
 import dataclasses
+import functools
 from typing import Any
 
 from kd_jax.report import names
 from kd_jax.report.main_table import Row
+
+# Points that a picture, a table for reading, or a page of one shows at most.
+MOST = 500
 
 Run = tuple[str | None, int | None]  # teacher's fingerprint, seed
 
@@ -14,7 +18,7 @@ def run(row: Row) -> Run:
   return row.get("teacher_fingerprint"), row.get("seed")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Point:
   """One setting: its values of the varying keys, its runs, what they say.
 
@@ -106,11 +110,16 @@ class Sweep:
     return [row for point in self.points for row in point.runs]
 
   @property
+  def drawn(self) -> bool:
+    """Whether pictures can show the points."""
+    return len(self.points) <= MOST
+
+  @property
   def nested(self) -> bool:
     """Whether points have several teachers, so that intervals are over them."""
     return any(point.teachers > 1 for point in self.points)
 
-  @property
+  @functools.cached_property
   def telling(self) -> tuple[str, ...]:
     """The keys that a label needs: without those that go with the widths.
 

@@ -8,7 +8,7 @@ import re
 from typing import Any, NamedTuple
 
 from kd_jax.report import names
-from kd_jax.report.sweep import Point, Sweep
+from kd_jax.report.sweep import MOST, Point, Sweep
 
 Cell = Callable[[Point], Any]
 
@@ -140,6 +140,13 @@ def captions(sweep: Sweep) -> list[str]:
   return lines + _heldout(sweep) + _differences(sweep) + list(sweep.notes)
 
 
+def _cut(sweep: Sweep) -> list[str]:
+  """Says so where there are more points than a table for reading shows."""
+  number = len(sweep.points)
+  return [f"The first {MOST} of {number:,} points: table.csv and report.html have "
+          "all of them."] * (number > MOST)
+
+
 def _either(numbers: list[int]) -> str:
   return " or ".join(f"{number:,}" for number in numbers)
 
@@ -188,7 +195,8 @@ def _differences(sweep: Sweep) -> list[str]:
   for point in sweep.points:
     if point.reference is not None:
       families[point.reference] = families.get(point.reference, 0) + 1
-  lines = "; ".join(f"{n} against {name}" for name, n in families.items())
+  lines = names.some(
+      [f"{n} against {name}" for name, n in families.items()], "; ")
   return [
       f"Difference: test errors minus those of the reference ({wanted}) with the "
       f"same other settings, paired by {by}, with its 95% t-interval; p is "
@@ -203,9 +211,9 @@ def markdown(sweep: Sweep) -> str:
            ["--:" if column.title not in texts else "---"
             for column in shown]]
   lines += [[_markdown(column.text(point)) for column in shown]
-            for point in sweep.points]
+            for point in sweep.points[:MOST]]
   body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-  below = "\n".join(_markdown(sentence) for sentence in captions(sweep))
+  below = "\n".join(map(_markdown, _cut(sweep) + captions(sweep)))
   return f"{body}\n\n{below}\n"
 
 
@@ -282,12 +290,13 @@ def latex(sweep: Sweep) -> str:
   line = lambda cells: " & ".join(map(escape_latex, cells)) + r" \\"
   align = "".join(
       "l" if column.title in texts else "r" for column in shown)
-  caption = " ".join(map(escape_latex, captions(sweep)))
+  caption = " ".join(map(escape_latex, _cut(sweep) + captions(sweep)))
   lines = [
       r"% needs \usepackage{booktabs}", r"\begin{table}", r"\centering",
       r"\small", rf"\begin{{tabular}}{{{align}}}", r"\toprule",
       line(column.title for column in shown), r"\midrule",
-      *(line(column.text(point) for column in shown) for point in sweep.points),
+      *(line(column.text(point) for column in shown)
+        for point in sweep.points[:MOST]),
       r"\bottomrule", r"\end{tabular}", rf"\caption{{{caption}}}",
       r"\end{table}"]
   return "\n".join(lines) + "\n"
