@@ -1,7 +1,6 @@
 """Points against their reference point, paired by teacher and seed."""
 
 from collections.abc import Callable, Mapping, Sequence
-import dataclasses
 import functools
 from typing import Any
 
@@ -55,7 +54,7 @@ def compared(
     else:
       found.append({})
   _correct(found)
-  return [dataclasses.replace(point, **fields) if fields else point
+  return [point._replace(**fields) if fields else point
           for point, fields in zip(points, found)]
 
 

@@ -14,8 +14,8 @@ from kd_jax.runs import results
 
 _NEEDED = ("row", "net", "source", "test_examples", "seed", "test_errors", "loss",
            "seconds")
-# Of a field: what it must be, in words; whether it is; what is kept of it.
-Kind = tuple[str, Callable[[Any], bool], Callable[[Any], Any]]
+# Of a field: what it must be, in words, by type, and beyond that; what is kept.
+Kind = tuple[str, Any, Callable[[Any], bool] | None, Callable[[Any], Any] | None]
 # No number of a run is larger; a float holds a little more.
 _LARGEST = 1e300
 _DEEPEST = 16
@@ -32,8 +32,8 @@ def reader(*, everything: bool = False) -> results.Each:
     UserError: Naming the row and the field that cannot be reported.
   """
   of_sweep = results.of_sweep("see python -m kd_jax.report --help")
-  points: set[str] = set()
-  alike: dict[Any, Any] = {}  # Of many rows with one commit, that is kept once.
+  points: set[Any] = set()
+  versions: dict[str, Any] = {}  # Those of most rows are alike, and kept once.
 
   def each(row: Row, where: str) -> Row:
     if "overrides" not in row:
@@ -41,14 +41,14 @@ def reader(*, everything: bool = False) -> results.Each:
     row = of_sweep(row, where)
     if not (everything or row.get(results.ASKED, True)):
       return {"fingerprint": row["fingerprint"]}
-    kept = _kept(row, where, _OF_SWEEP)
-    for key in _ALIKE & kept.keys():
-      kept[key] = alike.setdefault((key, str(kept[key])), kept[key])
-    if len(points) <= MOST:
-      points.add(names.identity(kept))
+    if len(points) > MOST:
+      kept = _kept(row, where, _TOLD)
     else:
-      for key in _DRAWN & kept.keys():
-        del kept[key]
+      kept = _kept(row | _drawn(row), where, _OF_SWEEP)
+      points.add(names.identity(kept))
+    if "versions" in kept:
+      kept["versions"] = versions.setdefault(
+          str(kept["versions"]), kept["versions"])
     return kept
   return each
 
@@ -63,23 +63,31 @@ def complete(row: Row, where: str) -> Row:
 
 def _kept(row: Row, where: str, kinds: dict[str, Kind]) -> Row:
   kept = {}
-  for key, (kind, holds, short) in kinds.items():
+  for key, (kind, types, holds, short) in kinds.items():
     value = row.get(key)
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+    if value is None:
       continue
-    if key in _DRAWN and isinstance(value, dict):  # What ended in NaN is not drawn.
-      value = {name: values for name, values in value.items()
-               if not (isinstance(values, list) and None in values)}
-      if key == "test_bins" and len(value) < len(row[key]):
-        continue  # All of its series are needed.
-    if not holds(value):
+    if isinstance(value, types) and (holds is None or holds(value)):
+      kept[key] = value if short is None else short(value)
+    elif not (isinstance(value, float) and not math.isfinite(value)):
       raise UserError(f"{where}: {key} is {_brief(value)}, must be {kind}")
-    kept[key] = short(value)
   return kept
 
 
-def _number(value: Any) -> bool:
-  return isinstance(value, (int, float)) and abs(value) < _LARGEST
+def _drawn(row: Row) -> Row:
+  """The curves of a row without what ended in NaN."""
+  found: Row = {}
+  for key in _DRAWN:
+    if isinstance(value := row.get(key), dict):
+      found[key] = {name: values for name, values in value.items()
+                    if not (isinstance(values, list) and None in values)}
+      if key == "test_bins" and len(found[key]) < len(value):
+        found[key] = None  # All of its series are needed.
+  return found
+
+
+def _small(value: float) -> bool:
+  return -_LARGEST < value < _LARGEST
 
 
 def _numbers(value: Any) -> bool:
@@ -87,27 +95,23 @@ def _numbers(value: Any) -> bool:
       not value or max(map(abs, value)) < _LARGEST)
 
 
-def _series(value: Any) -> bool:
-  return isinstance(value, dict) and all(map(_numbers, value.values()))
-
-
-def _short(value: Any) -> Any:
-  """Numbers in a quarter of the memory that a list takes."""
-  if isinstance(value, dict):
-    return {sys.intern(name): _short(values) for name, values in value.items()}
-  return array.array("d", value)
-
-
-def _interned(value: dict[str, Any]) -> dict[str, Any]:
-  return {sys.intern(key): one for key, one in value.items()}
+def _series(value: dict[str, Any]) -> bool:
+  return all(map(_numbers, value.values()))
 
 
 def _plain(value: Any, depth: int = 0) -> bool:
   """Whether a value is of this depth at most, without numbers beyond a float."""
   if isinstance(value, (list, dict)):
     inner = value.values() if isinstance(value, dict) else value
-    return depth < _DEEPEST and all(_plain(one, depth + 1) for one in inner)
-  return not isinstance(value, int) or abs(value) < _LARGEST
+    return depth < _DEEPEST and all([_plain(one, depth + 1) for one in inner])
+  return not isinstance(value, int) or _small(value)
+
+
+def _short(value: Any) -> Any:
+  """Numbers in a quarter of the memory that a list takes, and names once."""
+  if isinstance(value, list):
+    return array.array("d", value)
+  return {sys.intern(name): _short(one) for name, one in value.items()}
 
 
 def _brief(value: Any) -> str:
@@ -118,25 +122,23 @@ def _brief(value: Any) -> str:
   return repr(value)[:40]
 
 
-_is = lambda kind: lambda value: isinstance(value, kind)
-_as_it_is = lambda value: value
-_CURVE: Kind = ("a list of numbers", _numbers, _short)
+_DRAWN = ("curve", "test_bins")
+_CURVE: Kind = ("a list of numbers", list, _numbers, _short)
 _OF_SWEEP: dict[str, Kind] = {
     **dict.fromkeys((
         "test_errors", "test_examples", "test_nll", "test_ece", "agreement",
         "seconds", "heldout_errors", "heldout_examples", "train_examples", "seed",
-        "cores", "numerics"), ("a number", _number, _as_it_is)),
+        "cores", "numerics"), ("a number", (int, float), _small, None)),
+    **dict.fromkeys(("fingerprint", "command"), ("text", str, None, None)),
     **dict.fromkeys((
-        "net", "row", "source", "method", "loss", "fingerprint",
-        "teacher_fingerprint", "commit", "device", "study", "command", "packing"),
-        ("text", _is(str), _as_it_is)),
+        "net", "method", "loss", "teacher_fingerprint", "commit", "device", "study",
+        "packing"), ("text", str, None, sys.intern)),
     "heldout_curve": _CURVE,
-    **dict.fromkeys(("curve", "test_bins"), (
-        "lists of numbers by name", _series, _short)),
-    "versions": ("an object", _is(dict), _as_it_is),
-    "overrides": ("values of config keys", _plain, _interned),
-    **dict.fromkeys(("failed", "dirty"), ("", lambda value: True, _as_it_is))}
-_OF_MAIN = _OF_SWEEP | {"curve": _CURVE}
-_DRAWN = {"curve", "test_bins"}
-_ALIKE = {"net", "method", "loss", "teacher_fingerprint", "commit", "device",
-          "study", "packing", "versions"}
+    **dict.fromkeys(_DRAWN, ("lists of numbers by name", dict, _series, _short)),
+    "versions": ("an object", dict, None, None),
+    "overrides": ("values of config keys", dict, _plain, lambda value: {
+        sys.intern(key): one for key, one in value.items()}),
+    **dict.fromkeys(("failed", "dirty"), ("", object, None, None))}
+_TOLD = {key: kind for key, kind in _OF_SWEEP.items() if key not in _DRAWN}
+_OF_MAIN = _OF_SWEEP | {"curve": _CURVE} | dict.fromkeys(
+    ("row", "source"), ("text", str, None, None))

@@ -127,10 +127,10 @@ def setting(row: Mapping[str, Any]) -> dict[str, Any]:
                 if key not in SEEDS}
 
 
-def identity(row: Mapping[str, Any]) -> str:
+def identity(row: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
   """The setting of a row as text: alike for all rows of a point."""
-  return json.dumps({key: shown(value) for key, value in setting(row).items()},
-                    sort_keys=True)
+  return tuple(sorted(
+      [(key, shown(value)) for key, value in setting(row).items()]))
 
 
 def idle(settings: Settings) -> set[str]:

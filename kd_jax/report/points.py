@@ -41,7 +41,7 @@ def gather(
     UserError: If no point is the reference.
   """
   distinct, notes = _distinct(rows)
-  groups: dict[str, list[Row]] = {}
+  groups: dict[Any, list[Row]] = {}
   for row in distinct:
     groups.setdefault(names.identity(row), []).append(row)
   settings = {name: names.setting(group[0]) for name, group in groups.items()}
@@ -121,9 +121,10 @@ def _twice(points: Iterable[Point], keys: Sequence[str]) -> list[str]:
   """A note where a point has a seed twice: another config lies beneath."""
   notes = []
   for point in points:
-    runs = Counter(map(run, point.good))
-    seeds = sorted({seed or 0 for (_, seed), times in runs.items() if times > 1})
-    if seeds:
+    runs = list(map(run, point.good))
+    if len(set(runs)) < len(runs):
+      seeds = sorted({
+          seed or 0 for (_, seed), times in Counter(runs).items() if times > 1})
       where = names.label(point.values, keys) or "all runs"
       notes.append(
           f"{where}: seeds {names.some(seeds)} ran under several fingerprints "
@@ -154,7 +155,7 @@ def _groups(
 
 
 def _mean(rows: Sequence[Row], name: str) -> float | None:
-  values = [row[name] for row in rows if row.get(name) is not None]
+  values = [value for row in rows if (value := row.get(name)) is not None]
   return sum(values) / len(values) if values else None
 
 

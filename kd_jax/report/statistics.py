@@ -47,9 +47,9 @@ def summary(values: Values, *, level: float = 0.95) -> Summary:
   values = finite(values)
   # So that equal values, such as three of 0.1, have an sd of exactly zero.
   n, offset = len(values), values - values[0]
-  mean = float(values[0] + np.mean(offset))
   if n == 1:
-    return Summary(mean, None, None, None, 1)
+    return Summary(float(values[0]), None, None, None, 1)
+  mean = float(values[0] + np.mean(offset))
   sd = float(np.std(offset, ddof=1))
   half = _quantile((1 + level) / 2, n - 1) * sd / n**0.5
   return Summary(mean, sd, mean - half, mean + half, n)

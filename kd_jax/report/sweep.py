@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 from kd_jax.report import names
 from kd_jax.report.main_table import Row
@@ -18,8 +18,7 @@ def run(row: Row) -> Run:
   return row.get("teacher_fingerprint"), row.get("seed")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Point:
+class Point(NamedTuple):
   """One setting: its values of the varying keys, its runs, what they say.
 
   Numbers are None where the rows do not say, or too few runs do.
@@ -83,7 +82,7 @@ class Point:
     return (self.high - self.low) / 2
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # A key of caches.
 class Sweep:
   """All points of a study, and what they have in common.
 
@@ -113,6 +112,12 @@ class Sweep:
   def drawn(self) -> bool:
     """Whether pictures can show the points."""
     return len(self.points) <= MOST
+
+  @functools.cached_property
+  def has(self) -> frozenset[str]:
+    """The numbers that some point has."""
+    return frozenset(name for at, name in enumerate(Point._fields) if any(
+        [point[at] is not None for point in self.points]))
 
   @property
   def nested(self) -> bool:

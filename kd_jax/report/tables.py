@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 import csv
+import functools
 import io
+import operator
 import pathlib
 import re
 from typing import Any, NamedTuple
@@ -31,8 +33,8 @@ def number(value: float | None, digits: int, *, sign: bool = False) -> str:
   if value is None:
     return ""
   text = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
-  if not float(text):
-    text = text.lstrip("+-")
+  if text[0] in "+-" and not float(text):
+    text = text[1:]
   return text.replace("-", "−")
 
 
@@ -71,28 +73,28 @@ def columns(sweep: Sweep) -> list[Column]:
   short = names.short(sweep.keys)
   found = [Column(short[key], _setting(key), _setting_number(key))
            for key in sweep.keys]
+  get = operator.attrgetter
   plain = lambda title, name, digits, factor=1.0: Column(
       title, lambda point: number(_times(getattr(point, name), factor), digits),
-      lambda point: getattr(point, name))
+      get(name))
   found += [
       plain("n", "n", 0), plain("failed", "failed", 0),
       Column("test errors", lambda p: with_half(p.errors, p.half),
-             lambda p: p.errors)]
-  more = [plain("sd", "sd", 1),
-          plain("sd between teachers", "between_sd", 1),
-          plain("sd within", "within_sd", 1),
-          plain("binomial", "binomial", 1),
-          Column("difference", difference, lambda p: p.difference),
-          Column("p", lambda p: probability(p.p), lambda p: p.p),
-          Column("p (Holm)", lambda p: probability(p.p_holm),
-                 lambda p: p.p_holm),
-          plain("held-out errors", "heldout", 1),
-          Column("held-out, best epoch", _best, lambda p: p.heldout_best),
-          plain("NLL", "nll", 4), plain("ECE", "ece", 4),
-          plain("agreement %", "agreement", 2, 100.0),
-          plain("seconds", "seconds", 1)]
-  return found + [column for column in more
-                  if any(column.number(p) is not None for p in sweep.points)]
+             get("errors"))]
+  more = {
+      "sd": plain("sd", "sd", 1),
+      "between_sd": plain("sd between teachers", "between_sd", 1),
+      "within_sd": plain("sd within", "within_sd", 1),
+      "binomial": plain("binomial", "binomial", 1),
+      "difference": Column("difference", difference, get("difference")),
+      "p": Column("p", lambda p: probability(p.p), get("p")),
+      "p_holm": Column("p (Holm)", lambda p: probability(p.p_holm), get("p_holm")),
+      "heldout": plain("held-out errors", "heldout", 1),
+      "heldout_best": Column("held-out, best epoch", _best, get("heldout_best")),
+      "nll": plain("NLL", "nll", 4), "ece": plain("ECE", "ece", 4),
+      "agreement": plain("agreement %", "agreement", 2, 100.0),
+      "seconds": plain("seconds", "seconds", 1)}
+  return found + [column for name, column in more.items() if name in sweep.has]
 
 
 def _times(value: float | None, factor: float) -> float | None:
@@ -120,6 +122,7 @@ def _best(point: Point) -> str:
   return f"{number(point.heldout_best, 1)} (epoch {point.best_epoch})"
 
 
+@functools.lru_cache(1)
 def captions(sweep: Sweep) -> list[str]:
   """Sentences without which the numbers of a sweep cannot be read."""
   lines = []
@@ -217,6 +220,7 @@ def markdown(sweep: Sweep) -> str:
   return f"{body}\n\n{below}\n"
 
 
+@functools.lru_cache(1)
 def text_columns(sweep: Sweep) -> set[str]:
   """Titles of columns of text."""
   short = names.short(sweep.keys)

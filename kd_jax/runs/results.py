@@ -206,12 +206,13 @@ def _rows(
 ) -> Iterator[tuple[Row, str]]:
   if not file.is_file():
     raise UserError(f"{file}: there is no such file")
+  name = str(file)
   try:
     with file.open(encoding="utf-8") as lines:
       for number, line in enumerate(lines, 1):
         if not line.strip():
           continue
-        where = f"{file}, line {number}"
+        where = f"{name}, line {number}"
         row = _row(line, where)
         if _as_written(row, line):
           yield row, where
