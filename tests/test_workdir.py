@@ -179,8 +179,8 @@ def test_a_row_that_was_edited_is_not_believed(ran, tmp_path, capsys):
   assert "line 2" in capsys.readouterr().err and not (tmp_path / "out").exists()
   code, told = ran(*SWEEP)
   assert code == 0 and "results.jsonl, line 2: " in told and "line 1" not in told
-  own = lambda rows: [(row["fingerprint"], row["test_errors"],
-                       row["parameters_sha256"]) for row in rows]
+  own = lambda rows: [(row["fingerprint"], row["test_errors"], row["test_nll"],
+                       row["test_wrong_ids"]) for row in rows]
   assert own(report.read(folder)) == own(first)
   assert (folder / "results.damaged.jsonl").read_bytes() == edited
   assert report.main([str(folder)]) == 0

@@ -44,8 +44,8 @@ def gather(
   groups: dict[Any, list[Row]] = {}
   for row in distinct:
     groups.setdefault(names.identity(row), []).append(row)
-  settings = {name: names.setting(group[0]) for name, group in groups.items()}
-  keys, common = _varying(list(settings.values()))
+  settings = [names.setting(group[0]) for group in groups.values()]
+  keys, common = _varying(settings)
   teachers = sorted({row["teacher_fingerprint"] for row in distinct
                      if row.get("teacher_fingerprint")})
   # Where the teacher is what varies, each point has one of its own.
@@ -53,9 +53,9 @@ def gather(
       len({row.get("teacher_fingerprint") for row in group} - {None}) > 1
       for group in groups.values())
   points = [
-      _point({key: settings[name][key] for key in keys if key in settings[name]},
-             group, several=several)
-      for name, group in groups.items()]
+      _point({key: setting[key] for key in keys if key in setting}, group,
+             several=several)
+      for setting, group in zip(settings, groups.values())]
   points.sort(key=lambda point: [
       names.order(point.values.get(key)) for key in keys])
   notes += _twice(points, keys)

@@ -20,9 +20,8 @@ SCHEMA, _READ = 2, (1, 2)
 _SHOWN, _ASIDE = "results.jsonl", "results.other.jsonl"
 # Is false in a row that the last run did not ask for.
 ASKED = "asked"
-# The end of a row's line: the first 16 digits of SHA-256 over the row without it.
+# Ends a row's line: the first 16 digits of SHA-256 over the row without it.
 _CHECKSUM = "row_sha256"
-_END = f', "{_CHECKSUM}": "{{}}"}}'
 
 
 class Results:
@@ -231,13 +230,17 @@ def _as_written(row: Row, line: str) -> bool:
   """Whether a row has the checksum that it says, which is taken out of it."""
   if (said := row.pop(_CHECKSUM, None)) is None:
     return True  # Of an earlier version.
-  text = line.rstrip().removesuffix(_END.format(said)) + "}"
+  text = line.rstrip().removesuffix(_end(said)) + "}"
   # Other programs set other spaces.
   return said == _digest(text) or said == _digest(json.dumps(row))
 
 
 def _digest(text: str) -> str:
   return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _end(digest: str) -> str:
+  return f', "{_CHECKSUM}": "{digest}"}}'
 
 
 def _row(line: str, where: str) -> Row:
@@ -272,5 +275,5 @@ def write(file: pathlib.Path, rows: Sequence[Row]) -> None:
   texts = map(strict.dumps, rows)
   fresh = file.with_name(file.name + ".new")
   fresh.write_text("".join(
-      text[:-1] + _END.format(_digest(text)) + "\n" for text in texts))
+      text[:-1] + _end(_digest(text)) + "\n" for text in texts))
   fresh.replace(file)
