@@ -223,7 +223,7 @@ def test_where_things_lie_is_no_setting(parts, tmp_path):
 @pytest.mark.parametrize(("content", "says"), [
     (None, "there is no such file"),
     (b'{"schema": 1, "ov', "line 1: is no row of JSON"),
-    (b'{"net": "teacher"}', "not of a sweep"),
+    (b'{"net": "teacher"}', "no row of a sweep"),
     (b'{"schema": 9, "overrides": {}, "fingerprint": "f"}', "of schema 1"),
     (pickle.dumps(print, protocol=4) + b"\xff", "is not text"),
 ])
