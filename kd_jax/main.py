@@ -50,7 +50,7 @@ from typing import Any
 from kd_jax import config as config_lib
 from kd_jax.config.command_line import hosts, joined, parse
 from kd_jax.core.errors import UserError, out_of_memory
-from kd_jax.core.machine import use_all_cores
+from kd_jax.core.machine import check_installed, use_all_cores
 from kd_jax.runs import shard as shards
 
 
@@ -170,7 +170,7 @@ def train(
   compilation.use_cache()
   parameters.quiet()
   alone = hosts_lib.first()
-  report.check_installed()
+  check_installed()
   try:
     with contextlib.ExitStack() as stack:
       hosts_lib.agreed(lambda: workdirs.refuse_foreign(workdir))
