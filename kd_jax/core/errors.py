@@ -45,10 +45,10 @@ def in_words(error: BaseException, file: str) -> str:
   if not file.endswith(".py"):  # The name of a module.
     own = own or frames
   try:
-    said = str(error)
+    message = str(error)
   except Exception:  # Of a class of the user's own.
-    said = "(cannot be printed)"
-  what = f"{type(error).__name__}: {' '.join(said.split())[:300]}"
+    message = "(cannot be printed)"
+  what = f"{type(error).__name__}: {' '.join(message.split())[:300]}"
   if not own or isinstance(error, SyntaxError):  # Which says it itself.
     return what
   return f"{what} ({own[-1].filename}, line {own[-1].lineno})"

@@ -21,8 +21,8 @@ def damage(error: Exception) -> str:
     >>> damage(ValueError("Object arrays cannot be loaded when allow_pickle=False"))
     'it holds Python objects, not numbers'
   """
-  said = " ".join(str(error).split()) or type(error).__name__
-  return "it holds Python objects, not numbers" if "pickle" in said else said
+  message = " ".join(str(error).split()) or type(error).__name__
+  return "it holds Python objects, not numbers" if "pickle" in message else message
 
 
 def refuse_pipes(path: pathlib.Path) -> None:

@@ -43,13 +43,8 @@ def nnx_model(make: Callable[[nnx.Rngs], nnx.Module]) -> types.Model:
   """
   module = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
   understood = keywords(module.__call__, type(module).__name__)
+  _refuse_switches(module)
   graphs: dict[bool, Any] = {}
-  for _, part in nnx.iter_modules(module):
-    # `.train()` and `.eval()` turn those of the other two names.
-    for name in ("train", "training", "is_training", "is_train"):
-      if isinstance(getattr(part, name, None), bool):
-        raise TypeError(f"{type(part).__name__}.{name} is a switch that nothing "
-                        "would turn; let __call__ take it")
   for train in (True, False):
     # Beside the switches that `__call__` may name.
     (module.train if train else module.eval)()
@@ -87,6 +82,15 @@ def nnx_model(make: Callable[[nnx.Rngs], nnx.Module]) -> types.Model:
     return as_outputs(outputs), _as_dict(kept)
 
   return types.Model(init, apply, understood)
+
+
+def _refuse_switches(module: nnx.Module) -> None:
+  for _, part in nnx.iter_modules(module):
+    # `.train()` and `.eval()` turn those of the other two names.
+    for name in ("train", "training", "is_training", "is_train"):
+      if isinstance(getattr(part, name, None), bool):
+        raise TypeError(f"{type(part).__name__}.{name} is a switch that nothing "
+                        "would turn; let __call__ take it")
 
 
 @contextlib.contextmanager

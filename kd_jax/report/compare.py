@@ -149,10 +149,10 @@ def _by_run(rows: Sequence[Row], *, alone: bool) -> dict[Run, float]:
   A reference may have no teacher (hard labels only), or each point one teacher
   of its own (`alone`); then the seed decides.
   """
-  told = [row for row in rows if row.get("test_errors") is not None]
-  errors: dict[Run, float] = {run(row): row["test_errors"] for row in told}
+  judged = [row for row in rows if row.get("test_errors") is not None]
+  errors: dict[Run, float] = {run(row): row["test_errors"] for row in judged}
   if alone:
-    errors |= {(None, row.get("seed")): row["test_errors"] for row in told}
+    errors |= {(None, row.get("seed")): row["test_errors"] for row in judged}
   return errors
 
 

@@ -228,11 +228,11 @@ def _rows(
 
 def _as_written(row: Row, line: str) -> bool:
   """Whether a row has the checksum that it says, which is taken out of it."""
-  if (said := row.pop(_CHECKSUM, None)) is None:
+  if (given := row.pop(_CHECKSUM, None)) is None:
     return True  # Of an earlier version.
-  text = line.rstrip().removesuffix(_end(said)) + "}"
+  text = line.rstrip().removesuffix(_end(given)) + "}"
   # Other programs set other spaces.
-  return said == _digest(text) or said == _digest(json.dumps(row))
+  return given == _digest(text) or given == _digest(json.dumps(row))
 
 
 def _digest(text: str) -> str:
