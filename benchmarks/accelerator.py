@@ -29,6 +29,7 @@ import time
 
 from benchmarks import accelerator_tables, mnist_step, tables
 from kd_jax import data as data_lib
+from kd_jax.core import strict
 from kd_jax.core.errors import Parser, UserError
 
 RECORD = "accelerator.json"
@@ -205,7 +206,7 @@ def _lines(process: subprocess.Popen, until: float) -> Iterator[str]:
 def _write(file: pathlib.Path, report: dict) -> None:
   """In one piece: a reader, or a kill, finds the old text or the new one."""
   new = file.with_name(f"{file.name}.new")
-  new.write_text(json.dumps(report, indent=1) + "\n")
+  new.write_text(strict.dumps(report, indent=1) + "\n")
   os.replace(new, file)
 
 
@@ -221,7 +222,7 @@ def record(file: pathlib.Path) -> str:
     raise UserError(f"{file}: is of a rehearsal, which measures nothing")
   device = accelerator_tables.device(report).lower().replace(" ", "_")
   target = FOLDER / f"accelerator_{device}.json"
-  target.write_text(json.dumps(report, indent=1) + "\n")
+  target.write_text(strict.dumps(report, indent=1) + "\n")
   return f"{target.name} is written; commit it with the README"
 
 

@@ -10,7 +10,6 @@ over all lanes, which is the most that folding could give.
 
 import argparse
 from collections.abc import Callable
-import json
 import pathlib
 import statistics
 import time
@@ -21,6 +20,7 @@ import jax.numpy as jnp
 
 from benchmarks import tables
 from kd_jax import losses
+from kd_jax.core import strict
 
 LANES, BATCH, PIXELS, WIDTH, CLASSES, EXAMPLES = 32, 128, 784, 30, 10, 60_000
 STEPS = 469  # An epoch's order is drawn once for so many steps.
@@ -112,7 +112,7 @@ def main() -> None:
   out = pathlib.Path(args.out)
   report = {"command": f"python -m benchmarks.lane_parts --out {args.out}",
             "ms": measure()}
-  out.write_text(json.dumps(report, indent=1) + "\n")
+  out.write_text(strict.dumps(report, indent=1) + "\n")
   text = block(report)
   print(text if not args.readme else tables.put(text, args.readme))
 

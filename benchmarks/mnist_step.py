@@ -30,6 +30,7 @@ from benchmarks import problem as problem_lib
 from benchmarks import tables
 from benchmarks.problem import Problem, System
 from kd_jax import data as data_lib
+from kd_jax.core import strict
 from kd_jax.core.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -56,11 +57,11 @@ def main(argv: list[str]) -> None:
     return
   checked = _check(problem, args.tf32)
   if args.check:
-    print(json.dumps(checked, indent=2))
+    print(strict.dumps(checked, indent=2))
     return
   report = _measure(problem, args) | {"check": checked}
   report["machine"]["load"] = round(load, 2)
-  pathlib.Path(args.out).write_text(json.dumps(report, indent=1) + "\n")
+  pathlib.Path(args.out).write_text(strict.dumps(report, indent=1) + "\n")
   print(tables.block(args.out))
 
 

@@ -22,6 +22,7 @@ import time
 
 from benchmarks import mnist_step, tables
 from kd_jax import data as data_lib
+from kd_jax.core import strict
 from kd_jax.core.errors import UserError
 
 _DEVICES = (1, 2, 4, 8)
@@ -87,7 +88,7 @@ def measure(args: argparse.Namespace) -> None:
       found = _processes(spec | {"data": args.data, "width": args.width})
       row["rates"].append(found["rate"])
       row |= {"compile": found["compile"], "saving": found.get("saving")}
-    pathlib.Path(args.out).write_text(json.dumps(report, indent=1) + "\n")
+    pathlib.Path(args.out).write_text(strict.dumps(report, indent=1) + "\n")
   print(block(report))
 
 

@@ -22,6 +22,7 @@ import time
 from benchmarks import mnist_step, sweep_tables, tables
 from benchmarks.sweep_tables import RUNS, TESTED
 from kd_jax import data as data_lib
+from kd_jax.core import strict
 from kd_jax.core.errors import UserError
 
 _MOST_LANES = 64
@@ -128,7 +129,7 @@ def measure(args: argparse.Namespace) -> None:
         told = _measure_rounds(args, width, devices, seconds, end)
         report["machine"] = told.pop("machine") | report["machine"]
         found["rounds"][str(devices)] = told
-    pathlib.Path(args.out).write_text(json.dumps(report, indent=1) + "\n")
+    pathlib.Path(args.out).write_text(strict.dumps(report, indent=1) + "\n")
 
 
 def _settings(args: argparse.Namespace) -> dict:

@@ -1,4 +1,4 @@
-"""Writes `docs/nets.md` from the code: the nets for images of 32 pixels, in numbers.
+"""Writes `docs/nets.md` from the code: nets for images of 32 pixels, in numbers.
 
   python -m docs.nets
 """
@@ -21,14 +21,14 @@ _HEAD = """# Nets
 Generated from the code by `python -m docs.nets`; a test makes it again.
 
 `--config.student.name=NAME` and `--config.teacher.name=NAME` take any of these.
-`resnet`, `wrn` and `vgg` are families: `--config.student.model.depth=56` chooses the
-layers, and `--config.student.model.width=2` multiplies the channels, as it does of
-every net. Parameters are for 100 and for 10 classes. *MMAC* are millions of
+`resnet`, `wrn` and `vgg` are families: `--config.student.model.depth=56` chooses
+the layers, and `--config.student.model.width=2` multiplies the channels, as it does
+of every net. Parameters are for 100 and for 10 classes. *MMAC* are millions of
 multiplications with an addition, in convolutions and dense layers, for one image of
-32 x 32 x 3 and 100 classes. *BatchNorm* counts the channels of all its layers. *Taps*
-are what a method on features may compare: height x width x channels. Where a net has
-them, `stage1.preact` and so on are the stages before their last ReLU, of the same
-shapes.
+32 x 32 x 3 and 100 classes. *BatchNorm* counts the channels of all its layers.
+*Taps* are what a method on features may compare: height x width x channels. Where a
+net has them, `stage1.preact` and so on are the stages before their last ReLU, of
+the same shapes.
 
 Counts, taps, outputs and running statistics are compared with the released PyTorch
 nets of Tian et al. (2020) (`tests/test_nets.py`); weights are loaded from these by
@@ -42,14 +42,18 @@ are no net of that paper.
 def lines() -> Iterator[str]:
   """The lines of the file."""
   yield _HEAD
-  for name in NETS:
-    (hundred, norms, multiplied, taps), (ten, *_) = (
-        sizes(name, classes) for classes in (100, 10))
-    shown = ", ".join(
-        f"{tap} {'x'.join(map(str, shape))}" for tap, shape in taps.items()
-        if not tap.endswith(".preact"))
-    yield (f"| `{name}` | {hundred:,} | {ten:,} | {multiplied / 1e6:.2f} | {norms} "
-           f"| {shown} |")
+  yield from map(line, NETS)
+
+
+def line(name: str) -> str:
+  """The row of a net."""
+  (hundred, norms, multiplied, taps), (ten, *_) = (
+      sizes(name, classes) for classes in (100, 10))
+  shown = ", ".join(
+      f"{tap} {'x'.join(map(str, shape))}" for tap, shape in taps.items()
+      if not tap.endswith(".preact"))
+  return (f"| `{name}` | {hundred:,} | {ten:,} | {multiplied / 1e6:.2f} | {norms} "
+          f"| {shown} |")
 
 
 def sizes(name: str, classes: int) -> tuple[int, int, int, dict[str, Any]]:

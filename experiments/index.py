@@ -9,7 +9,6 @@ that `reproduce --from-record` goes on from what is committed.
 
 from collections.abc import Sequence
 import importlib
-import json
 import pathlib
 import shutil
 import sys
@@ -17,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from kd_jax import report
+from kd_jax.core import strict
 from kd_jax.core.errors import UserError
 from kd_jax.report import Row
 
@@ -149,7 +149,7 @@ def _copy(
                        if key not in left_out}
   if source.suffix == ".jsonl":
     rows = report.read(source.parent, source.name)
-    target.write_text("".join(json.dumps(kept(row)) + "\n" for row in rows))
+    target.write_text("".join(strict.dumps(kept(row)) + "\n" for row in rows))
   else:
     _write(target, kept(report.side_file(source.parent, source.name)))
 
@@ -157,7 +157,7 @@ def _copy(
 def _write(file: pathlib.Path, told: dict[str, Any]) -> None:
   # Not checkpoint.write_json: that imports jax, which must not start before the
   # sweeps have set it up.
-  file.write_text(json.dumps(told, indent=2) + "\n")
+  file.write_text(strict.dumps(told, indent=2) + "\n")
 
 
 def generate(name: str, folder: pathlib.Path) -> None:

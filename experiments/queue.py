@@ -396,12 +396,9 @@ def _write(file: pathlib.Path, rows: Sequence[Row]) -> None:
 def _lines(file: pathlib.Path) -> list[dict[str, Any]]:
   if not file.is_file():
     return []
-  try:
-    lines = [json.loads(line) for line in file.read_text().splitlines()]
-    if all({"study", "cell", "file", "row"} <= line.keys() for line in lines):
-      return lines
-  except (OSError, ValueError, AttributeError):
-    pass
+  lines = report.read(file.parent, file.name)
+  if all({"study", "cell", "file", "row"} <= line.keys() for line in lines):
+    return lines
   raise UserError(f"{file}: not a file that experiments.queue --run wrote")
 
 

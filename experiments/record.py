@@ -6,11 +6,11 @@ Reads the run's own records; a run that is in the study already is not added
 again.
 """
 
-import json
 import pathlib
 import sys
 
 from kd_jax import methods, report
+from kd_jax.core import strict
 from kd_jax.core.errors import Parser, UserError
 
 
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
   with file.open("a") as out:
     for row in found:
       if (row["row"], row["net"], row["fingerprint"]) not in known:
-        out.write(json.dumps(row) + "\n")
+        out.write(strict.dumps(row) + "\n")
   return 0
 
 

@@ -50,7 +50,7 @@ from typing import Any
 from kd_jax import config as config_lib
 from kd_jax.config.command_line import hosts, joined, parse
 from kd_jax.core.errors import UserError, out_of_memory
-from kd_jax.core.machine import use_all_cores
+from kd_jax.core.machine import check_installed, use_all_cores
 from kd_jax.runs import shard as shards
 
 
@@ -115,8 +115,8 @@ def run(argv: list[str]) -> int:
       return train(
           config, workdir, stop, command, again=again, shard=shard,
           processes=processes)
-  except UserError as error:
-    print(f"error: {error}", file=sys.stderr)
+  except (UserError, OSError) as error:
+    print(f"error: {UserError(error)}", file=sys.stderr)
     return 2
 
 
@@ -170,7 +170,7 @@ def train(
   compilation.use_cache()
   parameters.quiet()
   alone = hosts_lib.first()
-  report.check_installed()
+  check_installed()
   try:
     with contextlib.ExitStack() as stack:
       hosts_lib.agreed(lambda: workdirs.refuse_foreign(workdir))

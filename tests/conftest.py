@@ -111,6 +111,12 @@ def own_data(tmp_path_factory) -> pathlib.Path:
   return folder
 
 
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory) -> pathlib.Path:
+  """A folder of teachers, so that the tests of a file train each of them once."""
+  return tmp_path_factory.mktemp("teachers")
+
+
 def groups(config, points) -> list[list[sweep.Lane]]:
   """The lanes of a sweep, those of one compiled program together."""
   found: dict[str, list[sweep.Lane]] = {}

@@ -205,9 +205,9 @@ def test_cifar_pixels_by_hand(tmp_path):
   pixels = np.arange(3072) % 251
   record = bytes([4]) + bytes(pixels.astype(np.uint8))
   for i in range(1, 6):
-    (tmp_path / f"data_batch_{i}.bin").write_bytes(record)
+    (tmp_path / f"data_batch_{i}.bin").write_bytes(record + bytes(3073))
   (tmp_path / "test_batch.bin").write_bytes(record)
-  image = load("cifar10", tmp_path).train.inputs[0]
+  image = load("cifar10", tmp_path, num_classes=10).train.inputs[0]
   assert image.shape == (32, 32, 3)
   row, column = 5, 17
   assert image[row, column].tolist() == [
@@ -417,7 +417,7 @@ _IMAGES, _LABELS, _, _TEST_LABELS = pictures()
 
 @pytest.mark.parametrize("changed, said", [
     ({"y_test": None}, "lacks y_test"),
-    ({"x_train": _IMAGES / 255}, "uint8 .* got float64"),
+    ({"x_train": _IMAGES / 255}, "float32 .* uint8 .* alike"),
     ({"x_train": _IMAGES.astype(np.int32)}, "uint8 .* got int32"),
     ({"x_train": _IMAGES.reshape(70, -1)}, r"got uint8 \[70, 480\]"),
     ({"y_train": _LABELS.astype(np.float32)}, "integers .* got float32"),

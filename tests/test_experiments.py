@@ -31,6 +31,7 @@ def _as_users_run_it(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.pictures
 def test_a_temperature_sweep(own_data, tmp_path, capsys):
   place = tmp_path / "sweep"
   arguments = [*SMALL, f"--config.data.dir={own_data}", "--temperatures=1,4",

@@ -50,12 +50,6 @@ def ran(place: pathlib.Path, *words: str):
 
 
 @pytest.fixture(scope="module")
-def teachers(tmp_path_factory):
-  """A folder of teachers, so that the tests train each of them once."""
-  return tmp_path_factory.mktemp("teachers")
-
-
-@pytest.fixture(scope="module")
 def plain(own_data, teachers, tmp_path_factory):
   """The workdir of the small job, to be read or copied, its summary and words."""
   place = tmp_path_factory.mktemp("plain") / "run"

@@ -19,7 +19,7 @@ from kd_jax.models.convnet import Conv
 from kd_jax.models.linen import BatchNorm, Dropout
 
 DEVICES = 8
-# A preset of every kind of net, small enough to run; tests/test_nets.py has the rest.
+# A preset of every kind of net, small enough to run; test_nets.py has the rest.
 SMALL = {
     "mlp": {"widths": (8, 6)},
     "cnn": {"widths": (4, 5)},

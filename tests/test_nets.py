@@ -1,8 +1,7 @@
-"""The nets of the papers' tables, against counts, tap shapes and the released nets."""
+"""The nets of the papers' tables against counts, shapes and the released nets."""
 
 import importlib.util
 import json
-import math
 import pathlib
 
 import jax
@@ -24,17 +23,24 @@ _spec.loader.exec_module(nets)
 # Parameters with 100 and with 10 classes, channels of all BatchNorms, millions of
 # multiplications of an image; of the released nets (Tian et al. 2020).
 SIZES = {
-    "resnet8": (83_892, 78_042, 336, 12.51), "resnet14": (181_108, 175_258, 560, 26.66),
-    "resnet20": (278_324, 272_474, 784, 40.82), "resnet32": (472_756, 466_906, 1232, 69.13),
-    "resnet44": (667_188, 661_338, 1680, 97.44), "resnet56": (861_620, 855_770, 2128, 125.75),
+    "resnet8": (83_892, 78_042, 336, 12.51),
+    "resnet14": (181_108, 175_258, 560, 26.66),
+    "resnet20": (278_324, 272_474, 784, 40.82),
+    "resnet32": (472_756, 466_906, 1232, 69.13),
+    "resnet44": (667_188, 661_338, 1680, 97.44),
+    "resnet56": (861_620, 855_770, 2128, 125.75),
     "resnet110": (1_736_564, 1_730_714, 4144, 253.16),
     "resnet8x4": (1_233_540, 1_210_410, 1376, 177.07),
     "resnet32x4": (7_433_860, 7_410_730, 4960, 1083.04),
     "resnet50": (23_705_252, 23_520_842, 26_560, 1298.01),
-    "wrn_16_1": (180_916, 175_066, 464, 26.66), "wrn_16_2": (703_284, 691_674, 912, 101.12),
-    "wrn_40_1": (569_780, 563_930, 1360, 83.29), "wrn_40_2": (2_255_156, 2_243_546, 2704, 327.61),
-    "vgg8": (3_965_028, 3_918_858, 1472, 96.19), "vgg11": (9_277_284, 9_231_114, 2752, 209.44),
-    "vgg13": (9_462_180, 9_416_010, 2944, 284.94), "vgg16": (14_774_436, 14_728_266, 4224, 398.18),
+    "wrn_16_1": (180_916, 175_066, 464, 26.66),
+    "wrn_16_2": (703_284, 691_674, 912, 101.12),
+    "wrn_40_1": (569_780, 563_930, 1360, 83.29),
+    "wrn_40_2": (2_255_156, 2_243_546, 2704, 327.61),
+    "vgg8": (3_965_028, 3_918_858, 1472, 96.19),
+    "vgg11": (9_277_284, 9_231_114, 2752, 209.44),
+    "vgg13": (9_462_180, 9_416_010, 2944, 284.94),
+    "vgg16": (14_774_436, 14_728_266, 4224, 398.18),
     "vgg19": (20_086_692, 20_040_522, 5504, 511.43),
     "mobilenetv2_half": (812_836, 697_546, 9184, 6.52),
     "shufflenetv1": (949_258, 862_768, 11_868, 38.69),
@@ -43,7 +49,8 @@ SIZES = {
 # Of Mirzadeh et al. (2020): for 10 classes, and for 100.
 PLANES = {"plane2": 13_082, "plane4": 37_338, "plane6": 82_778, "plane8": 327_962,
           "plane10": 2_487_850, "plane2_100": 215_172, "plane4_100": 475_652,
-          "plane6_100": 1_107_204, "plane8_100": 1_246_276, "plane10_100": 2_931_460}
+          "plane6_100": 1_107_204, "plane8_100": 1_246_276,
+          "plane10_100": 2_931_460}
 # Side and channels of stem, stages; channels of the pooled vector.
 TAPS = {
     "resnet56": "32.16 32.16 16.32 8.64 64",
@@ -57,9 +64,23 @@ TAPS = {
 }
 
 
-def test_the_table_of_nets_is_the_codes():
-  assert docs_nets.FILE.read_text() == "\n".join(docs_nets.lines()) + "\n", (
-      "python -m docs.nets writes it anew")
+def _rows() -> dict[str, list[str]]:
+  """The table of `docs/nets.md` by net."""
+  rows = [[cell.strip() for cell in line.strip("|").split("|")]
+          for line in docs_nets.FILE.read_text().splitlines()
+          if line.startswith("| `")]
+  return {name.strip("`"): cells for name, *cells in rows}
+
+
+# Quick nets, and in the end all: to trace a deep one takes seconds.
+@pytest.mark.parametrize("nets", [
+    ("resnet8", "wrn_16_1", "vgg8", "plane2", "fitnet1", "mobilenetv2_half"),
+    pytest.param(docs_nets.NETS, marks=pytest.mark.slow)], ids=["quick", "all"])
+def test_the_table_of_nets_is_the_codes(nets):
+  assert list(_rows()) == docs_nets.NETS
+  written = docs_nets.FILE.read_text().splitlines()
+  for name in nets:
+    assert docs_nets.line(name) in written, "python -m docs.nets writes it anew"
 
 
 def _shapes(name: str, classes: int = 10, **options):
@@ -72,34 +93,36 @@ def _shapes(name: str, classes: int = 10, **options):
   return variables, {tap: x.shape[1:] for tap, x in outputs.features.items()}
 
 
-def _count(tree) -> int:
-  return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+def test_nets_have_the_sizes_of_the_released_ones():
+  rows = _rows()
+  for name, (hundred, ten, norms, multiplied) in SIZES.items():
+    assert rows[name][:4] == [
+        f"{hundred:,}", f"{ten:,}", f"{multiplied:.2f}", str(norms)], name
 
 
-@pytest.mark.parametrize("name", SIZES)
-def test_a_net_has_the_parameters_of_the_released_one(name):
-  hundred, ten, norms, multiplied = SIZES[name]
-  found = docs_nets.sizes(name, 100)
-  assert found[:2] == (hundred, norms)
-  assert round(found[2] / 1e6, 2) == multiplied
-  assert docs_nets.sizes(name, 10)[0] == ten
+def test_planes_have_the_parameters_of_the_released_ones():
+  rows = _rows()
+  for name, number in PLANES.items():
+    assert rows[name][0 if name.endswith("_100") else 1] == f"{number:,}", name
 
 
-@pytest.mark.parametrize("name", PLANES)
-def test_a_plane_has_the_parameters_of_the_released_one(name):
-  classes = 100 if name.endswith("_100") else 10
-  assert _count(_shapes(name, classes)[0].params) == PLANES[name]
+def test_taps_have_the_shapes_of_the_released_ones():
+  for name, maps in TAPS.items():
+    *maps, pooled = [each.partition(".") for each in maps.split()]
+    names = ["stem", *(f"stage{number}" for number in range(1, len(maps)))]
+    assert _rows()[name][4] == ", ".join([
+        *(f"{tap} {side}x{side}x{channels}"
+          for tap, (side, _, channels) in zip(names, maps, strict=True)),
+        f"pooled {pooled[0]}"]), name
 
 
-@pytest.mark.parametrize("name", TAPS)
-def test_taps_have_the_shapes_of_the_released_ones(name):
-  *maps, pooled = TAPS[name].split()
-  stem, *stages = [(int(side), int(side), int(channels)) for side, channels in (
-      each.split(".") for each in maps)]
-  expected = {"stem": stem, "pooled": (int(pooled),)}
-  for number, shape in enumerate(stages, 1):
-    expected |= {f"stage{number}": shape, f"stage{number}.preact": shape}
-  assert _shapes(name)[1] == expected
+@pytest.mark.parametrize(
+    "name", ["resnet8", "mobilenetv2_half", "vgg8", "wrn_16_1"])
+def test_a_stage_before_its_relu_has_the_same_shape(name):
+  shapes = _shapes(name)[1]
+  stages = [tap for tap in shapes if tap.startswith("stage") and "." not in tap]
+  for tap in stages:
+    assert shapes[f"{tap}.preact"] == shapes[tap]
 
 
 @pytest.mark.parametrize(("family", "options", "preset"), [

@@ -1,13 +1,20 @@
-"""The notebook runs, and what is stored of it is what its source says."""
+"""The notebook runs, and what is stored of it is what its source says; so does the
+program where a notebook's cells are, in an event loop, and in a thread."""
 
+import asyncio
 import importlib.util
 import json
 import re
+import signal
+import threading
 import warnings
 
 from conftest import ROOT
 import jax
 import pytest
+from test_main import SMALL
+
+from kd_jax import checkpoint, main
 
 FOLDER = ROOT / "notebooks"
 FILES = sorted(FOLDER.glob("*.ipynb"))
@@ -78,3 +85,48 @@ def test_its_code_runs(file, monkeypatch):
   assert teacher < 400
   for logits in names["students"].values():
     assert logits[1].shape == (2, 1000, 10)
+
+
+def _in_a_loop(work):
+  async def cell():
+    return work()
+  return asyncio.run(cell())
+
+
+def _in_a_thread(work):
+  found = []
+  thread = threading.Thread(target=lambda: found.append(_in_a_loop(work)))
+  thread.start()
+  thread.join()
+  return found[0]
+
+
+@pytest.fixture
+def ran(own_data, teachers):
+  """Runs the small job, which saves at every step, where it is told to."""
+  def run(where, place, *words):
+    def work():
+      with jax.numpy_dtype_promotion("standard"):
+        code = main.run([
+            *SMALL, f"--config.data.dir={own_data}", f"--workdir={place}",
+            f"--config.teacher.dir={teachers}", "--config.checkpoint.every=1 steps",
+            "--config.epochs=1", "--config.teacher.epochs=1", *words])
+        return code, checkpoint.load_parameters(place / "parameters/distilled")
+    return where(work)
+  return run
+
+
+@pytest.mark.parametrize("where", [_in_a_loop, _in_a_thread])
+def test_the_program_runs_where_a_notebook_runs_it(
+    ran, tmp_path, monkeypatch, where):
+  monkeypatch.chdir(ROOT)
+  before = signal.getsignal(signal.SIGINT)
+  code, net = ran(where, tmp_path / "there")
+  assert code == 0 and signal.getsignal(signal.SIGINT) is before
+  code, plain = ran(lambda work: work(), tmp_path / "here")
+  assert code == 0 and jax.tree.all(jax.tree.map(
+      lambda x, y: bool((x == y).all()), net, plain))
+  # A cell that is run again finds what is done.
+  rows = (tmp_path / "there/results.jsonl").read_bytes()
+  assert ran(where, tmp_path / "there")[0] == 0
+  assert (tmp_path / "there/results.jsonl").read_bytes() == rows

@@ -94,19 +94,14 @@ def own(tmp_path):
   return write
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-  """Where the tests' teachers are kept, so that like ones are trained once."""
-  return tmp_path_factory.mktemp("store")
-
-
 @pytest.fixture
-def small(own_data, tmp_path, store):
+def small(own_data, tmp_path, teachers):
   """Runs the small job; gives exit code and rows by net or point."""
   def run(*more, workdir="run"):
     place = tmp_path / workdir
     code = main.run([*SMALL, f"--config.data.dir={own_data}",
-                     f"--config.teacher.dir={store}", f"--workdir={place}", *more])
+                     f"--config.teacher.dir={teachers}", f"--workdir={place}",
+                     *more])
     file = place / "results.jsonl"
     return code, [json.loads(line) for line in
                   file.read_text().splitlines()] if file.is_file() else []
@@ -285,7 +280,6 @@ def test_views_are_for_images(small, tokens, capsys):
 
 @pytest.mark.parametrize(("ids", "words"), [
     (-np.ones((20, 4), np.int32), "token ids from -1"),
-    (np.ones((20, 4), np.float32), "got float32"),
     (np.ones((20, 4, 4), np.int32), "got int32 [20, 4, 4]")])
 def test_inputs_of_no_kind_are_refused(small, tmp_path, capsys, ids, words):
   label = np.arange(20) % 2
@@ -398,8 +392,119 @@ class Nnx(nnx.Module):
     x = self.norm(x.reshape((len(x), -1)), use_running_average=not training)
     return self.last(self.drop(x, deterministic=not training))
 
+class Options(Base):
+  # Options that change what it says, and neither draws nor state.
+  def __call__(self, x, train, use_bias: bool = True, return_features=False,
+               mode="bilinear", depth: int = 0, scale=None, loss_rate=0.5):
+    z = self.net(x, train)
+    z = z + use_bias
+    return (z, [x]) if return_features else z
+class FlaxOptions(Base):
+  @nn.compact
+  def __call__(self, x, *, deterministic=True, wide: bool = False):
+    z = self.net(x, not deterministic)
+    return z + nn.Dense(3)(z) if wide else z
+class Frozen(nn.Module):
+  num_classes: int
+  @nn.compact
+  def __call__(self, x, train=False):
+    x = nn.Dense(8)(x.reshape((len(x), -1)))
+    x = nn.BatchNorm(use_running_average=True)(x)
+    x = nn.Dropout(0.5)(x, deterministic=not train)
+    return nn.Dense(self.num_classes)(x)
+class HasRng(nn.Module):
+  num_classes: int
+  @nn.compact
+  def __call__(self, x):
+    x = nn.Dropout(0.5)(x.reshape((len(x), -1)),
+                        deterministic=not self.has_rng("dropout"))
+    return nn.Dense(self.num_classes)(x)
+class Counts(nn.Module):
+  num_classes: int
+  @nn.compact
+  def __call__(self, x, train):
+    seen = self.variable("count", "seen", jnp.zeros, ())
+    seen.value = jnp.where(train, seen.value + 1, seen.value)
+    return nn.Dense(self.num_classes)(x.reshape((len(x), -1)))
+class NnxOptions(Nnx):
+  def __call__(self, x, is_train=False, use_bias: bool = True):
+    return Nnx.__call__(self, x, is_train) + use_bias
+class NnxFrozen(Nnx):
+  def __call__(self, x, train):
+    x = self.norm(x.reshape((len(x), -1)), use_running_average=True)
+    return self.last(self.drop(x))
+
 class OtherName(Base):
   def __call__(self, x, learning: bool = False): return self.net(x, learning)
+class OwnNoise(nn.Module):
+  num_classes: int
+  @nn.compact
+  def __call__(self, x, train, noisy: bool = False):
+    z = nn.Dense(self.num_classes)(x.reshape((len(x), -1)))
+    z = nn.Dropout(0.5)(z, deterministic=not train)
+    return z + jax.random.normal(self.make_rng("noise"), z.shape) if noisy else z
+class OwnRate(nn.Module):
+  num_classes: int
+  @nn.compact
+  def __call__(self, x, p=0.0):
+    z = nn.Dense(self.num_classes)(x.reshape((len(x), -1)))
+    return nn.Dropout(p)(z, deterministic=False) if p else z
+class Statistics(nn.Module):
+  num_classes: int
+  @nn.compact
+  def __call__(self, x, live=None):
+    x = nn.BatchNorm(use_running_average=not live)(x.reshape((len(x), -1)))
+    return nn.Dense(self.num_classes)(x)
+class Swallows(Statistics):
+  @nn.compact
+  def __call__(self, x, **more):
+    x = nn.BatchNorm(use_running_average=not more.get("train"))(
+        x.reshape((len(x), -1)))
+    return nn.Dense(self.num_classes)(x)
+class Forgets(nn.Module):
+  num_classes: int
+  @nn.compact
+  def __call__(self, x, train):
+    return Statistics(self.num_classes)(x)
+class NnxOther(Nnx):
+  def __call__(self, x, learning=False): return Nnx.__call__(self, x, learning)
+class NnxForgets(nnx.Module):
+  def __init__(self, num_classes, image_shape, *, rngs):
+    self.net = Nnx(num_classes, image_shape, rngs=rngs)
+  def __call__(self, x, train): return self.net(x)
+class NnxOff(Nnx):
+  def __call__(self, x, train):
+    x = self.norm(x.reshape((len(x), -1)))
+    return self.last(self.drop(x, deterministic=True))
+class NoGradient(nn.Module):
+  num_classes: int
+  @nn.compact
+  def __call__(self, x, train):
+    z = nn.Dense(self.num_classes)(x.reshape((len(x), -1)))
+    if train:
+      z = jax.lax.while_loop(lambda z: z.sum() > 9, lambda z: z / 2, z)
+    return z
+class Auxiliary(Base):
+  def __call__(self, x, train):
+    z = self.net(x, train)
+    return jnp.concatenate([z, z], -1) if train else z
+class SoftmaxInTraining(Base):
+  def __call__(self, x, train):
+    z = self.net(x, train)
+    return nn.softmax(z) if train else z
+class BornInTraining(Base):
+  @nn.compact
+  def __call__(self, x, train):
+    if train:
+      self.variable("memory", "count", jnp.zeros, ()).value += 1
+    return self.net(x, train)
+class OfTheBatch(Base):
+  @nn.compact
+  def __call__(self, x, train):
+    last = self.variable("memory", "last", jnp.zeros, (len(x),))
+    if train:
+      last.value = x.mean((1, 2, 3))
+    return self.net(x, train)
 class Mode(Base):
   def __call__(self, x, mode="eval"): return self.net(x, mode == "train")
 class Field(Base):
@@ -463,11 +568,12 @@ def _made(own, name):
 
 
 @pytest.mark.parametrize("name", [
-    "Deterministic", "Training", "IsTraining", "Running", "Nnx", "Streams"])
+    "Deterministic", "Training", "IsTraining", "Running", "Nnx", "Streams",
+    "Options", "FlaxOptions", "NnxOptions"])
 def test_a_switch_of_any_usual_name_is_heard(own, key, name):
   model = _made(own, name)
   x = jax.random.normal(key, (8, 4, 4, 1)) + 3
-  check(model, x)
+  assert check(model, x) == []
   held = model.init(key, x)
   logits = lambda train, stream: np.asarray(model.apply(
       held, x, train=train, rngs={"dropout": jax.random.key(stream)})[0].logits)
@@ -479,15 +585,41 @@ def test_a_switch_of_any_usual_name_is_heard(own, key, name):
   np.testing.assert_allclose(alone, logits(False, 1)[:1], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(("name", "frozen"), [
+    ("Frozen", "['batch_stats']['BatchNorm_0']['mean']"), ("Counts", None),
+    ("HasRng", None),
+    ("NnxFrozen", "['norm']['mean']")])
+def test_a_right_net_of_another_make_is_taken(own, key, name, frozen):
+  model = _made(own, name)
+  x = jax.random.normal(key, (8, 4, 4, 1))
+  assert check(model, x)[:1] == [frozen] * (frozen is not None)
+
+
+def test_a_frozen_net_is_trained_and_told_in_a_line(small, own, capsys):
+  code, _ = small(f"--config.student.name={own(SWITCHED)}:Frozen",
+                  "--config.method=hard")
+  told = capsys.readouterr().err
+  assert code == 0 and told.count("['BatchNorm_0']['mean'] as they began") == 1
+
+
 REFUSED = [
-    ("OtherName", "asks for 'learning'"), ("Mode", "asks for 'mode'"),
+    ("OtherName", "left at learning=False"), ("Mode", "left at mode='eval'"),
     ("Field", "switch 'training'"), ("OddField", "Dropout is off in training"),
-    ("AlwaysOn", "evaluation"), ("NormAlwaysOn", "in evaluation"),
+    ("AlwaysOn", "draws random numbers in evaluation"),
+    ("NormAlwaysOn", "in evaluation"),
     ("NnxField", "NnxField.training"), ("NnxDraws", "random numbers in evaluation"),
     ("makes", "switch 'training'"), ("FailsInTraining", "training call fails"),
     ("Grows", "other names or shapes"), ("Softmax", "gives probabilities"),
     ("Three", "must give logits"), ("Wrong", "must give logits"),
-    ("ClassesOfAnotherName", "num_classes")]
+    ("ClassesOfAnotherName", "num_classes"),
+    ("OwnNoise", "left at noisy=False"), ("OwnRate", "left at p=0.0"),
+    ("Statistics", "left at live=None"), ("Swallows", "left at train=None"),
+    ("Forgets", "Statistics.__call__ is left at live=None"),
+    ("NnxOther", "left at learning=False"),
+    ("NnxForgets", "Nnx.__call__ is left at training=False"),
+    ("NnxOff", "Dropout is off in training"), ("NoGradient", "training call fails"),
+    ("Auxiliary", "in training"), ("SoftmaxInTraining", "gives probabilities"),
+    ("BornInTraining", "training call fails"), ("OfTheBatch", "keep them alike")]
 
 
 @pytest.mark.parametrize(("name", "words"), REFUSED)
@@ -509,6 +641,16 @@ def test_a_net_is_refused_before_anything_is_trained(small, own, capsys, tmp_pat
       assert code == 2 and words in told and rows == [], name
       assert len(told.strip().splitlines()) <= 3
       assert not [*(tmp_path / "nets").glob("*")]
+
+
+def test_each_net_of_a_file_is_looked_at(small, own, capsys):
+  file = own(SWITCHED)
+  code, rows = small(f"--config.teacher.name={file}:Frozen",
+                     f"--config.student.name={file}:Forgets",
+                     "--config.teacher.widths=(9,)", "--config.student.widths=(9,)")
+  told = capsys.readouterr().err
+  assert code == 2 and rows == []
+  assert "student.name" in told and "left at live=None" in told
 
 
 def test_a_net_with_streams_collections_and_a_dict_is_trained(small, own):

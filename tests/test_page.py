@@ -205,10 +205,12 @@ def test_a_narrow_screen_scrolls_the_table_alone(page):
 
 
 def test_each_run_has_its_command(page, folder):
-  runs = [details for details in find(page, "#runs ~ details")]
-  assert len(runs) == 9
-  assert "python -m kd_jax.main --config.seed=2" in runs[3].get_attribute(
-      "textContent")
+  find(page, "#runs ~ details summary")[0].click()
+  runs = [row.text for row in find(page, "#runs-table tbody tr")]
+  assert len(runs) == 25
+  (one,) = [text for text in runs if text.startswith("widths 30x30, alpha 0.9, T 4")
+            and "python -m kd_jax.main --config.seed=2" in text]
+  assert " 2 306 " in one, "its seed and errors"
   text = page.execute_script("return document.body.textContent")
   assert "versions.jax" in text and "0.10.1" in text
   assert "alpha is the share of the soft term" in text
@@ -220,3 +222,71 @@ def test_no_handler_stands_in_the_markup(folder):
   assert " onclick" not in text and "javascript:" not in text
   for start in ("src=\"http", "href=", "url(", "@import"):
     assert start not in text
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory) -> pathlib.Path:
+  """A study of 1,203 points, the best of which is on the last page."""
+  folder = tmp_path_factory.mktemp("long")
+  with (folder / "results.jsonl").open("w") as file:
+    for n in range(1203):
+      command = ALERT if n == 1200 else f"command {n}"
+      file.write(json.dumps(row(
+          5000 - n, over={"alpha": 0.9, "temperature": 1.0 + n},
+          command=command)) + "\n")
+  report.write(folder)
+  return folder
+
+
+def turn(page, name, what):
+  """Presses a button of a pager, or types the number of a page into it."""
+  (pager,) = find(page, f'nav[data-of="{name}"]')
+  before = pager.text
+  if isinstance(what, int):
+    page.execute_script(
+        "arguments[0].value = arguments[1];"
+        "arguments[0].dispatchEvent(new Event('change'))",
+        pager.find_element("css selector", "input"), what)
+  else:
+    (button,) = [b for b in pager.find_elements("css selector", "button")
+                 if b.text == what]
+    button.click()
+  wait(page, lambda: pager.text != before)
+  return pager.text
+
+
+def wait(page, done):
+  from selenium.webdriver.support.ui import WebDriverWait
+  WebDriverWait(page, 20).until(lambda _: done())
+
+
+def test_all_rows_of_a_long_table_are_reached(chromium, long):
+  chromium.get_log("browser")
+  chromium.get((long / "report.html").as_uri())
+  ts = lambda: [int(text) for text in column(chromium, "T")]
+  assert ts() == list(range(1, 501))
+  assert "1,203" in find(chromium, "nav.pages")[0].text
+  assert "501 to 1,000 of 1,203" in turn(chromium, "table", "Next")
+  assert ts() == list(range(501, 1001))
+  assert "1,001 to 1,203 of 1,203" in turn(chromium, "table", 3)
+  assert ts() == list(range(1001, 1204))
+  turn(chromium, "table", "Previous")
+  assert ts()[0] == 501
+  # Of all pages, not of one.
+  header(chromium, "test errors").click()
+  wait(chromium, lambda: ts()[0] == 1203)
+  assert column(chromium, "test errors")[0] == "3798.0"
+  assert ts() == list(range(1203, 703, -1))
+  assert chromium.get_log("browser") == []
+
+
+def test_long_runs_have_pages_of_their_own_and_stay_text(chromium, long):
+  chromium.get((long / "report.html").as_uri())
+  find(chromium, "#runs ~ details summary")[0].click()
+  turn(chromium, "runs-table", 3)
+  shown = [r.text for r in find(chromium, "#runs-table tbody tr")]
+  assert len(shown) == 203 and shown[-1].endswith("command 1202")
+  assert shown[-3].endswith(ALERT)
+  assert len(find(chromium, "script:not([type])")) == 1, "the page's own"
+  # The other table stays where it was.
+  assert column(chromium, "T")[0] == "1"

@@ -617,20 +617,14 @@ def reversed(z, v, labels, temperature, alpha):
 # ---- Files
 
 
-@pytest.fixture(scope="session")
-def shelf(tmp_path_factory) -> pathlib.Path:
-  """A teacher for both runs, where one process does both."""
-  return tmp_path_factory.mktemp("shelf")
-
-
 @pytest.fixture
-def left(own_data, shelf, tmp_path, monkeypatch):
+def left(own_data, teachers, tmp_path, monkeypatch):
   """Runs the command on a small scale; the shape of what it left."""
   def run(*more) -> dict[str, list[str]]:
     with jax.numpy_dtype_promotion("standard"):
       assert as_program("kd_jax.main", [
           *TINY, *more, f"--config.data.dir={own_data}",
-          f"--config.teacher.dir={shelf}", f"--workdir={tmp_path}"],
+          f"--config.teacher.dir={teachers}", f"--workdir={tmp_path}"],
                         monkeypatch) == 0
     return shapes(tmp_path)
   return run

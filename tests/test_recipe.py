@@ -15,6 +15,7 @@ from kd_jax import main
 from kd_jax.config import recipe
 from kd_jax.core.errors import UserError
 from kd_jax.report import plots
+from kd_jax.runs import results
 from kd_jax.training import parameters
 
 CHAIN = (
@@ -44,10 +45,8 @@ def trained(own_data, place, *more):
   assert main.run([*CHAIN, f"--config.data.dir={own_data}",
                    f"--workdir={place}", "--resume=keep", *more]) == 0
   found: dict[str, list] = {}
-  for line in (place / "results.jsonl").read_text().splitlines():
-    row = json.loads(line)
-    if row.get("asked", True):
-      found.setdefault(row["net"], []).append(row)
+  for row in results.split(place)[0]:
+    found.setdefault(row["net"], []).append(row)
   return found
 
 

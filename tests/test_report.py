@@ -1,9 +1,12 @@
 """Rows of a sweep become points, tables, plots: by hand-derived numbers."""
 
+import base64
 import csv
+import gzip
 import json
 import pathlib
 import random
+import re
 import subprocess
 import sys
 
@@ -437,7 +440,9 @@ def test_a_wrong_reference_is_told(study, capsys, words, told):
     ("[1]", "line 1: is no row of JSON"),
     ("", "has no rows yet"),
     ('{"row": "x"}', "1 of neither"),
-    ('{"overrides": {}, "net": "n"}\n{"net": "n"}', "keep one kind"),
+    ('{"schema": 2, "fingerprint": "f", "overrides": {}}\n{"net": "n"}',
+     "keep one kind"),
+    ('{"net": "n"}\n{"overrides": {}}', "line 2: is no row of a sweep"),
     ('{"schema": 9, "overrides": {}}', "schema 1 or 2"),
 ])
 def test_wrong_rows_are_told(tmp_path, capsys, text, told):
@@ -523,3 +528,77 @@ def test_the_door_takes_the_sweeps_own_reference(tmp_path):
       json.dumps({"sweep.reference": [["alpha", 0.0]]}))
   assert report.main([str(tmp_path)]) == 0
   assert "reference" in (tmp_path / "table.md").read_text()
+
+
+def written(folder, rows):
+  """The folder with rows of a sweep."""
+  folder.mkdir(exist_ok=True)
+  (folder / "results.jsonl").write_text(
+      "".join(json.dumps(r) + "\n" for r in rows))
+  return folder
+
+
+def packed(folder, name):
+  """All rows that a page brings for a long table."""
+  text = (folder / "report.html").read_text()
+  found = re.search(
+      f'data-of="{name}".*?<script type="text/plain">(.*?)</script>', text, re.S)
+  return json.loads(gzip.decompress(base64.b64decode(found[1])))
+
+
+def test_five_thousand_rows_are_all_there(tmp_path, capsys):
+  rows = [row((7 * t + 3 * seed) % 50 + t % 9, seed,
+              over={"alpha": 0.9, "temperature": float(t)})
+          for t in range(1, 2501) for seed in (0, 1)]
+  folder = written(tmp_path / "whole", rows)
+  assert report.main([str(folder), "--reference", "T=4"]) == 0
+  told = capsys.readouterr().out
+  assert len(told.splitlines()) < 520
+  assert "first 500 of 2,500 points" in told and "table.csv" in told
+  with (folder / "table.csv").open() as file:
+    table = list(csv.DictReader(file))
+  assert [float(line["temperature"]) for line in table] == list(range(1, 2501))
+  points_, runs_ = packed(folder, "table"), packed(folder, "runs-table")
+  assert (len(points_), len(runs_)) == (2500, 5000)
+  assert points_[0][1] == "1" and points_[-1][1] == "2500"
+  assert runs_[0][1:4] == ["T 1", "0", "8"] and runs_[-1][1:3] == ["T 2500", "1"]
+  # A part of them says the same of its points.
+  part = written(tmp_path / "part", [r for r in rows if (
+      r["overrides"]["temperature"] in (4.0, 900.0, 2500.0))])
+  report.write(part, reference={"temperature": 4})
+  with (part / "table.csv").open() as file:
+    few = {line["temperature"]: line for line in csv.DictReader(file)}
+  for line in table:
+    if line["temperature"] in few:
+      assert {**line, "p_holm": ""} == {**few[line["temperature"]], "p_holm": ""}
+  assert float(table[899]["pairs"]) == 2
+
+
+def test_one_point_of_many_seeds_is_counted_once_for_each(tmp_path):
+  rows = runs([n % 7 for n in range(1500)])
+  rows += [{**r, "fingerprint": f"{r['fingerprint']}again"} for r in rows]
+  folder = written(tmp_path / "one", rows)
+  report.write(folder)
+  assert len(packed(folder, "runs-table")) == 3000
+  (line,), below = lines((folder / "table.md").read_text())[0][2:], (
+      folder / "table.md").read_text()
+  assert line[0] == "3000" and "1,488 more ran under several" in below
+
+
+def test_above_500_points_only_the_teacher_is_drawn(tmp_path):
+  rows = [row(t, over={"temperature": float(t), "alpha": 0.5},
+              curve={"train_hard": [0.5, 0.2]}) for t in range(1, 502)]
+  folder = written(tmp_path / "many", rows)
+  (folder / "teacher.json").write_text(json.dumps(teacher_json()))
+  (folder / "errors.png").write_text("of rows that are no more")
+  names_ = {path.name for path in report.write(folder)}
+  assert names_ == {"table.md", "table.csv", "table.tex", "dark.png", "report.html"}
+  assert not (folder / "errors.png").exists()
+  text = (folder / "report.html").read_text()
+  assert "No picture shows more than 500 points" in text and "<svg" not in text
+
+
+def test_two_thousand_keys_are_told(tmp_path, capsys):
+  rows = [row(n, over={f"key.x{i}": n + i for i in range(2000)}) for n in range(3)]
+  assert report.main([str(written(tmp_path / "keys", rows))]) == 0
+  assert len(capsys.readouterr().out.splitlines()[0].split(" | ")) > 2000

@@ -184,11 +184,11 @@ def test_of_two_packings_of_a_lane_the_first_is_kept(
   out = tmp_path / "out"
   assert merge([sweeps.whole, parts[1]], out) == 0
   assert own(report.read(out)) == own(report.read(sweeps.whole))
-  assert results.aside(out) == [second | {"study": "out"}]
+  assert results.split(out)[1] == [second | {"study": "out"}]
   assert "1 rows of other packings" in capsys.readouterr().out
   # Going on there keeps both.
   assert sweeps(workdir=out) == 0
-  assert results.aside(out) == [second | {"study": "out"}]
+  assert results.split(out)[1] == [second | {"study": "out"}]
 
 
 def test_a_sweep_that_varies_the_teacher_has_several(parts, tmp_path):
@@ -223,7 +223,7 @@ def test_where_things_lie_is_no_setting(parts, tmp_path):
 @pytest.mark.parametrize(("content", "says"), [
     (None, "there is no such file"),
     (b'{"schema": 1, "ov', "line 1: is no row of JSON"),
-    (b'{"net": "teacher"}', "not of a sweep"),
+    (b'{"net": "teacher"}', "no row of a sweep"),
     (b'{"schema": 9, "overrides": {}, "fingerprint": "f"}', "of schema 1"),
     (pickle.dumps(print, protocol=4) + b"\xff", "is not text"),
 ])

@@ -330,14 +330,8 @@ def test_a_module_that_stays_is_counted_saved_and_evaluated(
 # Teachers of taps: stored where they are small, live where they are not.
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-  """Where the tests' teachers are kept, so that like ones are trained once."""
-  return tmp_path_factory.mktemp("store")
-
-
 @pytest.fixture
-def run(own_data, tmp_path, store, monkeypatch, capsys):
+def run(own_data, tmp_path, teachers, monkeypatch, capsys):
   """Runs a small job on features; gives its distilled row and what it said."""
   monkeypatch.chdir(ROOT)
 
@@ -346,7 +340,7 @@ def run(own_data, tmp_path, store, monkeypatch, capsys):
       code = main.run([
           "--config=configs/mnist.py", "--config.data.name=blobs",
           f"--config.data.dir={own_data}", f"--workdir={tmp_path / workdir}",
-          f"--config.teacher.dir={store}",
+          f"--config.teacher.dir={teachers}",
           "--config.student.widths=(8,)", "--config.teacher.widths=(12,)",
           "--config.steps=12", "--config.teacher.steps=12",
           "--config.batch_size=300", "--config.tensorboard=false",

@@ -1,5 +1,6 @@
 """Ensembles, and banks on disk: the right rows, or a refusal."""
 
+import io
 import json
 import shutil
 
@@ -179,6 +180,13 @@ def flipped(content):
   return content[:-99] + bytes([content[-99] ^ 1]) + content[-98:]
 
 
+def an_archive(content):
+  """As `.npz`, which NumPy reads too."""
+  out = io.BytesIO()
+  np.savez(out, bank=np.load(io.BytesIO(content)))
+  return out.getvalue()
+
+
 @pytest.mark.parametrize(("name", "spoil", "words"), [
     ("bank.npy", flipped, "a damaged bank"),
     ("bank.npy", lambda content: content[:len(content) // 2], "unreadable bank"),
@@ -190,6 +198,8 @@ def flipped(content):
     ("bank.npy.json", lambda content: content[:40], "a damaged record"),
     ("bank.npy.json", lambda content: b"[1]", "a damaged record"),
     ("bank.npy.json", lambda content: b"\xff\xfe", "a damaged record"),
+    ("bank.npy.json", lambda content: b"[" * 100_000, "a damaged record"),
+    ("bank.npy", an_archive, "unreadable bank"),
 ])
 def test_a_damaged_bank_is_made_again_from_its_teacher(
     spoilt, built, monkeypatch, name, spoil, words):

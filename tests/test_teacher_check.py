@@ -1,11 +1,14 @@
 """Logits from elsewhere: the wrong ones are refused, and no right one is."""
 
 import json
+import tracemalloc
 
+import jax
 import numpy as np
 import pytest
 
 from kd_jax import main, teachers
+from kd_jax.runs import logit_bank
 
 
 def made(number=600, classes=10, margin=6.0, seed=0, noise=1.0):
@@ -85,15 +88,18 @@ def test_unknown_labels_are_left_out():
   assert teachers.problem(np.roll(logits, 1, 0), half)
 
 
+def made_images(label, seed=0):
+  draw = np.random.default_rng(seed)
+  return (20 * label[:, None, None] + draw.integers(
+      0, 40, (len(label), 8, 8))).astype(np.uint8)
+
+
 @pytest.fixture(name="run")
 def fixture_run(tmp_path, capsys):
   """A few steps on a user's set with a file of logits: code and what is said."""
-  draw = np.random.default_rng(0)
   _, label = made(seed=0)
   _, of_test = made(200, seed=1)
-  images = lambda y: (20 * y[:, None, None] + draw.integers(
-      0, 40, (len(y), 8, 8))).astype(np.uint8)
-  x, x_test = images(label), images(of_test)
+  x, x_test = made_images(label), made_images(of_test, seed=1)
 
   def go(*words, y=label, y_test=of_test, x=x):
     np.savez(tmp_path / "mine.npz", x_train=x, y_train=y, x_test=x_test,
@@ -138,6 +144,34 @@ def test_a_run_reads_npz_and_refuses_what_torch_saves(run, tmp_path):
       assert code == 2 and "numpy.save" in told
 
 
+def test_logits_that_do_not_fit_in_memory_are_told(run, tmp_path, monkeypatch):
+  np.save(tmp_path / "z.npy", made()[0])
+  monkeypatch.setattr(logit_bank, "_SPARE", 2**60)
+  code, told = run(f"--config.teacher.logits={tmp_path / 'z.npy'}")
+  assert code == 2 and "do not fit in memory" in told
+
+
+@pytest.mark.slow
+def test_logits_need_one_copy_beside_their_file(tmp_path, monkeypatch):
+  monkeypatch.setattr(logit_bank, "_SPARE", 1)  # It is asked for, not written to.
+  number, classes, file = 60_000, 1000, tmp_path / "z.npy"
+  label = np.random.default_rng(0).integers(0, classes, number)
+  z = np.lib.format.open_memmap(
+      file, mode="w+", dtype=np.float16, shape=(number, classes))
+  z[np.arange(number), label] = 5
+  z.flush()
+  del z
+  tracemalloc.start()
+  held, accuracy = logit_bank.from_file(
+      str(file), label, num_views=1, num_classes=classes)
+  peak = tracemalloc.get_traced_memory()[1]
+  tracemalloc.stop()
+  assert accuracy == 1 and held.nbytes == 4 * number * classes
+  assert peak < held.nbytes + file.stat().st_size
+  # On a CPU the device takes it as it is.
+  assert jax.device_put(held).unsafe_buffer_pointer() == held.ctypes.data
+
+
 def test_a_run_looks_at_test_logits_too(run, tmp_path):
   file, of_test = tmp_path / "z.npy", tmp_path / "t.npy"
   np.save(file, made()[0])
@@ -151,6 +185,43 @@ def test_a_run_looks_at_test_logits_too(run, tmp_path):
     np.save(of_test, wrong)
     code, told = run(*words)
     assert code == 2 and "test_logits" in told and word in told
+
+
+OWN = """
+import jax, jax.numpy as jnp
+from kd_jax.core.types import Model, Outputs, Variables
+
+def net(num_classes):
+  def init(key, inputs):
+    return Variables({"w": 20 * jnp.arange(10)[None] / 255}, {})
+
+  def apply(variables, inputs, *, train, **_):
+    x = inputs.reshape(len(inputs), -1)
+    mean = x.mean(-1, keepdims=True) - 20 / 255
+    z = -2000 * (mean - jax.lax.stop_gradient(variables.params["w"])) ** 2
+    return Outputs(z if train else CHANGED, {}), {}
+
+  return Model(init, apply)
+"""
+
+
+@pytest.mark.parametrize(("changed", "word"), [
+    ("z", None), ("z[:, ::-1]", "class 5 is in column 4"),
+    ("jnp.where(x[:, :1] * 255 > 190, jnp.nan, z)", "NaN or infinite logits of"),
+    ("jnp.where(x[:, :1] == 1.0, jnp.nan, z)", "of 1 training examples")])
+def test_a_users_own_net_is_looked_at_like_a_file(
+    run, tmp_path, changed, word):
+  (tmp_path / "own.py").write_text(OWN.replace("CHANGED", changed))
+  words = [f"--config.teacher.name={tmp_path}/own.py:net",
+           "--config.teacher.widths=()", "--config.teacher.views=none",
+           "--config.teacher.steps=1", "--config.teacher.bank=always"]
+  x = made_images(made()[1])
+  x[5, 0, 0] = 255
+  code, told = run(*words, x=x)
+  assert code == (2 if word else 0), told
+  assert word is None or (word in told and "distilled" not in told)
+  if changed == "z[:, ::-1]":
+    assert run(*words, "--config.teacher.check=off", x=x)[0] == 0
 
 
 def test_distilling_on_unlabelled_data_runs(run, tmp_path):
@@ -198,7 +269,7 @@ def test_a_class_that_is_missing_is_named_and_given(run, tmp_path):
 
 @pytest.mark.parametrize(("change", "code", "word"), [
     (lambda y: y + 1, 0, "labels run from 1"),
-    (lambda y: 255 * (y > 4), 0, "no example of class 1, 2"),
+    (lambda y: 255 * (y > 4), 2, "data.num_classes=256"),
     (lambda y: np.where(np.arange(len(y)) == 3, 2_000_000, y), 2, "2000000"),
     (lambda y: y - 5, 2, "labels from -5")])
 def test_labels_that_are_no_classes_are_said_or_refused(run, change, code, word):

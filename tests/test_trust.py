@@ -1,5 +1,6 @@
 """What a user's files, machine and names do to the program: never a traceback."""
 
+import ast
 import json
 import math
 import os
@@ -54,9 +55,10 @@ def test_what_a_config_file_raises_is_told_with_its_place(
 
 def test_a_path_that_is_refused_is_not_advised(tmp_path, capsys, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  assert main.run(["--config=configs/mnist.py"]) == 2
-  told = capsys.readouterr().err
-  assert "try --config=configs/mnist.py" not in told and "get_config" in told
+  for words in ([], ["--config=configs/mnist.py"]):
+    assert main.run(words) == 2
+    told = capsys.readouterr().err
+    assert "try --config=configs/mnist.py" not in told and "get_config" in told
   monkeypatch.chdir(ROOT)
   assert main.run(["--config=nothing.py"]) == 2
   assert "try --config=configs/mnist.py" in capsys.readouterr().err
@@ -100,6 +102,18 @@ def test_json_that_is_written_is_strict():
   text = strict.dumps({"a": [math.nan, math.inf, 1.5], "b": (1,)})
   assert json.loads(text, parse_constant=pytest.fail) == {
       "a": [None, None, 1.5], "b": [1]}
+
+
+def test_no_file_is_written_with_json_that_may_be_loose():
+  for folder in ("kd_jax", "benchmarks", "experiments", "docs", "examples"):
+    for file in (ROOT / folder).rglob("*.py"):
+      text = file.read_text()
+      for call in ast.walk(ast.parse(text)) if "json.dump" in text else ():
+        if isinstance(call, ast.Call):
+          name = ast.unparse(call.func)
+          assert name != "json.dump", file
+          assert name.split(".")[-1] not in ("write", "write_text") or (
+              "json.dumps(" not in ast.unparse(call)), file
 
 
 @pytest.mark.parametrize("end", ["os._exit(0)", "os._exit(7)", "raise SystemExit"])

@@ -5,10 +5,13 @@ import pathlib
 
 from conftest import ROOT
 import jax
+import numpy as np
 import pytest
 
 from kd_jax import main, report
+from kd_jax.core.errors import UserError
 from kd_jax.report import plots
+from kd_jax.runs import results
 from kd_jax.training import parameters
 
 SMALL = (
@@ -19,11 +22,6 @@ SMALL = (
     "--config.tensorboard=false", "--config.parallel=single",
     "--config.sweep.lanes=1x2")
 SWEEP = ("--sweep.temperature=1,4",)
-
-
-@pytest.fixture(scope="module")
-def teachers(tmp_path_factory):
-  return tmp_path_factory.mktemp("teachers")
 
 
 @pytest.fixture
@@ -52,8 +50,11 @@ def held(folder: pathlib.Path) -> dict[str, bytes]:
 
 
 def lines(folder: pathlib.Path) -> list[dict]:
-  return [json.loads(line)
+  """The rows of a sweep as they stand in their file, but for checksums."""
+  rows = [json.loads(line)
           for line in (folder / "results.jsonl").read_text().splitlines()]
+  assert all(len(row.pop("row_sha256")) == 16 for row in rows)
+  return rows
 
 
 def test_a_finished_run_is_not_replaced_but_kept_if_asked(ran, tmp_path):
@@ -82,6 +83,28 @@ def test_a_finished_run_is_not_replaced_but_kept_if_asked(ran, tmp_path):
   code, told = ran(workdir=str(kept))
   assert code == 0 and "distilled: already trained" in told
   assert parameters.load_record(kept / "parameters/distilled") == net
+
+
+def test_a_finished_run_is_kept_when_its_data_has_changed(
+    ran, own_data, tmp_path):
+  with np.load(own_data / "blobs.npz") as archive:
+    arrays = dict(archive)
+  place, folder = tmp_path / "data/blobs.npz", tmp_path / "run"
+  place.parent.mkdir()
+  words = (f"--config.data.dir={place.parent}", "--config.method=hard")
+  earlier = []
+  for _ in range(3):
+    np.savez(place, **arrays)
+    code, told = ran(*words)
+    kept = sorted((folder / "kept").glob("*"), key=lambda path: len(path.name))
+    assert code == 0 and len(kept) == len(earlier)
+    assert [held(path) for path in kept] == earlier
+    assert not kept or str(kept[-1]) in told
+    earlier.append({name: content for name, content in held(folder).items()
+                    if not name.startswith("kept/")})
+    arrays["y_train"] = np.roll(arrays["y_train"], 1)
+  np.savez(place, **arrays | {"y_train": np.roll(arrays["y_train"], -1)})
+  assert "already trained" in ran(*words)[1]
 
 
 def test_a_main_job_leaves_a_sweep_alone(ran, tmp_path):
@@ -155,6 +178,51 @@ def test_one_store_keeps_the_rows_of_all_sweeps(ran, tmp_path, capsys):
   table = capsys.readouterr().out
   assert "more rows" not in table
   assert all(f"| {t} " in table for t in (1, 4, 8, 16)) and "epochs" in table
+
+
+def test_a_row_that_was_edited_is_not_believed(ran, tmp_path, capsys):
+  folder = tmp_path / "run"
+  assert ran(*SWEEP)[0] == 0
+  file, first = folder / "results.jsonl", report.read(folder)
+  head, tail = file.read_text().splitlines()
+  errors = f'"test_errors": {first[1]["test_errors"]}'
+  assert errors in tail
+  file.write_text(f"{head}\n{tail.replace(errors, errors + '0')}\n")
+  edited = file.read_bytes()
+  for words in ([], ["--all"]):
+    assert report.main([str(folder), *words]) == 2
+    told = capsys.readouterr().err
+    assert "results.jsonl, line 2: " in told and told.count("\n") == 1
+  assert report.main(["merge", str(folder), "--out", str(tmp_path / "out")]) == 2
+  assert "line 2" in capsys.readouterr().err and not (tmp_path / "out").exists()
+  code, told = ran(*SWEEP)
+  assert code == 0 and "results.jsonl, line 2: " in told and "line 1" not in told
+  own = lambda rows: [(row["fingerprint"], row["test_errors"], row["test_nll"],
+                       row["test_wrong_ids"]) for row in rows]
+  assert own(report.read(folder)) == own(first)
+  assert (folder / "results.damaged.jsonl").read_bytes() == edited
+  assert report.main([str(folder)]) == 0
+
+
+def test_a_row_is_read_as_it_was_written_or_not_at_all(tmp_path):
+  file = tmp_path / "results.jsonl"
+  row = {"a": 1.5, "b": [1, None, float("inf")], "c": "é", "d": {1: (2, 3)}}
+  there = {"a": 1.5, "b": [1, None, None], "c": "é", "d": {"1": [2, 3]}}
+  results.write(file, [row])
+  text = file.read_text()
+  assert report.read(tmp_path) == [there]
+  whole = json.loads(text)
+  for same in (json.dumps(whole, separators=(",", ":"), ensure_ascii=False),
+               json.dumps(there),  # An earlier version has none.
+               f"  {text}  "):
+    file.write_text(same)
+    assert report.read(tmp_path) == [there]
+  for other in (text.replace("1.5", "1.6"), text.replace('"c"', '"C"'),
+                json.dumps(whole | {"asked": False}), text.replace("null", "0"),
+                json.dumps(whole | {"row_sha256": 7})):
+    file.write_text(f"{text}{other}\n")
+    with pytest.raises(UserError, match="line 2: is not the row"):
+      report.read(tmp_path)
 
 
 def test_rows_that_an_earlier_version_kept_aside_come_into_the_store(

@@ -1,6 +1,7 @@
 """From a command line to a checked config: every mistake is told in a line."""
 
 from collections.abc import Iterable, Mapping, Sequence
+import os
 import pathlib
 import re
 import time
@@ -13,6 +14,7 @@ from kd_jax import methods
 from kd_jax.config import schema, sweep
 from kd_jax.core import sources
 from kd_jax.core.errors import UserError, in_words, nearest
+from kd_jax.core.files import at_home
 
 # Flags that name the processes of one run.
 HOSTS = ("--coordinator", "--processes", "--process_id")
@@ -45,7 +47,7 @@ def parse(argv: list[str]) -> tuple[ml_collections.ConfigDict, pathlib.Path]:
     flags[name] = text if equals else "true"
   file, workdir = flags.pop("--config", None), flags.pop("--workdir", None)
   if not file:
-    raise UserError("--config=FILE is missing; try --config=configs/mnist.py")
+    raise UserError(f"--config=FILE is missing; {_some_config()}")
   words = {name.removeprefix("--config."): text for name, text in flags.items()}
   values = _with_methods(config_lib.flatten(_load(file)), words, points or ())
   given = {name: _value(name, text, values["recipe"])
@@ -58,26 +60,22 @@ def parse(argv: list[str]) -> tuple[ml_collections.ConfigDict, pathlib.Path]:
       given.setdefault("sweep.reference", ())  # It was one of the file's points.
   name = pathlib.Path(_apart(file)[0]).stem
   default = f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-  return config_lib.nested(config_lib.changed(values, given)), pathlib.Path(
-      workdir or default).expanduser()
+  return config_lib.nested(config_lib.changed(values, given)), at_home(
+      workdir or default)
 
 
 def _load(file: str) -> Any:
   """The config of `FILE` or `FILE:VARIANT`; every failure as a UserError."""
   path, *variant = _apart(file)
-  if not pathlib.Path(path).expanduser().is_file():
-    shipped = "configs/mnist.py"
-    raise UserError(f"--config={file}: there is no such file; " + (
-        f"try --config={shipped}" if pathlib.Path(shipped).is_file() else
-        "the repository of kd_jax has some in configs/, which its package has not; "
-        "one of your own has a get_config() that returns kd_jax.config.default()"))
+  if not at_home(path).is_file():
+    raise UserError(f"--config={file}: there is no such file; {_some_config()}")
   make = sources.load("--config", f"{path}:get_config")
   try:
     config = make(*variant)
   except UserError:
     raise
   except (Exception, SystemExit) as error:  # Whatever a config file raises.
-    where = str(pathlib.Path(path).expanduser().resolve())
+    where = os.path.abspath(at_home(path))
     raise UserError(f"--config={file}: {in_words(error, where)}") from None
   if not isinstance(config, ml_collections.ConfigDict) or "recipe" not in config:
     raise UserError(
@@ -86,10 +84,19 @@ def _load(file: str) -> Any:
   return config
 
 
+def _some_config() -> str:
+  """Advice to those without a config: only what is there is named."""
+  shipped = "configs/mnist.py"
+  if pathlib.Path(shipped).is_file():
+    return f"try --config={shipped}"
+  return ("the repository of kd_jax has some in configs/, its package has none; "
+          "one of your own has a get_config() that returns kd_jax.config.default()")
+
+
 def _apart(file: str) -> list[str]:
   """`FILE` or `FILE:VARIANT` in its parts; a path may have colons of its own."""
   path, colon, variant = file.rpartition(":")
-  whole = not colon or pathlib.Path(file).expanduser().is_file()
+  whole = not colon or at_home(file).is_file()
   return [file] if whole else [path, variant]
 
 

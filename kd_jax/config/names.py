@@ -1,6 +1,7 @@
 """What names stand for: models, and a user's own modules."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+import sys
 from typing import Any
 
 import jax
@@ -71,10 +72,12 @@ def model(
         f"config.{prefix}.name={name}: gives logits {logits.shape} for 2 "
         f"examples, must be (2, {found.num_classes})")
   if sources.named(name):
-    made_of = (sources.sha256(name), tuple(size.items()), dtype, found.num_classes)
+    made_of = (
+        name, sources.sha256(name), tuple(size.items()), dtype, found.num_classes)
     try:
       compilation.once(("own", *made_of, compilation.shapes(inputs)), lambda: (
-          models.check(built, preprocess.seen(found.train.inputs, 8))))
+          _say_frozen(f"{prefix}.name={name}", models.check(
+              built, preprocess.seen(found.train.inputs, 8)))))
     except TypeError as error:
       raise UserError(
           f"config.{prefix}.name={name}: {_first_line(error)}") from None
@@ -147,6 +150,12 @@ def _own_model(
     raise
   except Exception as error:  # Whatever a user's class raises.
     raise UserError(f"{key}={name}: {_first_line(error)}") from None
+
+
+def _say_frozen(key: str, names: Sequence[str]) -> None:
+  if names:
+    print(f"config.{key}: training leaves the statistics {names[0]} as they began"
+          + f", and {len(names) - 1} more" * (len(names) > 1), file=sys.stderr)
 
 
 def _first_line(error: Exception) -> str:

@@ -71,7 +71,7 @@ class Key(NamedTuple):
   def converted(self, value: Any) -> Any:
     """A value as a config holds it: 1 as 1.0, 30 as (30,), where it is to be so."""
     value = plain(value)
-    if self.type is float and _integer(value):
+    if self.type is float and _integer(value) and _finite(value):
       return float(value)
     if self.type is bool and value in (0, 1):
       return bool(value)
@@ -282,7 +282,8 @@ _OWN: dict[str, Key] = {
                 map(_WHOLE.check, v))), "scale images of differing sizes (TFDS)"),
         "data.scale": Key(
             "unit", _one_of("unit", "standard"),
-            "pixels to [0, 1], or to the training set's mean 0 and deviation 1"),
+            "pixels of uint8 to [0, 1], floats as stored; or both to the training "
+            "set's mean 0 and deviation 1"),
     }, later=("data.num_classes",)),
     **_of(STUDENT, _TRANSFER, later=_TRANSFER),
     **_under("student", _of(
@@ -291,7 +292,10 @@ _OWN: dict[str, Key] = {
         TEACHER, _net((1200, 1200), "shift2"), later=_LATER)),
     **_under("teacher", _of(TEACHER, _training(20))),
     **_of(MIXTURE, {
-        "teacher.count": Key(1, _WHOLE, "members of the ensemble"),
+        "teacher.count": Key(
+            1, Rule("an integer from 1 to 1000",
+                    lambda v: _integer(v) and 1 <= v <= 1000),
+            "members of the ensemble"),
         "teacher.mean": Key(
             "probabilities", _one_of("probabilities", "logits", "confidence"),
             "mixture of the members: the arithmetic mean of probabilities, the "

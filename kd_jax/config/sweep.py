@@ -12,13 +12,13 @@ compiled program; all others split a sweep into *groups*, a compilation each.
 import ast
 from collections.abc import Iterable, Mapping, Sequence
 import itertools
-import json
 from typing import Any, NamedTuple
 
 import ml_collections
 
 from kd_jax import config as config_lib
 from kd_jax.config import schema
+from kd_jax.core import strict
 from kd_jax.core.errors import UserError
 
 Point = dict[str, Any]
@@ -104,8 +104,7 @@ def parse(words: Sequence[str]) -> Sweep:
 def read(file: str) -> Sweep:
   """A sweep from a JSON file: a list of objects of dotted keys."""
   try:
-    with open(file) as opened:
-      points = json.load(opened)
+    points = strict.read(file)
   except (OSError, ValueError) as error:
     raise UserError(f"--sweep={file}: cannot be read as JSON: {error}") from None
   if not isinstance(points, list) or not all(
@@ -125,9 +124,12 @@ def lanes(config: Mapping[str, Any], points: Iterable[Point]) -> list[Lane]:
     UserError: If a point sets a value that is out of range.
   """
   values = config_lib.flatten(config)
+  # A lane tells only that it is of a sweep: each is checked whole, and all would
+  # check all points.
+  values = {**values, "sweep.points": values["sweep.points"][:1]}
   plain = ({key: schema.plain(value) for key, value in point.items()}
            for point in points)
-  different = {json.dumps(point, sort_keys=True): point for point in plain}
+  different = {repr(sorted(point.items())): point for point in plain}
   return [Lane(point, config_lib.changed(values, point))
           for point in different.values()]
 

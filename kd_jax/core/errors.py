@@ -17,7 +17,13 @@ class UserError(Exception):
   __module__ = "kd_jax.errors"  # Its public name, which tracebacks show.
 
   def __init__(self, message: object = ""):
-    super().__init__(printable(str(message)))
+    lines = printable(str(message)).split("\n")
+    super().__init__("\n".join(map(_short, lines)))
+
+
+def _short(line: str) -> str:
+  """A line without its middle, if that would fill a screen: some value or path."""
+  return line if len(line) <= 1000 else f"{line[:500]} ... {line[-400:]}"
 
 
 def printable(text: str) -> str:
@@ -32,11 +38,17 @@ def printable(text: str) -> str:
       else letter.encode("unicode_escape").decode() for letter in text)
 
 
-def in_words(error: BaseException, file: str = "") -> str:
+def in_words(error: BaseException, file: str) -> str:
   """What a user's own code has raised, in a line, with its place in `file`."""
   frames = traceback.extract_tb(error.__traceback__)
-  own = [frame for frame in frames if frame.filename == file] or frames
-  what = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+  own = [frame for frame in frames if frame.filename == file]
+  if not file.endswith(".py"):  # The name of a module.
+    own = own or frames
+  try:
+    message = str(error)
+  except Exception:  # Of a class of the user's own.
+    message = "(cannot be printed)"
+  what = f"{type(error).__name__}: {' '.join(message.split())[:300]}"
   if not own or isinstance(error, SyntaxError):  # Which says it itself.
     return what
   return f"{what} ({own[-1].filename}, line {own[-1].lineno})"

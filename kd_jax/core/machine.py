@@ -1,8 +1,11 @@
 """What the machine has, found out without starting jax."""
 
 import contextlib
+import importlib.util
 import os
 import sys
+
+from kd_jax.core.errors import UserError
 
 
 def cores() -> int:
@@ -10,6 +13,19 @@ def cores() -> int:
   if hasattr(os, "sched_getaffinity"):
     return len(os.sched_getaffinity(0))
   return os.cpu_count() or 1
+
+
+def check_installed() -> None:
+  """Refuses, before a run, what its report would fail for.
+
+  Raises:
+    UserError: Naming the packages that are missing.
+  """
+  missing = [name for name in ("matplotlib", "scipy")
+             if importlib.util.find_spec(name) is None]
+  if missing:
+    raise UserError(f"the report of a run needs {' and '.join(missing)}: pip "
+                    f"install {' '.join(missing)}")
 
 
 def use_all_cores() -> None:

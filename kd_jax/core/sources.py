@@ -5,12 +5,14 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
 import pathlib
 import sys
 from types import ModuleType
 from typing import Any
 
 from kd_jax.core.errors import UserError, in_words
+from kd_jax.core.files import at_home, refuse_pipes
 
 
 def named(name: str) -> bool:
@@ -51,15 +53,16 @@ def sha256(name: str) -> str:
 
 
 def _module(place: str) -> ModuleType:
+  file = os.path.abspath(at_home(place))
   try:
     if not place.endswith(".py"):
       return importlib.import_module(place)
-    path = pathlib.Path(place).expanduser()
-    return _of_file(path.resolve(), path.read_text())
+    path = pathlib.Path(file)
+    refuse_pipes(path)
+    return _of_file(path, path.read_text())
   except UserError:
     raise
   except (Exception, SystemExit) as error:  # Whatever a user's file raises.
-    file = str(pathlib.Path(place).expanduser().resolve())
     raise UserError(
         f"{place}: cannot be imported: {in_words(error, file)}") from None
 

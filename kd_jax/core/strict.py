@@ -2,7 +2,14 @@
 
 import json
 import math
+import os
+import pathlib
 from typing import Any
+
+from kd_jax.core.files import refuse_pipes
+
+# What is nested deeper could be read, but not be worked with.
+_DEEPEST = 64
 
 
 def dumps(value: Any, **options: Any) -> str:
@@ -13,6 +20,49 @@ def dumps(value: Any, **options: Any) -> str:
     '{"loss": null, "seeds": [0, 1]}'
   """
   return json.dumps(_finite(value), allow_nan=False, **options)
+
+
+def loads(text: str) -> Any:
+  """What JSON says; any text that is none, or not to be handled, is a ValueError.
+
+  Example:
+    >>> loads("[" * 100_000)
+    Traceback (most recent call last):
+    ...
+    ValueError: nested too deeply
+  """
+  try:
+    value = json.loads(text)
+    if text.count("[") + text.count("{") > _DEEPEST and _depth(value) > _DEEPEST:
+      raise RecursionError
+    # Half a character can be escaped, but not be written, printed or hashed.
+    if "\\ud" in text.lower():
+      json.dumps(value, ensure_ascii=False).encode()
+    return value
+  except RecursionError:
+    raise ValueError("nested too deeply") from None
+
+
+def read(path: str | os.PathLike) -> Any:
+  """What a file of JSON says.
+
+  Raises:
+    OSError: If it cannot be read.
+    ValueError: If it is not JSON.
+  """
+  path = pathlib.Path(path)
+  refuse_pipes(path)
+  return loads(path.read_text(encoding="utf-8-sig"))
+
+
+def _depth(value: Any) -> int:
+  """How many lists and objects lie in one another."""
+  level, depth = [value], 0
+  while level := [one for one in level if isinstance(one, (list, dict))]:
+    level = [inner for one in level for inner in (
+        one.values() if isinstance(one, dict) else one)]
+    depth += 1
+  return depth
 
 
 def _finite(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """Where arrays come from: raw files, TensorFlow Datasets, or the embedded set.
 
 `load` tries the sources in that order, and the result names the one that it used.
-From every source a data set becomes uint8 images and int32 labels in memory, with a
+From every source a data set becomes inputs and int32 labels in memory, with a
 fingerprint of their content.
 """
 
@@ -14,8 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 from kd_jax.core.errors import UserError
+from kd_jax.core.files import at_home
+from kd_jax.data import check, raw, tfds_source
 from kd_jax.data import embedded as embedded_source
-from kd_jax.data import raw, tfds_source
 
 ENVIRONMENT_VARIABLE = "KD_JAX_DATA"
 
@@ -23,7 +24,8 @@ ENVIRONMENT_VARIABLE = "KD_JAX_DATA"
 class Examples(NamedTuple):
   """Inputs and labels, int32 `[N]`.
 
-  Inputs are uint8 images `[N, H, W, C]`, or token ids, int32 `[N, L]`.
+  Inputs are images `[N, H, W, C]`, uint8 or float32; tables, float32 `[N, F]`; or
+  token ids, int32 `[N, L]`.
   """
 
   inputs: np.ndarray
@@ -43,11 +45,12 @@ class Dataset(NamedTuple):
     source: "raw", "tfds" or "embedded".
     notice: What the user must know about the source, or "" if there is nothing.
     train: All training examples; an example's id is its position here.
-    test: All test examples.
+    test: All test examples that have a label.
     train_ids: Ids to train on, int32, ascending.
     heldout_ids: Ids held out to choose settings by, int32, ascending.
     num_classes: Number of classes.
-    fingerprint: SHA-256 over the content of `train` and `test`.
+    fingerprint: SHA-256 over the content of the training and the test set.
+    test_labels: Of all test examples, -1 where unknown; None if all are known.
   """
 
   name: str
@@ -59,6 +62,7 @@ class Dataset(NamedTuple):
   heldout_ids: np.ndarray
   num_classes: int
   fingerprint: str
+  test_labels: np.ndarray | None = None
 
 
 def load(
@@ -90,7 +94,8 @@ def load(
     The data set.
 
   Raises:
-    UserError: If no source has the set, or a file is damaged.
+    UserError: If no source has the set, a file is damaged, or its arrays look like
+      something else than a net would take them for.
   """
   if not 0 <= holdout < 1:
     raise UserError(f"data.holdout={holdout}: must be in [0, 1)")
@@ -112,9 +117,15 @@ def load(
       notice=embedded_source.NOTICE if source == "embedded" else "",
       train=train, test=test, train_ids=train_ids, heldout_ids=heldout_ids,
       num_classes=num_classes or found_classes, fingerprint=_fingerprint(arrays))
-  if problem := _problem(dataset, num_classes):
+  counted = num_classes is None and source != "tfds"
+  if problem := _problem(dataset, counted=counted):
     raise UserError(f"data.name={name}: {problem}")
-  return dataset
+  if test.known.all():
+    return dataset
+  say(f"data: {(~test.known).sum()} of {len(test.label)} test examples have no "
+      "label (-1), and are left out")
+  return dataset._replace(
+      test=Examples(*(array[test.known] for array in test)), test_labels=test.label)
 
 
 def empty_classes(dataset: Dataset) -> np.ndarray:
@@ -182,7 +193,7 @@ def _folder(name, directory) -> pathlib.Path | None:
     given, directory = ENVIRONMENT_VARIABLE, os.environ.get(ENVIRONMENT_VARIABLE)
   if not directory:
     return None
-  folder = pathlib.Path(directory).expanduser()
+  folder = at_home(directory)
   if not folder.is_dir():
     raise UserError(
         f"{given}={directory}: there is no such folder; name one that holds "
@@ -240,33 +251,19 @@ def _fingerprint(arrays: raw.Arrays) -> str:
   return digest.hexdigest()
 
 
-def _problem(dataset: Dataset, given: int | None) -> str:
-  """Why nothing can be learnt from a set, or ""."""
-  for inputs, label in (dataset.train, dataset.test):
+def _problem(dataset: Dataset, *, counted: bool) -> str:
+  """Why nothing can be learnt from a set, or ""; `counted` as of `check.labels`."""
+  train, test = dataset.train, dataset.test
+  for inputs, label in (train, test):
     if len(inputs) != len(label):
-      return f"{len(inputs)} inputs but {len(label)} labels"
+      last = "; if the last axis counts examples, save numpy.moveaxis(x, -1, 0)" * (
+          inputs.ndim > 2 and len(label) in inputs.shape[-2:])
+      return f"{len(inputs)} inputs but {len(label)} labels{last}"
     if len(label) == 0:
       return "an empty training or test set"
-    low, high, last = label.min(), label.max(), dataset.num_classes - 1
-    if low < 0 and label is dataset.test.label:
-      return "the test set has labels below 0; leave out what has no label"
-    if low < -1 or high > last:
-      return (f"labels from {low} to {high}, not within 0 to {last} (-1: unknown); "
-              "is data.num_classes right?")
-  train, test = (part.inputs.shape[1:] for part in (dataset.train, dataset.test))
-  if train != test:
-    return f"training inputs {train} differ in shape from test inputs {test}"
-  if dataset.num_classes < 1:
+  if counted and dataset.num_classes < 1:
     return "no example has a label; set data.num_classes"
-  if dataset.num_classes < 2:
-    known = "" if dataset.train.known.all() else " or unknown (-1)"
-    return (f"all labels are 0{known}, so there is nothing to learn; is "
-            "data.num_classes right?")
-  if given is None and dataset.num_classes > max(1000, len(dataset.train.label)):
-    return (
-        f"labels up to {dataset.num_classes - 1}, more than there are examples; "
-        "number classes from 0, or set "
-        f"data.num_classes={dataset.num_classes} if that is meant")
-  if len(dataset.train_ids) == 0:
-    return "data.holdout leaves nothing to train on"
-  return ""
+  return (
+      check.labels(train.label, test.label, dataset.num_classes, counted=counted)
+      or check.inputs(train.inputs, test.inputs)
+      or "data.holdout leaves nothing to train on" * (not len(dataset.train_ids)))

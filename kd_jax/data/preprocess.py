@@ -1,8 +1,9 @@
 """What a data set does to its inputs before a model sees them.
 
-Inputs lie on the device as they are stored: uint8 images `[N, H, W, C]`, or integer
-token ids `[N, L]`. A preprocessing is a NamedTuple of arrays that is called with
-some inputs. So it enters a compiled program as an argument, like the data.
+Inputs lie on the device as they are stored: images `[N, H, W, C]` of uint8 or
+float32, tables `[N, F]` of float32, or integer token ids `[N, L]`. A preprocessing
+is a NamedTuple of arrays that is called with some inputs. So it enters a compiled
+program as an argument, like the data.
 """
 
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ import numpy as np
 
 
 class Scaling(NamedTuple):
-  """Pixels enter a model as scale * pixel + offset, float32; both are `[C]`."""
+  """Numbers enter a model as scale * number + offset, float32; both are `[C]`."""
 
   scale: Any
   offset: Any
@@ -35,15 +36,16 @@ def of(kind: str, inputs: np.ndarray) -> Scaling | AsStored:
   """The preprocessing of a data set.
 
   Args:
-    kind: "unit" for pixels in [0, 1], or "standard" for mean 0 and deviation 1 of
-      each channel over the inputs.
-    inputs: Those of the training set. Anything but uint8 images stays as stored.
+    kind: "unit" for uint8 pixels in [0, 1] and floats as stored, or "standard" for
+      mean 0 and deviation 1 of each channel, or column of a table, over the inputs.
+    inputs: Those of the training set. Token ids stay as stored.
 
   Example:
     >>> of("unit", np.full((2, 1, 1, 1), 255, np.uint8))(jnp.full((1, 1), 255))
     Array([[1.]], dtype=float32)
   """
-  if not are_images(inputs):
+  whole = inputs.dtype == np.uint8
+  if inputs.dtype.kind == "i" or (kind == "unit" and not whole):
     return AsStored()
   channels = inputs.shape[-1]
   if kind == "unit":
@@ -53,14 +55,17 @@ def of(kind: str, inputs: np.ndarray) -> Scaling | AsStored:
   # stages of a study, and the test set has no say in it.
   pixels = inputs.reshape(-1, channels)
   mean = pixels.mean(axis=0, dtype=np.float64)
-  deviation = np.maximum(pixels.std(axis=0, dtype=np.float64), 1e-3)
+  deviation = pixels.std(axis=0, dtype=np.float64)
+  # A constant column of floats becomes 0, whatever its rounding errors are.
+  deviation = np.maximum(deviation, 1e-3) if whole else np.where(
+      deviation > 1e-6 * np.abs(pixels).max(axis=0), deviation, np.inf)
   return Scaling((1 / deviation).astype(np.float32),
                  (-mean / deviation).astype(np.float32))
 
 
 def are_images(inputs: Any) -> bool:
-  """Whether inputs are uint8 images `[N, H, W, C]`; views are for these alone."""
-  return getattr(inputs, "ndim", 0) == 4 and inputs.dtype == np.uint8
+  """Whether inputs are images `[N, H, W, C]`; views are for these alone."""
+  return getattr(inputs, "ndim", 0) == 4 and inputs.dtype in (np.uint8, np.float32)
 
 
 def seen(inputs: Any, number: int) -> Any:

@@ -15,6 +15,7 @@ import numpy as np
 
 from kd_jax.core import hosts
 from kd_jax.core.errors import UserError
+from kd_jax.core.files import damage, refuse_pipes
 
 # (train images, train labels, test images, test labels)
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -145,6 +146,7 @@ def _archive(name: str, folder: pathlib.Path) -> pathlib.Path | None:
 
 def _holds_arrays(path: pathlib.Path) -> bool:
   try:
+    refuse_pipes(path)
     with zipfile.ZipFile(path) as archive:
       return any(f"{key}.npy" in archive.namelist() for key in _NPZ_KEYS)
   except (OSError, zipfile.BadZipFile):
@@ -157,10 +159,12 @@ def _read_idx(files: list[pathlib.Path]) -> list[np.ndarray]:
 
 def _content(path: pathlib.Path) -> bytes:
   try:
+    refuse_pipes(path)
     content = hosts.read(path)
     return gzip.decompress(content) if path.suffix == ".gz" else content
-  except (EOFError, OSError, zlib.error) as error:
-    raise UserError(f"{path}: truncated or unreadable ({error})") from None
+  except (EOFError, OSError, zlib.error, MemoryError) as error:
+    raise UserError(f"{path}: truncated or unreadable "
+                    f"({damage(error)})") from None
 
 
 def _parse_idx(content: bytes, path: pathlib.Path) -> np.ndarray:
@@ -220,9 +224,10 @@ def _read_npz(path: pathlib.Path) -> list[np.ndarray]:
             f"{path}: lacks {', '.join(missing)}; it must hold "
             f"{', '.join(_NPZ_KEYS)}")
       return [np.asarray(archive[key]) for key in _NPZ_KEYS]
-  except (ValueError, OSError, EOFError, RuntimeError, zlib.error,
-          zipfile.BadZipFile) as error:
-    raise UserError(f"{path}: unreadable as .npz ({error})") from None
+  except UserError:
+    raise
+  except Exception as error:  # Whatever damage makes NumPy raise.
+    raise UserError(f"{path}: unreadable as .npz ({damage(error)})") from None
 
 
 def _as_arrays(arrays: list[np.ndarray], path: pathlib.Path) -> Arrays:
@@ -233,31 +238,66 @@ def _as_arrays(arrays: list[np.ndarray], path: pathlib.Path) -> Arrays:
 
 
 def _as_inputs(inputs: np.ndarray, path: pathlib.Path) -> np.ndarray:
-  """Images as uint8 `[N, H, W, C]`, token ids as int32 `[N, L]`."""
-  if inputs.dtype == np.uint8 and inputs.ndim in (3, 4):
-    return np.ascontiguousarray(
-        inputs if inputs.ndim == 4 else inputs[..., None])
-  if inputs.ndim != 2 or inputs.dtype == np.uint8 or not np.issubdtype(
-      inputs.dtype, np.integer):
-    raise UserError(
-        f"{path}: inputs must be uint8 images [N, H, W] or [N, H, W, C], or token "
-        f"ids [N, L] of a wider integer type; got {inputs.dtype} "
-        f"{list(inputs.shape)}")
-  if inputs.size and not 0 <= inputs.min() <= inputs.max() < 2**31:
-    raise UserError(
-        f"{path}: token ids from {inputs.min()} to {inputs.max()}; must be 0 to "
-        "2**31 - 1")
-  return np.ascontiguousarray(inputs.astype(np.int32))
+  """Images `[N, H, W, C]` and tables `[N, F]` of floats as float32, other images
+  as uint8, and token ids as int32 `[N, L]`."""
+  kind, images = inputs.dtype.kind, inputs.ndim in (3, 4)
+  shaped = inputs[..., None] if inputs.ndim == 3 else inputs
+  if images and inputs.dtype == np.uint8:
+    return np.ascontiguousarray(shaped)
+  if kind == "f" and (images or inputs.ndim == 2):
+    with np.errstate(over="ignore"):  # What float32 does not hold is told later.
+      return np.ascontiguousarray(shaped, np.float32)
+  if inputs.ndim == 2 and kind in "iu" and inputs.dtype != np.uint8 and (
+      not inputs.size or 0 <= inputs.min() <= inputs.max() < 2**31):
+    return np.ascontiguousarray(inputs, np.int32)
+  raise UserError(
+      f"{path}: inputs must be images [N, H, W] or [N, H, W, C] of uint8 or floats"
+      ", a table [N, F] of floats, or token ids [N, L] of a wider integer type, "
+      f"from 0; got {inputs.dtype} {list(inputs.shape)}{_remedy(inputs, images)}")
+
+
+def _remedy(inputs: np.ndarray, images: bool) -> str:
+  """How to save inputs of a type that is not taken."""
+  kind = inputs.dtype.kind
+  if kind not in "iub" or not inputs.size or not (images or inputs.ndim == 2):
+    return ""
+  low, high = int(inputs.min()), int(inputs.max())
+  found = f", {low} to {high}; save "
+  if not images:
+    return (
+        f"{found}flat images as x.reshape(-1, H, W), a table as x.astype('float32')"
+        ", or token ids as x.astype('int32')" if inputs.dtype == np.uint8 else
+        f"; token ids from {low} to {high}, must be 0 to 2**31 - 1; save a table "
+        "as x.astype('float32')")
+  if low >= 0 and 1 < high <= 255:
+    return f"{found}x.astype('uint8')"
+  if kind == "b" or max(high, -low) <= 1:
+    return f"{found}x.astype('float32')"
+  largest = (np.iinfo(inputs.dtype).max if inputs.dtype.itemsize == 2
+             else max(high, -low))
+  return (f"{found}(x / {largest}).astype('float32'), or divide by the largest "
+          "number that there can be")
 
 
 def _as_labels(label: np.ndarray, path: pathlib.Path) -> np.ndarray:
   if label.ndim == 2 and label.shape[1] == 1:
     label = label[:, 0]
-  if label.ndim != 1 or not np.issubdtype(label.dtype, np.integer):
+  if label.ndim != 1 or label.dtype.kind not in "iu":
     raise UserError(
         f"{path}: labels must be integers [N], got {label.dtype} "
-        f"{list(label.shape)}")
+        f"{list(label.shape)}; {_integers(label)}")
   whole = label.astype(np.int32)
   if not np.array_equal(whole, label):
     raise UserError(f"{path}: labels beyond 32 bits; number classes from 0")
   return whole
+
+
+def _integers(label: np.ndarray) -> str:
+  """How to make classes of labels of another kind."""
+  if label.ndim == 2 and label.dtype.kind in "iufb":
+    return "if they are one-hot, save y.argmax(1)"
+  if label.ndim == 1 and label.dtype.kind in "US":
+    return "save numpy.unique(y, return_inverse=True)[1] of both parts together"
+  if label.ndim == 1 and label.dtype.kind in "fb" and not (label % 1).any():
+    return "save y.astype('int32')"
+  return "number the classes from 0"

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Mapping
 import inspect
-import re
 from typing import Any
 
+from flax import errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,8 @@ def linen_model(module: nn.Module) -> types.Model:
 
   The module is called as `module(inputs, ...)` with those of the keywords `train`
   (or another name of `SWITCHES`), `mask`, `rates` and `axis_name` that its
-  `__call__` names. It returns logits, or `(logits, features)` with a dict of named
+  `__call__` names; others stay at their defaults, and `check` tells whether one of
+  these is a switch. It returns logits, or `(logits, features)` with a dict of named
   feature taps, or a dict with `logits`. Collections beside `params` (BatchNorm's
   statistics) are the model's state. All random streams are drawn of each step.
 
@@ -65,10 +66,16 @@ def linen_model(module: nn.Module) -> types.Model:
     collections = {"params": variables.params, **variables.state}
     # Linen draws streams that are not given from that of `params`.
     streams = {"params": next(iter(rngs.values())), **rngs} if rngs else {}
-    with jax.numpy_dtype_promotion("standard"):
-      outputs, state = module.apply(
-          collections, inputs, rngs=streams, mutable=list(variables.state),
-          **context)
+    try:
+      with jax.numpy_dtype_promotion("standard"):
+        outputs, state = module.apply(
+            collections, inputs, rngs=streams, mutable=list(variables.state),
+            **context)
+    except errors.InvalidRngError as error:
+      if train or rngs:
+        raise
+      raise TypeError("draws random numbers in evaluation; let its __call__ take "
+                      "`train` and draw in training only") from error
     return as_outputs(outputs), state
 
   return types.Model(init, apply, understood)
@@ -97,26 +104,17 @@ def keywords(call: Callable[..., Any], name: str) -> frozenset[str]:
   """Those of the known keywords that a module's `__call__` names.
 
   Raises:
-    TypeError: If it asks for an argument of another name, or has a switch of one,
-      which nothing would ever turn.
+    TypeError: If it asks for an argument of another name.
   """
   parameters = list(inspect.signature(call).parameters.values())[1:]
   for parameter in parameters:
     if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
       continue  # nn.Sequential takes *args and **kwargs, and asks for neither.
-    if parameter.name not in _KNOWN and (
-        parameter.default is parameter.empty or _is_switch(parameter)):
+    if parameter.name not in _KNOWN and parameter.default is parameter.empty:
       raise TypeError(
           f"{name}.__call__ asks for {parameter.name!r}; beside the inputs it may "
           f"ask for {', '.join(sorted(_KNOWN))}")
   return frozenset(p.name for p in parameters) & _KNOWN
-
-
-def _is_switch(parameter: inspect.Parameter) -> bool:
-  """Whether an argument that has a default may be a switch for training."""
-  return (isinstance(parameter.default, bool) or "bool" in str(parameter.annotation)
-          or re.search("train|eval|infer|mode|phase|determin|dropout",
-                       parameter.name) is not None)
 
 
 def only(names: frozenset[str], *, train: bool, **values: Any) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
+import contextvars
+import functools
 from typing import Any
 
 from flax import nnx, traverse_util
@@ -9,6 +11,11 @@ import jax
 
 from kd_jax.core import types
 from kd_jax.models.linen import as_outputs, keywords, only
+
+# Does a call of a part: `hook(part, call, words, keywords)` gives what it gives.
+Hook = Callable[[Any, Callable[..., Any], Any, Any], Any]
+_hook: contextvars.ContextVar[Hook | None] = contextvars.ContextVar(
+    "hook", default=None)
 
 
 def nnx_model(make: Callable[[nnx.Rngs], nnx.Module]) -> types.Model:
@@ -36,13 +43,8 @@ def nnx_model(make: Callable[[nnx.Rngs], nnx.Module]) -> types.Model:
   """
   module = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
   understood = keywords(module.__call__, type(module).__name__)
+  _refuse_switches(module)
   graphs: dict[bool, Any] = {}
-  for _, part in nnx.iter_modules(module):
-    # `.train()` and `.eval()` turn those of the other two names.
-    for name in ("train", "training", "is_training", "is_train"):
-      if isinstance(getattr(part, name, None), bool):
-        raise TypeError(f"{type(part).__name__}.{name} is a switch that nothing "
-                        "would turn; let __call__ take it")
   for train in (True, False):
     # Beside the switches that `__call__` may name.
     (module.train if train else module.eval)()
@@ -67,6 +69,8 @@ def nnx_model(make: Callable[[nnx.Rngs], nnx.Module]) -> types.Model:
     made = nnx.merge(
         graphs[train], _as_state(params, variables.params), _drawn(streams, rngs),
         _as_state(state, variables.state))
+    if hook := _hook.get():
+      _intercept(made, hook)
     with _as_users_write():
       outputs = made(inputs, **context)
     _, _, _, after = _split(made)
@@ -78,6 +82,39 @@ def nnx_model(make: Callable[[nnx.Rngs], nnx.Module]) -> types.Model:
     return as_outputs(outputs), _as_dict(kept)
 
   return types.Model(init, apply, understood)
+
+
+def _refuse_switches(module: nnx.Module) -> None:
+  for _, part in nnx.iter_modules(module):
+    # `.train()` and `.eval()` turn those of the other two names.
+    for name in ("train", "training", "is_training", "is_train"):
+      if isinstance(getattr(part, name, None), bool):
+        raise TypeError(f"{type(part).__name__}.{name} is a switch that nothing "
+                        "would turn; let __call__ take it")
+
+
+@contextlib.contextmanager
+def intercepted(hook: Hook) -> Iterator[None]:
+  """Lets a hook do the calls of modules, as Linen's `intercept_methods` does."""
+  before = _hook.set(hook)
+  try:
+    yield
+  finally:
+    _hook.reset(before)
+
+
+def _intercept(module: nnx.Module, hook: Hook) -> None:
+  """Hands the calls of a module and of its parts to a hook."""
+  for _, part in nnx.iter_modules(module):
+    kind = type(part)
+
+    def call(self, *words, kind=kind, **keywords):
+      return hook(self, functools.partial(kind.__call__, self), words, keywords)
+
+    if callable(part):
+      object.__setattr__(part, "__class__", type(
+          kind.__name__, (kind,),
+          {"__call__": call, "__module__": kind.__module__}))
 
 
 @contextlib.contextmanager

@@ -1,17 +1,19 @@
 """A user's own net as a model: a Linen class, an NNX class, or a function."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+import contextlib
 import inspect
-from typing import Any
+from typing import Any, NamedTuple
 
 from flax import nnx
 import flax.linen as nn
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 
 from kd_jax.core import types
 from kd_jax.models.linen import SWITCHES, linen_model
-from kd_jax.models.nnx import nnx_model
+from kd_jax.models.nnx import Hook, intercepted, nnx_model
 
 
 def own_model(source: Any, given: Mapping[str, Any]) -> types.Model:
@@ -65,93 +67,205 @@ def understands(source: Any, name: str) -> bool:
   return name in _named(source)
 
 
-def check(model: types.Model, inputs: types.Tree) -> None:
+def check(model: types.Model, inputs: types.Tree) -> list[str]:
   """Refuses a net that would be trained or judged otherwise than it means.
+
+  An argument that a call of the net, or of a part of it, leaves at its default is
+  tried with other values: one that would bring in draws or changes of state is a
+  switch for training that nothing turns.
 
   Args:
     model: Of `own_model`.
     inputs: Shapes and types of some examples, eight or so.
 
+  Returns:
+    Running statistics that training leaves as they began, as of frozen BatchNorm.
+
   Raises:
     TypeError: If its training call fails, if it does not hear whether it trains, if
       its state changes in evaluation, or if it gives probabilities.
   """
+  first = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype),
+                       inputs)
+  held = jax.eval_shape(model.init, jax.random.key(0), first)  # As training does.
+  left: dict[tuple[str, str], Any] = {}
+  off: list[str] = []
+  trained = _traced(model, held, inputs, True, _noting(left, off))
+  judged = _traced(model, held, inputs, False)
+  if trained.logits != judged.logits:
+    raise TypeError(f"gives logits {trained.logits} in training, "
+                    f"{judged.logits} in evaluation")
+  for (kind, name), default in left.items():
+    for value in _others(default):
+      try:
+        tried = _traced(model, held, inputs, True, _passing(kind, name, value))
+      except TypeError:
+        continue  # Another net: it lacks the parameters.
+      if tried.draws > trained.draws or tried.changed - trained.changed:
+        raise TypeError(
+            f"{kind}.__call__ is left at {name}={default!r} in training, where "
+            f"{value!r} brings in dropout or changes of state; let it be `train`, "
+            "hand that on, or make it a field of the module")
+  if off:
+    raise TypeError(f"its {off[0]} is off in training; let __call__ take `train` "
+                    "or `deterministic`, and hand it on")
+  _refuse_values(model, inputs, draws=judged.draws > 0)
+  return [name for name in sorted(_names(held.state).keys() - trained.changed)
+          if name.endswith(("['mean']", "['var']", "['variance']"))]
+
+
+def _refuse_values(model: types.Model, inputs: types.Tree, *, draws: bool) -> None:
+  """Refuses evaluation that changes state or `draws` with effect, and softmax."""
   key = jax.random.key(0)
-  held = jax.eval_shape(model.init, key, inputs)
-  changed = {train: _changed(model, held, inputs, train) for train in (True, False)}
-  if changed[False]:
-    raise TypeError(f"changes its state {changed[False][0]} in evaluation; let its "
-                    "__call__ take `train` and change it in training only")
-  frozen = [name for name in _names(held.state) if name not in changed[True]
-            and name.endswith(("['mean']", "['var']"))]
-  if frozen:
-    raise TypeError(f"leaves its statistics {frozen[0]} as they began in training; "
-                    "let its __call__ take `train`")
   shown = jax.tree.map(
       lambda x: jax.random.uniform(key, x.shape, x.dtype)
       if jnp.issubdtype(x.dtype, jnp.floating) else jnp.zeros(x.shape, x.dtype),
       inputs)
-  judged = jax.jit(lambda stream: model.apply(
-      model.init(key, shown), shown, train=False, rngs={"dropout": stream},
-      mask=None, rates=None, axis_name=None)[0].logits)
-  logits = judged(jax.random.key(1))
-  if not jnp.array_equal(logits, judged(jax.random.key(2)), equal_nan=True):
+
+  @jax.jit
+  def values(stream):
+    held = model.init(key, jax.tree.map(lambda x: x[:1], shown))
+    call = lambda train, rngs=None: model.apply(
+        held, shown, train=train, rngs=rngs, mask=None, rates=None, axis_name=None)
+    (outputs, state), streams = call(False), {"dropout": stream}
+    return (held.state, state, outputs.logits, call(True, streams)[0].logits,
+            call(False, streams)[0].logits)
+
+  before, after, *shows = values(jax.random.key(1))
+  same = lambda x, y: bool(jnp.array_equal(x, y, equal_nan=True))
+  changed = [name for name, x in _names(before).items()
+             if not same(x, _names(after)[name])]
+  if changed:
+    raise TypeError(f"changes its state {changed[0]} in evaluation; let its "
+                    "__call__ take `train` and change it in training only")
+  if draws and not same(shows[2], values(jax.random.key(2))[4]):
     raise TypeError("draws random numbers in evaluation; let its __call__ take "
                     "`train` and draw in training only")
-  if jnp.all(logits >= 0) and jnp.allclose(logits.sum(-1), 1, atol=0.01):
-    raise TypeError("gives probabilities; let it give logits, without the softmax")
+  for found in shows:
+    if jnp.all(found >= 0) and jnp.allclose(found.sum(-1), 1, atol=0.01):
+      raise TypeError(
+          "gives probabilities; let it give logits, without the softmax")
 
 
-def _changed(
-    model: types.Model, held: types.Variables, inputs: types.Tree, train: bool
-) -> list[str]:
-  """The state that a call changes."""
-  shapes = []
+class _Traced(NamedTuple):
+  """A call as a program: its logits' shape, its draws, the state it changes."""
+
+  logits: tuple[int, ...]
+  draws: int
+  changed: frozenset[str]
+
+
+def _traced(
+    model: types.Model, held: types.Variables, inputs: types.Tree, train: bool,
+    hook: Hook = lambda part, call, words, keywords: call(*words, **keywords),
+) -> _Traced:
+  """Traces a call, in training with its gradient; `hook` does the calls of parts.
+
+  Raises:
+    TypeError: If the call fails, or gives a state of other shapes.
+  """
   valid = jax.ShapeDtypeStruct((len(jax.tree.leaves(inputs)[0]),), bool)
 
-  def state(state, params, inputs, mask, key):
-    outputs, after = model.apply(
-        types.Variables(params, state), inputs, train=train, rngs={"dropout": key},
-        mask=mask, rates=None, axis_name=None)
-    del outputs
-    shapes.append(jax.tree.map(lambda x: (x.shape, x.dtype), after))
-    return after
+  def call(state, params, inputs, mask, key):
+    def loss(params):
+      outputs, after = model.apply(
+          types.Variables(params, state), inputs, train=train,
+          rngs={"dropout": key} if train else None, mask=mask, rates=None,
+          axis_name=None)
+      return outputs.logits.sum(), (after, outputs.logits)
+    _, found = (jax.value_and_grad(loss, has_aux=True)(params)[0] if train
+                else loss(params))
+    return found
 
-  with nn.intercept_methods(_dropping if train else _as_it_is):
+  with _around(hook):
     try:
-      made = jax.make_jaxpr(state)(
-          held.state, held.params, inputs, valid, jax.random.key(0)).jaxpr
+      made, (after, logits) = jax.make_jaxpr(call, return_shape=True)(
+          held.state, held.params, inputs, valid, jax.random.key(0))
     except Exception as error:
       word = "training" if train else "evaluation"
       raise TypeError(f"its {word} call fails: {type(error).__name__}: "
                       f"{' '.join(str(error).split())}") from error
-  if shapes[0] != jax.tree.map(lambda x: (x.shape, x.dtype), held.state):
+  names = _names(held.state)
+  shapes = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
+  if shapes(after) != shapes(held.state):
     raise TypeError("its state has other names or shapes after a call than at its "
-                    f"start ({', '.join(_names(held.state))}); keep them alike")
-  return [name for name, before, after in zip(
-      _names(held.state), made.invars, made.outvars) if before is not after]
+                    f"start ({', '.join(names)}); keep them alike")
+  variables = zip(names, made.jaxpr.invars, made.jaxpr.outvars)
+  return _Traced(logits.shape, _draws(made.jaxpr), frozenset(
+      name for name, before, after in variables if before is not after))
 
 
-def _names(state: types.Tree) -> list[str]:
-  return [jax.tree_util.keystr(path)
-          for path, _ in jax.tree_util.tree_leaves_with_path(state)]
+def _draws(jaxpr: Any) -> int:
+  """How many operations make numbers of a random key."""
+  keys = lambda variables: any(
+      jnp.issubdtype(x.aval.dtype, jax.dtypes.prng_key) for x in variables)
+  number = 0
+  for operation in jaxpr.eqns:
+    inner = list(jax.extend.core.jaxprs_in_params(operation.params))
+    number += sum(map(_draws, inner)) if inner else (
+        keys(operation.invars) and not keys(operation.outvars))
+  return number
 
 
-def _as_it_is(call, words, keywords, context):
-  del context
-  return call(*words, **keywords)
+def _names(state: types.Tree) -> dict[str, Any]:
+  """The arrays of a state by their names."""
+  return {jax.tree_util.keystr(path): leaf
+          for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
 
 
-def _dropping(call, words, keywords, context):
-  """Calls a layer of a net in training; refuses Dropout that is off."""
-  layer = context.module
-  if isinstance(layer, nn.Dropout) and context.method_name == "__call__":
-    given = [*words[1:2], keywords.get("deterministic"), layer.deterministic]
-    off = next((value for value in given if value is not None), None)
-    if off and layer.rate > 0:
-      raise TypeError("its nn.Dropout is off in training; let __call__ take "
-                      "`train` or `deterministic`, and hand it on")
-  return call(*words, **keywords)
+@contextlib.contextmanager
+def _around(hook: Hook) -> Iterator[None]:
+  """Lets a hook do the calls of modules and of their parts."""
+  def linen(call, words, keywords, context):
+    if context.method_name != "__call__":
+      return call(*words, **keywords)
+    return hook(context.module, call, words, keywords)
+
+  with nn.intercept_methods(linen), intercepted(hook):
+    yield
+
+
+def _noting(left: dict[tuple[str, str], Any], off: list[str]) -> Hook:
+  """Notes arguments that are left at their defaults, and Dropout that is off."""
+  def hook(part, call, words, keywords):
+    kind = type(part)
+    if isinstance(part, (nn.Dropout, nnx.Dropout)):
+      says = [*words[1:2], keywords.get("deterministic"), part.deterministic]
+      if part.rate > 0 and next((x for x in says if x is not None), None):
+        off.append(kind.__name__)
+    if not kind.__module__.startswith("flax."):
+      given = _given(call, words, keywords)
+      for name, parameter in inspect.signature(call).parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+          left.update({(kind.__name__, switch): None for switch in SWITCHES})
+        elif name not in given and parameter.default is not parameter.empty:
+          left[kind.__name__, name] = parameter.default
+    return call(*words, **keywords)
+  return hook
+
+
+def _passing(kind: str, name: str, value: Any) -> Hook:
+  """Gives the calls of one kind of part one more argument."""
+  def hook(part, call, words, keywords):
+    if type(part).__name__ == kind and name not in _given(call, words, keywords):
+      keywords = {**keywords, name: value}
+    return call(*words, **keywords)
+  return hook
+
+
+def _given(call: Callable[..., Any], words: Any, keywords: Any) -> set[str]:
+  """The arguments that a call is given, by name."""
+  bound = inspect.signature(call).bind_partial(*words, **keywords).arguments
+  return {*bound, *keywords}
+
+
+def _others(default: Any) -> list[Any]:
+  """Values that an argument with this default may have in training."""
+  if default is None or isinstance(default, bool):
+    return [value for value in (True, False) if value is not default]
+  if isinstance(default, str):
+    return [value for value in ("train", "training") if value != default]
+  return [0.5] if isinstance(default, (int, float)) and default == 0 else []
 
 
 def _refuse_switches(names: Iterable[str]) -> None:

@@ -12,24 +12,21 @@ told by `tables`, `plots` and `page`.
 
 from collections.abc import Mapping
 import dataclasses
-import importlib.util
-import json
 import pathlib
 import re
 import shlex
 from typing import Any
 
+from kd_jax.core import strict
 from kd_jax.core.errors import UserError
 from kd_jax.report import fields
 from kd_jax.report.main_table import PAPER, curves, table
 from kd_jax.runs import results
 from kd_jax.runs.results import Row, read, side_file
 
-__all__ = ["PAPER", "Row", "check_installed", "curves", "into", "main", "read",
+__all__ = ["PAPER", "Row", "curves", "into", "main", "read",
            "side_file", "table", "write"]
 
-# The longest field, which no table shows.
-_LONG = ("test_wrong_ids",)
 _MARKERS = ("<!-- results: {} -->", "<!-- end of results -->")
 
 
@@ -49,19 +46,6 @@ def into(text: str, study: str, generated: str) -> str:
   return made
 
 
-def check_installed() -> None:
-  """Refuses, before a run, what its report would fail for.
-
-  Raises:
-    UserError: Naming the packages that are missing.
-  """
-  missing = [name for name in ("matplotlib", "scipy")
-             if importlib.util.find_spec(name) is None]
-  if missing:
-    raise UserError(f"the report of a run needs {' and '.join(missing)}: pip "
-                    f"install {' '.join(missing)}")
-
-
 def write(
     folder: pathlib.Path, *, reference: Mapping[str, Any] | None = None,
     everything: bool = False,
@@ -77,13 +61,19 @@ def write(
   Returns:
     The files written.
   """
+  return write_rows(
+      folder, *results.split(folder, fields.reader(everything=everything)),
+      reference=reference, everything=everything)
+
+
+def write_rows(
+    folder: pathlib.Path, rows: list[Row], others: list[Row], *,
+    reference: Mapping[str, Any] | None, everything: bool
+) -> list[pathlib.Path]:
+  """As `write`, of rows that `fields.reader` has read."""
   # matplotlib and scipy are slow to start; those who only read need neither.
   # pylint: disable-next=g-import-not-at-top
   from kd_jax.report import page, plots, points, tables
-  rows, others = (fields.checked(folder / "results.jsonl", found) for found in (
-      read(folder, without=_LONG), results.aside(folder, without=_LONG)))
-  results.check(
-      folder / "results.jsonl", rows, "see python -m kd_jax.report --help")
   if everything:
     rows, others = results.arranged([*rows, *others], [
         row["fingerprint"] for row in (*rows, *others)])
@@ -123,7 +113,7 @@ def _in_full(row: Row) -> Row:
 
 def _value(text: str) -> Any:
   try:
-    return json.loads(text)
+    return strict.loads(text)
   except ValueError:
     return text
 

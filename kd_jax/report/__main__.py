@@ -3,12 +3,13 @@
 `python -m kd_jax.report merge DIR... --out OUT` joins what shards have left.
 """
 
-import json
+import gc
 import pathlib
 import sys
 from typing import Any
 
 from kd_jax import report
+from kd_jax.core import strict
 from kd_jax.core.errors import Parser, UserError, printable
 from kd_jax.report import fields, statistics
 from kd_jax.runs import results
@@ -23,8 +24,8 @@ def _reference(words: list[str]) -> dict[str, Any] | None:
       raise UserError(
           f"--reference {word}: give KEY=VALUE, such as --reference alpha=0")
     try:
-      found[key] = json.loads(value)
-    except json.JSONDecodeError:
+      found[key] = strict.loads(value)
+    except ValueError:
       found[key] = value
   return found or None
 
@@ -57,25 +58,29 @@ def _generate(
     study: pathlib.Path, reference: dict[str, Any] | None, everything: bool
 ) -> str:
   """Writes the files of a study; returns its table."""
-  rows = report.read(study, without=("test_wrong_ids",))
   file = study / "results.jsonl"
-  if not rows:
+  if not file.is_file():
+    raise UserError(f"{file}: there is no such file")
+  rows, others = results.split(study, fields.reader(everything=everything))
+  found = [*rows, *others] if everything else rows
+  if not found:
     raise UserError(f"{file}: has no rows yet")
-  sweeps = sum("overrides" in row for row in rows)
-  mains = sum("net" in row and "overrides" not in row for row in rows)
-  if sweeps + mains < len(rows) or (sweeps and mains):
+  sweeps = sum("overrides" in row for row in found)
+  mains = sum("net" in row and "overrides" not in row for row in found)
+  if sweeps + mains < len(found) or (sweeps and mains):
     raise UserError(
         f"{file}: {sweeps} rows of a sweep (overrides), {mains} of main runs "
-        f"(net), {len(rows) - sweeps - mains} of neither; keep one kind")
+        f"(net), {len(found) - sweeps - mains} of neither; keep one kind")
   if sweeps:
-    del rows  # Read anew.
-    report.write(study, reference=reference or _configured(study),
-                 everything=everything)
+    report.write_rows(
+        study, rows, others, reference=reference or _configured(study),
+        everything=everything)
     return (study / "table.md").read_text(encoding="utf-8")
   if reference:
     raise UserError(
         f"--reference: {file} holds main runs; only sweeps have a reference")
-  rows = fields.checked(file, rows)
+  rows = [fields.complete(row, f"{file}, row {number}")
+          for number, row in enumerate(rows, 1)]
   generated = report.table(rows)
   (study / "table.md").write_text(generated, encoding="utf-8")
   if any(row["row"] == "paper" for row in rows):
@@ -125,7 +130,7 @@ def _compare(study: pathlib.Path, names: list[str]) -> str:
   """McNemar's test of two nets, in a line."""
   nets = []
   for name in names:
-    found = [row for row in (*report.read(study), *results.aside(study))
+    found = [row for rows in results.split(study) for row in rows
              if str(row.get("fingerprint", "")).startswith(name)]
     if len(found) != 1:
       raise UserError(
@@ -161,7 +166,7 @@ def _merge(argv: list[str]) -> int:
     there = any(matches(row["overrides"], reference)
                 for row in report.read(arguments.out))
     report.write(arguments.out, reference=reference if there else None)
-  except UserError as error:
+  except (UserError, OSError) as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
   print(printable((arguments.out / "table.md").read_text(encoding="utf-8")))
@@ -195,4 +200,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+  gc.disable()  # Of 100,000 rows it would look at each again and again.
   sys.exit(main())

@@ -1,13 +1,15 @@
 """Points against their reference point, paired by teacher and seed."""
 
-from collections.abc import Mapping, Sequence
-import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+import functools
 from typing import Any
 
 from kd_jax.core.errors import UserError, nearest
 from kd_jax.report import names, statistics
 from kd_jax.report.main_table import Row
-from kd_jax.report.sweep import Point, run
+from kd_jax.report.sweep import Point, Run, run
+
+Shown = tuple[str, ...]  # Values as text.
 
 
 def compared(
@@ -38,16 +40,22 @@ def compared(
         f"--reference {_as_text(reference)}: no point is so; there are "
         + ", ".join(f"{key}={value}" for key, value in _known(
             points, common, wanted)))
-  found = []
+  find = _finder(references, wanted, keys, common)
+  errors = [_by_run(other.good, alone=not several) for other in references]
+  found: list[dict[str, Any]] = []
   for point in points:
     if is_wanted(point):
-      found.append(dataclasses.replace(point, is_reference=True))
-      continue
-    other = _reference_of(point, references, wanted, keys, common)
-    if other is not None:
-      point = _difference(point, other, keys, several=several)
-    found.append(point)
-  return _holm(found)
+      found.append({"is_reference": True})
+    elif (place := find(point)) is not None:
+      found.append({
+          "reference": names.label(references[place].values, keys)
+                       or "the reference",
+          **_difference(point, errors[place], several=several)})
+    else:
+      found.append({})
+  _correct(found)
+  return [point._replace(**fields) if fields else point
+          for point, fields in zip(points, found)]
 
 
 def _has(settings: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
@@ -78,42 +86,56 @@ def _wanted(reference: Mapping[str, Any], keys: list[str]) -> dict[str, Any]:
   return {by_name[name]: value for name, value in reference.items()}
 
 
-def _reference_of(
-    point: Point,
+def _finder(
     references: Sequence[Point],
     wanted: Mapping[str, Any],
     keys: Sequence[str],
     common: Mapping[str, Any],
-) -> Point | None:
-  """The reference whose other settings are those of the point."""
-  best = None
-  for other in references:
+) -> Callable[[Point], int | None]:
+  """What finds the place of the reference whose other settings are a point's."""
+  rest = [key for key in keys if key not in wanted]
+  # By the keys that change nothing at a reference (the T of an alpha of 0): by the
+  # values of all others and of these, the first of the references.
+  known: dict[tuple[int, ...], dict[Shown, dict[Shown, int]]] = {}
+  shown = lambda point: tuple(names.shown(point.values.get(key)) for key in rest)
+  for place, other in enumerate(references):
     idle = names.idle({**common, **other.values})
-    unlike = {key for key in keys if key not in wanted and not names.same(
-        point.values.get(key), other.values.get(key))}
-    # Of references that differ in what changes nothing there (the T of an alpha
-    # of 0), that with the same value comes first.
-    if unlike <= idle and (best is None or len(unlike) < best[0]):
-      best = (len(unlike), other)
-  return best[1] if best else None
+    free = tuple(at for at, key in enumerate(rest) if key in idle)
+    must, may = _parts(shown(other), free)
+    known.setdefault(free, {}).setdefault(must, {}).setdefault(may, place)
+
+  @functools.cache
+  def find(values: Shown) -> int | None:
+    found = []
+    for free, groups in known.items():
+      must, may = _parts(values, free)
+      for others, place in groups.get(must, {}).items():
+        # That with the same value comes first.
+        found.append((sum(a != b for a, b in zip(may, others)), place))
+    return min(found)[1] if found else None
+  return lambda point: find(shown(point))
+
+
+def _parts(values: Shown, free: tuple[int, ...]) -> tuple[Shown, Shown]:
+  """The values that must be alike, and those that may differ."""
+  return (tuple(value for at, value in enumerate(values) if at not in free),
+          tuple(values[at] for at in free))
 
 
 def _difference(
-    point: Point, other: Point, keys: Sequence[str], *, several: bool
-) -> Point:
-  """The point with its difference from another."""
-  fields: dict[str, Any] = {"reference": names.label(other.values, keys)
-                          or "the reference", "pairs": 0}
-  pairs = _pairs(point.good, other.good, alone=not several)
-  if pairs:
-    if several:
-      # Seeds under one teacher are no independent word on teachers.
-      pairs = {teacher: [_middle(both)] for teacher, both in pairs.items()}
-    both = [pair for name in sorted(pairs) for pair in pairs[name]]
-    test = statistics.paired([a for a, _ in both], [b for _, b in both])
-    fields |= {"difference": test.difference, "difference_low": test.low,
-             "difference_high": test.high, "p": test.p, "pairs": test.n}
-  return dataclasses.replace(point, **fields)
+    point: Point, errors: Mapping[Run, float], *, several: bool
+) -> dict[str, Any]:
+  """The fields of a point's difference from the runs of another."""
+  pairs = _pairs(point.good, errors)
+  if not pairs:
+    return {"pairs": 0}
+  if several:
+    # Seeds under one teacher are no independent word on teachers.
+    pairs = {teacher: [_middle(both)] for teacher, both in pairs.items()}
+  both = [pair for name in sorted(pairs) for pair in pairs[name]]
+  test = statistics.paired([a for a, _ in both], [b for _, b in both])
+  return {"difference": test.difference, "difference_low": test.low,
+          "difference_high": test.high, "p": test.p, "pairs": test.n}
 
 
 def _middle(pairs: list[tuple[float, float]]) -> tuple[float, float]:
@@ -121,18 +143,23 @@ def _middle(pairs: list[tuple[float, float]]) -> tuple[float, float]:
   return mean([a for a, _ in pairs]), mean([b for _, b in pairs])
 
 
-def _pairs(
-    rows: Sequence[Row], others: Sequence[Row], *, alone: bool
-) -> dict[str, list[tuple[float, float]]]:
-  """Test errors of runs with the same teacher and seed, by teacher.
+def _by_run(rows: Sequence[Row], *, alone: bool) -> dict[Run, float]:
+  """Test errors by teacher and seed.
 
   A reference may have no teacher (hard labels only), or each point one teacher
   of its own (`alone`); then the seed decides.
   """
-  fields = [row for row in others if row.get("test_errors") is not None]
-  errors = {run(row): row["test_errors"] for row in fields}
+  judged = [row for row in rows if row.get("test_errors") is not None]
+  errors: dict[Run, float] = {run(row): row["test_errors"] for row in judged}
   if alone:
-    errors |= {(None, row.get("seed")): row["test_errors"] for row in fields}
+    errors |= {(None, row.get("seed")): row["test_errors"] for row in judged}
+  return errors
+
+
+def _pairs(
+    rows: Sequence[Row], errors: Mapping[Run, float]
+) -> dict[str, list[tuple[float, float]]]:
+  """Test errors of runs beside those of the same teacher and seed, by teacher."""
   found: dict[str, list[tuple[float, float]]] = {}
   for row in sorted(rows, key=lambda row: row.get("seed") or 0):
     teacher, seed = run(row)
@@ -142,14 +169,12 @@ def _pairs(
   return found
 
 
-def _holm(points: Sequence[Point]) -> list[Point]:
-  """The points with p corrected within those that share a reference."""
+def _correct(found: Sequence[dict[str, Any]]) -> None:
+  """Adds p corrected within those that share a reference."""
   families: dict[str, dict[int, float]] = {}
-  for index, point in enumerate(points):
-    if point.reference is not None and point.p is not None:
-      families.setdefault(point.reference, {})[index] = point.p
-  corrected: dict[int, float] = {}
+  for index, fields in enumerate(found):
+    if fields.get("p") is not None:
+      families.setdefault(fields["reference"], {})[index] = fields["p"]
   for family in families.values():
-    corrected |= statistics.holm(family)
-  return [dataclasses.replace(point, p_holm=corrected.get(index))
-          for index, point in enumerate(points)]
+    for index, p in statistics.holm(family).items():
+      found[index]["p_holm"] = p

@@ -1,80 +1,93 @@
 """What rows must hold to be reported: a row of another kind is named, not met."""
 
-from collections.abc import Callable, Iterable
+import array
+from collections.abc import Callable
 import math
-import pathlib
+import sys
 from typing import Any
 
 from kd_jax.core.errors import UserError
+from kd_jax.report import names
 from kd_jax.report.main_table import Row
+from kd_jax.report.sweep import MOST
+from kd_jax.runs import results
 
-_NUMBERS = ("test_errors", "test_examples", "test_nll", "test_ece", "agreement",
-            "seconds", "heldout_errors", "heldout_examples", "train_examples",
-            "seed", "cores")
-_TEXTS = ("net", "row", "source", "method", "loss", "fingerprint",
-          "teacher_fingerprint", "commit", "device", "study", "command")
-_OF_MAIN = ("row", "net", "source", "test_examples", "seed", "test_errors", "loss",
-            "seconds")
+_NEEDED = ("row", "net", "source", "test_examples", "seed", "test_errors", "loss",
+           "seconds")
+# Of a field: what it must be, in words, by type, and beyond that; what is kept.
+Kind = tuple[str, Any, Callable[[Any], bool] | None, Callable[[Any], Any] | None]
 # No number of a run is larger; a float holds a little more.
 _LARGEST = 1e300
 _DEEPEST = 16
 
 
-def checked(file: pathlib.Path, rows: Iterable[Row]) -> list[Row]:
-  """The rows without what is null or not finite.
+def reader(*, everything: bool = False) -> results.Each:
+  """What keeps of one row after the other the fields that are reported.
 
-  Args:
-    file: Where they are from, for messages.
-    rows: Rows of a sweep, or of main runs.
+  What is null or not finite is left out, and curves once there are more points than
+  a picture shows. Of rows of a sweep that its last run did not ask for, the names
+  alone are kept, unless `everything` is reported.
 
   Raises:
     UserError: Naming the row and the field that cannot be reported.
   """
-  return [_row(row, f"{file}, row {number}") for number, row in enumerate(rows, 1)]
+  of_sweep = results.of_sweep("see python -m kd_jax.report --help")
+  points: set[Any] = set()
+  versions: dict[str, Any] = {}  # Those of most rows are alike, and kept once.
+
+  def each(row: Row, where: str) -> Row:
+    if "overrides" not in row:
+      return _kept(row, where, _OF_MAIN)
+    row = of_sweep(row, where)
+    if not (everything or row.get(results.ASKED, True)):
+      return {"fingerprint": row["fingerprint"]}
+    if len(points) > MOST:
+      kept = _kept(row, where, _TOLD)
+    else:
+      kept = _kept(row | _drawn(row), where, _OF_SWEEP)
+      points.add(names.identity(kept))
+    if "versions" in kept:
+      kept["versions"] = versions.setdefault(
+          str(kept["versions"]), kept["versions"])
+    return kept
+  return each
 
 
-def _row(row: Row, where: str) -> Row:
-  kept = {key: value for key, value in row.items()
-          if value is not None and not (
-              isinstance(value, float) and not math.isfinite(value))}
-  for key in ("curve", "test_bins"):  # What ended in NaN is not drawn.
-    if isinstance(kept.get(key), dict):
-      kept[key] = {name: values for name, values in kept[key].items()
-                   if not (isinstance(values, list) and None in values)}
-  if "test_bins" in kept and kept["test_bins"] != row["test_bins"]:
-    del kept["test_bins"]  # All of its series are needed.
-  for key, value in kept.items():
-    kind = _kind(key, row)
-    if kind is not None and not kind[1](value):
-      raise UserError(f"{where}: {key} is {_brief(value)}, must be {kind[0]}")
-  if "overrides" not in row:
-    for key in _OF_MAIN:
-      if key not in kept:
-        raise UserError(f"{where}: has no {key}, which every row of a main run has")
+def complete(row: Row, where: str) -> Row:
+  """The row of a main run, which has all that its table shows."""
+  for key in _NEEDED:
+    if key not in row:
+      raise UserError(f"{where}: has no {key}, which every row of a main run has")
+  return row
+
+
+def _kept(row: Row, where: str, kinds: dict[str, Kind]) -> Row:
+  kept = {}
+  for key, (kind, types, holds, short) in kinds.items():
+    value = row.get(key)
+    if value is None:
+      continue
+    if isinstance(value, types) and (holds is None or holds(value)):
+      kept[key] = value if short is None else short(value)
+    elif not (isinstance(value, float) and not math.isfinite(value)):
+      raise UserError(f"{where}: {key} is {_brief(value)}, must be {kind}")
   return kept
 
 
-def _kind(key: str, row: Row) -> tuple[str, Callable[[Any], bool]] | None:
-  if key in _NUMBERS:
-    return "a number", _number
-  if key in _TEXTS:
-    return "text", lambda value: isinstance(value, str)
-  if key in ("heldout_curve", "test_wrong_ids") or (
-      key == "curve" and "overrides" not in row):
-    return "a list of numbers", _numbers
-  if key in ("curve", "test_bins"):
-    return "lists of numbers by name", lambda value: isinstance(
-        value, dict) and all(map(_numbers, value.values()))
-  if key == "versions":
-    return "an object", lambda value: isinstance(value, dict)
-  if key == "overrides":
-    return "values of config keys", lambda value: isinstance(
-        value, dict) and _plain(value)
-  return None
+def _drawn(row: Row) -> Row:
+  """The curves of a row without what ended in NaN."""
+  found: Row = {}
+  for key in _DRAWN:
+    if isinstance(value := row.get(key), dict):
+      found[key] = {name: values for name, values in value.items()
+                    if not (isinstance(values, list) and None in values)}
+      if key == "test_bins" and len(found[key]) < len(value):
+        found[key] = None  # All of its series are needed.
+  return found
 
 
-def _number(value: Any) -> bool:
-  return isinstance(value, (int, float)) and abs(value) < _LARGEST
+def _small(value: float) -> bool:
+  return -_LARGEST < value < _LARGEST
 
 
 def _numbers(value: Any) -> bool:
@@ -82,12 +95,23 @@ def _numbers(value: Any) -> bool:
       not value or max(map(abs, value)) < _LARGEST)
 
 
+def _series(value: dict[str, Any]) -> bool:
+  return all(map(_numbers, value.values()))
+
+
 def _plain(value: Any, depth: int = 0) -> bool:
   """Whether a value is of this depth at most, without numbers beyond a float."""
   if isinstance(value, (list, dict)):
     inner = value.values() if isinstance(value, dict) else value
-    return depth < _DEEPEST and all(_plain(one, depth + 1) for one in inner)
-  return not isinstance(value, int) or abs(value) < _LARGEST
+    return depth < _DEEPEST and all([_plain(one, depth + 1) for one in inner])
+  return not isinstance(value, int) or _small(value)
+
+
+def _short(value: Any) -> Any:
+  """Numbers in a quarter of the memory that a list takes, and names once."""
+  if isinstance(value, list):
+    return array.array("d", value)
+  return {sys.intern(name): _short(one) for name, one in value.items()}
 
 
 def _brief(value: Any) -> str:
@@ -96,3 +120,25 @@ def _brief(value: Any) -> str:
   if isinstance(value, (dict, list)):
     return f"a {type(value).__name__} that is not so"
   return repr(value)[:40]
+
+
+_DRAWN = ("curve", "test_bins")
+_CURVE: Kind = ("a list of numbers", list, _numbers, _short)
+_OF_SWEEP: dict[str, Kind] = {
+    **dict.fromkeys((
+        "test_errors", "test_examples", "test_nll", "test_ece", "agreement",
+        "seconds", "heldout_errors", "heldout_examples", "train_examples", "seed",
+        "cores", "numerics"), ("a number", (int, float), _small, None)),
+    **dict.fromkeys(("fingerprint", "command"), ("text", str, None, None)),
+    **dict.fromkeys((
+        "net", "method", "loss", "teacher_fingerprint", "commit", "device", "study",
+        "packing"), ("text", str, None, sys.intern)),
+    "heldout_curve": _CURVE,
+    **dict.fromkeys(_DRAWN, ("lists of numbers by name", dict, _series, _short)),
+    "versions": ("an object", dict, None, None),
+    "overrides": ("values of config keys", dict, _plain, lambda value: {
+        sys.intern(key): one for key, one in value.items()}),
+    **dict.fromkeys(("failed", "dirty"), ("", object, None, None))}
+_TOLD = {key: kind for key, kind in _OF_SWEEP.items() if key not in _DRAWN}
+_OF_MAIN = _OF_SWEEP | {"curve": _CURVE} | dict.fromkeys(
+    ("row", "source"), ("text", str, None, None))

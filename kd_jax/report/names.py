@@ -1,7 +1,8 @@
 """Keys and values of a config as people write them, and in which order."""
 
 import collections
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+import functools
 import json
 from typing import Any
 
@@ -63,6 +64,11 @@ def short(keys: Iterable[str]) -> dict[str, str]:
     >>> short(["temperature", "optimizer.b2", "teacher.widths"])
     {'temperature': 'T', 'optimizer.b2': 'b2', 'teacher.widths': 'teacher widths'}
   """
+  return dict(_short(tuple(keys)))
+
+
+@functools.lru_cache(64)  # Each of many points has a label of the same keys.
+def _short(keys: tuple[str, ...]) -> dict[str, str]:
   full = {key: key.replace(".", " ").replace("_", " ") for key in keys}
   names = {}
   for key in full:
@@ -82,8 +88,8 @@ def label(settings: Settings, keys: Iterable[str]) -> str:
     >>> label({"alpha": 0.9, "temperature": 8.0}, ["alpha", "temperature"])
     'alpha 0.9, T 8'
   """
-  keys = list(keys)
-  names = short(keys)
+  keys = tuple(keys)
+  names = _short(keys)
   return ", ".join(
       f"{names[key]} {shown(settings[key])}" for key in keys if key in settings)
 
@@ -98,6 +104,17 @@ def brief(text: str, most: int = 56) -> str:
   return text if len(text) <= most else text[:most - 1] + "…"
 
 
+def some(items: Sequence[Any], between: str = ", ", most: int = 12) -> str:
+  """The first of many things in a phrase, and how many more there are.
+
+  Example:
+    >>> some([3, 4, 5], most=2)
+    '3, 4 and 1 more'
+  """
+  more = f" and {len(items) - most:,} more" if len(items) > most else ""
+  return between.join(map(str, items[:most])) + more
+
+
 def same(a: Any, b: Any) -> bool:
   """Whether two values are the same setting."""
   return shown(a) == shown(b)
@@ -108,6 +125,12 @@ def setting(row: Mapping[str, Any]) -> dict[str, Any]:
   net = {"net": row["net"]} if "net" in row else {}
   return net | {key: value for key, value in row["overrides"].items()
                 if key not in SEEDS}
+
+
+def identity(row: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+  """The setting of a row as text: alike for all rows of a point."""
+  return tuple(sorted(
+      [(key, shown(value)) for key, value in setting(row).items()]))
 
 
 def idle(settings: Settings) -> set[str]:

@@ -10,22 +10,100 @@ function compare(a, b, down) {
   return down ? -order : order;
 }
 
-function sort(header) {
-  const table = header.closest("table");
-  const column = header.cellIndex;
-  const down = header.getAttribute("aria-sort") === "ascending";
-  for (const other of table.tHead.rows[0].cells) {
-    other.removeAttribute("aria-sort");
-  }
-  header.setAttribute("aria-sort", down ? "descending" : "ascending");
-  const key = (row) => row.cells[column].dataset.value;
-  const body = table.tBodies[0];
-  body.append(...[...body.rows].sort((a, b) => compare(key(a), key(b), down)));
+// A long table has all its rows beside it, packed; the first are in the table.
+async function unpack(text) {
+  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(
+    new DecompressionStream("gzip"));
+  return JSON.parse(await new Response(stream).text());
 }
 
-for (const button of document.querySelectorAll("th button")) {
-  button.addEventListener("click", () => sort(button.closest("th")));
+// Of a packed row: what sorts it by a column, and its element.
+function asRow([style, ...cells], heads) {
+  const text = (cell) => (Array.isArray(cell) ? cell[0] : cell);
+  return {
+    key: (column) => [].concat(cells[column]).at(-1),
+    element() {
+      const row = document.createElement("tr");
+      row.className = style;
+      for (const [column, cell] of cells.entries()) {
+        const at = row.insertCell();
+        at.className = heads[column].className;
+        at.textContent = text(cell);
+      }
+      return row;
+    },
+  };
 }
+
+function inTable(row) {
+  const key = (column) =>
+    row.cells[column].dataset.value ?? row.cells[column].textContent;
+  return {key, element: () => row};
+}
+
+function setUp(table) {
+  const body = table.tBodies[0];
+  const heads = [...table.tHead.rows[0].cells];
+  const size = body.rows.length;
+  const pager = document.querySelector(`nav[data-of="${table.id}"]`);
+  let rows = [...body.rows].map(inTable);
+  const long = pager && window.DecompressionStream;
+  let all = null;
+  let page = 0;
+
+  function ready() {
+    if (!long) return null;
+    all ??= unpack(pager.querySelector("script").textContent).then((found) => {
+      rows = found.map((cells) => asRow(cells, heads));
+    });
+    return all;
+  }
+
+  function show(wanted) {
+    const last = Math.max(0, Math.ceil(rows.length / size) - 1);
+    page = Math.min(Math.max(wanted || 0, 0), last);
+    const first = page * size;
+    const shown = rows.slice(first, first + size);
+    body.replaceChildren(...shown.map((row) => row.element()));
+    if (!long) return;
+    const number = (value) => value.toLocaleString("en");
+    pager.querySelector("span").textContent =
+      `${number(first + 1)} to ${number(first + shown.length)} ` +
+      `of ${number(rows.length)}`;
+    pager.querySelector("input").value = page + 1;
+    const [previous, next] = pager.querySelectorAll("button");
+    previous.disabled = page === 0;
+    next.disabled = page === last;
+  }
+
+  async function sort(header) {
+    await ready();
+    const column = header.cellIndex;
+    const down = header.getAttribute("aria-sort") === "ascending";
+    for (const other of heads) other.removeAttribute("aria-sort");
+    header.setAttribute("aria-sort", down ? "descending" : "ascending");
+    rows.sort((a, b) => compare(a.key(column), b.key(column), down));
+    show(0);
+  }
+
+  for (const header of heads) {
+    header.querySelector("button").addEventListener("click", () => sort(header));
+  }
+  if (!long) return;
+  const turn = async (wanted) => {
+    await ready();
+    show(wanted());
+  };
+  const [previous, next] = pager.querySelectorAll("button");
+  const input = pager.querySelector("input");
+  previous.addEventListener("click", () => turn(() => page - 1));
+  next.addEventListener("click", () => turn(() => page + 1));
+  input.addEventListener("change", () => turn(() => input.valueAsNumber - 1));
+  for (const part of pager.querySelectorAll("[hidden]")) part.hidden = false;
+}
+
+for (const table of document.querySelectorAll("table[id]")) setUp(table);
 
 // The title of a point shows at once, and to those who use no mouse.
 const tip = document.getElementById("tip");

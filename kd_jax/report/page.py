@@ -6,6 +6,7 @@ it to load anything.
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
+import gzip
 import html
 import json
 import pathlib
@@ -14,8 +15,10 @@ from typing import Any
 
 from kd_jax.report import names, panels, svg, tables
 from kd_jax.report.main_table import Row
-from kd_jax.report.sweep import Sweep
+from kd_jax.report.sweep import MOST, Point, Sweep
 
+# The text of a cell, or this and what sorts it.
+Cell = str | tuple[str, str]
 _HERE = pathlib.Path(__file__).parent
 # Alternative text and caption of each picture.
 _PICTURES = {
@@ -64,17 +67,16 @@ def page(
 def _head(sweep: Sweep) -> str:
   rows = sweep.rows
   failed = sum(point.failed for point in sweep.points)
-  counts = (f"{len(sweep.points)} points, {len(rows)} runs"
-            + (f", {failed} failed" if failed else ""))
+  counts = (f"{len(sweep.points):,} points, {len(rows):,} runs"
+            + (f", {failed:,} failed" if failed else ""))
   lines = [f"<h1>{html.escape(sweep.study or 'Report')}</h1>",
            f'<p class="soft">{counts}</p>', _loss(rows)]
   lines += [f'<p class="warn">{html.escape(note)}</p>' for note in sweep.notes]
-  most = panels.MOST
-  if max(len(sweep.points), *(len(point.runs) for point in sweep.points)) > most:
+  if not sweep.drawn:
     lines.append(
-        f'<p class="warn">This page shows the first {most} points and of each the '
-        f"first {most} runs, and no pictures of more points; table.csv has all "
-        "points, and results.jsonl all runs.</p>")
+        f'<p class="warn">No picture shows more than {MOST} points, so those of '
+        "errors, differences, learning and reliability are left out; table.csv has "
+        "all points to draw them from.</p>")
   return "\n".join(lines)
 
 
@@ -90,14 +92,16 @@ def _loss(rows: Sequence[Row]) -> str:
         "labels at T = 1, KL that from the teacher's soft targets at T.</p>")
   if losses:
     items = "".join(f"<li><code>{html.escape(loss)}</code></li>"
-                    for loss in losses)
-    parts.append(f"<details><summary>The {len(losses)} losses of these runs, "
+                    for loss in losses[:MOST])
+    if len(losses) > MOST:
+      items += f"<li>and {len(losses) - MOST:,} more</li>"
+    parts.append(f"<details><summary>The {len(losses):,} losses of these runs, "
                  f"as they ran</summary><ul>{items}</ul></details>")
   return "\n".join(parts)
 
 
 def _main_plot(sweep: Sweep) -> str:
-  drawn = len(sweep.points) <= panels.MOST and svg.errors_by_temperature(sweep)
+  drawn = sweep.drawn and svg.errors_by_temperature(sweep)
   if not drawn:
     return ""
   levels = any(panel.levels for panel in panels.panels(sweep))
@@ -111,37 +115,78 @@ def _main_plot(sweep: Sweep) -> str:
 
 
 def _table(sweep: Sweep) -> str:
-  """The table that sorts, and its captions."""
+  """The table of points, and its captions."""
   columns = tables.columns(sweep)
   left = tables.text_columns(sweep)
-  kind = lambda column: "" if column.title in left else ' class="number"'
-  head = "".join(
-      f'<th scope="col"{kind(column)}><button type="button">'
-      f"{html.escape(column.title)}</button></th>" for column in columns)
-  lines = []
-  for point in sweep.points[:panels.MOST]:
-    cells = "".join(
-        f'<td{kind(column)} data-value="{_sorted_by(column, point)}">'
-        f"{html.escape(column.text(point))}</td>" for column in columns)
-    style = ' class="reference"' if point.is_reference else ""
-    lines.append(f"<tr{style}>{cells}</tr>")
+  heads = [(column.title, "" if column.title in left else "number")
+           for column in columns]
+  cells = [_cells(column, sweep.points) for column in columns]
+  styles = ["reference" if point.is_reference else "" for point in sweep.points]
   captions = "".join(
       f"<li>{html.escape(text)}</li>" for text in tables.captions(sweep))
   return (
       '<h2 id="points">Points</h2>\n'
       '<p class="soft">A click on a header sorts.</p>\n'
+      + _sortable("table", "points", heads, list(zip(styles, *cells)))
+      + f'<ul class="captions">{captions}</ul>')
+
+
+def _cells(column: tables.Column, points: Sequence[Point]) -> list[Cell]:
+  """The cells of a column: their text, and where it is another, what sorts them."""
+  found: list[Cell] = []
+  for point in points:
+    text, number = column.text(point), column.number(point)
+    key = f"{number:.10g}" if number is not None else (
+        "" if text == names.MISSING else text)
+    found.append(text if key == text else (text, key))
+  return found
+
+
+def _sortable(
+    name: str, what: str, heads: Sequence[tuple[str, str]],
+    rows: Sequence[tuple[Cell, ...]]
+) -> str:
+  """A table that sorts, in pages where it is long.
+
+  Args:
+    name: Its id.
+    what: What its rows are.
+    heads: Title and class of each column.
+    rows: Class and cells of each row.
+  """
+  kind = lambda style: f' class="{style}"' if style else ""
+  head = "".join(
+      f'<th scope="col"{kind(style)}><button type="button">{html.escape(title)}'
+      "</button></th>" for title, style in heads)
+  lines = []
+  for style, *cells in rows[:MOST]:
+    pairs = [(cell, None) if isinstance(cell, str) else cell for cell in cells]
+    shown = "".join(
+        f"<td{kind(column)}"
+        + (f' data-value="{html.escape(key)}"' if key is not None else "")
+        + f">{html.escape(text)}</td>"
+        for (text, key), (_, column) in zip(pairs, heads))
+    lines.append(f"<tr{kind(str(style))}>{shown}</tr>")
+  return (
       '<div class="scroll" tabindex="0" role="region" aria-label="Table of '
-      f'points"><table id="table"><thead><tr>{head}</tr></thead>\n<tbody>'
-      + "\n".join(lines) + "</tbody></table></div>\n"
-      f'<ul class="captions">{captions}</ul>')
+      f'{what}"><table id="{name}"><thead><tr>{head}</tr></thead>\n<tbody>'
+      + "\n".join(lines) + "</tbody></table></div>\n" + _pager(name, what, rows))
 
 
-def _sorted_by(column: tables.Column, point: Any) -> str:
-  number = column.number(point)
-  if number is not None:
-    return html.escape(f"{number:.10g}")
-  text = column.text(point)
-  return html.escape("" if text == names.MISSING else text)
+def _pager(name: str, what: str, rows: Sequence[tuple[Cell, ...]]) -> str:
+  """All rows of a long table, packed, and the buttons that page through them."""
+  if len(rows) <= MOST:
+    return ""
+  packed = base64.b64encode(gzip.compress(
+      json.dumps(rows, separators=(",", ":")).encode(), 6, mtime=0)).decode()
+  last = -(-len(rows) // MOST)
+  return (
+      f'<nav class="pages" data-of="{name}" aria-label="Pages of {what}">'
+      '<button type="button" hidden>Previous</button> '
+      f'<span>The first {MOST} of {len(rows):,} {what}</span> '
+      f'<label hidden>page <input type="number" min="1" max="{last}" value="1"> of '
+      f'{last:,}</label> <button type="button" hidden>Next</button>'
+      f'<script type="text/plain">{packed}</script></nav>\n')
 
 
 def _pictures(pictures: Mapping[str, pathlib.Path]) -> str:
@@ -204,39 +249,26 @@ def _provenance(rows: Sequence[Row]) -> str:
       for row in rows if row.get("device")})
   words = []
   if commits:
-    words.append(f"Commit {', '.join(commits)}.")
+    words.append(f"Commit {names.some(commits)}.")
   if machines:
-    words.append(f"Ran on {'; '.join(machines)}.")
+    words.append(f"Ran on {names.some(machines, '; ')}.")
   return f"<p>{html.escape(' '.join(words))}</p>" if words else ""
 
 
 def _runs(sweep: Sweep) -> str:
-  """Every run with its command, by point."""
-  head = "".join(
-      f'<th scope="col" class="plain{kind}">{title}</th>' for title, kind in (
-          ("seed", " number"), ("test errors", " number"), ("fingerprint", ""),
-          ("command", "")))
-  parts = ['<h2 id="runs">Runs</h2>']
-  for point in sweep.points[:panels.MOST]:
-    lines = "".join(map(_run, point.runs[:panels.MOST]))
-    failed = f", {point.failed} failed" if point.failed else ""
-    parts.append(
-        f"<details><summary>{html.escape(sweep.label(point))} "
-        f'<span class="soft">n {point.n}{failed}</span></summary>'
-        '<div class="scroll" tabindex="0" role="region" aria-label="Runs">'
-        f"<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>"
-        "</div></details>")
-  return "\n".join(parts)
+  """Every run with its command."""
+  heads = [("point", ""), ("seed", "number"), ("test errors", "number"),
+           ("fingerprint", "code"), ("command", "code wrap")]
+  rows = [("", label, *_run(row)) for point in sweep.points
+          for label in [sweep.label(point)] for row in point.runs]
+  return ('<h2 id="runs">Runs</h2>\n<details><summary>The '
+          f"{len(rows):,} runs, with their commands</summary>"
+          f"{_sortable('runs-table', 'runs', heads, rows)}</details>")
 
 
-def _run(row: Row) -> str:
+def _run(row: Row) -> tuple[str, ...]:
   failed = row.get("failed")
   errors = f"failed: {failed}" if failed is not None else row.get("test_errors")
-  cells = [("number", row.get("seed")), ("number", errors)]
-  shown = "".join(
-      f'<td class="{kind}">{html.escape("" if value is None else str(value))}</td>'
-      for kind, value in cells)
-  return (
-      f"<tr>{shown}<td><code>{html.escape(str(row.get('fingerprint', ''))[:12])}"
-      '</code></td><td class="wrap"><code>'
-      f"{html.escape(str(row.get('command', '')))}</code></td></tr>\n")
+  return (*("" if value is None else str(value)
+            for value in (row.get("seed"), errors)),
+          row.get("fingerprint", "")[:12], row.get("command", ""))

@@ -7,8 +7,6 @@ from kd_jax.report import names
 from kd_jax.report.sweep import Point, Sweep
 
 T = "temperature"
-# Points that a picture, or a table of the page, shows at most.
-MOST = 500
 _WIDTHS = "student.widths"
 
 

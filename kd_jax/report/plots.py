@@ -149,7 +149,7 @@ def write(
   """Draws all there is to draw; returns the paths by the name of the plot.
 
   A picture of rows that are no more is removed. Of more points than a picture can
-  show, none is drawn.
+  show, only that of the teacher is drawn.
   """
   drawings = {
       "errors": errors_by_temperature, "heat": heat_map,
@@ -159,7 +159,7 @@ def write(
   found = {}
   for name, draw in drawings.items():
     path = folder / f"{name}.png"
-    if len(sweep.points) <= panels.MOST and draw(sweep, path):
+    if (sweep.drawn or name == "dark") and draw(sweep, path):
       found[name] = path
     else:
       path.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ A point is all rows whose overrides are alike but for the seeds. Keys alike in a
 points are `common`; the others are columns.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 import json
 from typing import Any
@@ -15,6 +16,7 @@ from kd_jax.report.sweep import Point, Sweep, run
 
 # The version of numbers of rows from before a row said it.
 _UNSAID = 2
+_NOTES = 12
 
 
 def records(
@@ -39,13 +41,11 @@ def gather(
     UserError: If no point is the reference.
   """
   distinct, notes = _distinct(rows)
-  groups: dict[str, list[Row]] = {}
+  groups: dict[Any, list[Row]] = {}
   for row in distinct:
-    identity = {key: names.shown(value)
-                for key, value in names.setting(row).items()}
-    groups.setdefault(json.dumps(identity, sort_keys=True), []).append(row)
-  settings = {name: names.setting(group[0]) for name, group in groups.items()}
-  keys, common = _varying(list(settings.values()))
+    groups.setdefault(names.identity(row), []).append(row)
+  settings = [names.setting(group[0]) for group in groups.values()]
+  keys, common = _varying(settings)
   teachers = sorted({row["teacher_fingerprint"] for row in distinct
                      if row.get("teacher_fingerprint")})
   # Where the teacher is what varies, each point has one of its own.
@@ -53,13 +53,12 @@ def gather(
       len({row.get("teacher_fingerprint") for row in group} - {None}) > 1
       for group in groups.values())
   points = [
-      _point({key: settings[name][key] for key in keys if key in settings[name]},
-             group, several=several)
-      for name, group in groups.items()]
+      _point({key: setting[key] for key in keys if key in setting}, group,
+             several=several)
+      for setting, group in zip(settings, groups.values())]
   points.sort(key=lambda point: [
       names.order(point.values.get(key)) for key in keys])
-  for point in points:
-    notes += _twice(point, keys)
+  notes += _twice(points, keys)
   if reference is not None:
     points = compare.compared(
         points, reference, keys, common, several=several)
@@ -76,58 +75,62 @@ def _machines(rows: Sequence[Row]) -> list[str]:
            for row in rows if row.get("device")}
   if len(kinds) < 2:
     return []
-  fields = "; ".join(sorted(
-      f"{device}, {cores} cores, jax {jax}" for device, cores, jax in kinds))
-  return [f"Runs are of several machines or versions ({fields}): paired runs may "
-          "differ by more than their settings."]
+  fields = sorted(
+      f"{device}, {cores} cores, jax {jax}" for device, cores, jax in kinds)
+  return ["Runs are of several machines or versions ("
+          f"{names.some(fields, '; ')}): paired runs may differ by more than their "
+          "settings."]
 
 
 def _numerics(rows: Sequence[Row]) -> list[str]:
   """A note where rows are of numbers that the same command gives no more."""
-  made = [row.get("numerics", _UNSAID) for row in rows]
-  if set(made) == {kd_jax.NUMERICS}:
+  made = Counter(row.get("numerics", _UNSAID) for row in rows)
+  if made.keys() == {kd_jax.NUMERICS}:
     return []
-  counts = ", ".join(f"{made.count(version)} by version {version}"
-                     for version in sorted(set(made)))
-  return [f"Runs made {counts} of the numerics: each version gives other numbers "
-          "for the same settings (docs/reliability.md)."]
+  counts = [f"{made[version]} by version {version}" for version in sorted(made)]
+  return [f"Runs made {names.some(counts)} of the numerics: each version gives "
+          "other numbers for the same settings (docs/reliability.md)."]
 
 
 def _distinct(rows: Iterable[Row]) -> tuple[list[Row], list[str]]:
   """Rows in an order of their own, one a fingerprint; notes on the others."""
+  text = lambda row: json.dumps(row, sort_keys=True, default=list)
+  copies: dict[str, list[Row]] = {}
+  for row in rows:
+    copies.setdefault(str(row.get("fingerprint") or text(row)), []).append(row)
   # The content decides, not the place in the file: of a run that failed and was
   # then repeated, the one that ended.
-  text = lambda row: json.dumps(row, sort_keys=True)
-  ranked = sorted(rows, key=lambda row: (
-      row.get("failed") is not None, row.get("seed") or 0, text(row)))
-  found: dict[str, Row] = {}
-  differ = set()
-  for row in ranked:
-    name = str(row.get("fingerprint") or text(row))
-    kept = found.setdefault(name, row)
-    if row.get("failed") is None and (
-        kept.get("test_errors") != row.get("test_errors")):
-      differ.add(name[:8])
+  rank = lambda row: (
+      row.get("failed") is not None, row.get("seed") or 0, text(row))
+  found = {name: group[0] if len(group) == 1 else min(group, key=rank)
+           for name, group in copies.items()}
+  differ = sorted({
+      name[:8] for name, group in copies.items() for row in group
+      if row.get("failed") is None
+      and row.get("test_errors") != found[name].get("test_errors")})
   notes = []
   if differ:
-    notes.append(
-        "Recorded twice with different test errors, counted once: "
-        f"{', '.join(sorted(differ))}.")
-  by_run = lambda row: (
-      str(row.get("teacher_fingerprint") or ""), row.get("seed") or 0, text(row))
-  return sorted(found.values(), key=by_run), notes
+    notes.append("Recorded twice with different test errors, counted once: "
+                 f"{names.some(differ)}.")
+  by_run = lambda name: (str(found[name].get("teacher_fingerprint") or ""),
+                         found[name].get("seed") or 0, name)
+  return [found[name] for name in sorted(found, key=by_run)], notes
 
 
-def _twice(point: Point, keys: Sequence[str]) -> list[str]:
+def _twice(points: Iterable[Point], keys: Sequence[str]) -> list[str]:
   """A note where a point has a seed twice: another config lies beneath."""
-  runs = [run(row) for row in point.good]
-  seeds = sorted({seed or 0 for teacher, seed in runs
-                  if runs.count((teacher, seed)) > 1})
-  if not seeds:
-    return []
-  where = names.label(point.values, keys) or "all runs"
-  return [f"{where}: seeds {', '.join(map(str, seeds))} ran under several "
-          "fingerprints (another config or version); all are in its mean."]
+  notes = []
+  for point in points:
+    runs = list(map(run, point.good))
+    if len(set(runs)) < len(runs):
+      seeds = sorted({
+          seed or 0 for (_, seed), times in Counter(runs).items() if times > 1})
+      where = names.label(point.values, keys) or "all runs"
+      notes.append(
+          f"{where}: seeds {names.some(seeds)} ran under several fingerprints "
+          "(another config or version); all are in its mean.")
+  return notes[:_NOTES] + [
+      f"So it is with {len(notes) - _NOTES:,} more points."] * (len(notes) > _NOTES)
 
 
 def _varying(
@@ -136,9 +139,8 @@ def _varying(
   """The keys that vary, in order, and those alike in all settings."""
   everything = names.columns(key for one in settings for key in one)
   common = {
-      key: settings[0][key] for key in everything
-      if all(key in one for one in settings)
-      and len({names.shown(one[key]) for one in settings}) == 1}
+      key: value for key, value in (settings[0] if settings else {}).items()
+      if all(key in one and names.same(one[key], value) for one in settings)}
   return [key for key in everything if key not in common], common
 
 
@@ -153,7 +155,7 @@ def _groups(
 
 
 def _mean(rows: Sequence[Row], name: str) -> float | None:
-  values = [row[name] for row in rows if row.get(name) is not None]
+  values = [value for row in rows if (value := row.get(name)) is not None]
   return sum(values) / len(values) if values else None
 
 
@@ -175,10 +177,9 @@ def _point(values: dict[str, Any], runs: list[Row], *, several: bool) -> Point:
 
 def _errors(rows: list[Row], *, several: bool) -> dict[str, Any]:
   """Mean test errors of runs, and how far to trust it."""
-  groups = _groups(rows, lambda row: row["test_errors"])
   fields: dict[str, Any]
   if several:
-    nested = clustered.nested(groups)
+    nested = clustered.nested(_groups(rows, lambda row: row["test_errors"]))
     fields = {"errors": nested.mean, "low": nested.low, "high": nested.high,
             "between_sd": nested.between_sd, "within_sd": nested.within_sd}
   else:

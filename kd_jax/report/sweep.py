@@ -1,10 +1,14 @@
 """What a sweep is once its rows are gathered: points, and what they share."""
 
 import dataclasses
-from typing import Any
+import functools
+from typing import Any, NamedTuple
 
 from kd_jax.report import names
 from kd_jax.report.main_table import Row
+
+# Points that a picture, a table for reading, or a page of one shows at most.
+MOST = 500
 
 Run = tuple[str | None, int | None]  # teacher's fingerprint, seed
 
@@ -14,8 +18,7 @@ def run(row: Row) -> Run:
   return row.get("teacher_fingerprint"), row.get("seed")
 
 
-@dataclasses.dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
   """One setting: its values of the varying keys, its runs, what they say.
 
   Numbers are None where the rows do not say, or too few runs do.
@@ -79,7 +82,7 @@ class Point:
     return (self.high - self.low) / 2
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # A key of caches.
 class Sweep:
   """All points of a study, and what they have in common.
 
@@ -106,11 +109,22 @@ class Sweep:
     return [row for point in self.points for row in point.runs]
 
   @property
+  def drawn(self) -> bool:
+    """Whether pictures can show the points."""
+    return len(self.points) <= MOST
+
+  @functools.cached_property
+  def has(self) -> frozenset[str]:
+    """The numbers that some point has."""
+    return frozenset(name for at, name in enumerate(Point._fields) if any(
+        [point[at] is not None for point in self.points]))
+
+  @property
   def nested(self) -> bool:
     """Whether points have several teachers, so that intervals are over them."""
     return any(point.teachers > 1 for point in self.points)
 
-  @property
+  @functools.cached_property
   def telling(self) -> tuple[str, ...]:
     """The keys that a label needs: without those that go with the widths.
 

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 import csv
+import functools
 import io
+import operator
 import pathlib
 import re
 from typing import Any, NamedTuple
 
 from kd_jax.report import names
-from kd_jax.report.sweep import Point, Sweep
+from kd_jax.report.sweep import MOST, Point, Sweep
 
 Cell = Callable[[Point], Any]
 
@@ -31,8 +33,8 @@ def number(value: float | None, digits: int, *, sign: bool = False) -> str:
   if value is None:
     return ""
   text = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
-  if not float(text):
-    text = text.lstrip("+-")
+  if text[0] in "+-" and not float(text):
+    text = text[1:]
   return text.replace("-", "−")
 
 
@@ -71,28 +73,28 @@ def columns(sweep: Sweep) -> list[Column]:
   short = names.short(sweep.keys)
   found = [Column(short[key], _setting(key), _setting_number(key))
            for key in sweep.keys]
+  get = operator.attrgetter
   plain = lambda title, name, digits, factor=1.0: Column(
       title, lambda point: number(_times(getattr(point, name), factor), digits),
-      lambda point: getattr(point, name))
+      get(name))
   found += [
       plain("n", "n", 0), plain("failed", "failed", 0),
       Column("test errors", lambda p: with_half(p.errors, p.half),
-             lambda p: p.errors)]
-  more = [plain("sd", "sd", 1),
-          plain("sd between teachers", "between_sd", 1),
-          plain("sd within", "within_sd", 1),
-          plain("binomial", "binomial", 1),
-          Column("difference", difference, lambda p: p.difference),
-          Column("p", lambda p: probability(p.p), lambda p: p.p),
-          Column("p (Holm)", lambda p: probability(p.p_holm),
-                 lambda p: p.p_holm),
-          plain("held-out errors", "heldout", 1),
-          Column("held-out, best epoch", _best, lambda p: p.heldout_best),
-          plain("NLL", "nll", 4), plain("ECE", "ece", 4),
-          plain("agreement %", "agreement", 2, 100.0),
-          plain("seconds", "seconds", 1)]
-  return found + [column for column in more
-                  if any(column.number(p) is not None for p in sweep.points)]
+             get("errors"))]
+  more = {
+      "sd": plain("sd", "sd", 1),
+      "between_sd": plain("sd between teachers", "between_sd", 1),
+      "within_sd": plain("sd within", "within_sd", 1),
+      "binomial": plain("binomial", "binomial", 1),
+      "difference": Column("difference", difference, get("difference")),
+      "p": Column("p", lambda p: probability(p.p), get("p")),
+      "p_holm": Column("p (Holm)", lambda p: probability(p.p_holm), get("p_holm")),
+      "heldout": plain("held-out errors", "heldout", 1),
+      "heldout_best": Column("held-out, best epoch", _best, get("heldout_best")),
+      "nll": plain("NLL", "nll", 4), "ece": plain("ECE", "ece", 4),
+      "agreement": plain("agreement %", "agreement", 2, 100.0),
+      "seconds": plain("seconds", "seconds", 1)}
+  return found + [column for name, column in more.items() if name in sweep.has]
 
 
 def _times(value: float | None, factor: float) -> float | None:
@@ -120,6 +122,7 @@ def _best(point: Point) -> str:
   return f"{number(point.heldout_best, 1)} (epoch {point.best_epoch})"
 
 
+@functools.lru_cache(1)
 def captions(sweep: Sweep) -> list[str]:
   """Sentences without which the numbers of a sweep cannot be read."""
   lines = []
@@ -138,6 +141,13 @@ def captions(sweep: Sweep) -> list[str]:
         "what another of its size would add, binomial = sqrt(n p (1 - p)), is "
         "not in ±.")
   return lines + _heldout(sweep) + _differences(sweep) + list(sweep.notes)
+
+
+def _cut(sweep: Sweep) -> list[str]:
+  """Says so where there are more points than a table for reading shows."""
+  number = len(sweep.points)
+  return [f"The first {MOST} of {number:,} points: table.csv and report.html have "
+          "all of them."] * (number > MOST)
 
 
 def _either(numbers: list[int]) -> str:
@@ -188,7 +198,8 @@ def _differences(sweep: Sweep) -> list[str]:
   for point in sweep.points:
     if point.reference is not None:
       families[point.reference] = families.get(point.reference, 0) + 1
-  lines = "; ".join(f"{n} against {name}" for name, n in families.items())
+  lines = names.some(
+      [f"{n} against {name}" for name, n in families.items()], "; ")
   return [
       f"Difference: test errors minus those of the reference ({wanted}) with the "
       f"same other settings, paired by {by}, with its 95% t-interval; p is "
@@ -203,12 +214,13 @@ def markdown(sweep: Sweep) -> str:
            ["--:" if column.title not in texts else "---"
             for column in shown]]
   lines += [[_markdown(column.text(point)) for column in shown]
-            for point in sweep.points]
+            for point in sweep.points[:MOST]]
   body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-  below = "\n".join(_markdown(sentence) for sentence in captions(sweep))
+  below = "\n".join(map(_markdown, _cut(sweep) + captions(sweep)))
   return f"{body}\n\n{below}\n"
 
 
+@functools.lru_cache(1)
 def text_columns(sweep: Sweep) -> set[str]:
   """Titles of columns of text."""
   short = names.short(sweep.keys)
@@ -282,12 +294,13 @@ def latex(sweep: Sweep) -> str:
   line = lambda cells: " & ".join(map(escape_latex, cells)) + r" \\"
   align = "".join(
       "l" if column.title in texts else "r" for column in shown)
-  caption = " ".join(map(escape_latex, captions(sweep)))
+  caption = " ".join(map(escape_latex, _cut(sweep) + captions(sweep)))
   lines = [
       r"% needs \usepackage{booktabs}", r"\begin{table}", r"\centering",
       r"\small", rf"\begin{{tabular}}{{{align}}}", r"\toprule",
       line(column.title for column in shown), r"\midrule",
-      *(line(column.text(point) for column in shown) for point in sweep.points),
+      *(line(column.text(point) for column in shown)
+        for point in sweep.points[:MOST]),
       r"\bottomrule", r"\end{tabular}", rf"\caption{{{caption}}}",
       r"\end{table}"]
   return "\n".join(lines) + "\n"

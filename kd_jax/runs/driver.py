@@ -136,7 +136,7 @@ class _Driver:
     self._study = asked.study or workdir.name
     self._base = commands.of_file(asked.command)
     self._recorder = points.first.recorder
-    self._results = Results(workdir, writes=hosts.first())
+    self._results = Results(workdir, screen.say, writes=hosts.first())
     self._before = plan.load(workdir / "plan.json")
     self._programs = Programs(
         run.sweep, screen.say, asked.stop, measure=asked.shard is None)

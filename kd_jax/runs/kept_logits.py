@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 import pathlib
 from typing import Any
-import zipfile
-import zlib
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +12,7 @@ from kd_jax import losses
 from kd_jax.config import identity
 from kd_jax.core import hosts, types
 from kd_jax.core.errors import UserError
+from kd_jax.core.files import damage, refuse_pipes
 from kd_jax.data import preprocess
 from kd_jax.runs import nets, records, results, schema_1
 from kd_jax.runs.jobs import Job
@@ -90,12 +89,13 @@ def load_teacher(
 def _load(workdir: pathlib.Path, name: str) -> dict[str, np.ndarray]:
   path = workdir / "logits" / f"{name}.npz"
   try:
+    refuse_pipes(path)
     with np.load(path, allow_pickle=False) as file:
       return {name: file[name].astype(np.float32) for name in file.files}
-  except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+  except Exception as error:  # Whatever damage makes NumPy raise.
     raise UserError(
-        f"{path}: the logits of this net cannot be read ({error}); give the same "
-        "command with another --workdir, which makes them anew") from None
+        f"{path}: the logits of this net cannot be read ({damage(error)}); give "
+        "the same command with another --workdir, which makes them anew") from None
 
 
 def _save(
@@ -155,6 +155,9 @@ def _write_soft_targets(file: pathlib.Path, jobs: Sequence[Job]) -> None:
 def _image(image: jax.Array) -> list:
   """Pixels as a picture shows them: a grey image has no axis of channels."""
   pixels = np.asarray(image)
+  if pixels.dtype != np.uint8:
+    pixels = np.interp(
+        pixels, (pixels.min(), pixels.max()), (0, 255)).astype(np.uint8)
   return (pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).tolist()
 
 

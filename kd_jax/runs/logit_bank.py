@@ -9,22 +9,20 @@ blocks have checksums; a damaged bank is made again from its teacher.
 from collections.abc import Callable, Iterator, Sequence
 import concurrent.futures
 import hashlib
-import json
 import math
 import os
 import pathlib
 import time
 from typing import Any, NamedTuple
-import zipfile
-import zlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from kd_jax import teachers
-from kd_jax.core import machine, types
+from kd_jax.core import machine, strict, types
 from kd_jax.core.errors import UserError
+from kd_jax.core.files import at_home, refuse_pipes
 from kd_jax.data import views as views_lib
 from kd_jax.training import devices as devices_lib
 from kd_jax.training import parameters, segment
@@ -32,6 +30,8 @@ from kd_jax.training.checkpoints import pause
 from kd_jax.training.devices import Devices
 
 _SPOT_CHECKS = 64
+# Bytes that must be free beside a user's logits: XLA would abort without them.
+_SPARE = 400 * 1024**2
 # Bytes under one checksum.
 _BLOCK = 16 * 1024**2
 # Of the largest logit: matrix products of other shapes round differently.
@@ -66,13 +66,21 @@ def build(source: Source, out: np.ndarray, *, first: int = 0) -> Iterator[int]:
 
   Yields:
     The number of views that are done, after each.
+
+  Raises:
+    UserError: If logits are not finite.
   """
   predicts = [devices_lib.make_predict(source.devices, model, source.views)
               for model in source.models]
   for view in range(first, source.views.count):
     for member, predict in enumerate(predicts):
-      out[:, view, member] = predict(
-          source.variables[member], source.data, jnp.int32(view))
+      logits = np.asarray(predict(
+          source.variables[member], source.data, jnp.int32(view)))
+      if bad := np.count_nonzero(~np.isfinite(logits.max(-1))):
+        raise UserError(
+            f"teacher: gives NaN or infinite logits of {bad} training examples in "
+            f"view {view}")
+      out[:, view, member] = logits
     yield view + 1
 
 
@@ -137,7 +145,8 @@ def _checked(
   """The bank that lies there, if it is whole, and the one that is wanted."""
   stored = parameters.read_sealed(sidecar)
   try:
-    bank = np.load(path, mmap_mode="r", allow_pickle=False)
+    refuse_pipes(path)
+    bank = np.lib.format.open_memmap(path, mode="r")
   except Exception as error:  # Whatever damage makes NumPy raise.
     raise parameters.Damaged(f"{path}: unreadable bank ({error})") from None
   if differing := [key for key in identity if stored.get(key) != identity[key]]:
@@ -206,8 +215,9 @@ def _left(
 ) -> tuple[np.memmap | None, int]:
   """What a program that ended on the way has left of a bank, and how many views."""
   try:
-    begun = json.loads(_begun(path).read_text())
-    bank = np.load(path, mmap_mode="r+", allow_pickle=False)
+    begun = strict.read(_begun(path))
+    refuse_pipes(path)
+    bank = np.lib.format.open_memmap(path, mode="r+")
     if begun == identity | {"done": begun["done"]} and (
         [*bank.shape], bank.dtype) == (identity["shape"], np.float32):
       return bank, begun["done"]
@@ -301,10 +311,11 @@ def read_logits(
         f"({', '.join(axes if len(shape) == 3 else axes[::2])})"
         + _other_classes(logits.shape, shape))
   try:
-    held = np.empty(shape, np.float32)
+    held = _empty(shape)
+    np.empty(_SPARE, np.uint8)  # Let go at once.
   except MemoryError:
     raise UserError(f"{key}: {4 * math.prod(shape) / 1e9:.1f} GB as float32 do not "
-                    "fit in memory") from None
+                    "fit in memory beside the run") from None
   probabilities = True
   # Part by part, so that one copy is in memory.
   for part in _parts(len(logits), math.prod(shape[1:])):
@@ -322,6 +333,13 @@ def read_logits(
   if check == "on" and (problem := teachers.problem(first, labels)):
     raise UserError(f"{key}: {problem}, or --config.teacher.check=off")
   return held
+
+
+def _empty(shape: tuple[int, ...]) -> np.ndarray:
+  """float32 that begins where jax takes it without a copy, on a CPU."""
+  plain = np.empty(4 * math.prod(shape) + 64, np.uint8)
+  start = -plain.ctypes.data % 64
+  return plain[start:start + 4 * math.prod(shape)].view(np.float32).reshape(shape)
 
 
 def digest(file: str) -> str:
@@ -349,8 +367,9 @@ def _parts(number: int, width: int) -> Iterator[slice]:
 def _opened(key: str, file: str) -> np.ndarray:
   """The array of a file, never unpickled; that of a `.npy` stays on disk."""
   try:
-    found = np.load(pathlib.Path(file).expanduser(), mmap_mode="r",
-                    allow_pickle=False)
+    path = at_home(file)
+    refuse_pipes(path)
+    found = np.load(path, mmap_mode="r", allow_pickle=False)
     if isinstance(found, np.ndarray):
       return found
     with found:
@@ -358,8 +377,7 @@ def _opened(key: str, file: str) -> np.ndarray:
           array := found[found.files[0]], np.ndarray):
         return array
     what = f"is an archive of {len(found.files)} files, not one array"
-  except (OSError, ValueError, EOFError, SyntaxError, RuntimeError, MemoryError,
-          zlib.error, zipfile.BadZipFile) as error:
+  except Exception as error:  # Whatever damage makes NumPy raise.
     if isinstance(error, FileNotFoundError):
       raise UserError(f"{key}: cannot be read: there is no such file") from None
     what = "cannot be read as .npy, or as .npz of one array"

@@ -33,7 +33,7 @@ def merge(folders: Sequence[pathlib.Path], out: pathlib.Path) -> str:
     UserError: If a folder is none of a sweep, or two are not of one. Then
       nothing is written.
   """
-  workdir.refuse_foreign(out, "results.jsonl")
+  workdir.refuse_foreign(out)
   parts = _parts(folders, out)
   conflicts.check(parts)
   everything = [row for part in parts for row in part.rows]
@@ -43,7 +43,7 @@ def merge(folders: Sequence[pathlib.Path], out: pathlib.Path) -> str:
   asked = {lane for part in parts for chunk in part.chunks for lane in chunk.lanes}
   kept = _kept(parts, done)
   rows, others = results.arranged(
-      [*everything, *results.aside(out)],
+      [*everything, *results.split(out)[1]],
       [*(lane for chunk in kept for lane in chunk.lanes),
        *(row["fingerprint"] for row in everything)])
   try:
@@ -78,13 +78,15 @@ def _part(folder: pathlib.Path, name: str) -> Part:
   """What a folder holds; what was called after it is called `name` from now on."""
   chunks = plan.load(folder / "plan.json")
   known = schema_1.lanes_of(chunks)
-  rows = [schema_1.converted(row, known) for row in results.read(folder)]
-  results.check(folder / "results.jsonl", rows, "leave the folder out")
+  if not (folder / "results.jsonl").is_file():
+    raise UserError(f"{folder / 'results.jsonl'}: there is no such file")
+  rows, others = ([schema_1.converted(row, known) for row in found]
+                  for found in results.split(
+                      folder, results.of_sweep("leave the folder out")))
   rows = [row | {"study": name} if row.get("study") == folder.resolve().name
           else row for row in rows]
-  other = {schema_1.converted(row, known).get("fingerprint")
-           for row in results.aside(folder)}
-  other -= {row["fingerprint"] for row in rows}
+  other = {row["fingerprint"] for row in others} - {
+      row["fingerprint"] for row in rows}
   # Of a sweep that the folder was used for before.
   chunks = [chunk for chunk in chunks if not other.issuperset(chunk.lanes)]
   config = results.side_file(folder, "config.json") or {}

@@ -6,13 +6,13 @@ own, and a chunk that was interrupted goes on as it began.
 """
 
 from collections.abc import Callable, Collection, Sequence
-import json
 import pathlib
 from typing import Any, NamedTuple
 
 import jax
 
 from kd_jax.config import identity
+from kd_jax.core import strict
 from kd_jax.core.errors import UserError
 from kd_jax.data import preprocess
 from kd_jax.runs import records
@@ -201,7 +201,7 @@ def load(file: pathlib.Path) -> list[Chunk]:
   if not file.is_file():
     return []
   try:
-    planned = json.loads(file.read_text())
+    planned = strict.read(file)
     return [Chunk(c["group"], Shape(*c["shape"]), tuple(c["lanes"]))
             for c in planned["chunks"]]
   except (ValueError, KeyError, TypeError) as error:

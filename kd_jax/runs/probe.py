@@ -7,17 +7,17 @@ device, so it is measured, and the choice is kept.
 
 from collections.abc import Callable, Sequence
 import contextlib
-import json
 import os
 import pathlib
 import statistics
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from kd_jax.config import identity
-from kd_jax.core import compilation, types
+from kd_jax.core import compilation, strict, types
 from kd_jax.runs import plan, records
 from kd_jax.training import lanes as lanes_lib
 from kd_jax.training import parameters
@@ -89,7 +89,10 @@ def choose(
 def remembered(program: str, seeds: Sequence[int]) -> Shape | None:
   """What was chosen for this before on this machine."""
   found = _known().get(_key(program, seeds))
-  return None if found is None else Shape(*found)
+  if isinstance(found, list) and len(found) == 3 and all(
+      isinstance(size, int) and size > 0 for size in found):
+    return Shape(*found)
+  return None
 
 
 def remember(program: str, seeds: Sequence[int], shape: Shape) -> None:
@@ -146,8 +149,9 @@ def _file() -> pathlib.Path:
   return compilation.home() / "lanes.json"
 
 
-def _known() -> dict[str, list[int]]:
+def _known() -> dict[str, Any]:
   try:
-    return json.loads(_file().read_text())
+    found = strict.read(_file())
   except (OSError, ValueError):
     return {}
+  return found if isinstance(found, dict) else {}

@@ -6,7 +6,6 @@ import errno
 import functools
 from importlib import metadata
 import importlib.util
-import json
 import os
 import pathlib
 import platform
@@ -140,7 +139,7 @@ def refuse_newer(manifest: pathlib.Path, say: Callable[[str], None]) -> None:
   if not manifest.is_file():
     return
   try:
-    schema = json.loads(manifest.read_text())["schema"]
+    schema = strict.read(manifest)["schema"]
   except (ValueError, KeyError, TypeError, OSError) as error:
     # A run that wrote a manifest had begun its metrics before.
     if isinstance(error, ValueError) and (

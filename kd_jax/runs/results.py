@@ -1,21 +1,27 @@
 """The rows of a sweep on disk: what is finished is never done again."""
 
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import hashlib
 import json
 import pathlib
+import shutil
 from typing import Any
 
 from kd_jax.core import strict
 from kd_jax.core.errors import UserError
 
 Row = dict[str, Any]
+# What is kept of a row, which stands in a file and line.
+Each = Callable[[Row, str], Row]
 
 # 1 had the packing in the fingerprint; `schema_1.py` reads it.
 SCHEMA, _READ = 2, (1, 2)
 # Earlier versions kept in `_ASIDE` the rows that were not asked for.
 _SHOWN, _ASIDE = "results.jsonl", "results.other.jsonl"
 # Is false in a row that the last run did not ask for.
-_ASKED = "asked"
+ASKED = "asked"
+# Ends a row's line: the first 16 digits of SHA-256 over the row without it.
+_CHECKSUM = "row_sha256"
 
 
 class Results:
@@ -26,14 +32,21 @@ class Results:
   shown if they are asked for again.
   """
 
-  def __init__(self, workdir: pathlib.Path, *, writes: bool = True):
-    """Reads what is there; of several processes one alone `writes`."""
+  def __init__(
+      self, workdir: pathlib.Path, say: Callable[[str], None], *,
+      writes: bool = True):
+    """Reads what is there, and says what is damaged; one process alone `writes`."""
     self._workdir, self._writes = workdir, writes
     self._wanted: list[str] = []
-    file = workdir / _SHOWN
-    rows = read(workdir) if file.is_file() else []
-    check(file, rows, "use another workdir")
-    self._known = _first(_result, [*rows, *aside(workdir)])
+    damaged: list[str] = []
+    rows, others = split(workdir, of_sweep("use another workdir"), damaged)
+    self._known = _first(_result, [*rows, *others])
+    if damaged and writes:
+      kept = workdir / "results.damaged.jsonl"
+      shutil.copyfile(workdir / _SHOWN, kept)
+      for text in damaged:
+        say(f"{text}; it is left out, and made anew where it is asked for; "
+            f"{kept} has it")
 
   @property
   def rows(self) -> list[Row]:
@@ -108,21 +121,35 @@ def arranged(
 
 def save(workdir: pathlib.Path, rows: Sequence[Row], others: Sequence[Row]) -> None:
   """Writes the rows of a run, and those that it does not ask for."""
-  write(workdir / _SHOWN, [*rows, *(row | {_ASKED: False} for row in others)])
+  write(workdir / _SHOWN, [*rows, *(row | {ASKED: False} for row in others)])
   (workdir / _ASIDE).unlink(missing_ok=True)
 
 
-def aside(workdir: pathlib.Path, *, without: Container[str] = ()) -> list[Row]:
-  """Rows that the last run in a workdir did not ask for."""
-  rows = []
+def split(
+    workdir: pathlib.Path, each: Each = lambda row, where: row,
+    damaged: list[str] | None = None,
+) -> tuple[list[Row], list[Row]]:
+  """The rows that the last run in a workdir asked for, and the others.
+
+  Args:
+    workdir: It may have no rows.
+    each: Makes of a row, and of where it stands, what is kept of it.
+    damaged: Gets a sentence for each row that is not as it was written. Without a
+      list, such a row is refused.
+
+  Raises:
+    UserError: If a line is no row.
+  """
+  asked: list[Row] = []
+  others: list[Row] = []
   for name in (_SHOWN, _ASIDE):
     file = workdir / name
-    found = _rows(file, without) if file.is_file() else []
-    found = [row for row in found if name == _ASIDE or not row.get(_ASKED, True)]
-    check(file, found, "use another workdir")
-    rows += found
-  return [{key: value for key, value in row.items() if key != _ASKED}
-          for row in rows]
+    for row, where in _rows(file, damaged) if file.is_file() else ():
+      shown = row.get(ASKED, name == _SHOWN)
+      row = each(row, where)
+      row.pop(ASKED, None)
+      (asked if shown else others).append(row)
+  return asked, others
 
 
 def kept(others: int, folder: str = "DIR") -> str:
@@ -138,18 +165,17 @@ def differing(one: Row, other: Row) -> list[str]:
           if one.get(key) != other.get(key)]
 
 
-def check(file: pathlib.Path, rows: Iterable[Row], advice: str) -> None:
-  """Refuses rows that are not of a sweep that this version reads.
-
-  Raises:
-    UserError: With the file and the advice.
-  """
-  if not all(isinstance(row.get("fingerprint"), str)
-             and isinstance(row.get("overrides"), dict)
-             and row.get("schema") in _READ for row in rows):
-    raise UserError(
-        f"{file}: has rows that are not of a sweep of schema "
-        f"{' or '.join(map(str, _READ))}; {advice}")
+def of_sweep(advice: str) -> Each:
+  """Refuses, with the advice, rows that are not of a sweep that is read here."""
+  def each(row: Row, where: str) -> Row:
+    if not (isinstance(row.get("fingerprint"), str)
+            and isinstance(row.get("overrides"), dict)
+            and row.get("schema") in _READ):
+      raise UserError(
+          f"{where}: is no row of a sweep of schema "
+          f"{' or '.join(map(str, _READ))}; {advice}")
+    return row
+  return each
 
 
 def _result(row: Row) -> tuple[str, str | None]:
@@ -164,36 +190,63 @@ def _first(key: Callable[[Row], Any], rows: Iterable[Row]) -> dict[Any, Row]:
   return found
 
 
-def read(
-    study: pathlib.Path, name: str = _SHOWN, *, without: Container[str] = ()
-) -> list[Row]:
-  """The rows that a study's last run asked for, `without` unwanted fields.
+def read(study: pathlib.Path, name: str = _SHOWN) -> list[Row]:
+  """The rows that a study's last run asked for.
 
   Raises:
-    UserError: If there is no such file, or a line of it is no row.
+    UserError: If there is no such file, or a line of it is no row, or not the row
+      that was written.
   """
-  return [row for row in _rows(study / name, without) if row.get(_ASKED, True)]
+  return [row for row, _ in _rows(study / name) if row.pop(ASKED, True)]
 
 
-def _rows(file: pathlib.Path, without: Container[str] = ()) -> list[Row]:
+def _rows(
+    file: pathlib.Path, damaged: list[str] | None = None
+) -> Iterator[tuple[Row, str]]:
   if not file.is_file():
     raise UserError(f"{file}: there is no such file")
+  name = str(file)
   try:
-    rows = []
     with file.open(encoding="utf-8") as lines:
       for number, line in enumerate(lines, 1):
-        if line.strip():
-          row = _row(line, f"{file}, line {number}")
-          rows.append({key: row[key] for key in row if key not in without})
-  except ValueError:
+        if not line.strip():
+          continue
+        where = f"{name}, line {number}"
+        row = _row(line, where)
+        if _as_written(row, line):
+          yield row, where
+          continue
+        text = f"{where}: is not the row that was written (its {_CHECKSUM} differs)"
+        if damaged is None:
+          raise UserError(
+              f"{text}; give the command of the run again, which makes it anew, or "
+              f"take {_CHECKSUM} out of the line if it was changed on purpose")
+        damaged.append(text)
+  except UnicodeDecodeError:
     raise UserError(f"{file}: is not text, so no rows") from None
-  return rows
+
+
+def _as_written(row: Row, line: str) -> bool:
+  """Whether a row has the checksum that it says, which is taken out of it."""
+  if (given := row.pop(_CHECKSUM, None)) is None:
+    return True  # Of an earlier version.
+  text = line.rstrip().removesuffix(_end(given)) + "}"
+  # Other programs set other spaces.
+  return given == _digest(text) or given == _digest(json.dumps(row))
+
+
+def _digest(text: str) -> str:
+  return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _end(digest: str) -> str:
+  return f', "{_CHECKSUM}": "{digest}"}}'
 
 
 def _row(line: str, where: str) -> Row:
   try:
-    row = json.loads(line)
-  except (ValueError, RecursionError):  # Also a number of too many digits.
+    row = strict.loads(line)
+  except ValueError:  # Also a number of too many digits.
     row = None
   if not isinstance(row, dict):
     raise UserError(
@@ -212,13 +265,15 @@ def side_file(folder: pathlib.Path, name: str) -> Any:
   if not file.is_file():
     return None
   try:
-    return json.loads(file.read_text(encoding="utf-8"))
-  except (ValueError, RecursionError) as error:  # Also what is no text.
+    return strict.read(file)
+  except (ValueError, OSError) as error:  # Also what is no text.
     raise UserError(f"{file}: is not JSON ({error})") from None
 
 
 def write(file: pathlib.Path, rows: Sequence[Row]) -> None:
-  """Writes rows whole or not at all."""
+  """Writes rows, each with its checksum, whole or not at all."""
+  texts = map(strict.dumps, rows)
   fresh = file.with_name(file.name + ".new")
-  fresh.write_text("".join(strict.dumps(row) + "\n" for row in rows))
+  fresh.write_text("".join(
+      text[:-1] + _end(_digest(text)) + "\n" for text in texts))
   fresh.replace(file)

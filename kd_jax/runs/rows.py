@@ -1,10 +1,10 @@
 """Rows: what `results.jsonl` says of a net, alone or as a lane."""
 
-import json
 import pathlib
 from typing import Any
 
 from kd_jax.config import build
+from kd_jax.core import strict
 from kd_jax.runs import records, results, teacher_store
 from kd_jax.runs.jobs import Job
 from kd_jax.runs.results import Row
@@ -61,14 +61,14 @@ def epochs(workdir: pathlib.Path, net: str, fingerprint: str) -> list[Row]:
   """The epochs of a training in `metrics.jsonl`, each as it was told last."""
   file, known = workdir / "metrics.jsonl", {}
   # Of several processes the first alone writes it.
-  for line in file.read_text().splitlines() if file.is_file() else ():
+  text = file.read_text(errors="replace") if file.is_file() else ""
+  for line in text.splitlines():
     try:
-      row = json.loads(line)
-    except ValueError:
-      continue  # The last line of a killed program.
-    if (row.get("net"), row.get("fingerprint")) == (net, fingerprint) and (
-        "epoch" in row):
-      known[row["epoch"]] = row
+      row = strict.loads(line)
+      if (row["net"], row["fingerprint"]) == (net, fingerprint):
+        known[int(row["epoch"])] = row
+    except (ValueError, KeyError, TypeError, OverflowError):
+      continue  # The last line of a killed program, or an event.
   return [known[epoch] for epoch in sorted(known)]
 
 

@@ -16,9 +16,11 @@ from kd_jax.config import build
 from kd_jax.config.run import Run
 from kd_jax.core import hosts
 from kd_jax.core.errors import UserError
+from kd_jax.core.files import at_home
 from kd_jax.core.screen import Screen
-from kd_jax.data import preprocess
+from kd_jax.data import check, preprocess
 from kd_jax.runs import records
+from kd_jax.runs import workdir as workdirs
 from kd_jax.training import devices as devices_lib
 from kd_jax.training import fit, segment
 from kd_jax.training.checkpoints import Checkpoints
@@ -89,16 +91,13 @@ def prepare(
   _refuse_unlike(run.values)
   dataset = build.dataset(run.values, say=screen.say, fetching=fetching)
   sizes = f"{len(dataset.train_ids)} training, {len(dataset.test.label)} test"
-  inputs = dataset.train.inputs
-  kind = (
-      f"; {' x '.join(map(str, inputs.shape[1:]))} {inputs.dtype} pixels, "
-      f"{inputs.min()} to {inputs.max()}" if preprocess.are_images(inputs)
-      else f"; inputs are token ids, {inputs.shape[1]} each, up to {inputs.max()}")
+  inputs, scale = dataset.train.inputs, run.values["data.scale"]
   screen.say(f"data: {dataset.name} from {dataset.source}, {sizes} examples, "
-             f"{dataset.num_classes} classes{_counts(dataset)}{kind}")
-  if dataset.notice:
-    screen.say(f"\n*** {dataset.notice} ***\n", style="bold yellow")
-  scaling = preprocess.of(run.values["data.scale"], inputs)
+             f"{dataset.num_classes} classes{_counts(dataset)}; "
+             f"{check.in_words(inputs, dataset.test.inputs)}")
+  for notice in filter(None, (dataset.notice, *check.remarks(inputs, scale))):
+    screen.say(f"\n*** {notice} ***\n", style="bold yellow")
+  scaling = preprocess.of(scale, inputs)
   put = lambda part, ids: devices_lib.copies(
       devices, build.device_data(part, ids, scaling))
   whole = lambda part: fit.Split(put(part, np.arange(len(part.label))))
@@ -107,6 +106,8 @@ def prepare(
     splits["heldout"] = whole(data_lib.Examples(
         *(a[dataset.heldout_ids] for a in dataset.train)))
   hosts.refuse_unlike("the data", dataset.fingerprint)
+  hosts.agreed(lambda: workdirs.keep_on_other_data(
+      run.values, dataset.fingerprint, workdir, screen.say))
   recorder = records.Recorder(
       workdir, tensorboard=run.values["tensorboard"], say=screen.say)
 
@@ -170,7 +171,7 @@ def _refuse_unlike(values: dict[str, Any]) -> None:
   same = {key: value for key, value in values.items() if key != "data.dir"}
   hosts.refuse_unlike("the config", json.dumps(same, default=list))
   place = values["data.dir"] or os.environ.get(data_lib.ENVIRONMENT_VARIABLE)
-  there = pathlib.Path(place or "no folder").expanduser().is_dir()
+  there = at_home(place or "no folder").is_dir()
   hosts.refuse_unlike("whether there is a folder of data", str(there))
 
 

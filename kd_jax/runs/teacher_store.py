@@ -15,6 +15,7 @@ from kd_jax.config import build
 from kd_jax.config import identity as identity_lib
 from kd_jax.config.run import Run
 from kd_jax.core import hosts, types
+from kd_jax.core.errors import UserError
 from kd_jax.runs import logit_bank, nets
 from kd_jax.runs.nets import Kept
 from kd_jax.runs.setup import Setup
@@ -82,6 +83,8 @@ def _of_nets(
           for net in members]
   member_logits = {
       name: jnp.stack([logits[name] for logits in each]) for name in setup.splits}
+  for logits in member_logits["test"]:
+    _look(setup, np.asarray(logits))
   splits = {name: split._replace(teacher_logits=teachers.combine(
       member_logits[name], jnp.float32(run.weights), 1.0, mean=mean))
             for name, split in setup.splits.items()}
@@ -102,6 +105,18 @@ def _of_nets(
       members, splits)
   return PreparedTeacher(
       teacher, splits, record, [net.sha256 for net in members], member_logits)
+
+
+def _look(setup: Setup, logits: np.ndarray) -> None:
+  """Refuses a net whose logits of the test set cannot be meant so."""
+  run, labels = setup.run, setup.dataset.test.label
+  key = f"config.teacher.name={run.values['teacher.name']}"
+  if bad := np.count_nonzero(~np.isfinite(logits.max(-1))):
+    raise UserError(f"{key}: gives NaN or infinite logits of {bad} test examples")
+  # Of a net of ours, rows and columns are those that it was trained on.
+  if run.sources["teacher"] and run.values["teacher.check"] == "on" and (
+      problem := teachers.problem(logits, labels)):
+    raise UserError(f"{key}: {problem}, or --config.teacher.check=off")
 
 
 def _bank(
@@ -217,13 +232,16 @@ def from_file(setup: Setup, student: Training) -> PreparedTeacher:
   if "heldout" in setup.splits:
     known["heldout"] = put(bank[dataset.heldout_ids, 0, 0])
   if of_test is not None:
+    labels, asked = dataset.test.label, dataset.test_labels
     logits = logit_bank.read_logits(
         f"config.teacher.test_logits={of_test}", of_test,
-        (len(dataset.test.label), dataset.num_classes), dataset.test.label,
-        values["teacher.check"])
+        (len(labels if asked is None else asked), dataset.num_classes),
+        labels if asked is None else asked, values["teacher.check"])
+    if asked is not None:
+      logits = logits[asked >= 0]
     identity.append(logit_bank.digest(of_test))
     known["test"] = put(logits)
-    wrong = np.flatnonzero(logits.argmax(-1) != dataset.test.label).tolist()
+    wrong = np.flatnonzero(logits.argmax(-1) != labels).tolist()
     record |= {
         "test_errors": len(wrong), "test_examples": len(logits),
         "test_accuracy": 1 - len(wrong) / len(logits), "test_wrong_ids": wrong}

@@ -18,12 +18,11 @@ _BEGUN = {*_SHARED, "metrics.jsonl", "progress", "parameters", "tensorboard",
           "manifest.json.new"}
 
 
-def refuse_foreign(workdir: pathlib.Path, *own: str) -> None:
+def refuse_foreign(workdir: pathlib.Path) -> None:
   """Refuses a folder that holds files, but none of ours; nothing is written.
 
   Args:
     workdir: It may be empty, or not there yet.
-    own: Names of files that make it ours too.
 
   Raises:
     UserError: If it is somebody else's, or of a later version.
@@ -31,11 +30,21 @@ def refuse_foreign(workdir: pathlib.Path, *own: str) -> None:
   names = {path.name for path in workdir.iterdir()} if workdir.is_dir() else set()
   if "manifest.json" in names:
     records.refuse_newer(workdir / "manifest.json", lambda _: None)
-  elif names.isdisjoint(own) and names != {"teachers"} and names and (
-      names - _BEGUN or ".lock" not in names):
+  elif names not in (set(), {"teachers"}) and (
+      names - _BEGUN or ".lock" not in names) and not _has_rows(workdir):
     raise UserError(
-        f"--workdir={workdir}: holds files that kd_jax has not written, such as "
-        f"{min(names - _BEGUN or names)}; give a folder that is empty or new")
+        f"--workdir={workdir}: holds {min(names - _BEGUN or names)}, but no "
+        "manifest.json of kd_jax; give a folder that is empty or new")
+
+
+def _has_rows(workdir: pathlib.Path) -> bool:
+  """Whether a folder without a manifest holds rows, as of a merged sweep."""
+  try:
+    with (workdir / "results.jsonl").open(encoding="utf-8") as lines:
+      row = json.loads(lines.readline())
+  except (OSError, ValueError):
+    return False
+  return isinstance(row, dict) and {"schema", "fingerprint"} <= row.keys()
 
 
 def refuse_other(
@@ -54,7 +63,7 @@ def refuse_other(
   Raises:
     UserError: With the changed keys, and both ways on.
   """
-  before = _config(workdir)
+  before = _read(workdir, "config.json")
   if before is None:
     return
   swept, sweeps = bool(before.get("sweep.points")), bool(values["sweep.points"])
@@ -63,12 +72,11 @@ def refuse_other(
   kinds = "a single run", "a sweep"
   changed = checkpoints.changes(_compared(before), _compared(values)) if (
       swept == sweeps) else [f"it was {kinds[swept]}, this is {kinds[sweeps]}"]
-  keep = values["checkpoint.resume"] == "keep"
   rows = workdir / "results.jsonl"
   finished = (workdir / "summary.json").is_file() or (
       swept and rows.is_file() and rows.stat().st_size > 0)
-  if changed and keep:
-    _move(workdir, identity.fingerprint(_compared(before))[:16], say)
+  if changed and values["checkpoint.resume"] == "keep":
+    _move(workdir, before, say)
   elif changed and finished:
     raise UserError(
         f"--workdir={workdir}: holds finished work of another config: "
@@ -76,10 +84,35 @@ def refuse_other(
         f"{workdir / 'kept'} with --resume=keep")
 
 
-def _config(workdir: pathlib.Path) -> dict[str, Any] | None:
-  """The config of the last run in a workdir, if it can be read."""
+def keep_on_other_data(
+    values: Mapping[str, Any], data: str, workdir: pathlib.Path,
+    say: Callable[[str], None],
+) -> None:
+  """Moves a finished single run to `kept/` if data in the same place was another.
+
+  The same command was given again, so the run is made anew, and nothing is lost.
+
+  Args:
+    values: The config, flat.
+    data: The fingerprint of the data.
+    workdir: Where it is to be run.
+    say: Told what is moved.
+  """
+  before, manifest = (
+      _read(workdir, f"{name}.json") for name in ("config", "manifest"))
+  of = manifest.get("data") if manifest else None
+  was = of.get("fingerprint", data) if isinstance(of, dict) else data
+  if (before and was != data and not values["sweep.points"]
+      and (workdir / "summary.json").is_file()):
+    say(f"data: {values['data.name']} had the SHA-256 {str(was)[:16]} at the last "
+        f"run here, has {data[:16]} now")
+    _move(workdir, before, say)
+
+
+def _read(workdir: pathlib.Path, name: str) -> dict[str, Any] | None:
+  """A file of the last run in a workdir, if it can be read."""
   try:
-    found = results.side_file(workdir, "config.json")
+    found = results.side_file(workdir, name)
   except UserError:
     return None
   return found if isinstance(found, dict) else None
@@ -92,8 +125,11 @@ def _compared(values: Mapping[str, Any]) -> dict[str, Any]:
       identity.comparable({**default, **values}), default=list))
 
 
-def _move(workdir: pathlib.Path, name: str, say: Callable[[str], None]) -> None:
+def _move(
+    workdir: pathlib.Path, before: Mapping[str, Any], say: Callable[[str], None]
+) -> None:
   """Moves a run to a workdir of its own; what runs share by fingerprint stays."""
+  name = identity.fingerprint(_compared(before))[:16]
   there = len(list((workdir / "kept").glob(f"{name}*")))
   place = workdir / "kept" / (f"{name}-{there + 1}" if there else name)
   place.mkdir(parents=True)
@@ -102,4 +138,4 @@ def _move(workdir: pathlib.Path, name: str, say: Callable[[str], None]) -> None:
       shutil.copy(path, place)
     elif path.name not in _SHARED:
       path.rename(place / path.name)
-  say(f"{workdir}: the run of another config that was here is now in {place}")
+  say(f"{workdir}: the run that was here before is now in {place}")

@@ -40,7 +40,7 @@ _TAIL = 3e-7
 _ERRORS = 5.0
 _FEWEST = 8
 # More numbers than these tell nothing more, and take memory.
-_NUMBERS = 10_000_000
+_NUMBERS = 2_000_000
 
 
 def problem(logits: np.ndarray, labels: np.ndarray) -> str:
@@ -60,7 +60,7 @@ def problem(logits: np.ndarray, labels: np.ndarray) -> str:
   classes, labels = np.unique(labels[ids], return_inverse=True)
   if len(classes) < 2:
     return ""
-  log_p = _log_softmax(logits[ids][:, classes].astype(np.float64))
+  log_p = _log_softmax(logits[np.ix_(ids, classes)].astype(np.float64))
   if order := _better_columns(log_p, labels):
     return _in_words(classes, order, logits.shape[1])
   return _other_rows(log_p, labels)
@@ -76,9 +76,10 @@ def are_probabilities(logits: np.ndarray) -> bool:
 def _log_softmax(logits: np.ndarray) -> np.ndarray:
   # A class that is masked with -inf has the least probability.
   top = logits.max(-1, keepdims=True)
-  shifted = np.maximum(logits - np.where(np.isfinite(top), top, 0.0), 10 * _LEAST)
-  log_p = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-  return np.maximum(log_p, _LEAST)
+  log_p = logits - np.where(np.isfinite(top), top, 0.0)
+  np.maximum(log_p, 10 * _LEAST, out=log_p)
+  log_p -= np.log(np.exp(log_p).sum(-1, keepdims=True))
+  return np.maximum(log_p, _LEAST, out=log_p)
 
 
 def _other_rows(log_p: np.ndarray, labels: np.ndarray) -> str:

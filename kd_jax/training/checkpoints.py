@@ -18,6 +18,7 @@ import numpy as np
 
 from kd_jax.core import hosts
 from kd_jax.core.errors import UserError
+from kd_jax.core.files import refuse_pipes
 from kd_jax.training import parameters
 
 SCHEMA = 1
@@ -175,6 +176,7 @@ class Checkpoints:
           "use another --workdir, or move it away")
     for step in steps:
       try:
+        refuse_pipes(self.path / str(step))
         record = self._record(step)
         self._refuse_other(record, like)
         return self._arrays(step, record, like)

@@ -21,6 +21,7 @@ import numpy as np
 
 from kd_jax.core import hosts, strict, types
 from kd_jax.core.errors import UserError
+from kd_jax.core.files import refuse_pipes
 
 SCHEMA = 1
 _ARRAYS = "arrays"
@@ -53,9 +54,9 @@ def read_sealed(path: pathlib.Path) -> dict[str, Any]:
     Damaged: If it is not, or is none.
   """
   try:
-    record = json.loads(path.read_text())
+    record = strict.read(path)
     whole = record.get(SEAL, sha := record_sha256(record)) == sha
-  except (OSError, ValueError, AttributeError, RecursionError):
+  except (OSError, ValueError, AttributeError):
     whole = False
   if not whole:
     raise Damaged(f"{path}: a damaged record: it is not the one that was saved; "
@@ -146,6 +147,7 @@ def load_parameters(path: str | os.PathLike) -> types.Variables:
   except Damaged:
     record = _said(path / _RECORD)
   try:
+    refuse_pipes(path / _ARRAYS)
     with _checkpointer() as checkpointer:
       saved = checkpointer.restore((path / _ARRAYS).absolute())
   except Exception as error:  # Whatever damage makes orbax raise.
@@ -201,8 +203,8 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 def _said(file: pathlib.Path) -> dict[str, Any]:
   """What a damaged record says all the same."""
   try:
-    record = json.loads(file.read_text())
-  except (OSError, ValueError, RecursionError):
+    record = strict.read(file)
+  except (OSError, ValueError):
     return {}
   return record if isinstance(record, dict) else {}
 

@@ -21,6 +21,7 @@ from kd_jax.config import run as run_lib
 from kd_jax.config import sweep as sweeps
 from kd_jax.config.recipe import Net
 from kd_jax.config.run import Run
+from kd_jax.core.machine import check_installed
 from kd_jax.core.screen import Screen
 from kd_jax.runs import driver, estimate, probe, teacher_store
 from kd_jax.runs import setup as setup_lib
@@ -88,10 +89,8 @@ def _fetching(text: str) -> None:
 
 def _lane(visit: Visit, run: Run) -> Run:
   """The run of the first lane that distils, after what only sweeps need."""
-  for name in ("matplotlib", "scipy"):
-    if importlib.util.find_spec(name) is None:
-      visit.tell(f"{name}: not installed, and a sweep's tables need it; pip "
-                 f"install {name}")
+  with visit.check("report"):
+    check_installed()
   lanes = sweeps.lanes(run.values, run.sweep.points)
   with visit.check("sweep"):
     driver.check_reference(lanes, run.sweep.reference)

@@ -9,6 +9,7 @@ import tempfile
 
 import jax
 
+from kd_jax.core.files import at_home
 from kd_jax.core.machine import cores
 from kd_jax.runs import probe, records
 from kd_jax.runs.doctor import Visit, size
@@ -104,7 +105,7 @@ def commit() -> str:
 
 def _tried(folder: pathlib.Path) -> tuple[pathlib.Path, str | None]:
   """The folder, or the nearest above it; and why no file can be made there."""
-  folder = folder.expanduser().absolute()
+  folder = at_home(folder).absolute()
   there = next(each for each in (folder, *folder.parents) if each.exists())
   try:
     with tempfile.TemporaryFile(dir=there):

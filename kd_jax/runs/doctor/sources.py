@@ -6,6 +6,7 @@ import pathlib
 from typing import Any
 
 from kd_jax import data as data_lib
+from kd_jax.core.files import at_home
 from kd_jax.data import raw
 from kd_jax.runs.doctor import Visit
 
@@ -25,7 +26,7 @@ def look(visit: Visit, directory: str | None, *, read: bool) -> None:
   name = "config.data.dir" if directory else data_lib.ENVIRONMENT_VARIABLE
   place = directory or os.environ.get(data_lib.ENVIRONMENT_VARIABLE)
   if place:
-    folder = pathlib.Path(place).expanduser()
+    folder = at_home(place)
     # With a config, it is told when the data is loaded.
     if read and not folder.is_dir():
       visit.tell(
