@@ -31,9 +31,8 @@ net has them, `stage1.preact` and so on are the stages before their last ReLU, o
 the same shapes.
 
 Counts, taps, outputs and running statistics are compared with the released PyTorch
-nets of Tian et al. (2020) (`tests/test_nets.py`); weights are loaded from these by
-the order of the layers. Those of FitNets have BatchNorm and ReLU for maxout, and so
-are no net of that paper.
+nets of Tian et al. (2020) (`tests/test_nets.py`). Those of FitNets have BatchNorm
+and ReLU for maxout, and so are no net of that paper.
 
 | net | parameters, 100 | 10 classes | MMAC | BatchNorm | taps |
 |---|--:|--:|--:|--:|---|"""
