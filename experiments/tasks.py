@@ -55,7 +55,7 @@ def run(tasks: Sequence[Task], place: Place, *, study: str) -> bool:
   """
   own = place.shard.part(tasks) if place.shard else list(tasks)
   with records.locked(place.folder):
-    book = Results(place.folder)
+    book = Results(place.folder, place.say)
     book.want([name for task in tasks for name in task.fingerprints])
     done = {row["fingerprint"] for row in book.rows}
     left = [task for task in own if not done.issuperset(task.fingerprints)]

@@ -277,7 +277,8 @@ WITH_ARGPARSE = (
     "kd_jax.report", "kd_jax.conformance", "kd_jax.data", "experiments.record",
     "experiments.reproduce", "experiments.temperature_sweep",
     "benchmarks.mnist_step", "benchmarks.sweep", "benchmarks.lane_parts",
-    "benchmarks.scaling", "benchmarks.accelerator", "experiments.queue")
+    "benchmarks.scaling", "benchmarks.accelerator", "benchmarks.report",
+    "experiments.queue")
 WITHOUT_FLAGS = ("docs.methods", "experiments.index")
 # Flags that the documents and --help tell of, in no whole command.
 TOLD_FLAGS = (

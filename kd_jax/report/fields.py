@@ -39,7 +39,7 @@ def reader(*, everything: bool = False) -> results.Each:
     if "overrides" not in row:
       return _kept(row, where, _OF_MAIN)
     row = of_sweep(row, where)
-    if not (everything or row.get(results.ASKED, True)):
+    if results.is_other(row) and not everything:
       return {"fingerprint": row["fingerprint"]}
     if len(points) > MOST:
       kept = _kept(row, where, _TOLD)

@@ -19,7 +19,7 @@ SCHEMA, _READ = 2, (1, 2)
 # Earlier versions kept in `_ASIDE` the rows that were not asked for.
 _SHOWN, _ASIDE = "results.jsonl", "results.other.jsonl"
 # Is false in a row that the last run did not ask for.
-ASKED = "asked"
+_ASKED = "asked"
 # Ends a row's line: the first 16 digits of SHA-256 over the row without it.
 _CHECKSUM = "row_sha256"
 
@@ -121,7 +121,7 @@ def arranged(
 
 def save(workdir: pathlib.Path, rows: Sequence[Row], others: Sequence[Row]) -> None:
   """Writes the rows of a run, and those that it does not ask for."""
-  write(workdir / _SHOWN, [*rows, *(row | {ASKED: False} for row in others)])
+  write(workdir / _SHOWN, [*rows, *(row | {_ASKED: False} for row in others)])
   (workdir / _ASIDE).unlink(missing_ok=True)
 
 
@@ -145,11 +145,17 @@ def split(
   for name in (_SHOWN, _ASIDE):
     file = workdir / name
     for row, where in _rows(file, damaged) if file.is_file() else ():
-      shown = row.get(ASKED, name == _SHOWN)
+      other = is_other(row)
       row = each(row, where)
-      row.pop(ASKED, None)
-      (asked if shown else others).append(row)
+      if other:
+        row.pop(_ASKED, None)
+      (others if other or name == _ASIDE else asked).append(row)
   return asked, others
+
+
+def is_other(row: Row) -> bool:
+  """Whether a row is one that the last run did not ask for."""
+  return row.get(_ASKED) is False  # A study may have a number of this name.
 
 
 def kept(others: int, folder: str = "DIR") -> str:
@@ -197,7 +203,7 @@ def read(study: pathlib.Path, name: str = _SHOWN) -> list[Row]:
     UserError: If there is no such file, or a line of it is no row, or not the row
       that was written.
   """
-  return [row for row, _ in _rows(study / name) if row.pop(ASKED, True)]
+  return [row for row, _ in _rows(study / name) if not is_other(row)]
 
 
 def _rows(

@@ -140,7 +140,7 @@ def read_beside(folder: pathlib.Path) -> int:
   workdir.refuse_foreign(folder)
   schema_1.lanes_of(plan.load(folder / "plan.json"))
   rows.curves(rows.epochs(folder, "teacher", "abc"))
-  results.Results(folder, writes=False)
+  results.Results(folder, print, writes=False)
   from kd_jax import config
   workdir.refuse_other(config.flatten(config.default()), folder, print)
   return 0
