@@ -19,7 +19,7 @@ from kd_jax.models.convnet import Conv
 from kd_jax.models.linen import BatchNorm, Dropout
 
 DEVICES = 8
-# A preset of every kind of net, small enough to run; test_nets.py has the rest.
+# Presets, small enough to run; test_nets.py has the other nets of papers.
 SMALL = {
     "mlp": {"widths": (8, 6)},
     "cnn": {"widths": (4, 5)},
@@ -27,11 +27,6 @@ SMALL = {
     "convnet": {"widths": (4, 5, 6, 7)},
     "resnet8": {"widths": (3, 3, 4)},
     "wrn": {"widths": (3, 4, 4), "depth": 10, "stem": 3},
-    "vgg8": {"widths": (2, 3, 3, 4, 4)},
-    "plane4": {"widths": (3, 4)},
-    "fitnet1": {"widths": (2, 3, 3, 3, 4, 4, 4, 5, 5)},
-    "mobilenetv2": {"width": 0.125, "head": 8},
-    "shufflenetv2": {"widths": (8, 12, 16), "head": 8, "blocks": (2, 2, 2)},
 }
 NAMES = sorted(SMALL)
 
@@ -210,7 +205,9 @@ def test_fresh_variables_are_a_function_of_the_key(name, key):
   _assert_equal(init(key, _images(seed=1)), once)
   for path, leaf in jax.tree_util.tree_leaves_with_path(once.params):
     if path[-1].key == "bias":
-      assert (leaf == 0).all()
+      # Where released nets draw it, by the number of inputs, here 4.
+      most = 0.5 if (name, path[-2].key) == ("resnet8", "Dense_0") else 0
+      assert (abs(leaf) <= most).all()
     elif path[-1].key == "kernel":
       assert leaf.std() > 0.05
   differ = jax.tree.map(lambda a, b: bool((a != b).any()), once, other)

@@ -154,8 +154,8 @@ def _filled(shapes: types.Variables) -> types.Variables:
 
 
 @pytest.mark.parametrize("name", [
-    pytest.param(name, marks=pytest.mark.slow if name == "resnet50" else ())
-    for name in nets.NETS])
+    pytest.param(name, marks=() if name in ("resnet8x4", "wrn_16_2") else (
+        pytest.mark.slow)) for name in nets.NETS])
 def test_a_net_is_the_released_one(name):
   expected = json.loads(nets.FIXTURE.read_text())["rows"][name]
   model = models.MODELS[name](num_classes=nets.CLASSES, **nets.NETS[name][0])
