@@ -279,7 +279,7 @@ WITH_ARGPARSE = (
     "benchmarks.mnist_step", "benchmarks.sweep", "benchmarks.lane_parts",
     "benchmarks.scaling", "benchmarks.accelerator", "benchmarks.report",
     "experiments.queue")
-WITHOUT_FLAGS = ("docs.methods", "experiments.index")
+WITHOUT_FLAGS = ("docs.methods", "docs.nets", "experiments.index")
 # Flags that the documents and --help tell of, in no whole command.
 TOLD_FLAGS = (
     ("kd_jax.main", "--config=configs/mnist.py --config.nonfinite=skip "
