@@ -561,9 +561,9 @@ class Streams(Base):
 """
 
 
-def _made(own, name):
+def _made(own, name, text=None):
   from kd_jax.core import sources
-  return own_model(sources.load("name", f"{own(SWITCHED)}:{name}"),
+  return own_model(sources.load("name", f"{own(text or SWITCHED)}:{name}"),
                    {"num_classes": 3, "image_shape": (4, 4, 1)})
 
 
@@ -641,6 +641,47 @@ def test_a_net_is_refused_before_anything_is_trained(small, own, capsys, tmp_pat
       assert code == 2 and words in told and rows == [], name
       assert len(told.strip().splitlines()) <= 3
       assert not [*(tmp_path / "nets").glob("*")]
+
+
+HIDDEN = """
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+class Base(nn.Module):
+  num_classes: int
+
+  def dropped(self, x):
+    return nn.Dropout(0.5)(x.reshape((len(x), -1)), deterministic=False)
+
+  def head(self, x):
+    return nn.Dense(self.num_classes)(x.reshape((len(x), -1)))
+
+class Phase(Base):
+  @nn.compact
+  def __call__(self, x, phase: int = 0):
+    return self.head(self.dropped(x) if phase == 1 else x)
+
+class Fit(Base):
+  @nn.compact
+  def __call__(self, x, mode: str = "predict"):
+    return self.head(self.dropped(x) if mode == "fit" else x)
+
+class Given(Base):
+  @nn.compact
+  def __call__(self, x, rng=None):
+    x = x if rng is None else x * jax.random.bernoulli(rng, 0.5, x.shape)
+    return self.head(x)
+"""
+
+
+@pytest.mark.parametrize("name", ["Phase", "Fit", "Given"])
+def test_a_default_that_hides_dropout_is_refused(own, name):
+  x = jnp.ones((8, 4, 4, 1))
+  with pytest.raises(TypeError, match="in training, where"):
+    model = _made(own, name, HIDDEN)
+    jax.eval_shape(model.init, jax.random.key(0), x)
+    check(model, x)
 
 
 def test_each_net_of_a_file_is_looked_at(small, own, capsys):

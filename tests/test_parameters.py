@@ -111,3 +111,9 @@ def test_a_damaged_net_is_refused(tmp_path):
   file.write_bytes(content[:100])
   with pytest.raises(UserError, match="a damaged net"):
     parameters.load_parameters(tmp_path / "net")
+
+
+def test_a_record_with_nan_is_as_it_was_written(tmp_path):
+  parameters.write_sealed(tmp_path / "r.json", {"nll": float("nan"), "n": [1.5]})
+  found = parameters.read_sealed(tmp_path / "r.json")
+  assert found["nll"] is None and found["n"] == [1.5]

@@ -225,7 +225,7 @@ def test_where_things_lie_is_no_setting(parts, tmp_path):
     (b'{"schema": 1, "ov', "line 1: is no row of JSON"),
     (b'{"net": "teacher"}', "no row of a sweep"),
     (b'{"schema": 9, "overrides": {}, "fingerprint": "f"}', "of schema 1"),
-    (pickle.dumps(print, protocol=4) + b"\xff", "is not text"),
+    (pickle.dumps(print, protocol=4) + b"\xff", "line 1: is no row of JSON"),
 ])
 def test_folders_that_are_none_are_told(
     sweeps, tmp_path, capsys, content, says):

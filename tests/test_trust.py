@@ -157,8 +157,8 @@ SWEEP_ROW = {
 MAIN_ROW = {
     "row": "paper", "net": "baseline", "source": "raw", "test_examples": 1000,
     "seed": 0, "test_errors": 5, "loss": "CE", "seconds": 1.0, "curve": [3, 2]}
-HOSTILE = ["text", math.nan, math.inf, 10**400, None, {"a": {"b": [1]}}, [[1, "x"]],
-           -5, True, "\x1b[2J<script>"]
+HOSTILE = ["text", 9999, math.nan, math.inf, 10**400, None, {"a": {"b": [1]}},
+           [[1, "x"]], {"jax": {"a": 1}}, -5, True, "\x1b[2J<script>"]
 
 
 def test_a_report_over_hostile_rows_ends_without_a_traceback(
@@ -194,3 +194,24 @@ def test_what_is_no_row_is_told_in_a_line(tmp_path, capsys, text):
   (tmp_path / "results.jsonl").write_text(text)
   assert report.main([str(tmp_path)]) == 2
   assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("ids", [None, "abc", [[1]], {"a": 1}])
+def test_nets_without_their_wrong_examples_are_not_compared(tmp_path, capsys, ids):
+  (tmp_path / "results.jsonl").write_text("".join(
+      json.dumps(SWEEP_ROW | {"fingerprint": name, "overrides": {},
+                              "test_wrong_ids": ids}) + "\n" for name in "ab"))
+  assert report.main([str(tmp_path), "--compare", "a", "b"]) == 2
+  assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("teacher", [
+    {"examples": [{"pixels": "x"}]}, {"entropy": [3]}, {"examples": 5}])
+@pytest.mark.pictures
+def test_soft_targets_of_something_else_are_told(tmp_path, capsys, teacher):
+  (tmp_path / "results.jsonl").write_text(json.dumps(
+      SWEEP_ROW | {"fingerprint": "a", "overrides": {"temperature": 1}}) + "\n")
+  (tmp_path / "teacher.json").write_text(json.dumps(teacher))
+  assert report.main([str(tmp_path)]) == 2
+  told = capsys.readouterr().err
+  assert "teacher.json" in told and len(told.splitlines()) == 1

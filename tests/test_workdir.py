@@ -225,6 +225,38 @@ def test_a_row_is_read_as_it_was_written_or_not_at_all(tmp_path):
       report.read(tmp_path)
 
 
+def test_a_flipped_bit_in_a_row_costs_that_row_alone(tmp_path):
+  draw, file = np.random.default_rng(0), tmp_path / "results.jsonl"
+  rows = [{"schema": 2, "fingerprint": f"{n}", "overrides": {"seed": n},
+           "test_errors": 7, "loss": "CE"} for n in range(3)]
+  results.write(file, rows)
+  whole = file.read_bytes()
+  for _ in range(300):
+    content = bytearray(whole)
+    content[draw.integers(len(whole))] ^= 1 << draw.integers(8)
+    file.write_bytes(content)
+    found = results.Results(tmp_path, lambda text: None)
+    found.want(["0", "1", "2"])
+    # A line end that is gone joins two lines, and costs both.
+    assert len(found.rows) >= 1
+    assert all({key: row[key] for key in rows[0]} in rows for row in found.rows)
+    for kept in tmp_path.glob("results.damaged*"):
+      kept.unlink()
+
+
+def test_damaged_rows_are_kept_each_time(tmp_path):
+  file, row = tmp_path / "results.jsonl", {
+      "schema": 2, "fingerprint": "f", "overrides": {}}
+  for content in (b"one\n", b"\xff two\n"):
+    results.write(file, [row])
+    file.write_bytes(file.read_bytes() + content)
+    damaged = file.read_bytes()
+    results.Results(tmp_path, print)
+    assert damaged in [
+        kept.read_bytes() for kept in tmp_path.glob("results.damaged*.jsonl")]
+  assert len(list(tmp_path.glob("results.damaged*.jsonl"))) == 2
+
+
 def test_rows_that_an_earlier_version_kept_aside_come_into_the_store(
     ran, tmp_path):
   folder = tmp_path / "run"

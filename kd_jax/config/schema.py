@@ -130,8 +130,10 @@ _TEMPERATURE = Rule(
     lambda v: _finite(v) and 1e-6 <= v <= 1e6)
 _TEXT = Rule("text", lambda v: isinstance(v, str) and bool(v))
 _BOOL = Rule("true or false", lambda v: isinstance(v, bool))
-_WIDTHS = Rule("integers from 1 to 1000000, such as (800,800)", _all(
-    lambda v: _integer(v) and 1 <= v <= 10**6))
+_WIDTHS = Rule(
+    "integers from 1 to 1000000, such as (800,800), 200 of them at most",
+    lambda values: len(values) <= 200 and all(
+        _integer(v) and 1 <= v <= 10**6 for v in values))
 _SEED = Rule("an integer in [0, 2**32)", lambda v: _integer(v) and 0 <= v < 2**32)
 
 
@@ -275,7 +277,8 @@ _OWN: dict[str, Key] = {
             "auto", _one_of("auto", "never", "only"),
             "the 5,000 built-in digits"),
         "data.num_classes": _optional(
-            int, Rule("an integer >= 2", lambda v: _integer(v) and v >= 2),
+            int, Rule("an integer from 2 to 100000",
+                      lambda v: _integer(v) and 2 <= v <= 100_000),
             "classes of the task, where the data lacks some"),
         "data.resize": _optional(
             tuple, Rule("(height,width)", lambda v: len(v) == 2 and all(

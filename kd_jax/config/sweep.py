@@ -20,6 +20,7 @@ from kd_jax import config as config_lib
 from kd_jax.config import schema
 from kd_jax.core import strict
 from kd_jax.core.errors import UserError
+from kd_jax.core.files import at_home
 
 Point = dict[str, Any]
 Sweep = list[Point]
@@ -104,7 +105,7 @@ def parse(words: Sequence[str]) -> Sweep:
 def read(file: str) -> Sweep:
   """A sweep from a JSON file: a list of objects of dotted keys."""
   try:
-    points = strict.read(file)
+    points = strict.read(at_home(file))
   except (OSError, ValueError) as error:
     raise UserError(f"--sweep={file}: cannot be read as JSON: {error}") from None
   if not isinstance(points, list) or not all(

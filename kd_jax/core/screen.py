@@ -52,7 +52,8 @@ class Screen:
   def row(self, net: str, row: dict[str, Any]) -> None:
     """Shows an epoch of a net."""
     if row.get("event") == "resumed":
-      self.say(f"{net}: goes on from step {row['step']}")
+      self.say(f"{net}: goes on from step {row['step']}" if row["step"]
+               else f"{net}: begins again")
       self._bar.update(self._begun(net).id, completed=row["step"])
       return
     self.advance(net, row["step"], row["total_steps"], _message(row))

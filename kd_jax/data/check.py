@@ -47,7 +47,7 @@ def labels(
         f"the last), so {num_classes - len(found)} of {num_classes} classes would "
         f"have no example; number them 0 to {len(found) - 1}, as numpy.unique(y, "
         "return_inverse=True) does, leave out what is no label, or give "
-        f"--config.data.num_classes={num_classes} if that is meant")
+        f"--config.data.num_classes={num_classes} (100000 at most) if it is meant")
   return ""
 
 

@@ -104,8 +104,8 @@ def check(model: types.Model, inputs: types.Tree) -> list[str]:
       if tried.draws > trained.draws or tried.changed - trained.changed:
         raise TypeError(
             f"{kind}.__call__ is left at {name}={default!r} in training, where "
-            f"{value!r} brings in dropout or changes of state; let it be `train`, "
-            "hand that on, or make it a field of the module")
+            f"{_in_words(value)} brings in dropout or changes of state; let it be "
+            "`train`, hand that on, or make it a field of the module")
   if off:
     raise TypeError(f"its {off[0]} is off in training; let __call__ take `train` "
                     "or `deterministic`, and hand it on")
@@ -262,10 +262,15 @@ def _given(call: Callable[..., Any], words: Any, keywords: Any) -> set[str]:
 def _others(default: Any) -> list[Any]:
   """Values that an argument with this default may have in training."""
   if default is None or isinstance(default, bool):
-    return [value for value in (True, False) if value is not default]
+    keys = [jax.random.key(0)] if default is None else []
+    return [value for value in (True, False) if value is not default] + keys
   if isinstance(default, str):
-    return [value for value in ("train", "training") if value != default]
-  return [0.5] if isinstance(default, (int, float)) and default == 0 else []
+    return [value for value in ("train", "training", "fit") if value != default]
+  return [0.5, 1] if isinstance(default, (int, float)) and default == 0 else []
+
+
+def _in_words(value: Any) -> str:
+  return "a key" if isinstance(value, jax.Array) else repr(value)
 
 
 def _refuse_switches(names: Iterable[str]) -> None:

@@ -136,10 +136,14 @@ def _compare(study: pathlib.Path, names: list[str]) -> str:
       raise UserError(
           f"--compare {name}: {len(found)} rows have a fingerprint that begins "
           "so; the page and results.jsonl list them")
+    ids = found[0].get("test_wrong_ids")
+    if not isinstance(ids, list) or not all(isinstance(one, int) for one in ids):
+      raise UserError(f"--compare {name}: its row has no list of the examples that "
+                      "it gets wrong, test_wrong_ids")
     nets.append(found[0])
   test = statistics.mcnemar(*(net["test_wrong_ids"] for net in nets))
-  text = [f"{net['row']}, seed {net['seed']}: {net['test_errors']} errors"
-          for net in nets]
+  text = [f"{net.get('row')}, seed {net.get('seed')}: "
+          f"{len(net['test_wrong_ids'])} errors" for net in nets]
   return (f"{text[0]}\n{text[1]}\nonly the first is wrong on {test.only_first}, "
           f"only the second on {test.only_second}; exact McNemar p = {test.p:.3g} "
           "(of these two nets, not of their methods)\n")

@@ -71,6 +71,9 @@ def _kept(row: Row, where: str, kinds: dict[str, Kind]) -> Row:
       kept[key] = value if short is None else short(value)
     elif not (isinstance(value, float) and not math.isfinite(value)):
       raise UserError(f"{where}: {key} is {_brief(value)}, must be {kind}")
+  errors, examples = kept.get("test_errors"), kept.get("test_examples")
+  if errors is not None and examples is not None and not 0 <= errors <= examples:
+    raise UserError(f"{where}: test_errors is {errors:g} of {examples:g} examples")
   return kept
 
 

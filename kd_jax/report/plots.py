@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pathlib
 from typing import Any
 
+from kd_jax.core.errors import UserError
 from kd_jax.report import canvas, line_plots, names, panels, soft_targets
 from kd_jax.report.canvas import GREY, figure, save, styled
 from kd_jax.report.sweep import Point, Sweep
@@ -155,7 +156,7 @@ def write(
       "errors": errors_by_temperature, "heat": heat_map,
       "differences": differences, "learning": line_plots.learning,
       "reliability": line_plots.reliability,
-      "dark": lambda _, path: soft_targets.knowledge(teacher, path)}
+      "dark": lambda _, path: _knowledge(teacher, path)}
   found = {}
   for name, draw in drawings.items():
     path = folder / f"{name}.png"
@@ -164,3 +165,12 @@ def write(
     else:
       path.unlink(missing_ok=True)
   return found
+
+
+def _knowledge(teacher: dict[str, Any] | None, path: pathlib.Path) -> bool:
+  try:
+    return soft_targets.knowledge(teacher, path)
+  except (LookupError, TypeError, ValueError, AttributeError) as error:
+    raise UserError(
+        f"{path.with_name('teacher.json')}: is not what a run writes "
+        f"({type(error).__name__}); without it its picture is left out") from None

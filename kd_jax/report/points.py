@@ -71,7 +71,8 @@ def gather(
 
 def _machines(rows: Sequence[Row]) -> list[str]:
   """A note where rows come from several kinds of machine, or versions."""
-  kinds = {(row["device"], row.get("cores"), (row.get("versions") or {}).get("jax"))
+  jax_of = lambda row: str((row.get("versions") or {}).get("jax"))
+  kinds = {(row["device"], row.get("cores"), jax_of(row))
            for row in rows if row.get("device")}
   if len(kinds) < 2:
     return []

@@ -42,7 +42,8 @@ class Results:
     rows, others = split(workdir, of_sweep("use another workdir"), damaged)
     self._known = _first(_result, [*rows, *others])
     if damaged and writes:
-      kept = workdir / "results.damaged.jsonl"
+      number = len(list(workdir.glob("results.damaged*.jsonl")))
+      kept = workdir / f"results.damaged{number or ''}.jsonl"
       shutil.copyfile(workdir / _SHOWN, kept)
       for text in damaged:
         say(f"{text}; it is left out, and made anew where it is asked for; "
@@ -212,24 +213,24 @@ def _rows(
   if not file.is_file():
     raise UserError(f"{file}: there is no such file")
   name = str(file)
-  try:
-    with file.open(encoding="utf-8") as lines:
-      for number, line in enumerate(lines, 1):
-        if not line.strip():
-          continue
-        where = f"{name}, line {number}"
-        row = _row(line, where)
-        if _as_written(row, line):
-          yield row, where
-          continue
-        text = f"{where}: is not the row that was written (its {_CHECKSUM} differs)"
-        if damaged is None:
-          raise UserError(
-              f"{text}; give the command of the run again, which makes it anew, or "
-              f"take {_CHECKSUM} out of the line if it was changed on purpose")
-        damaged.append(text)
-  except UnicodeDecodeError:
-    raise UserError(f"{file}: is not text, so no rows") from None
+  # What is not text is no JSON either, so a line with it is damaged like another.
+  with file.open(encoding="utf-8", errors="surrogateescape") as lines:
+    for number, line in enumerate(lines, 1):
+      if not line.strip():
+        continue
+      where = f"{name}, line {number}"
+      row = _row(line)
+      if row is not None and _as_written(row, line):
+        yield row, where
+        continue
+      text = f"{where}: is not the row that was written (its {_CHECKSUM} differs)"
+      if row is None:
+        text = f"{where}: is no row of JSON, {{\"name\": value, ...}}"
+      if damaged is None:
+        raise UserError(
+            f"{text}; give the command of the run again, which makes it anew, or "
+            f"delete the line, or {_CHECKSUM} in it if it was changed on purpose")
+      damaged.append(text)
 
 
 def _as_written(row: Row, line: str) -> bool:
@@ -249,16 +250,13 @@ def _end(digest: str) -> str:
   return f', "{_CHECKSUM}": "{digest}"}}'
 
 
-def _row(line: str, where: str) -> Row:
+def _row(line: str) -> Row | None:
   try:
+    line.encode()  # Fails for what was no text.
     row = strict.loads(line)
   except ValueError:  # Also a number of too many digits.
-    row = None
-  if not isinstance(row, dict):
-    raise UserError(
-        f"{where}: is no row of JSON, {{\"name\": value, ...}}; delete the line if "
-        "a run was stopped while it wrote it")
-  return row
+    return None
+  return row if isinstance(row, dict) else None
 
 
 def side_file(folder: pathlib.Path, name: str) -> Any:

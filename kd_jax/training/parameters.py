@@ -37,8 +37,8 @@ class Damaged(UserError):
 def record_sha256(record: dict[str, Any]) -> str:
   """SHA-256 over all that a record says, but for its own seal."""
   own = {key: value for key, value in record.items() if key != SEAL}
-  # As it is when it is read again: names are text, and tuples are lists.
-  plain = json.loads(json.dumps(own))
+  # As it is when it is read again: names are text, tuples are lists, NaN is null.
+  plain = strict.loads(strict.dumps(own))
   return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
