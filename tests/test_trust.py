@@ -116,7 +116,9 @@ def test_no_file_is_written_with_json_that_may_be_loose():
               "json.dumps(" not in ast.unparse(call)), file
 
 
-@pytest.mark.parametrize("end", ["os._exit(0)", "os._exit(7)", "raise SystemExit"])
+@pytest.mark.parametrize("end", [
+    "os._exit(0)", "os._exit(7)", "raise SystemExit",
+    "os.execv('/bin/true', ['true'])"])
 @pytest.mark.parametrize("text", ["{}", "def loss(*words):\n  {}"])
 def test_a_target_that_ends_the_program_has_not_passed(tmp_path, text, end):
   file = tmp_path / "loss.py"
@@ -126,6 +128,16 @@ def test_a_target_that_ends_the_program_has_not_passed(tmp_path, text, end):
       capture_output=True, text=True, check=False)
   assert done.returncode == 2
   assert "conformance:" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_what_a_target_does_at_the_end_changes_no_verdict(tmp_path):
+  file = tmp_path / "loss.py"
+  file.write_text("import atexit, os\natexit.register(lambda: os._exit(0))\n"
+                  "def loss(student, teacher, *words):\n  return 0.0\n")
+  done = subprocess.run(
+      [sys.executable, "-m", "kd_jax.conformance", f"{file}:loss",
+       "--only=temperature"], cwd=ROOT, capture_output=True, text=True, check=False)
+  assert done.returncode in (1, 2), done.stdout + done.stderr
 
 
 def test_a_system_without_fcntl_has_locks(tmp_path):

@@ -3,10 +3,11 @@
 import argparse
 from collections.abc import Iterator, Sequence
 import contextlib
+import functools
 import json
 import os
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 import warnings
 
 from kd_jax.core import strict
@@ -116,28 +117,37 @@ def _run(arguments: argparse.Namespace) -> int:
 @contextlib.contextmanager
 def _not_ended() -> Iterator[None]:
   """Refuses that a target ends the program: its exit code is the verdict."""
-  own, end = os.getpid(), os._exit
+  own = os.getpid()
+  ends = {name: getattr(os, name) for name in ("_exit", "abort", "execv", "execve")}
 
-  def instead(code: int) -> NoReturn:
+  def instead(name: str, *words: Any) -> NoReturn:
     if os.getpid() != own:
-      end(code)  # Of a process that a framework has started.
-    raise SystemExit(code)
+      ends[name](*words)  # Of a process that a framework has started.
+    raise SystemExit(f"os.{name}")
 
-  os._exit = instead  # type: ignore[assignment]
+  for name in ends:
+    setattr(os, name, functools.partial(instead, name))
   try:
     yield
   except SystemExit as error:
-    raise UserError("the target ends the program (exit code "
-                    f"{error.code}), so it cannot be judged") from None
+    raise UserError(f"the target ends the program ({error.code or 'SystemExit'}), "
+                    "so it cannot be judged") from None
   finally:
-    os._exit = end
+    for name, end in ends.items():
+      setattr(os, name, end)
 
 
 if __name__ == "__main__":
   # A question is compiled for itself alone, so optimising it does not pay. Not in
   # `main`: what is started after it would compute other bits.
   os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+  end = os._exit  # Of the target's doings at the end none may change the verdict.
   try:
-    sys.exit(main(sys.argv[1:]))
+    code: Any = main(sys.argv[1:])
+  except SystemExit as error:  # Of --help, or of a wrong command line.
+    code = error.code
   except KeyboardInterrupt:
-    sys.exit(130)
+    code = 130
+  sys.stdout.flush()
+  sys.stderr.flush()
+  end(int(code or 0))
