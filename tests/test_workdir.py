@@ -60,6 +60,8 @@ def lines(folder: pathlib.Path) -> list[dict]:
 def test_a_finished_run_is_not_replaced_but_kept_if_asked(ran, tmp_path):
   folder = tmp_path / "run"
   assert ran()[0] == 0
+  (folder / "teachers/some").mkdir(parents=True)
+  (folder / "teachers/some/net").write_text("of both")
   before = held(folder)
   net = parameters.load_record(folder / "parameters/distilled")
   for other in (("--config.temperature=5",), ("--config.epochs=1",),
@@ -73,10 +75,10 @@ def test_a_finished_run_is_not_replaced_but_kept_if_asked(ran, tmp_path):
   code, told = ran("--config.temperature=5", "--resume=keep")
   assert code == 0
   kept, = (folder / "kept").iterdir()
-  # Banks are shared by all runs in a workdir.
-  own = {name: content for name, content in before.items()
-         if not name.startswith("banks")}
-  assert str(kept) in told and held(kept) == own
+  # Teachers and banks are needed by both.
+  assert str(kept) in told and held(kept) == before
+  assert held(folder / "teachers") == held(kept / "teachers")
+  assert held(folder / "banks").items() >= held(kept / "banks").items()
   assert "T = 5" in json.loads(
       (folder / "summary.json").read_text())["distilled"]["loss"]
   # What is kept is a workdir of its own.
