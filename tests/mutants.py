@@ -290,7 +290,7 @@ MUTANTS = (
     Mutant("JSON with NaN", "_finite", "_1 if math.isfinite(value) else None", "_1",
            "test_trust.py -k is_strict"),
     Mutant("a target's exit code is the verdict", "_not_ended",
-           "os._exit = instead", "pass",
+           "functools.partial(instead, name)", "ends[name]",
            "test_trust.py -k 'target_that and os._exit'"),
 )
 
