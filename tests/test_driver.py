@@ -278,11 +278,14 @@ def test_other_settings_and_numerics_are_other_rows(
   monkeypatch.setattr("kd_jax.NUMERICS", 10**6)
   _, after, _ = again("--sweep.temperature=4", "--sweep.seed=0")
   assert known.isdisjoint(row["fingerprint"] for row in after)
-  # Rows that are none are told.
-  for wrong in ("{", '{"net": "teacher"}'):
-    (swept.workdir / "results.jsonl").write_text(wrong + "\n")
-    assert again("--sweep.temperature=4", "--sweep.seed=0")[0] == 2
-    assert "results.jsonl" in capsys.readouterr().err
+  # Half a row is made anew; rows of something else are left alone.
+  file = swept.workdir / "results.jsonl"
+  for wrong, code in ("{", 0), ('{"net": "teacher"}', 2):
+    file.write_text(wrong + "\n")
+    assert again("--sweep.temperature=4", "--sweep.seed=0")[0] == code
+    told = capsys.readouterr()
+    assert "results.jsonl, line 1" in told.out + told.err
+    assert (file.read_text() == wrong + "\n") == bool(code)
 
 
 def test_stopped_and_continued_is_uninterrupted(swept, monkeypatch):
