@@ -14,6 +14,7 @@ import importlib.util
 import inspect
 import itertools
 import json
+import os
 import pathlib
 import pkgutil
 import re
@@ -362,6 +363,8 @@ def as_program(module: str, words: list[str], monkeypatch) -> int:
   monkeypatch.setattr(sys, "argv", [module, *words])
   # kd_jax.conformance sets it for its own process.
   monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "0")
+  # Nor may it end this one at once, as it ends its own.
+  monkeypatch.setattr(os, "_exit", sys.exit)
   try:
     with warnings.catch_warnings():
       # It is in sys.modules already, where another test has imported it.
