@@ -102,7 +102,7 @@ def begun(learns: step_lib.Learner, key: jax.Array, numbers):
   """The state before the first step, as lanes have it."""
   image = jnp.zeros((1, 28, 28, 1), jnp.float32)
   init = compilation.once(("begun", step_lib.key_of(learns)), lambda: jax.jit(
-      lambda key, numbers: step_lib.init(learns, key, image, numbers)))
+      lambda key, numbers: step_lib.init(learns, key, image, numbers, 64)))
   return init(randomness.stream(key, "init"), numbers)
 
 
@@ -189,8 +189,8 @@ def check_training(method: str) -> tuple[float, float]:
     said = step_lib.compared(learns.model.apply(
         state.student, batch.inputs, train=False)[0], learns.pairs, 0)
     terms = learns.method.terms(
-        terms_lib.Own(state.method, state.method_state), said, taught, batch,
-        numbers.replace(progress=0.0))
+        terms_lib.Own(state.method, state.method_state, labels=data.label, key=key),
+        said, taught, batch, numbers.replace(progress=0.0))
     if isinstance(terms, terms_lib.Changed):
       terms = terms.terms
     return jnp.mean(terms_lib.total(terms), where=batch.mask)
@@ -205,7 +205,7 @@ def check_training(method: str) -> tuple[float, float]:
     into_teacher = jax.grad(loss)(taught, state, batch, numbers) if taught else ()
 
     def one(state, _):
-      after, told = step(state, batch, arrays, numbers, key)
+      after, told = step(state, batch, arrays, numbers, key, data.label)
       return after, (loss(taught, state, batch, numbers), told)
 
     return *jax.lax.scan(one, state, length=6)[1], into_teacher

@@ -13,10 +13,12 @@ from kd_jax import methods
 slow = lambda *values: pytest.param(*values, marks=pytest.mark.slow)
 # A method of one's own on features runs in every mode in test_taps.py.
 unlike_kd = pytest.mark.parametrize("method", [
-    "ctkd", "dist", slow("hint"), slow("kd+rkd"), slow("kd+hint+rkd")])
+    "ctkd", "dist", slow("hint"), slow("kd+rkd"), slow("kd+hint+rkd"),
+    "crd_drawn", slow("kd+crd")])
 
 
-@pytest.mark.parametrize("method", [*methods.METHODS, "kd+rkd", "kd+hint+rkd"])
+@pytest.mark.parametrize(
+    "method", [*methods.METHODS, "kd+rkd", "kd+hint+rkd", "kd+crd"])
 def test_every_method_learns_on_digits(method):
   modes.check_training(method)
 

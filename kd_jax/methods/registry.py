@@ -52,7 +52,7 @@ class Method(NamedTuple):
       the net that comes out, but for `inference`.
     terms: `(own, student, teacher, batch, hparams) -> Terms`; the loss of an
       example is the sum of weight times value. `own` is a `terms.Own` of
-      parameters and state; a method that changes its state gives
+      parameters, state and more; a method that changes its state gives
       `terms.Changed(terms, state)`. `teacher` is None where the method needs
       none. `features` of both nets hold the taps of the pairs, in their order
       and under the same names. `hparams.numbers` holds the method's own, and
@@ -78,6 +78,8 @@ class Method(NamedTuple):
     inference: `(method_params, Outputs) -> Outputs`: the outputs of the finished
       net, where a module of the method stays in it. The module's parameters are
       then counted, saved and evaluated with the student's.
+    memory: Whether it remembers something of every example: its `init` is then
+      also given `examples`, how many there are, and `own.labels` has their classes.
     gradients: `(own, {term: gradient}, hparams) -> gradient`, where the method
       wants the gradients of its weighted terms apart; their sum otherwise.
     added: The formula without the labels, where it can stand beside another.
@@ -99,6 +101,7 @@ class Method(NamedTuple):
   any_temperature: bool = False
   paper: str = ""
   inference: Callable[..., Any] | None = None
+  memory: bool = False
   gradients: Callable[..., Any] | None = None
   added: str = ""
   members: "Mapping[str, Method] | None" = None
@@ -142,9 +145,9 @@ def _function(name: str) -> Callable[..., Any]:
   Keys are made from this file, so a command line is read with it, before jax
   starts: a mistake is told at once, and a sweep can still choose its devices.
   """
-  def function(*arguments: Any) -> Any:
+  def function(*arguments: Any, **more: Any) -> Any:
     from kd_jax.methods import terms  # pylint: disable=g-import-not-at-top
-    return getattr(terms, name)(*arguments)
+    return getattr(terms, name)(*arguments, **more)
 
   return function
 
@@ -195,6 +198,18 @@ def _beside(added: str, init, terms, **fields: Any) -> Method:
   return Method(
       _HARD + added, init, terms, softens=False, added=added,
       setting={"hard_weight": 1.0, "soft_weight": 0.0}, **fields)
+
+
+def _contrast(others: str) -> Method:
+  """CRD; `others` says in words what an example is told from."""
+  name = "crd_drawn" if "drawn" in others else "crd"
+  return _beside(
+      "{weight:.3g} * NCE against " + others, _function("crd_init"),
+      _function(name), pairs=pooled, relations=True, reads_labels=True,
+      memory=True, numbers={"weight": 0.8, "temperature": 0.07,
+                            "negatives": 16384.0},
+      within={"temperature": (1e-2, 1e6), "negatives": (1.0, 1e9)},
+      whole=("negatives",), paper="Tian et al. (2020), arXiv 1910.10699")
 
 
 METHODS: dict[str, Method] = {
@@ -288,6 +303,8 @@ METHODS: dict[str, Method] = {
         _function("rkd"), pairs=pooled, relations=True,
         numbers={"weight": 1.0, "distance": 25.0, "angle": 50.0},
         paper="Park et al. (2019), arXiv 1904.05068"),
+    "crd": _contrast("all examples of other classes, as {negatives:g} of them"),
+    "crd_drawn": _contrast("{negatives:g} drawn examples of other classes"),
 }
 
 
@@ -419,6 +436,7 @@ def _together(
       whole=tuple(f"{name}_{number}" for name, m in members.items()
                   for number in m.whole),
       relations=any(m.relations for m in members.values()),
+      memory=any(m.memory for m in members.values()),
       setting=first.setting,
       any_temperature=any(m.any_temperature for m in members.values()),
       paper="; ".join(m.paper for m in members.values() if m.paper),
@@ -432,12 +450,14 @@ def _prefixed(formula: str, name: str, numbers: Mapping[str, float]) -> str:
   return formula
 
 
-def _init_together(members, pairs, key, student: Shapes, teacher: Shapes):
+def _init_together(
+    members, pairs, key, student: Shapes, teacher: Shapes, examples: int = 0):
   import jax  # pylint: disable=g-import-not-at-top
   only = lambda taps, name: {
       tap: taps[tap] for tap in map("-".join, pairs.get(name, ()))}
   made = {name: method.init(jax.random.fold_in(key, place), only(student, name),
-                            only(teacher, name))
+                            only(teacher, name),
+                            **({"examples": examples} if method.memory else {}))
           for place, (name, method) in enumerate(members.items())}
   return ({name: params for name, (params, _) in made.items()},
           {name: state for name, (_, state) in made.items()})
@@ -452,7 +472,7 @@ def _terms_together(members, pairs, own, student, teacher, batch, hparams):
     names = list(map("-".join, pairs.get(name, ())))
     only = lambda outputs, names=names: outputs and outputs._replace(
         features={tap: outputs.features[tap] for tap in names})
-    part = terms.Own(own.params[name], own.state[name], own.axis_name)
+    part = own._replace(params=own.params[name], state=own.state[name])
     numbers = {number: hparams.numbers[f"{name}_{number}"]
                for number in method.numbers}
     result = terms.and_state(method.terms(

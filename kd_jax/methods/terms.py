@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from kd_jax import losses
 from kd_jax.core import types
 from kd_jax.losses import (
+  contrastive,
   curriculum,
   decoupled,
   divergences,
@@ -24,7 +25,7 @@ from kd_jax.losses import (
   transformed,
 )
 from kd_jax.losses import rkd as rkd_losses
-from kd_jax.methods import regressor
+from kd_jax.methods import embedding, regressor
 
 
 class Term(NamedTuple):
@@ -48,11 +49,17 @@ class Own(NamedTuple):
     params: Trained beside the student's.
     state: Carried from step to step: running statistics, memories.
     axis_name: The mapped device axis that statistics are summed over, or None.
+    labels: Classes of all examples of the data set, int32 `[N]`, -1 where an
+      example is not trained on; a batch's `id` are places in it. None outside a
+      run.
+    key: What is drawn in this step is drawn with it; None outside a run.
   """
 
   params: types.Tree
   state: types.Tree
   axis_name: str | None = None
+  labels: jax.Array | None = None
+  key: jax.Array | None = None
 
 
 class Changed(NamedTuple):
@@ -366,3 +373,70 @@ def rkd(own, student, teacher, batch, hparams) -> Terms:
       "hard": Term(hparams.hard_weight, _hard(student, batch, hparams)),
       "distance": Term(weight("distance"), summed(rkd_losses.distance_loss)),
       "angle": Term(weight("angle"), summed(rkd_losses.angle_loss))}
+
+
+def crd_init(key, student, teacher, examples):
+  """Embeddings of both nets, both trained, and a memory of each (Tian et al. 2020).
+
+  The rows of a memory begin in U(-b, b), b = 1 / sqrt(channels / 3), so that their
+  length is about 1, as in the released code.
+  """
+  params, states = {}, {}
+  bound = (embedding.CHANNELS / 3.0)**-0.5
+  for place, pair in enumerate(student):
+    keys = jax.random.split(jax.random.fold_in(key, place), 4)
+    params[pair] = {"student": embedding.init(keys[0], student[pair]),
+                    "teacher": embedding.init(keys[1], teacher[pair])}
+    draw = lambda key: jax.random.uniform(
+        key, (examples, embedding.CHANNELS), jnp.float32, -bound, bound)
+    # A normaliser of 0 is one that is not known yet.
+    states[pair] = {
+        name: {"memory": draw(key), "normaliser": jnp.zeros((), jnp.float32)}
+        for name, key in zip(("student", "teacher"), keys[2:])}
+  return params, states
+
+
+def _crd(negatives, own, student, teacher, batch, hparams) -> Changed:
+  """The terms of `crd`; `negatives` gives the weights of other examples."""
+  numbers = hparams.numbers
+  examples = jnp.sum(own.labels >= 0, dtype=jnp.float32)
+  weights = negatives(batch.label, own.labels, numbers["negatives"])
+  values, states = [], {}
+  for pair, tap in student.features.items():
+    taps = {"student": tap, "teacher": jax.lax.stop_gradient(
+        teacher.features[pair])}
+    vectors = {name: contrastive.normalised(embedding.apply(
+        own.params[pair][name], x, batch.mask)) for name, x in taps.items()}
+    states[pair] = {}
+    for net, other in (("student", "teacher"), ("teacher", "student")):
+      before = own.state[pair]
+      scores = contrastive.scores(
+          vectors[net], before[other]["memory"], numbers["temperature"])
+      known = before[net]["normaliser"]
+      normaliser = jnp.where(known > 0, known, contrastive.normaliser(
+          scores, batch.id, weights, examples, batch.mask))
+      values.append(contrastive.contrastive_loss(
+          scores, batch.id, weights, normaliser, numbers["negatives"], examples))
+      states[pair][net] = {"normaliser": normaliser, "memory": (
+          contrastive.remembered(
+              before[net]["memory"], batch.id, vectors[net], batch.mask))}
+  return Changed({
+      "hard": Term(hparams.hard_weight, _hard(student, batch, hparams)),
+      "contrast": Term(numbers["weight"], functools.reduce(
+          jnp.add, values))}, states)
+
+
+def crd(own, student, teacher, batch, hparams) -> Changed:
+  """hard_weight * hard + weight * contrast, of the student and of the teacher.
+
+  The own row of the other net's memory is told from all rows of other classes, as
+  the mean over all draws of `negatives` of them (Tian et al. 2020, eq. 17 and 18).
+  """
+  return _crd(
+      contrastive.all_negatives, own, student, teacher, batch, hparams)
+
+
+def crd_drawn(own, student, teacher, batch, hparams) -> Changed:
+  """`crd` with `negatives` rows that are drawn for each example, as released."""
+  drawn = functools.partial(contrastive.drawn_negatives, own.key, batch.id)
+  return _crd(drawn, own, student, teacher, batch, hparams)

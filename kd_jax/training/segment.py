@@ -58,6 +58,11 @@ def take(
       data.preprocess(inputs), rows(data.label), ids, view, mask)
 
 
+def labels_in_use(data: DeviceData) -> jax.Array:
+  """The class of every example by id, int32 `[N]`; -1 for those not in use."""
+  return jnp.full_like(data.label, -1).at[data.ids].set(data.label[data.ids])
+
+
 def make_segment(
     learner: step_lib.Learner,
     views: views_lib.Views,
@@ -83,6 +88,7 @@ def make_segment(
   step = step_lib.make_step(learner, axis_name=axis_name)
 
   def segment(state, data, teacher_arrays, hparams, key, length):
+    labels = labels_in_use(data)
     num_steps = steps_per_epoch(len(data.ids), batch_size)
     epoch, first = jnp.divmod(state.step, num_steps)
     order, mask, view = _epoch(
@@ -93,7 +99,7 @@ def make_segment(
       row = lambda x: jax.lax.dynamic_index_in_dim(x, position, keepdims=False)
       ids = row(order)
       batch = take(data, views, ids, view[ids], row(mask))
-      return step(state, batch, teacher_arrays, hparams, key)
+      return step(state, batch, teacher_arrays, hparams, key, labels)
 
     def body(number, carried):
       state, totals = carried
@@ -113,8 +119,9 @@ def make_init(
 ) -> Callable[[jax.Array, types.Hparams], TrainState]:
   """`(key, hparams) -> state` before the first step of a training on `inputs`."""
   blank = preprocess.blank(inputs)
+  examples = len(jax.tree.leaves(inputs)[0])
   return lambda key, hparams: step_lib.init(
-      learner, randomness.stream(key, "init"), blank, hparams)
+      learner, randomness.stream(key, "init"), blank, hparams, examples)
 
 
 def compiled_segment(

@@ -78,9 +78,10 @@ def make_step(learner: Learner, *, axis_name: str | None = None) -> Step:
     axis_name: The mapped device axis to sum over, or None on one device.
 
   Returns:
-    `(state, batch, teacher_arrays, hparams, key) -> (state, metrics)`. The loss
-    is the mean over the valid examples of all devices; metrics are totals and
-    counts, of the parameters before the update.
+    `(state, batch, teacher_arrays, hparams, key, labels=None) -> (state,
+    metrics)`. The loss is the mean over the valid examples of all devices; metrics
+    are totals and counts, of the parameters before the update. `labels` are as of
+    `terms.Own`; few methods look at them.
   """
   psum = lambda x: x if axis_name is None else jax.lax.psum(x, axis_name)
   relating = axis_name if learner.method.relations else None
@@ -89,7 +90,7 @@ def make_step(learner: Learner, *, axis_name: str | None = None) -> Step:
   mapped = None if learner.method.relations else axis_name
   combined = learner.method.gradients
 
-  def step(state, batch, teacher_arrays, hparams, key):
+  def step(state, batch, teacher_arrays, hparams, key, labels=None):
     hparams = schedules.at(learner.schedules, state.step, hparams)
     teacher_outputs = None
     if learner.teacher is not None:
@@ -100,6 +101,8 @@ def make_step(learner: Learner, *, axis_name: str | None = None) -> Step:
     # once more with the gradients.
     count = psum(jnp.sum(batch.mask, dtype=jnp.float32))
     rngs = {"dropout": randomness.stream(key, "dropout", state.step)}
+    own = terms_lib.Own(state.method, state.method_state, mapped, labels,
+                        randomness.stream(key, "method", state.step))
 
     def weighted(trainable):
       params, method = trainable
@@ -108,9 +111,8 @@ def make_step(learner: Learner, *, axis_name: str | None = None) -> Step:
           rngs=rngs, mask=batch.mask, rates=hparams.rates, axis_name=axis_name)
       view = gathered(_View(
           compared(outputs, learner.pairs, 0), teacher_outputs, batch))
-      own = terms_lib.Own(method, state.method_state, mapped)
-      found = terms_lib.and_state(
-          learner.method.terms(own, *_with_classes(learner, view), hparams), own)
+      found = terms_lib.and_state(learner.method.terms(
+          own._replace(params=method), *_with_classes(learner, view), hparams), own)
       mean = lambda terms: share(jnp.sum(jnp.where(
           view.batch.mask, terms_lib.total(terms), 0.0)) / count)
       # One backward pass; but one for each term where the method wants them apart.
@@ -123,10 +125,8 @@ def make_step(learner: Learner, *, axis_name: str | None = None) -> Step:
         weighted, has_aux=True)(state.trainable)
     gradients = psum(gradients)
     if combined is not None:
-      own = terms_lib.Own(state.method, state.method_state, mapped)
       gradients = combined(own, gradients, hparams)
-    totals = psum(once(_totals(
-        learner, state, view, found.terms, hparams, mapped)))
+    totals = psum(once(_totals(learner, own, view, found.terms, hparams)))
     after = _updated(learner, state, gradients, hparams, running, found.state)
     if learner.skip_nonfinite:
       fine = metrics.finite((gradients, metrics.measured(totals)))
@@ -203,7 +203,7 @@ def _nothing_of_all(gradients: types.Tree) -> jax.Array:
   return 0.0 * sum(leaf.ravel()[0] for leaf in jax.tree.leaves(gradients))
 
 
-def _totals(learner, state, view, terms, hparams, axis_name):
+def _totals(learner, own, view, terms, hparams):
   """Totals and counts that describe a step: errors and every term apart.
 
   `gradient_NAME` is the squared norm of the term's weighted gradient with
@@ -224,7 +224,6 @@ def _totals(learner, state, view, terms, hparams, axis_name):
   if len(terms) < 2:
     return totals
   number = jnp.sum(batch.mask, dtype=jnp.float32)
-  own = terms_lib.Own(state.method, state.method_state, axis_name)
 
   def weighted(outputs, name):
     again = terms_lib.and_state(learner.method.terms(
@@ -278,10 +277,19 @@ def deployed_variables(learner: Learner, state: TrainState) -> types.Variables:
 
 
 def init(
-    learner: Learner, key: jax.Array, inputs: types.Tree, hparams: types.Hparams
+    learner: Learner, key: jax.Array, inputs: types.Tree, hparams: types.Hparams,
+    examples: int = 0,
 ) -> TrainState:
-  """The state before the first step; `inputs` are any that a model takes."""
-  begun = _begun(learner, key, inputs)
+  """The state before the first step.
+
+  Args:
+    learner: Model, method and optimiser.
+    key: Of what is drawn.
+    inputs: Any that a model takes, for shapes and types.
+    hparams: The numbers of the run.
+    examples: How many the data set has; a method with a memory has a row of each.
+  """
+  begun = _begun(learner, key, inputs, examples)
   student = begun.student._replace(
       params=optimizers.scaled(begun.student.params, hparams.init_scale))
   with jax.numpy_dtype_promotion("standard"):
@@ -291,11 +299,15 @@ def init(
       student=student, optimizer=moments)
 
 
-def _begun(learner: Learner, key: jax.Array, inputs: types.Tree) -> TrainState:
+def _begun(
+    learner: Learner, key: jax.Array, inputs: types.Tree, examples: int = 0
+) -> TrainState:
   """A new student and what its method has of its own; no optimiser yet."""
   student = learner.model.init(randomness.stream(key, "student"), inputs)
+  memory = {"examples": examples} if learner.method.memory else {}
   own, own_state = learner.method.init(
-      randomness.stream(key, "method"), *_tap_shapes(learner, student, inputs))
+      randomness.stream(key, "method"), *_tap_shapes(learner, student, inputs),
+      **memory)
   return TrainState(jnp.zeros((), jnp.int32), student, own, own_state, ())
 
 

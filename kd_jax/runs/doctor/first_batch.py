@@ -120,11 +120,12 @@ def terms(student: Begun) -> list[Term]:
       jax.random.key(training.seed), "dropout", 0)}
 
   @jax.jit
-  def measured(state, batch, arrays, hparams):
+  def measured(state, batch, labels, arrays, hparams):
     hparams = schedules.at(learner.schedules, state.step, hparams)
     asked = learner.teacher and step.compared(teachers.outputs(
         learner.teacher, arrays, batch, hparams.temperature), learner.pairs, 1)
-    own = terms_lib.Own(state.method, state.method_state)
+    own = terms_lib.Own(state.method, state.method_state, labels=labels,
+                        key=jax.random.key(training.seed))
 
     def weighted(params):
       outputs, _ = learner.model.apply(
@@ -144,7 +145,8 @@ def terms(student: Begun) -> list[Term]:
 
   arrays = learner.teacher.arrays if learner.teacher else ()
   found = jax.device_get(measured(
-      *_on_one_device((state, batch, arrays)), training.hparams))
+      *_on_one_device((state, batch, segment.labels_in_use(student.setup.train),
+                       arrays)), training.hparams))
   return [Term(name, *map(float, numbers)) for name, numbers in found.items()]
 
 
