@@ -15,8 +15,8 @@ cannot come nearer to a tap with values below 0 than these are to 0: leave it ou
 where the teacher's tap comes before its own ReLU.
 
 Sources: Romero et al. (2015), FitNets: hints for thin deep nets, ICLR, arXiv
-1412.6550; Ioffe & Szegedy (2015), arXiv 1502.03167, algorithm 1. The layers are
-those of HobbitLong/RepDistiller, `models/util.py`, class ConvReg.
+1412.6550. The layers are those of HobbitLong/RepDistiller, `models/util.py`, class
+ConvReg.
 """
 
 import math
@@ -24,11 +24,9 @@ import math
 import jax
 import jax.numpy as jnp
 
-from kd_jax import losses
 from kd_jax.core import types
+from kd_jax.methods import layers
 
-MOMENTUM = 0.9
-EPSILON = 1e-5
 Shape = tuple[int, ...]
 
 
@@ -63,20 +61,10 @@ def init(
   """
   kind, window = _layer(student_shape, teacher_shape)
   inputs, outputs = student_shape[-1], teacher_shape[-1]
-  fan_in = math.prod(window) * (outputs if kind == "up" else inputs)
-  bound = 1.0 / math.sqrt(fan_in)
-  draw = lambda key, shape: jax.random.uniform(
-      key, shape, jnp.float32, -bound, bound)
-  for_kernel, for_bias = jax.random.split(key)
-  # Fresh arrays each: a state is donated, and no buffer can be so twice.
-  zeros = lambda: jnp.zeros(outputs, jnp.float32)
-  ones = lambda: jnp.ones(outputs, jnp.float32)
-  params = {
-      kind: {"kernel": draw(for_kernel, (*window, inputs, outputs)),
-             "bias": draw(for_bias, (outputs,))},
-      "norm": {"scale": ones(), "bias": zeros()},
-  }
-  return params, {"norm": {"mean": zeros(), "variance": ones()}}
+  fan_in = math.prod(window) * outputs if kind == "up" else None
+  norm, state = layers.norm_init(outputs)
+  layer = layers.linear_init(key, inputs, outputs, window, fan_in=fan_in)
+  return {kind: layer, "norm": norm}, {"norm": state}
 
 
 def apply(
@@ -115,27 +103,10 @@ def apply(
     >>> apply(params, state, jnp.ones((2, 8)), None)[0].shape
     (2, 4)
   """
-  x = losses.at_least_float32(tap)
-  params = jax.tree.map(lambda p: p.astype(x.dtype), params)
-  valid = jnp.ones(len(x), bool) if mask is None else mask
-  # Before any arithmetic, as 0 times a NaN of the padding is NaN in gradients.
-  x = _project(params, jnp.where(_rows(valid, x), x, 0.0))
-  old = state["norm"]
-  if train:
-    mean, variance, count = _moments(x, valid, axis_name)
-    unbiased = variance * (count / jnp.maximum(count - 1.0, 1.0))
-    # A batch that holds nothing but padding says nothing.
-    rate = jnp.where(count > 0, 1.0 - MOMENTUM, 0.0).astype(x.dtype)
-    moved = lambda old, new: jax.lax.stop_gradient(
-        old + (rate * (new - old.astype(x.dtype))).astype(old.dtype))
-    state = {"norm": {"mean": moved(old["mean"], mean),
-                      "variance": moved(old["variance"], unbiased)}}
-  else:
-    mean, variance = (old[k].astype(x.dtype) for k in ("mean", "variance"))
-  norm = params["norm"]
-  gain = norm["scale"] * jax.lax.rsqrt(variance + EPSILON)
-  y = (x - _channel(mean, x)) * _channel(gain, x) + _channel(norm["bias"], x)
-  return (jnp.maximum(y, 0.0) if relu else y), state
+  x = _project(params, layers.clean(tap, mask))
+  y, norm = layers.norm(
+      params["norm"], state["norm"], x, mask, train=train, axis_name=axis_name)
+  return (jnp.maximum(y, 0.0) if relu else y), {"norm": norm}
 
 
 def _layer(student_shape: Shape, teacher_shape: Shape) -> tuple[str, Shape]:
@@ -160,44 +131,13 @@ def _layer(student_shape: Shape, teacher_shape: Shape) -> tuple[str, Shape]:
 def _project(params: types.Tree, x: jax.Array) -> jax.Array:
   """The layer before the normalisation."""
   (kind,) = params.keys() - {"norm"}
-  kernel, bias = params[kind]["kernel"], params[kind]["bias"]
-  if kind == "dense":
-    y = x @ kernel
-  else:
-    stride, padding, dilation = {
-        "down": (2, 1, 1),
-        # Its transpose with padding 1: zeros between the pixels, 4 - 1 - 1 around
-        # them. Torch stores the same kernel turned by half a turn.
-        "up": (1, 2, 2),
-        "valid": (1, 0, 1),
-    }[kind]
-    y = jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), ((padding, padding),) * 2,
-        lhs_dilation=(dilation, dilation),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"))
-  return y + _channel(bias, y)
-
-
-def _moments(
-    x: jax.Array, valid: jax.Array, axis_name: str | None
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """Mean and biased variance of each channel, `[channels]`, and of how many."""
-  axes = tuple(range(x.ndim - 1))
-  rows = _rows(valid, x)
-  summed = lambda v: v if axis_name is None else jax.lax.psum(v, axis_name)
-  total = lambda v: summed(jnp.sum(jnp.where(rows, v, 0.0), axis=axes))
-  positions = math.prod(x.shape[1:-1])
-  count = summed(jnp.sum(valid, dtype=x.dtype)) * positions
-  some = jnp.maximum(count, 1.0)
-  mean = total(x) / some
-  return mean, total(jnp.square(x - _channel(mean, x))) / some, count
-
-
-def _rows(valid: jax.Array, x: jax.Array) -> jax.Array:
-  """`[batch]` beside a tap."""
-  return valid.reshape((-1,) + (1,) * (x.ndim - 1))
-
-
-def _channel(v: jax.Array, x: jax.Array) -> jax.Array:
-  """`[channels]` beside a tap."""
-  return v.reshape((1,) * (x.ndim - 1) + (-1,))
+  stride, padding, dilation = {
+      "dense": (1, 0, 1),
+      "down": (2, 1, 1),
+      # Its transpose with padding 1: zeros between the pixels, 4 - 1 - 1 around
+      # them. Torch stores the same kernel turned by half a turn.
+      "up": (1, 2, 2),
+      "valid": (1, 0, 1),
+  }[kind]
+  return layers.linear(
+      params[kind], x, stride=stride, padding=padding, dilation=dilation)
