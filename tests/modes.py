@@ -50,16 +50,36 @@ def live_teacher() -> teachers.Teacher:
                        taps={"hidden_0": (12,), "pooled": (12,)})
 
 
+@functools.cache
+def teacher_with_stages() -> teachers.Teacher:
+  """A residual net like the student but for its weights and one width."""
+  model = MODELS["resnet"](num_classes=10, depth=8, widths=(2, 3, 5))
+  image = jnp.zeros((1, 28, 28, 1), jnp.float32)
+  held = model.init(jax.random.key(5), image)
+  taps = jax.eval_shape(
+      lambda held: model.apply(held, image, train=False)[0].features, held)
+  return teachers.live([model], [held], taps={
+      name: tap.shape[1:] for name, tap in taps.items()})
+
+
 def learner(method: str) -> step_lib.Learner:
-  """A small smooth student of a method, with a hidden layer if that is compared."""
+  """A small student of a method, with hidden layers or stages as it needs them."""
   own = methods.find(method)
   constant = optimizers.schedule("constant", total_steps=100)
-  asked = teacher() if own.on_logits else live_teacher()
-  own, pairs = methods.bind(
-      own, {"hidden_0": (8,), "pooled": (8,)}, asked.taps, ())
+  student, asked, taps = _student(), teacher(), {}
+  if not own.on_logits:
+    student = MODELS["mlp"](num_classes=10, widths=(8,))
+    asked, taps = live_teacher(), {"hidden_0": (8,), "pooled": (8,)}
+  try:
+    own, pairs = methods.bind(own, taps, asked.taps, ())
+  except ValueError:  # It compares stages.
+    student = MODELS["resnet"](num_classes=10, depth=8, widths=(2, 3, 4))
+    asked = teacher_with_stages()
+    taps = {name: (*shape[:-1], min(shape[-1], 4))
+            for name, shape in asked.taps.items()}
+    own, pairs = methods.bind(own, taps, asked.taps, ())
   return step_lib.Learner(
-      _student() if own.on_logits else MODELS["mlp"](num_classes=10, widths=(8,)),
-      own, optimizers.OptimizerSpec("sgd", constant),
+      student, own, optimizers.OptimizerSpec("sgd", constant),
       asked if own.needs_teacher else None, pairs,
       schedules=schedules.Schedules(total_steps=100))
 
@@ -189,8 +209,10 @@ def check_training(method: str) -> tuple[float, float]:
     said = step_lib.compared(learns.model.apply(
         state.student, batch.inputs, train=False)[0], learns.pairs, 0)
     terms = learns.method.terms(
-        terms_lib.Own(state.method, state.method_state, labels=data.label, key=key),
-        said, taught, batch, numbers.replace(progress=0.0))
+        terms_lib.Own(
+            state.method, state.method_state, labels=data.label, key=key,
+            heads=step_lib.heads(learns, arrays, state.student.params)),
+        said, taught, batch, numbers.replace(progress=0.5))
     if isinstance(terms, terms_lib.Changed):
       terms = terms.terms
     return jnp.mean(terms_lib.total(terms), where=batch.mask)

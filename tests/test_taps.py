@@ -279,14 +279,14 @@ def test_a_method_may_have_its_gradients_apart(toy, monkeypatch):
 
 def head(own, student, teacher, batch, hparams):
   """Labels learnt through a layer of the method, which stays."""
-  said = staying(own.params, student)
+  said = staying(own, student)
   hard = methods.METHODS["hard"].terms(
       own, said, teacher, batch, hparams)["hard"].value
   return {"hard": Term(hparams.hard_weight, hard)}
 
 
-def staying(params, outputs):
-  return outputs._replace(logits=outputs.logits @ params["layer"])
+def staying(own, outputs):
+  return outputs._replace(logits=outputs.logits @ own.params["layer"])
 
 
 def test_a_module_that_stays_is_counted_saved_and_evaluated(

@@ -1,6 +1,7 @@
 """From a config to the data and trainings that it asks for."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+import contextlib
 import dataclasses
 from typing import Any
 
@@ -146,9 +147,32 @@ def bound(
     UserError: If it compares taps that a net does not have.
   """
   pairs = run.values["features.pairs"]
-  try:
+  with _pairs_named(run):
     return methods.bind(
         method, training.taps, taps, methods.ALL if pairs == ("all",) else pairs)
+
+
+def check_modules(
+    run: run_lib.Run, training: Training, taps: methods.Shapes
+) -> None:
+  """Refuses taps that no module of the method fits; `taps` are the teacher's.
+
+  Raises:
+    UserError: With both shapes.
+  """
+  method, pairs = bound(run, training, run.method, taps)
+  shapes = [{"-".join(pair): each[pair[of]] for pair in pairs}
+            for of, each in enumerate((training.taps, taps))]
+  with _pairs_named(run):
+    jax.eval_shape(lambda key: method.init(
+        key, *shapes, **methods.sizes(method, 1, 1)), jax.random.key(0))
+
+
+@contextlib.contextmanager
+def _pairs_named(run: run_lib.Run) -> Iterator[None]:
+  """Tells of taps that cannot be compared as a UserError."""
+  try:
+    yield
   except ValueError as error:
     raise UserError(
         f"config.method={run.values['method']}: {error}; name others with "

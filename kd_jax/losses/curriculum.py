@@ -51,11 +51,51 @@ def cosine_ramp(progress: losses.Scalar, part: losses.Scalar) -> jax.Array:
     >>> cosine_ramp(0.125, 0.25).round(4), cosine_ramp(0.9, 0.25)
     (Array(0.5, dtype=float32), Array(1., dtype=float32))
   """
+  return 0.5 - 0.5 * jnp.cos(jnp.pi * linear_ramp(progress, part))
+
+
+def linear_ramp(progress: losses.Scalar, part: losses.Scalar) -> jax.Array:
+  r"""From 0 to 1 over the first part of a run: min(1, progress / part).
+
+  Args:
+    progress: Part of the run that is done, in [0, 1].
+    part: Part of the run that the ramp takes, in [0, 1]; 0 for no ramp.
+
+  Returns:
+    A float32 scalar.
+
+  Example:
+    >>> linear_ramp(0.125, 0.25), linear_ramp(0.0, 0.0)
+    (Array(0.5, dtype=float32), Array(1., dtype=float32))
+  """
   progress = jnp.asarray(progress, jnp.float32)
   part = jnp.asarray(part, jnp.float32)
   ramps = part > 0
   done = jnp.where(ramps, progress / jnp.where(ramps, part, 1.0), 1.0)
-  return 0.5 - 0.5 * jnp.cos(jnp.pi * jnp.minimum(done, 1.0))
+  return jnp.minimum(done, 1.0)
+
+
+def cosine_decay(progress: losses.Scalar, begin: losses.Scalar) -> jax.Array:
+  r"""From 1 to 0 over the rest of a run, along half a cosine.
+
+  f = 1/2 (1 + cos(pi max(0, progress - begin) / (1 - begin)))
+
+  Args:
+    progress: Part of the run that is done, in [0, 1].
+    begin: When it begins, in [0, 1]; 1 for never.
+
+  Returns:
+    f, a float32 scalar.
+
+  Example:
+    >>> cosine_decay(0.75, 0.5).round(4), cosine_decay(0.9, 1.0)
+    (Array(0.5, dtype=float32), Array(1., dtype=float32))
+  """
+  rest = 1.0 - jnp.asarray(begin, jnp.float32)
+  falls = rest > 0
+  since = jnp.asarray(progress, jnp.float32) - 1.0 + rest
+  done = jnp.where(falls, since / jnp.where(falls, rest, 1.0), 0.0)
+  return 0.5 + 0.5 * jnp.cos(jnp.pi * jnp.maximum(done, 0.0))
 
 
 def learned_temperature(

@@ -10,6 +10,9 @@ import jax.numpy as jnp
 
 from kd_jax import losses
 
+# Least norm that is divided by, that of torch's `normalize`.
+LEAST_NORM = 1e-12
+
 
 def mean_squared_error(
     student_tap: jax.Array, teacher_tap: jax.Array
@@ -85,6 +88,20 @@ def pooled_alike(
         "width of one a whole multiple of the other's")
   size = (right if fits(left, right) else left).shape[1:3]
   return _pool(left, size), _pool(right, size)
+
+
+def unit(x: jax.Array, axes: int | tuple[int, ...]) -> jax.Array:
+  r"""An array divided by its norm over some axes.
+
+  u = x / |x|_2,   0, without gradient, where |x|_2 <= 1e-12
+
+  Example:
+    >>> unit(jnp.array([[3.0, 4.0], [0.0, 0.0]]), 1)[1]
+    Array([0., 0.], dtype=float32)
+  """
+  square = jnp.sum(jnp.square(x), axis=axes, keepdims=True)
+  short = square <= LEAST_NORM**2  # and not `>`, so that a NaN is passed on
+  return jnp.where(short, 0.0, x * jax.lax.rsqrt(jnp.where(short, 1.0, square)))
 
 
 def _pool(x: jax.Array, size: tuple[int, ...]) -> jax.Array:

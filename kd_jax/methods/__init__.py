@@ -13,7 +13,8 @@ from kd_jax.methods.registry import (
   find,
   nothing,
   parts,
+  sizes,
 )
 
 __all__ = ["ALL", "METHODS", "NAMES", "Method", "Pairs", "Shapes", "add",
-           "add_own", "bind", "find", "nothing", "parts"]
+           "add_own", "bind", "find", "nothing", "parts", "sizes"]

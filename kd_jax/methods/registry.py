@@ -8,12 +8,23 @@ the trainer knows a method by name.
 
 from collections.abc import Callable, Mapping
 import functools
+import importlib
 import re
 import types as python_types
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kd_jax.core import sources
 from kd_jax.core.errors import UserError
+from kd_jax.methods.pairs import (
+  Pairs,
+  Shapes,
+  before_relu,
+  last,
+  levels,
+  pooled,
+  pooled_maps,
+  stages,
+)
 
 if TYPE_CHECKING:
   import jax
@@ -24,10 +35,6 @@ if TYPE_CHECKING:
 _NONE: Mapping[str, float] = python_types.MappingProxyType({})
 _NO_RANGES: Mapping[str, tuple[float, float]] = python_types.MappingProxyType({})
 
-
-Shapes = Mapping[str, tuple[int, ...]]
-# Names of taps, of the student and of the teacher.
-Pairs = tuple[tuple[str, str], ...]
 # Stands for every stage that both nets have.
 ALL: Pairs = (("all", "all"),)
 
@@ -75,11 +82,15 @@ class Method(NamedTuple):
       than `hparams.temperature`: an ensemble must then be a mean of logits,
       since its mean of probabilities belongs to one temperature.
     paper: Where the method comes from.
-    inference: `(method_params, Outputs) -> Outputs`: the outputs of the finished
-      net, where a module of the method stays in it. The module's parameters are
-      then counted, saved and evaluated with the student's.
+    inference: `(own, Outputs) -> Outputs`: the outputs of the finished net, where a
+      module of the method stays in it. Its parameters are then counted, saved and
+      evaluated with the student's, and its state is saved. `features` hold the
+      taps of the pairs.
     memory: Whether it remembers something of every example: its `init` is then
       also given `examples`, how many there are, and `own.labels` has their classes.
+    classes: Whether its `init` is also given `classes`, how many there are.
+    heads: Whether it looks at the layers that make both nets' logits, `own.heads`.
+      Its teacher is then asked live.
     gradients: `(own, {term: gradient}, hparams) -> gradient`, where the method
       wants the gradients of its weighted terms apart; their sum otherwise.
     added: The formula without the labels, where it can stand beside another.
@@ -102,6 +113,8 @@ class Method(NamedTuple):
   paper: str = ""
   inference: Callable[..., Any] | None = None
   memory: bool = False
+  classes: bool = False
+  heads: bool = False
   gradients: Callable[..., Any] | None = None
   added: str = ""
   members: "Mapping[str, Method] | None" = None
@@ -139,15 +152,15 @@ _AT_T = ", T = {temperature:g}"
 _HINTON = "Hinton, Vinyals & Dean (2015), arXiv 1503.02531"
 
 
-def _function(name: str) -> Callable[..., Any]:
-  """The function of `terms.py`, which is imported when it is called.
+def _function(name: str, module: str = "terms") -> Callable[..., Any]:
+  """The function of a module of this package, which is imported when it is called.
 
   Keys are made from this file, so a command line is read with it, before jax
   starts: a mistake is told at once, and a sweep can still choose its devices.
   """
   def function(*arguments: Any, **more: Any) -> Any:
-    from kd_jax.methods import terms  # pylint: disable=g-import-not-at-top
-    return getattr(terms, name)(*arguments, **more)
+    found = importlib.import_module(f"kd_jax.methods.{module}")
+    return getattr(found, name)(*arguments, **more)
 
   return function
 
@@ -156,36 +169,12 @@ def _set(hard: float, soft: float, temperature: float) -> dict[str, float]:
   return {"hard_weight": hard, "soft_weight": soft, "temperature": temperature}
 
 
-def stages(taps: Shapes) -> list[str]:
-  """The taps of a net's stages, from its input to its output.
-
-  Other forms of a stage, such as `stage1.preact`, are not among them.
-
-  Example:
-    >>> stages({"pooled": (4,), "stage10": (4,), "stage2": (8,), "stem": (8,)})
-    ['stage2', 'stage10']
-  """
-  # By number: dicts of arrays come out of jax in the order of the alphabet.
-  return sorted((tap for tap in taps
-                 if tap not in ("stem", "pooled") and "." not in tap), key=_number)
-
-
-def _number(tap: str) -> int:
-  return int("".join(filter(str.isdigit, tap)) or 0)
-
-
 def middle(student: Shapes, teacher: Shapes) -> Pairs:
   """The middle stage of both nets, as in FitNets."""
   own, other = stages(student), stages(teacher)
   if not own or not other:
     raise ValueError("it compares a stage of both nets, and one has none")
   return ((own[len(own) // 2], other[len(other) // 2]),)
-
-
-def pooled(student: Shapes, teacher: Shapes) -> Pairs:
-  """The last vector before the logits of both nets."""
-  del student, teacher
-  return (("pooled", "pooled"),)
 
 
 def every_stage(student: Shapes, teacher: Shapes) -> Pairs:
@@ -303,6 +292,72 @@ METHODS: dict[str, Method] = {
         _function("rkd"), pairs=pooled, relations=True,
         numbers={"weight": 1.0, "distance": 25.0, "angle": 50.0},
         paper="Park et al. (2019), arXiv 1904.05068"),
+    "pefd": _beside(
+        "{weight:.3g} * (1 - cos(mean relu(A f), g))",
+        _function("pefd_init", "vector_terms"), _function("pefd", "vector_terms"),
+        pairs=pooled, numbers={"weight": 25.0},
+        paper="Chen et al. (2022), arXiv 2210.15274"),
+    "srd": _beside(
+        "{weight:.3g} * log |A f - g|**4, both standardised",
+        _function("projector_init", "vector_terms"),
+        _function("srd", "vector_terms"), pairs=pooled, relations=True,
+        numbers={"weight": 2.0},
+        paper="Miles & Mikolajczyk (2024), arXiv 2303.11098"),
+    "itrd": _beside(
+        "{weight:.3g} * ({correlation:g} * log2 |c - 1|**(2 * {alpha:g}) + "
+        "{information:g} * (|G|**2 - |GH|**2))",
+        _function("projector_init", "vector_terms"),
+        _function("itrd", "vector_terms"), pairs=pooled, relations=True,
+        numbers={"weight": 1.0, "correlation": 2.0, "information": 1.0,
+                 "alpha": 1.01}, within={"alpha": (0.51, 10.0)},
+        paper="Miles et al. (2022), arXiv 2112.00459"),
+    "nd": _beside(
+        "{weight:.3g} * (1 - <f, c> / max(|f|, |g|)), c the class's mean of norm 1",
+        _function("nd_init", "vector_terms"), _function("nd", "vector_terms"),
+        pairs=pooled, numbers={"weight": 2.0}, classes=True, reads_labels=True,
+        paper="Wang et al. (2023), KD++, arXiv 2305.17007"),
+    "wkd_l": _beside(
+        "{target:g} * p_y CE + {weight:.3g} * W of the other classes" + _AT_T,
+        nothing, _function("wkd_l", "vector_terms"), pairs=pooled, heads=True,
+        numbers={"weight": 600.0, "target": 1.0, "sharpness": 1.0,
+                 "regularisation": 0.05, "decay": 150 / 240},
+        within={"regularisation": (1e-3, 1e3), "decay": (0.0, 1.0)},
+        reads_labels=True, any_temperature=True)._replace(
+            softens=True, setting=_set(1.0, 0.0, 8.0),
+            added="{target:g} * p_y CE + {weight:.3g} * W of the other classes",
+            paper="Lv et al. (2024), arXiv 2412.08139"),
+    "wkd_f": _beside(
+        "{weight:.3g} * ({mean:g} * |means|**2 + |deviations|**2), {grid:g} x "
+        "{grid:g} cells", _function("wkd_f_init", "map_terms"),
+        _function("wkd_f", "map_terms"), pairs=last,
+        numbers={"weight": 0.08, "mean": 4.0, "grid": 1.0, "decay": 150 / 240},
+        within={"grid": (1.0, 8.0), "decay": (0.0, 1.0)}, whole=("grid",),
+        paper="Lv et al. (2024), arXiv 2412.08139"),
+    "reviewkd": _beside(
+        "{weight:.3g} * HCL of fused stages, over {warmup:.3g} of the run from 0",
+        _function("reviewkd_init", "map_terms"), _function("reviewkd", "map_terms"),
+        pairs=levels, numbers={"weight": 5.0, "warmup": 20 / 240},
+        within={"warmup": (0.0, 1.0)},
+        paper="Chen et al. (2021), arXiv 2104.09044"),
+    "ofd": _beside(
+        "{weight:.3g} * |r(f) - max(g, m)|**2 where it counts, stages halved",
+        _function("ofd_init", "map_terms"), _function("ofd", "map_terms"),
+        pairs=before_relu, numbers={"weight": 1e-3},
+        paper="Heo et al. (2019), arXiv 1904.01866"),
+    "cat": _beside(
+        "{weight:.3g} * |A - B|**2 / size, maps of classes of {resolution:g} x "
+        "{resolution:g}", nothing, _function("cat", "map_terms"), pairs=pooled_maps,
+        heads=True, numbers={"weight": 15.0, "resolution": 2.0, "normalised": 0.0},
+        within={"resolution": (1.0, 8.0), "normalised": (0.0, 1.0)},
+        whole=("resolution", "normalised"),
+        paper="Guo et al. (2023), arXiv 2304.12777"),
+    "simkd": _beside(
+        "{weight:.3g} * |r(f) - g|**2 / size; then the teacher's last layer",
+        _function("simkd_init", "map_terms"), _function("simkd", "map_terms"),
+        pairs=pooled_maps, heads=True, classes=True, numbers={"weight": 1.0},
+        inference=_function("simkd_inference", "map_terms"),
+        paper="Chen et al. (2022), arXiv 2203.14001")._replace(
+            added="", setting={"hard_weight": 0.0, "soft_weight": 0.0}),
     "crd": _contrast("all examples of other classes, as {negatives:g} of them"),
     "crd_drawn": _contrast("{negatives:g} drawn examples of other classes"),
 }
@@ -437,6 +492,8 @@ def _together(
                   for number in m.whole),
       relations=any(m.relations for m in members.values()),
       memory=any(m.memory for m in members.values()),
+      classes=any(m.classes for m in members.values()),
+      heads=any(m.heads for m in members.values()),
       setting=first.setting,
       any_temperature=any(m.any_temperature for m in members.values()),
       paper="; ".join(m.paper for m in members.values() if m.paper),
@@ -450,14 +507,21 @@ def _prefixed(formula: str, name: str, numbers: Mapping[str, float]) -> str:
   return formula
 
 
+def sizes(method: Method, examples: int, classes: int) -> dict[str, int]:
+  """What `init` of a method is given beside shapes."""
+  return ({"examples": examples} if method.memory else {}) | (
+      {"classes": classes} if method.classes else {})
+
+
 def _init_together(
-    members, pairs, key, student: Shapes, teacher: Shapes, examples: int = 0):
+    members, pairs, key, student: Shapes, teacher: Shapes, examples: int = 0,
+    classes: int = 0):
   import jax  # pylint: disable=g-import-not-at-top
   only = lambda taps, name: {
       tap: taps[tap] for tap in map("-".join, pairs.get(name, ()))}
   made = {name: method.init(jax.random.fold_in(key, place), only(student, name),
                             only(teacher, name),
-                            **({"examples": examples} if method.memory else {}))
+                            **sizes(method, examples, classes))
           for place, (name, method) in enumerate(members.items())}
   return ({name: params for name, (params, _) in made.items()},
           {name: state for name, (_, state) in made.items()})

@@ -53,6 +53,8 @@ class Own(NamedTuple):
       example is not trained on; a batch's `id` are places in it. None outside a
       run.
     key: What is drawn in this step is drawn with it; None outside a run.
+    heads: `kernel` `[channels, classes]` and `bias` of the layers that make logits,
+      of student and teacher; None for a method without `heads`.
   """
 
   params: types.Tree
@@ -60,6 +62,7 @@ class Own(NamedTuple):
   axis_name: str | None = None
   labels: jax.Array | None = None
   key: jax.Array | None = None
+  heads: tuple[types.Tree, types.Tree] | None = None
 
 
 class Changed(NamedTuple):
@@ -82,6 +85,11 @@ def total(terms: Terms) -> jax.Array:
   """
   weighted = [term.weight * term.value for term in terms.values()]
   return functools.reduce(jnp.add, weighted)
+
+
+def labels(student, batch, hparams) -> Term:
+  """The term of the labels, at its weight."""
+  return Term(hparams.hard_weight, _hard(student, batch, hparams))
 
 
 def _hard(student, batch, hparams) -> jax.Array:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from kd_jax.core import types
 from kd_jax.models.convnet import Convnet
 from kd_jax.models.convolutional import Cnn
+from kd_jax.models.head import head
 from kd_jax.models.linen import linen_model
 from kd_jax.models.mlp import Mlp
 from kd_jax.models.mobile import MobilenetV2, ShufflenetV1, ShufflenetV2
@@ -23,7 +24,7 @@ from kd_jax.models.plain import Fitnet, Plane, Vgg
 from kd_jax.models.resnet import BottleneckResnet, Resnet, WideResnet
 
 __all__ = [
-    "MODELS", "check", "linen_model", "nnx_model", "options", "own_model",
+    "MODELS", "check", "head", "linen_model", "nnx_model", "options", "own_model",
     "understands"]
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kd_jax import methods
+from kd_jax import methods, models
 from kd_jax.config import build
 from kd_jax.config import identity as identity_lib
 from kd_jax.config import run as run_lib
@@ -214,6 +214,11 @@ def _check_taps(net, setup, training, before) -> None:
     return
   taps = before[net.teachers[0]].taps if len(net.teachers) == 1 else {}
   run = setup.run
+  if run.method.pairs is not None:
+    build.check_modules(run, training, taps)
+  for each in (training, before[net.teachers[0]]) if run.method.heads else ():
+    models.head(jax.eval_shape(each.model.init, jax.random.key(0),
+                               preprocess.blank(setup.train.inputs)).params)
   for name, shape in teacher_store.compared(run, training, taps).items():
     if len(shape) > 1 and run.values["teacher.bank"] == "always":
       raise UserError(

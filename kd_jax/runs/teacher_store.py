@@ -96,7 +96,9 @@ def _of_nets(
     if run.method.pairs is not None:
       setup.screen.say(
           f"teacher: live, as method {run.values['method']} compares features "
-          "that are too large to store, or not stored by teacher.bank")
+          "that are too large to store, or not stored by teacher.bank"
+          if not run.method.heads else
+          f"teacher: live, as method {run.values['method']} looks at its weights")
     teacher = teachers.live(
         [net.training.model for net in members],
         [net.variables for net in members], weights=run.weights,
@@ -264,7 +266,7 @@ def wants_bank(
     taps: Shapes of the teacher's taps; those that are compared are stored too if
       they are vectors, and maps are too large.
   """
-  if run.values["teacher.bank"] == "never" or any(
+  if run.values["teacher.bank"] == "never" or run.method.heads or any(
       len(shape) > 1 for shape in compared(run, student, taps).values()):
     return False
   if run.values["teacher.bank"] == "always":

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from kd_jax import methods, teachers
+from kd_jax import methods, models, teachers
 from kd_jax.core import randomness, types
 from kd_jax.methods import terms as terms_lib
 from kd_jax.training import metrics, optimizers, schedules
@@ -104,6 +104,8 @@ def make_step(learner: Learner, *, axis_name: str | None = None) -> Step:
     own = terms_lib.Own(state.method, state.method_state, mapped, labels,
                         randomness.stream(key, "method", state.step))
 
+    heads_of = functools.partial(heads, learner, teacher_arrays)
+
     def weighted(trainable):
       params, method = trainable
       outputs, running = learner.model.apply(
@@ -112,7 +114,8 @@ def make_step(learner: Learner, *, axis_name: str | None = None) -> Step:
       view = gathered(_View(
           compared(outputs, learner.pairs, 0), teacher_outputs, batch))
       found = terms_lib.and_state(learner.method.terms(
-          own._replace(params=method), *_with_classes(learner, view), hparams), own)
+          own._replace(params=method, heads=heads_of(params)),
+          *_with_classes(learner, view), hparams), own)
       mean = lambda terms: share(jnp.sum(jnp.where(
           view.batch.mask, terms_lib.total(terms), 0.0)) / count)
       # One backward pass; but one for each term where the method wants them apart.
@@ -126,6 +129,7 @@ def make_step(learner: Learner, *, axis_name: str | None = None) -> Step:
     gradients = psum(gradients)
     if combined is not None:
       gradients = combined(own, gradients, hparams)
+    own = own._replace(heads=heads_of(state.student.params))
     totals = psum(once(_totals(learner, own, view, found.terms, hparams)))
     after = _updated(learner, state, gradients, hparams, running, found.state)
     if learner.skip_nonfinite:
@@ -134,6 +138,14 @@ def make_step(learner: Learner, *, axis_name: str | None = None) -> Step:
     return after, totals
 
   return step
+
+
+def heads(learner: Learner, teacher_arrays: types.Tree, params: types.Tree):
+  """The layers that make logits, of student and teacher, for methods that look."""
+  if not learner.method.heads:
+    return None
+  teacher, = teacher_arrays  # Live, and one net.
+  return models.head(params), jax.lax.stop_gradient(models.head(teacher.params))
 
 
 def _updated(learner, state, gradients, hparams, running, method_state):
@@ -259,8 +271,11 @@ def deployed(learner: Learner) -> types.Model:
 
   def apply(variables, inputs, **context):
     outputs, state = model.apply(types.Variables(
-        variables.params["student"], variables.state), inputs, **context)
-    return inference(variables.params["method"], outputs), state
+        variables.params["student"], variables.state["student"]), inputs, **context)
+    own = terms_lib.Own(variables.params["method"], variables.state["method"])
+    made = inference(own, compared(outputs, learner.pairs, 0))
+    return (made._replace(features=outputs.features),
+            variables.state | {"student": state})
 
   return model._replace(
       init=lambda key, inputs: deployed_variables(
@@ -273,7 +288,7 @@ def deployed_variables(learner: Learner, state: TrainState) -> types.Variables:
     return state.student
   return types.Variables(
       {"student": state.student.params, "method": state.method},
-      state.student.state)
+      {"student": state.student.state, "method": state.method_state})
 
 
 def init(
@@ -304,20 +319,22 @@ def _begun(
 ) -> TrainState:
   """A new student and what its method has of its own; no optimiser yet."""
   student = learner.model.init(randomness.stream(key, "student"), inputs)
-  memory = {"examples": examples} if learner.method.memory else {}
+  *shapes, classes = _tap_shapes(learner, student, inputs)
   own, own_state = learner.method.init(
-      randomness.stream(key, "method"), *_tap_shapes(learner, student, inputs),
-      **memory)
+      randomness.stream(key, "method"), *shapes,
+      **methods.sizes(learner.method, examples, classes))
   return TrainState(jnp.zeros((), jnp.int32), student, own, own_state, ())
 
 
-def _tap_shapes(learner, student, inputs) -> tuple[methods.Shapes, methods.Shapes]:
-  """Shapes of one example of the taps that are compared, of both nets."""
+def _tap_shapes(
+    learner, student, inputs
+) -> tuple[methods.Shapes, methods.Shapes, int]:
+  """Shapes of one example of both nets' compared taps, and how many classes."""
   if not learner.pairs:
-    return {}, {}
+    return {}, {}, 0
   found = jax.eval_shape(
-      lambda held: learner.model.apply(held, inputs, train=False)[0].features,
-      student)
-  own = {name: tap.shape[1:] for name, tap in found.items()}
+      lambda held: learner.model.apply(held, inputs, train=False)[0], student)
+  own = {name: tap.shape[1:] for name, tap in found.features.items()}
   taps = learner.teacher.taps if learner.teacher else {}
-  return (_paired(own, learner.pairs, 0), _paired(taps, learner.pairs, 1))
+  return (_paired(own, learner.pairs, 0), _paired(taps, learner.pairs, 1),
+          found.logits.shape[-1])

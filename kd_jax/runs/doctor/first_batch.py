@@ -125,7 +125,8 @@ def terms(student: Begun) -> list[Term]:
     asked = learner.teacher and step.compared(teachers.outputs(
         learner.teacher, arrays, batch, hparams.temperature), learner.pairs, 1)
     own = terms_lib.Own(state.method, state.method_state, labels=labels,
-                        key=jax.random.key(training.seed))
+                        key=jax.random.key(training.seed), heads=step.heads(
+                            learner, arrays, state.student.params))
 
     def weighted(params):
       outputs, _ = learner.model.apply(

@@ -1,0 +1,96 @@
+"""Which taps of two nets a method compares, by their names and shapes."""
+
+from collections.abc import Iterable, Mapping
+
+Shapes = Mapping[str, tuple[int, ...]]
+# Names of taps, of the student and of the teacher.
+Pairs = tuple[tuple[str, str], ...]
+
+
+def stages(taps: Shapes) -> list[str]:
+  """The taps of a net's stages, from its input to its output.
+
+  Other forms of a stage, such as `stage1.preact`, are not among them.
+
+  Example:
+    >>> stages({"pooled": (4,), "stage10": (4,), "stage2": (8,), "stem": (8,)})
+    ['stage2', 'stage10']
+  """
+  # By number: dicts of arrays come out of jax in the order of the alphabet.
+  return sorted((tap for tap in taps
+                 if tap not in ("stem", "pooled") and "." not in tap), key=_number)
+
+
+def _number(tap: str) -> int:
+  return int("".join(filter(str.isdigit, tap)) or 0)
+
+
+def in_order(pairs: Iterable[str]) -> list[str]:
+  """Names of pairs by the student's stage, `pooled` last.
+
+  Example:
+    >>> in_order(["pooled-pooled", "stage10-stage3", "stage2.preact-stage1"])
+    ['stage2.preact-stage1', 'stage10-stage3', 'pooled-pooled']
+  """
+  own = lambda pair: pair.split("-")[0]
+  return sorted(pairs, key=lambda pair: (own(pair) == "pooled", _number(own(pair))))
+
+
+def pooled(student: Shapes, teacher: Shapes) -> Pairs:
+  """The last vector before the logits of both nets."""
+  del student, teacher
+  return (("pooled", "pooled"),)
+
+
+def last(student: Shapes, teacher: Shapes) -> Pairs:
+  """The last stage of both nets, a map."""
+  return ((_last_map("student", student), _last_map("teacher", teacher)),)
+
+
+def levels(student: Shapes, teacher: Shapes) -> Pairs:
+  """Every stage from the last one, of the teacher before its ReLU; and `pooled`.
+  """
+  return tuple((own, _before_relu(teacher, other)) for own, other in _from_last(
+      student, teacher)) + pooled(student, teacher)
+
+
+def before_relu(student: Shapes, teacher: Shapes) -> Pairs:
+  """Every stage before its ReLU, from the last one."""
+  return tuple((_before_relu(student, own), _before_relu(teacher, other))
+               for own, other in _from_last(student, teacher))
+
+
+def pooled_maps(student: Shapes, teacher: Shapes) -> Pairs:
+  """The maps whose means are `pooled`, where they can be had before their ReLU.
+  """
+  for net, taps in (("student", student), ("teacher", teacher)):
+    map_, vector = taps[_last_map(net, taps)], taps.get("pooled", ())
+    if map_[-1:] != vector:
+      raise ValueError(
+          f"the {net}'s last map has shape {map_}, and its `pooled` {vector}: the "
+          "vector is not the mean of the map")
+  return tuple((_before_relu(student, own), _before_relu(teacher, other))
+               for own, other in last(student, teacher))
+
+
+def _from_last(student: Shapes, teacher: Shapes) -> Pairs:
+  """Stages of both nets that are equally far from the last."""
+  own, other = _maps("student", student), _maps("teacher", teacher)
+  number = min(len(own), len(other))
+  return tuple(zip(own[-number:], other[-number:]))
+
+
+def _last_map(net: str, taps: Shapes) -> str:
+  return _maps(net, taps)[-1]
+
+
+def _maps(net: str, taps: Shapes) -> list[str]:
+  """The stages of a net that are maps, one at least."""
+  found = [tap for tap in stages(taps) if len(taps[tap]) == 3]
+  if not found:
+    raise ValueError(f"it compares maps of both nets, and the {net} has none")
+  return found
+
+
+def _before_relu(taps: Shapes, tap: str) -> str:
+  return f"{tap}.preact" if f"{tap}.preact" in taps else tap
