@@ -229,7 +229,8 @@ def test_the_direction_is_zero_only_along_the_centre_and_long_enough(x64):
   along = c / np.linalg.norm(c, axis=-1, keepdims=True)
   length = np.linalg.norm(t, axis=-1, keepdims=True)
   np.testing.assert_allclose(direction(length * along, t, c)[0], 0.0, atol=1e-15)
-  np.testing.assert_allclose(direction(9 * length * along, t, c)[0], 0.0, atol=1e-15)
+  np.testing.assert_allclose(
+      direction(9 * length * along, t, c)[0], 0.0, atol=1e-15)
   np.testing.assert_allclose(direction(length / 2 * along, t, c)[0], 0.5)
   np.testing.assert_allclose(direction(-9 * length * along, t, c)[0], 2.0)
   # Longer than the teacher there is no gradient along the embedding.

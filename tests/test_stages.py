@@ -126,7 +126,8 @@ def test_below_the_margin_a_student_may_be_anywhere_lower(x64):
   np.testing.assert_array_equal(gradient, 0.0)
   # Above 0 it is the sum of squares.
   values, gradient, _ = found("margin", s, np.abs(t))
-  np.testing.assert_allclose(values, ((s - np.abs(t))**2).sum((1, 2, 3)), rtol=1e-12)
+  np.testing.assert_allclose(
+      values, ((s - np.abs(t))**2).sum((1, 2, 3)), rtol=1e-12)
   np.testing.assert_allclose(gradient, 2 * (s - np.abs(t)), rtol=1e-12)
 
 
@@ -140,7 +141,7 @@ def test_the_mean_of_class_maps_is_the_logits_without_bias(x64):
   np.testing.assert_allclose(
       stages.class_map_distance(a, 0.5 * a, resolution=1), ((z - v)**2).mean(-1),
       rtol=1e-12)
-  with pytest.raises(ValueError, match="5 channels.*takes 6"):
+  with pytest.raises(ValueError, match=r"5 channels.*takes 6"):
     stages.class_maps(jnp.array(s), jnp.zeros((6, 7)))
 
 
