@@ -50,16 +50,30 @@ def live_teacher() -> teachers.Teacher:
                        taps={"hidden_0": (12,), "pooled": (12,)})
 
 
+@functools.cache
+def _of_maps() -> teachers.Teacher:
+  """A convolutional net that is like the student but for its weights."""
+  model = MODELS["cnn"](num_classes=10, widths=(2, 3))
+  image = jnp.zeros((1, 28, 28, 1), jnp.float32)
+  return teachers.live([model], [model.init(jax.random.key(5), image)],
+                       taps={"conv_0": (14, 14, 2), "conv_1": (7, 7, 3)})
+
+
 def learner(method: str) -> step_lib.Learner:
   """A small smooth student of a method, with a hidden layer if that is compared."""
   own = methods.find(method)
   constant = optimizers.schedule("constant", total_steps=100)
   asked = teacher() if own.on_logits else live_teacher()
-  own, pairs = methods.bind(
-      own, {"hidden_0": (8,), "pooled": (8,)}, asked.taps, ())
+  taps = {"hidden_0": (8,), "pooled": (8,)}
+  student = _student() if own.on_logits else MODELS["mlp"](
+      num_classes=10, widths=(8,))
+  try:
+    own, pairs = methods.bind(own, taps, asked.taps, ())
+  except ValueError:  # It compares maps.
+    student, asked = MODELS["cnn"](num_classes=10, widths=(2, 3)), _of_maps()
+    own, pairs = methods.bind(own, asked.taps, asked.taps, ())
   return step_lib.Learner(
-      _student() if own.on_logits else MODELS["mlp"](num_classes=10, widths=(8,)),
-      own, optimizers.OptimizerSpec("sgd", constant),
+      student, own, optimizers.OptimizerSpec("sgd", constant),
       asked if own.needs_teacher else None, pairs,
       schedules=schedules.Schedules(total_steps=100))
 

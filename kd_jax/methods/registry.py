@@ -8,6 +8,7 @@ the trainer knows a method by name.
 
 from collections.abc import Callable, Mapping
 import functools
+import importlib
 import re
 import types as python_types
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -139,17 +140,20 @@ _AT_T = ", T = {temperature:g}"
 _HINTON = "Hinton, Vinyals & Dean (2015), arXiv 1503.02531"
 
 
-def _function(name: str) -> Callable[..., Any]:
-  """The function of `terms.py`, which is imported when it is called.
+def _function(name: str, module: str = "terms") -> Callable[..., Any]:
+  """The function of a module here, which is imported when it is called.
 
   Keys are made from this file, so a command line is read with it, before jax
   starts: a mistake is told at once, and a sweep can still choose its devices.
   """
   def function(*arguments: Any, **more: Any) -> Any:
-    from kd_jax.methods import terms  # pylint: disable=g-import-not-at-top
-    return getattr(terms, name)(*arguments, **more)
+    found = importlib.import_module(f"kd_jax.methods.{module}")
+    return getattr(found, name)(*arguments, **more)
 
   return function
+
+
+_feature = functools.partial(_function, module="feature_terms")
 
 
 def _set(hard: float, soft: float, temperature: float) -> dict[str, float]:
@@ -191,6 +195,43 @@ def pooled(student: Shapes, teacher: Shapes) -> Pairs:
 def every_stage(student: Shapes, teacher: Shapes) -> Pairs:
   """Every stage that both nets have."""
   return tuple((tap, tap) for tap in stages(student) if tap in stages(teacher))
+
+
+def last_stage(student: Shapes, teacher: Shapes) -> Pairs:
+  """The last stage of both nets."""
+  own, other = stages(student), stages(teacher)
+  if not own or not other:
+    raise ValueError("it compares a stage of both nets, and one has none")
+  return ((own[-1], other[-1]),)
+
+
+def every_map(student: Shapes, teacher: Shapes) -> Pairs:
+  """Every stage that both nets have and whose tap has a height and a width."""
+  maps = tuple((left, right) for left, right in every_stage(student, teacher)
+               if len(student[left]) == len(teacher[right]) == 3)
+  if not maps:
+    raise ValueError("it compares maps of stages, and the nets have none of the "
+                     "same name")
+  return maps
+
+
+def every_flow(student: Shapes, teacher: Shapes) -> Pairs:
+  """The stem and every map, from the input to the output."""
+  stem = (("stem", "stem"),) if "stem" in student and "stem" in teacher else ()
+  return stem + every_map(student, teacher)
+
+
+def last_map(student: Shapes, teacher: Shapes) -> Pairs:
+  """The last stage whose tap has a height and a width, of both nets."""
+  maps = lambda taps: {name: x for name, x in taps.items() if len(x) == 3}
+  return last_stage(maps(student), maps(teacher))
+
+
+def every_preact(student: Shapes, teacher: Shapes) -> Pairs:
+  """Every stage that both nets have, before its ReLU where a net has that tap."""
+  before = lambda tap, taps: f"{tap}.preact" if f"{tap}.preact" in taps else tap
+  return tuple((before(left, student), before(right, teacher))
+               for left, right in every_stage(student, teacher))
 
 
 def _beside(added: str, init, terms, **fields: Any) -> Method:
@@ -303,6 +344,53 @@ METHODS: dict[str, Method] = {
         _function("rkd"), pairs=pooled, relations=True,
         numbers={"weight": 1.0, "distance": 25.0, "angle": 50.0},
         paper="Park et al. (2019), arXiv 1904.05068"),
+    "at": _beside(
+        "{weight:.3g} * |q(f) - q(g)|**2 / size", _feature("maps_init"),
+        _feature("at"), pairs=every_map, numbers={"weight": 1000.0},
+        paper="Zagoruyko & Komodakis (2017), arXiv 1612.03928"),
+    "sp": _beside(
+        "{weight:.3g} * |G - H|**2 / B**2", nothing, _feature("sp"),
+        pairs=last_stage, relations=True, numbers={"weight": 3000.0},
+        paper="Tung & Mori (2019), arXiv 1907.09682"),
+    "pkt": _beside(
+        "{weight:.3g} * KL(P || Q) / B**2", nothing, _feature("pkt"), pairs=pooled,
+        relations=True, numbers={"weight": 30000.0},
+        paper="Passalis & Tefas (2018), arXiv 1803.10837"),
+    "vid": _beside(
+        "{weight:.3g} * -log N(g; m(f), v) / size", _feature("vid_init"),
+        _feature("vid"), pairs=every_stage, numbers={"weight": 1.0},
+        paper="Ahn et al. (2019), arXiv 1904.05835"),
+    "cc": _beside(
+        "{weight:.3g} * <|d_b|, |d_(b+1)|> / (B - 1)", _feature("cc_init"),
+        _feature("cc"), pairs=pooled, relations=True, numbers={"weight": 0.02},
+        paper="Peng et al. (2019), arXiv 1904.01802, as RepDistiller has it"),
+    "cc_kernel": _beside(
+        "{weight:.3g} * |K - H|**2 / B**2, K = exp(-{gamma:g} |u - u'|**2)",
+        nothing, _feature("cc_kernel"), pairs=pooled, relations=True,
+        numbers={"weight": 1.0, "gamma": 0.4},
+        paper="Peng et al. (2019), arXiv 1904.01802"),
+    "nst": _beside(
+        "{weight:.3g} * |M - W|**2", _feature("maps_init"), _feature("nst"),
+        pairs=every_map, numbers={"weight": 50.0},
+        paper="Huang & Wang (2017), arXiv 1707.01219"),
+    "fsp": _beside(
+        "{weight:.3g} * |G - H|**2 / size", _feature("fsp_init"), _feature("fsp"),
+        pairs=every_flow, numbers={"weight": 50.0},
+        paper="Yim et al. (2017), CVPR"),
+    "ab": _beside(
+        "{weight:.3g} * sum_i 2**(i - n) * boundary", _feature("ab_init"),
+        _feature("ab"), pairs=every_preact, numbers={"weight": 0.003},
+        paper="Heo et al. (2019), arXiv 1811.03233"),
+    "ft": _beside(
+        "{weight:.3g} * |q(F) - q(G)| / size + {paraphrase:.3g} * |P(g) - g|**2 / "
+        "size", _feature("ft_init"), _feature("ft"), pairs=last_map,
+        numbers={"weight": 500.0, "paraphrase": 1.0},
+        paper="Kim et al. (2018), arXiv 1802.04977"),
+    "ft_attention": _beside(
+        "{weight:.3g} * |a(F) - a(G)| / size + {paraphrase:.3g} * |P(g) - g|**2 / "
+        "size", _feature("ft_attention_init"), _feature("ft_attention"),
+        pairs=last_map, numbers={"weight": 200.0, "paraphrase": 1.0},
+        paper="Kim et al. (2018), arXiv 1802.04977, as RepDistiller has it"),
     "crd": _contrast("all examples of other classes, as {negatives:g} of them"),
     "crd_drawn": _contrast("{negatives:g} drawn examples of other classes"),
 }
