@@ -53,10 +53,10 @@ def live_teacher() -> teachers.Teacher:
 @functools.cache
 def _of_maps() -> teachers.Teacher:
   """A convolutional net that is like the student but for its weights."""
-  model = MODELS["cnn"](num_classes=10, widths=(2, 3))
+  model = MODELS["cnn"](num_classes=10, widths=(4, 6))
   image = jnp.zeros((1, 28, 28, 1), jnp.float32)
   return teachers.live([model], [model.init(jax.random.key(5), image)],
-                       taps={"conv_0": (14, 14, 2), "conv_1": (7, 7, 3)})
+                       taps={"conv_0": (14, 14, 4), "conv_1": (7, 7, 6)})
 
 
 def learner(method: str) -> step_lib.Learner:
@@ -70,7 +70,7 @@ def learner(method: str) -> step_lib.Learner:
   try:
     own, pairs = methods.bind(own, taps, asked.taps, ())
   except ValueError:  # It compares maps.
-    student, asked = MODELS["cnn"](num_classes=10, widths=(2, 3)), _of_maps()
+    student, asked = MODELS["cnn"](num_classes=10, widths=(4, 6)), _of_maps()
     own, pairs = methods.bind(own, asked.taps, asked.taps, ())
   return step_lib.Learner(
       student, own, optimizers.OptimizerSpec("sgd", constant),

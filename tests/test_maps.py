@@ -1,4 +1,4 @@
-"""AT, FT, NST, FSP, AB and VID against NumPy, golden values, by hand, by identities."""
+"""AT, FT, NST, FSP, AB, VID against NumPy, golden values, by hand, by identities."""
 
 import functools
 
@@ -51,7 +51,8 @@ def over_norm(v):
 
 def attention(x):
   """By pixels."""
-  return over_norm(np.array([(x[h, w]**2).mean() for h, w in np.ndindex(4, 4)]))
+  return over_norm(np.array([
+      (x[h, w]**2).mean() for h, w in np.ndindex(x.shape[:2])]))
 
 
 def kernel(x, y):
@@ -132,7 +133,7 @@ def test_values_and_gradients_are_the_papers(name, x64):
     ("factor", 0.1463280820), ("selectivity", 0.0670933327),
     ("flow", 0.2050773038), ("boundary", 149.3898328)])
 def test_the_authors_code_gives_these(name, golden, x64):
-  """Released modules in float64, of maps that have formulas: means over the batch."""
+  """Released modules in float64, of maps that have formulas; means of the batch."""
   s, t = map(jnp.asarray, golden_maps())
   np.testing.assert_allclose(np.mean(found(name, s, t)[0]), golden, rtol=5e-9,
                              atol=5.1e-11)
@@ -335,5 +336,5 @@ def test_float32_is_float64_rounded(name):
     ("boundary", ((2, 4, 4, 3), (2, 4, 4, 1))),
     ("likelihood", ((2, 4, 4, 3), (2, 4, 4, 1)))])
 def test_maps_that_do_not_fit_are_refused(name, shapes):
-  with pytest.raises(ValueError, match="must|have no distance"):
+  with pytest.raises(ValueError, match=r"must|have no distance"):
     LOSSES[name](*map(jnp.zeros, shapes))

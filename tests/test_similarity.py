@@ -1,4 +1,4 @@
-"""SP, PKT and CC against NumPy, golden values, by hand, by identities, at the ends."""
+"""SP, PKT, CC against NumPy, golden values, by hand, by identities, at the ends."""
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,8 @@ def example(batch=6, channels=(5, 5), seed=0):
 
 
 def cosine(a, b, beside=0.0):
-  return np.dot(a, b) / ((np.linalg.norm(a) + beside) * (np.linalg.norm(b) + beside))
+  norms = [np.linalg.norm(x) + beside for x in (a, b)]
+  return np.dot(a, b) / (norms[0] * norms[1])
 
 
 def oracle(name, s, t):
@@ -53,8 +54,8 @@ def oracle(name, s, t):
       total += (p * np.log((p + 1e-7) / (q + 1e-7))).sum()
     else:
       for j in range(n):
-        k = [sum((0.8 * cosine(x[i], x[j]))**p / f for p, f in ((0, 1), (1, 1), (2, 2)))
-             for x in (s, t)]
+        c = [0.8 * cosine(x[i], x[j]) for x in (s, t)]
+        k = [1 + x + x * x / 2 for x in c]
         total += (np.exp(-0.8) * (k[0] - k[1]))**2
   return total / n**2
 
@@ -85,8 +86,8 @@ def test_values_and_gradients_are_the_papers(name, x64):
     for index in np.ndindex(s.shape):
       bump = np.zeros_like(s)
       bump[index] = step
-      found[index] = (oracle(name, *at(bump)) - oracle(name, *at(-bump))) / (2 * step)
-    return found
+      found[index] = oracle(name, *at(bump)) - oracle(name, *at(-bump))
+    return found / (2 * step)
 
   np.testing.assert_allclose(
       gradient, slopes(lambda bump: (s + bump, t)), rtol=1e-6, atol=1e-9)
@@ -144,7 +145,8 @@ def test_rotation_and_scale_are_not_seen(name, x64):
 def test_each_row_of_similarity_has_its_scale_seen(x64):
   s, t = example()
   scaled = 2.0**np.arange(6)[:, None] * s
-  assert abs(found("similarity", scaled, t)[0] / found("similarity", s, t)[0] - 1) > .01
+  value = found("similarity", s, t)[0]
+  assert abs(found("similarity", scaled, t)[0] / value - 1) > 0.01
 
 
 @of_pairs
@@ -215,7 +217,7 @@ def test_fewer_than_two_examples_are_zero(name, valid):
       found(name, s, t, np.arange(6) < valid), found(name, s[:valid], t[:valid])):
     np.testing.assert_allclose(value, 0.0, atol=1e-12)
     for x in (gradient, teacher):
-      np.testing.assert_allclose(x, 0.0, atol=1e-7)
+      np.testing.assert_allclose(x, 0.0, atol=1e-6)
 
 
 @every

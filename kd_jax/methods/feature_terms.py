@@ -52,9 +52,14 @@ def _sum(
 def maps_init(key, student, teacher):
   """Nothing of its own; every tap is a map, of a size that fits the other."""
   del key
-  for pair, shape in student.items():
-    _pooled_shape(shape, teacher[pair])
+  _check_maps(student, teacher)
   return {}, {}
+
+
+def _check_maps(student, teacher) -> None:
+  for pair, shape in student.items():
+    if not _pooled_shape(shape, teacher[pair]):
+      raise ValueError(f"it compares maps, and the taps of {pair} are vectors")
 
 
 def _pooled_shape(*shapes: tuple[int, ...]) -> tuple[int, ...]:
@@ -181,7 +186,7 @@ def fsp_init(key, student, teacher):
                      "two pairs of taps")
   for one, two in itertools.pairwise(student):
     for taps in (student, teacher):
-      _pooled_shape(taps[one], taps[two])
+      _check_maps({f"{one} and {two}": taps[one]}, {f"{one} and {two}": taps[two]})
   for pair, shape in student.items():
     if shape[-1] != teacher[pair][-1]:
       raise ValueError(
@@ -236,11 +241,10 @@ def ab(own, student, teacher, batch, hparams) -> Changed:
 
 def ft_init(key, student, teacher, *, norm: bool = False):
   """Paraphraser and translator of each pair (Kim et al. 2018)."""
+  _check_maps(student, teacher)
   params: dict[str, Any] = {}
   state: dict[str, Any] = {}
   for place, (pair, shape) in enumerate(student.items()):
-    if not _pooled_shape(shape, teacher[pair]):
-      raise ValueError(f"it compares maps, and the taps of {pair} are vectors")
     keys = jax.random.split(jax.random.fold_in(key, place), 3)
     own, other = shape[-1], teacher[pair][-1]
     factor = max(1, other // 2)
