@@ -369,9 +369,13 @@ def test_vectors_are_compared_where_a_method_can(name):
     ("fsp", ("small", "large"), (("pooled", "pooled"),) * 2, "two pairs"),
     ("fsp", ("small", "large"), (("stem", "stem"), ("pooled", "pooled")),
      "can be pooled")])
-def test_taps_that_do_not_fit_are_refused_before_any_work(name, nets, given, says):
+def test_taps_that_do_not_fit_are_refused(name, nets, given, says):
+  student, teacher = (NETS[net] for net in nets)
   with pytest.raises(ValueError, match=says):
-    methods.bind(methods.find(name), *(NETS[net] for net in nets), given)
+    method, pairs = methods.bind(methods.find(name), student, teacher, given)
+    shapes = [{"-".join(pair): taps[pair[of]] for pair in pairs}
+              for of, taps in enumerate((student, teacher))]
+    jax.eval_shape(lambda key: method.init(key, *shapes), jax.random.key(0))
 
 
 def test_taps_stay_in_the_order_of_their_pairs():

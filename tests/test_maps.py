@@ -1,4 +1,4 @@
-"""AT, FT, NST, FSP, AB, VID against NumPy, golden values, by hand, by identities."""
+"""AT, FT, NST, FSP, AB, VID against NumPy, authors' values, by hand, identities."""
 
 import functools
 

@@ -116,7 +116,7 @@ def selectivity_distance(
     Array([1.28], dtype=float32)
 
   Source: Huang & Wang (2017), Like what you like: knowledge distill via neuron
-  selectivity transfer, arXiv 1707.01219, with the polynomial kernel, d = 2 and c = 0.
+  selectivity transfer, arXiv 1707.01219; the polynomial kernel, d = 2, c = 0.
   """
   s, t = _pooled(student_map, teacher_map)
   rows = lambda x: features.unit(x, (1, 2)).reshape(len(x), -1, x.shape[-1])

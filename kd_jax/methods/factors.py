@@ -40,9 +40,9 @@ def init(
   params, state = {}, {}
   for place, (inputs, outputs) in enumerate(zip(channels, channels[1:])):
     name = f"layer_{place}"
-    params[name] = layers.init(
-        jax.random.fold_in(key, place), 3, 3, inputs, outputs,
-        fan_in=9 * (outputs if transposed else inputs))
+    params[name] = layers.linear_init(
+        jax.random.fold_in(key, place), inputs, outputs, (3, 3),
+        fan_in=9 * outputs if transposed else None)
     if norm:
       params[f"norm_{place}"], state[f"norm_{place}"] = layers.norm_init(outputs)
   return params, state
@@ -52,7 +52,7 @@ def apply(
     params: types.Tree,
     state: types.Tree,
     x: jax.Array,
-    valid: jax.Array,
+    mask: jax.Array | None,
     axis_name: str | None = None,
 ) -> tuple[jax.Array, types.Tree]:
   """A map through the convolutions, and the new running statistics.
@@ -61,20 +61,20 @@ def apply(
     params: From `init`.
     state: From `init`, or the last `apply`.
     x: `[batch, height, width, channels]`, finite in every row.
-    valid: True for the valid examples, bool `[batch]`.
+    mask: True for the valid examples, bool `[batch]`; None for all.
     axis_name: The mapped device axis over which statistics are added.
 
   Example:
     >>> params, state = init(jax.random.key(0), 8, 8, 4, 4)
-    >>> apply(params, state, jnp.ones((2, 5, 5, 8)), jnp.ones(2, bool))[0].shape
+    >>> apply(params, state, jax.numpy.ones((2, 5, 5, 8)), None)[0].shape
     (2, 5, 5, 4)
   """
   running = {}
   for place in range(len(params) - len(state)):
-    x = layers.apply(params[f"layer_{place}"], x)
+    x = layers.linear(params[f"layer_{place}"], x)
     norm = f"norm_{place}"
     if norm in params:
       x, running[norm] = layers.norm(
-          params[norm], state[norm], x, valid, axis_name=axis_name)
+          params[norm], state[norm], x, mask, axis_name=axis_name)
     x = jax.nn.leaky_relu(x, SLOPE)
   return x, running

@@ -8,30 +8,31 @@ taps cannot be compared.
 from collections.abc import Callable, Iterator
 import functools
 import itertools
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from kd_jax import losses
 from kd_jax.core import types
 from kd_jax.losses import features, maps, similarity
-from kd_jax.methods import factors, layers, regressor, terms, variational
+from kd_jax.methods import (
+  embedding,
+  factors,
+  layers,
+  regressor,
+  terms,
+  variational,
+)
 from kd_jax.methods.terms import Changed, Term, Terms
-
-# Channels of the embeddings of CC.
-EMBEDDING = 128
 
 
 def _pairs(
     student: types.Outputs, teacher: types.Outputs, mask: jax.Array
 ) -> Iterator[tuple[str, jax.Array, jax.Array]]:
   """Each pair and its taps, in order, with 0 in padding, which may hold NaN."""
-  clean = lambda tap: jnp.where(
-      layers.rows(mask, tap), losses.at_least_float32(tap), 0.0)
   for pair, tap in student.features.items():
-    yield pair, clean(tap), clean(jax.lax.stop_gradient(teacher.features[pair]))
+    other = jax.lax.stop_gradient(teacher.features[pair])
+    yield pair, layers.clean(tap, mask), layers.clean(other, mask)
 
 
 def _beside(student, batch, hparams, **others: Term) -> Terms:
@@ -131,11 +132,9 @@ def vid(own, student, teacher, batch, hparams) -> Terms:
 
 def cc_init(key, student, teacher):
   """Two embeddings of 128 channels for each pair, of both nets' taps."""
-  def embedding(place, shape):
-    return layers.init(
-        jax.random.fold_in(key, place), math.prod(shape), EMBEDDING)
-  return {pair: {"student": embedding(2 * place, shape),
-                 "teacher": embedding(2 * place + 1, teacher[pair])}
+  made = lambda place, shape: embedding.init(jax.random.fold_in(key, place), shape)
+  return {pair: {"student": made(2 * place, shape),
+                 "teacher": made(2 * place + 1, teacher[pair])}
           for place, (pair, shape) in enumerate(student.items())}, {}
 
 
@@ -145,10 +144,9 @@ def cc(own, student, teacher, batch, hparams) -> Terms:
   d_b is the gap of two embeddings of 128 channels, which train with the student.
   This is what RepDistiller has from the authors; `cc_kernel` is the paper's.
   """
-  flat = lambda tap: tap.reshape(len(tap), -1)
   found = [similarity.congruence_loss(
-      layers.apply(own.params[pair]["student"], flat(s)),
-      layers.apply(own.params[pair]["teacher"], flat(t)), batch.mask)
+      embedding.apply(own.params[pair]["student"], s),
+      embedding.apply(own.params[pair]["teacher"], t), batch.mask)
            for pair, s, t in _pairs(student, teacher, batch.mask)]
   return _beside(student, batch, hparams, congruence=Term(
       hparams.numbers["weight"], functools.reduce(jnp.add, found)))
@@ -267,7 +265,8 @@ def ft(own, student, teacher, batch, hparams,
   learns from its own term alone (Kim et al. 2018). The paper trains P
   before the student; here both begin together.
   """
-  gaps, rebuilt, states = [], [], {}
+  gaps, rebuilt = [], []
+  states: dict[str, Any] = {}
   for pair, s, t in _pairs(student, teacher, batch.mask):
     states[pair] = {}
 

@@ -34,7 +34,7 @@ def init(
     (8, 4)
   """
   inputs = (student_channels, teacher_channels, teacher_channels)
-  chain = {f"layer_{place}": layers.init(
+  chain = {f"layer_{place}": layers.linear_init(
       jax.random.fold_in(key, place), each, teacher_channels, bias=False)
            for place, each in enumerate(inputs)}
   start = math.log(math.expm1(VARIANCE - LEAST))
@@ -50,6 +50,6 @@ def apply(params: types.Tree, tap: jax.Array) -> tuple[jax.Array, jax.Array]:
   """
   x = losses.at_least_float32(tap)
   for place in range(3):
-    x = layers.apply(params[f"layer_{place}"], jax.nn.relu(x) if place else x)
+    x = layers.linear(params[f"layer_{place}"], jax.nn.relu(x) if place else x)
   spread = losses.at_least_float32(params["variance"])
   return x, jax.nn.softplus(spread) + LEAST
