@@ -51,33 +51,49 @@ def live_teacher() -> teachers.Teacher:
 
 
 @functools.cache
-def teacher_with_stages() -> teachers.Teacher:
+def _of_maps() -> teachers.Teacher:
+  """A convolutional net that is like the student but for its weights."""
+  return _alive(MODELS["cnn"](num_classes=10, widths=(4, 6)))
+
+
+@functools.cache
+def _of_stages() -> teachers.Teacher:
   """A residual net like the student but for its weights and one width."""
-  model = MODELS["resnet"](num_classes=10, depth=8, widths=(2, 3, 5))
+  return _alive(MODELS["resnet"](num_classes=10, depth=8, widths=(2, 3, 5)))
+
+
+def _alive(model: types.Model) -> teachers.Teacher:
   image = jnp.zeros((1, 28, 28, 1), jnp.float32)
   held = model.init(jax.random.key(5), image)
-  taps = jax.eval_shape(
-      lambda held: model.apply(held, image, train=False)[0].features, held)
-  return teachers.live([model], [held], taps={
-      name: tap.shape[1:] for name, tap in taps.items()})
+  return teachers.live([model], [held], taps=_taps(model))
+
+
+@functools.cache
+def _taps(model: types.Model) -> methods.Shapes:
+  image = jnp.zeros((1, 28, 28, 1), jnp.float32)
+  outputs, _ = jax.eval_shape(lambda key: model.apply(
+      model.init(key, image), image, train=False), jax.random.key(0))
+  return {name: tap.shape[1:] for name, tap in outputs.features.items()}
 
 
 def learner(method: str) -> step_lib.Learner:
   """A small student of a method, with hidden layers or stages as it needs them."""
   own = methods.find(method)
   constant = optimizers.schedule("constant", total_steps=100)
-  student, asked, taps = _student(), teacher(), {}
-  if not own.on_logits:
-    student = MODELS["mlp"](num_classes=10, widths=(8,))
-    asked, taps = live_teacher(), {"hidden_0": (8,), "pooled": (8,)}
-  try:
-    own, pairs = methods.bind(own, taps, asked.taps, ())
-  except ValueError:  # It compares stages.
-    student = MODELS["resnet"](num_classes=10, depth=8, widths=(2, 3, 4))
-    asked = teacher_with_stages()
-    taps = {name: (*shape[:-1], min(shape[-1], 4))
-            for name, shape in asked.taps.items()}
-    own, pairs = methods.bind(own, taps, asked.taps, ())
+  student = _student() if own.on_logits else MODELS["mlp"](
+      num_classes=10, widths=(8,))
+  asked = teacher() if own.on_logits else live_teacher()
+  for name, widths, other in (("cnn", (4, 6), _of_maps),
+                              ("resnet", (2, 3, 4), _of_stages)):
+    try:
+      own, pairs = methods.bind(own, _taps(student), asked.taps, ())
+      break
+    except ValueError:  # It compares maps, or stages of a net that pools.
+      depth = {"depth": 8} if name == "resnet" else {}
+      student = MODELS[name](num_classes=10, widths=widths, **depth)
+      asked = other()
+  else:
+    own, pairs = methods.bind(own, _taps(student), asked.taps, ())
   return step_lib.Learner(
       student, own, optimizers.OptimizerSpec("sgd", constant),
       asked if own.needs_teacher else None, pairs,

@@ -42,13 +42,76 @@ def mean_squared_error(
   Source: Romero et al. (2015), FitNets: hints for thin deep nets, ICLR, arXiv
   1412.6550, "Hint-based training".
   """
-  if student_tap.shape != teacher_tap.shape:
-    raise ValueError(
-        f"a student's tap of shape {student_tap.shape} and a teacher's of shape "
-        f"{teacher_tap.shape} have no distance: the shapes must be equal")
-  s = losses.at_least_float32(student_tap)
-  t = losses.at_least_float32(jax.lax.stop_gradient(teacher_tap))
-  return jnp.mean(jnp.square(s - t), axis=tuple(range(1, s.ndim)))
+  s, t = _alike(student_tap, teacher_tap)
+  return _mean(jnp.square(s - t))
+
+
+def negative_log_likelihood(
+    mean: jax.Array, teacher_tap: jax.Array, variance: jax.Array
+) -> jax.Array:
+  r"""VID's loss of each example: how unlikely a Gaussian finds the teacher's tap.
+
+  L = 1/(2N) sum_i ((t_i - m_i)**2 / v_c + log v_c),   N entries, i of channel c
+
+  It is -log p(t | s) / N without the constant log(2 pi) / 2: the student shall hold
+  what is needed to predict the teacher's tap. It may be below 0.
+
+  Args:
+    mean: m, what a module makes of the student's tap, `[batch, ..., channels]`.
+    teacher_tap: t, of the same shape; receives no gradient.
+    variance: v > 0 of each channel, `[channels]`, in squared activations.
+
+  Returns:
+    L in nats an entry, `[batch]`.
+
+  Raises:
+    ValueError: If the shapes differ.
+
+  Example:
+    >>> m, t = jnp.array([[1.0, 2.0]]), jnp.array([[3.0, 5.0]])
+    >>> negative_log_likelihood(m, t, jnp.ones(2))  # (4 + 9) / 4
+    Array([3.25], dtype=float32)
+
+  Source: Ahn et al. (2019), Variational information distillation for knowledge
+  transfer, CVPR, arXiv 1904.05835; the authors' code takes the mean.
+  """
+  m, t = _alike(mean, teacher_tap)
+  v = losses.at_least_float32(variance)
+  v = v.reshape((1,) * (m.ndim - 1) + (-1,))
+  return _mean(0.5 * (jnp.square(t - m) / v + jnp.log(v)))
+
+
+def boundary_distance(
+    student_tap: jax.Array, teacher_tap: jax.Array, *, margin: float = 1.0
+) -> jax.Array:
+  r"""AB's loss of each example: units that are on in one net and off in the other.
+
+  L = sum_i max(0, m - s_i)**2  if t_i > 0,  else  max(0, m + s_i)**2
+
+  Only the sign of the teacher's tap counts. It is a sum, so it grows with the map.
+
+  Args:
+    student_tap: s, before a ReLU, `[batch, ...]`.
+    teacher_tap: t, before a ReLU, of the same shape; receives no gradient.
+    margin: m, how far beyond 0 the student shall be.
+
+  Returns:
+    L in squared activations, `[batch]`.
+
+  Raises:
+    ValueError: If the two shapes differ.
+
+  Example:
+    >>> s, t = jnp.array([[0.5, -3.0, -3.0]]), jnp.array([[9.0, 9.0, -9.0]])
+    >>> boundary_distance(s, t)  # 0.5**2 + 4**2 + 0
+    Array([16.25], dtype=float32)
+
+  Source: Heo et al. (2019), Knowledge transfer via distillation of activation
+  boundaries formed by hidden neurons, AAAI, arXiv 1811.03233, the alternative loss.
+  """
+  s, t = _alike(student_tap, teacher_tap)
+  short = margin - jnp.where(t > 0, s, -s)
+  return jnp.sum(jnp.square(jnp.maximum(short, 0.0)), axis=tuple(range(1, s.ndim)))
 
 
 def pooled_alike(
@@ -112,3 +175,20 @@ def _pool(x: jax.Array, size: tuple[int, ...]) -> jax.Array:
     return x
   windows = (batch, size[0], height // size[0], size[1], width // size[1], channels)
   return jnp.mean(x.reshape(windows), axis=(2, 4))
+
+
+def _alike(
+    student_tap: jax.Array, teacher_tap: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Both taps, of one shape, wide enough; the teacher's without a gradient."""
+  if student_tap.shape != teacher_tap.shape:
+    raise ValueError(
+        f"a student's tap of shape {student_tap.shape} and a teacher's of shape "
+        f"{teacher_tap.shape} have no distance: the shapes must be equal")
+  return (losses.at_least_float32(student_tap),
+          losses.at_least_float32(jax.lax.stop_gradient(teacher_tap)))
+
+
+def _mean(x: jax.Array) -> jax.Array:
+  """Of each example."""
+  return jnp.mean(x, axis=tuple(range(1, x.ndim)))

@@ -56,7 +56,7 @@ def distance_loss(
 
   Source: Park et al. (2019), "Distance-wise distillation loss".
   """
-  s, t, valid = _valid_rows(student, teacher, mask)
+  s, t, valid = valid_rows(student, teacher, mask)
   number = jnp.sum(valid, dtype=s.dtype)
   pairs = valid[:, None] & valid[None, :] & ~jnp.eye(len(valid), dtype=bool)
 
@@ -104,7 +104,7 @@ def angle_loss(
 
   Source: Park et al. (2019), "Angle-wise distillation loss".
   """
-  s, t, valid = _valid_rows(student, teacher, mask)
+  s, t, valid = valid_rows(student, teacher, mask)
   number = jnp.sum(valid, dtype=s.dtype)
   pairs = valid[:, None] & valid[None, :]
 
@@ -123,7 +123,7 @@ def angle_loss(
   return jnp.sum(gaps) / jnp.maximum(number, 1.0)**3
 
 
-def _valid_rows(student, teacher, mask):
+def valid_rows(student, teacher, mask):
   """Both embeddings with 0 in masked rows, and which rows are valid."""
   if not student.ndim == teacher.ndim == 2 or len(student) != len(teacher):
     raise ValueError(

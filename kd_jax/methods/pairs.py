@@ -42,11 +42,6 @@ def pooled(student: Shapes, teacher: Shapes) -> Pairs:
   return (("pooled", "pooled"),)
 
 
-def last(student: Shapes, teacher: Shapes) -> Pairs:
-  """The last stage of both nets, a map."""
-  return ((_last_map("student", student), _last_map("teacher", teacher)),)
-
-
 def levels(student: Shapes, teacher: Shapes) -> Pairs:
   """Every stage from the last one, of the teacher before its ReLU; and `pooled`.
   """
@@ -63,14 +58,15 @@ def before_relu(student: Shapes, teacher: Shapes) -> Pairs:
 def pooled_maps(student: Shapes, teacher: Shapes) -> Pairs:
   """The maps whose means are `pooled`, where they can be had before their ReLU.
   """
+  found = []
   for net, taps in (("student", student), ("teacher", teacher)):
-    map_, vector = taps[_last_map(net, taps)], taps.get("pooled", ())
-    if map_[-1:] != vector:
+    last, vector = _maps(net, taps)[-1], taps.get("pooled", ())
+    if taps[last][-1:] != vector:
       raise ValueError(
-          f"the {net}'s last map has shape {map_}, and its `pooled` {vector}: the "
-          "vector is not the mean of the map")
-  return tuple((_before_relu(student, own), _before_relu(teacher, other))
-               for own, other in last(student, teacher))
+          f"the {net}'s last map has shape {taps[last]}, its `pooled` {vector}: "
+          "the vector is not the mean of the map")
+    found.append(_before_relu(taps, last))
+  return ((found[0], found[1]),)
 
 
 def _from_last(student: Shapes, teacher: Shapes) -> Pairs:
@@ -78,10 +74,6 @@ def _from_last(student: Shapes, teacher: Shapes) -> Pairs:
   own, other = _maps("student", student), _maps("teacher", teacher)
   number = min(len(own), len(other))
   return tuple(zip(own[-number:], other[-number:]))
-
-
-def _last_map(net: str, taps: Shapes) -> str:
-  return _maps(net, taps)[-1]
 
 
 def _maps(net: str, taps: Shapes) -> list[str]:

@@ -19,7 +19,6 @@ from kd_jax.methods.pairs import (
   Pairs,
   Shapes,
   before_relu,
-  last,
   levels,
   pooled,
   pooled_maps,
@@ -153,7 +152,7 @@ _HINTON = "Hinton, Vinyals & Dean (2015), arXiv 1503.02531"
 
 
 def _function(name: str, module: str = "terms") -> Callable[..., Any]:
-  """The function of a module of this package, which is imported when it is called.
+  """The function of a module here, which is imported when it is called.
 
   Keys are made from this file, so a command line is read with it, before jax
   starts: a mistake is told at once, and a sweep can still choose its devices.
@@ -163,6 +162,9 @@ def _function(name: str, module: str = "terms") -> Callable[..., Any]:
     return getattr(found, name)(*arguments, **more)
 
   return function
+
+
+_feature = functools.partial(_function, module="feature_terms")
 
 
 def _set(hard: float, soft: float, temperature: float) -> dict[str, float]:
@@ -180,6 +182,43 @@ def middle(student: Shapes, teacher: Shapes) -> Pairs:
 def every_stage(student: Shapes, teacher: Shapes) -> Pairs:
   """Every stage that both nets have."""
   return tuple((tap, tap) for tap in stages(student) if tap in stages(teacher))
+
+
+def last_stage(student: Shapes, teacher: Shapes) -> Pairs:
+  """The last stage of both nets."""
+  own, other = stages(student), stages(teacher)
+  if not own or not other:
+    raise ValueError("it compares a stage of both nets, and one has none")
+  return ((own[-1], other[-1]),)
+
+
+def every_map(student: Shapes, teacher: Shapes) -> Pairs:
+  """Every stage that both nets have and whose tap has a height and a width."""
+  maps = tuple((left, right) for left, right in every_stage(student, teacher)
+               if len(student[left]) == len(teacher[right]) == 3)
+  if not maps:
+    raise ValueError("it compares maps of stages, and the nets have none of the "
+                     "same name")
+  return maps
+
+
+def every_flow(student: Shapes, teacher: Shapes) -> Pairs:
+  """The stem and every map, from the input to the output."""
+  stem = (("stem", "stem"),) if "stem" in student and "stem" in teacher else ()
+  return stem + every_map(student, teacher)
+
+
+def last_map(student: Shapes, teacher: Shapes) -> Pairs:
+  """The last stage whose tap has a height and a width, of both nets."""
+  maps = lambda taps: {name: x for name, x in taps.items() if len(x) == 3}
+  return last_stage(maps(student), maps(teacher))
+
+
+def every_preact(student: Shapes, teacher: Shapes) -> Pairs:
+  """Every stage that both nets have, before its ReLU where a net has that tap."""
+  before = lambda tap, taps: f"{tap}.preact" if f"{tap}.preact" in taps else tap
+  return tuple((before(left, student), before(right, teacher))
+               for left, right in every_stage(student, teacher))
 
 
 def _beside(added: str, init, terms, **fields: Any) -> Method:
@@ -329,7 +368,7 @@ METHODS: dict[str, Method] = {
     "wkd_f": _beside(
         "{weight:.3g} * ({mean:g} * |means|**2 + |deviations|**2), {grid:g} x "
         "{grid:g} cells", _function("wkd_f_init", "map_terms"),
-        _function("wkd_f", "map_terms"), pairs=last,
+        _function("wkd_f", "map_terms"), pairs=last_map,
         numbers={"weight": 0.08, "mean": 4.0, "grid": 1.0, "decay": 150 / 240},
         within={"grid": (1.0, 8.0), "decay": (0.0, 1.0)}, whole=("grid",),
         paper="Lv et al. (2024), arXiv 2412.08139"),
@@ -358,6 +397,53 @@ METHODS: dict[str, Method] = {
         inference=_function("simkd_inference", "map_terms"),
         paper="Chen et al. (2022), arXiv 2203.14001")._replace(
             added="", setting={"hard_weight": 0.0, "soft_weight": 0.0}),
+    "at": _beside(
+        "{weight:.3g} * |q(f) - q(g)|**2 / size", _feature("maps_init"),
+        _feature("at"), pairs=every_map, numbers={"weight": 1000.0},
+        paper="Zagoruyko & Komodakis (2017), arXiv 1612.03928"),
+    "sp": _beside(
+        "{weight:.3g} * |G - H|**2 / B**2", nothing, _feature("sp"),
+        pairs=last_stage, relations=True, numbers={"weight": 3000.0},
+        paper="Tung & Mori (2019), arXiv 1907.09682"),
+    "pkt": _beside(
+        "{weight:.3g} * KL(P || Q) / B**2", nothing, _feature("pkt"), pairs=pooled,
+        relations=True, numbers={"weight": 30000.0},
+        paper="Passalis & Tefas (2018), arXiv 1803.10837"),
+    "vid": _beside(
+        "{weight:.3g} * -log N(g; m(f), v) / size", _feature("vid_init"),
+        _feature("vid"), pairs=every_stage, numbers={"weight": 1.0},
+        paper="Ahn et al. (2019), arXiv 1904.05835"),
+    "cc": _beside(
+        "{weight:.3g} * <|d_b|, |d_(b+1)|> / (B - 1)", _feature("cc_init"),
+        _feature("cc"), pairs=pooled, relations=True, numbers={"weight": 0.02},
+        paper="Peng et al. (2019), arXiv 1904.01802, as RepDistiller has it"),
+    "cc_kernel": _beside(
+        "{weight:.3g} * |K - H|**2 / B**2, K = exp(-{gamma:g} |u - u'|**2)",
+        nothing, _feature("cc_kernel"), pairs=pooled, relations=True,
+        numbers={"weight": 1.0, "gamma": 0.4},
+        paper="Peng et al. (2019), arXiv 1904.01802"),
+    "nst": _beside(
+        "{weight:.3g} * |M - W|**2", _feature("maps_init"), _feature("nst"),
+        pairs=every_map, numbers={"weight": 50.0},
+        paper="Huang & Wang (2017), arXiv 1707.01219"),
+    "fsp": _beside(
+        "{weight:.3g} * |G - H|**2 / size", _feature("fsp_init"), _feature("fsp"),
+        pairs=every_flow, numbers={"weight": 50.0},
+        paper="Yim et al. (2017), CVPR"),
+    "ab": _beside(
+        "{weight:.3g} * sum_i 2**(i - n) * boundary", _feature("ab_init"),
+        _feature("ab"), pairs=every_preact, numbers={"weight": 0.003},
+        paper="Heo et al. (2019), arXiv 1811.03233"),
+    "ft": _beside(
+        "{weight:.3g} * |q(F) - q(G)| / size + {paraphrase:.3g} * |P(g) - g|**2 / "
+        "size", _feature("ft_init"), _feature("ft"), pairs=last_map,
+        numbers={"weight": 500.0, "paraphrase": 1.0},
+        paper="Kim et al. (2018), arXiv 1802.04977"),
+    "ft_attention": _beside(
+        "{weight:.3g} * |a(F) - a(G)| / size + {paraphrase:.3g} * |P(g) - g|**2 / "
+        "size", _feature("ft_attention_init"), _feature("ft_attention"),
+        pairs=last_map, numbers={"weight": 200.0, "paraphrase": 1.0},
+        paper="Kim et al. (2018), arXiv 1802.04977, as RepDistiller has it"),
     "crd": _contrast("all examples of other classes, as {negatives:g} of them"),
     "crd_drawn": _contrast("{negatives:g} drawn examples of other classes"),
 }

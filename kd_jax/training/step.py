@@ -1,5 +1,6 @@
 """One step of training, `make_step`: two nets' outputs, a loss, an update."""
 
+import collections
 from collections.abc import Callable, Hashable
 import functools
 from typing import NamedTuple
@@ -58,9 +59,11 @@ def key_of(learner: Learner) -> Hashable:
   return learner._replace(method=id(learner.method), teacher=teacher)  # type: ignore[arg-type]
 
 
-def _paired(taps, pairs: methods.Pairs, of: int) -> dict:
+def _paired(taps, pairs: methods.Pairs, of: int) -> collections.OrderedDict:
   """The taps of pairs under the pairs' names, alike for both nets."""
-  return {"-".join(pair): taps[pair[of]] for pair in pairs}
+  # jax sorts the keys of a dict, and some methods go from each tap to the next.
+  return collections.OrderedDict(
+      ("-".join(pair), taps[pair[of]]) for pair in pairs)
 
 
 def compared(

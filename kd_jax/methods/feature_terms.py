@@ -1,0 +1,297 @@
+"""Terms of the methods on features after `hint` and `rkd`: a function a method.
+
+Signatures are those of `terms.py`. A method's value is summed over its pairs of
+taps. `METHOD_init` gives what it has of its own, and raises a ValueError where two
+taps cannot be compared.
+"""
+
+from collections.abc import Callable, Iterator
+import functools
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from kd_jax.core import types
+from kd_jax.losses import features, maps, similarity
+from kd_jax.methods import (
+  embedding,
+  factors,
+  layers,
+  regressor,
+  terms,
+  variational,
+)
+from kd_jax.methods.terms import Changed, Term, Terms
+
+
+def _pairs(
+    student: types.Outputs, teacher: types.Outputs, mask: jax.Array
+) -> Iterator[tuple[str, jax.Array, jax.Array]]:
+  """Each pair and its taps, in order, with 0 in padding, which may hold NaN."""
+  for pair, tap in student.features.items():
+    other = jax.lax.stop_gradient(teacher.features[pair])
+    yield pair, layers.clean(tap, mask), layers.clean(other, mask)
+
+
+def _beside(student, batch, hparams, **others: Term) -> Terms:
+  """The term of the labels and others."""
+  hard = terms.hard(None, student, None, batch, hparams)["hard"]
+  return {"hard": hard._replace(weight=hparams.hard_weight), **others}
+
+
+def _sum(
+    name: str, distance: Callable[..., jax.Array], student, teacher, batch, hparams
+) -> Terms:
+  """hard_weight * hard + weight * the sum of distances over the pairs."""
+  found = [distance(s, t) for _, s, t in _pairs(student, teacher, batch.mask)]
+  return _beside(student, batch, hparams, **{name: Term(
+      hparams.numbers["weight"], functools.reduce(jnp.add, found))})
+
+
+def maps_init(key, student, teacher):
+  """Nothing of its own; every tap is a map, of a size that fits the other."""
+  del key
+  _check_maps(student, teacher)
+  return {}, {}
+
+
+def _check_maps(student, teacher) -> None:
+  for pair, shape in student.items():
+    if not _pooled_shape(shape, teacher[pair]):
+      raise ValueError(f"it compares maps, and the taps of {pair} are vectors")
+
+
+def _pooled_shape(*shapes: tuple[int, ...]) -> tuple[int, ...]:
+  """Height and width at which maps of two shapes are compared; () of vectors."""
+  if all(len(shape) == 1 for shape in shapes):
+    return ()
+  taps = [jax.ShapeDtypeStruct((1, *shape), jnp.float32) for shape in shapes]
+  return jax.eval_shape(features.pooled_alike, *taps)[0].shape[1:3]
+
+
+def at(own, student, teacher, batch, hparams) -> Terms:
+  """hard_weight * hard + weight * sum over pairs of |q(f) - q(g)|**2 / size.
+
+  q is the mean square over the channels, of norm 1 (Zagoruyko & Komodakis 2017).
+  """
+  del own
+  return _sum(
+      "attention", maps.attention_distance, student, teacher, batch, hparams)
+
+
+def sp(own, student, teacher, batch, hparams) -> Terms:
+  """hard_weight * hard + weight * |G - H|**2 / B**2, summed over pairs.
+
+  G and H are the taps' products of all examples, each row of norm 1 (Tung & Mori
+  2019).
+  """
+  del own
+  return _sum(
+      "similarity", functools.partial(similarity.similarity_loss, mask=batch.mask),
+      student, teacher, batch, hparams)
+
+
+def pkt(own, student, teacher, batch, hparams) -> Terms:
+  """hard_weight * hard + weight * KL(P || Q) / B**2, summed over pairs and rows.
+
+  P and Q are who is likely to be whose neighbour by the cosine, of teacher and
+  student (Passalis & Tefas 2018).
+  """
+  del own
+  return _sum(
+      "affinity", functools.partial(similarity.affinity_loss, mask=batch.mask),
+      student, teacher, batch, hparams)
+
+
+def vid_init(key, student, teacher):
+  """A Gaussian for each pair, of the teacher's channels (Ahn et al. 2019)."""
+  for pair, shape in student.items():
+    _pooled_shape(shape, teacher[pair])
+  return {pair: variational.init(jax.random.fold_in(key, place), shape[-1],
+                                 teacher[pair][-1])
+          for place, (pair, shape) in enumerate(student.items())}, {}
+
+
+def vid(own, student, teacher, batch, hparams) -> Terms:
+  """hard_weight * hard + weight * sum over pairs of -log N(g; m(f), v) / size.
+
+  m is a module and v a variance of each channel, and both train with the student
+  (Ahn et al. 2019).
+  """
+  found = []
+  for pair, s, t in _pairs(student, teacher, batch.mask):
+    if s.ndim == 4:
+      s, t = features.pooled_alike(s, t)
+    mean, variance = variational.apply(own.params[pair], s)
+    found.append(features.negative_log_likelihood(mean, t, variance))
+  return _beside(student, batch, hparams, likelihood=Term(
+      hparams.numbers["weight"], functools.reduce(jnp.add, found)))
+
+
+def cc_init(key, student, teacher):
+  """Two embeddings of 128 channels for each pair, of both nets' taps."""
+  made = lambda place, shape: embedding.init(jax.random.fold_in(key, place), shape)
+  return {pair: {"student": made(2 * place, shape),
+                 "teacher": made(2 * place + 1, teacher[pair])}
+          for place, (pair, shape) in enumerate(student.items())}, {}
+
+
+def cc(own, student, teacher, batch, hparams) -> Terms:
+  """hard_weight * hard + weight * sum_b <|d_b|, |d_(b+1)|> / (B - 1) over pairs.
+
+  d_b is the gap of two embeddings of 128 channels, which train with the student.
+  This is what RepDistiller has from the authors; `cc_kernel` is the paper's.
+  """
+  found = [similarity.congruence_loss(
+      embedding.apply(own.params[pair]["student"], s),
+      embedding.apply(own.params[pair]["teacher"], t), batch.mask)
+           for pair, s, t in _pairs(student, teacher, batch.mask)]
+  return _beside(student, batch, hparams, congruence=Term(
+      hparams.numbers["weight"], functools.reduce(jnp.add, found)))
+
+
+def cc_kernel(own, student, teacher, batch, hparams) -> Terms:
+  """hard_weight * hard + weight * |K - H|**2 / B**2, summed over pairs.
+
+  K and H are Gaussian kernels of all pairs of examples, by their Taylor series
+  (Peng et al. 2019).
+  """
+  del own
+  return _sum(
+      "congruence", functools.partial(
+          similarity.kernel_loss, mask=batch.mask, gamma=hparams.numbers["gamma"]),
+      student, teacher, batch, hparams)
+
+
+def nst(own, student, teacher, batch, hparams) -> Terms:
+  """hard_weight * hard + weight * sum over pairs of |M - W|**2.
+
+  M is the mean of c c' over the channels c of the student's map, each of norm 1
+  over its pixels, and W the teacher's (Huang & Wang 2017).
+  """
+  del own
+  return _sum(
+      "selectivity", maps.selectivity_distance, student, teacher, batch, hparams)
+
+
+def fsp_init(key, student, teacher):
+  """Nothing of its own; two taps at least, of as many channels in both nets."""
+  del key
+  if len(student) < 2:
+    raise ValueError("it compares what happens from a tap to the next, and needs "
+                     "two pairs of taps")
+  for one, two in itertools.pairwise(student):
+    for taps in (student, teacher):
+      _check_maps({f"{one} and {two}": taps[one]}, {f"{one} and {two}": taps[two]})
+  for pair, shape in student.items():
+    if shape[-1] != teacher[pair][-1]:
+      raise ValueError(
+          f"the taps of {pair} need as many channels in both nets, and have "
+          f"{shape[-1]} and {teacher[pair][-1]}")
+  return {}, {}
+
+
+def fsp(own, student, teacher, batch, hparams) -> Terms:
+  """hard_weight * hard + weight * sum over neighbours of |G - H|**2 / size.
+
+  G is the mean over the pixels of x y' of two taps x, y that follow each other in
+  the student, and H that of the teacher (Yim et al. 2017). The paper trains
+  on it first, and on the labels after that.
+  """
+  del own
+  taps = list(_pairs(student, teacher, batch.mask))
+  found = [maps.flow_distance((x, y), (g, h))
+           for (_, x, g), (_, y, h) in itertools.pairwise(taps)]
+  return _beside(student, batch, hparams, flow=Term(
+      hparams.numbers["weight"], functools.reduce(jnp.add, found)))
+
+
+def ab_init(key, student, teacher):
+  """A regressor for each pair of unlike shapes (Heo et al. 2019)."""
+  params, state = {}, {}
+  for place, (pair, shape) in enumerate(student.items()):
+    params[pair], state[pair] = ({}, {}) if shape == teacher[pair] else (
+        regressor.init(jax.random.fold_in(key, place), shape, teacher[pair]))
+  return params, state
+
+
+def ab(own, student, teacher, batch, hparams) -> Changed:
+  """hard_weight * hard + weight * sum_i 2**(i - n) * boundary of r(f_i) and g_i.
+
+  The last of the n pairs counts 1, the one before it 1/2, and so on; r is a
+  regressor without ReLU where the shapes differ (Heo et al. 2019). The paper
+  trains on it first, and on labels and logits after that.
+  """
+  found, states = [], {}
+  for pair, s, t in _pairs(student, teacher, batch.mask):
+    states[pair] = own.state[pair]
+    if own.params[pair]:
+      s, states[pair] = regressor.apply(
+          own.params[pair], own.state[pair], s, batch.mask, relu=False,
+          axis_name=own.axis_name)
+    found.append(features.boundary_distance(s, t))
+  total = functools.reduce(lambda earlier, last: 0.5 * earlier + last, found)
+  return Changed(_beside(student, batch, hparams, boundary=Term(
+      hparams.numbers["weight"], total)), states)
+
+
+def ft_init(key, student, teacher, *, norm: bool = False):
+  """Paraphraser and translator of each pair (Kim et al. 2018)."""
+  _check_maps(student, teacher)
+  params: dict[str, Any] = {}
+  state: dict[str, Any] = {}
+  for place, (pair, shape) in enumerate(student.items()):
+    keys = jax.random.split(jax.random.fold_in(key, place), 3)
+    own, other = shape[-1], teacher[pair][-1]
+    factor = max(1, other // 2)
+    made = {
+        "encoder": factors.init(keys[0], other, other, factor, factor),
+        "decoder": factors.init(
+            keys[1], factor, factor, other, other, transposed=True),
+        "translator": factors.init(keys[2], own, own, factor, factor, norm=norm)}
+    params[pair] = {name: each for name, (each, _) in made.items()}
+    state[pair] = {name: each for name, (_, each) in made.items()}
+  return params, state
+
+
+def ft(own, student, teacher, batch, hparams,
+       distance=maps.factor_distance) -> Changed:
+  """hard_weight * hard + weight * factor + paraphrase * |P(g) - g|**2 / size.
+
+  factor = sum over pairs of |q(F) - q(G)| / size, of the student's and the
+  teacher's factor, each of norm 1. The teacher's comes from a paraphraser P, which
+  learns from its own term alone (Kim et al. 2018). The paper trains P
+  before the student; here both begin together.
+  """
+  gaps, rebuilt = [], []
+  states: dict[str, Any] = {}
+  for pair, s, t in _pairs(student, teacher, batch.mask):
+    states[pair] = {}
+
+    def through(name, x, pair=pair):
+      y, states[pair][name] = factors.apply(
+          own.params[pair][name], own.state[pair][name], x, batch.mask,
+          own.axis_name)
+      return y
+
+    factor = through("encoder", t)
+    rebuilt.append(features.mean_squared_error(through("decoder", factor), t))
+    gaps.append(distance(through("translator", s), factor))
+  sums = [functools.reduce(jnp.add, each) for each in (gaps, rebuilt)]
+  numbers = hparams.numbers
+  return Changed(_beside(
+      student, batch, hparams, factor=Term(numbers["weight"], sums[0]),
+      paraphrase=Term(numbers["paraphrase"], sums[1])), states)
+
+
+def ft_attention_init(key, student, teacher):
+  """As `ft`, with batch normalisation in the translator, as RepDistiller has it."""
+  return ft_init(key, student, teacher, norm=True)
+
+
+def ft_attention(own, student, teacher, batch, hparams) -> Changed:
+  """As `ft`, with q the mean square of a factor over its channels, of norm 1."""
+  return ft(own, student, teacher, batch, hparams, distance=functools.partial(
+      maps.attention_distance, power=1))
