@@ -1,7 +1,7 @@
 """Ours against what the authors' own code says, kept in `fixtures/authors.json`.
 
-Values and gradients in the student's logits, in float64 and in float32. Each row
-here is the authors' loss written in our terms, with the option that does as their
+Values and gradients in the student's logits or taps, and in the parameters of
+modules, in float64 and in float32. Each row here is the authors' loss written in our terms, with the option that does as their
 code does where that is not as their paper says.
 """
 
@@ -20,12 +20,17 @@ from kd_jax.losses import (
   curriculum,
   decoupled,
   divergences,
+  features,
+  maps,
   mixtures,
   relations,
+  rkd,
+  similarity,
   standardised,
   targets,
   transformed,
 )
+from kd_jax.methods import factors, layers, regressor, variational
 
 FIXTURE = json.loads(authors.FIXTURE.read_text())
 AS_AUTHORS: dict[str, Any] = {"ddof": 1, "epsilon": 1e-7}
@@ -161,6 +166,114 @@ OURS = {
 }
 
 
+# Methods on features: of maps s and t.
+
+
+def vectors(loss):
+  return lambda s, t: loss(*(x.reshape(len(x), -1) for x in (s, t)))
+
+
+def small(x):
+  return x[:, :2, :2]
+
+
+def weighed(shapes, loss):
+  """A loss and its gradient in parameters of these shapes, which are torch's.
+
+  Torch has a kernel as outputs, inputs, height, width; transposed, inputs come
+  first and each window is turned by half a turn.
+  """
+  def row(s, t):
+    params = [jnp.asarray(x, s.dtype) for x in authors.weights(*shapes)]
+    value, gradients = jax.value_and_grad(loss)(params, s, t)
+    return value, jnp.concatenate([x.ravel() for x in gradients])
+  return row
+
+
+def conv(kernel, bias=None, *, transposed=False):
+  if kernel.ndim == 4:
+    kernel = (jnp.flip(kernel, (2, 3)).transpose(2, 3, 0, 1) if transposed
+              else kernel.transpose(2, 3, 1, 0))
+  return {"kernel": kernel} | ({} if bias is None else {"bias": bias})
+
+
+def hint(kind, window, *, student, teacher, relu):
+  def loss(params, s, t):
+    kernel, bias, scale, shift = params
+    params = {kind: conv(kernel, bias, transposed=kind == "up"),
+              "norm": {"scale": scale, "bias": shift}}
+    guess, _ = regressor.apply(
+        params, {"norm": layers.norm_init(4)[1]}, s[:, :student, :student], None,
+        relu=relu)
+    return jnp.mean(features.mean_squared_error(guess, t[:, :teacher, :teacher]))
+  return weighed([(4, 4, window, window), *[(4,)] * 3], loss)
+
+
+def vid(params, s, t):
+  spread, *kernels = params
+  held = {f"layer_{i}": conv(kernel[..., 0, 0].T) for i, kernel in enumerate(kernels)}
+  mean, variance = variational.apply(held | {"variance": spread}, s)
+  return jnp.mean(features.negative_log_likelihood(mean, t, variance))
+
+
+def paraphraser(params, s, t):
+  pairs = list(zip(params[::2], params[1::2]))
+  chain = lambda some, **kind: {
+      f"layer_{i}": conv(*pair, **kind) for i, pair in enumerate(some)}
+  factor, _ = factors.apply(chain(pairs[:3]), {}, s, None)
+  again, _ = factors.apply(chain(pairs[3:], transposed=True), {}, factor, None)
+  return jnp.mean(features.mean_squared_error(again, t))
+
+
+def translator(params, s, t):
+  held, state = {}, {}
+  for i in range(3):
+    kernel, bias, scale, shift = params[4 * i:4 * i + 4]
+    held |= {f"layer_{i}": conv(kernel, bias),
+             f"norm_{i}": {"scale": scale, "bias": shift}}
+    state[f"norm_{i}"] = layers.norm_init(len(scale))[1]
+  factor, _ = factors.apply(held, state, s, None)
+  return jnp.mean(features.mean_squared_error(factor, t[..., :2]))
+
+
+_ENCODER = [(4, 4, 3, 3), (4,), (2, 4, 3, 3), (2,), (2, 2, 3, 3), (2,)]
+_PARAPHRASER = weighed(
+    [*_ENCODER, (2, 2, 3, 3), (2,), (2, 4, 3, 3), (4,), (4, 4, 3, 3), (4,)],
+    paraphraser)
+_TRANSLATOR = weighed(
+    [(4, 4, 3, 3), *[(4,)] * 3, (2, 4, 3, 3), *[(2,)] * 3, (2, 2, 3, 3), *[(2,)] * 3],
+    translator)
+
+# By row: `(s, t, **settings) -> values`, or that and other numbers.
+OF_TAPS = {
+    "hint equal": functools.partial(hint, "valid", 1),
+    "hint down": functools.partial(hint, "down", 3),
+    "hint up": functools.partial(hint, "up", 4),
+    "hint valid": functools.partial(hint, "valid", 2),
+    "rkd": lambda w_d, w_a: vectors(lambda s, t: (
+        w_d * rkd.distance_loss(s, t) + w_a * rkd.angle_loss(s, t))),
+    "at": lambda: maps.attention_distance,
+    "at pooled": lambda: lambda s, t: maps.attention_distance(s, small(t)),
+    "sp": lambda: similarity.similarity_loss,
+    "pkt": lambda: vectors(similarity.affinity_loss),
+    "vid": lambda: weighed([(4,), *[(4, 4, 1, 1)] * 3], vid),
+    "cc": lambda: vectors(similarity.congruence_loss),
+    "nst": lambda: maps.selectivity_distance,
+    "nst pooled": lambda: lambda s, t: maps.selectivity_distance(s, small(t)),
+    "fsp": lambda: lambda s, t: maps.flow_distance(
+        (s, small(s)**2), (t, small(t)**2)),
+    "ab": lambda margin: lambda s, t: 0.003 * (
+        features.boundary_distance(s, t, margin=margin) / 2
+        + features.boundary_distance(small(s), small(t), margin=margin)),
+    "ab authors": lambda: features.boundary_distance,
+    "ft authors": lambda: maps.factor_distance,
+    "ft paraphraser": lambda: _PARAPHRASER,
+    "ft_attention paraphraser": lambda: _PARAPHRASER,
+    "ft_attention translator": lambda: _TRANSLATOR,
+    "ft_attention": lambda: functools.partial(maps.attention_distance, power=1),
+}
+
+
 # Compiling is what takes the time here.
 @functools.partial(
     jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -177,16 +290,33 @@ def ours(z, v, y):
   return {name: one(name) for name in OURS}
 
 
+@functools.partial(
+    jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+@jax.vmap
+def of_taps(s, t):
+  """The same of the rows on features."""
+  def one(name):
+    row = OF_TAPS[name](**FIXTURE["rows"][name]["settings"])
+    def loss(s):
+      said = row(s, t)
+      values, others = said if isinstance(said, tuple) else (said, jnp.zeros(0))
+      return jnp.mean(values), others
+    (value, others), gradient = jax.value_and_grad(loss, has_aux=True)(s)
+    return value, gradient, others
+  return {name: one(name) for name in OF_TAPS}
+
+
 @functools.cache
 def differences():
   """By row and precision, the largest |ours - theirs| / |theirs|, by the norm."""
-  largest = {name: {} for name in OURS}
-  z, v, y = map(np.stack, zip(
-      *(authors.inputs(*given) for given in FIXTURE["inputs"]), strict=True))
+  largest = {name: {} for name in OURS | OF_TAPS}
+  stacked = lambda given: map(np.stack, zip(*given, strict=True))
+  z, v, y = stacked(authors.inputs(*given) for given in FIXTURE["inputs"])
+  s, t = stacked(authors.taps(*given) for given in FIXTURE["taps"])
   for dtype in ("float64", "float32"):
     with jax.enable_x64(dtype == "float64"):
-      found = jax.device_get(ours(
-          jnp.asarray(z, dtype), jnp.asarray(v, dtype), jnp.asarray(y)))
+      z_, v_, s_, t_ = (jnp.asarray(x, dtype) for x in (z, v, s, t))
+      found = jax.device_get(ours(z_, v_, jnp.asarray(y)) | of_taps(s_, t_))
     for name, mine in found.items():
       row = FIXTURE["rows"][name]
       assert mine[0].dtype == mine[1].dtype == dtype
@@ -206,20 +336,22 @@ def _relative(mine, theirs):
 
 
 def test_every_row_is_compared():
-  assert set(FIXTURE["rows"]) == set(OURS) == set(authors.ROWS)
+  assert set(OURS) == set(authors.ROWS) and set(OF_TAPS) == set(authors.TAPS)
+  assert set(FIXTURE["rows"]) == set(OURS) | set(OF_TAPS)
   assert FIXTURE["inputs"] == [list(given) for given in authors.INPUTS]
+  assert FIXTURE["taps"] == [list(given) for given in authors.TAP_INPUTS]
   for name, row in FIXTURE["rows"].items():
-    declared = authors.ROWS[name]
+    declared = (authors.ROWS | authors.TAPS)[name]
     assert row["settings"] == declared.settings
     assert (row["source"], row["departs"]) == (declared.source, declared.departs)
     assert len(row["commit"]) == 40
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", OURS | OF_TAPS)
 def test_ours_is_the_authors_code(name):
   found = differences()[name]
   # Of float32 targets in their code nothing better can be had.
-  in_float64 = 1e-7 if "float32 always" in authors.ROWS[name].departs else 1e-11
+  in_float64 = 1e-7 if "float32 always" in FIXTURE["rows"][name]["departs"] else 1e-11
   assert found["float32"] < 1e-5
   assert found["float64"] < in_float64
   recorded = FIXTURE["rows"][name]["largest_difference"]
