@@ -23,14 +23,25 @@ from kd_jax.losses import (
   features,
   maps,
   mixtures,
+  projected,
   relations,
   rkd,
   similarity,
+  stages,
   standardised,
   targets,
   transformed,
+  wasserstein,
 )
-from kd_jax.methods import factors, layers, regressor, variational
+from kd_jax.methods import (
+  factors,
+  fusion,
+  layers,
+  projector,
+  regressor,
+  transfer,
+  variational,
+)
 
 FIXTURE = json.loads(authors.FIXTURE.read_text())
 AS_AUTHORS: dict[str, Any] = {"ddof": 1, "epsilon": 1e-7}
@@ -115,6 +126,15 @@ def dist(z, v, y, beta, gamma, tau=1.0, epsilon=0.0):
   return tau**2 * (beta * rows + gamma * columns)
 
 
+def wkd_l(z, v, y, temperature, gamma, sinkhorn_lambda):
+  cost = np.abs(authors.layer(z.shape[-1], z.shape[-1]))
+  np.fill_diagonal(cost, 0.0)
+  transport = wasserstein.transport_distance(
+      z, v, y, jnp.asarray(cost, z.dtype), temperature,
+      regularisation=sinkhorn_lambda)
+  return decoupled.confident_cross_entropy(z, v, y) + gamma * transport
+
+
 # By row: `(z, v, labels, **settings) -> [B]`, or that and other numbers.
 OURS = {
     "kd RepDistiller": lambda z, v, y, T: kd(z, v, T),
@@ -163,6 +183,7 @@ OURS = {
         z, v, temperature, levels=(1.0,)),
     "mlkd batch": lambda z, v, y, temperature: relations.batch_relations(
         z, v, temperature, levels=(1.0,)),
+    "wkd_l": wkd_l,
 }
 
 
@@ -244,6 +265,86 @@ _TRANSLATOR = weighed(
     [(4, 4, 3, 3), *[(4,)] * 3, (2, 4, 3, 3), *[(2,)] * 3, (2, 2, 3, 3), *[(2,)] * 3],
     translator)
 
+def embedded(loss, count=1, *, relu=False):
+  """A loss of the student's projected vector and the teacher's."""
+  def total(params, s, t):
+    s, t = (x.reshape(len(x), -1) for x in (s, t))
+    held = [{"kernel": kernel.T, "bias": bias}
+            for kernel, bias in zip(params[::2], params[1::2])]
+    return jnp.mean(loss(projector.apply(held, s, None, relu=relu), t))
+  return weighed([(64, 64), (64,)] * count, total)
+
+
+def nd(s, t):
+  s, t = (x.reshape(len(x), -1) for x in (s, t))
+  centres = jnp.asarray(authors.layer(3, 64), s.dtype)[jnp.array(
+      authors.CLASS_LABELS)]
+  return projected.direction_distance(3 * s, t, centres)
+
+
+def wkd_f(grid):
+  def loss(s, t):
+    means, deviations = wasserstein.gaussian_distance(s, t, grid=grid)
+    return 4.0 * means + deviations
+  return loss
+
+
+def fused(params, s, t):
+  kinds = ("into", "into_norm", "out", "out_norm", "gate")
+  held, state = {}, {}
+  for name, some in (("deep", params[:6]), ("first", params[6:])):
+    some = iter(some)
+    for kind in kinds[:4 if name == "deep" else 5]:
+      if "norm" in kind:
+        layer = {"scale": next(some), "bias": next(some)}
+      else:
+        kernel = next(some)
+        small = kernel.shape[-1] == 1
+        layer = conv(kernel[..., 0, 0].T if small else kernel)
+        if kind == "gate":
+          layer["bias"] = next(some)
+      held.setdefault(name, {})[kind] = layer
+    state[name] = {
+        kind: layers.norm_init(4)[1] for kind in ("into_norm", "out_norm")}
+  mean = lambda x: jnp.mean(x, axis=(1, 2))
+  made, _ = fusion.apply(
+      held, state, {"deep": mean(s), "first": small(s)},
+      {"deep": (1, 1), "first": (4, 4)}, None, ["first", "deep"])
+  return jnp.mean(features.mean_squared_error(made["first"], t)) + jnp.mean(
+      features.mean_squared_error(made["deep"][:, 0, 0], mean(t)))
+
+
+def chained(params, s, **options):
+  """Convolutions and their BatchNorms in a row."""
+  held = []
+  for kernel, scale, shift in zip(params[::3], params[1::3], params[2::3]):
+    one = kernel.shape[-1] == 1
+    held.append(conv(kernel[..., 0, 0].T if one else kernel) | {
+        "norm": {"scale": scale, "bias": shift}})
+  state = [layers.norm_init(len(layer["norm"]["bias"]))[1] for layer in held]
+  return transfer.apply(held, state, s, None, **options)[0]
+
+
+def connector(params, s, t):
+  return jnp.mean(features.mean_squared_error(chained(params, s, relu=False), t))
+
+
+def simkd(params, s, t):
+  made = chained(params, s)
+  logits = jnp.mean(made, axis=(1, 2)) @ jnp.asarray(authors.layer(4, 3), s.dtype)
+  return (jnp.mean(features.mean_squared_error(made, t))
+          + jnp.mean(jnp.square(logits)))
+
+
+def margin(s, t):
+  return stages.margin_distance(s, t, jnp.asarray(authors.MARGIN, s.dtype))
+
+
+_NORMED = [(4,), (4,)]
+_DEEP = [(4, 4, 1, 1), *_NORMED, (4, 4, 3, 3), *_NORMED]
+_SIMKD = [(2, 4, 1, 1), (2,), (2,), (2, 2, 3, 3), (2,), (2,), (4, 2, 1, 1),
+          *_NORMED]
+
 # By row: `(s, t, **settings) -> values`, or that and other numbers.
 OF_TAPS = {
     "hint equal": functools.partial(hint, "valid", 1),
@@ -271,6 +372,21 @@ OF_TAPS = {
     "ft_attention paraphraser": lambda: _PARAPHRASER,
     "ft_attention translator": lambda: _TRANSLATOR,
     "ft_attention": lambda: functools.partial(maps.attention_distance, power=1),
+    "pefd": lambda: embedded(projected.angle_distance, 3, relu=True),
+    "srd": lambda: embedded(functools.partial(projected.log_distance, epsilon=0.0)),
+    "itrd correlation": lambda method: embedded(projected.correlation_loss),
+    "itrd information": lambda method: vectors(projected.information_loss),
+    "nd": lambda: nd,
+    "wkd_f": wkd_f, "wkd_f grid": wkd_f,
+    "reviewkd": lambda: stages.hierarchical_distance,
+    "reviewkd fusion": lambda: weighed(
+        [*_DEEP, *_DEEP, (2, 8, 1, 1), (2,)], fused),
+    "ofd": lambda: margin, "ofd mdistiller": lambda: margin,
+    "ofd connector": lambda: weighed([(4, 4, 1, 1), *_NORMED], connector),
+    "simkd": lambda: weighed(_SIMKD, simkd),
+    "cat": lambda **how: functools.partial(stages.class_map_distance, **how),
+    "cat normalised": lambda **how: functools.partial(
+        stages.class_map_distance, **how),
 }
 
 
