@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from docs import feature_methods
 from experiments import index
 from experiments.methods_mnist import study, verdict
 from kd_jax import methods
@@ -205,6 +206,8 @@ def lines() -> Iterator[str]:
         defaults(name, own), f"{costs[name] / costs['kd']:.1f}",
         agreement(authors(name, rows)), status(name, tried), own.paper or "-"]
        for name, own in LOGITS.items()))
+  yield from feature_methods.lines(
+      table, defaults, lambda name: agreement(authors(name, rows)))
   yield "\n## Against the authors' own code\n"
   yield from table(
       ("row", "source", "commit", "float64", "float32", "where the code departs"),

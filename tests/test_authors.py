@@ -359,6 +359,8 @@ OF_TAPS = {
     "pkt": lambda: vectors(similarity.affinity_loss),
     "vid": lambda: weighed([(4,), *[(4, 4, 1, 1)] * 3], vid),
     "cc": lambda: vectors(similarity.congruence_loss),
+    "cc_kernel": lambda gamma, P_order: vectors(
+        functools.partial(similarity.kernel_loss, gamma=gamma)),
     "nst": lambda: maps.selectivity_distance,
     "nst pooled": lambda: lambda s, t: maps.selectivity_distance(s, small(t)),
     "fsp": lambda: lambda s, t: maps.flow_distance(

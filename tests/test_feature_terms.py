@@ -2,7 +2,9 @@
 
 import collections
 import functools
+import json
 
+from conftest import ROOT
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ from test_features import slow_layer, slow_regressor
 from test_maps import attention, boundary, kernel, over_norm
 from test_similarity import oracle as relation
 
-from kd_jax import methods
+from kd_jax import main, methods
 from kd_jax.core import types
 from kd_jax.methods import factors, variational
 from kd_jax.methods import terms as terms_lib
@@ -428,3 +430,19 @@ def test_modules_are_drawn_as_torch_draws():
 def test_a_connector_is_left_out_where_the_shapes_agree():
   params = drawn("ab")[1]
   assert params["stage1-stage1"] == {} != params["stage2-stage2"]
+
+
+def test_two_stages_are_a_recipe(own_data, tmp_path, monkeypatch):
+  """As AB and FSP were published: first their term alone, then the labels."""
+  monkeypatch.chdir(ROOT)
+  with jax.numpy_dtype_promotion("standard"):
+    assert main.run([
+        "--config=tests/fixtures/chain.py", f"--config.data.dir={own_data}",
+        f"--workdir={tmp_path}", "--config.tensorboard=false",
+        "--config.parallel=single", "--config.nets.first.widths=(8,)",
+        "--config.nets.first.method=ab", "--config.nets.first.hard_weight=0",
+        "--config.nets.student.teachers=('teacher',)",
+        "--config.nets.student.init_from=first"]) == 0
+  rows = [json.loads(line) for line in
+          (tmp_path / "results.jsonl").read_text().splitlines()]
+  assert [row["method"] for row in rows] == ["hard", "ab", "kd"]

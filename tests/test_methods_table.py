@@ -1,5 +1,6 @@
 """`docs/methods.md` is what the code says."""
 
+import importlib
 import re
 
 from conftest import ROOT
@@ -7,7 +8,7 @@ import logit_objectives
 import test_losses
 import test_relations
 
-from docs import methods
+from docs import feature_methods, methods
 
 # XLA counts a little otherwise from version to version.
 _COST = re.compile(r"(?m)^(\| `(\w+)` .*\| )(\d+\.\d)((?: \|[^|]*){3} \|)$")
@@ -29,11 +30,26 @@ def test_every_method_is_proven_by_tests_that_are_there():
       name for name in methods.PROOFS if " " not in name}
   oracles = {*logit_objectives.OBJECTIVES, *test_losses.OBJECTIVES,
              *test_relations.ROWS, *test_relations.BATCH}
-  tests = set(re.findall(r"(?m)^def test_(\w+)\(", "".join(
-      file.read_text() for file in (ROOT / "tests").glob("test_*.py"))))
+  tests = _tests()
   for name, proof in methods.PROOFS.items():
     assert set(proof.equations) <= oracles, name
     assert set(proof.beside) <= tests, name
+
+
+def test_every_method_on_features_is_proven_by_tests_that_are_there():
+  assert feature_methods.PROOFS.keys() == feature_methods.FEATURES.keys()
+  tests = _tests()
+  for name, (equations, beside) in feature_methods.PROOFS.items():
+    for equation in equations:
+      module, function = equation.split(".")
+      assert hasattr(importlib.import_module(f"kd_jax.losses.{module}"), function)
+    assert set(beside) <= tests, name
+
+
+def _tests():
+  """Names of all tests, less their `test_`."""
+  return set(re.findall(r"(?m)^def test_(\w+)\(", "".join(
+      file.read_text() for file in (ROOT / "tests").glob("test_*.py"))))
 
 
 def test_every_method_was_run_in_every_mode():

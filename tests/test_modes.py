@@ -14,7 +14,8 @@ slow = lambda *values: pytest.param(*values, marks=pytest.mark.slow)
 # A method of one's own on features runs in every mode in test_taps.py.
 unlike_kd = pytest.mark.parametrize("method", [
     "ctkd", "dist", slow("hint"), slow("kd+rkd"), slow("kd+hint+rkd"),
-    "crd_drawn", slow("kd+crd")])
+    "crd_drawn", slow("kd+crd"), slow("cc"), slow("ab"), slow("kd+ft_attention"),
+    slow("kd+sp+fsp")])
 
 
 @pytest.mark.parametrize(

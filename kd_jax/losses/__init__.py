@@ -19,8 +19,13 @@ so: a method (`kd_jax.methods`) is a weighted sum of these terms.
   relations.py      over a whole batch. DIST: row_correlation, column_correlation
                     MLKD: multi_level_kl, batch_relations, class_relations
   curriculum.py     CTKD: learned_temperature, reverse_gradient, cosine_ramp
-  features.py       of taps: mean_squared_error (FitNets), pooled_alike
+  features.py       of taps: mean_squared_error (FitNets), negative_log_likelihood
+                    (VID), boundary_distance (AB), pooled_alike, unit
+  maps.py           of maps: attention_distance (AT), factor_distance (FT),
+                    selectivity_distance (NST), flow_distance (FSP)
   rkd.py            over a whole batch of embeddings: distance_loss, angle_loss
+  similarity.py     over a whole batch: similarity_loss (SP), affinity_loss (PKT),
+                    congruence_loss, kernel_loss (CC)
   parts.py          what the others share, in log space
 """
 

@@ -66,7 +66,7 @@ def main(methods: list[str]) -> int:
   failed = 0
   print(_HEAD.format(commit=commit(), jax=jax.__version__))
   print("| method | " + " | ".join(CHECKS) + " |\n|" + "---|" * (len(CHECKS) + 1))
-  for method in methods or [*methods_lib.METHODS, "kd+rkd"]:
+  for method in methods or [*methods_lib.METHODS, "kd+rkd", "kd+sp+fsp"]:
     told = []
     for check in CHECKS.values():
       try:
