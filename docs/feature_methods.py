@@ -9,12 +9,12 @@ FEATURES = {name: own for name, own in methods.METHODS.items() if not own.on_log
 _HEAD = """
 ## On features
 
-These compare taps of both nets ([what a net has](nets.md)): f of the student, g of the
-teacher, r and m are modules that train beside the student and are not in the net that
-comes out. *Taps* are the method's own choice; `--config.features.pairs` names others.
-A loss *of* examples is a mean over them; one of a batch relates its examples, on all
-devices. The weight of the labels is h = 1 as in the released code, which has no term
-of logits. `--config.method=kd+NAME` adds one.
+These compare taps of both nets ([what a net has](nets.md)): f of the student, g of
+the teacher. r, m and A are modules that train beside the student and are not in the
+net that comes out, but for `simkd`. *Taps* are the method's own choice;
+`--config.features.pairs` names others. A loss *of* examples is a mean over them; one
+of a batch relates its examples, on all devices. The weight of the labels is h = 1 as
+in the released code, which has no term of logits. `--config.method=kd+NAME` adds one.
 """
 _DEPARTURES = """
 Where a method here is not its paper's, by choice:
@@ -32,14 +32,37 @@ Where a method here is not its paper's, by choice:
 - `at` is a mean of squares as in its authors' code; the paper has the norm.
 - `sp` and `pkt` are divided by B**2, so the last batch of an epoch, if it is smaller,
   counts more in them, as in the released code.
-- `hint` is trained together with the labels from the first step on."""
+- `hint` is trained together with the labels from the first step on.
+- `srd`: the authors' script for ImageNet adds a KL at T = 1. That is `kd+srd`.
+- `nd` (KD++): the mean of a class is over all that the teacher gave up to this
+  step, views included, so it is the authors' mean over the training set from the
+  second epoch on. Their dropout before the projector is left out.
+- `wkd_l`: the cost of two classes is of the cosine of their weights in the
+  teacher's last layer. It is an option of the released code; the paper has CKA of
+  features.
+- `wkd_f`, `wkd_l`: the weight falls step by step, the authors' epoch by epoch.
+- `reviewkd`: the warm-up is a share of the run, 20 of 240 epochs, and goes on
+  within an epoch. The teacher is in evaluation mode; in the authors' code for CIFAR
+  it is not.
+- `ofd`: the margin is measured on the teacher's taps so far. The authors derive it
+  from the last BatchNorm, and have their teacher in training mode.
+- `cat`: the authors' nets have no bias in the last layer. Ours keep it, and it is
+  in no map. The map is that of the last block after its ReLU.
+- `simkd`: its projector and the teacher's last layer are in the net that comes out,
+  and are counted: *parameters* of a row are the student's with its own last layer,
+  in place of the teacher's, and the projector's. Such a net belongs in a column of
+  its own. The student's own last layer learns nothing, as the paper's hard weight
+  is 0, so the training errors that a run tells are those of an untrained layer.
+- The weights of `wkd_f`, `reviewkd`, `nd` and `cat` are those of resnet32x4 to
+  resnet8x4; the papers have others for other pairs."""
 _PROOF = """
 *Equations* of these are compared with NumPy in float64, values and gradients, and with
 values of the released modules. Padding has no influence whatever it holds, modules and
 running statistics included; no gradient reaches the teacher; batches of one and two
 examples, equal rows and zeros are finite (`test_maps.py`, `test_similarity.py`,
-`test_rkd.py`, `test_contrastive.py`, `test_features.py`). Whole losses, with weights
-and modules, are compared in `test_feature_terms.py`.
+`test_rkd.py`, `test_contrastive.py`, `test_features.py`, `test_projected.py`,
+`test_stages.py`, `test_wasserstein.py`). Whole losses, with weights and modules, are
+compared in `test_feature_terms.py` and `test_module_terms.py`.
 """
 # By method: equations of `kd_jax.losses`, and names of tests less their `test_`.
 PROOFS = {
@@ -79,6 +102,36 @@ PROOFS = {
         "scale_is_not_seen", "a_paraphraser_learns_from_its_own_term_alone")),
     "ft_attention": (("maps.attention_distance",), (
         "scale_is_not_seen", "a_paraphraser_learns_from_its_own_term_alone")),
+    "pefd": (("projected.angle_distance",), (
+        "the_angle_is_numpys_and_has_no_scale",
+        "an_angle_with_nothing_is_1_without_gradient")),
+    "srd": (("projected.log_distance",), (
+        "the_log_distance_does_not_grow_with_the_batch_but_by_its_log",
+        "equality_is_the_floor_that_is_told")),
+    "itrd": (("projected.correlation_loss", "projected.information_loss"), (
+        "what_does_not_change_the_distances_of_a_batch",
+        "information_of_a_teacher_without_relations_to_add_is_zero")),
+    "nd": (("projected.direction_distance",), (
+        "the_direction_is_zero_only_along_the_centre_and_long_enough",
+        "class_means_are_those_of_all_examples_so_far")),
+    "wkd_l": (("wasserstein.transport_distance", "wasserstein.cost_of_classes"), (
+        "where_all_moves_cost_1_it_is_half_the_gap_of_probabilities",
+        "alike_classes_are_near_and_a_shift_is_not_seen")),
+    "wkd_f": (("wasserstein.gaussian_distance",), (
+        "a_constant_gap_is_its_square_a_channel",
+        "places_within_a_cell_are_not_seen")),
+    "reviewkd": (("stages.hierarchical_distance",), (
+        "a_constant_gap_is_its_square_at_every_size",
+        "the_sum_of_weights_by_height", "nearest_is_torchs")),
+    "ofd": (("stages.margin_distance",), (
+        "below_the_margin_a_student_may_be_anywhere_lower",
+        "margins_are_means_of_what_is_below_zero")),
+    "cat": (("stages.class_map_distance",), (
+        "the_mean_of_class_maps_is_the_logits_without_bias",
+        "logits_are_the_last_layer_of_the_map_that_is_pooled")),
+    "simkd": (("features.mean_squared_error",), (
+        "a_projection_that_is_the_teachers_map_has_the_teachers_logits",
+        "modules_begin_as_torchs_do")),
     "crd": (("contrastive.contrastive_loss",), (
         "golden_values_of_the_released_modules", "constant_scores_by_hand",
         "a_memory_changes_where_the_batch_is_and_nowhere_else")),

@@ -299,8 +299,8 @@ def fused(params, s, t):
         layer = {"scale": next(some), "bias": next(some)}
       else:
         kernel = next(some)
-        small = kernel.shape[-1] == 1
-        layer = conv(kernel[..., 0, 0].T if small else kernel)
+        one = kernel.shape[-1] == 1
+        layer = conv(kernel[..., 0, 0].T if one else kernel)
         if kind == "gate":
           layer["bias"] = next(some)
       held.setdefault(name, {})[kind] = layer

@@ -379,3 +379,48 @@ def test_maps_are_not_stored_and_the_run_says_so(run, tmp_path):
   _, error = run(*CNN, "--config.teacher.bank=always", workdir="always")
   assert "is too large to store; use teacher.bank=auto" in error
   assert not (tmp_path / "always/parameters").exists()
+
+
+# Both nets' last layers.
+
+STAGES = ("--config.student.name=resnet", "--config.student.widths=(2,2,3)",
+          "--config.student.model.depth=8", "--config.teacher.name=resnet",
+          "--config.teacher.widths=(2,3,4)", "--config.teacher.model.depth=8",
+          "--config.steps=3", "--config.teacher.steps=3")
+
+
+@pytest.mark.slow
+def test_a_reused_classifier_is_in_the_net_that_comes_out(run, tmp_path, teachers):
+  row, _ = run(*STAGES, "--config.method=simkd")
+  held = load_parameters(tmp_path / "w/parameters/distilled")
+  head = held.state["method"]["head"]
+  saved = [load_parameters(path.parent) for path in teachers.rglob("arrays")]
+  assert sum(np.array_equal(net.params["Dense_0"]["kernel"], head["kernel"])
+             for net in saved) == 1
+  # 3 to 2, 3 x 3 of 2, and 2 to 4 channels, each with BatchNorm.
+  student = MODELS["resnet"](num_classes=7, depth=8, widths=(2, 2, 3))
+  image = jnp.zeros((1, 12, 10, 1))
+  plain = sum(x.size for x in jax.tree.leaves(
+      jax.eval_shape(student.init, jax.random.key(0), image).params))
+  assert row["parameters"] == plain + (6 + 4) + (36 + 4) + (8 + 8)
+  assert row["loss"].endswith("then the teacher's last layer")
+
+
+@pytest.mark.slow
+def test_a_method_that_looks_at_weights_asks_a_live_teacher(run):
+  row, said = run("--config.method=kd+wkd_l")
+  assert "teacher: live, as method kd+wkd_l looks at its weights" in said
+  assert "W of the other classes, T = 8" in row["loss"]
+
+
+@pytest.mark.parametrize(("words", "says"), [
+    (("--config.method=cat",), "it compares maps of both nets, and the student"),
+    ((*CNN[:-1], "--config.method=hint",
+      "--config.features.pairs=(('conv_1','conv_0'),)"),
+     "no layer takes a student's tap of shape")])
+def test_taps_that_fit_no_module_are_told_before_any_training(
+    run, tmp_path, words, says):
+  _, error = run(*words)
+  assert says in error and "config.features.pairs" in error
+  assert len(error.strip().splitlines()) == 1
+  assert not (tmp_path / "w/parameters").exists()

@@ -26,6 +26,12 @@ so: a method (`kd_jax.methods`) is a weighted sum of these terms.
   rkd.py            over a whole batch of embeddings: distance_loss, angle_loss
   similarity.py     over a whole batch: similarity_loss (SP), affinity_loss (PKT),
                     congruence_loss, kernel_loss (CC)
+  projected.py      of embeddings: angle_distance (PEFD), direction_distance
+                    (KD++); over a whole batch: log_distance (SRD),
+                    correlation_loss and information_loss (ITRD)
+  stages.py         of maps: hierarchical_distance (ReviewKD), margin_distance
+                    (OFD), class_maps and class_map_distance (CAT)
+  wasserstein.py    gaussian_distance (WKD-F), transport_distance (WKD-L)
   parts.py          what the others share, in log space
 """
 
