@@ -187,9 +187,6 @@ _LEFT_OUT = """
   not part of a method: `--config.schedules.warmup_percent=8.3` does it for any.
 - Tf-KD's second half, a student as its own teacher. It is `kd` with the student's
   architecture as `teacher`.
-- State of a method that does not train, such as a running average. No method here
-  needs any. What a method trains is a tree beside the student's (`Method.init`),
-  and is not saved with the net.
 """
 
 

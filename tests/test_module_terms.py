@@ -13,6 +13,7 @@ import test_wasserstein
 
 from kd_jax import methods
 from kd_jax.core import types
+from kd_jax.core.errors import UserError
 from kd_jax.methods import fusion, layers, projector, transfer
 from kd_jax.methods import terms as terms_lib
 from kd_jax.methods.pairs import in_order
@@ -446,6 +447,15 @@ def test_logits_are_the_last_layer_of_the_map_that_is_pooled(name):
   np.testing.assert_allclose(
       jnp.maximum(outputs.features[tap], 0).mean((1, 2)),
       outputs.features["pooled"], rtol=1e-4, atol=1e-5)
+
+
+def test_of_several_dense_layers_the_last_is_that_of_the_logits():
+  variables, outputs, _ = net("mlp", widths=(7, 5, 7))
+  np.testing.assert_allclose(
+      layers.linear(head(variables.params), outputs.features["pooled"]),
+      outputs.logits, rtol=1e-4, atol=1e-5)
+  with pytest.raises(UserError, match="a net has none"):
+    head({"Conv_0": {"kernel": jnp.ones((3, 3, 2, 2))}})
 
 
 @pytest.mark.parametrize("name", WITH_STAGES)

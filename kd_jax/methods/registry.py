@@ -357,6 +357,7 @@ METHODS: dict[str, Method] = {
         paper="Wang et al. (2023), KD++, arXiv 2305.17007"),
     "wkd_l": _beside(
         "{target:g} * p_y CE + {weight:.3g} * W of the other classes" + _AT_T,
+        # Its tap says that it needs a net, and one alone.
         nothing, _function("wkd_l", "vector_terms"), pairs=pooled, heads=True,
         numbers={"weight": 600.0, "target": 1.0, "sharpness": 1.0,
                  "regularisation": 0.05, "decay": 150 / 240},
