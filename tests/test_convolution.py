@@ -45,8 +45,9 @@ def test_values_and_gradients_are_those_of_jax(stride, size):
 def test_others_are_left_to_jax(more):
   groups = more.get("feature_group_count", 1)
   x, kernel = draw(2, 8, 8, 4), draw(3, 3, 4 // groups, 6)
-  found = gradients(convolution, x, kernel, 1, "VALID", **more)
-  expected = gradients(jax.lax.conv_general_dilated, x, kernel, 1, "VALID", **more)
+  found = gradients(convolution, x, kernel, 1, PADDINGS[2], **more)
+  expected = gradients(
+      jax.lax.conv_general_dilated, x, kernel, 1, PADDINGS[2], **more)
   jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
