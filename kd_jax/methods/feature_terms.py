@@ -8,6 +8,7 @@ taps cannot be compared.
 from collections.abc import Callable, Iterator
 import functools
 import itertools
+import math
 from typing import Any
 
 import jax
@@ -15,14 +16,7 @@ import jax.numpy as jnp
 
 from kd_jax.core import types
 from kd_jax.losses import features, maps, similarity
-from kd_jax.methods import (
-  embedding,
-  factors,
-  layers,
-  regressor,
-  terms,
-  variational,
-)
+from kd_jax.methods import factors, layers, regressor, terms, variational
 from kd_jax.methods.terms import Changed, Term, Terms
 
 
@@ -132,7 +126,8 @@ def vid(own, student, teacher, batch, hparams) -> Terms:
 
 def cc_init(key, student, teacher):
   """Two embeddings of 128 channels for each pair, of both nets' taps."""
-  made = lambda place, shape: embedding.init(jax.random.fold_in(key, place), shape)
+  made = lambda place, shape: layers.linear_init(
+      jax.random.fold_in(key, place), math.prod(shape), 128)
   return {pair: {"student": made(2 * place, shape),
                  "teacher": made(2 * place + 1, teacher[pair])}
           for place, (pair, shape) in enumerate(student.items())}, {}
@@ -144,9 +139,10 @@ def cc(own, student, teacher, batch, hparams) -> Terms:
   d_b is the gap of two embeddings of 128 channels, which train with the student.
   This is what RepDistiller has from the authors; `cc_kernel` is the paper's.
   """
+  embedded = lambda pair, net, x: layers.linear(
+      own.params[pair][net], x.reshape(len(x), -1))
   found = [similarity.congruence_loss(
-      embedding.apply(own.params[pair]["student"], s),
-      embedding.apply(own.params[pair]["teacher"], t), batch.mask)
+      embedded(pair, "student", s), embedded(pair, "teacher", t), batch.mask)
            for pair, s, t in _pairs(student, teacher, batch.mask)]
   return _beside(student, batch, hparams, congruence=Term(
       hparams.numbers["weight"], functools.reduce(jnp.add, found)))
