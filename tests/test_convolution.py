@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kd_jax.models.convolution import convolution
+from kd_jax.core.convolution import convolution
 
 ORDER = ("NHWC", "HWIO", "NHWC")
 PADDINGS = ("SAME", "VALID", ((1, 1), (1, 1)), ((0, 2), (1, 0)))

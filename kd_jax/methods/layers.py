@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from kd_jax import losses
 from kd_jax.core import types
+from kd_jax.core.convolution import convolution
 
 MOMENTUM = 0.9
 EPSILON = 1e-5
@@ -62,10 +63,8 @@ def linear(
     y = x @ kernel
   else:
     around = len(kernel) // 2 if padding is None else padding
-    y = jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), ((around, around),) * 2,
-        lhs_dilation=(dilation, dilation),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    y = convolution(x, kernel, (stride, stride), ((around, around),) * 2,
+                    lhs_dilation=(dilation, dilation))
   if "bias" not in params:
     return y
   return y + of_channels(params["bias"].astype(x.dtype), y)

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from kd_jax.models.convolution import convolution
+from kd_jax.core.convolution import convolution
 
 
 class Cnn(nn.Module):

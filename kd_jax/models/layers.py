@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from kd_jax.models.convolution import convolution
+from kd_jax.core.convolution import convolution
 from kd_jax.models.linen import BatchNorm
 
 # He et al. (2015), by the number of outputs: N(0, 2 / (k^2 C_out)).
