@@ -9,24 +9,24 @@ FEATURES = {name: own for name, own in methods.METHODS.items() if not own.on_log
 _HEAD = """
 ## On features
 
-These compare taps of both nets ([what a net has](nets.md)): f of the student, g of the
-teacher, r and m are modules that train beside the student and are not in the net that
-comes out. *Taps* are the method's own choice; `--config.features.pairs` names others.
-A loss *of* examples is a mean over them; one of a batch relates its examples, on all
-devices. The weight of the labels is h = 1 as in the released code, which has no term
-of logits. `--config.method=kd+NAME` adds one.
+These compare taps of both nets ([what a net has](nets.md)): f of the student, g of
+the teacher, r and m are modules that train beside the student and are not in the
+net that comes out. *Taps* are the method's own choice; `--config.features.pairs`
+names others. A loss *of* examples is a mean over them; one of a batch relates its
+examples, on all devices. The weight of the labels is h = 1 as in the released code,
+which has no term of logits. `--config.method=kd+NAME` adds one.
 """
 _DEPARTURES = """
 Where a method here is not its paper's, by choice:
 
 - `fsp` and `ab` were published in two stages: this term alone for some epochs, then
-  the labels (with logits at T = 3 in the code of `ab`'s authors). Here the term stands
-  beside the labels all along, and its weight is that of the first stage, where it
-  stood alone. In two stages: a net with `method=ab` and `hard_weight=0`, from which
-  the student starts (`init_from`).
+  the labels (with logits at T = 3 in the code of `ab`'s authors). Here the term
+  stands beside the labels all along, and its weight is that of the first stage,
+  where it stood alone. In two stages: a net with `method=ab` and `hard_weight=0`,
+  from which the student starts (`init_from`).
 - `ft`: the paper trains the paraphraser on the teacher's maps before the student.
-  Here it learns beside the student, from a term of its own that the student does not
-  see, and the student's term does not move it.
+  Here it learns beside the student, from a term of its own that the student does
+  not see, and the student's term does not move it.
 - `cc` is the form that its authors gave to RepDistiller, and `cc_kernel` the
   paper's. The weight of `cc_kernel` is from no paper.
 - `at` is a mean of squares as in its authors' code; the paper has the norm.
@@ -37,9 +37,9 @@ _PROOF = """
 *Equations* of these are compared with NumPy in float64, values and gradients, and
 with values of the released modules. Padding has no influence whatever it holds,
 modules and running statistics included; no gradient reaches the teacher; batches of
-one and two examples, equal rows and zeros are finite (`test_maps.py`, `test_similarity.py`,
-`test_rkd.py`, `test_contrastive.py`, `test_features.py`). Whole losses, with weights
-and modules, are compared in `test_feature_terms.py`.
+one and two examples, equal rows and zeros are finite (`test_maps.py`,
+`test_similarity.py`, `test_rkd.py`, `test_contrastive.py`, `test_features.py`).
+Whole losses, with weights and modules, are compared in `test_feature_terms.py`.
 """
 # By method: equations of `kd_jax.losses`, and names of tests less their `test_`.
 PROOFS = {

@@ -1,9 +1,9 @@
 """Ours against what the authors' own code says, kept in `fixtures/authors.json`.
 
 Values and gradients in the student's logits or taps, and in the parameters of
-modules, in float64 and in float32. Each row here is the authors' loss written in our
-terms, with the option that does as their code does where that is not as their paper
-says.
+modules, in float64 and in float32. Each row here is the authors' loss written in
+our terms, with the option that does as their code does where that is not as their
+paper says.
 """
 
 import functools

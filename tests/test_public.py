@@ -131,8 +131,8 @@ VIEWS = ("none", "shift2", "crop4_flip", "affine", "elastic", "distort")
 METHODS = (
     "hard", "kd", "logits", "mse", "reverse_kl", "jsd", "ls", "normkd", "dkd",
     "nkd", "rld", "wttm", "topk", "topk_renormalised", "tfkd", "dist", "mlkd",
-    "ctkd", "hint", "rkd", "at", "sp", "pkt", "vid", "cc", "cc_kernel", "nst", "fsp",
-    "ab", "ft", "ft_attention")
+    "ctkd", "hint", "rkd", "at", "sp", "pkt", "vid", "cc", "cc_kernel", "nst",
+    "fsp", "ab", "ft", "ft_attention")
 
 TEXTS = sorted([
     ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks/README.md",
