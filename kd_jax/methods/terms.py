@@ -6,6 +6,7 @@ signature, `(own, student, teacher, batch, hparams) -> Terms`.
 
 from collections.abc import Mapping
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -25,7 +26,7 @@ from kd_jax.losses import (
   transformed,
 )
 from kd_jax.losses import rkd as rkd_losses
-from kd_jax.methods import embedding, regressor
+from kd_jax.methods import layers, regressor
 
 
 class Term(NamedTuple):
@@ -375,20 +376,26 @@ def rkd(own, student, teacher, batch, hparams) -> Terms:
       "angle": Term(weight("angle"), summed(rkd_losses.angle_loss))}
 
 
+_EMBEDDING = 128  # Numbers that a net's embedding has, as released.
+
+
 def crd_init(key, student, teacher, examples):
   """Embeddings of both nets, both trained, and a memory of each (Tian et al. 2020).
 
   The rows of a memory begin in U(-b, b), b = 1 / sqrt(channels / 3), so that their
   length is about 1, as in the released code.
   """
-  params, states = {}, {}
-  bound = (embedding.CHANNELS / 3.0)**-0.5
+  params: types.Tree = {}
+  states: types.Tree = {}
+  bound = (_EMBEDDING / 3.0)**-0.5
+  embedding = lambda key, shape: layers.linear_init(
+      key, math.prod(shape), _EMBEDDING)
   for place, pair in enumerate(student):
     keys = jax.random.split(jax.random.fold_in(key, place), 4)
-    params[pair] = {"student": embedding.init(keys[0], student[pair]),
-                    "teacher": embedding.init(keys[1], teacher[pair])}
+    params[pair] = {"student": embedding(keys[0], student[pair]),
+                    "teacher": embedding(keys[1], teacher[pair])}
     draw = lambda key: jax.random.uniform(
-        key, (examples, embedding.CHANNELS), jnp.float32, -bound, bound)
+        key, (examples, _EMBEDDING), jnp.float32, -bound, bound)
     # A normaliser of 0 is one that is not known yet.
     states[pair] = {
         name: {"memory": draw(key), "normaliser": jnp.zeros((), jnp.float32)}
@@ -401,12 +408,14 @@ def _crd(negatives, own, student, teacher, batch, hparams) -> Changed:
   numbers = hparams.numbers
   examples = jnp.sum(own.labels >= 0, dtype=jnp.float32)
   weights = negatives(batch.label, own.labels, numbers["negatives"])
-  values, states = [], {}
+  values: list[jax.Array] = []
+  states: types.Tree = {}
   for pair, tap in student.features.items():
     taps = {"student": tap, "teacher": jax.lax.stop_gradient(
         teacher.features[pair])}
-    vectors = {name: contrastive.normalised(embedding.apply(
-        own.params[pair][name], x, batch.mask)) for name, x in taps.items()}
+    vectors = {name: contrastive.normalised(layers.linear(
+        own.params[pair][name], layers.clean(x, batch.mask).reshape(len(x), -1)))
+               for name, x in taps.items()}
     states[pair] = {}
     for net, other in (("student", "teacher"), ("teacher", "student")):
       before = own.state[pair]

@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from kd_jax.models.convolution import convolution
+
 
 class Cnn(nn.Module):
   """Two strided convolutions with a pool between, then one dense layer.
@@ -27,7 +29,8 @@ class Cnn(nn.Module):
   def __call__(self, image: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
     first, second = self.widths
     conv = lambda width: nn.Conv(
-        width, (3, 3), strides=2, padding="SAME", dtype=self.dtype)
+        width, (3, 3), strides=2, padding="SAME", dtype=self.dtype,
+        conv_general_dilated=convolution)
     x = conv(first)(image)
     x = nn.leaky_relu(x, 0.2)
     features = {"conv_0": x}

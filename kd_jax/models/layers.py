@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from kd_jax.models.convolution import convolution
 from kd_jax.models.linen import BatchNorm
 
 # He et al. (2015), by the number of outputs: N(0, 2 / (k^2 C_out)).
@@ -53,7 +54,8 @@ class Layers:
     return nn.Conv(
         width, (size, size), strides=stride, padding=size // 2, use_bias=bias,
         feature_group_count=groups, kernel_init=self._kernel_init,
-        bias_init=self._bias(fan_in), dtype=self._dtype)(x)
+        bias_init=self._bias(fan_in), dtype=self._dtype,
+        conv_general_dilated=convolution)(x)
 
   def conv_norm(
       self, x: jax.Array, width: int, size: int = 3, **options: Any
