@@ -14,24 +14,24 @@ the teacher. r, m and A are modules that train beside the student and are not in
 net that comes out, but for `simkd`. *Taps* are the method's own choice;
 `--config.features.pairs` names others. A loss *of* examples is a mean over them; one
 of a batch relates its examples, on all devices. The weight of the labels is h = 1 as
-in the released code, which has no term of logits. `--config.method=kd+NAME` adds one.
+in the released code, which has no term of logits; `--config.method=kd+NAME` adds one.
 """
 _DEPARTURES = """
 Where a method here is not its paper's, by choice:
 
-- `fsp` and `ab` were published in two stages: this term alone for some epochs, then the
-  labels (with logits at T = 3 in the code of `ab`'s authors). Here the term stands
-  beside the labels all along, and its weight is that of the first stage, where it
-  stood alone. In two stages: a net with `method=ab` and `hard_weight=0`, from which the
-  student starts (`init_from`).
-- `ft`: the paper trains the paraphraser on the teacher's maps before the student. Here
-  it learns beside the student, from a term of its own that the student does not see,
-  and the student's term does not move it.
-- `cc` is the form that its authors gave to RepDistiller, and `cc_kernel` the paper's.
-  The weight of `cc_kernel` is from no paper.
+- `fsp` and `ab` were published in two stages: this term alone for some epochs, then
+  the labels (with logits at T = 3 in the code of `ab`'s authors). Here the term
+  stands beside the labels all along, and its weight is that of the first stage,
+  where it stood alone. In two stages: a net with `method=ab` and `hard_weight=0`,
+  from which the student starts (`init_from`).
+- `ft`: the paper trains the paraphraser on the teacher's maps before the student.
+  Here it learns beside the student, from a term of its own that the student does
+  not see, and the student's term does not move it.
+- `cc` is the form that its authors gave to RepDistiller, and `cc_kernel` the
+  paper's. The weight of `cc_kernel` is from no paper.
 - `at` is a mean of squares as in its authors' code; the paper has the norm.
-- `sp` and `pkt` are divided by B**2, so the last batch of an epoch, if it is smaller,
-  counts more in them, as in the released code.
+- `sp` and `pkt` are divided by B**2, so the last batch of an epoch, if it is
+  smaller, counts more in them, as in the released code.
 - `hint` is trained together with the labels from the first step on.
 - `srd`: the authors' script for ImageNet adds a KL at T = 1. That is `kd+srd`.
 - `nd` (KD++): the mean of a class is over all that the teacher gave up to this
@@ -56,13 +56,14 @@ Where a method here is not its paper's, by choice:
 - The weights of `wkd_f`, `reviewkd`, `nd` and `cat` are those of resnet32x4 to
   resnet8x4; the papers have others for other pairs."""
 _PROOF = """
-*Equations* of these are compared with NumPy in float64, values and gradients, and with
-values of the released modules. Padding has no influence whatever it holds, modules and
-running statistics included; no gradient reaches the teacher; batches of one and two
-examples, equal rows and zeros are finite (`test_maps.py`, `test_similarity.py`,
-`test_rkd.py`, `test_contrastive.py`, `test_features.py`, `test_projected.py`,
-`test_stages.py`, `test_wasserstein.py`). Whole losses, with weights and modules, are
-compared in `test_feature_terms.py` and `test_module_terms.py`.
+*Equations* of these are compared with NumPy in float64, values and gradients, and
+with values of the released modules. Padding has no influence whatever it holds,
+modules and running statistics included; no gradient reaches the teacher; batches of
+one and two examples, equal rows and zeros are finite (`test_maps.py`,
+`test_similarity.py`, `test_rkd.py`, `test_contrastive.py`, `test_features.py`,
+`test_projected.py`, `test_stages.py`, `test_wasserstein.py`). Whole losses, with
+weights and modules, are compared in `test_feature_terms.py` and
+`test_module_terms.py`.
 """
 # By method: equations of `kd_jax.losses`, and names of tests less their `test_`.
 PROOFS = {

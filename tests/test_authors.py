@@ -1,8 +1,9 @@
 """Ours against what the authors' own code says, kept in `fixtures/authors.json`.
 
 Values and gradients in the student's logits or taps, and in the parameters of
-modules, in float64 and in float32. Each row here is the authors' loss written in our terms, with the option that does as their
-code does where that is not as their paper says.
+modules, in float64 and in float32. Each row here is the authors' loss written in
+our terms, with the option that does as their code does where that is not as their
+paper says.
 """
 
 import functools
@@ -232,7 +233,8 @@ def hint(kind, window, *, student, teacher, relu):
 
 def vid(params, s, t):
   spread, *kernels = params
-  held = {f"layer_{i}": conv(kernel[..., 0, 0].T) for i, kernel in enumerate(kernels)}
+  held = {f"layer_{i}": conv(kernel[..., 0, 0].T)
+          for i, kernel in enumerate(kernels)}
   mean, variance = variational.apply(held | {"variance": spread}, s)
   return jnp.mean(features.negative_log_likelihood(mean, t, variance))
 
@@ -262,8 +264,8 @@ _PARAPHRASER = weighed(
     [*_ENCODER, (2, 2, 3, 3), (2,), (2, 4, 3, 3), (4,), (4, 4, 3, 3), (4,)],
     paraphraser)
 _TRANSLATOR = weighed(
-    [(4, 4, 3, 3), *[(4,)] * 3, (2, 4, 3, 3), *[(2,)] * 3, (2, 2, 3, 3), *[(2,)] * 3],
-    translator)
+    [(4, 4, 3, 3), *[(4,)] * 3, (2, 4, 3, 3), *[(2,)] * 3, (2, 2, 3, 3),
+     *[(2,)] * 3], translator)
 
 def embedded(loss, count=1, *, relu=False):
   """A loss of the student's projected vector and the teacher's."""
@@ -469,11 +471,12 @@ def test_every_row_is_compared():
 def test_ours_is_the_authors_code(name):
   found = differences()[name]
   # Of float32 targets in their code nothing better can be had.
-  in_float64 = 1e-7 if "float32 always" in FIXTURE["rows"][name]["departs"] else 1e-11
+  recorded = FIXTURE["rows"][name]
+  in_float64 = 1e-7 if "float32 always" in recorded["departs"] else 1e-11
   assert found["float32"] < 1e-5
   assert found["float64"] < in_float64
-  recorded = FIXTURE["rows"][name]["largest_difference"]
-  assert recorded["float32"] < 1e-5 and recorded["float64"] < in_float64
+  known = recorded["largest_difference"]
+  assert known["float32"] < 1e-5 and known["float64"] < in_float64
 
 
 def test_ours_is_sound_where_a_student_is_sure():

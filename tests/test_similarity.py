@@ -239,6 +239,17 @@ def test_zeros_and_extremes_are_finite(name, size):
       assert np.isfinite(value) and np.isfinite(gradient).all()
 
 
+@of_pairs
+def test_a_row_of_zeros_has_a_small_gradient(name):
+  """A dead example: in torch, a slope of 1e7 or 1e12, or NaN."""
+  s, t = (x.astype(np.float32) for x in example())
+  s[2] = 0.0
+  gradient = found(name, s, t)[1]
+  assert 1e-4 < np.abs(gradient).max() < 10
+  if name != "similarity":  # Its products are numbers of other rows too.
+    np.testing.assert_array_equal(gradient[2], 0.0)
+
+
 @every
 def test_a_nan_of_a_valid_row_is_not_hidden(name):
   s, t = (x.astype(np.float32) for x in example())

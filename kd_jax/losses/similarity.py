@@ -72,7 +72,8 @@ def affinity_loss(
     mask: True for the valid examples, bool `[batch]`; default all.
 
   Returns:
-    L in nats, a scalar; 0 for one example. The cosine with a tap of 0 is 0.
+    L in nats, a scalar; 0 for one example. The cosine with a tap of 0 is 0,
+    without gradient.
 
   Raises:
     ValueError: If the batches differ.
@@ -92,8 +93,9 @@ def affinity_loss(
   def neighbours(x: jax.Array) -> jax.Array:
     square = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
     none = square == 0  # The root of 0 has no finite slope: it never sees one.
-    norm = jnp.where(none, 0.0, jnp.sqrt(jnp.where(none, 1.0, square)))
-    kernel = jnp.where(pairs, 0.5 * (_gram(x / (norm + EPSILON)) + 1.0), 0.0)
+    norm = jnp.sqrt(jnp.where(none, 1.0, square))
+    u = jnp.where(none, 0.0, x / (norm + EPSILON))
+    kernel = jnp.where(pairs, 0.5 * (_gram(u) + 1.0), 0.0)
     total = jnp.sum(kernel, axis=-1, keepdims=True)
     return kernel / jnp.where(valid[:, None], total, 1.0)
 
