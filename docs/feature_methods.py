@@ -12,9 +12,10 @@ _HEAD = """
 These compare taps of both nets ([what a net has](nets.md)): f of the student, g of
 the teacher. r, m and A are modules that train beside the student and are not in the
 net that comes out, but for `simkd`. *Taps* are the method's own choice;
-`--config.features.pairs` names others. A loss *of* examples is a mean over them; one
-of a batch relates its examples, on all devices. The weight of the labels is h = 1 as
-in the released code, which has no term of logits; `--config.method=kd+NAME` adds one.
+`--config.features.pairs` names others. A loss *of* examples is a mean over them;
+one of a batch relates its examples, on all devices. The weight of the labels is h =
+1 as in the released code, which has no term of logits; `--config.method=kd+NAME`
+adds one.
 """
 _DEPARTURES = """
 Where a method here is not its paper's, by choice:
