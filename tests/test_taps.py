@@ -417,7 +417,15 @@ def test_a_method_that_looks_at_weights_asks_a_live_teacher(run):
     (("--config.method=cat",), "it compares maps of both nets, and the student"),
     ((*CNN[:-1], "--config.method=hint",
       "--config.features.pairs=(('conv_1','conv_0'),)"),
-     "no layer takes a student's tap of shape")])
+     "no layer takes a student's tap of shape"),
+    ((*CNN[:-1], "--config.method=rkd",
+      "--config.features.pairs=(('conv_1','conv_1'),)"),
+     "relations need embeddings"),
+    ((*STAGES, "--config.method=cat", "--config.features.pairs=all"),
+     "it compares one map of both nets, not 3"),
+    ((*STAGES, "--config.method=cat",
+      "--config.features.pairs=(('stage1','stage3'),)"),
+     "a net's last map has 2 channels")])
 def test_taps_that_fit_no_module_are_told_before_any_training(
     run, tmp_path, words, says):
   _, error = run(*words)

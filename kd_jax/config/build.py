@@ -16,6 +16,7 @@ from kd_jax.config import run as run_lib
 from kd_jax.core import randomness, types
 from kd_jax.core.errors import UserError
 from kd_jax.data import preprocess, views
+from kd_jax.methods import terms as terms_lib
 from kd_jax.training import optimizers, schedules, segment, step
 from kd_jax.training.settings import Training
 
@@ -152,10 +153,18 @@ def bound(
         method, training.taps, taps, methods.ALL if pairs == ("all",) else pairs)
 
 
-def check_modules(
-    run: run_lib.Run, training: Training, taps: methods.Shapes
+def check_compared(
+    run: run_lib.Run, training: Training, taps: methods.Shapes, classes: int,
+    heads: Any,
 ) -> None:
-  """Refuses taps that no module of the method fits; `taps` are the teacher's.
+  """Refuses taps that the method cannot compare, by the shapes of two examples.
+
+  Args:
+    run: Which says what is compared.
+    training: Of the student.
+    taps: Shapes of the teacher's taps.
+    classes: How many there are.
+    heads: Shapes of both nets' last layers, as of `terms.Own`.
 
   Raises:
     UserError: With both shapes.
@@ -163,9 +172,20 @@ def check_modules(
   method, pairs = bound(run, training, run.method, taps)
   shapes = [{"-".join(pair): each[pair[of]] for pair in pairs}
             for of, each in enumerate((training.taps, taps))]
+
+  def terms(key, heads):
+    outputs = lambda shapes: types.Outputs(jnp.zeros((2, classes)), {
+        pair: jnp.zeros((2, *shape)) for pair, shape in shapes.items()})
+    own = terms_lib.Own(
+        *method.init(key, *shapes, **methods.sizes(method, 2, classes)),
+        labels=jnp.zeros(2, jnp.int32), key=key, heads=heads)
+    label = jnp.zeros(2, jnp.int32)
+    batch = types.Batch(None, label, label, label, jnp.ones(2, bool))
+    method.terms(own, *map(outputs, shapes), batch, types.Hparams(
+        progress=0.0, numbers=dict(method.numbers)))
+
   with _pairs_named(run):
-    jax.eval_shape(lambda key: method.init(
-        key, *shapes, **methods.sizes(method, 1, 1)), jax.random.key(0))
+    jax.eval_shape(terms, jax.random.key(0), heads)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ As in `terms.py`, of one signature. A tap called NAME.preact comes before a ReLU
 
 from collections.abc import Callable, Iterable, Mapping
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +32,14 @@ def _of_size(
   first, *others = sizes
   return functools.reduce(lambda found, size: jnp.where(
       number >= size, value(size), found), others, value(first))
+
+
+def _only(pairs: Mapping[str, Any]) -> str:
+  """The name of the only pair."""
+  if len(pairs) > 1:
+    raise ValueError("it compares one map of both nets, not "
+                     f"{len(pairs)}: {', '.join(pairs)}")
+  return next(iter(pairs))
 
 
 def _rectified(pair: str, tap: jax.Array, of: int) -> jax.Array:
@@ -144,7 +153,8 @@ def ofd(own, student, teacher, batch, hparams) -> Changed:
 
 def simkd_init(key, student, teacher, classes):
   """A projector, and the teacher's last layer as it is after the first step."""
-  (pair, inputs), = student.items()
+  pair = _only(student)
+  inputs = student[pair]
   params, state = transfer.projector_init(key, inputs[-1], teacher[pair][-1])
   return params, {"projector": state, "head": {
       "kernel": jnp.zeros((teacher[pair][-1], classes), jnp.float32),
@@ -159,7 +169,8 @@ def simkd(own, student, teacher, batch, hparams) -> Changed:
   alone, at hard_weight, and is not used; the paper's hard_weight is 0. Where the
   student's map is the larger one it is pooled after r, the authors' before.
   """
-  (pair, tap), = student.features.items()
+  pair = _only(student.features)
+  tap = student.features[pair]
   made, running = transfer.apply(
       own.params, own.state["projector"], fusion.as_map(_rectified(pair, tap, 0)),
       batch.mask, axis_name=own.axis_name)
@@ -191,10 +202,11 @@ def cat(own, student, teacher, batch, hparams) -> Terms:
   divided by its norm (Guo et al. 2023, eq. 5). The authors' nets have no bias in
   that layer; ours keep it, and it is in no map.
   """
+  pair = _only(student.features)
+
   def maps(net: Mapping[str, jax.Array], of: int) -> jax.Array:
-    (pair, tap), = net.items()
     return stages.class_maps(fusion.as_map(_rectified(
-        pair, layers.clean(tap, batch.mask), of)), own.heads[of]["kernel"])
+        pair, layers.clean(net[pair], batch.mask), of)), own.heads[of]["kernel"])
 
   a, b = maps(student.features, 0), maps(teacher.features, 1)
   numbers = hparams.numbers

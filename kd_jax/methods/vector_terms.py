@@ -121,7 +121,8 @@ def nd(own, student, teacher, batch, hparams) -> Changed:
     member = jnp.where(batch.mask[:, None], jax.nn.one_hot(
         batch.label, number, dtype=goal.dtype), 0.0)
     state["means"], state["counts"] = mean_so_far(
-        state["means"], state["counts"], member.T @ goal,
+        state["means"], state["counts"],
+        jnp.matmul(member.T, goal, precision=jax.lax.Precision.HIGHEST),
         jnp.sum(member, axis=0)[:, None], own.axis_name)
     values.append(projected.direction_distance(
         guess, goal, state["means"][batch.label]))
