@@ -429,7 +429,7 @@ MUTANTS = (
            "transfer.apply(_1, _2, _3, _4, train=True)",
            "test_module_terms.py -k teachers_logits"),
     Mutant("the last layer is the first", "head", "max(found, key=_1)",
-           "min(found, key=_1)", "test_module_terms.py -k last_layer"),
+           "min(found, key=_1)", "test_module_terms.py -k several_dense"),
     Mutant("modules see padding", "clean", "jnp.where(of_rows(mask, x), x, 0.0)",
            "x", "test_module_terms.py -k 'garbage and simkd'"),
 )
