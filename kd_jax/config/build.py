@@ -15,6 +15,7 @@ from kd_jax.config import run as run_lib
 from kd_jax.core import randomness, types
 from kd_jax.core.errors import UserError
 from kd_jax.data import preprocess, views
+from kd_jax.methods import fitting
 from kd_jax.training import optimizers, schedules, segment, step
 from kd_jax.training.settings import Training
 
@@ -145,10 +146,13 @@ def bound(
   Raises:
     UserError: If it compares taps that a net does not have.
   """
-  pairs = run.values["features.pairs"]
+  given = run.values["features.pairs"]
+  given = methods.ALL if given == ("all",) else given
   try:
-    return methods.bind(
-        method, training.taps, taps, methods.ALL if pairs == ("all",) else pairs)
+    found = methods.bind(method, training.taps, taps, given)
+    if found[1]:
+      fitting.check(method, training.taps, taps, given, training.hparams)
+    return found
   except ValueError as error:
     raise UserError(
         f"config.method={run.values['method']}: {error}; name others with "
