@@ -87,7 +87,8 @@ slow = lambda value: pytest.param(value, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize("wrapper", [
-    slow(("pmap", 2)), ("pmap", 8), slow(("sharded", 4)), ("sharded", 8)], ids=str)
+    slow(("pmap", 2)), ("pmap", 8), ("shard_map", 8), slow(("sharded", 4)),
+    ("sharded", 8)], ids=str)
 def test_fifty_steps_of_any_devices_are_those_of_one(wrapper, fifty_steps):
   spread, told = fifty_steps(*wrapper)
   alone, single = fifty_steps("single", 1)
@@ -100,7 +101,8 @@ def test_fifty_steps_of_any_devices_are_those_of_one(wrapper, fifty_steps):
 
 @pytest.mark.parametrize("name", [
     "normed", pytest.param("resnet8", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("wrapper", [("pmap", 8), ("sharded", 8)], ids=str)
+@pytest.mark.parametrize(
+    "wrapper", [("pmap", 8), ("shard_map", 8), ("sharded", 8)], ids=str)
 def test_any_batch_and_batch_norm(name, wrapper, device_data, key):
   # Of 5 rows, three of eight devices have none.
   learns = learner((4, 4, 4) if name == "resnet8" else (8,), name=name,

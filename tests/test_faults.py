@@ -338,7 +338,7 @@ def test_processes_go_on_after_a_kill_and_a_signal_to_the_same_bits(
     (("--resume=now",), "one of same, force"),
     (("--config.checkpoint.every=often",), "so many steps, epochs or minutes"),
     (("--config.checkpoint.every=0 steps",), "so many steps"),
-    (("--config.parallel=all",), "one of auto, single, pmap, sharded"),
+    (("--config.parallel=all",), "one of auto, single, pmap, shard_map, sharded"),
     (("--sweep.temperature=1,2", "--config.parallel=pmap"), "for single runs"),
 ])
 def test_mistakes_are_told(more, words, arguments):

@@ -16,6 +16,7 @@ from kd_jax.checkpoint import load_parameters
 from kd_jax.config import build, command_line, identity, names, sweep
 from kd_jax.core import types
 from kd_jax.core.errors import UserError
+from kd_jax.methods import fitting
 from kd_jax.methods import terms as terms_lib
 from kd_jax.methods.terms import Changed, Own, Term
 from kd_jax.models import MODELS
@@ -54,6 +55,28 @@ def test_each_method_has_taps_of_its_own_choice():
 def test_a_tap_that_is_not_there_is_told(name, given, says):
   with pytest.raises(ValueError, match=says):
     methods.bind(methods.find(name), SMALL, LARGE, given)
+
+
+@pytest.mark.parametrize(("name", "given", "fits"), [
+    # A map of half the size has a layer, one of a quarter has none.
+    ("kd+hint", (("stage3", "stage1"),), ("stage3", "stage2")),
+    ("hint", (("stage2", "stage2"), ("pooled", "stage1")), ("pooled", "pooled")),
+    ("rkd", (("stage1", "pooled"),), ("pooled", "pooled")),  # Its terms refuse it.
+])
+def test_taps_that_cannot_be_compared_come_with_those_that_can(name, given, fits):
+  student = {"stage1": (32, 32, 4), "stage2": (16, 16, 8), "stage3": (8, 8, 8),
+             "pooled": (8,)}
+  teacher = {tap: (*shape[:-1], 2 * shape[-1]) for tap, shape in student.items()}
+  method = methods.find(name)
+  numbers = hyper(numbers=dict(method.numbers))
+  wrong = given[-1]
+  with pytest.raises(ValueError) as error:
+    fitting.check(method, student, teacher, given, numbers)
+  for tap, of in zip(wrong, (student, teacher)):
+    assert f"{tap} ({'x'.join(map(str, of[tap]))})" in str(error.value)
+  assert str(fits) in str(error.value).rpartition("what fits")[2]
+  assert str(wrong) not in str(error.value)
+  fitting.check(method, student, teacher, (fits,), numbers)
 
 
 def test_nets_without_a_stage_in_common_are_told():

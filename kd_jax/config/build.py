@@ -1,7 +1,6 @@
 """From a config to the data and trainings that it asks for."""
 
-from collections.abc import Callable, Iterator, Mapping
-import contextlib
+from collections.abc import Callable, Mapping
 import dataclasses
 from typing import Any
 
@@ -16,7 +15,7 @@ from kd_jax.config import run as run_lib
 from kd_jax.core import randomness, types
 from kd_jax.core.errors import UserError
 from kd_jax.data import preprocess, views
-from kd_jax.methods import terms as terms_lib
+from kd_jax.methods import fitting
 from kd_jax.training import optimizers, schedules, segment, step
 from kd_jax.training.settings import Training
 
@@ -147,52 +146,13 @@ def bound(
   Raises:
     UserError: If it compares taps that a net does not have.
   """
-  pairs = run.values["features.pairs"]
-  with _pairs_named(run):
-    return methods.bind(
-        method, training.taps, taps, methods.ALL if pairs == ("all",) else pairs)
-
-
-def check_compared(
-    run: run_lib.Run, training: Training, taps: methods.Shapes, classes: int,
-    heads: Any,
-) -> None:
-  """Refuses taps that the method cannot compare, by the shapes of two examples.
-
-  Args:
-    run: Which says what is compared.
-    training: Of the student.
-    taps: Shapes of the teacher's taps.
-    classes: How many there are.
-    heads: Shapes of both nets' last layers, as of `terms.Own`.
-
-  Raises:
-    UserError: With both shapes.
-  """
-  method, pairs = bound(run, training, run.method, taps)
-  shapes = [{"-".join(pair): each[pair[of]] for pair in pairs}
-            for of, each in enumerate((training.taps, taps))]
-
-  def terms(key, heads):
-    outputs = lambda shapes: types.Outputs(jnp.zeros((2, classes)), {
-        pair: jnp.zeros((2, *shape)) for pair, shape in shapes.items()})
-    own = terms_lib.Own(
-        *method.init(key, *shapes, **methods.sizes(method, 2, classes)),
-        labels=jnp.zeros(2, jnp.int32), key=key, heads=heads)
-    label = jnp.zeros(2, jnp.int32)
-    batch = types.Batch(None, label, label, label, jnp.ones(2, bool))
-    method.terms(own, *map(outputs, shapes), batch, types.Hparams(
-        progress=0.0, numbers=dict(method.numbers)))
-
-  with _pairs_named(run):
-    jax.eval_shape(terms, jax.random.key(0), heads)
-
-
-@contextlib.contextmanager
-def _pairs_named(run: run_lib.Run) -> Iterator[None]:
-  """Tells of taps that cannot be compared as a UserError."""
+  given = run.values["features.pairs"]
+  given = methods.ALL if given == ("all",) else given
   try:
-    yield
+    found = methods.bind(method, training.taps, taps, given)
+    if found[1]:
+      fitting.check(method, training.taps, taps, given, training.hparams)
+    return found
   except ValueError as error:
     raise UserError(
         f"config.method={run.values['method']}: {error}; name others with "

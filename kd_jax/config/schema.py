@@ -335,7 +335,7 @@ _OWN: dict[str, Key] = {
             "the nets of a recipe, as kd_jax.config.default is told them; () for "
             "the main job: teacher, baseline, distilled"),
         "parallel": Key(
-            "auto", _one_of("auto", "single", "pmap", "sharded"),
+            "auto", _one_of("auto", "single", "pmap", "shard_map", "sharded"),
             "how one training uses several devices"),
         "checkpoint.every": Key(
             "auto", Rule(

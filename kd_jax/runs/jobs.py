@@ -214,14 +214,9 @@ def _check_taps(net, setup, training, before) -> None:
     return
   taps = before[net.teachers[0]].taps if len(net.teachers) == 1 else {}
   run = setup.run
-  if run.method.pairs is not None:
-    head = lambda training: jax.eval_shape(
-        lambda key: models.head(training.model.init(
-            key, preprocess.blank(setup.train.inputs)).params), jax.random.key(0))
-    heads = run.method.heads and tuple(
-        map(head, (training, before[net.teachers[0]])))
-    build.check_compared(
-        run, training, taps, setup.dataset.num_classes, heads or None)
+  for each in (training, before[net.teachers[0]]) if run.method.heads else ():
+    models.head(jax.eval_shape(each.model.init, jax.random.key(0),
+                               preprocess.blank(setup.train.inputs)).params)
   for name, shape in teacher_store.compared(run, training, taps).items():
     if len(shape) > 1 and run.values["teacher.bank"] == "always":
       raise UserError(

@@ -1,10 +1,11 @@
-"""One training on several devices: the step of one, in two thin wrappers.
+"""One training on several devices: the step of one, in three thin wrappers.
 
-To read the algorithm, skip this file: `step.py` holds it. Both wrappers hold the
+To read the algorithm, skip this file: `step.py` holds it. All wrappers hold the
 state and the data on every device and give each device its rows of every batch.
 `pmap` runs the step once a device, with a named axis that gradients, counts and
-metrics are summed over; `sharded` runs it once, on global arrays, and leaves it to
-the compiler to split it. Which rows a batch has, in which view and under which
+metrics are summed over; `shard_map` is the same by the function that jax develops
+further. `sharded` runs the step once, on global arrays, and leaves it to the
+compiler to split it. Which rows a batch has, in which view and under which
 dropout mask, depends on neither; nor on the number of devices.
 """
 
@@ -24,7 +25,7 @@ from kd_jax.data import views as views_lib
 from kd_jax.training import segment as segment_lib
 from kd_jax.training import step
 
-KINDS = ("auto", "single", "pmap", "sharded")
+KINDS = ("auto", "single", "pmap", "shard_map", "sharded")
 _AXIS = "devices"
 
 
@@ -32,7 +33,7 @@ class Devices(NamedTuple):
   """Where a training runs.
 
   Attributes:
-    kind: "single", "pmap" or "sharded".
+    kind: "single", "pmap", "shard_map" or "sharded".
     mesh: The devices, along one axis.
   """
 
@@ -145,7 +146,7 @@ def compiled_segment(
   bare = step.without_arrays(learner)
 
   def made():
-    if devices.kind == "pmap":
+    if devices.kind in ("pmap", "shard_map"):
       return _mapped(devices, bare, views, batch_size)
     own = _rows_apart(devices) if devices.kind == "sharded" else lambda rows: rows
     return make(devices, segment_lib.make_segment(
@@ -190,6 +191,10 @@ def _mapped(devices, learner, views, batch_size):
 
   segment = segment_lib.make_segment(
       learner, views, batch_size, axis_name=_AXIS, own=own)
+  if devices.kind == "shard_map":
+    return jax.jit(jax.shard_map(
+        segment, mesh=devices.mesh, in_specs=P(), out_specs=P(), check_vma=False),
+                   donate_argnums=0)
   # pmap wants something to map over; everything else is alike on all devices.
   mapped = jax.pmap(
       lambda device, *arguments: segment(*arguments), axis_name=_AXIS,

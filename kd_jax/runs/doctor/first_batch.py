@@ -16,10 +16,10 @@ from kd_jax.core import randomness, types
 from kd_jax.methods import terms as terms_lib
 from kd_jax.runs import jobs, teacher_store
 from kd_jax.runs import setup as setup_lib
-from kd_jax.runs.doctor import Visit
+from kd_jax.runs.doctor import Visit, size
 from kd_jax.runs.setup import Setup
+from kd_jax.training import cost, parameters, schedules, segment, step
 from kd_jax.training import devices as devices_lib
-from kd_jax.training import parameters, schedules, segment, step
 from kd_jax.training.settings import Training
 from kd_jax.training.state import TrainState
 from kd_jax.training.step import Learner
@@ -174,13 +174,30 @@ def describe(begun: Begun) -> str:
   training = begun.training
   kind = "student" if begun.net.member is None else "teacher"
   own = lambda key: begun.net.values[f"{kind}.{key}"]
-  size = names.sizes(own)
-  widths = "x".join(map(str, size.pop("widths", ()))) or "of its own widths"
-  shown = " ".join([widths, *(f"{name}={value}" for name, value in size.items())])
+  sizes = names.sizes(own)
+  widths = "x".join(map(str, sizes.pop("widths", ()))) or "of its own widths"
+  shown = " ".join([widths, *(f"{name}={value}" for name, value in sizes.items())])
   number = parameters.num_parameters(begun.state.student.params)
   taps = ", ".join(f"{tap} {[training.batch_size, *shape]}"
                    for tap, shape in training.taps.items())
   return f"{own('name')} {shown}, {number:,} parameters; taps {taps or 'none'}"
+
+
+def compared(begun: Begun) -> str:
+  """The taps that its method compares, and what of its own each pair trains."""
+  learner, teacher = begun.learner, begun.learner.teacher
+  shown = lambda shape: "x".join(map(str, shape))
+  own = jax.tree_util.tree_leaves_with_path(begun.state.method)
+  lines = []
+  for pair in learner.pairs:
+    student, other = pair
+    number = sum(leaf.size for path, leaf in own
+                 if jax.tree_util.DictKey("-".join(pair)) in path)
+    lines.append(
+        f"{student} {shown(begun.training.taps[student])} with {other} "
+        f"{shown(teacher.taps[other]) if teacher else ''}, {number:,} parameters")
+  state = cost.num_bytes(begun.state.method_state)
+  return "; ".join(lines) + f"; {size(state)} of state"
 
 
 def _on_one_device(tree: types.Tree) -> types.Tree:
