@@ -240,6 +240,11 @@ def _contrast(others: str) -> Method:
       whole=("negatives",), paper="Tian et al. (2020), arXiv 1910.10699")
 
 
+_TRANSPORT = (
+    "{target:g} * p_y CE + {weight:.3g} * W of the other classes, cost 1 - "
+    "exp(-{sharpness:g} (1 - cos)), r = {regularisation:g}, to 0 from {decay:.3g} "
+    "of the run on")
+
 METHODS: dict[str, Method] = {
     "hard": Method(
         "CE", nothing, _function("hard"), needs_teacher=False, softens=False),
@@ -356,7 +361,7 @@ METHODS: dict[str, Method] = {
         pairs=pooled, numbers={"weight": 2.0}, classes=True, reads_labels=True,
         paper="Wang et al. (2023), KD++, arXiv 2305.17007"),
     "wkd_l": _beside(
-        "{target:g} * p_y CE + {weight:.3g} * W of the other classes" + _AT_T,
+        _TRANSPORT + _AT_T,
         # Its tap says that it needs a net, and one alone.
         nothing, _function("wkd_l", "vector_terms"), pairs=pooled, heads=True,
         numbers={"weight": 600.0, "target": 1.0, "sharpness": 1.0,
@@ -364,11 +369,12 @@ METHODS: dict[str, Method] = {
         within={"regularisation": (1e-3, 1e3), "decay": (0.0, 1.0)},
         reads_labels=True, any_temperature=True)._replace(
             softens=True, setting=_set(1.0, 0.0, 8.0),
-            added="{target:g} * p_y CE + {weight:.3g} * W of the other classes",
+            added=_TRANSPORT,
             paper="Lv et al. (2024), arXiv 2412.08139"),
     "wkd_f": _beside(
         "{weight:.3g} * ({mean:g} * |means|**2 + |deviations|**2), {grid:g} x "
-        "{grid:g} cells", _function("wkd_f_init", "map_terms"),
+        "{grid:g} cells, to 0 from {decay:.3g} of the run on",
+        _function("wkd_f_init", "map_terms"),
         _function("wkd_f", "map_terms"), pairs=last_map,
         numbers={"weight": 0.08, "mean": 4.0, "grid": 1.0, "decay": 150 / 240},
         within={"grid": (1.0, 8.0), "decay": (0.0, 1.0)}, whole=("grid",),
@@ -386,8 +392,9 @@ METHODS: dict[str, Method] = {
         paper="Heo et al. (2019), arXiv 1904.01866"),
     "cat": _beside(
         "{weight:.3g} * |A - B|**2 / size, maps of classes of {resolution:g} x "
-        "{resolution:g}", nothing, _function("cat", "map_terms"), pairs=pooled_maps,
-        heads=True, numbers={"weight": 15.0, "resolution": 2.0, "normalised": 0.0},
+        "{resolution:g}, of norm 1 if {normalised:g}", nothing,
+        _function("cat", "map_terms"), pairs=pooled_maps, heads=True,
+        numbers={"weight": 15.0, "resolution": 2.0, "normalised": 0.0},
         within={"resolution": (1.0, 8.0), "normalised": (0.0, 1.0)},
         whole=("resolution", "normalised"),
         paper="Guo et al. (2023), arXiv 2304.12777"),
