@@ -316,19 +316,12 @@ def read_logits(
   except MemoryError:
     raise UserError(f"{key}: {4 * math.prod(shape) / 1e9:.1f} GB as float32 do not "
                     "fit in memory beside the run") from None
-  probabilities = True
   # Part by part, so that one copy is in memory.
   for part in _parts(len(logits), math.prod(shape[1:])):
     with np.errstate(over="ignore"):  # What float32 does not hold is told below.
       held[part] = logits[part]
     if not np.isfinite(held[part].max(-1)).all():
       raise UserError(f"{key}: holds NaN or infinite logits")
-    probabilities &= check == "on" and teachers.are_probabilities(logits[part])
-  if probabilities:
-    raise UserError(
-        f"{key}: holds probabilities (all rows are >= 0 and sum to 1), "
-        "not logits; save log(p), or take them as logits with "
-        "--config.teacher.check=off")
   first = held if held.ndim == 2 else held[:, 0]
   if check == "on" and (problem := teachers.problem(first, labels)):
     raise UserError(f"{key}: {problem}, or --config.teacher.check=off")
