@@ -705,7 +705,8 @@ class PartOfAField(Base):
 class FieldOfDropout(Base):
   stage: str = "predict"
   @nn.compact
-  def __call__(self, x): return self.head(self.dropped(x) if self.stage == "fit" else x)
+  def __call__(self, x):
+    return self.head(self.dropped(x) if self.stage == "fit" else x)
 
 class FieldOfStatistics(Base):
   live: bool = False

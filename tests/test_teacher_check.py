@@ -149,7 +149,7 @@ def test_logits_that_all_lie_between_0_and_1_are_no_sigmoids():
 @pytest.mark.parametrize("unlabelled", [False, True])
 def test_a_run_refuses_probabilities_and_takes_their_logarithm(
     run, tmp_path, unlabelled):
-  logits, label = made()
+  logits, _ = made()
   if unlabelled:
     words = ["--config.alpha=1", "--config.data.num_classes=10"]
     run = functools.partial(run, *words, y=np.full(600, -1))

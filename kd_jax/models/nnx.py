@@ -13,8 +13,8 @@ import jax
 from kd_jax.core import types
 from kd_jax.models.linen import as_outputs, keywords, only
 
-# Does a call of a method of a part: `hook(part, method, call, words, keywords)` gives
-# what it gives.
+# Calls a method of a part: `hook(part, method, call, words, keywords)` gives what
+# `call` does.
 Hook = Callable[[Any, str, Callable[..., Any], Any, Any], Any]
 _hook: contextvars.ContextVar[Hook | None] = contextvars.ContextVar(
     "hook", default=None)
@@ -126,7 +126,7 @@ def _methods(kind: type) -> set[str]:
   own = {name for base in kind.__mro__ if not base.__module__.startswith("flax.")
          for name, value in vars(base).items()
          if inspect.isfunction(value) and not name.startswith("__")}
-  return own | ({"__call__"} if callable(getattr(kind, "__call__", None)) else set())
+  return own | {"__call__"} if hasattr(kind, "__call__") else own  # noqa: B004
 
 
 @contextlib.contextmanager

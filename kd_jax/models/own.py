@@ -310,7 +310,7 @@ def _fields(part: Any) -> dict[str, Any]:
 
 
 def _passing(place: _Place, value: Any) -> Hook:
-  """Gives the calls of one method one more argument, or those of a class a field."""
+  """Gives calls of one method one more argument, or those of a class a field."""
   def hook(part, method, call, words, keywords):
     if type(part).__name__ != place.kind:
       return call(*words, **keywords)

@@ -129,13 +129,15 @@ def obtain(
       say(f"{error}; making it again from its teacher")
       sidecar.unlink()
   bank = _build_on_disk(path, identity, source, tick)
+  try:
+    verify(bank, source, name=str(path))
+  except parameters.Damaged as error:  # What was gone on with was another's.
+    _begun(path).unlink()
+    raise UserError(f"{error}; the same command makes it again") from None
   # The identity comes last: a bank without it is an unfinished one.
   parameters.write_sealed(sidecar, identity | {"blocks": _checksums(bank)})
   _begun(path).unlink()
-  try:
-    return _checked(path, sidecar, identity, source, say)
-  except parameters.Damaged as error:  # What was gone on with was another's.
-    raise UserError(f"{error}; the same command makes it again") from None
+  return np.lib.format.open_memmap(path, mode="r")
 
 
 def _checked(
@@ -160,10 +162,16 @@ def _checked(
   if (sums := stored.get("blocks")) is None:
     say(f"{path}: has no checksums, as it is of an earlier version; some of its "
         "rows are compared with the teacher")
-  elif sums != _checksums(bank):
+    verify(bank, source, name=str(path))
+    return bank
+  # The file is read once, for this: where the device is the CPU it uses these pages
+  # as they are. Meanwhile the program that compares rows is compiled.
+  with concurrent.futures.ThreadPoolExecutor(1) as beside:
+    found = beside.submit(_checksums, bank)
+    verify(bank, source, name=str(path))
+  if sums != found.result():
     raise parameters.Damaged(
         f"{path}: a damaged bank: its numbers are not those that were saved")
-  verify(bank, source, name=str(path))
   return bank
 
 

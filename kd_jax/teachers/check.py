@@ -96,9 +96,9 @@ def _other_scores(
     if (abs(scores.sum(-1) / whole - 1) < slack).all():
       return (f"holds {what} (all rows are >= 0 and sum to {whole}), not logits; "
               "save log(p)")
-  edges = low <= _EDGE and 1 - _EDGE <= high
-  if high <= 1 and (edges or high > 0.5 and len(classes) > 1 and _is_surer(
-      scores[:, classes], labels)):
+  edges = low <= _EDGE and high >= 1 - _EDGE
+  if high <= 1 and (edges or (high > 0.5 and len(classes) > 1 and _is_surer(
+      scores[:, classes], labels))):
     return ("holds what looks like outputs of a sigmoid (all are in [0, 1]), not "
             "logits; save log(p / (1 - p))")
   return ""
