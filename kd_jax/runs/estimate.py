@@ -69,7 +69,7 @@ class Meter:
 
 
 _COLUMNS = ["net", "runs", "lanes at once", "chunks", "steps a run", "memory",
-            "time of steps"]
+            "time"]
 
 
 def show(
@@ -117,8 +117,7 @@ def show(
       (f"shard {shard}: " if shard else "")
       + f"{_of(own, whole)} runs in {len(trained)} compilation(s), "
       f"{len(teaching)} teacher(s) ({_clock(sum(teaching))} unless found); about "
-      f"{_clock(seconds + sum(teaching))} of steps on {cost.machine()}, without "
-      "the start, compilation and evaluation")
+      f"{_clock(seconds + sum(teaching))} on {cost.machine()}, plus compilation")
 
 
 class _Group(NamedTuple):
