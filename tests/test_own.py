@@ -603,7 +603,7 @@ def test_a_frozen_net_is_trained_and_told_in_a_line(small, own, capsys):
 
 REFUSED = [
     ("OtherName", "left at learning=False"), ("Mode", "left at mode='eval'"),
-    ("Field", "switch 'training'"), ("OddField", "OddField.live is False in training"),
+    ("Field", "switch 'training'"), ("OddField", "OddField.live is False"),
     ("AlwaysOn", "draws random numbers in evaluation"),
     ("NormAlwaysOn", "in evaluation"),
     ("NnxField", "NnxField.training"), ("NnxDraws", "random numbers in evaluation"),

@@ -81,9 +81,10 @@ def inputs(train: np.ndarray, test: np.ndarray) -> str:
     for one, other, words in ((train, test, ("training", "test")),
                               (test, train, ("test", "training"))):
       if _lacks_negatives(other, one):
-        return ("in most pixels or columns {} inputs have numbers below 0, and {} "
-                "inputs have none, as if one part were standardised ({}, {}); scale "
-                "both alike").format(*words, _range(one), _range(other))
+        return (
+            f"most pixels or columns of {words[0]} inputs have numbers below 0, "
+            f"those of {words[1]} inputs none, as if one part were standardised "
+            f"({_range(one)}, {_range(other)}); scale both alike")
   return ""
 
 

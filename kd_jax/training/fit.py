@@ -142,18 +142,19 @@ def _not_finite(
     devices: Devices, number: int,
 ) -> int:
   """Of how many examples of a step the teacher's logits are not finite."""
-  if learner.teacher is None:
+  teacher = learner.teacher
+  if teacher is None:
     return 0
 
   @jax.jit
   def count(data, arrays, key):
     batch = segment_lib.batch_of_step(
         data, training.views, training.batch_size, key, number)
-    logits = learner.teacher.members(arrays, batch).logits
+    logits = teacher.members(arrays, batch).logits
     bad = ~jnp.isfinite(logits.max(-1)).all(0)
     return jnp.sum(bad & batch.mask)
 
-  return int(count(data, devices_lib.copies(devices, learner.teacher.arrays),
+  return int(count(data, devices_lib.copies(devices, teacher.arrays),
                    jax.random.key(training.seed)))
 
 

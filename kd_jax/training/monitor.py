@@ -112,7 +112,7 @@ class NetMonitor(Monitor):
     step = good + self._first_bad(end - good)
     cause, remedy = "", "Lower the learning rate"
     if bad := self._teacher(step - 1):
-      cause = f", as the teacher's logits of {bad} of its examples are"
+      cause = f", as the teacher's logits of {bad} of its examples are not"
       remedy = "Mend the teacher"
     raise Diverged(
         f"the loss is not finite at step {step} (learning rate "
