@@ -281,7 +281,7 @@ MUTANTS = (
     Mutant("one part alone is standardised", "inputs",
            "_lacks_negatives(other, one)", "False",
            "test_own_data.py -k 'something_else and standardised'"),
-    Mutant("a teacher that is not finite is not named", "_diverged",
+    Mutant("a teacher that is not finite is not named", "NetMonitor._diverged",
            "self._teacher(step - 1)", "0", "test_fit.py -k is_named"),
     Mutant("parts of an NNX net are not tried", "nnx_model",
            "_intercept(made, hook)", "None",
