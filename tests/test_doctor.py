@@ -466,6 +466,18 @@ def test_nothing_is_downloaded_for_a_look(doctor, tmp_path, monkeypatch):
   assert code == 1 and "did you mean cifar10" in said
 
 
+def test_what_a_run_remarks_on_its_data_is_shown(doctor, quick, tmp_path):
+  draw = np.random.default_rng(0)
+  x = draw.integers(0, 255, (120, 12, 10, 1)).astype(np.float32)
+  np.savez(tmp_path / "wide.npz", x_train=x, y_train=np.arange(120) % 7,
+           x_test=x[:60], y_test=np.arange(60) % 7)
+  code, said = doctor("--config.data.name=wide", f"--config.data.dir={tmp_path}")
+  told = " ".join(lines(said, "warning:"))
+  assert code == 0 and "up to 254" in told and "data.scale=standard" in told
+  # The time that is shown is not all that a run takes, which is said.
+  assert "cores, plus compilation" in " ".join(said.split())
+
+
 @pytest.mark.parametrize(("version", "told"), [
     ((3, 10), [True]), ((3, 11), []), ((3, 13), []), ((3, 14), [False])])
 def test_python_is_judged(version, told):

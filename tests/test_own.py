@@ -12,9 +12,9 @@ import pytest
 from test_main import SMALL
 
 from kd_jax import config as config_lib
-from kd_jax import main, methods
+from kd_jax import main, methods, models
 from kd_jax.config import identity
-from kd_jax.core import types
+from kd_jax.core import sources, types
 from kd_jax.models import check, nnx_model, own_model
 
 NETS = '''
@@ -562,7 +562,6 @@ class Streams(Base):
 
 
 def _made(own, name, text=None):
-  from kd_jax.core import sources
   return own_model(sources.load("name", f"{own(text or SWITCHED)}:{name}"),
                    {"num_classes": 3, "image_shape": (4, 4, 1)})
 
@@ -604,7 +603,7 @@ def test_a_frozen_net_is_trained_and_told_in_a_line(small, own, capsys):
 
 REFUSED = [
     ("OtherName", "left at learning=False"), ("Mode", "left at mode='eval'"),
-    ("Field", "switch 'training'"), ("OddField", "Dropout is off in training"),
+    ("Field", "switch 'training'"), ("OddField", "OddField.live is False"),
     ("AlwaysOn", "draws random numbers in evaluation"),
     ("NormAlwaysOn", "in evaluation"),
     ("NnxField", "NnxField.training"), ("NnxDraws", "random numbers in evaluation"),
@@ -644,6 +643,7 @@ def test_a_net_is_refused_before_anything_is_trained(small, own, capsys, tmp_pat
 
 
 HIDDEN = """
+from flax import nnx
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -672,16 +672,114 @@ class Given(Base):
   def __call__(self, x, rng=None):
     x = x if rng is None else x * jax.random.bernoulli(rng, 0.5, x.shape)
     return self.head(x)
+
+class Helper(Base):
+  def body(self, x, live=False): return self.dropped(x) if live else x
+  @nn.compact
+  def __call__(self, x, train): return self.head(self.body(x))
+
+class HelperOfStatistics(Base):
+  def norm(self, x, live=False):
+    return nn.BatchNorm(use_running_average=not live)(x)
+  @nn.compact
+  def __call__(self, x, train): return self.head(self.norm(x))
+
+class SetUp(Base):
+  def setup(self):
+    self.drop, self.last = nn.Dropout(0.5), nn.Dense(self.num_classes)
+  def features(self, x, phase="predict"):
+    return self.drop(x, deterministic=False) if phase == "fit" else x
+  def __call__(self, x, train):
+    return self.last(self.features(x).reshape((len(x), -1)))
+
+class Part(Base):
+  live: bool = False
+  @nn.compact
+  def body(self, x): return self.dropped(x) if self.live else x
+  def __call__(self, x): return x
+
+class PartOfAField(Base):
+  @nn.compact
+  def __call__(self, x, train): return self.head(Part(3).body(x))
+
+class FieldOfDropout(Base):
+  stage: str = "predict"
+  @nn.compact
+  def __call__(self, x):
+    return self.head(self.dropped(x) if self.stage == "fit" else x)
+
+class FieldOfStatistics(Base):
+  live: bool = False
+  def setup(self):
+    self.norm = nn.BatchNorm(use_running_average=not self.live)
+    self.last = nn.Dense(self.num_classes)
+  def __call__(self, x): return self.last(self.norm(x).reshape((len(x), -1)))
+
+class NnxHelper(nnx.Module):
+  def __init__(self, num_classes, image_shape, *, rngs):
+    self.live = False
+    self.drop = nnx.Dropout(0.5, rngs=rngs)
+    self.last = nnx.Linear(16, num_classes, rngs=rngs)
+  def body(self, x, live=False):
+    return self.drop(x, deterministic=False) if live else x
+  def __call__(self, x): return self.last(self.body(x.reshape((len(x), -1))))
+
+class NnxField(NnxHelper):
+  def __call__(self, x):
+    return self.last(self.body(x.reshape((len(x), -1)), self.live))
+
+class Right(Base):
+  # Options, of which some bring in dropout, which `train` turns.
+  rate: float = 0.0
+  drops: bool = False
+  kind: str = "wide"
+  frozen: bool = True
+  def body(self, x, live=False, scale: float = 0.0, drops=None):
+    x = nn.BatchNorm(use_running_average=self.frozen or not live)(x + scale)
+    x = nn.Dropout(0.5)(x, deterministic=not live) if self.drops else x
+    return nn.Dropout(self.rate)(x, deterministic=not live)
+  @nn.compact
+  def __call__(self, x, train): return self.head(self.body(x, train))
+
+class NnxRight(NnxHelper):
+  # `train()` and `eval()` turn the dropout.
+  def body(self, x, live=False): return self.drop(x)
 """
+WRONG = ["Phase", "Fit", "Given", "Helper", "HelperOfStatistics", "SetUp",
+         "PartOfAField", "FieldOfDropout", "FieldOfStatistics", "NnxHelper",
+         "NnxField"]
 
 
-@pytest.mark.parametrize("name", ["Phase", "Fit", "Given"])
-def test_a_default_that_hides_dropout_is_refused(own, name):
+@pytest.mark.parametrize("name", WRONG)
+def test_a_default_that_hides_dropout_or_statistics_is_refused(own, name):
   x = jnp.ones((8, 4, 4, 1))
+  model = _made(own, name, HIDDEN)
+  jax.eval_shape(model.init, jax.random.key(0), x)
   with pytest.raises(TypeError, match="in training, where"):
-    model = _made(own, name, HIDDEN)
-    jax.eval_shape(model.init, jax.random.key(0), x)
     check(model, x)
+
+
+@pytest.mark.parametrize("name", ["Right", "NnxRight"])
+def test_options_of_helpers_and_fields_are_taken(own, name):
+  check(_made(own, name, HIDDEN), jnp.ones((8, 4, 4, 1)))
+
+
+def test_a_model_of_the_library_is_looked_at_when_it_is_initialised(own, key):
+  made = {name: sources.load("name", f"{own(HIDDEN)}:{name}")
+          for name in ("Helper", "NnxHelper", "Right", "NnxRight")}
+  def model(name):
+    if name.startswith("Nnx"):
+      return models.nnx_model(lambda rngs: made[name](3, (4, 4, 1), rngs=rngs))
+    return models.linen_model(made[name](3))
+
+  x = jnp.ones((1, 4, 4, 1))
+  for name in ("Helper", "NnxHelper"):
+    for init in (model(name).init, jax.jit(model(name).init)):
+      with pytest.raises(TypeError, match="left at live=False"):
+        init(key, x)
+  for name in ("Right", "NnxRight"):
+    for init in (model(name).init, jax.jit(model(name).init)):
+      assert init(key, x).params
 
 
 def test_each_net_of_a_file_is_looked_at(small, own, capsys):

@@ -50,7 +50,8 @@ def gather(
                      if row.get("teacher_fingerprint")})
   # Where the teacher is what varies, each point has one of its own.
   several = any(
-      len({row.get("teacher_fingerprint") for row in group} - {None}) > 1
+      len(group) > 1
+      and len({row.get("teacher_fingerprint") for row in group} - {None}) > 1
       for group in groups.values())
   points = [
       _point({key: setting[key] for key in keys if key in setting}, group,
@@ -122,6 +123,8 @@ def _twice(points: Iterable[Point], keys: Sequence[str]) -> list[str]:
   """A note where a point has a seed twice: another config lies beneath."""
   notes = []
   for point in points:
+    if len(point.runs) < 2:
+      continue
     runs = list(map(run, point.good))
     if len(set(runs)) < len(runs):
       seeds = sorted({
@@ -156,6 +159,9 @@ def _groups(
 
 
 def _mean(rows: Sequence[Row], name: str) -> float | None:
+  if len(rows) == 1:  # As most points have where there are many.
+    value = rows[0].get(name)
+    return None if value is None else float(value)
   values = [value for row in rows if (value := row.get(name)) is not None]
   return sum(values) / len(values) if values else None
 

@@ -33,9 +33,9 @@ def number(value: float | None, digits: int, *, sign: bool = False) -> str:
   if value is None:
     return ""
   text = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
-  if text[0] in "+-" and not float(text):
-    text = text[1:]
-  return text.replace("-", "−")
+  if text[0] in "+-":
+    text = text.replace("-", "−") if float(text) else text[1:]
+  return text
 
 
 def with_half(mean: float | None, half: float | None) -> str:
@@ -254,11 +254,11 @@ def comma_separated(sweep: Sweep) -> str:
   """A CSV file of ten digits a number, the full names of keys as column names."""
   writer = csv.writer(out := io.StringIO(), lineterminator="\n")
   writer.writerow([*sweep.keys, *(_PLAIN.get(name, name) for name in _FIELDS)])
+  fields = operator.attrgetter(*_FIELDS)
   for point in sweep.points:
     writer.writerow(
         [names.shown(point.values[key]) if key in point.values else ""
-         for key in sweep.keys] + [_exact(getattr(point, name))
-                                   for name in _FIELDS])
+         for key in sweep.keys] + [*map(_exact, fields(point))])
   return out.getvalue()
 
 

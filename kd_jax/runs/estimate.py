@@ -78,7 +78,8 @@ def show(
 ) -> None:
   """Shows what a run, a sweep, or a shard of it would take, before any work.
 
-  Time is a rough upper bound from arithmetic; memory is that of one chunk.
+  Time is that of steps alone, a rough figure from arithmetic; memory is that of one
+  chunk.
 
   Args:
     screen: Where it is shown; it is also told where data is read from.
@@ -115,8 +116,8 @@ def show(
   screen.say(
       (f"shard {shard}: " if shard else "")
       + f"{_of(own, whole)} runs in {len(trained)} compilation(s), "
-      f"{len(teaching)} teacher(s) ({_clock(sum(teaching))} unless found); at most "
-      f"about {_clock(seconds + sum(teaching))} on {cost.machine()}")
+      f"{len(teaching)} teacher(s) ({_clock(sum(teaching))} unless found); about "
+      f"{_clock(seconds + sum(teaching))} on {cost.machine()}, plus compilation")
 
 
 class _Group(NamedTuple):

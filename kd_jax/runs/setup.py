@@ -95,7 +95,7 @@ def prepare(
   screen.say(f"data: {dataset.name} from {dataset.source}, {sizes} examples, "
              f"{dataset.num_classes} classes{_counts(dataset)}; "
              f"{check.in_words(inputs, dataset.test.inputs)}")
-  for notice in filter(None, (dataset.notice, *check.remarks(inputs, scale))):
+  for notice in notices(run, dataset):
     screen.say(f"\n*** {notice} ***\n", style="bold yellow")
   scaling = preprocess.of(scale, inputs)
   put = lambda part, ids: devices_lib.copies(
@@ -124,6 +124,12 @@ def prepare(
   return Setup(
       run, dataset, put(dataset.train, dataset.train_ids), splits, workdir,
       devices, recorder, screen, stop, announce)
+
+
+def notices(run: Run, dataset: data_lib.Dataset) -> list[str]:
+  """What may be wrong with the data of a run, and may be meant."""
+  of_inputs = check.remarks(dataset.train.inputs, run.values["data.scale"])
+  return [*filter(None, [dataset.notice]), *of_inputs]
 
 
 def labelled(setup: Setup) -> Setup:
