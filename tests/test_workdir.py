@@ -313,3 +313,45 @@ def test_a_readme_that_cannot_take_the_table_is_told_in_a_line(
   told = capsys.readouterr()
   assert says in told.err and told.err.count("\n") == 1 and not told.out
   assert content is None or readme.read_bytes() == content
+
+
+def test_a_sweep_says_that_its_data_has_changed_and_mixes_no_points(
+    ran, own_data, tmp_path, capsys):
+  with np.load(own_data / "blobs.npz") as archive:
+    arrays = dict(archive)
+  place, folder = tmp_path / "data/blobs.npz", tmp_path / "run"
+  place.parent.mkdir()
+  words = (f"--config.data.dir={place.parent}", "--config.method=hard",
+           "--sweep.seed=0,1")
+  told, shas = [], []
+  for shift in (0, 0, 1):
+    np.savez(place, **arrays | {"y_train": np.roll(arrays["y_train"], shift)})
+    code, text = ran(*words)
+    assert code == 0
+    told.append([line for line in text.splitlines() if "SHA-256" in line])
+    shas.append({row["data_sha256"] for row in report.read(folder)})
+  (before,), (now,) = shas[0], shas[2]
+  assert told[:2] == [[], []] and len(told[2]) == 1
+  assert before[:16] in told[2][0] and now[:16] in told[2][0]
+  capsys.readouterr()
+  assert report.main([str(folder), "--all"]) == 0
+  table = capsys.readouterr().out.split("\n\n")[0]
+  assert before[:8] in table and now[:8] in table
+
+
+def test_rows_that_do_not_say_their_data_stay_with_those_that_do(
+    tmp_path, capsys):
+  row = {"schema": 2, "overrides": {"temperature": 1}, "test_errors": 3,
+         "test_examples": 10}
+  named = [row | {"fingerprint": name, "seed": seed, **data}
+           for seed, (name, data) in enumerate({
+               "a": {}, "b": {"data_sha256": "1" * 64},
+               "c": {"data_sha256": "2" * 64}}.items())]
+  told = []
+  for number in (1, 2, 3):
+    results.write(tmp_path / "results.jsonl", named[:number])
+    assert report.main([str(tmp_path)]) == 0
+    told.append(capsys.readouterr().out)
+  assert "of which data" not in told[0] and "of which data" in told[1]
+  assert [text.count("\n| ") - 1 for text in told] == [1, 1, 3], told
+  assert "unknown" in told[2]

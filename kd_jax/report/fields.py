@@ -134,8 +134,8 @@ _OF_SWEEP: dict[str, Kind] = {
         "cores", "numerics"), ("a number", (int, float), _small, None)),
     **dict.fromkeys(("fingerprint", "command"), ("text", str, None, None)),
     **dict.fromkeys((
-        "net", "method", "loss", "teacher_fingerprint", "commit", "device", "study",
-        "packing"), ("text", str, None, sys.intern)),
+        "net", "method", "loss", "teacher_fingerprint", "data_sha256", "commit",
+        "device", "study", "packing"), ("text", str, None, sys.intern)),
     "heldout_curve": _CURVE,
     **dict.fromkeys(_DRAWN, ("lists of numbers by name", dict, _series, _short)),
     "versions": ("an object", dict, None, None),

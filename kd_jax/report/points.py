@@ -41,6 +41,7 @@ def gather(
     UserError: If no point is the reference.
   """
   distinct, notes = _distinct(rows)
+  distinct, of_data = _by_data(distinct)
   groups: dict[Any, list[Row]] = {}
   for row in distinct:
     groups.setdefault(names.identity(row), []).append(row)
@@ -62,7 +63,7 @@ def gather(
   if reference is not None:
     points = compare.compared(
         points, reference, keys, common, several=several)
-  notes += _machines(distinct) + _numerics(distinct)
+  notes += of_data + _machines(distinct) + _numerics(distinct)
   study = ", ".join(sorted({str(row.get("study", "")) for row in distinct}))
   return Sweep(
       study, tuple(points), tuple(keys), common, tuple(teachers),
@@ -116,6 +117,19 @@ def _distinct(rows: Iterable[Row]) -> tuple[list[Row], list[str]]:
   by_run = lambda name: (str(found[name].get("teacher_fingerprint") or ""),
                          found[name].get("seed") or 0, name)
   return [found[name] for name in sorted(found, key=by_run)], notes
+
+
+def _by_data(rows: list[Row]) -> tuple[list[Row], list[str]]:
+  """Rows with their data as a setting, where those of a point are of several."""
+  known: dict[Any, set[str | None]] = {}
+  for row in rows:
+    known.setdefault(names.identity(row), set()).add(row.get("data_sha256"))
+  if any(len(found - {None}) > 1 for found in known.values()):
+    return [row | {"overrides": row["overrides"] | {
+        "data_sha256": row.get("data_sha256", "unknown")[:8]}} for row in rows], []
+  mixed = sum(len(found) > 1 for found in known.values())
+  return rows, [f"In {mixed:,} of the points some rows, of earlier versions, do not "
+                "say of which data they are."] if mixed else []
 
 
 def _twice(points: Iterable[Point], keys: Sequence[str]) -> list[str]:

@@ -198,6 +198,7 @@ class _Driver:
   def _in_lanes(self, jobs: Sequence[Job]) -> Planned:
     """The chunks of an entry that are this shard's, planned before or now."""
     lanes = [(job, lane) for job in jobs for lane in job.wanted]
+    self._say_other_data(jobs)
     # Nets that were trained before, in another workdir or run.
     for job, lane in lanes:
       if not self._results.has([lane]) and (net := self._points.find(job, lane)):
@@ -225,6 +226,16 @@ class _Driver:
     self._results.describe({
         lane: rows.described(job, lane) | study for job, lane in lanes})
     return self._part(planned)
+
+  def _say_other_data(self, jobs: Sequence[Job]) -> None:
+    """Says once of each data set that it was another at the last run here."""
+    for job in jobs:
+      data = job.setup.dataset
+      for wanted in job.wanted.values():
+        was = self._results.data.pop(
+            results.of_data(wanted.lane.point), data.fingerprint)
+        if was != data.fingerprint:
+          self._screen.say(workdirs.other_data(data.name, was, data.fingerprint))
 
   def _part(self, planned: Planned) -> Planned:
     """The chunks of a shard, and those that are done already, whoever did them."""

@@ -41,6 +41,10 @@ class Results:
     damaged: list[str] = []
     rows, others = split(workdir, of_sweep("use another workdir"), damaged)
     self._known = _first(_result, [*rows, *others])
+    # The hash of the data of the last run, by the overrides that choose data.
+    self.data = {
+        of_data(row["overrides"]): row["data_sha256"]
+        for row in rows if "data_sha256" in row}
     if damaged and writes:
       number = len(list(workdir.glob("results.damaged*.jsonl")))
       kept = workdir / f"results.damaged{number or ''}.jsonl"
@@ -152,6 +156,12 @@ def split(
         row.pop(_ASKED, None)
       (others if other or name == _ASIDE else asked).append(row)
   return asked, others
+
+
+def of_data(overrides: Row) -> str:
+  """Those of the overrides that choose data, as text."""
+  return json.dumps({key: value for key, value in sorted(overrides.items())
+                     if key.startswith("data.")})
 
 
 def is_other(row: Row) -> bool:

@@ -33,6 +33,7 @@ def about(job: Job, fingerprint: str) -> Row:
       "teacher_fingerprint": teacher and teacher.record["fingerprint"],
       "teacher_sha256": teacher and teacher.identity,
       "data": job.setup.dataset.source,
+      "data_sha256": job.setup.dataset.fingerprint,
       "train_examples": len(job.setup.train.ids)}
 
 

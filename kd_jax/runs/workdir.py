@@ -105,9 +105,14 @@ def keep_on_other_data(
   was = of.get("fingerprint", data) if isinstance(of, dict) else data
   if (before and was != data and not values["sweep.points"]
       and (workdir / "summary.json").is_file()):
-    say(f"data: {values['data.name']} had the SHA-256 {str(was)[:16]} at the last "
-        f"run here, has {data[:16]} now")
+    say(other_data(values["data.name"], str(was), data))
     _move(workdir, before, say)
+
+
+def other_data(name: str, was: str, now: str) -> str:
+  """A line that says that data in the same place is another now."""
+  return (f"data: {name} had the SHA-256 {was[:16]} at the last run here, has "
+          f"{now[:16]} now")
 
 
 def _read(workdir: pathlib.Path, name: str) -> dict[str, Any] | None:
