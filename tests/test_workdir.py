@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 
 from conftest import ROOT
 import jax
@@ -87,6 +88,33 @@ def test_a_finished_run_is_not_replaced_but_kept_if_asked(ran, tmp_path):
   assert parameters.load_record(kept / "parameters/distilled") == net
 
 
+@pytest.mark.parametrize("left", ["all but one", "nets", "rows"])
+def test_a_finished_run_is_recognised_by_whatever_is_left(ran, tmp_path, left):
+  folder = tmp_path / "run"
+  assert ran()[0] == 0
+  lost = {"all but one": ["config.json"], "nets": ["summary.json", "results.jsonl"],
+          "rows": ["summary.json", "parameters"]}[left]
+  for name in lost:
+    (folder / name).rename(tmp_path / name)
+  before = held(folder)
+  for words in (("--config.temperature=5",), SWEEP,
+                ("--config.temperature=5", "--resume=force")):
+    code, told = ran(*words)
+    assert code == 2 and "--resume=keep" in told and held(folder) == before
+    assert told.strip().count("\n") == 0
+  if left == "all but one":
+    (folder / "config.json").write_text("{")
+    assert ran("--config.temperature=5")[0] == 2
+    assert ran()[0] == 2, "it may be another"
+    (folder / "config.json").unlink()
+  assert ran("--config.temperature=5", "--resume=keep")[0] == 0
+  kept, = (folder / "kept").iterdir()
+  assert held(kept) == before
+  for name in lost:
+    (tmp_path / name).rename(kept / name)
+  assert "distilled: already trained" in ran(workdir=str(kept))[1]
+
+
 def test_a_finished_run_is_kept_when_its_data_has_changed(
     ran, own_data, tmp_path):
   with np.load(own_data / "blobs.npz") as archive:
@@ -135,7 +163,13 @@ def test_a_net_of_other_numerics_is_kept_under_its_fingerprint(
 @pytest.mark.parametrize("files", [
     {"config.json": '{"model_type": "bert"}', "model.safetensors": "x"},
     {"summary.json": "{}"}, {"thesis.tex": "x"}, {"metrics.jsonl": "{}"},
-    {"manifest.json": '{"name": "app"}'}, {"deep/er/file": "x"}])
+    {"manifest.json": '{"name": "app"}'}, {"deep/er/file": "x"},
+    {"metrics.jsonl": '{"loss": 1}', ".lock": "", "tensorboard/events": "x"},
+    {"metrics.jsonl": '{"loss": 1}', ".lock": ""}, {"teachers/alice.txt": "x"},
+    {".lock": "", "parameters/net/w.bin": "x"},
+    {".lock": "pid 7", "progress/x": ""},
+    {"teachers/alice/record.json": '{"born": 1970}'},
+    {"manifest.json": "<html>", "metrics.jsonl": '{"loss": 1}'}])
 def test_a_folder_of_somebody_else_is_refused(ran, tmp_path, files, capsys):
   folder = tmp_path / "run"
   for name, text in files.items():
@@ -146,17 +180,31 @@ def test_a_folder_of_somebody_else_is_refused(ran, tmp_path, files, capsys):
   assert code == 2 and str(folder) in told and "Traceback" not in told
   assert told.strip().count("\n") == 0
   assert sorted(folder.rglob("*")) == paths
-  assert held(folder) == {name: text.encode() for name, text in files.items()}
+  assert {name: (folder / name).read_text() for name in files} == files
   assert report.main(["merge", str(folder), "--out", str(folder)]) == 2
   assert sorted(folder.rglob("*")) == paths
 
 
 def test_what_a_killed_start_has_left_is_ours(ran, tmp_path):
   folder = tmp_path / "run"
-  folder.mkdir()
+  (folder / "progress").mkdir(parents=True)
   for name in (".lock", "metrics.jsonl"):
     (folder / name).write_text("")
   assert ran()[0] == 0
+  # A program that dies while it moves a finished run away leaves its metrics.
+  for path in [*folder.iterdir()]:
+    if path.name not in (".lock", "teachers", "banks", "metrics.jsonl"):
+      path.rename(tmp_path / path.name)
+  assert ran()[0] == 0
+
+
+def test_teachers_that_were_copied_are_ours(ran, tmp_path):
+  words = "--config.teacher.dir=None",
+  assert ran(*words, workdir="other")[0] == 0
+  shutil.copytree(tmp_path / "other/teachers", tmp_path / "run/teachers")
+  (tmp_path / "run/teachers/half.new/arrays").mkdir(parents=True)
+  code, told = ran(*words)
+  assert code == 0 and "teacher: already trained" in told
 
 
 def test_one_store_keeps_the_rows_of_all_sweeps(ran, tmp_path, capsys):
