@@ -289,7 +289,7 @@ MUTANTS = (
            "letter.isprintable() or _1", "True", "test_trust.py -k terminal"),
     Mutant("JSON with NaN", "_finite", "_1 if math.isfinite(value) else None", "_1",
            "test_trust.py -k is_strict"),
-    Mutant("a target's exit code is the verdict", "_not_ended",
+    Mutant("a target's exit code is the verdict", "refused",
            "functools.partial(instead, name)", "ends[name]",
            "test_trust.py -k 'target_that and os._exit'"),
 )

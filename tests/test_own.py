@@ -59,6 +59,14 @@ def makes_linen(num_classes):
 def makes_nothing(num_classes):
   return 3
 
+def ends(num_classes):
+  raise SystemExit(0)
+
+class Ends(nn.Module):
+  num_classes: int
+  def __call__(self, x):
+    raise SystemExit(0)
+
 broken = 5
 '''
 METHOD = '''
@@ -134,6 +142,7 @@ def test_an_nnx_net_is_teacher_and_student_in_lanes(small, own):
 
 @pytest.mark.parametrize(("name", "words"), [
     ("nothing", "has no nothing"), ("makes_nothing", "gives a int"),
+    ("ends", "ends the program"), ("Ends", "ends the program"),
     ("broken", "is a int, not a class or a function")])
 def test_what_is_no_net_is_told_in_a_line(small, own, capsys, name, words):
   code, _ = small(f"--config.student.name={own(NETS)}:{name}")

@@ -5,9 +5,11 @@ import json
 import math
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import threading
+import time
 
 from conftest import ROOT
 import pytest
@@ -43,14 +45,39 @@ def test_a_path_may_have_colons(tmp_path, name):
      "my own word ({file}, line 3)"),
     ("def get_config():\n  import sys\n  sys.exit('bye')", "bye ({file}, line 3)"),
     ("x = 1\n1 / 0", "division by zero ({file}, line 2)"),
+    ("import os\nos._exit(0)", "os._exit ({file}, line 2)"),
+    ("def get_config():\n  import os\n  os._exit(0)", "os._exit ({file}, line 3)"),
+    ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+    ("def get_config():\n  raise GeneratorExit('x')", "GeneratorExit: x"),
     ("def get_config(:", "line 1")])
 def test_what_a_config_file_raises_is_told_with_its_place(
-    tmp_path, capsys, text, words):
+    tmp_path, capsys, monkeypatch, text, words):
+  monkeypatch.setattr(os, "_exit", sys.exit)  # It would end the tests at once.
   file = tmp_path / "c.py"
   file.write_text(text)
   assert main.run([f"--config={file}"]) == 2
   told = capsys.readouterr().err
   assert words.format(file=file) in told and len(told.splitlines()) == 1
+
+
+def test_a_config_file_that_is_interrupted_ends_in_a_line(tmp_path):
+  """Also while the program itself is still being imported."""
+  file, begun = tmp_path / "c.py", tmp_path / "begun"
+  file.write_text(f"import pathlib, time\npathlib.Path({str(begun)!r}).touch()\n"
+                  "time.sleep(600)\n")
+  # Stands for the interpreter that is loading what kd_jax imports.
+  (tmp_path / "ml_collections.py").write_text(file.read_text())
+  for path in ("", str(tmp_path)):
+    with subprocess.Popen(
+        [sys.executable, "-m", "kd_jax.main", f"--config={file}"], cwd=ROOT,
+        stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": path}) as running:
+      while not begun.exists():
+        time.sleep(0.05)
+      running.send_signal(signal.SIGINT)
+      told = running.communicate(timeout=60)[1]
+    begun.unlink()
+    assert running.returncode == 130 and told.split() == ["stopped"]
 
 
 def test_a_path_that_is_refused_is_not_advised(tmp_path, capsys, monkeypatch):

@@ -12,7 +12,7 @@ import ml_collections
 from kd_jax import config as config_lib
 from kd_jax import methods
 from kd_jax.config import schema, sweep
-from kd_jax.core import sources
+from kd_jax.core import exits, sources
 from kd_jax.core.errors import UserError, in_words, nearest
 from kd_jax.core.files import at_home
 
@@ -71,10 +71,11 @@ def _load(file: str) -> Any:
     raise UserError(f"--config={file}: there is no such file; {_some_config()}")
   make = sources.load("--config", f"{path}:get_config")
   try:
-    config = make(*variant)
+    with exits.refused():
+      config = make(*variant)
   except UserError:
     raise
-  except (Exception, SystemExit) as error:  # Whatever a config file raises.
+  except BaseException as error:  # Whatever a config file raises.
     where = os.path.abspath(at_home(path))
     raise UserError(f"--config={file}: {in_words(error, where)}") from None
   if not isinstance(config, ml_collections.ConfigDict) or "recipe" not in config:

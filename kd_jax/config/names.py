@@ -62,7 +62,7 @@ def model(
     # is made anew each time.
     logits, features = outputs() if sources.named(name) else compilation.once(
         ("outputs", built, compilation.shapes(inputs)), outputs)
-  except Exception as error:  # Whatever a module raises on a wrong shape.
+  except (Exception, SystemExit) as error:  # Whatever a module raises.
     raise UserError(
         f"config.{prefix}: {name} with {_shown(size)} fails on inputs "
         f"{inputs.shape[1:]}: {type(error).__name__}: {_first_line(error)}"
@@ -148,7 +148,7 @@ def _own_model(
     return models.own_model(own, given)
   except UserError:
     raise
-  except Exception as error:  # Whatever a user's class raises.
+  except (Exception, SystemExit) as error:  # Whatever a user's class raises.
     raise UserError(f"{key}={name}: {_first_line(error)}") from None
 
 
@@ -158,7 +158,9 @@ def _say_frozen(key: str, names: Sequence[str]) -> None:
           + f", and {len(names) - 1} more" * (len(names) > 1), file=sys.stderr)
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
+  if isinstance(error, SystemExit):
+    return "ends the program"
   return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 

@@ -128,8 +128,8 @@ def _by_data(rows: list[Row]) -> tuple[list[Row], list[str]]:
     data = lambda row: {"data_sha256": row.get("data_sha256", "unknown")[:8]}
     return [row | {"overrides": row["overrides"] | data(row)} for row in rows], []
   mixed = sum(len(found) > 1 for found in known.values())
-  return rows, [f"In {mixed:,} of the points some rows, of earlier versions, do not "
-                "say of which data they are."] if mixed else []
+  return rows, [f"In {mixed:,} of the points some rows, of earlier versions, do "
+                "not say of which data they are."] if mixed else []
 
 
 def _twice(points: Iterable[Point], keys: Sequence[str]) -> list[str]:
