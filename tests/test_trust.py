@@ -40,7 +40,7 @@ def test_a_path_may_have_colons(tmp_path, name):
 
 
 @pytest.mark.parametrize(("text", "words"), [
-    ("def get_config():\n  return {'steps': 3}", "gives a dict"),
+    ("def get_config():\n  return {'steps': 3}", "a dict that is not made of"),
     ("def get_config():\n  x = 1\n  raise ValueError('my own word')",
      "my own word ({file}, line 3)"),
     ("def get_config():\n  import sys\n  sys.exit('bye')", "bye ({file}, line 3)"),
@@ -254,3 +254,40 @@ def test_soft_targets_of_something_else_are_told(tmp_path, capsys, teacher):
   assert report.main([str(tmp_path)]) == 2
   told = capsys.readouterr().err
   assert "teacher.json" in told and len(told.splitlines()) == 1
+
+
+@pytest.mark.parametrize("key", [
+    "optimizer.learning_rate", "alpha", "optimizer.weight_decay",
+    "student.input_dropout", "transfer.part", "optimizer.warmup_percent"])
+@pytest.mark.parametrize("value", ["1e39", "1e-40"])
+def test_a_number_that_float32_does_not_hold_is_called_that(capsys, key, value):
+  assert main.run([f"--config={ROOT / 'configs/mnist.py'}",
+                   f"--config.{key}={value}"]) == 2
+  assert "float32" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_is_called_that(tmp_path, capsys, make):
+  for name in ("c.py", "mine.npz", "sweep.json"):
+    make(tmp_path / name)
+  config = f"--config={ROOT / 'configs/mnist.py'}"
+  for words in ([f"--config={tmp_path / 'c.py'}"],
+                [config, f"--config.data.dir={tmp_path}",
+                 "--config.data.name=mine", "--plan"],
+                [config, f"--sweep={tmp_path / 'sweep.json'}"]):
+    assert main.run(words) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and "no such" not in told, told
+    assert any(words in told for words in (
+        "is no file", "neither a file nor", "Is a directory", "a folder")), told
+
+
+def test_a_folder_in_the_place_of_a_table_is_named_with_the_remedy(
+    tmp_path, capsys):
+  (tmp_path / "results.jsonl").write_text(json.dumps(
+      SWEEP_ROW | {"fingerprint": "a", "overrides": {"temperature": 1}}) + "\n")
+  (tmp_path / "table.csv").mkdir()
+  assert report.main([str(tmp_path)]) == 2
+  told = capsys.readouterr().err
+  assert f"{tmp_path / 'table.csv'}: is a folder" in told and "move it" in told
+  assert told.count("\n") == 1

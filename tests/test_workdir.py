@@ -207,6 +207,38 @@ def test_teachers_that_were_copied_are_ours(ran, tmp_path):
   assert code == 0 and "teacher: already trained" in told
 
 
+@pytest.mark.parametrize("text", ["[]", "3", "null", "{"])
+def test_a_manifest_of_nothing_beside_our_metrics_is_written_anew(
+    ran, tmp_path, text):
+  assert ran()[0] == 0
+  file = tmp_path / "run/manifest.json"
+  file.write_text(text)
+  code, told = ran()
+  assert code == 0 and "is damaged; it is written anew" in told
+  assert json.loads(file.read_text())["schema"] == 1
+
+
+def test_a_damaged_record_of_a_teacher_is_told_once(ran, tmp_path):
+  store = tmp_path / "store"
+  words = f"--config.teacher.dir={store}", "--config.method=kd"
+  assert ran(*words)[0] == 0
+  record, = store.glob("*/record.json")
+  record.write_text(record.read_text().replace("test_errors", "test_terrors"))
+  code, told = ran(*words)
+  assert code == 0 and told.count("not the one that was saved") == 1
+
+
+def test_one_row_is_called_one_row_and_advice_names_the_folder(ran, tmp_path):
+  folder = tmp_path / "run"
+  assert ran("--sweep.temperature=2")[0] == 0
+  code, told = ran("--sweep.temperature=8")
+  told = " ".join(told.split())
+  assert code == 0 and ", 1 row in " in told and "1 more row," in told
+  assert f"report {folder} --all" in told
+  table = (folder / "table.md").read_text()
+  assert f"report {folder} --all" in table and "1 more row," in table
+
+
 def test_one_store_keeps_the_rows_of_all_sweeps(ran, tmp_path, capsys):
   folder = tmp_path / "run"
   assert ran(*SWEEP)[0] == 0

@@ -17,6 +17,9 @@ class UserError(Exception):
   __module__ = "kd_jax.errors"  # Its public name, which tracebacks show.
 
   def __init__(self, message: object = ""):
+    if isinstance(message, IsADirectoryError):
+      message = (f"{message.filename2 or message.filename}: is a folder, where a "
+                 "file belongs; move it away")
     lines = printable(str(message)).split("\n")
     super().__init__("\n".join(map(_short, lines)))
 

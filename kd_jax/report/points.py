@@ -10,6 +10,7 @@ import json
 from typing import Any
 
 import kd_jax
+from kd_jax.core.words import counted
 from kd_jax.report import clustered, compare, names, statistics
 from kd_jax.report.main_table import Row
 from kd_jax.report.sweep import Point, Sweep, run
@@ -144,8 +145,10 @@ def _twice(points: Iterable[Point], keys: Sequence[str]) -> list[str]:
       notes.append(
           f"{where}: seeds {names.some(seeds)} ran under several fingerprints "
           "(another config or version); all are in its mean.")
-  return notes[:_NOTES] + [
-      f"So it is with {len(notes) - _NOTES:,} more points."] * (len(notes) > _NOTES)
+  if len(notes) > _NOTES:
+    more = counted(len(notes) - _NOTES, "more point")
+    return [*notes[:_NOTES], f"So it is with {more}."]
+  return notes
 
 
 def _varying(

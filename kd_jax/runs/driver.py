@@ -21,6 +21,7 @@ from kd_jax.config.sweep import Lane
 from kd_jax.core import hosts
 from kd_jax.core.errors import UserError
 from kd_jax.core.screen import Screen
+from kd_jax.core.words import counted
 from kd_jax.runs import (
   alone,
   commands,
@@ -168,12 +169,12 @@ class _Driver:
       return
     there = any(sweep.matches(row["overrides"], reference) for row in done)
     files = self._asked.report(self._workdir, reference if there else None)
-    beside = f"; report.html and {len(files) - 1} more files beside it" * bool(
-        files)
-    self._screen.say(f"{seconds}, {len(done)} rows in "
+    more = counted(len(files) - 1, "more file")
+    beside = f"; report.html and {more} beside it" if files else ""
+    self._screen.say(f"{seconds}, {counted(len(done), 'row')} in "
                      f"{self._workdir / 'results.jsonl'}{beside}")
     if self._results.others:
-      self._screen.say(results.kept(self._results.others, str(self._workdir)))
+      self._screen.say(results.kept(self._results.others, self._workdir))
 
   def summary(self) -> dict[str, Any]:
     """What the run was."""

@@ -9,6 +9,7 @@ from kd_jax.config import run as run_lib
 from kd_jax.config.recipe import Net
 from kd_jax.config.run import Run
 from kd_jax.core.screen import Screen
+from kd_jax.core.words import counted
 from kd_jax.data import Dataset
 from kd_jax.runs import plan, probe, programs, teacher_store
 from kd_jax.runs.jobs import Job
@@ -114,9 +115,10 @@ def show(
   screen.table("plan", _COLUMNS, rows)
   screen.say(
       (f"shard {shard}: " if shard else "")
-      + f"{_of(own, whole)} runs in {len(trained)} compilation(s), "
-      f"{len(teaching)} teacher(s) ({_clock(sum(teaching))} unless found); at most "
-      f"about {_clock(seconds + sum(teaching))} on {cost.machine()}")
+      + (counted(own, "run") if own == whole else f"{own} of {whole} runs")
+      + f" in {counted(len(trained), 'compilation')}, "
+      f"{counted(len(teaching), 'teacher')} ({_clock(sum(teaching))} unless found)"
+      f"; at most about {_clock(seconds + sum(teaching))} on {cost.machine()}")
 
 
 class _Group(NamedTuple):

@@ -22,7 +22,7 @@ import numpy as np
 from kd_jax import teachers
 from kd_jax.core import machine, strict, types
 from kd_jax.core.errors import UserError
-from kd_jax.core.files import at_home, refuse_pipes
+from kd_jax.core.files import at_home, damage, refuse_pipes
 from kd_jax.data import views as views_lib
 from kd_jax.training import devices as devices_lib
 from kd_jax.training import parameters, segment
@@ -380,7 +380,7 @@ def _opened(key: str, file: str) -> np.ndarray:
   except Exception as error:  # Whatever damage makes NumPy raise.
     if isinstance(error, FileNotFoundError):
       raise UserError(f"{key}: cannot be read: there is no such file") from None
-    what = "cannot be read as .npy, or as .npz of one array"
+    what = f"cannot be read as .npy, or as .npz of one array ({damage(error)})"
   raise UserError(
       f"{key}: {what}; save it with numpy.save(FILE, logits), a tensor of PyTorch "
       "as logits.float().cpu().numpy()")

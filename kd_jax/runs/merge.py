@@ -6,6 +6,7 @@ import shutil
 from typing import Any
 
 from kd_jax.core.errors import UserError
+from kd_jax.core.words import counted
 from kd_jax.runs import conflicts, plan, records, results, schema_1, workdir
 from kd_jax.runs.conflicts import Part
 from kd_jax.runs.plan import Chunk
@@ -58,11 +59,13 @@ def merge(folders: Sequence[pathlib.Path], out: pathlib.Path) -> str:
       results.save(out, rows, others)
   except OSError as error:
     raise UserError(f"--out={out}: cannot be written: {error}") from None
-  summary = f"{out}: {len(rows)} rows of {len(parts)} folders"
+  summary = (f"{out}: {counted(len(rows), 'row')} of "
+             f"{counted(len(parts), 'folder')}")
   if len(everything) > len(rows):
     summary += f", {len(everything) - len(rows)} of them twice"
   if others:
-    summary += f"; {len(others)} rows of other packings or sweeps are kept too"
+    summary += (f"; keeps {counted(len(others), 'row')} of other packings or "
+                "sweeps too")
   return f"{summary}; {_missing(len(asked), len(asked - done), out)}"
 
 

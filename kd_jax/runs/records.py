@@ -154,7 +154,7 @@ def refuse_newer(manifest: pathlib.Path, say: Callable[[str], None]) -> None:
     schema = strict.read(manifest)["schema"]
   except (ValueError, KeyError, TypeError, OSError) as error:
     # A run that wrote a manifest had begun its metrics before.
-    if isinstance(error, ValueError) and begins_with(
+    if isinstance(error, (ValueError, TypeError)) and begins_with(
         manifest.with_name("metrics.jsonl"), "net", "time"):
       say(f"{manifest}: is damaged; it is written anew")
       return

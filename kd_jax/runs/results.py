@@ -4,11 +4,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import hashlib
 import json
 import pathlib
+import shlex
 import shutil
 from typing import Any
 
 from kd_jax.core import strict
 from kd_jax.core.errors import UserError
+from kd_jax.core.words import counted
 
 Row = dict[str, Any]
 # What is kept of a row, which stands in a file and line.
@@ -169,10 +171,11 @@ def is_other(row: Row) -> bool:
   return row.get(_ASKED) is False  # A study may have a number of this name.
 
 
-def kept(others: int, folder: str = "DIR") -> str:
+def kept(others: int, folder: pathlib.Path) -> str:
   """How many rows a table does not show, and how to see them."""
-  return (f"{others} more rows, which the last run did not ask for, are kept in "
-          f"results.jsonl: python -m kd_jax.report {folder} --all shows them")
+  return (f"results.jsonl keeps {counted(others, 'more row')}, which the last run "
+          "did not ask for: python -m kd_jax.report "
+          f"{shlex.quote(str(folder))} --all shows all")
 
 
 def differing(one: Row, other: Row) -> list[str]:

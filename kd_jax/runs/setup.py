@@ -148,7 +148,7 @@ def _counts(dataset: data_lib.Dataset) -> str:
   counts = np.bincount(known, minlength=dataset.num_classes)
   text = f" of {counts.min()} to {counts.max()} training examples"
   if len(empty := data_lib.empty_classes(dataset)):
-    first = ", ".join(map(str, empty[:10])) + ", ..." * (len(empty) > 10)
+    first = ", ".join(map(str, empty[:10])) + (", ..." if len(empty) > 10 else "")
     text += f" (no example of class {first})"
     if empty[0] == 0 and len(known):
       text += f"; labels run from {known.min()}"

@@ -185,7 +185,7 @@ def writing(path: pathlib.Path) -> Iterator[None]:
 
 def unwritten(path: pathlib.Path, error: Exception) -> str:
   """What to tell of a file that cannot be written."""
-  line = " ".join(str(error).split())
+  line = " ".join(str(UserError(error)).split())
   if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in line:
     return (f"{path}: the disk is full; what was saved before is kept. Make "
             "space, then the same command goes on")
