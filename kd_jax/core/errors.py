@@ -21,10 +21,10 @@ class UserError(Exception):
       message = (f"{message.filename2 or message.filename}: is a folder, where a "
                  "file belongs; move it away")
     lines = printable(str(message)).split("\n")
-    super().__init__("\n".join(map(_short, lines)))
+    super().__init__("\n".join(map(_without_middle, lines)))
 
 
-def _short(line: str) -> str:
+def _without_middle(line: str) -> str:
   """A line without its middle, if that would fill a screen: some value or path."""
   return line if len(line) <= 1000 else f"{line[:500]} ... {line[-400:]}"
 

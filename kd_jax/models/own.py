@@ -103,9 +103,9 @@ def check(model: types.Model, inputs: types.Tree) -> list[str]:
         continue  # Another net: it lacks the parameters.
       if tried.draws > trained.draws or tried.changed - trained.changed:
         raise TypeError(
-            f"{kind}.__call__ is left at {name}={default!r} in training, where "
-            f"{_in_words(value)} brings in dropout or changes of state; let it be "
-            "`train`, hand that on, or make it a field of the module")
+            f"{kind.rpartition('.')[2]}.__call__ is left at {name}={default!r} in "
+            f"training, where {_in_words(value)} brings in dropout or changes of "
+            "state; let it be `train`, hand that on, or make it a field of the module")
   if off:
     raise TypeError(f"its {off[0]} is off in training; let __call__ take `train` "
                     "or `deterministic`, and hand it on")
@@ -181,7 +181,7 @@ def _traced(
     try:
       made, (after, logits) = jax.make_jaxpr(call, return_shape=True)(
           held.state, held.params, inputs, valid, jax.random.key(0))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
       word = "training" if train else "evaluation"
       raise TypeError(f"its {word} call fails: {type(error).__name__}: "
                       f"{' '.join(str(error).split())}") from error
@@ -237,9 +237,9 @@ def _noting(left: dict[tuple[str, str], Any], off: list[str]) -> Hook:
       given = _given(call, words, keywords)
       for name, parameter in inspect.signature(call).parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
-          left.update({(kind.__name__, switch): None for switch in SWITCHES})
+          left.update({(_kind(part), switch): None for switch in SWITCHES})
         elif name not in given and parameter.default is not parameter.empty:
-          left[kind.__name__, name] = parameter.default
+          left[_kind(part), name] = parameter.default
     return call(*words, **keywords)
   return hook
 
@@ -247,10 +247,15 @@ def _noting(left: dict[tuple[str, str], Any], off: list[str]) -> Hook:
 def _passing(kind: str, name: str, value: Any) -> Hook:
   """Gives the calls of one kind of part one more argument."""
   def hook(part, call, words, keywords):
-    if type(part).__name__ == kind and name not in _given(call, words, keywords):
+    if _kind(part) == kind and name not in _given(call, words, keywords):
       keywords = {**keywords, name: value}
     return call(*words, **keywords)
   return hook
+
+
+def _kind(part: Any) -> str:
+  """The full name of the class of a part; each call may make the class anew."""
+  return f"{type(part).__module__}.{type(part).__qualname__}"
 
 
 def _given(call: Callable[..., Any], words: Any, keywords: Any) -> set[str]:

@@ -130,7 +130,7 @@ def obtain(
       sidecar.unlink()
   bank = _build_on_disk(path, identity, source, tick)
   # The identity comes last: a bank without it is an unfinished one.
-  parameters.write_sealed(sidecar, identity | {"blocks": _checksums(bank)})
+  parameters.write_with_checksum(sidecar, identity | {"blocks": _checksums(bank)})
   _begun(path).unlink()
   try:
     return _checked(path, sidecar, identity, source, say)
@@ -143,7 +143,7 @@ def _checked(
     source: Source, say: Callable[[str], None],
 ) -> np.memmap:
   """The bank that lies there, if it is whole, and the one that is wanted."""
-  stored = parameters.read_sealed(sidecar)
+  stored = parameters.read_with_checksum(sidecar)
   try:
     refuse_pipes(path)
     bank = np.lib.format.open_memmap(path, mode="r")

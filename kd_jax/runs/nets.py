@@ -196,7 +196,7 @@ def finished(
     setup.screen.say(f"{name}: {error}")
     return None
   record.pop(_IDENTITY, None)
-  if record.pop(parameters.SEAL, None) is None:
+  if record.pop(parameters.RECORD_CHECKSUM, None) is None:
     setup.screen.say(f"{name}: {path} has a record without a checksum, of an "
                      "earlier version; it is taken as it is")
   return record
