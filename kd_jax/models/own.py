@@ -105,7 +105,8 @@ def check(model: types.Model, inputs: types.Tree) -> list[str]:
         raise TypeError(
             f"{kind.rpartition('.')[2]}.__call__ is left at {name}={default!r} in "
             f"training, where {_in_words(value)} brings in dropout or changes of "
-            "state; let it be `train`, hand that on, or make it a field of the module")
+            "state; let it be `train`, hand that on, or make it a field of the "
+            "module")
   if off:
     raise TypeError(f"its {off[0]} is off in training; let __call__ take `train` "
                     "or `deterministic`, and hand it on")
