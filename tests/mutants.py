@@ -292,6 +292,15 @@ MUTANTS = (
     Mutant("a target's exit code is the verdict", "refused",
            "functools.partial(instead, name)", "ends[name]",
            "test_trust.py -k 'target_that and os._exit'"),
+    Mutant("rows of different data are one point", "_by_data",
+           "any(_1)", "False", "test_workdir.py -k do_not_say"),
+    Mutant("a summary alone says that a run is finished", "_finished",
+           "left and _1", "False", "test_workdir.py -k whatever_is_left"),
+    Mutant("names alone say that a folder is ours", "_begun",
+           "all(_1)", "True", "test_workdir.py -k somebody"),
+    Mutant("two classes of one name are one", "_kind",
+           'f"{type(part).__module__}.{type(part).__qualname__}"',
+           "type(part).__name__", "test_own.py -k two_classes"),
 )
 
 _WILDCARD = re.compile(r"_[0-9]+")

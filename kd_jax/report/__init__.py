@@ -88,7 +88,7 @@ def write_rows(
       row["fingerprint"] for row in rows}
   if hidden:
     sweep = dataclasses.replace(
-        sweep, notes=(*sweep.notes, results.kept(len(hidden), folder) + "."))
+        sweep, notes=(*sweep.notes, results.more_rows(len(hidden), folder) + "."))
   written = tables.write(sweep, folder)
   teacher = side_file(folder, "teacher.json")
   pictures = plots.write(sweep, teacher, folder)

@@ -45,19 +45,19 @@ def reader(*, everything: bool = False) -> results.Each:
 
   def each(row: Row, where: str) -> Row:
     if "overrides" not in row:
-      return _kept(row, where, _OF_MAIN)
+      return _reported(row, where, _OF_MAIN)
     row = of_sweep(row, where)
     if results.is_other(row) and not everything:
       return {"fingerprint": row["fingerprint"]}
     if len(points) > MOST:
-      kept = _kept(row, where, _WITHOUT_CURVES)
+      found = _reported(row, where, _WITHOUT_CURVES)
     else:
-      kept = _kept(row | _drawn(row), where, _OF_SWEEP)
-      points.add(names.identity(kept))
-    if "versions" in kept:
-      kept["versions"] = versions.setdefault(
-          str(kept["versions"]), kept["versions"])
-    return kept
+      found = _reported(row | _drawn(row), where, _OF_SWEEP)
+      points.add(names.identity(found))
+    if "versions" in found:
+      found["versions"] = versions.setdefault(
+          str(found["versions"]), found["versions"])
+    return found
   return each
 
 
@@ -69,20 +69,20 @@ def complete(row: Row, where: str) -> Row:
   return row
 
 
-def _kept(row: Row, where: str, kinds: dict[str, Kind]) -> Row:
-  kept = {}
+def _reported(row: Row, where: str, kinds: dict[str, Kind]) -> Row:
+  found = {}
   for key, kind in kinds.items():
     value = row.get(key)
     if value is None:
       continue
     if isinstance(value, kind.types) and kind.holds(value):
-      kept[key] = kind.compact(value)
+      found[key] = kind.compact(value)
     elif not (isinstance(value, float) and not math.isfinite(value)):
       raise UserError(f"{where}: {key} is {_brief(value)}, must be {kind.words}")
-  errors, examples = kept.get("test_errors"), kept.get("test_examples")
+  errors, examples = found.get("test_errors"), found.get("test_examples")
   if errors is not None and examples is not None and not 0 <= errors <= examples:
     raise UserError(f"{where}: test_errors is {errors:g} of {examples:g} examples")
-  return kept
+  return found
 
 
 def _drawn(row: Row) -> Row:

@@ -174,7 +174,7 @@ class _Driver:
     self._screen.say(f"{seconds}, {counted(len(done), 'row')} in "
                      f"{self._workdir / 'results.jsonl'}{beside}")
     if self._results.others:
-      self._screen.say(results.kept(self._results.others, self._workdir))
+      self._screen.say(results.more_rows(self._results.others, self._workdir))
 
   def summary(self) -> dict[str, Any]:
     """What the run was."""

@@ -49,11 +49,11 @@ class Results:
         for row in rows if "data_sha256" in row}
     if damaged and writes:
       number = len(list(workdir.glob("results.damaged*.jsonl")))
-      kept = workdir / f"results.damaged{number or ''}.jsonl"
-      shutil.copyfile(workdir / _SHOWN, kept)
+      copy = workdir / f"results.damaged{number or ''}.jsonl"
+      shutil.copyfile(workdir / _SHOWN, copy)
       for text in damaged:
         say(f"{text}; it is left out, and made anew where it is asked for; "
-            f"{kept} has it")
+            f"{copy} has it")
 
   @property
   def rows(self) -> list[Row]:
@@ -171,7 +171,7 @@ def is_other(row: Row) -> bool:
   return row.get(_ASKED) is False  # A study may have a number of this name.
 
 
-def kept(others: int, folder: pathlib.Path) -> str:
+def more_rows(others: int, folder: pathlib.Path) -> str:
   """How many rows a table does not show, and how to see them."""
   return (f"results.jsonl keeps {counted(others, 'more row')}, which the last run "
           "did not ask for: python -m kd_jax.report "

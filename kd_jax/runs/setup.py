@@ -18,6 +18,7 @@ from kd_jax.core import hosts
 from kd_jax.core.errors import UserError
 from kd_jax.core.files import at_home
 from kd_jax.core.screen import Screen
+from kd_jax.core.words import counted
 from kd_jax.data import check, preprocess
 from kd_jax.runs import records
 from kd_jax.runs import workdir as workdirs
@@ -153,7 +154,7 @@ def _counts(dataset: data_lib.Dataset) -> str:
     if empty[0] == 0 and len(known):
       text += f"; labels run from {known.min()}"
   if len(known) < len(labels):
-    text += f"; {len(labels) - len(known)} labels are unknown"
+    text += f"; {counted(len(labels) - len(known), 'unknown label')}"
   return text
 
 
