@@ -166,7 +166,7 @@ def test_a_net_of_other_numerics_is_kept_under_its_fingerprint(
     {"manifest.json": '{"name": "app"}'}, {"deep/er/file": "x"},
     {"metrics.jsonl": '{"loss": 1}', ".lock": "", "tensorboard/events": "x"},
     {"metrics.jsonl": '{"loss": 1}', ".lock": ""}, {"teachers/alice.txt": "x"},
-    {".lock": "", "parameters/net/w.bin": "x"},
+    {".lock": "", "parameters/net/w.bin": "x"}, {".lock": "", "thesis.tex": "x"},
     {".lock": "pid 7", "progress/x": ""},
     {"teachers/alice/record.json": '{"born": 1970}'},
     {"manifest.json": "<html>", "metrics.jsonl": '{"loss": 1}'}])
