@@ -165,6 +165,15 @@ def test_long_epochs_are_cut_into_segments(own_data, monkeypatch):
   assert pieces() == 1
 
 
+@pytest.mark.parametrize("name", ["mlp", "resnet8"])
+def test_the_cost_of_a_batch_is_that_of_its_examples(run, name):
+  model, image = MODELS[name](num_classes=7), run.train.inputs
+  whole = cost.flops(
+      lambda held, x: model.apply(held, x, train=False)[0].logits,
+      cost.variables(model, image), preprocess.seen(image, 100))
+  assert cost.forward_flops(model, image, 100) == pytest.approx(whole, rel=0.001)
+
+
 def test_a_live_teacher_counts_in_the_cost_of_a_step(run):
   trained, image = run.training, run.train.inputs
   pixels = run.train.preprocess(image[:1])

@@ -195,7 +195,7 @@ def test_a_teacher_is_shared_by_its_folder(
   assert small(f"--config.teacher.dir={own}", "--config.method=kd",
                "--config.steps=2")[0] == 0
   assert "teacher: already trained" in capsys.readouterr().out
-  parameters.write_sealed(record, told | {"test_errors": 77})
+  parameters.write_with_checksum(record, told | {"test_errors": 77})
   code, _ = small(f"--config.teacher.dir={own}", workdir="other")
   assert code == 2 and "record says 77" in capsys.readouterr().err
 

@@ -59,6 +59,14 @@ def makes_linen(num_classes):
 def makes_nothing(num_classes):
   return 3
 
+def ends(num_classes):
+  raise SystemExit(0)
+
+class Ends(nn.Module):
+  num_classes: int
+  def __call__(self, x):
+    raise SystemExit(0)
+
 broken = 5
 '''
 METHOD = '''
@@ -134,6 +142,7 @@ def test_an_nnx_net_is_teacher_and_student_in_lanes(small, own):
 
 @pytest.mark.parametrize(("name", "words"), [
     ("nothing", "has no nothing"), ("makes_nothing", "gives a int"),
+    ("ends", "ends the program"), ("Ends", "ends the program"),
     ("broken", "is a int, not a class or a function")])
 def test_what_is_no_net_is_told_in_a_line(small, own, capsys, name, words):
   code, _ = small(f"--config.student.name={own(NETS)}:{name}")
@@ -534,6 +543,10 @@ def makes(num_classes, training=False): return AlwaysOn(num_classes)
 class FailsInTraining(Base):
   def __call__(self, x, train):
     return self.net(x, train) @ jnp.ones((7, 3)) if train else self.net(x, train)
+class EndsInTraining(Base):
+  def __call__(self, x, train):
+    if train: raise SystemExit(0)
+    return self.net(x, train)
 class Grows(Base):
   def __call__(self, x, train):
     self.sow("seen", "x", x)
@@ -597,7 +610,7 @@ def test_a_right_net_of_another_make_is_taken(own, key, name, frozen):
 def test_a_frozen_net_is_trained_and_told_in_a_line(small, own, capsys):
   code, _ = small(f"--config.student.name={own(SWITCHED)}:Frozen",
                   "--config.method=hard")
-  told = capsys.readouterr().err
+  told = " ".join(capsys.readouterr().out.split())
   assert code == 0 and told.count("['BatchNorm_0']['mean'] as they began") == 1
 
 
@@ -608,6 +621,7 @@ REFUSED = [
     ("NormAlwaysOn", "in evaluation"),
     ("NnxField", "NnxField.training"), ("NnxDraws", "random numbers in evaluation"),
     ("makes", "switch 'training'"), ("FailsInTraining", "training call fails"),
+    ("EndsInTraining", "training call fails: SystemExit"),
     ("Grows", "other names or shapes"), ("Softmax", "gives probabilities"),
     ("Three", "must give logits"), ("Wrong", "must give logits"),
     ("ClassesOfAnotherName", "num_classes"),
@@ -629,6 +643,38 @@ def test_a_net_that_would_be_trained_otherwise_than_it_means_is_refused(
     model = _made(own, name)
     jax.eval_shape(model.init, jax.random.key(0), x)
     check(model, x)
+
+
+TWO_OF_A_NAME = """
+import flax.linen as nn
+import jax
+
+class Outer:
+  class Block(nn.Module):
+    @nn.compact
+    def __call__(self, x, noisy=False):
+      if not noisy:
+        return x
+      return x + jax.random.normal(self.make_rng("dropout"), x.shape)
+
+class Block(nn.Module):
+  @nn.compact
+  def __call__(self, x, noisy="no"):
+    return x
+
+class Net(nn.Module):
+  num_classes: int
+  @nn.compact
+  def __call__(self, x):
+    x = Block()(Outer.Block()(x.reshape((len(x), -1))))
+    return nn.Dense(self.num_classes)(x)
+"""
+
+
+def test_two_classes_of_one_name_are_two(own):
+  model = _made(own, "Net", TWO_OF_A_NAME)
+  with pytest.raises(TypeError, match=r"Block\.__call__ is left at noisy=False"):
+    check(model, jnp.ones((8, 4, 4, 1)))
 
 
 def test_a_net_is_refused_before_anything_is_trained(small, own, capsys, tmp_path):

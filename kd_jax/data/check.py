@@ -44,7 +44,8 @@ def labels(
     return (f"all labels are {last}{more}, so there is nothing to learn; is "
             "data.num_classes right?")
   if num_classes > _SPARSE * len(found):
-    first = ", ".join(map(str, found[:-1][:4])) + ", ..." * (len(found) > 5)
+    first = ", ".join(map(str, found[:-1][:4])) + (
+        ", ..." if len(found) > 5 else "")
     return (
         f"labels are {first}, {last} ({counts[-1]} of {counts.sum()} examples have "
         f"the last), so {num_classes - len(found)} of {num_classes} classes would "

@@ -219,7 +219,7 @@ def _traced(
     try:
       made, (after, logits) = jax.make_jaxpr(call, return_shape=True)(
           held.state, held.params, inputs, valid, jax.random.key(0))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
       word = "training" if train else "evaluation"
       raise TypeError(f"its {word} call fails: {type(error).__name__}: "
                       f"{' '.join(str(error).split())}") from error
@@ -262,7 +262,7 @@ def _around(hook: Hook) -> Iterator[None]:
 
 
 class _Place(NamedTuple):
-  """An argument of a method of a class, or without a method a field of it."""
+  """An argument of a method of a class, by full name, or without one a field."""
 
   kind: str
   method: str
@@ -271,10 +271,11 @@ class _Place(NamedTuple):
   def refused(self, default: Any, value: Any) -> str:
     where = (f"in training, where {_in_words(value)} brings in dropout or changes "
              "of state; ")
+    kind = self.kind.rpartition(".")[2]
     if not self.method:
-      return (f"{self.kind}.{self.name} is {default!r} {where}let __call__ take "
+      return (f"{kind}.{self.name} is {default!r} {where}let __call__ take "
               "`train` in its place, or leave it out")
-    return (f"{self.kind}.{self.method} is left at {self.name}={default!r} {where}"
+    return (f"{kind}.{self.method} is left at {self.name}={default!r} {where}"
             "let it be `train`, hand that on, or make it a field of the module")
 
 
@@ -290,11 +291,11 @@ def _noting(left: dict[_Place, Any], off: list[str]) -> Hook:
       given = _given(call, words, keywords)
       for name, parameter in inspect.signature(call).parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
-          left.update({_Place(kind.__name__, method, switch): None
+          left.update({_Place(_kind(part), method, switch): None
                        for switch in SWITCHES})
         elif name not in given and parameter.default is not parameter.empty:
-          left[_Place(kind.__name__, method, name)] = parameter.default
-      left.update({_Place(kind.__name__, "", name): value
+          left[_Place(_kind(part), method, name)] = parameter.default
+      left.update({_Place(_kind(part), "", name): value
                    for name, value in _fields(part).items()})
     return call(*words, **keywords)
   return hook
@@ -312,7 +313,7 @@ def _fields(part: Any) -> dict[str, Any]:
 def _passing(place: _Place, value: Any) -> Hook:
   """Gives calls of one method one more argument, or those of a class a field."""
   def hook(part, method, call, words, keywords):
-    if type(part).__name__ != place.kind:
+    if _kind(part) != place.kind:
       return call(*words, **keywords)
     if place.method:
       if method == place.method and place.name not in _given(call, words, keywords):
@@ -326,6 +327,11 @@ def _passing(place: _Place, value: Any) -> Hook:
     finally:
       own[place.name] = before
   return hook
+
+
+def _kind(part: Any) -> str:
+  """The full name of the class of a part; each call may make the class anew."""
+  return f"{type(part).__module__}.{type(part).__qualname__}"
 
 
 def _given(call: Callable[..., Any], words: Any, keywords: Any) -> set[str]:

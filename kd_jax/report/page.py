@@ -15,6 +15,7 @@ import pathlib
 import string
 from typing import Any
 
+from kd_jax.core.words import counted
 from kd_jax.report import names, panels, svg, tables
 from kd_jax.report.main_table import Row
 from kd_jax.report.sweep import MOST, Point, Sweep
@@ -69,7 +70,7 @@ def page(
 def _head(sweep: Sweep) -> str:
   rows = sweep.rows
   failed = sum(point.failed for point in sweep.points)
-  counts = (f"{len(sweep.points):,} points, {len(rows):,} runs"
+  counts = (f"{counted(len(sweep.points), 'point')}, {counted(len(rows), 'run')}"
             + (f", {failed:,} failed" if failed else ""))
   lines = [f"<h1>{html.escape(sweep.study or 'Report')}</h1>",
            f'<p class="soft">{counts}</p>', _loss(rows)]

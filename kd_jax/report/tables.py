@@ -132,7 +132,8 @@ def captions(sweep: Sweep) -> list[str]:
   if "alpha" in {*sweep.common, *sweep.keys}:
     lines.append("alpha is the share of the soft term.")
   if any(key not in p.values for p in sweep.points for key in sweep.keys):
-    lines.append(f"{names.MISSING} is what the study's own config says.")
+    lines.append(f"{names.MISSING} is not set for these runs: it is what their "
+                 "config file says, where their method uses it.")
   lines.append(_plus_minus(sweep))
   examples = sorted({p.examples for p in sweep.points if p.examples})
   if examples:
@@ -146,8 +147,10 @@ def captions(sweep: Sweep) -> list[str]:
 def _cut(sweep: Sweep) -> list[str]:
   """Says so where there are more points than a table for reading shows."""
   number = len(sweep.points)
+  if number <= MOST:
+    return []
   return [f"The first {MOST} of {number:,} points: table.csv and report.html have "
-          "all of them."] * (number > MOST)
+          "all of them."]
 
 
 def _either(numbers: list[int]) -> str:

@@ -22,7 +22,7 @@ import numpy as np
 from kd_jax import teachers
 from kd_jax.core import machine, strict, types
 from kd_jax.core.errors import UserError
-from kd_jax.core.files import at_home, refuse_pipes
+from kd_jax.core.files import at_home, damage, refuse_pipes
 from kd_jax.data import views as views_lib
 from kd_jax.training import devices as devices_lib
 from kd_jax.training import parameters, segment
@@ -135,7 +135,7 @@ def obtain(
     _begun(path).unlink()
     raise UserError(f"{error}; the same command makes it again") from None
   # The identity comes last: a bank without it is an unfinished one.
-  parameters.write_sealed(sidecar, identity | {"blocks": _checksums(bank)})
+  parameters.write_with_checksum(sidecar, identity | {"blocks": _checksums(bank)})
   _begun(path).unlink()
   return np.lib.format.open_memmap(path, mode="r")
 
@@ -145,7 +145,7 @@ def _checked(
     source: Source, say: Callable[[str], None],
 ) -> np.memmap:
   """The bank that lies there, if it is whole, and the one that is wanted."""
-  stored = parameters.read_sealed(sidecar)
+  stored = parameters.read_with_checksum(sidecar)
   try:
     refuse_pipes(path)
     bank = np.lib.format.open_memmap(path, mode="r")
@@ -381,7 +381,7 @@ def _opened(key: str, file: str) -> np.ndarray:
   except Exception as error:  # Whatever damage makes NumPy raise.
     if isinstance(error, FileNotFoundError):
       raise UserError(f"{key}: cannot be read: there is no such file") from None
-    what = "cannot be read as .npy, or as .npz of one array"
+    what = f"cannot be read as .npy, or as .npz of one array ({damage(error)})"
   raise UserError(
       f"{key}: {what}; save it with numpy.save(FILE, logits), a tensor of PyTorch "
       "as logits.float().cpu().numpy()")

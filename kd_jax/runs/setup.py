@@ -18,6 +18,7 @@ from kd_jax.core import hosts
 from kd_jax.core.errors import UserError
 from kd_jax.core.files import at_home
 from kd_jax.core.screen import Screen
+from kd_jax.core.words import counted
 from kd_jax.data import check, preprocess
 from kd_jax.runs import records
 from kd_jax.runs import workdir as workdirs
@@ -154,12 +155,12 @@ def _counts(dataset: data_lib.Dataset) -> str:
   counts = np.bincount(known, minlength=dataset.num_classes)
   text = f" of {counts.min()} to {counts.max()} training examples"
   if len(empty := data_lib.empty_classes(dataset)):
-    first = ", ".join(map(str, empty[:10])) + ", ..." * (len(empty) > 10)
+    first = ", ".join(map(str, empty[:10])) + (", ..." if len(empty) > 10 else "")
     text += f" (no example of class {first})"
     if empty[0] == 0 and len(known):
       text += f"; labels run from {known.min()}"
   if len(known) < len(labels):
-    text += f"; {len(labels) - len(known)} labels are unknown"
+    text += f"; {counted(len(labels) - len(known), 'unknown label')}"
   return text
 
 

@@ -109,6 +109,8 @@ def begin(visit: Visit, setup: Setup, nets: list[Net]) -> dict[str, Begun]:
       visit.fact(net.name, first_batch.describe(made))
       if made.learner.pairs:
         visit.fact("compared", first_batch.compared(made))
+      if made.training.remark:
+        visit.tell(made.training.remark, fatal=False)
       number, asks = len(made.setup.train.ids), made.training.batch_size
       if asks > number:
         visit.tell(
