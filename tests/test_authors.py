@@ -18,6 +18,7 @@ import pytest
 
 from kd_jax import losses
 from kd_jax.losses import (
+  contrastive,
   curriculum,
   decoupled,
   divergences,
@@ -342,6 +343,35 @@ def margin(s, t):
   return stages.margin_distance(s, t, jnp.asarray(authors.MARGIN, s.dtype))
 
 
+def memory(s, t):
+  memories = jnp.asarray(authors.memories(), s.dtype)
+  id, weights = jnp.arange(4), drawn(s.dtype)
+  vectors = [contrastive.normalised(x[:, 0, 0]) for x in (s, t)]
+  scores = [contrastive.scores(v, of, 0.5)
+            for v, of in zip(vectors, memories[::-1])]
+  normalisers = [contrastive.normaliser(x, id, weights, 8.0) for x in scores]
+  # The mean over an example's own row and its three others.
+  means = [jnp.mean((x[id, id] + jnp.sum(weights * x, axis=1)) / 4) - jnp.log(z)
+           for x, z in zip(scores, normalisers)]
+  after = [contrastive.remembered(of, id, v) for of, v in zip(memories, vectors)]
+  return means[0] + 2 * means[1], jnp.concatenate(
+      [*(x.ravel() for x in after), jnp.stack(normalisers)])
+
+
+def noise(s, t):
+  id = jnp.arange(4)
+  scores = jnp.zeros((4, 8), s.dtype).at[id, id].set(s[:, 0, 0, 0])
+  scores = scores.at[id[:, None], jnp.asarray(authors.OTHERS)].set(s[:, 0, 1:, 0])
+  return contrastive.contrastive_loss(
+      scores, id, drawn(s.dtype), jnp.asarray(8.0, s.dtype), 3.0, 8.0)
+
+
+def drawn(dtype):
+  """The weights of the negatives that are drawn."""
+  return jnp.zeros((4, 8), dtype).at[
+      jnp.arange(4)[:, None], jnp.asarray(authors.OTHERS)].set(1.0)
+
+
 _NORMED = [(4,), (4,)]
 _DEEP = [(4, 4, 1, 1), *_NORMED, (4, 4, 3, 3), *_NORMED]
 _SIMKD = [(2, 4, 1, 1), (2,), (2,), (2, 2, 3, 3), (2,), (2,), (4, 2, 1, 1),
@@ -353,6 +383,7 @@ OF_TAPS = {
     "hint down": functools.partial(hint, "down", 3),
     "hint up": functools.partial(hint, "up", 4),
     "hint valid": functools.partial(hint, "valid", 2),
+    "crd": lambda: noise, "crd memory": lambda: memory,
     "rkd": lambda w_d, w_a: vectors(lambda s, t: (
         w_d * rkd.distance_loss(s, t) + w_a * rkd.angle_loss(s, t))),
     "at": lambda: maps.attention_distance,
