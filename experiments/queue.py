@@ -248,7 +248,7 @@ def _parameters(name: str, widths: tuple[int, ...], data: str) -> int:
   from kd_jax.config import names
   shape, classes, _ = _SETS[data]
   few = data_lib.Examples(np.zeros((1, *shape), np.uint8), np.zeros(1, np.int32))
-  model, _ = names.model(
+  model, *_ = names.model(
       name, {"widths": widths} if widths else {}, data_lib.Dataset(
           data, "", "", few, few, np.arange(1), np.arange(0), classes, ""),
       prefix="student")

@@ -5,7 +5,4 @@ import sys
 from kd_jax.runs.doctor.command import run
 
 if __name__ == "__main__":
-  try:
-    sys.exit(run(sys.argv[1:]))
-  except KeyboardInterrupt:
-    sys.exit(130)
+  sys.exit(run(sys.argv[1:]))

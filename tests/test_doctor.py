@@ -113,7 +113,7 @@ def test_a_run_that_would_work_is_told_on_a_screen(doctor, tmp_path):
     row, = (line for line in lines(said, "│") if f"│ {name} " in line)
     assert f" {steps} │" in row
   for word in ("hard", "soft", "0.1 * CE + 0.9 * T**2 * KL, T = 8",
-               "2 runs in 2 compilation(s), 1 teacher(s)", "disk", "cache",
+               "2 runs in 2 compilations, 1 teacher", "disk", "cache",
                "commit"):
     assert word in said, word
   assert len(said.splitlines()) < 60
@@ -320,7 +320,7 @@ def test_a_sweep_is_counted(doctor, quick):
   code, said = doctor("--sweep.alpha=0.0,0.9,1.0", "--sweep.seed=0,1",
                       "--sweep.student.widths=(8,),(12,)")
   assert code == 0
-  assert "12 runs in 2 compilation(s)" in said and "│ student " in said
+  assert "12 runs in 2 compilations" in said and "│ student " in said
   # The first lane that distils is tried, not the first.
   assert "0.1 * CE + 0.9" in said
 
@@ -340,7 +340,7 @@ def bad_logits(tmp_path):
     (("--config.student.name=mpl",), "did you mean mlp"),
     (("--config.student.name=cnn", "--config.student.widths=(3,)"),
      "fails on inputs (12, 10, 1)"),
-    (("--config.teacher.weights=(1.0,2.0)",), "must be 1 numbers"),
+    (("--config.teacher.weights=(1.0,2.0)",), "must be 1 number >="),
     (("--config.teacher.logits=/no/such.npy",), "cannot be read"),
     (("--config.student.init_scale=1e30", "--config.method=hard"),
      "would be NaN after one step"),
@@ -464,6 +464,18 @@ def test_nothing_is_downloaded_for_a_look(doctor, tmp_path, monkeypatch):
   assert code == 0 and "begins with a download by TFDS" in told
   code, said = doctor("--config.data.name=cifra10", "--config.data.dir=None")
   assert code == 1 and "did you mean cifar10" in said
+
+
+def test_what_a_run_remarks_on_its_data_is_shown(doctor, quick, tmp_path):
+  draw = np.random.default_rng(0)
+  x = draw.integers(0, 255, (120, 12, 10, 1)).astype(np.float32)
+  np.savez(tmp_path / "wide.npz", x_train=x, y_train=np.arange(120) % 7,
+           x_test=x[:60], y_test=np.arange(60) % 7)
+  code, said = doctor("--config.data.name=wide", f"--config.data.dir={tmp_path}")
+  told = " ".join(lines(said, "warning:"))
+  assert code == 0 and "up to 254" in told and "data.scale=standard" in told
+  # The time that is shown is not all that a run takes, which is said.
+  assert "cores, plus compilation" in " ".join(said.split())
 
 
 @pytest.mark.parametrize(("version", "told"), [

@@ -18,7 +18,7 @@ from kd_jax.core import compilation
 from kd_jax.report import plots
 from kd_jax.runs import chunk as chunks
 from kd_jax.runs import kept_logits, plan, probe, results, schema_1
-from kd_jax.training import parameters
+from kd_jax.training import cost, parameters
 from kd_jax.training.lanes import Shape
 
 BASE = (
@@ -403,14 +403,28 @@ def test_the_plan_is_told_before_any_work(swept, capsys):
   code, rows, summary = swept(*GRID, "--plan")
   said = capsys.readouterr().out
   assert code == 0 and not rows and summary is None
-  assert "6 runs in 1 compilation(s), 1 teacher(s)" in said
+  assert "6 runs in 1 compilation, 1 teacher" in said
   assert not swept.workdir.exists()
+
+
+def test_a_plan_asks_once_for_the_cost_of_a_net_of_many_batch_sizes(
+    own_data, capsys, monkeypatch):
+  asked, flops = [], cost.flops
+  monkeypatch.setattr(cost, "flops", lambda *words: (
+      asked.append(words), flops(*words))[1])
+  cost._forward_flops.cache_clear()
+  sizes = ",".join(map(str, range(1, 31)))
+  assert main.run([*BASE, f"--config.data.dir={own_data}", "--plan",
+                   f"--sweep.batch_size={sizes}"]) == 0
+  told = capsys.readouterr().out
+  assert "30 runs in 30 compilations" in told and "batch_size=17" in told
+  assert len(asked) <= 2  # Teacher and student.
 
 
 def test_the_plan_of_a_single_run(own_data, capsys):
   assert main.run([*BASE, f"--config.data.dir={own_data}", "--plan"]) == 0
   said = capsys.readouterr().out
-  assert "2 runs in 2 compilation(s), 1 teacher(s)" in said
+  assert "2 runs in 2 compilations, 1 teacher" in said
   for name, steps in (("teacher", 12), ("baseline", 10), ("distilled", 10)):
     row, = (line for line in said.splitlines() if line.startswith(f"│ {name} "))
     assert f" {steps} │" in row

@@ -38,7 +38,7 @@ def test_a_temperature_sweep(own_data, tmp_path, capsys):
                "--alphas=0.5,1.0", "--seeds=2", "--widths=8,12"]
   assert temperature_sweep.main([*arguments, "--plan"]) == 0
   # (2 T x 2 alpha + hard labels) x 2 seeds x 2 widths.
-  assert "20 runs in 2 compilation(s)" in capsys.readouterr().out
+  assert "20 runs in 2 compilations" in capsys.readouterr().out
   assert temperature_sweep.main([*arguments, f"--workdir={place}"]) == 0
   rows = report.read(place)
   assert len(rows) == 20

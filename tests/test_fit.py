@@ -165,6 +165,15 @@ def test_long_epochs_are_cut_into_segments(own_data, monkeypatch):
   assert pieces() == 1
 
 
+@pytest.mark.parametrize("name", ["mlp", "resnet8"])
+def test_the_cost_of_a_batch_is_that_of_its_examples(run, name):
+  model, image = MODELS[name](num_classes=7), run.train.inputs
+  whole = cost.flops(
+      lambda held, x: model.apply(held, x, train=False)[0].logits,
+      cost.variables(model, image), preprocess.seen(image, 100))
+  assert cost.forward_flops(model, image, 100) == pytest.approx(whole, rel=0.001)
+
+
 def test_a_live_teacher_counts_in_the_cost_of_a_step(run):
   trained, image = run.training, run.train.inputs
   pixels = run.train.preprocess(image[:1])
@@ -213,6 +222,27 @@ def test_a_run_that_diverges_names_the_step_and_keeps_the_last_good_state(run):
     run(train=broken)
   _, rows = run()
   assert rows[0] == {"event": "resumed", "step": 10}
+
+
+def test_a_live_teacher_that_is_not_finite_is_named(own, tmp_path):
+  trained, train, test, learner = own
+  third = segment.batch_of_step(
+      train, trained.views, 64, jax.random.key(trained.seed), 2)
+  bad = jnp.zeros(len(train.label), bool).at[third.id[:3]].set(True)
+
+  def fails(arrays, batch):
+    found = learner.teacher.members(arrays, batch)
+    return found._replace(logits=jnp.where(
+        bad[batch.id][None, :, None], jnp.nan, found.logits))
+
+  spoilt = learner._replace(teacher=learner.teacher._replace(members=fails))
+  with pytest.raises(monitor.Diverged, match=r"at step 3 .*logits of 3 of its"):
+    runs_of((trained, train, test, spoilt), tmp_path / "wrong")()
+  # A student that diverges by itself is not blamed on its teacher.
+  hot = trained._replace(hparams=trained.hparams.replace(
+      learning_rate=jnp.float32(jnp.inf)))
+  with pytest.raises(monitor.Diverged, match=r"^((?!teacher).)*$"):
+    runs_of(own, tmp_path / "hot")(trained=hot)
 
 
 def test_parameters_alone_that_are_not_finite_are_noticed(run):

@@ -486,8 +486,8 @@ def test_the_quick_form_plans_without_recordings(
                          f"--workdir={tmp_path}"]) == 0
   told = capsys.readouterr().out
   # 2 folds x (2 rates x hard and soft), then 2 folds x 2 seeds x 3 losses.
-  assert "8 runs in 2 compilation(s), 2 teacher(s)" in told
-  assert "12 runs in 2 compilation(s), 2 teacher(s)" in told
+  assert "8 runs in 2 compilations, 2 teachers" in told
+  assert "12 runs in 2 compilations, 2 teachers" in told
 
 
 # Points of frame accuracy by speaker: what the baseline has, what others gain.

@@ -188,7 +188,7 @@ def test_only_places_in_a_users_file_are_named(tmp_path, capsys, content):
   file.unlink()
   file.mkdir()
   assert main.run([f"--config={file}"]) == 2
-  assert "no such file" in capsys.readouterr().err
+  assert "is no file" in capsys.readouterr().err
 
 
 def _npz(file, **changed):

@@ -275,7 +275,7 @@ def small(own_data):
   own.data.name, own.data.dir = "blobs", str(own_data)
   own.student.widths, own.teacher.widths = (2, 3), (4, 5)
   dataset = build.dataset(own)
-  net, _ = names.model(
+  net, *_ = names.model(
       own.teacher.name, {"widths": own.teacher.widths}, dataset, prefix="teacher")
   trained = drawn(jax.eval_shape(
       net.init, jax.random.key(0), jnp.zeros((1, 12, 10, 1))))

@@ -20,8 +20,10 @@ import jax.numpy as jnp
 import jax.test_util
 import numpy as np
 import pytest
+import scipy.special
 
 from kd_jax import losses
+from kd_jax.core import limits
 from kd_jax.losses import hinton
 
 log = math.log
@@ -911,6 +913,33 @@ def test_p13_kl_reaches_its_limit_in_float32(t):
   np.testing.assert_allclose(loss(z), limit(z), rtol=0.02)
   np.testing.assert_allclose(
       jax.grad(loss)(z), jax.grad(limit)(z), atol=0.01)
+
+
+@pytest.mark.parametrize("t", limits.TEMPERATURES)
+@pytest.mark.parametrize("size", [1.0, 5.0, 30.0])
+def test_both_ends_of_the_temperature_are_right_in_float32(t, size):
+  draw = np.random.default_rng(0)
+  z, v = draw.normal(0, size, (2, 200, 10)).astype(np.float32)
+  loss = lambda z, t: t**2 * losses.distillation_kl(z, jnp.asarray(v), t)
+  right = t**2 * oracle_kl(*np.longdouble([z, v]), None, t)
+  for given in (t, jnp.float32(t)):
+    np.testing.assert_allclose(
+        loss(jnp.asarray(z), given), right, rtol=0.02, atol=0.02 * right.mean())
+    slope = jax.grad(lambda z, t: loss(z, t).sum())(jnp.asarray(z), given)
+    p, q = (np.asarray(scipy.special.softmax(x.astype(np.float64) / t, axis=-1))
+            for x in (v, z))
+    np.testing.assert_allclose(slope, t * (q - p), atol=0.01 * t * abs(q - p).max())
+
+
+@pytest.mark.parametrize("t", [1e-18, 1e-7, 0.0, -1.0, 1e6, 1e8, 1e18, math.nan])
+def test_another_temperature_is_refused_or_nan(t):
+  z, v, _ = on_device(*example())
+  with pytest.raises(ValueError, match=r"in \[1e-06, 100000\]"):
+    losses.distillation_kl(z, v, t)
+  assert np.isnan(jax.jit(losses.distillation_kl)(z, v, t)).all()
+  each = jnp.full((*z.shape[:-1], 1), 2.0).at[0].set(t)
+  assert np.isnan(losses.distillation_kl(z, v, each)).sum() == np.isnan(
+      losses.distillation_kl(z, v, each)[0]).sum() > 0
 
 
 @pytest.mark.parametrize("t", [1.0, 4.0, 20.0, 1000.0])

@@ -12,9 +12,9 @@ import pytest
 from test_main import SMALL
 
 from kd_jax import config as config_lib
-from kd_jax import main, methods
+from kd_jax import main, methods, models
 from kd_jax.config import identity
-from kd_jax.core import types
+from kd_jax.core import sources, types
 from kd_jax.models import check, nnx_model, own_model
 
 NETS = '''
@@ -58,6 +58,14 @@ def makes_linen(num_classes):
 
 def makes_nothing(num_classes):
   return 3
+
+def ends(num_classes):
+  raise SystemExit(0)
+
+class Ends(nn.Module):
+  num_classes: int
+  def __call__(self, x):
+    raise SystemExit(0)
 
 broken = 5
 '''
@@ -134,6 +142,7 @@ def test_an_nnx_net_is_teacher_and_student_in_lanes(small, own):
 
 @pytest.mark.parametrize(("name", "words"), [
     ("nothing", "has no nothing"), ("makes_nothing", "gives a int"),
+    ("ends", "ends the program"), ("Ends", "ends the program"),
     ("broken", "is a int, not a class or a function")])
 def test_what_is_no_net_is_told_in_a_line(small, own, capsys, name, words):
   code, _ = small(f"--config.student.name={own(NETS)}:{name}")
@@ -534,6 +543,10 @@ def makes(num_classes, training=False): return AlwaysOn(num_classes)
 class FailsInTraining(Base):
   def __call__(self, x, train):
     return self.net(x, train) @ jnp.ones((7, 3)) if train else self.net(x, train)
+class EndsInTraining(Base):
+  def __call__(self, x, train):
+    if train: raise SystemExit(0)
+    return self.net(x, train)
 class Grows(Base):
   def __call__(self, x, train):
     self.sow("seen", "x", x)
@@ -562,7 +575,6 @@ class Streams(Base):
 
 
 def _made(own, name, text=None):
-  from kd_jax.core import sources
   return own_model(sources.load("name", f"{own(text or SWITCHED)}:{name}"),
                    {"num_classes": 3, "image_shape": (4, 4, 1)})
 
@@ -598,17 +610,18 @@ def test_a_right_net_of_another_make_is_taken(own, key, name, frozen):
 def test_a_frozen_net_is_trained_and_told_in_a_line(small, own, capsys):
   code, _ = small(f"--config.student.name={own(SWITCHED)}:Frozen",
                   "--config.method=hard")
-  told = capsys.readouterr().err
+  told = " ".join(capsys.readouterr().out.split())
   assert code == 0 and told.count("['BatchNorm_0']['mean'] as they began") == 1
 
 
 REFUSED = [
     ("OtherName", "left at learning=False"), ("Mode", "left at mode='eval'"),
-    ("Field", "switch 'training'"), ("OddField", "Dropout is off in training"),
+    ("Field", "switch 'training'"), ("OddField", "OddField.live is False"),
     ("AlwaysOn", "draws random numbers in evaluation"),
     ("NormAlwaysOn", "in evaluation"),
     ("NnxField", "NnxField.training"), ("NnxDraws", "random numbers in evaluation"),
     ("makes", "switch 'training'"), ("FailsInTraining", "training call fails"),
+    ("EndsInTraining", "training call fails: SystemExit"),
     ("Grows", "other names or shapes"), ("Softmax", "gives probabilities"),
     ("Three", "must give logits"), ("Wrong", "must give logits"),
     ("ClassesOfAnotherName", "num_classes"),
@@ -632,6 +645,38 @@ def test_a_net_that_would_be_trained_otherwise_than_it_means_is_refused(
     check(model, x)
 
 
+TWO_OF_A_NAME = """
+import flax.linen as nn
+import jax
+
+class Outer:
+  class Block(nn.Module):
+    @nn.compact
+    def __call__(self, x, noisy=False):
+      if not noisy:
+        return x
+      return x + jax.random.normal(self.make_rng("dropout"), x.shape)
+
+class Block(nn.Module):
+  @nn.compact
+  def __call__(self, x, noisy="no"):
+    return x
+
+class Net(nn.Module):
+  num_classes: int
+  @nn.compact
+  def __call__(self, x):
+    x = Block()(Outer.Block()(x.reshape((len(x), -1))))
+    return nn.Dense(self.num_classes)(x)
+"""
+
+
+def test_two_classes_of_one_name_are_two(own):
+  model = _made(own, "Net", TWO_OF_A_NAME)
+  with pytest.raises(TypeError, match=r"Block\.__call__ is left at noisy=False"):
+    check(model, jnp.ones((8, 4, 4, 1)))
+
+
 def test_a_net_is_refused_before_anything_is_trained(small, own, capsys, tmp_path):
   for name, words in REFUSED[0], REFUSED[5], REFUSED[11]:
     for net in ("student", "teacher"):
@@ -644,6 +689,7 @@ def test_a_net_is_refused_before_anything_is_trained(small, own, capsys, tmp_pat
 
 
 HIDDEN = """
+from flax import nnx
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -672,16 +718,114 @@ class Given(Base):
   def __call__(self, x, rng=None):
     x = x if rng is None else x * jax.random.bernoulli(rng, 0.5, x.shape)
     return self.head(x)
+
+class Helper(Base):
+  def body(self, x, live=False): return self.dropped(x) if live else x
+  @nn.compact
+  def __call__(self, x, train): return self.head(self.body(x))
+
+class HelperOfStatistics(Base):
+  def norm(self, x, live=False):
+    return nn.BatchNorm(use_running_average=not live)(x)
+  @nn.compact
+  def __call__(self, x, train): return self.head(self.norm(x))
+
+class SetUp(Base):
+  def setup(self):
+    self.drop, self.last = nn.Dropout(0.5), nn.Dense(self.num_classes)
+  def features(self, x, phase="predict"):
+    return self.drop(x, deterministic=False) if phase == "fit" else x
+  def __call__(self, x, train):
+    return self.last(self.features(x).reshape((len(x), -1)))
+
+class Part(Base):
+  live: bool = False
+  @nn.compact
+  def body(self, x): return self.dropped(x) if self.live else x
+  def __call__(self, x): return x
+
+class PartOfAField(Base):
+  @nn.compact
+  def __call__(self, x, train): return self.head(Part(3).body(x))
+
+class FieldOfDropout(Base):
+  stage: str = "predict"
+  @nn.compact
+  def __call__(self, x):
+    return self.head(self.dropped(x) if self.stage == "fit" else x)
+
+class FieldOfStatistics(Base):
+  live: bool = False
+  def setup(self):
+    self.norm = nn.BatchNorm(use_running_average=not self.live)
+    self.last = nn.Dense(self.num_classes)
+  def __call__(self, x): return self.last(self.norm(x).reshape((len(x), -1)))
+
+class NnxHelper(nnx.Module):
+  def __init__(self, num_classes, image_shape, *, rngs):
+    self.live = False
+    self.drop = nnx.Dropout(0.5, rngs=rngs)
+    self.last = nnx.Linear(16, num_classes, rngs=rngs)
+  def body(self, x, live=False):
+    return self.drop(x, deterministic=False) if live else x
+  def __call__(self, x): return self.last(self.body(x.reshape((len(x), -1))))
+
+class NnxField(NnxHelper):
+  def __call__(self, x):
+    return self.last(self.body(x.reshape((len(x), -1)), self.live))
+
+class Right(Base):
+  # Options, of which some bring in dropout, which `train` turns.
+  rate: float = 0.0
+  drops: bool = False
+  kind: str = "wide"
+  frozen: bool = True
+  def body(self, x, live=False, scale: float = 0.0, drops=None):
+    x = nn.BatchNorm(use_running_average=self.frozen or not live)(x + scale)
+    x = nn.Dropout(0.5)(x, deterministic=not live) if self.drops else x
+    return nn.Dropout(self.rate)(x, deterministic=not live)
+  @nn.compact
+  def __call__(self, x, train): return self.head(self.body(x, train))
+
+class NnxRight(NnxHelper):
+  # `train()` and `eval()` turn the dropout.
+  def body(self, x, live=False): return self.drop(x)
 """
+WRONG = ["Phase", "Fit", "Given", "Helper", "HelperOfStatistics", "SetUp",
+         "PartOfAField", "FieldOfDropout", "FieldOfStatistics", "NnxHelper",
+         "NnxField"]
 
 
-@pytest.mark.parametrize("name", ["Phase", "Fit", "Given"])
-def test_a_default_that_hides_dropout_is_refused(own, name):
+@pytest.mark.parametrize("name", WRONG)
+def test_a_default_that_hides_dropout_or_statistics_is_refused(own, name):
   x = jnp.ones((8, 4, 4, 1))
+  model = _made(own, name, HIDDEN)
+  jax.eval_shape(model.init, jax.random.key(0), x)
   with pytest.raises(TypeError, match="in training, where"):
-    model = _made(own, name, HIDDEN)
-    jax.eval_shape(model.init, jax.random.key(0), x)
     check(model, x)
+
+
+@pytest.mark.parametrize("name", ["Right", "NnxRight"])
+def test_options_of_helpers_and_fields_are_taken(own, name):
+  check(_made(own, name, HIDDEN), jnp.ones((8, 4, 4, 1)))
+
+
+def test_a_model_of_the_library_is_looked_at_when_it_is_initialised(own, key):
+  made = {name: sources.load("name", f"{own(HIDDEN)}:{name}")
+          for name in ("Helper", "NnxHelper", "Right", "NnxRight")}
+  def model(name):
+    if name.startswith("Nnx"):
+      return models.nnx_model(lambda rngs: made[name](3, (4, 4, 1), rngs=rngs))
+    return models.linen_model(made[name](3))
+
+  x = jnp.ones((1, 4, 4, 1))
+  for name in ("Helper", "NnxHelper"):
+    for init in (model(name).init, jax.jit(model(name).init)):
+      with pytest.raises(TypeError, match="left at live=False"):
+        init(key, x)
+  for name in ("Right", "NnxRight"):
+    for init in (model(name).init, jax.jit(model(name).init)):
+      assert init(key, x).params
 
 
 def test_each_net_of_a_file_is_looked_at(small, own, capsys):

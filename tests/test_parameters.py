@@ -114,6 +114,7 @@ def test_a_damaged_net_is_refused(tmp_path):
 
 
 def test_a_record_with_nan_is_as_it_was_written(tmp_path):
-  parameters.write_sealed(tmp_path / "r.json", {"nll": float("nan"), "n": [1.5]})
-  found = parameters.read_sealed(tmp_path / "r.json")
+  file = tmp_path / "r.json"
+  parameters.write_with_checksum(file, {"nll": float("nan"), "n": [1.5]})
+  found = parameters.read_with_checksum(file)
   assert found["nll"] is None and found["n"] == [1.5]

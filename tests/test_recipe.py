@@ -364,7 +364,7 @@ def test_a_plan_counts_nets_once(own_data, capsys):
       *CHAIN, f"--config.data.dir={own_data}", "--sweep.seed=0,1,2",
       "--sweep.nets.first.alpha=0.5,0.9", "--plan"]) == 0
   said = capsys.readouterr().out
-  assert "15 runs in 3 compilation(s)" in said  # 3 + 6 + 6
+  assert "15 runs in 3 compilations" in said  # 3 + 6 + 6
 
 
 # What an independent reading found.

@@ -116,7 +116,7 @@ def test_keys_that_do_not_vary_are_told_once():
   (titles, _, first, _), below = lines(tables.markdown(sweep))
   assert titles[:3] == ["alpha", "T", "b2"] and first[:3] == ["0", "-", "0.9"]
   assert "In all points: epochs 2." in below
-  assert "- is what the study's own config says" in below
+  assert "- is not set for these runs" in below
   assert "alpha is the share of the soft term" in below
 
 

@@ -185,7 +185,7 @@ def test_of_two_packings_of_a_lane_the_first_is_kept(
   assert merge([sweeps.whole, parts[1]], out) == 0
   assert own(report.read(out)) == own(report.read(sweeps.whole))
   assert results.split(out)[1] == [second | {"study": "out"}]
-  assert "1 rows of other packings" in capsys.readouterr().out
+  assert "keeps 1 row of other packings" in capsys.readouterr().out
   # Going on there keeps both.
   assert sweeps(workdir=out) == 0
   assert results.split(out)[1] == [second | {"study": "out"}]
@@ -283,7 +283,7 @@ def test_a_shard_of_a_single_run_is_refused(plan, capsys):
 def test_the_plan_of_a_shard_is_its_part(sweeps, tmp_path, capsys):
   assert sweeps("--plan", "--shard=1/3", workdir=tmp_path / "none") == 0
   said = capsys.readouterr().out
-  assert "shard 1/3: 3 of 6 runs in 1 compilation(s)" in said
+  assert "shard 1/3: 3 of 6 runs in 1 compilation" in said
   assert "2 of 4" in said and not (tmp_path / "none").exists()
 
 

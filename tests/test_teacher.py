@@ -216,6 +216,21 @@ def test_a_damaged_bank_is_made_again_from_its_teacher(
   assert len(said) == 1, "it is whole again"
 
 
+def test_a_bank_is_read_once_when_it_is_made_and_when_it_is_opened(
+    spoilt, monkeypatch):
+  source, path = spoilt
+  passes, checksums = [], logit_bank._checksums
+  monkeypatch.setattr(logit_bank, "_checksums", lambda bank: (
+      passes.append(bank.nbytes), checksums(bank))[1])
+  bank = obtain(path, source)
+  # A device that is the CPU takes the pages that were read.
+  held = devices.copies(devices.choose("single"), bank)
+  assert held.unsafe_buffer_pointer() == bank.ctypes.data
+  path.with_name("bank.npy.json").unlink()
+  made = obtain(path, source)
+  assert passes == [bank.nbytes, made.nbytes]
+
+
 def test_a_bank_of_something_else_is_refused(spoilt):
   source, path = spoilt
   with pytest.raises(UserError, match=r"other data.*delete it"):

@@ -1,5 +1,6 @@
 """Logits from elsewhere: the wrong ones are refused, and no right one is."""
 
+import functools
 import json
 import tracemalloc
 
@@ -48,7 +49,7 @@ def test_two_columns_exchanged_are_named():
     np.arange(24) % 2, np.arange(3) % 2, np.arange(2475) == 0,
     np.random.default_rng(1).random(2000) < 0.01, np.zeros(50, int),
     np.arange(10)])
-@pytest.mark.parametrize("margin", [1e-3, 1.0, 50.0, 1e4])
+@pytest.mark.parametrize("margin", [1e-3, 2.0, 50.0, 1e4])
 def test_a_perfect_teacher_is_never_refused(label, margin):
   label = np.asarray(label, int)
   logits = margin * np.eye(10)[label]
@@ -114,13 +115,51 @@ def fixture_run(tmp_path, capsys):
   return go
 
 
-def test_a_run_refuses_probabilities_and_takes_their_logarithm(run, tmp_path):
+def sigmoid(logits):
+  return 1 / (1 + np.exp(-logits))
+
+
+@pytest.mark.parametrize(("number", "classes", "margin", "noise"), [
+    (600, 10, 6, 1), (100, 10, 6, 1), (600, 10, 2, 1), (600, 100, 4, 1),
+    (600, 2, 12, 3), (2000, 2, 6, 1), (600, 3, 4, 3)])
+def test_outputs_of_a_sigmoid_are_refused(number, classes, margin, noise):
+  logits, label = made(number, classes, margin, noise=noise)
+  for found in (sigmoid(logits), sigmoid(logits).astype(np.float16)):
+    assert "log(p / (1 - p))" in teachers.problem(found, label)
+  p = sigmoid(logits.astype(float))
+  assert not teachers.problem(np.log(p / (1 - p)), label)
+
+
+def test_logits_that_all_lie_between_0_and_1_are_no_sigmoids():
+  refused = near = 0
+  for seed in range(1000):
+    draw = np.random.default_rng(seed)
+    number, classes = int(draw.choice([24, 150, 6000])), int(draw.choice([2, 3, 5]))
+    z = draw.normal(0, 10 ** draw.uniform(-1, 0.7), (number, classes))
+    label = (z + draw.gumbel(size=z.shape)).argmax(-1)
+    low, high = np.sort(draw.uniform(size=2))
+    told = low + (z - z.min()) * ((high - low) / np.ptp(z))
+    if np.ptp(z) > 4 * np.ptp(told):
+      continue  # More than 4 times too unsure of itself.
+    near += 1
+    refused += bool(teachers.problem(told, label))
+  assert near > 50 and not refused
+
+
+@pytest.mark.parametrize("unlabelled", [False, True])
+def test_a_run_refuses_probabilities_and_takes_their_logarithm(
+    run, tmp_path, unlabelled):
   logits, _ = made()
+  if unlabelled:
+    words = ["--config.alpha=1", "--config.data.num_classes=10"]
+    run = functools.partial(run, *words, y=np.full(600, -1))
   p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+  percent = (100 * p).round(1)
   file = tmp_path / "z.npy"
-  np.save(file, p)
-  code, told = run(f"--config.teacher.logits={file}")
-  assert code == 2 and "log(p)" in told
+  for wrong in (p, p.astype(np.float16), percent):
+    np.save(file, wrong)
+    code, told = run(f"--config.teacher.logits={file}")
+    assert code == 2 and "log(p)" in told
   np.save(file, np.log(p))
   assert run(f"--config.teacher.logits={file}")[0] == 0
   np.save(file, p)
@@ -206,7 +245,8 @@ def net(num_classes):
 
 
 @pytest.mark.parametrize(("changed", "word"), [
-    ("z", None), ("z[:, ::-1]", "class 5 is in column 4"),
+    ("z", None), ("jax.nn.sigmoid(z + 50)", "outputs of a sigmoid"),
+    ("z[:, ::-1]", "class 5 is in column 4"),
     ("jnp.where(x[:, :1] * 255 > 190, jnp.nan, z)", "NaN or infinite logits of"),
     ("jnp.where(x[:, :1] == 1.0, jnp.nan, z)", "of 1 training examples")])
 def test_a_users_own_net_is_looked_at_like_a_file(

@@ -5,9 +5,11 @@ import json
 import math
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import threading
+import time
 
 from conftest import ROOT
 import pytest
@@ -38,19 +40,44 @@ def test_a_path_may_have_colons(tmp_path, name):
 
 
 @pytest.mark.parametrize(("text", "words"), [
-    ("def get_config():\n  return {'steps': 3}", "gives a dict"),
+    ("def get_config():\n  return {'steps': 3}", "a dict that is not made of"),
     ("def get_config():\n  x = 1\n  raise ValueError('my own word')",
      "my own word ({file}, line 3)"),
     ("def get_config():\n  import sys\n  sys.exit('bye')", "bye ({file}, line 3)"),
     ("x = 1\n1 / 0", "division by zero ({file}, line 2)"),
+    ("import os\nos._exit(0)", "os._exit ({file}, line 2)"),
+    ("def get_config():\n  import os\n  os._exit(0)", "os._exit ({file}, line 3)"),
+    ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+    ("def get_config():\n  raise GeneratorExit('x')", "GeneratorExit: x"),
     ("def get_config(:", "line 1")])
 def test_what_a_config_file_raises_is_told_with_its_place(
-    tmp_path, capsys, text, words):
+    tmp_path, capsys, monkeypatch, text, words):
+  monkeypatch.setattr(os, "_exit", sys.exit)  # It would end the tests at once.
   file = tmp_path / "c.py"
   file.write_text(text)
   assert main.run([f"--config={file}"]) == 2
   told = capsys.readouterr().err
   assert words.format(file=file) in told and len(told.splitlines()) == 1
+
+
+def test_a_config_file_that_is_interrupted_ends_in_a_line(tmp_path):
+  """Also while the program itself is still being imported."""
+  file, begun = tmp_path / "c.py", tmp_path / "begun"
+  file.write_text(f"import pathlib, time\npathlib.Path({str(begun)!r}).touch()\n"
+                  "time.sleep(600)\n")
+  # Stands for the interpreter that is loading what kd_jax imports.
+  (tmp_path / "ml_collections.py").write_text(file.read_text())
+  for path in ("", str(tmp_path)):
+    with subprocess.Popen(
+        [sys.executable, "-m", "kd_jax.main", f"--config={file}"], cwd=ROOT,
+        stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": path}) as running:
+      while not begun.exists():
+        time.sleep(0.05)
+      running.send_signal(signal.SIGINT)
+      told = running.communicate(timeout=60)[1]
+    begun.unlink()
+    assert running.returncode == 130 and told.split() == ["stopped"]
 
 
 def test_a_path_that_is_refused_is_not_advised(tmp_path, capsys, monkeypatch):
@@ -227,3 +254,40 @@ def test_soft_targets_of_something_else_are_told(tmp_path, capsys, teacher):
   assert report.main([str(tmp_path)]) == 2
   told = capsys.readouterr().err
   assert "teacher.json" in told and len(told.splitlines()) == 1
+
+
+@pytest.mark.parametrize("key", [
+    "optimizer.learning_rate", "alpha", "optimizer.weight_decay",
+    "student.input_dropout", "transfer.part", "optimizer.warmup_percent"])
+@pytest.mark.parametrize("value", ["1e39", "1e-40"])
+def test_a_number_that_float32_does_not_hold_is_called_that(capsys, key, value):
+  assert main.run([f"--config={ROOT / 'configs/mnist.py'}",
+                   f"--config.{key}={value}"]) == 2
+  assert "float32" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_is_called_that(tmp_path, capsys, make):
+  for name in ("c.py", "mine.npz", "sweep.json"):
+    make(tmp_path / name)
+  config = f"--config={ROOT / 'configs/mnist.py'}"
+  for words in ([f"--config={tmp_path / 'c.py'}"],
+                [config, f"--config.data.dir={tmp_path}",
+                 "--config.data.name=mine", "--plan"],
+                [config, f"--sweep={tmp_path / 'sweep.json'}"]):
+    assert main.run(words) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and "no such" not in told, told
+    assert any(words in told for words in (
+        "is no file", "neither a file nor", "Is a directory", "a folder")), told
+
+
+def test_a_folder_in_the_place_of_a_table_is_named_with_the_remedy(
+    tmp_path, capsys):
+  (tmp_path / "results.jsonl").write_text(json.dumps(
+      SWEEP_ROW | {"fingerprint": "a", "overrides": {"temperature": 1}}) + "\n")
+  (tmp_path / "table.csv").mkdir()
+  assert report.main([str(tmp_path)]) == 2
+  told = capsys.readouterr().err
+  assert f"{tmp_path / 'table.csv'}: is a folder" in told and "move it" in told
+  assert told.count("\n") == 1

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 
 from conftest import ROOT
 import jax
@@ -87,6 +88,33 @@ def test_a_finished_run_is_not_replaced_but_kept_if_asked(ran, tmp_path):
   assert parameters.load_record(kept / "parameters/distilled") == net
 
 
+@pytest.mark.parametrize("left", ["all but one", "nets", "rows"])
+def test_a_finished_run_is_recognised_by_whatever_is_left(ran, tmp_path, left):
+  folder = tmp_path / "run"
+  assert ran()[0] == 0
+  lost = {"all but one": ["config.json"], "nets": ["summary.json", "results.jsonl"],
+          "rows": ["summary.json", "parameters"]}[left]
+  for name in lost:
+    (folder / name).rename(tmp_path / name)
+  before = held(folder)
+  for words in (("--config.temperature=5",), SWEEP,
+                ("--config.temperature=5", "--resume=force")):
+    code, told = ran(*words)
+    assert code == 2 and "--resume=keep" in told and held(folder) == before
+    assert told.strip().count("\n") == 0
+  if left == "all but one":
+    (folder / "config.json").write_text("{")
+    assert ran("--config.temperature=5")[0] == 2
+    assert ran()[0] == 2, "it may be another"
+    (folder / "config.json").unlink()
+  assert ran("--config.temperature=5", "--resume=keep")[0] == 0
+  kept, = (folder / "kept").iterdir()
+  assert held(kept) == before
+  for name in lost:
+    (tmp_path / name).rename(kept / name)
+  assert "distilled: already trained" in ran(workdir=str(kept))[1]
+
+
 def test_a_finished_run_is_kept_when_its_data_has_changed(
     ran, own_data, tmp_path):
   with np.load(own_data / "blobs.npz") as archive:
@@ -135,7 +163,13 @@ def test_a_net_of_other_numerics_is_kept_under_its_fingerprint(
 @pytest.mark.parametrize("files", [
     {"config.json": '{"model_type": "bert"}', "model.safetensors": "x"},
     {"summary.json": "{}"}, {"thesis.tex": "x"}, {"metrics.jsonl": "{}"},
-    {"manifest.json": '{"name": "app"}'}, {"deep/er/file": "x"}])
+    {"manifest.json": '{"name": "app"}'}, {"deep/er/file": "x"},
+    {"metrics.jsonl": '{"loss": 1}', ".lock": "", "tensorboard/events": "x"},
+    {"metrics.jsonl": '{"loss": 1}', ".lock": ""}, {"teachers/alice.txt": "x"},
+    {".lock": "", "parameters/net/w.bin": "x"}, {".lock": "", "thesis.tex": "x"},
+    {".lock": "pid 7", "progress/x": ""},
+    {"teachers/alice/record.json": '{"born": 1970}'},
+    {"manifest.json": "<html>", "metrics.jsonl": '{"loss": 1}'}])
 def test_a_folder_of_somebody_else_is_refused(ran, tmp_path, files, capsys):
   folder = tmp_path / "run"
   for name, text in files.items():
@@ -146,17 +180,63 @@ def test_a_folder_of_somebody_else_is_refused(ran, tmp_path, files, capsys):
   assert code == 2 and str(folder) in told and "Traceback" not in told
   assert told.strip().count("\n") == 0
   assert sorted(folder.rglob("*")) == paths
-  assert held(folder) == {name: text.encode() for name, text in files.items()}
+  assert {name: (folder / name).read_text() for name in files} == files
   assert report.main(["merge", str(folder), "--out", str(folder)]) == 2
   assert sorted(folder.rglob("*")) == paths
 
 
 def test_what_a_killed_start_has_left_is_ours(ran, tmp_path):
   folder = tmp_path / "run"
-  folder.mkdir()
+  (folder / "progress").mkdir(parents=True)
   for name in (".lock", "metrics.jsonl"):
     (folder / name).write_text("")
   assert ran()[0] == 0
+  # A program that dies while it moves a finished run away leaves its metrics.
+  for path in [*folder.iterdir()]:
+    if path.name not in (".lock", "teachers", "banks", "metrics.jsonl"):
+      path.rename(tmp_path / path.name)
+  assert ran()[0] == 0
+
+
+def test_teachers_that_were_copied_are_ours(ran, tmp_path):
+  words = "--config.teacher.dir=None",
+  assert ran(*words, workdir="other")[0] == 0
+  shutil.copytree(tmp_path / "other/teachers", tmp_path / "run/teachers")
+  (tmp_path / "run/teachers/half.new/arrays").mkdir(parents=True)
+  code, told = ran(*words)
+  assert code == 0 and "teacher: already trained" in told
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "null", "{"])
+def test_a_manifest_of_nothing_beside_our_metrics_is_written_anew(
+    ran, tmp_path, text):
+  assert ran()[0] == 0
+  file = tmp_path / "run/manifest.json"
+  file.write_text(text)
+  code, told = ran()
+  assert code == 0 and "is damaged; it is written anew" in told
+  assert json.loads(file.read_text())["schema"] == 1
+
+
+def test_a_damaged_record_of_a_teacher_is_told_once(ran, tmp_path):
+  store = tmp_path / "store"
+  words = f"--config.teacher.dir={store}", "--config.method=kd"
+  assert ran(*words)[0] == 0
+  record, = store.glob("*/record.json")
+  record.write_text(record.read_text().replace("test_errors", "test_terrors"))
+  code, told = ran(*words)
+  assert code == 0 and told.count("not the one that was saved") == 1
+
+
+def test_one_row_is_called_one_row_and_advice_names_the_folder(ran, tmp_path):
+  folder = tmp_path / "run"
+  assert ran("--sweep.temperature=2")[0] == 0
+  code, told = ran("--sweep.temperature=8")
+  told = " ".join(told.split())
+  assert code == 0 and ", 1 row in " in told and "1 more row," in told
+  assert f"report {folder} --all" in told
+  table = (folder / "table.md").read_text()
+  assert f"report {folder} --all" in table and "1 more row," in table
 
 
 def test_one_store_keeps_the_rows_of_all_sweeps(ran, tmp_path, capsys):
@@ -313,3 +393,45 @@ def test_a_readme_that_cannot_take_the_table_is_told_in_a_line(
   told = capsys.readouterr()
   assert says in told.err and told.err.count("\n") == 1 and not told.out
   assert content is None or readme.read_bytes() == content
+
+
+def test_a_sweep_says_that_its_data_has_changed_and_mixes_no_points(
+    ran, own_data, tmp_path, capsys):
+  with np.load(own_data / "blobs.npz") as archive:
+    arrays = dict(archive)
+  place, folder = tmp_path / "data/blobs.npz", tmp_path / "run"
+  place.parent.mkdir()
+  words = (f"--config.data.dir={place.parent}", "--config.method=hard",
+           "--sweep.seed=0,1")
+  told, shas = [], []
+  for shift in (0, 0, 1):
+    np.savez(place, **arrays | {"y_train": np.roll(arrays["y_train"], shift)})
+    code, text = ran(*words)
+    assert code == 0
+    told.append([line for line in text.splitlines() if "SHA-256" in line])
+    shas.append({row["data_sha256"] for row in report.read(folder)})
+  (before,), (now,) = shas[0], shas[2]
+  assert told[:2] == [[], []] and len(told[2]) == 1
+  assert before[:16] in told[2][0] and now[:16] in told[2][0]
+  capsys.readouterr()
+  assert report.main([str(folder), "--all"]) == 0
+  table = capsys.readouterr().out.split("\n\n")[0]
+  assert before[:8] in table and now[:8] in table
+
+
+def test_rows_that_do_not_say_their_data_stay_with_those_that_do(
+    tmp_path, capsys):
+  row = {"schema": 2, "overrides": {"temperature": 1}, "test_errors": 3,
+         "test_examples": 10}
+  named = [row | {"fingerprint": name, "seed": seed, **data}
+           for seed, (name, data) in enumerate({
+               "a": {}, "b": {"data_sha256": "1" * 64},
+               "c": {"data_sha256": "2" * 64}}.items())]
+  told = []
+  for number in (1, 2, 3):
+    results.write(tmp_path / "results.jsonl", named[:number])
+    assert report.main([str(tmp_path)]) == 0
+    told.append(capsys.readouterr().out)
+  assert "of which data" not in told[0] and "of which data" in told[1]
+  assert [text.count("\n| ") - 1 for text in told] == [1, 1, 3], told
+  assert "unknown" in told[2]

@@ -222,7 +222,7 @@ def _training(
         f"{number} examples to train on; give no more than these")
   per_epoch = segment.steps_per_epoch(number, batch_size)
   total = own("steps") or max(own("epochs") * per_epoch, own("min_steps"))
-  built, taps = names.model(
+  built, taps, remark = names.model(
       name, names.sizes(own), found, prefix=net, dtype=values["dtype"])
   if hparams.rates is not None and "rates" not in built.understands:
     raise UserError(
@@ -232,7 +232,7 @@ def _training(
       model=built, views=seen, optimizer_spec=_optimizer_spec(
           lambda key: own(f"optimizer.{key}"), per_epoch, total),
       hparams=hparams, batch_size=batch_size, total_steps=total,
-      seed=own("seed"), taps=taps,
+      seed=own("seed"), taps=taps, remark=remark,
       unlabelled=not found.train.known[found.train_ids].all())
 
 

@@ -12,7 +12,7 @@ import ml_collections
 from kd_jax import config as config_lib
 from kd_jax import methods
 from kd_jax.config import schema, sweep
-from kd_jax.core import sources
+from kd_jax.core import exits, sources
 from kd_jax.core.errors import UserError, in_words, nearest
 from kd_jax.core.files import at_home
 
@@ -67,20 +67,22 @@ def parse(argv: list[str]) -> tuple[ml_collections.ConfigDict, pathlib.Path]:
 def _load(file: str) -> Any:
   """The config of `FILE` or `FILE:VARIANT`; every failure as a UserError."""
   path, *variant = _apart(file)
-  if not at_home(path).is_file():
-    raise UserError(f"--config={file}: there is no such file; {_some_config()}")
+  if not (place := at_home(path)).is_file():
+    what = "is no file" if place.exists() else "there is no such file"
+    raise UserError(f"--config={file}: {what}; {_some_config()}")
   make = sources.load("--config", f"{path}:get_config")
   try:
-    config = make(*variant)
+    with exits.refused():
+      config = make(*variant)
   except UserError:
     raise
-  except (Exception, SystemExit) as error:  # Whatever a config file raises.
+  except BaseException as error:  # Whatever a config file raises.
     where = os.path.abspath(at_home(path))
     raise UserError(f"--config={file}: {in_words(error, where)}") from None
   if not isinstance(config, ml_collections.ConfigDict) or "recipe" not in config:
     raise UserError(
-        f"--config={file}: get_config gives a {type(config).__name__} of another "
-        "kind; a config starts from kd_jax.config.default()")
+        f"--config={file}: get_config gives a {type(config).__name__} that is not "
+        "made of kd_jax.config.default(); start from that, and change its keys")
   return config
 
 

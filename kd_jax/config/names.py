@@ -1,7 +1,6 @@
 """What names stand for: models, and a user's own modules."""
 
-from collections.abc import Callable, Mapping, Sequence
-import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -30,8 +29,9 @@ def sizes(own: Callable[[str], Any]) -> dict[str, Any]:
 def model(
     name: str, size: Mapping[str, Any], found: data_lib.Dataset, *, prefix: str,
     dtype: str = "float32"
-) -> tuple[types.Model, methods.Shapes]:
-  """The model that a name stands for, and the shapes of its taps of one example.
+) -> tuple[types.Model, methods.Shapes, str]:
+  """The model that a name stands for, the shapes of its taps of one example, and
+  what its user should know of it, or "".
 
   Args:
     name: A key of `MODELS`, or a user's own, `module:NAME` or `file.py:NAME`.
@@ -62,7 +62,7 @@ def model(
     # is made anew each time.
     logits, features = outputs() if sources.named(name) else compilation.once(
         ("outputs", built, compilation.shapes(inputs)), outputs)
-  except Exception as error:  # Whatever a module raises on a wrong shape.
+  except (Exception, SystemExit) as error:  # Whatever a module raises.
     raise UserError(
         f"config.{prefix}: {name} with {_shown(size)} fails on inputs "
         f"{inputs.shape[1:]}: {type(error).__name__}: {_first_line(error)}"
@@ -71,17 +71,23 @@ def model(
     raise UserError(
         f"config.{prefix}.name={name}: gives logits {logits.shape} for 2 "
         f"examples, must be (2, {found.num_classes})")
+  remark = ""
   if sources.named(name):
     made_of = (
         name, sources.sha256(name), tuple(size.items()), dtype, found.num_classes)
     try:
-      compilation.once(("own", *made_of, compilation.shapes(inputs)), lambda: (
-          _say_frozen(f"{prefix}.name={name}", models.check(
-              built, preprocess.seen(found.train.inputs, 8)))))
+      frozen = compilation.once(
+          ("own", *made_of, compilation.shapes(inputs)),
+          lambda: models.check(built, preprocess.seen(found.train.inputs, 8)))
     except TypeError as error:
       raise UserError(
           f"config.{prefix}.name={name}: {_first_line(error)}") from None
-  return built, {name: tap.shape[1:] for name, tap in features.items()}
+    if frozen:
+      remark = (f"config.{prefix}.name={name}: training leaves the statistics "
+                f"{frozen[0]} as they began")
+      if len(frozen) > 1:
+        remark += f", and {len(frozen) - 1} more"
+  return built, {name: tap.shape[1:] for name, tap in features.items()}, remark
 
 
 def method(name: str) -> methods.Method:
@@ -148,17 +154,13 @@ def _own_model(
     return models.own_model(own, given)
   except UserError:
     raise
-  except Exception as error:  # Whatever a user's class raises.
+  except (Exception, SystemExit) as error:  # Whatever a user's class raises.
     raise UserError(f"{key}={name}: {_first_line(error)}") from None
 
 
-def _say_frozen(key: str, names: Sequence[str]) -> None:
-  if names:
-    print(f"config.{key}: training leaves the statistics {names[0]} as they began"
-          + f", and {len(names) - 1} more" * (len(names) > 1), file=sys.stderr)
-
-
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
+  if isinstance(error, SystemExit):
+    return "ends the program"
   return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 

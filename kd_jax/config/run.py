@@ -9,6 +9,7 @@ from kd_jax import config as config_lib
 from kd_jax import methods
 from kd_jax.config import names, schema
 from kd_jax.core.errors import UserError
+from kd_jax.core.words import counted
 
 
 class Sweeping(NamedTuple):
@@ -86,8 +87,8 @@ def _member_weights(values: Mapping[str, Any]) -> tuple[float, ...]:
   weights = given or (1.0,) * count
   if len(weights) != count or sum(weights) <= 0:
     raise UserError(
-        f"config.teacher.weights={given}: must be {count} numbers >= 0, not all "
-        "0, one for each of teacher.count members")
+        f"config.teacher.weights={given}: must be {counted(count, 'number')} >= 0, "
+        "not all 0, one for each of teacher.count members")
   if given and values["teacher.mean"] == "confidence":
     raise UserError(
         "config.teacher.weights: teacher.mean=confidence has weights of its own; "

@@ -12,6 +12,7 @@ import re
 from typing import Any, NamedTuple
 
 from kd_jax import methods
+from kd_jax.core import limits
 
 # What a key has influence on. `identity.py` says what follows from it.
 DATA = "data"  # which examples there are; their content is hashed
@@ -114,20 +115,23 @@ def _all(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
   return lambda values: all(check(value) for value in values)
 
 
+def _held(allowed: str, check: Callable[[Any], bool]) -> Rule:
+  return Rule(f"{allowed} that float32 holds", lambda v: _finite(v) and check(v))
+
+
 _WHOLE = Rule("an integer >= 1", lambda v: _integer(v) and v >= 1)
 _COUNT = Rule("an integer >= 0", lambda v: _integer(v) and v >= 0)
-_SHARE = Rule("a number in [0, 1]", lambda v: _finite(v) and 0 <= v <= 1)
-_PART = Rule("a number in [0, 1)", lambda v: _finite(v) and 0 <= v < 1)
-_POSITIVE = Rule("a number > 0", lambda v: _finite(v) and v > 0)
-_NOT_NEGATIVE = Rule("a number >= 0", lambda v: _finite(v) and v >= 0)
-_FRACTION = Rule("a number in (0, 1]", lambda v: _finite(v) and 0 < v <= 1)
-_PERCENT = Rule("a number in [0, 100]", lambda v: _finite(v) and 0 <= v <= 100)
-# T**2 times the soft term is of the size of the hard one. Beyond these ends float32
-# keeps no digit of it, or of differences of softened logits.
+_SHARE = _held("a number in [0, 1]", lambda v: 0 <= v <= 1)
+_PART = _held("a number in [0, 1)", lambda v: 0 <= v < 1)
+_POSITIVE = _held("a number > 0", lambda v: v > 0)
+_NOT_NEGATIVE = _held("a number >= 0", lambda v: v >= 0)
+_FRACTION = _held("a number in (0, 1]", lambda v: 0 < v <= 1)
+_PERCENT = _held("a number in [0, 100]", lambda v: 0 <= v <= 100)
 _TEMPERATURE = Rule(
-    "a number > 0, from 1e-6 to 1e6 (float32 holds the soft term of no other; "
-    "for T to infinity there is method=logits)",
-    lambda v: _finite(v) and 1e-6 <= v <= 1e6)
+    "a number > 0, from {:g} to {:g} (float32 holds the soft term of no other; "
+    "for T to infinity there is method=logits)".format(*limits.TEMPERATURES),
+    lambda v: _finite(v) and (
+        limits.TEMPERATURES[0] <= v <= limits.TEMPERATURES[1]))
 _TEXT = Rule("text", lambda v: isinstance(v, str) and bool(v))
 _BOOL = Rule("true or false", lambda v: isinstance(v, bool))
 _WIDTHS = Rule(

@@ -152,7 +152,7 @@ def matches(point: Point, reference: Mapping[str, Any]) -> bool:
 def title(values: Mapping[str, Any]) -> str:
   """Keys and values as people read them: `widths=30x30 temperature=2.5`."""
   short = lambda key: key.removeprefix("student.").removeprefix("optimizer.")
-  return " ".join(f"{short(key)}={_short(value)}" for key, value in values.items())
+  return " ".join(f"{short(key)}={_shown(value)}" for key, value in values.items())
 
 
 def _sweeps(parts: Sequence[Part]) -> list[Sweep]:
@@ -207,7 +207,7 @@ def _values(key: str, text: str) -> list[Any]:
   return [schema.plain(value) for value in found]
 
 
-def _short(value: Any) -> str:
+def _shown(value: Any) -> str:
   if isinstance(value, tuple):
     return "x".join(map(str, value))
   return f"{value:g}" if isinstance(value, float) else str(value)

@@ -3,14 +3,13 @@
 import argparse
 from collections.abc import Iterator, Sequence
 import contextlib
-import functools
 import json
 import os
 import sys
 from typing import Any, NoReturn
 import warnings
 
-from kd_jax.core import strict
+from kd_jax.core import exits, strict
 from kd_jax.core.errors import Parser, UserError, nearest
 
 _DESCRIPTION = """\
@@ -117,24 +116,12 @@ def _run(arguments: argparse.Namespace) -> int:
 @contextlib.contextmanager
 def _not_ended() -> Iterator[None]:
   """Refuses that a target ends the program: its exit code is the verdict."""
-  own = os.getpid()
-  ends = {name: getattr(os, name) for name in ("_exit", "abort", "execv", "execve")}
-
-  def instead(name: str, *words: Any) -> NoReturn:
-    if os.getpid() != own:
-      ends[name](*words)  # Of a process that a framework has started.
-    raise SystemExit(f"os.{name}")
-
-  for name in ends:
-    setattr(os, name, functools.partial(instead, name))
   try:
-    yield
+    with exits.refused():
+      yield
   except SystemExit as error:
     raise UserError(f"the target ends the program ({error.code or 'SystemExit'}), "
                     "so it cannot be judged") from None
-  finally:
-    for name, end in ends.items():
-      setattr(os, name, end)
 
 
 if __name__ == "__main__":
@@ -146,8 +133,6 @@ if __name__ == "__main__":
     code: Any = main(sys.argv[1:])
   except SystemExit as error:  # Of --help, or of a wrong command line.
     code = error.code
-  except KeyboardInterrupt:
-    code = 130
   sys.stdout.flush()
   sys.stderr.flush()
   end(int(code or 0))

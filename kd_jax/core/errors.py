@@ -17,11 +17,14 @@ class UserError(Exception):
   __module__ = "kd_jax.errors"  # Its public name, which tracebacks show.
 
   def __init__(self, message: object = ""):
+    if isinstance(message, IsADirectoryError):
+      message = (f"{message.filename2 or message.filename}: is a folder, where a "
+                 "file belongs; move it away")
     lines = printable(str(message)).split("\n")
-    super().__init__("\n".join(map(_short, lines)))
+    super().__init__("\n".join(map(_without_middle, lines)))
 
 
-def _short(line: str) -> str:
+def _without_middle(line: str) -> str:
   """A line without its middle, if that would fill a screen: some value or path."""
   return line if len(line) <= 1000 else f"{line[:500]} ... {line[-400:]}"
 

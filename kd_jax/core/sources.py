@@ -11,6 +11,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
+from kd_jax.core import exits
 from kd_jax.core.errors import UserError, in_words
 from kd_jax.core.files import at_home, refuse_pipes
 
@@ -55,14 +56,15 @@ def sha256(name: str) -> str:
 def _module(place: str) -> ModuleType:
   file = os.path.abspath(at_home(place))
   try:
-    if not place.endswith(".py"):
-      return importlib.import_module(place)
-    path = pathlib.Path(file)
-    refuse_pipes(path)
-    return _of_file(path, path.read_text())
+    with exits.refused():
+      if not place.endswith(".py"):
+        return importlib.import_module(place)
+      path = pathlib.Path(file)
+      refuse_pipes(path)
+      return _of_file(path, path.read_text())
   except UserError:
     raise
-  except (Exception, SystemExit) as error:  # Whatever a user's file raises.
+  except BaseException as error:  # Whatever a user's file raises.
     raise UserError(
         f"{place}: cannot be imported: {in_words(error, file)}") from None
 

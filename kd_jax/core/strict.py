@@ -36,7 +36,7 @@ def loads(text: str) -> Any:
     if text.count("[") + text.count("{") > _DEEPEST and _depth(value) > _DEEPEST:
       raise RecursionError
     # Half a character can be escaped, but not be written, printed or hashed.
-    if "\\ud" in text.lower():
+    if "\\u" in text and "\\ud" in text.lower():
       json.dumps(value, ensure_ascii=False).encode()
     return value
   except RecursionError:

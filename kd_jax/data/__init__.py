@@ -256,14 +256,16 @@ def _problem(dataset: Dataset, *, counted: bool) -> str:
   train, test = dataset.train, dataset.test
   for inputs, label in (train, test):
     if len(inputs) != len(label):
-      last = "; if the last axis counts examples, save numpy.moveaxis(x, -1, 0)" * (
-          inputs.ndim > 2 and len(label) in inputs.shape[-2:])
-      return f"{len(inputs)} inputs but {len(label)} labels{last}"
+      last = inputs.ndim > 2 and len(label) in inputs.shape[-2:]
+      return f"{len(inputs)} inputs but {len(label)} labels" + (
+          "; if the last axis counts examples, save numpy.moveaxis(x, -1, 0)"
+          if last else "")
     if len(label) == 0:
       return "an empty training or test set"
   if counted and dataset.num_classes < 1:
     return "no example has a label; set data.num_classes"
+  if not len(dataset.train_ids):
+    return "data.holdout leaves nothing to train on"
   return (
       check.labels(train.label, test.label, dataset.num_classes, counted=counted)
-      or check.inputs(train.inputs, test.inputs)
-      or "data.holdout leaves nothing to train on" * (not len(dataset.train_ids)))
+      or check.inputs(train.inputs, test.inputs))

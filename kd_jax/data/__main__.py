@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
         arguments.name, arguments.source,
         directory=arguments.dir and arguments.dir.expanduser())
   except (UserError, tfds_source.Unavailable, OSError) as error:
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {UserError(error)}", file=sys.stderr)
     return 2
   print(f"prepared: {folder}")
   return 0

@@ -4,6 +4,9 @@ import numpy as np
 
 # A test set may differ from its training set so many times in size, not more.
 _ALIKE = 20.0
+# Examples of each part that are looked at, and how rarely chance may explain them.
+_LOOKED_AT = 1000
+_CHANCE = 1e-6
 # Numbers of this size are what nets are set up for.
 _USUAL = (0.1, 10.0)
 # Classes for each class that has an example, where the labels alone tell of both.
@@ -41,7 +44,8 @@ def labels(
     return (f"all labels are {last}{more}, so there is nothing to learn; is "
             "data.num_classes right?")
   if num_classes > _SPARSE * len(found):
-    first = ", ".join(map(str, found[:-1][:4])) + ", ..." * (len(found) > 5)
+    first = ", ".join(map(str, found[:-1][:4])) + (
+        ", ..." if len(found) > 5 else "")
     return (
         f"labels are {first}, {last} ({counts[-1]} of {counts.sum()} examples have "
         f"the last), so {num_classes - len(found)} of {num_classes} classes would "
@@ -74,6 +78,14 @@ def inputs(train: np.ndarray, test: np.ndarray) -> str:
     if not 1 / _ALIKE < times < _ALIKE:
       return (f"test inputs are {times:.2g} times as large as training inputs "
               f"({_range(test)}, training {_range(train)}); scale both alike")
+  if train.dtype.kind == "f":
+    for one, other, words in ((train, test, ("training", "test")),
+                              (test, train, ("test", "training"))):
+      if _lacks_negatives(other, one):
+        return (
+            f"most pixels or columns of {words[0]} inputs have numbers below 0, "
+            f"those of {words[1]} inputs none, as if one part were standardised "
+            f"({_range(one)}, {_range(other)}); scale both alike")
   return ""
 
 
@@ -115,10 +127,27 @@ def remarks(train: np.ndarray, scale: str) -> list[str]:
 
 def _times_as_large(train: np.ndarray, test: np.ndarray) -> float:
   """How many times as large test inputs are: the median over pixels or columns."""
-  sizes = [np.abs(x, dtype=np.float32).reshape(len(x), -1).mean(0)
-           for x in (x[::max(len(x) // 1000, 1)] for x in (train, test))]
+  sizes = [np.abs(_some(x), dtype=np.float32).mean(0) for x in (train, test)]
   both = (sizes[0] > 0) & (sizes[1] > 0)
   return float(np.median(sizes[1][both] / sizes[0][both])) if both.any() else 1.0
+
+
+def _lacks_negatives(other: np.ndarray, one: np.ndarray) -> bool:
+  """Whether most pixels or columns are below 0 in `one` but by no chance here.
+
+  If a part p of the examples is below 0, none of n others is with (1 - p)**n.
+  """
+  one, other = _some(one), _some(other)
+  chance = (1 - (one < 0).mean(0)) ** len(other)
+  used = one.any(0) | other.any(0)
+  return bool(
+      ((chance < _CHANCE) & (other >= 0).all(0))[used].sum() > 0.5 * used.sum())
+
+
+def _some(x: np.ndarray) -> np.ndarray:
+  """Some of the examples, spread over all, as rows."""
+  some = x[::max(len(x) // _LOOKED_AT, 1)]
+  return some.reshape(len(some), -1)
 
 
 def _range(x: np.ndarray) -> str:

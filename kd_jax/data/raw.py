@@ -66,7 +66,7 @@ def find(
       malformed or not the official one.
   """
   own = directory / f"{name}.npz"
-  if own.is_file():
+  if own.exists():  # What is no file is refused when it is read.
     return _as_arrays(_read_npz(own), own)
   kinds, folders = _KINDS, [directory / name, directory]
   if name in _KNOWN:
@@ -125,7 +125,7 @@ def _files(folder: pathlib.Path, names: Sequence[str]) -> list[pathlib.Path]:
     # Some archives write t10k-images.idx3-ubyte.
     spellings = (name, name.replace("-idx", ".idx"))
     candidates = [folder / (s + end) for s in spellings for end in ("", ".gz")]
-    existing = [file for file in candidates if file.is_file()]
+    existing = [file for file in candidates if file.exists()]
     found += existing[:1]
     missing += [] if existing else [name]
   if found and missing:

@@ -39,7 +39,7 @@ def reverse_kl(
     student does not.
 
   Raises:
-    ValueError: If T is a Python number outside [1e-18, 1e18].
+    ValueError: If T is a Python number outside [1e-6, 1e5].
 
   Example:
     >>> student_logits = jnp.array([0.0, jnp.log(3.0)])  # q = (1/4, 3/4)
@@ -82,7 +82,7 @@ def jensen_shannon(
     JSD in nats, `[...]`.
 
   Raises:
-    ValueError: If T is a Python number outside [1e-18, 1e18], or beta
+    ValueError: If T is a Python number outside [1e-6, 1e5], or beta
       one outside [0, 1].
 
   Example:

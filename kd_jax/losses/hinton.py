@@ -21,6 +21,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from kd_jax.core import limits
 from kd_jax.losses import parts
 
 Scalar = jax.Array | float
@@ -39,16 +40,17 @@ def tempered_log_softmax(
     where: True for the classes that exist, bool `[..., classes]`; default all.
 
   Returns:
-    log q, `[..., classes]`, at least float32; -inf for a masked class.
+    log q, `[..., classes]`, at least float32; -inf for a masked class. NaN for an
+    array's T of less than half, or more than twice, of what a Python number may be.
 
   Raises:
-    ValueError: If T is a Python number outside [1e-18, 1e18].
+    ValueError: If T is a Python number outside [1e-6, 1e5].
 
   Example:
     >>> tempered_log_softmax(jnp.array([0.0, jnp.log(9.0)]), 2.0).round(4)
     Array([-1.3863, -0.2877], dtype=float32)
   """
-  _check_temperature(temperature)
+  temperature = _checked_temperature(temperature)
   exists = existing(logits, where)
   # Masked logits leave before any arithmetic: -inf / T has a NaN gradient in T.
   scores = jnp.where(exists, at_least_float32(logits), 0.0) / temperature
@@ -71,7 +73,7 @@ def tempered_softmax(
     q, `[..., classes]`, at least float32, summing to 1 over classes.
 
   Raises:
-    ValueError: If T is a Python number outside [1e-18, 1e18].
+    ValueError: If T is a Python number outside [1e-6, 1e5].
 
   Example:
     >>> tempered_softmax(jnp.array([0.0, jnp.log(9.0)]), 2.0)  # 1 : sqrt(9)
@@ -105,7 +107,7 @@ def soft_target_cross_entropy(
     C in nats, `[...]`. It is the teacher's entropy where z = v.
 
   Raises:
-    ValueError: If T is a Python number outside [1e-18, 1e18].
+    ValueError: If T is a Python number outside [1e-6, 1e5].
 
   Example:
     >>> logits = jnp.zeros((1, 4))
@@ -142,7 +144,7 @@ def distillation_kl(
     teacher does not.
 
   Raises:
-    ValueError: If T is a Python number outside [1e-18, 1e18].
+    ValueError: If T is a Python number outside [1e-6, 1e5].
 
   Example:
     >>> teacher_logits = jnp.array([0.0, jnp.log(3.0)])  # p = (1/4, 3/4)
@@ -333,12 +335,16 @@ def distillation_loss(
   return hard + soft_weight * soft
 
 
-def _check_temperature(temperature: Scalar) -> None:
-  # Of any other, T**2 or T itself is no number of float32.
-  number = isinstance(temperature, (int, float))
-  if number and not 1e-18 <= temperature <= 1e18:
+def _checked_temperature(temperature: Scalar) -> Scalar:
+  low, high = limits.TEMPERATURES
+  if not isinstance(temperature, (int, float)):
+    # MLKD softens at 0.5 to 1.5 times T.
+    fine = (temperature >= low / 2) & (temperature <= 2 * high)
+    return jnp.where(fine, temperature, jnp.nan)
+  if not low <= temperature <= high:
     raise ValueError(
-        f"temperature must be in [1e-18, 1e18], got {temperature}")
+        f"temperature must be in [{low:g}, {high:g}], got {temperature}")
+  return temperature
 
 
 def at_least_float32(logits: jax.Array) -> jax.Array:

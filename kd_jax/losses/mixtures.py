@@ -51,7 +51,7 @@ def mixture_logits(
 
   Raises:
     ValueError: If there is no such mean, or T is a Python number that is
-      outside [1e-18, 1e18].
+      outside [1e-6, 1e5].
 
   Example:
     >>> sure = jnp.array([[4.0, 0.0], [0.0, 4.0]])

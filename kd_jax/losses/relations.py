@@ -47,7 +47,7 @@ def row_correlation(
     d in [0, 2], `[...]`; 1, with gradient 0, where either side is even.
 
   Raises:
-    ValueError: If T is a Python number outside [1e-18, 1e18].
+    ValueError: If T is a Python number outside [1e-6, 1e5].
 
   Example:
     >>> z, v = jnp.array([0.0, 1.0, 2.0]), jnp.array([0.0, 2.0, 1.0])
@@ -92,7 +92,7 @@ def column_correlation(
     0: all of them in a batch of one.
 
   Raises:
-    ValueError: If T is a Python number outside [1e-18, 1e18].
+    ValueError: If T is a Python number outside [1e-6, 1e5].
 
   Example:
     >>> z = jnp.array([[0.0, 1.0], [0.0, 2.0], [0.0, 3.0]])
@@ -132,7 +132,7 @@ def multi_level_kl(
     L in nats, `[...]`, T_k**2 in it.
 
   Raises:
-    ValueError: If T is a Python number outside [1e-18, 1e18].
+    ValueError: If T is a Python number outside [1e-6, 1e5].
 
   Example:
     >>> z, v = jnp.zeros(2), jnp.array([0.0, jnp.log(3.0)])
@@ -175,7 +175,7 @@ def batch_relations(
     L, a scalar without unit.
 
   Raises:
-    ValueError: If T is a Python number outside [1e-18, 1e18].
+    ValueError: If T is a Python number outside [1e-6, 1e5].
 
   Example:
     >>> sure = jnp.array([[50.0, 0.0], [0.0, 50.0]])
@@ -221,7 +221,7 @@ def class_relations(
     L, a scalar without unit; N counts the columns of the logits.
 
   Raises:
-    ValueError: If T is a Python number outside [1e-18, 1e18].
+    ValueError: If T is a Python number outside [1e-6, 1e5].
 
   Example:
     >>> sure = jnp.array([[50.0, 0.0], [0.0, 50.0]])

@@ -13,7 +13,7 @@ import re
 import types as python_types
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kd_jax.core import sources
+from kd_jax.core import limits, sources
 from kd_jax.core.errors import UserError
 from kd_jax.methods.pairs import (
   Pairs,
@@ -287,8 +287,8 @@ METHODS: dict[str, Method] = {
         _WEIGHTED + "({alpha:g} * S**2 * SCD + {beta:g} * T**2 * MCD), "
         "S = {confidence_temperature:g}" + _AT_T, nothing, _function("rld"),
         numbers={"alpha": 1.0, "beta": 8.0, "confidence_temperature": 1.0},
-        within={"confidence_temperature": (1e-3, 1e6)}, any_temperature=True,
-        reads_labels=True,
+        within={"confidence_temperature": limits.TEMPERATURES},
+        any_temperature=True, reads_labels=True,
         setting=_set(1.0, 1.0, 4.0), paper="Sun et al. (2024), arXiv 2408.07703"),
     "wttm": Method(
         _WEIGHTED + "U * KL(teacher at T || student at 1)" + _AT_T,
@@ -323,7 +323,7 @@ METHODS: dict[str, Method] = {
         _WEIGHTED + "T**2 * KL, T learned in {start:g} + (0, {span:g}), reversed "
         "over {ramp:.3g} of the run", _function("ctkd_init"), _function("ctkd"),
         numbers={"start": 1.0, "span": 20.0, "ramp": 10 / 240},
-        within={"start": (1e-3, 1e6)}, any_temperature=True, softens=False,
+        within={"start": limits.TEMPERATURES}, any_temperature=True, softens=False,
         setting={"hard_weight": 0.1, "soft_weight": 0.9},
         paper="Li et al. (2023), arXiv 2211.16231"),
     "hint": _beside(

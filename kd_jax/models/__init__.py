@@ -12,14 +12,13 @@ import inspect
 import jax.numpy as jnp
 
 from kd_jax.core import types
+from kd_jax.models import linen, nnx
 from kd_jax.models.convnet import Convnet
 from kd_jax.models.convolutional import Cnn
 from kd_jax.models.head import head
-from kd_jax.models.linen import linen_model
 from kd_jax.models.mlp import Mlp
 from kd_jax.models.mobile import MobilenetV2, ShufflenetV1, ShufflenetV2
-from kd_jax.models.nnx import nnx_model
-from kd_jax.models.own import check, own_model, understands
+from kd_jax.models.own import check, checking, own_model, understands
 from kd_jax.models.plain import Fitnet, Plane, Vgg
 from kd_jax.models.resnet import BottleneckResnet, Resnet, WideResnet
 
@@ -27,12 +26,16 @@ __all__ = [
     "MODELS", "check", "head", "linen_model", "nnx_model", "options", "own_model",
     "understands"]
 
+# Of modules that are not ours.
+linen_model = checking(linen.linen_model)
+nnx_model = checking(nnx.nnx_model)
+
 
 def _model(module_class: type, **preset) -> Callable[..., types.Model]:
   """A builder of models from a module class and its named preset."""
   @functools.lru_cache(maxsize=32)  # The same model shares its programs.
   def made(**config) -> types.Model:
-    return linen_model(module_class(**config))
+    return linen.linen_model(module_class(**config))
 
   def build(
       *, num_classes: int, dtype: str = "float32", width: float = 1.0, **config

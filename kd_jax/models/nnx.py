@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import contextvars
 import functools
+import inspect
 from typing import Any
 
 from flax import nnx, traverse_util
@@ -12,8 +13,9 @@ import jax
 from kd_jax.core import types
 from kd_jax.models.linen import as_outputs, keywords, only
 
-# Does a call of a part: `hook(part, call, words, keywords)` gives what it gives.
-Hook = Callable[[Any, Callable[..., Any], Any, Any], Any]
+# Calls a method of a part: `hook(part, method, call, words, keywords)` gives what
+# `call` does.
+Hook = Callable[[Any, str, Callable[..., Any], Any, Any], Any]
 _hook: contextvars.ContextVar[Hook | None] = contextvars.ContextVar(
     "hook", default=None)
 
@@ -104,17 +106,27 @@ def intercepted(hook: Hook) -> Iterator[None]:
 
 
 def _intercept(module: nnx.Module, hook: Hook) -> None:
-  """Hands the calls of a module and of its parts to a hook."""
+  """Hands the calls of methods of a module and of its parts to a hook."""
+  def handed(kind, name):
+    @functools.wraps(getattr(kind, name))
+    def call(self, *words, **keywords):
+      return hook(self, name, functools.partial(getattr(kind, name), self), words,
+                  keywords)
+    return call
+
   for _, part in nnx.iter_modules(module):
     kind = type(part)
+    object.__setattr__(part, "__class__", type(kind.__name__, (kind,), {
+        "__module__": kind.__module__,
+        **{name: handed(kind, name) for name in _methods(kind)}}))
 
-    def call(self, *words, kind=kind, **keywords):
-      return hook(self, functools.partial(kind.__call__, self), words, keywords)
 
-    if callable(part):
-      object.__setattr__(part, "__class__", type(
-          kind.__name__, (kind,),
-          {"__call__": call, "__module__": kind.__module__}))
+def _methods(kind: type) -> set[str]:
+  """The methods that a class has from its user; of a layer of Flax its call."""
+  own = {name for base in kind.__mro__ if not base.__module__.startswith("flax.")
+         for name, value in vars(base).items()
+         if inspect.isfunction(value) and not name.startswith("__")}
+  return own | {"__call__"} if hasattr(kind, "__call__") else own  # noqa: B004
 
 
 @contextlib.contextmanager

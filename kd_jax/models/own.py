@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 import contextlib
+import dataclasses
+import functools
 import inspect
 from typing import Any, NamedTuple
 
@@ -70,9 +72,10 @@ def understands(source: Any, name: str) -> bool:
 def check(model: types.Model, inputs: types.Tree) -> list[str]:
   """Refuses a net that would be trained or judged otherwise than it means.
 
-  An argument that a call of the net, or of a part of it, leaves at its default is
-  tried with other values: one that would bring in draws or changes of state is a
-  switch for training that nothing turns.
+  An argument that a call of a method, of the net or of a part of it, leaves at its
+  default is tried with other values: one that would bring in draws or changes of
+  state is a switch for training that nothing turns. So is a field that would bring
+  them into training and evaluation; into training alone, it is an option.
 
   Args:
     model: Of `own_model`.
@@ -88,30 +91,51 @@ def check(model: types.Model, inputs: types.Tree) -> list[str]:
   first = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype),
                        inputs)
   held = jax.eval_shape(model.init, jax.random.key(0), first)  # As training does.
-  left: dict[tuple[str, str], Any] = {}
+  left: dict[_Place, Any] = {}
   off: list[str] = []
   trained = _traced(model, held, inputs, True, _noting(left, off))
   judged = _traced(model, held, inputs, False)
   if trained.logits != judged.logits:
     raise TypeError(f"gives logits {trained.logits} in training, "
                     f"{judged.logits} in evaluation")
-  for (kind, name), default in left.items():
+  for place, default in left.items():
     for value in _others(default):
+      hook = _passing(place, value)
       try:
-        tried = _traced(model, held, inputs, True, _passing(kind, name, value))
+        tried = _traced(model, held, inputs, True, hook)
       except TypeError:
         continue  # Another net: it lacks the parameters.
-      if tried.draws > trained.draws or tried.changed - trained.changed:
-        raise TypeError(
-            f"{kind}.__call__ is left at {name}={default!r} in training, where "
-            f"{_in_words(value)} brings in dropout or changes of state; let it be "
-            "`train`, hand that on, or make it a field of the module")
+      if _adds(tried, trained) and (
+          place.method or _adds_in_evaluation(model, held, inputs, hook, judged)):
+        raise TypeError(place.refused(default, value))
   if off:
     raise TypeError(f"its {off[0]} is off in training; let __call__ take `train` "
                     "or `deterministic`, and hand it on")
   _refuse_values(model, inputs, draws=judged.draws > 0)
   return [name for name in sorted(_names(held.state).keys() - trained.changed)
           if name.endswith(("['mean']", "['var']", "['variance']"))]
+
+
+def checking(
+    make: Callable[[Any], types.Model]
+) -> Callable[[Any], types.Model]:
+  """Lets `make` give models that `check` looks at, once, when first initialised."""
+  @functools.wraps(make)
+  def made(source: Any) -> types.Model:
+    model = make(source)
+
+    looked: list[bool] = []
+
+    def init(key: jax.Array, inputs: types.Tree) -> types.Variables:
+      if not looked and jax.tree.leaves(inputs):
+        with jax.ensure_compile_time_eval():  # Also within a program.
+          check(model, jax.tree.map(
+              lambda x: jax.ShapeDtypeStruct((8, *x.shape[1:]), x.dtype), inputs))
+        looked.append(True)
+      return model.init(key, inputs)
+
+    return model._replace(init=init)
+  return made
 
 
 def _refuse_values(model: types.Model, inputs: types.Tree, *, draws: bool) -> None:
@@ -155,9 +179,23 @@ class _Traced(NamedTuple):
   changed: frozenset[str]
 
 
+def _adds(tried: _Traced, than: _Traced) -> bool:
+  return tried.draws > than.draws or bool(tried.changed - than.changed)
+
+
+def _adds_in_evaluation(
+    model: types.Model, held: types.Variables, inputs: types.Tree, hook: Hook,
+    judged: _Traced,
+) -> bool:
+  try:
+    return _adds(_traced(model, held, inputs, False, hook), judged)
+  except TypeError:  # There are no keys to draw with.
+    return True
+
+
 def _traced(
     model: types.Model, held: types.Variables, inputs: types.Tree, train: bool,
-    hook: Hook = lambda part, call, words, keywords: call(*words, **keywords),
+    hook: Hook = lambda part, name, call, words, keywords: call(*words, **keywords),
 ) -> _Traced:
   """Traces a call, in training with its gradient; `hook` does the calls of parts.
 
@@ -181,7 +219,7 @@ def _traced(
     try:
       made, (after, logits) = jax.make_jaxpr(call, return_shape=True)(
           held.state, held.params, inputs, valid, jax.random.key(0))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
       word = "training" if train else "evaluation"
       raise TypeError(f"its {word} call fails: {type(error).__name__}: "
                       f"{' '.join(str(error).split())}") from error
@@ -215,19 +253,35 @@ def _names(state: types.Tree) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _around(hook: Hook) -> Iterator[None]:
-  """Lets a hook do the calls of modules and of their parts."""
+  """Lets a hook do the calls of methods of modules and of their parts."""
   def linen(call, words, keywords, context):
-    if context.method_name != "__call__":
-      return call(*words, **keywords)
-    return hook(context.module, call, words, keywords)
+    return hook(context.module, context.method_name, call, words, keywords)
 
   with nn.intercept_methods(linen), intercepted(hook):
     yield
 
 
-def _noting(left: dict[tuple[str, str], Any], off: list[str]) -> Hook:
-  """Notes arguments that are left at their defaults, and Dropout that is off."""
-  def hook(part, call, words, keywords):
+class _Place(NamedTuple):
+  """An argument of a method of a class, by full name, or without one a field."""
+
+  kind: str
+  method: str
+  name: str
+
+  def refused(self, default: Any, value: Any) -> str:
+    where = (f"in training, where {_in_words(value)} brings in dropout or changes "
+             "of state; ")
+    kind = self.kind.rpartition(".")[2]
+    if not self.method:
+      return (f"{kind}.{self.name} is {default!r} {where}let __call__ take "
+              "`train` in its place, or leave it out")
+    return (f"{kind}.{self.method} is left at {self.name}={default!r} {where}"
+            "let it be `train`, hand that on, or make it a field of the module")
+
+
+def _noting(left: dict[_Place, Any], off: list[str]) -> Hook:
+  """Notes what is left at its default, and Dropout that is off."""
+  def hook(part, method, call, words, keywords):
     kind = type(part)
     if isinstance(part, (nn.Dropout, nnx.Dropout)):
       says = [*words[1:2], keywords.get("deterministic"), part.deterministic]
@@ -237,20 +291,47 @@ def _noting(left: dict[tuple[str, str], Any], off: list[str]) -> Hook:
       given = _given(call, words, keywords)
       for name, parameter in inspect.signature(call).parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
-          left.update({(kind.__name__, switch): None for switch in SWITCHES})
+          left.update({_Place(_kind(part), method, switch): None
+                       for switch in SWITCHES})
         elif name not in given and parameter.default is not parameter.empty:
-          left[kind.__name__, name] = parameter.default
+          left[_Place(_kind(part), method, name)] = parameter.default
+      left.update({_Place(_kind(part), "", name): value
+                   for name, value in _fields(part).items()})
     return call(*words, **keywords)
   return hook
 
 
-def _passing(kind: str, name: str, value: Any) -> Hook:
-  """Gives the calls of one kind of part one more argument."""
-  def hook(part, call, words, keywords):
-    if type(part).__name__ == kind and name not in _given(call, words, keywords):
-      keywords = {**keywords, name: value}
-    return call(*words, **keywords)
+def _fields(part: Any) -> dict[str, Any]:
+  """The fields of a module that are at their defaults; of NNX all attributes."""
+  if isinstance(part, nn.Module):
+    return {field.name: field.default for field in dataclasses.fields(part)
+            if field.name not in ("parent", "name")
+            and getattr(part, field.name) is field.default}
+  return {name: value for name, value in vars(part).items() if name[0] != "_"}
+
+
+def _passing(place: _Place, value: Any) -> Hook:
+  """Gives calls of one method one more argument, or those of a class a field."""
+  def hook(part, method, call, words, keywords):
+    if _kind(part) != place.kind:
+      return call(*words, **keywords)
+    if place.method:
+      if method == place.method and place.name not in _given(call, words, keywords):
+        keywords = {**keywords, place.name: value}
+      return call(*words, **keywords)
+    own = vars(part)  # Linen's modules are frozen.
+    before = own[place.name]
+    own[place.name] = value
+    try:
+      return call(*words, **keywords)
+    finally:
+      own[place.name] = before
   return hook
+
+
+def _kind(part: Any) -> str:
+  """The full name of the class of a part; each call may make the class anew."""
+  return f"{type(part).__module__}.{type(part).__qualname__}"
 
 
 def _given(call: Callable[..., Any], words: Any, keywords: Any) -> set[str]:

@@ -12,12 +12,13 @@ told by `tables`, `plots` and `page`.
 
 from collections.abc import Mapping
 import dataclasses
+import functools
 import pathlib
 import re
 import shlex
 from typing import Any
 
-from kd_jax.core import strict
+from kd_jax.config import schema
 from kd_jax.core.errors import UserError
 from kd_jax.report import fields
 from kd_jax.report.main_table import PAPER, curves, table
@@ -27,6 +28,7 @@ from kd_jax.runs.results import Row, read, side_file
 __all__ = ["PAPER", "Row", "curves", "into", "main", "read",
            "side_file", "table", "write"]
 
+_literal = functools.lru_cache(1024)(schema.literal)  # Rows are much alike.
 _MARKERS = ("<!-- results: {} -->", "<!-- end of results -->")
 
 
@@ -86,7 +88,7 @@ def write_rows(
       row["fingerprint"] for row in rows}
   if hidden:
     sweep = dataclasses.replace(
-        sweep, notes=(*sweep.notes, results.kept(len(hidden)) + "."))
+        sweep, notes=(*sweep.notes, results.more_rows(len(hidden), folder) + "."))
   written = tables.write(sweep, folder)
   teacher = side_file(folder, "teacher.json")
   pictures = plots.write(sweep, teacher, folder)
@@ -104,18 +106,11 @@ def _in_full(row: Row) -> Row:
     words = shlex.split(row.get("command") or "")
   except ValueError:  # Quotes that nothing closes: a row of somebody else's.
     words = []
-  given = {name.removeprefix("--").removeprefix("config."): _value(text)
+  given = {name.removeprefix("--").removeprefix("config."): _literal(text)
            for name, _, text in (word.partition("=") for word in words)
            if name.startswith("--config")}
   given.pop("sweep.lanes", None)
   return row | {"overrides": given | row["overrides"]}
-
-
-def _value(text: str) -> Any:
-  try:
-    return strict.loads(text)
-  except ValueError:
-    return text
 
 
 def main(argv: list[str] | None = None) -> int:

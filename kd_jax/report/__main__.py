@@ -171,7 +171,7 @@ def _merge(argv: list[str]) -> int:
                 for row in report.read(arguments.out))
     report.write(arguments.out, reference=reference if there else None)
   except (UserError, OSError) as error:
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {UserError(error)}", file=sys.stderr)
     return 2
   print(printable((arguments.out / "table.md").read_text(encoding="utf-8")))
   print(text)
@@ -197,7 +197,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.readme:
       arguments.readme.write_bytes(_into(arguments.readme, name, generated))
   except (UserError, OSError) as error:
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {UserError(error)}", file=sys.stderr)
     return 2
   print(printable(generated), end="")
   return 0

@@ -4,7 +4,7 @@ import array
 from collections.abc import Callable
 import math
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 from kd_jax.core.errors import UserError
 from kd_jax.report import names
@@ -14,11 +14,19 @@ from kd_jax.runs import results
 
 _NEEDED = ("row", "net", "source", "test_examples", "seed", "test_errors", "loss",
            "seconds")
-# Of a field: what it must be, in words, by type, and beyond that; what is kept.
-Kind = tuple[str, Any, Callable[[Any], bool] | None, Callable[[Any], Any] | None]
 # No number of a run is larger; a float holds a little more.
 _LARGEST = 1e300
 _DEEPEST = 16
+
+
+class Kind(NamedTuple):
+  """A kind of field: what it must be, in words, by type and beyond that."""
+
+  words: str
+  types: type | tuple[type, ...]
+  holds: Callable[[Any], bool] = lambda value: True
+  # What is kept of it, in less memory.
+  compact: Callable[[Any], Any] = lambda value: value
 
 
 def reader(*, everything: bool = False) -> results.Each:
@@ -37,19 +45,19 @@ def reader(*, everything: bool = False) -> results.Each:
 
   def each(row: Row, where: str) -> Row:
     if "overrides" not in row:
-      return _kept(row, where, _OF_MAIN)
+      return _reported(row, where, _OF_MAIN)
     row = of_sweep(row, where)
     if results.is_other(row) and not everything:
       return {"fingerprint": row["fingerprint"]}
     if len(points) > MOST:
-      kept = _kept(row, where, _TOLD)
+      found = _reported(row, where, _WITHOUT_CURVES)
     else:
-      kept = _kept(row | _drawn(row), where, _OF_SWEEP)
-      points.add(names.identity(kept))
-    if "versions" in kept:
-      kept["versions"] = versions.setdefault(
-          str(kept["versions"]), kept["versions"])
-    return kept
+      found = _reported(row | _drawn(row), where, _OF_SWEEP)
+      points.add(names.identity(found))
+    if "versions" in found:
+      found["versions"] = versions.setdefault(
+          str(found["versions"]), found["versions"])
+    return found
   return each
 
 
@@ -61,20 +69,20 @@ def complete(row: Row, where: str) -> Row:
   return row
 
 
-def _kept(row: Row, where: str, kinds: dict[str, Kind]) -> Row:
-  kept = {}
-  for key, (kind, types, holds, short) in kinds.items():
+def _reported(row: Row, where: str, kinds: dict[str, Kind]) -> Row:
+  found = {}
+  for key, kind in kinds.items():
     value = row.get(key)
     if value is None:
       continue
-    if isinstance(value, types) and (holds is None or holds(value)):
-      kept[key] = value if short is None else short(value)
+    if isinstance(value, kind.types) and kind.holds(value):
+      found[key] = kind.compact(value)
     elif not (isinstance(value, float) and not math.isfinite(value)):
-      raise UserError(f"{where}: {key} is {_brief(value)}, must be {kind}")
-  errors, examples = kept.get("test_errors"), kept.get("test_examples")
+      raise UserError(f"{where}: {key} is {_brief(value)}, must be {kind.words}")
+  errors, examples = found.get("test_errors"), found.get("test_examples")
   if errors is not None and examples is not None and not 0 <= errors <= examples:
     raise UserError(f"{where}: test_errors is {errors:g} of {examples:g} examples")
-  return kept
+  return found
 
 
 def _drawn(row: Row) -> Row:
@@ -110,11 +118,11 @@ def _plain(value: Any, depth: int = 0) -> bool:
   return not isinstance(value, int) or _small(value)
 
 
-def _short(value: Any) -> Any:
+def _compact(value: Any) -> Any:
   """Numbers in a quarter of the memory that a list takes, and names once."""
   if isinstance(value, list):
     return array.array("d", value)
-  return {sys.intern(name): _short(one) for name, one in value.items()}
+  return {sys.intern(name): _compact(one) for name, one in value.items()}
 
 
 def _brief(value: Any) -> str:
@@ -126,22 +134,24 @@ def _brief(value: Any) -> str:
 
 
 _DRAWN = ("curve", "test_bins")
-_CURVE: Kind = ("a list of numbers", list, _numbers, _short)
-_OF_SWEEP: dict[str, Kind] = {
+_CURVE = Kind("a list of numbers", list, _numbers, _compact)
+_OF_SWEEP = {
     **dict.fromkeys((
         "test_errors", "test_examples", "test_nll", "test_ece", "agreement",
         "seconds", "heldout_errors", "heldout_examples", "train_examples", "seed",
-        "cores", "numerics"), ("a number", (int, float), _small, None)),
-    **dict.fromkeys(("fingerprint", "command"), ("text", str, None, None)),
+        "cores", "numerics"), Kind("a number", (int, float), _small)),
+    **dict.fromkeys(("fingerprint", "command"), Kind("text", str)),
     **dict.fromkeys((
-        "net", "method", "loss", "teacher_fingerprint", "commit", "device", "study",
-        "packing"), ("text", str, None, sys.intern)),
+        "net", "method", "loss", "teacher_fingerprint", "data_sha256", "commit",
+        "device", "study", "packing"), Kind("text", str, compact=sys.intern)),
     "heldout_curve": _CURVE,
-    **dict.fromkeys(_DRAWN, ("lists of numbers by name", dict, _series, _short)),
-    "versions": ("an object", dict, None, None),
-    "overrides": ("values of config keys", dict, _plain, lambda value: {
+    **dict.fromkeys(
+        _DRAWN, Kind("lists of numbers by name", dict, _series, _compact)),
+    "versions": Kind("an object", dict),
+    "overrides": Kind("values of config keys", dict, _plain, lambda value: {
         sys.intern(key): one for key, one in value.items()}),
-    **dict.fromkeys(("failed", "dirty"), ("", object, None, None))}
-_TOLD = {key: kind for key, kind in _OF_SWEEP.items() if key not in _DRAWN}
+    **dict.fromkeys(("failed", "dirty"), Kind("", object))}
+_WITHOUT_CURVES = {
+    key: kind for key, kind in _OF_SWEEP.items() if key not in _DRAWN}
 _OF_MAIN = _OF_SWEEP | {"curve": _CURVE} | dict.fromkeys(
-    ("row", "source"), ("text", str, None, None))
+    ("row", "source"), Kind("text", str))

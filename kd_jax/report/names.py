@@ -64,11 +64,11 @@ def short(keys: Iterable[str]) -> dict[str, str]:
     >>> short(["temperature", "optimizer.b2", "teacher.widths"])
     {'temperature': 'T', 'optimizer.b2': 'b2', 'teacher.widths': 'teacher widths'}
   """
-  return dict(_short(tuple(keys)))
+  return dict(_names_of(tuple(keys)))
 
 
 @functools.lru_cache(64)  # Each of many points has a label of the same keys.
-def _short(keys: tuple[str, ...]) -> dict[str, str]:
+def _names_of(keys: tuple[str, ...]) -> dict[str, str]:
   full = {key: key.replace(".", " ").replace("_", " ") for key in keys}
   names = {}
   for key in full:
@@ -89,7 +89,7 @@ def label(settings: Settings, keys: Iterable[str]) -> str:
     'alpha 0.9, T 8'
   """
   keys = tuple(keys)
-  names = _short(keys)
+  names = _names_of(keys)
   return ", ".join(
       f"{names[key]} {shown(settings[key])}" for key in keys if key in settings)
 

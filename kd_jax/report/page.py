@@ -5,14 +5,17 @@ it to load anything.
 """
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import gzip
 import html
+import io
+import itertools
 import json
 import pathlib
 import string
 from typing import Any
 
+from kd_jax.core.words import counted
 from kd_jax.report import names, panels, svg, tables
 from kd_jax.report.main_table import Row
 from kd_jax.report.sweep import MOST, Point, Sweep
@@ -67,7 +70,7 @@ def page(
 def _head(sweep: Sweep) -> str:
   rows = sweep.rows
   failed = sum(point.failed for point in sweep.points)
-  counts = (f"{len(sweep.points):,} points, {len(rows):,} runs"
+  counts = (f"{counted(len(sweep.points), 'point')}, {counted(len(rows), 'run')}"
             + (f", {failed:,} failed" if failed else ""))
   lines = [f"<h1>{html.escape(sweep.study or 'Report')}</h1>",
            f'<p class="soft">{counts}</p>', _loss(rows)]
@@ -75,8 +78,8 @@ def _head(sweep: Sweep) -> str:
   if not sweep.drawn:
     lines.append(
         f'<p class="warn">No picture shows more than {MOST} points, so those of '
-        "errors, differences, learning and reliability are left out; table.csv has "
-        "all points to draw them from.</p>")
+        "errors, the heat map, differences, learning and reliability are left out; "
+        "table.csv has all points to draw them from.</p>")
   return "\n".join(lines)
 
 
@@ -120,15 +123,22 @@ def _table(sweep: Sweep) -> str:
   left = tables.text_columns(sweep)
   heads = [(column.title, "" if column.title in left else "number")
            for column in columns]
-  cells = [_cells(column, sweep.points) for column in columns]
-  styles = ["reference" if point.is_reference else "" for point in sweep.points]
+  parts = (list(zip(
+      ["reference" if point.is_reference else "" for point in points],
+      *(_cells(column, points) for column in columns)))
+           for points in _parts(sweep.points))
   captions = "".join(
       f"<li>{html.escape(text)}</li>" for text in tables.captions(sweep))
   return (
       '<h2 id="points">Points</h2>\n'
       '<p class="soft">A click on a header sorts.</p>\n'
-      + _sortable("table", "points", heads, list(zip(styles, *cells)))
+      + _sortable("table", "points", heads, parts, len(sweep.points))
       + f'<ul class="captions">{captions}</ul>')
+
+
+def _parts(points: Sequence[Point]) -> Iterator[Sequence[Point]]:
+  """So many at once as a page of a table shows: texts of all would fill memory."""
+  return (points[at:at + MOST] for at in range(0, len(points), MOST))
 
 
 def _cells(column: tables.Column, points: Sequence[Point]) -> list[Cell]:
@@ -144,7 +154,7 @@ def _cells(column: tables.Column, points: Sequence[Point]) -> list[Cell]:
 
 def _sortable(
     name: str, what: str, heads: Sequence[tuple[str, str]],
-    rows: Sequence[tuple[Cell, ...]]
+    parts: Iterator[Sequence[tuple[Cell, ...]]], number: int
 ) -> str:
   """A table that sorts, in pages where it is long.
 
@@ -152,14 +162,16 @@ def _sortable(
     name: Its id.
     what: What its rows are.
     heads: Title and class of each column.
-    rows: Class and cells of each row.
+    parts: Class and cells of each row, in parts of several.
+    number: How many rows there are.
   """
+  first = next(parts)
   kind = lambda style: f' class="{style}"' if style else ""
   head = "".join(
       f'<th scope="col"{kind(style)}><button type="button">{html.escape(title)}'
       "</button></th>" for title, style in heads)
   lines = []
-  for style, *cells in rows[:MOST]:
+  for style, *cells in first[:MOST]:
     pairs = [(cell, None) if isinstance(cell, str) else cell for cell in cells]
     shown = "".join(
         f"<td{kind(column)}"
@@ -170,20 +182,30 @@ def _sortable(
   return (
       '<div class="scroll" tabindex="0" role="region" aria-label="Table of '
       f'{what}"><table id="{name}"><thead><tr>{head}</tr></thead>\n<tbody>'
-      + "\n".join(lines) + "</tbody></table></div>\n" + _pager(name, what, rows))
+      + "\n".join(lines) + "</tbody></table></div>\n"
+      + _pager(name, what, itertools.chain([first], parts), number))
 
 
-def _pager(name: str, what: str, rows: Sequence[tuple[Cell, ...]]) -> str:
+def _pager(
+    name: str, what: str, parts: Iterator[Sequence[tuple[Cell, ...]]], number: int
+) -> str:
   """All rows of a long table, packed, and the buttons that page through them."""
-  if len(rows) <= MOST:
+  if number <= MOST:
     return ""
-  packed = base64.b64encode(gzip.compress(
-      json.dumps(rows, separators=(",", ":")).encode(), 6, mtime=0)).decode()
-  last = -(-len(rows) // MOST)
+  with gzip.GzipFile(fileobj=(out := io.BytesIO()), mode="wb", compresslevel=4,
+                     mtime=0) as file:
+    between = "["
+    for part in parts:
+      text = json.dumps(part, separators=(",", ":"))
+      file.write((between + text[1:-1]).encode())
+      between = ","
+    file.write(b"]")
+  packed = base64.b64encode(out.getvalue()).decode()
+  last = -(-number // MOST)
   return (
       f'<nav class="pages" data-of="{name}" aria-label="Pages of {what}">'
       '<button type="button" hidden>Previous</button> '
-      f'<span>The first {MOST} of {len(rows):,} {what}</span> '
+      f'<span>The first {MOST} of {number:,} {what}</span> '
       f'<label hidden>page <input type="number" min="1" max="{last}" value="1"> of '
       f'{last:,}</label> <button type="button" hidden>Next</button>'
       f'<script type="text/plain">{packed}</script></nav>\n')
@@ -259,11 +281,13 @@ def _runs(sweep: Sweep) -> str:
   """Every run with its command."""
   heads = [("point", ""), ("seed", "number"), ("test errors", "number"),
            ("fingerprint", "code"), ("command", "code wrap")]
-  rows = [("", label, *_run(row)) for point in sweep.points
-          for label in [sweep.label(point)] for row in point.runs]
+  number = len(sweep.rows)
+  parts = ([("", label, *_run(row)) for point in points
+            for label in [sweep.label(point)] for row in point.runs]
+           for points in _parts(sweep.points))
   return ('<h2 id="runs">Runs</h2>\n<details><summary>The '
-          f"{len(rows):,} runs, with their commands</summary>"
-          f"{_sortable('runs-table', 'runs', heads, rows)}</details>")
+          f"{number:,} runs, with their commands</summary>"
+          f"{_sortable('runs-table', 'runs', heads, parts, number)}</details>")
 
 
 def _run(row: Row) -> tuple[str, ...]:

@@ -156,7 +156,7 @@ def write(
       "errors": errors_by_temperature, "heat": heat_map,
       "differences": differences, "learning": line_plots.learning,
       "reliability": line_plots.reliability,
-      "dark": lambda _, path: _knowledge(teacher, path)}
+      "dark": lambda _, path: teacher is not None and _knowledge(teacher, path)}
   found = {}
   for name, draw in drawings.items():
     path = folder / f"{name}.png"

@@ -10,6 +10,7 @@ import json
 from typing import Any
 
 import kd_jax
+from kd_jax.core.words import counted
 from kd_jax.report import clustered, compare, names, statistics
 from kd_jax.report.main_table import Row
 from kd_jax.report.sweep import Point, Sweep, run
@@ -41,6 +42,7 @@ def gather(
     UserError: If no point is the reference.
   """
   distinct, notes = _distinct(rows)
+  distinct, of_data = _by_data(distinct)
   groups: dict[Any, list[Row]] = {}
   for row in distinct:
     groups.setdefault(names.identity(row), []).append(row)
@@ -50,7 +52,8 @@ def gather(
                      if row.get("teacher_fingerprint")})
   # Where the teacher is what varies, each point has one of its own.
   several = any(
-      len({row.get("teacher_fingerprint") for row in group} - {None}) > 1
+      len(group) > 1
+      and len({row.get("teacher_fingerprint") for row in group} - {None}) > 1
       for group in groups.values())
   points = [
       _point({key: setting[key] for key in keys if key in setting}, group,
@@ -62,7 +65,7 @@ def gather(
   if reference is not None:
     points = compare.compared(
         points, reference, keys, common, several=several)
-  notes += _machines(distinct) + _numerics(distinct)
+  notes += of_data + _machines(distinct) + _numerics(distinct)
   study = ", ".join(sorted({str(row.get("study", "")) for row in distinct}))
   return Sweep(
       study, tuple(points), tuple(keys), common, tuple(teachers),
@@ -118,10 +121,25 @@ def _distinct(rows: Iterable[Row]) -> tuple[list[Row], list[str]]:
   return [found[name] for name in sorted(found, key=by_run)], notes
 
 
+def _by_data(rows: list[Row]) -> tuple[list[Row], list[str]]:
+  """Rows with their data as a setting, where those of a point are of several."""
+  known: dict[Any, set[str | None]] = {}
+  for row in rows:
+    known.setdefault(names.identity(row), set()).add(row.get("data_sha256"))
+  if any(len(found - {None}) > 1 for found in known.values()):
+    data = lambda row: {"data_sha256": row.get("data_sha256", "unknown")[:8]}
+    return [row | {"overrides": row["overrides"] | data(row)} for row in rows], []
+  mixed = sum(len(found) > 1 for found in known.values())
+  return rows, [f"In {mixed:,} of the points some rows, of earlier versions, do "
+                "not say of which data they are."] if mixed else []
+
+
 def _twice(points: Iterable[Point], keys: Sequence[str]) -> list[str]:
   """A note where a point has a seed twice: another config lies beneath."""
   notes = []
   for point in points:
+    if len(point.runs) < 2:
+      continue
     runs = list(map(run, point.good))
     if len(set(runs)) < len(runs):
       seeds = sorted({
@@ -130,8 +148,10 @@ def _twice(points: Iterable[Point], keys: Sequence[str]) -> list[str]:
       notes.append(
           f"{where}: seeds {names.some(seeds)} ran under several fingerprints "
           "(another config or version); all are in its mean.")
-  return notes[:_NOTES] + [
-      f"So it is with {len(notes) - _NOTES:,} more points."] * (len(notes) > _NOTES)
+  if len(notes) > _NOTES:
+    more = counted(len(notes) - _NOTES, "more point")
+    return [*notes[:_NOTES], f"So it is with {more}."]
+  return notes
 
 
 def _varying(
@@ -156,6 +176,9 @@ def _groups(
 
 
 def _mean(rows: Sequence[Row], name: str) -> float | None:
+  if len(rows) == 1:  # As most points have where there are many.
+    value = rows[0].get(name)
+    return None if value is None else float(value)
   values = [value for row in rows if (value := row.get(name)) is not None]
   return sum(values) / len(values) if values else None
 

@@ -11,6 +11,7 @@ Dietterich (1998), Neural Computation 10.
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 import functools
+import math
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -44,11 +45,13 @@ def summary(values: Values, *, level: float = 0.95) -> Summary:
   """
   if not 0 < level < 1:
     raise ValueError(f"level must be in (0, 1), such as 0.95; it is {level}")
+  # Without NumPy, as of each of many points.
+  if len(values) == 1 and isinstance(values[0], (int, float)) and math.isfinite(
+      values[0]):
+    return Summary(float(values[0]), None, None, None, 1)
   values = finite(values)
   # So that equal values, such as three of 0.1, have an sd of exactly zero.
   n, offset = len(values), values - values[0]
-  if n == 1:
-    return Summary(float(values[0]), None, None, None, 1)
   mean = float(values[0] + np.mean(offset))
   sd = float(np.std(offset, ddof=1))
   half = _quantile((1 + level) / 2, n - 1) * sd / n**0.5

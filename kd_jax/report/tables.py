@@ -33,9 +33,9 @@ def number(value: float | None, digits: int, *, sign: bool = False) -> str:
   if value is None:
     return ""
   text = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
-  if text[0] in "+-" and not float(text):
-    text = text[1:]
-  return text.replace("-", "−")
+  if text[0] in "+-":
+    text = text.replace("-", "−") if float(text) else text[1:]
+  return text
 
 
 def with_half(mean: float | None, half: float | None) -> str:
@@ -132,7 +132,8 @@ def captions(sweep: Sweep) -> list[str]:
   if "alpha" in {*sweep.common, *sweep.keys}:
     lines.append("alpha is the share of the soft term.")
   if any(key not in p.values for p in sweep.points for key in sweep.keys):
-    lines.append(f"{names.MISSING} is what the study's own config says.")
+    lines.append(f"{names.MISSING} is not set for these runs: it is what their "
+                 "config file says, where their method uses it.")
   lines.append(_plus_minus(sweep))
   examples = sorted({p.examples for p in sweep.points if p.examples})
   if examples:
@@ -146,8 +147,10 @@ def captions(sweep: Sweep) -> list[str]:
 def _cut(sweep: Sweep) -> list[str]:
   """Says so where there are more points than a table for reading shows."""
   number = len(sweep.points)
+  if number <= MOST:
+    return []
   return [f"The first {MOST} of {number:,} points: table.csv and report.html have "
-          "all of them."] * (number > MOST)
+          "all of them."]
 
 
 def _either(numbers: list[int]) -> str:
@@ -254,11 +257,11 @@ def comma_separated(sweep: Sweep) -> str:
   """A CSV file of ten digits a number, the full names of keys as column names."""
   writer = csv.writer(out := io.StringIO(), lineterminator="\n")
   writer.writerow([*sweep.keys, *(_PLAIN.get(name, name) for name in _FIELDS)])
+  fields = operator.attrgetter(*_FIELDS)
   for point in sweep.points:
     writer.writerow(
         [names.shown(point.values[key]) if key in point.values else ""
-         for key in sweep.keys] + [_exact(getattr(point, name))
-                                   for name in _FIELDS])
+         for key in sweep.keys] + [*map(_exact, fields(point))])
   return out.getvalue()
 
 

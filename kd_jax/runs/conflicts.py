@@ -66,8 +66,8 @@ def check(parts: Iterable[Part]) -> None:
     if first.value != claim.value:
       folders = dict.fromkeys((str(first.where), str(claim.where)))
       raise UserError(
-          f"{' and '.join(folders)}: {claim.wrong}, {_short(first.value)} and "
-          f"{_short(claim.value)}; {claim.mend}")
+          f"{' and '.join(folders)}: {claim.wrong}, {_beginning(first.value)} and "
+          f"{_beginning(claim.value)}; {claim.mend}")
 
 
 def _claims(part: Part) -> Iterator[_Claim]:
@@ -112,7 +112,7 @@ def _frozen(value: Any) -> Any:
   return value
 
 
-def _short(value: Any) -> str:
+def _beginning(value: Any) -> str:
   """A hash by its beginning."""
   text = str(value)
   return text if len(text) < 40 else f"{text[:12]}..."

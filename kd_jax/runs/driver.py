@@ -21,6 +21,7 @@ from kd_jax.config.sweep import Lane
 from kd_jax.core import hosts
 from kd_jax.core.errors import UserError
 from kd_jax.core.screen import Screen
+from kd_jax.core.words import counted
 from kd_jax.runs import (
   alone,
   commands,
@@ -168,12 +169,12 @@ class _Driver:
       return
     there = any(sweep.matches(row["overrides"], reference) for row in done)
     files = self._asked.report(self._workdir, reference if there else None)
-    beside = f"; report.html and {len(files) - 1} more files beside it" * bool(
-        files)
-    self._screen.say(f"{seconds}, {len(done)} rows in "
+    more = counted(len(files) - 1, "more file")
+    beside = f"; report.html and {more} beside it" if files else ""
+    self._screen.say(f"{seconds}, {counted(len(done), 'row')} in "
                      f"{self._workdir / 'results.jsonl'}{beside}")
     if self._results.others:
-      self._screen.say(results.kept(self._results.others, str(self._workdir)))
+      self._screen.say(results.more_rows(self._results.others, self._workdir))
 
   def summary(self) -> dict[str, Any]:
     """What the run was."""
@@ -198,6 +199,7 @@ class _Driver:
   def _in_lanes(self, jobs: Sequence[Job]) -> Planned:
     """The chunks of an entry that are this shard's, planned before or now."""
     lanes = [(job, lane) for job in jobs for lane in job.wanted]
+    self._say_other_data(jobs)
     # Nets that were trained before, in another workdir or run.
     for job, lane in lanes:
       if not self._results.has([lane]) and (net := self._points.find(job, lane)):
@@ -225,6 +227,16 @@ class _Driver:
     self._results.describe({
         lane: rows.described(job, lane) | study for job, lane in lanes})
     return self._part(planned)
+
+  def _say_other_data(self, jobs: Sequence[Job]) -> None:
+    """Says once of each data set that it was another at the last run here."""
+    for job in jobs:
+      data = job.setup.dataset
+      for wanted in job.wanted.values():
+        was = self._results.data.pop(
+            results.of_data(wanted.lane.point), data.fingerprint)
+        if was != data.fingerprint:
+          self._screen.say(workdirs.other_data(data.name, was, data.fingerprint))
 
   def _part(self, planned: Planned) -> Planned:
     """The chunks of a shard, and those that are done already, whoever did them."""

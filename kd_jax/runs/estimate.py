@@ -9,6 +9,7 @@ from kd_jax.config import run as run_lib
 from kd_jax.config.recipe import Net
 from kd_jax.config.run import Run
 from kd_jax.core.screen import Screen
+from kd_jax.core.words import counted
 from kd_jax.data import Dataset
 from kd_jax.runs import plan, probe, programs, teacher_store
 from kd_jax.runs.jobs import Job
@@ -78,7 +79,8 @@ def show(
 ) -> None:
   """Shows what a run, a sweep, or a shard of it would take, before any work.
 
-  Time is a rough upper bound from arithmetic; memory is that of one chunk.
+  Time is that of steps alone, a rough figure from arithmetic; memory is that of one
+  chunk.
 
   Args:
     screen: Where it is shown; it is also told where data is read from.
@@ -87,7 +89,7 @@ def show(
     datasets: Those read before, by `data.` keys as of `Run.part`.
   """
   groups = _groups(run, screen.say, dict(datasets or {}))
-  rows, place = [], 0
+  rows, place, differing = [], 0, _differing(groups)
   teaching: list[float] = []
   trained: list[tuple[int, int, float]] = []
   for group in groups:
@@ -103,7 +105,8 @@ def show(
     held = group.inputs.nbytes + shape.size * cost.lane_bytes(
         group.training, group.inputs)
     rows.append([
-        _name(group, groups), _of(runs, len(group.runs)), plan.name(shape),
+        _name(group.net, differing[group.net.name]),
+        _of(runs, len(group.runs)), plan.name(shape),
         _of(len(dealt), len(chunks)), f"{steps:,}",
         f"{held / 2**20:,.0f} MiB", _clock(seconds)])
     if group.member:
@@ -114,9 +117,11 @@ def show(
   screen.table("plan", _COLUMNS, rows)
   screen.say(
       (f"shard {shard}: " if shard else "")
-      + f"{_of(own, whole)} runs in {len(trained)} compilation(s), "
-      f"{len(teaching)} teacher(s) ({_clock(sum(teaching))} unless found); at most "
-      f"about {_clock(seconds + sum(teaching))} on {cost.machine()}")
+      + (counted(own, "run") if own == whole else f"{own} of {whole} runs")
+      + f" in {counted(len(trained), 'compilation')}, "
+      f"{counted(len(teaching), 'teacher')} ({_clock(sum(teaching))} unless found)"
+      f"; about {_clock(seconds + sum(teaching))} on {cost.machine()}, plus "
+      "compilation")
 
 
 class _Group(NamedTuple):
@@ -207,17 +212,23 @@ def _of(part: int, whole: int) -> str:
   return f"{whole}" if part == whole else f"{part} of {whole}"
 
 
-def _name(group: _Group, groups: Sequence[_Group]) -> str:
-  """The net of a recipe, and the static keys in which its groups differ."""
-  net = group.net
-  if group.member:
-    return "teacher"
-  all_values = [each.net.values for each in groups if each.net.name == net.name]
+def _differing(groups: Sequence[_Group]) -> dict[str, list[str]]:
+  """Of each net of a recipe, the static keys in which its groups differ."""
+  nets: dict[str, list[Mapping[str, Any]]] = {}
+  for group in groups:
+    nets.setdefault(group.net.name, []).append(group.net.values)
   known = schema.every()
-  differing = [
-      key for key in net.values
+  return {name: [
+      key for key in some[0]
       if not known[key].traced and not key.startswith("sweep.")
-      and len({str(values[key]) for values in all_values}) > 1]
+      and len({str(values[key]) for values in some}) > 1]
+          for name, some in nets.items()}
+
+
+def _name(net: Net, differing: Sequence[str]) -> str:
+  """A net of a recipe, with some of its keys."""
+  if net.member is not None:
+    return "teacher"
   return " ".join([net.name, sweep.title(
       {key: net.values[key] for key in differing})]).strip()
 

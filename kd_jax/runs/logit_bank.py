@@ -22,7 +22,7 @@ import numpy as np
 from kd_jax import teachers
 from kd_jax.core import machine, strict, types
 from kd_jax.core.errors import UserError
-from kd_jax.core.files import at_home, refuse_pipes
+from kd_jax.core.files import at_home, damage, refuse_pipes
 from kd_jax.data import views as views_lib
 from kd_jax.training import devices as devices_lib
 from kd_jax.training import parameters, segment
@@ -129,13 +129,15 @@ def obtain(
       say(f"{error}; making it again from its teacher")
       sidecar.unlink()
   bank = _build_on_disk(path, identity, source, tick)
-  # The identity comes last: a bank without it is an unfinished one.
-  parameters.write_sealed(sidecar, identity | {"blocks": _checksums(bank)})
-  _begun(path).unlink()
   try:
-    return _checked(path, sidecar, identity, source, say)
+    verify(bank, source, name=str(path))
   except parameters.Damaged as error:  # What was gone on with was another's.
+    _begun(path).unlink()
     raise UserError(f"{error}; the same command makes it again") from None
+  # The identity comes last: a bank without it is an unfinished one.
+  parameters.write_with_checksum(sidecar, identity | {"blocks": _checksums(bank)})
+  _begun(path).unlink()
+  return np.lib.format.open_memmap(path, mode="r")
 
 
 def _checked(
@@ -143,7 +145,7 @@ def _checked(
     source: Source, say: Callable[[str], None],
 ) -> np.memmap:
   """The bank that lies there, if it is whole, and the one that is wanted."""
-  stored = parameters.read_sealed(sidecar)
+  stored = parameters.read_with_checksum(sidecar)
   try:
     refuse_pipes(path)
     bank = np.lib.format.open_memmap(path, mode="r")
@@ -160,10 +162,16 @@ def _checked(
   if (sums := stored.get("blocks")) is None:
     say(f"{path}: has no checksums, as it is of an earlier version; some of its "
         "rows are compared with the teacher")
-  elif sums != _checksums(bank):
+    verify(bank, source, name=str(path))
+    return bank
+  # The file is read once, for this: where the device is the CPU it uses these pages
+  # as they are. Meanwhile the program that compares rows is compiled.
+  with concurrent.futures.ThreadPoolExecutor(1) as beside:
+    found = beside.submit(_checksums, bank)
+    verify(bank, source, name=str(path))
+  if sums != found.result():
     raise parameters.Damaged(
         f"{path}: a damaged bank: its numbers are not those that were saved")
-  verify(bank, source, name=str(path))
   return bank
 
 
@@ -316,19 +324,12 @@ def read_logits(
   except MemoryError:
     raise UserError(f"{key}: {4 * math.prod(shape) / 1e9:.1f} GB as float32 do not "
                     "fit in memory beside the run") from None
-  probabilities = True
   # Part by part, so that one copy is in memory.
   for part in _parts(len(logits), math.prod(shape[1:])):
     with np.errstate(over="ignore"):  # What float32 does not hold is told below.
       held[part] = logits[part]
     if not np.isfinite(held[part].max(-1)).all():
       raise UserError(f"{key}: holds NaN or infinite logits")
-    probabilities &= check == "on" and teachers.are_probabilities(logits[part])
-  if probabilities:
-    raise UserError(
-        f"{key}: holds probabilities (all rows are >= 0 and sum to 1), "
-        "not logits; save log(p), or take them as logits with "
-        "--config.teacher.check=off")
   first = held if held.ndim == 2 else held[:, 0]
   if check == "on" and (problem := teachers.problem(first, labels)):
     raise UserError(f"{key}: {problem}, or --config.teacher.check=off")
@@ -380,7 +381,7 @@ def _opened(key: str, file: str) -> np.ndarray:
   except Exception as error:  # Whatever damage makes NumPy raise.
     if isinstance(error, FileNotFoundError):
       raise UserError(f"{key}: cannot be read: there is no such file") from None
-    what = "cannot be read as .npy, or as .npz of one array"
+    what = f"cannot be read as .npy, or as .npz of one array ({damage(error)})"
   raise UserError(
       f"{key}: {what}; save it with numpy.save(FILE, logits), a tensor of PyTorch "
       "as logits.float().cpu().numpy()")

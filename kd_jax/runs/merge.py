@@ -6,6 +6,7 @@ import shutil
 from typing import Any
 
 from kd_jax.core.errors import UserError
+from kd_jax.core.words import counted
 from kd_jax.runs import conflicts, plan, records, results, schema_1, workdir
 from kd_jax.runs.conflicts import Part
 from kd_jax.runs.plan import Chunk
@@ -41,16 +42,16 @@ def merge(folders: Sequence[pathlib.Path], out: pathlib.Path) -> str:
     raise UserError(f"{folders[0]}: has no rows yet, nor has any other folder")
   done = {row["fingerprint"] for row in everything}
   asked = {lane for part in parts for chunk in part.chunks for lane in chunk.lanes}
-  kept = _kept(parts, done)
+  planned = _one_plan(parts, done)
   rows, others = results.arranged(
       [*everything, *results.split(out)[1]],
-      [*(lane for chunk in kept for lane in chunk.lanes),
+      [*(lane for chunk in planned for lane in chunk.lanes),
        *(row["fingerprint"] for row in everything)])
   try:
     with records.locked(out):
       for place, source in _beside(parts).items():
         _copy(source, out / place)
-      plan.save(out / "plan.json", kept)
+      plan.save(out / "plan.json", planned)
       parameters.write_json(out / "summary.json", _summary(parts, {
           "lanes": len(rows),
           "failed": sum(row.get("failed") is not None for row in rows),
@@ -58,11 +59,13 @@ def merge(folders: Sequence[pathlib.Path], out: pathlib.Path) -> str:
       results.save(out, rows, others)
   except OSError as error:
     raise UserError(f"--out={out}: cannot be written: {error}") from None
-  summary = f"{out}: {len(rows)} rows of {len(parts)} folders"
+  summary = (f"{out}: {counted(len(rows), 'row')} of "
+             f"{counted(len(parts), 'folder')}")
   if len(everything) > len(rows):
     summary += f", {len(everything) - len(rows)} of them twice"
   if others:
-    summary += f"; {len(others)} rows of other packings or sweeps are kept too"
+    summary += (f"; keeps {counted(len(others), 'row')} of other packings or "
+                "sweeps too")
   return f"{summary}; {_missing(len(asked), len(asked - done), out)}"
 
 
@@ -104,17 +107,17 @@ def _teachers(folder: pathlib.Path) -> dict[pathlib.Path, str]:
           if isinstance(record, dict) and not source.suffix}
 
 
-def _kept(parts: Sequence[Part], done: set[str]) -> list[Chunk]:
+def _one_plan(parts: Sequence[Part], done: set[str]) -> list[Chunk]:
   """One plan of them all: no lane is asked for twice."""
   distinct = dict.fromkeys(chunk for part in parts for chunk in part.chunks)
   finished = {chunk for chunk in distinct if done >= set(chunk.lanes)}
   taken = {lane for chunk in finished for lane in chunk.lanes}
-  kept = []
+  planned = []
   for chunk in distinct:
     if chunk in finished or taken.isdisjoint(chunk.lanes):
-      kept.append(chunk)
+      planned.append(chunk)
       taken.update(chunk.lanes)
-  return kept
+  return planned
 
 
 def _beside(parts: Sequence[Part]) -> dict[pathlib.Path, pathlib.Path]:

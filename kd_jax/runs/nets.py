@@ -15,6 +15,7 @@ import kd_jax
 from kd_jax.config import identity as identity_lib
 from kd_jax.core import hosts, types
 from kd_jax.core.errors import UserError
+from kd_jax.core.words import counted
 from kd_jax.data import preprocess
 from kd_jax.data.views import VIEWS
 from kd_jax.runs import records
@@ -104,6 +105,9 @@ def _lacking(folder: pathlib.Path, identity: dict[str, Any]) -> str | None:
   for path in (folder, *folder.glob("*")) if folder.is_dir() else ():
     try:
       record = parameters.load_record(path)
+    except parameters.Damaged:  # `finished` says more, if it is the one.
+      differing.append((99, f"{path}: its record is damaged"))
+      continue
     except (UserError, OSError) as error:
       differing.append((99, str(error)))
       continue
@@ -139,7 +143,8 @@ def _differing(
   if not isinstance(before, dict):
     return 98, f"{path}: its record does not say with what it was trained"
   found = checkpoints.changes(before, now)
-  more = f"; and {len(found) - _SHOWN} more keys" if len(found) > _SHOWN else ""
+  left = counted(len(found) - _SHOWN, "more key")
+  more = f"; and {left}" if len(found) > _SHOWN else ""
   return len(found), f"{path}: {'; '.join(found[:_SHOWN])}{more}"
 
 
@@ -191,7 +196,7 @@ def finished(
     setup.screen.say(f"{name}: {error}")
     return None
   record.pop(_IDENTITY, None)
-  if record.pop(parameters.SEAL, None) is None:
+  if record.pop(parameters.RECORD_CHECKSUM, None) is None:
     setup.screen.say(f"{name}: {path} has a record without a checksum, of an "
                      "earlier version; it is taken as it is")
   return record

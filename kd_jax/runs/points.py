@@ -128,7 +128,10 @@ class Points:
       setup = self._setup(net)
       key = str([net, *(alike[other] for other in _needs(net))])
       if key not in known:
-        known[key] = build.training(net, setup.dataset)
+        made = build.training(net, setup.dataset)
+        if made.remark not in ("", *(each.remark for each in known.values())):
+          self._screen.say(made.remark)
+        known[key] = made
         if net.member is None:
           jobs.check(net, setup, known[key], before, found)
           if setup.run.values["teacher.logits"] is not None:

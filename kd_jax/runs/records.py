@@ -21,6 +21,7 @@ import jax
 import kd_jax
 from kd_jax.core import hosts, strict
 from kd_jax.core.errors import UserError
+from kd_jax.core.files import refuse_pipes
 from kd_jax.core.machine import cores
 from kd_jax.training import parameters
 
@@ -134,6 +135,17 @@ def _appended(path: pathlib.Path) -> IO:
         f"--workdir={path.parent}: cannot be written: {error}") from None
 
 
+def begins_with(file: pathlib.Path, *names: str) -> bool:
+  """Whether the first line of a file is a JSON object with these names."""
+  try:
+    refuse_pipes(file)
+    with file.open(encoding="utf-8") as lines:
+      row = strict.loads(lines.readline())
+  except (OSError, ValueError):
+    return False
+  return isinstance(row, dict) and row.keys() >= set(names)
+
+
 def refuse_newer(manifest: pathlib.Path, say: Callable[[str], None]) -> None:
   """A folder of a later version, or of something else, is left alone."""
   if not manifest.is_file():
@@ -142,8 +154,8 @@ def refuse_newer(manifest: pathlib.Path, say: Callable[[str], None]) -> None:
     schema = strict.read(manifest)["schema"]
   except (ValueError, KeyError, TypeError, OSError) as error:
     # A run that wrote a manifest had begun its metrics before.
-    if isinstance(error, ValueError) and (
-        manifest.with_name("metrics.jsonl").is_file()):
+    if isinstance(error, (ValueError, TypeError)) and begins_with(
+        manifest.with_name("metrics.jsonl"), "net", "time"):
       say(f"{manifest}: is damaged; it is written anew")
       return
     raise UserError(

@@ -4,11 +4,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import hashlib
 import json
 import pathlib
+import shlex
 import shutil
 from typing import Any
 
 from kd_jax.core import strict
 from kd_jax.core.errors import UserError
+from kd_jax.core.words import counted
 
 Row = dict[str, Any]
 # What is kept of a row, which stands in a file and line.
@@ -41,13 +43,17 @@ class Results:
     damaged: list[str] = []
     rows, others = split(workdir, of_sweep("use another workdir"), damaged)
     self._known = _first(_result, [*rows, *others])
+    # The hash of the data of the last run, by the overrides that choose data.
+    self.data = {
+        of_data(row["overrides"]): row["data_sha256"]
+        for row in rows if "data_sha256" in row}
     if damaged and writes:
       number = len(list(workdir.glob("results.damaged*.jsonl")))
-      kept = workdir / f"results.damaged{number or ''}.jsonl"
-      shutil.copyfile(workdir / _SHOWN, kept)
+      copy = workdir / f"results.damaged{number or ''}.jsonl"
+      shutil.copyfile(workdir / _SHOWN, copy)
       for text in damaged:
         say(f"{text}; it is left out, and made anew where it is asked for; "
-            f"{kept} has it")
+            f"{copy} has it")
 
   @property
   def rows(self) -> list[Row]:
@@ -154,15 +160,22 @@ def split(
   return asked, others
 
 
+def of_data(overrides: Row) -> str:
+  """Those of the overrides that choose data, as text."""
+  return json.dumps({key: value for key, value in sorted(overrides.items())
+                     if key.startswith("data.")})
+
+
 def is_other(row: Row) -> bool:
   """Whether a row is one that the last run did not ask for."""
   return row.get(_ASKED) is False  # A study may have a number of this name.
 
 
-def kept(others: int, folder: str = "DIR") -> str:
+def more_rows(others: int, folder: pathlib.Path) -> str:
   """How many rows a table does not show, and how to see them."""
-  return (f"{others} more rows, which the last run did not ask for, are kept in "
-          f"results.jsonl: python -m kd_jax.report {folder} --all shows them")
+  return (f"results.jsonl keeps {counted(others, 'more row')}, which the last run "
+          "did not ask for: python -m kd_jax.report "
+          f"{shlex.quote(str(folder))} --all shows all")
 
 
 def differing(one: Row, other: Row) -> list[str]:

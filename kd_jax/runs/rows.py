@@ -33,6 +33,7 @@ def about(job: Job, fingerprint: str) -> Row:
       "teacher_fingerprint": teacher and teacher.record["fingerprint"],
       "teacher_sha256": teacher and teacher.identity,
       "data": job.setup.dataset.source,
+      "data_sha256": job.setup.dataset.fingerprint,
       "train_examples": len(job.setup.train.ids)}
 
 
@@ -84,6 +85,6 @@ def curves(epochs: list[Row]) -> Row:
 def stamp(rows: list[Row], **more: Any) -> list[Row]:
   """Adds what rows that were made together share: schema, machine, commit."""
   manifest = records.manifest()
-  kept = ("commit", "dirty", "versions", "numerics", "device", "cores")
+  shared = ("commit", "dirty", "versions", "numerics", "device", "cores")
   return [{"schema": results.SCHEMA, **row, **more,
-           **{key: manifest[key] for key in kept}} for row in rows]
+           **{key: manifest[key] for key in shared}} for row in rows]

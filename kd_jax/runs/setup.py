@@ -18,6 +18,7 @@ from kd_jax.core import hosts
 from kd_jax.core.errors import UserError
 from kd_jax.core.files import at_home
 from kd_jax.core.screen import Screen
+from kd_jax.core.words import counted
 from kd_jax.data import check, preprocess
 from kd_jax.runs import records
 from kd_jax.runs import workdir as workdirs
@@ -95,7 +96,7 @@ def prepare(
   screen.say(f"data: {dataset.name} from {dataset.source}, {sizes} examples, "
              f"{dataset.num_classes} classes{_counts(dataset)}; "
              f"{check.in_words(inputs, dataset.test.inputs)}")
-  for notice in filter(None, (dataset.notice, *check.remarks(inputs, scale))):
+  for notice in notices(run, dataset):
     screen.say(f"\n*** {notice} ***\n", style="bold yellow")
   scaling = preprocess.of(scale, inputs)
   put = lambda part, ids: devices_lib.copies(
@@ -126,6 +127,12 @@ def prepare(
       devices, recorder, screen, stop, announce)
 
 
+def notices(run: Run, dataset: data_lib.Dataset) -> list[str]:
+  """What may be wrong with the data of a run, and may be meant."""
+  of_inputs = check.remarks(dataset.train.inputs, run.values["data.scale"])
+  return [*filter(None, [dataset.notice]), *of_inputs]
+
+
 def labelled(setup: Setup) -> Setup:
   """The setup of a net that learns from labels alone: examples that have one."""
   dataset = setup.dataset
@@ -148,12 +155,12 @@ def _counts(dataset: data_lib.Dataset) -> str:
   counts = np.bincount(known, minlength=dataset.num_classes)
   text = f" of {counts.min()} to {counts.max()} training examples"
   if len(empty := data_lib.empty_classes(dataset)):
-    first = ", ".join(map(str, empty[:10])) + ", ..." * (len(empty) > 10)
+    first = ", ".join(map(str, empty[:10])) + (", ..." if len(empty) > 10 else "")
     text += f" (no example of class {first})"
     if empty[0] == 0 and len(known):
       text += f"; labels run from {known.min()}"
   if len(known) < len(labels):
-    text += f"; {len(labels) - len(known)} labels are unknown"
+    text += f"; {counted(len(labels) - len(known), 'unknown label')}"
   return text
 
 

@@ -14,7 +14,7 @@ from kd_jax.runs.shard import Shard
 # What a row says of where it was made and how it is found again.
 _OF_ROWS = {
     "schema", "study", "row", "net", "overrides", "command", "packing", "data",
-    "teacher_seed", "teacher_fingerprint", "teacher_sha256",
+    "data_sha256", "teacher_seed", "teacher_fingerprint", "teacher_sha256",
     "commit", "dirty", "versions", "device", "cores", "curve", "heldout_curve",
     "failed"}
 _FIGURES = (("test_errors", "d"), ("test_accuracy", ".2%"), ("test_nll", ".4f"),

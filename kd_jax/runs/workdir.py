@@ -15,7 +15,7 @@ from kd_jax.training import checkpoints
 # Of all runs in a workdir, by fingerprint; and what was moved away before.
 _SHARED = (".lock", "teachers", "banks", "kept")
 # What a program may leave that is killed before it writes its manifest.
-_BEGUN = {*_SHARED, "metrics.jsonl", "progress", "parameters", "tensorboard",
+_BEGUN = {*_SHARED, "metrics.jsonl", "progress", "parameters",
           "manifest.json.new"}
 
 
@@ -31,21 +31,28 @@ def refuse_foreign(workdir: pathlib.Path) -> None:
   names = {path.name for path in workdir.iterdir()} if workdir.is_dir() else set()
   if "manifest.json" in names:
     records.refuse_newer(workdir / "manifest.json", lambda _: None)
-  elif names not in (set(), {"teachers"}) and (
-      names - _BEGUN or ".lock" not in names) and not _has_rows(workdir):
+  # Rows without a manifest are of a merged sweep.
+  elif not (_begun(workdir, names) or records.begins_with(
+      workdir / "results.jsonl", "schema", "fingerprint")):
     raise UserError(
-        f"--workdir={workdir}: holds {min(names - _BEGUN or names)}, but no "
+        f"--workdir={workdir}: holds {max(names - _BEGUN or names)}, but no "
         "manifest.json of kd_jax; give a folder that is empty or new")
 
 
-def _has_rows(workdir: pathlib.Path) -> bool:
-  """Whether a folder without a manifest holds rows, as of a merged sweep."""
-  try:
-    with (workdir / "results.jsonl").open(encoding="utf-8") as lines:
-      row = json.loads(lines.readline())
-  except (OSError, ValueError):
-    return False
-  return isinstance(row, dict) and {"schema", "fingerprint"} <= row.keys()
+def _begun(workdir: pathlib.Path, names: set[str]) -> bool:
+  """Whether a folder without a manifest holds what a killed program has left."""
+  metrics, lock = workdir / "metrics.jsonl", workdir / ".lock"
+  nets = [net for folder in ("teachers", "parameters")
+          for net in (workdir / folder).glob("[!.]*")
+          if net.suffix not in (".new", ".old")]
+  return (
+      names <= _BEGUN
+      # Teachers alone may have been copied here.
+      and (names <= {"teachers"} or (
+          lock.is_file() and not lock.stat().st_size))
+      and all("fingerprint" in (_read(net, "record.json") or {}) for net in nets)
+      and (not metrics.exists() or not metrics.stat().st_size
+           or records.begins_with(metrics, "net", "time")))
 
 
 def refuse_other(
@@ -65,17 +72,20 @@ def refuse_other(
     UserError: With the changed keys, and both ways on.
   """
   before = _read(workdir, "config.json")
-  if before is None:
-    return
-  swept, sweeps = bool(before.get("sweep.points")), bool(values["sweep.points"])
-  if swept and sweeps:
+  # Only a sweep has a plan.
+  swept = bool(before.get("sweep.points")) if before else (
+      workdir / "plan.json").is_file()
+  sweeps = bool(values["sweep.points"])
+  finished = _finished(workdir, swept)
+  if (swept and sweeps) or not (before or finished):
     return
   kinds = "a single run", "a sweep"
-  changed = checkpoints.changes(_compared(before), _compared(values)) if (
-      swept == sweeps) else [f"it was {kinds[swept]}, this is {kinds[sweeps]}"]
-  rows = workdir / "results.jsonl"
-  finished = (workdir / "summary.json").is_file() or (
-      swept and rows.is_file() and rows.stat().st_size > 0)
+  if not before:
+    changed = ["its config.json is gone or damaged, so it cannot be compared"]
+  elif swept != sweeps:
+    changed = [f"it was {kinds[swept]}, this is {kinds[sweeps]}"]
+  else:
+    changed = checkpoints.changes(_compared(before), _compared(values))
   if changed and values["checkpoint.resume"] == "keep":
     _move(workdir, before, say)
   elif changed and finished:
@@ -83,6 +93,17 @@ def refuse_other(
         f"--workdir={workdir}: holds finished work of another config: "
         f"{'; '.join(changed)}. Use another --workdir, or keep the old one in "
         f"{workdir / 'kept'} with --resume=keep")
+
+
+def _finished(workdir: pathlib.Path, swept: bool) -> bool:
+  """Whether a run has ended here, or a sweep has rows, by whatever is left."""
+  if (workdir / "summary.json").is_file():
+    return True
+  rows = workdir / "results.jsonl"
+  left = (rows.is_file() and rows.stat().st_size > 0) or any(
+      not net.suffix for net in (workdir / "parameters").glob("*"))
+  # Of an unfinished run the checkpoints say the config.
+  return left and (swept or not any((workdir / "progress").glob("*/*")))
 
 
 def keep_on_other_data(
@@ -104,10 +125,15 @@ def keep_on_other_data(
   of = manifest.get("data") if manifest else None
   was = of.get("fingerprint", data) if isinstance(of, dict) else data
   if (before and was != data and not values["sweep.points"]
-      and (workdir / "summary.json").is_file()):
-    say(f"data: {values['data.name']} had the SHA-256 {str(was)[:16]} at the last "
-        f"run here, has {data[:16]} now")
+      and _finished(workdir, swept=False)):
+    say(other_data(values["data.name"], str(was), data))
     _move(workdir, before, say)
+
+
+def other_data(name: str, was: str, now: str) -> str:
+  """A line that says that data in the same place is another now."""
+  return (f"data: {name} had the SHA-256 {was[:16]} at the last run here, has "
+          f"{now[:16]} now")
 
 
 def _read(workdir: pathlib.Path, name: str) -> dict[str, Any] | None:
@@ -127,10 +153,11 @@ def _compared(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _move(
-    workdir: pathlib.Path, before: Mapping[str, Any], say: Callable[[str], None]
+    workdir: pathlib.Path, before: Mapping[str, Any] | None,
+    say: Callable[[str], None]
 ) -> None:
   """Moves a run to a workdir of its own; what runs share by fingerprint stays."""
-  name = identity.fingerprint(_compared(before))[:16]
+  name = identity.fingerprint(_compared(before))[:16] if before else "unknown"
   there = len(list((workdir / "kept").glob(f"{name}*")))
   place = workdir / "kept" / (f"{name}-{there + 1}" if there else name)
   place.mkdir(parents=True)

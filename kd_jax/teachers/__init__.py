@@ -1,6 +1,6 @@
 """Frozen teachers: live nets, ensembles of them, and banks of their logits."""
 
-from kd_jax.teachers.check import are_probabilities, problem
+from kd_jax.teachers.check import problem
 from kd_jax.teachers.teacher import (
     MEANS,
     Teacher,
@@ -11,6 +11,5 @@ from kd_jax.teachers.teacher import (
 )
 
 __all__ = [
-    "MEANS", "Teacher", "are_probabilities", "banked", "combine", "live", "outputs",
-    "problem",
+    "MEANS", "Teacher", "banked", "combine", "live", "outputs", "problem",
 ]

@@ -30,6 +30,15 @@ as they are by 5 standard errors, and so with the halves exchanged. Classes with
 fewer than 8 examples in a half stay where they are. Under a right teacher the
 columns as they are have the larger expectation, so each half errs in about 3e-7
 of the cases, were the means of a half normal.
+
+*No logits.* Rows >= 0 that sum to 1 or 100 are probabilities or percent. Numbers
+that all lie in [0, 1] may be outputs of a sigmoid, of which two things tell. Logits
+know nothing of 0 and 1: that the least is within 5e-4 of 0 and the largest within
+5e-4 of 1 has a chance of about 1e-6, as either varies by 0.5 or more from net to
+net. And logits so close to each other say little: refused are those whose largest
+is above 0.5 and that are right more often than 4 times these logits promise, in the
+classes' shares, by 5 standard errors (3e-7 for a teacher that is up to 4 times too
+unsure of itself). Other sigmoids pass. Log-probabilities are logits.
 """
 
 import numpy as np
@@ -39,6 +48,10 @@ _KEPT = 0.25
 _TAIL = 3e-7
 _ERRORS = 5.0
 _FEWEST = 8
+# Of the sum of a row, which may be rounded to percent.
+_ROUNDED = 0.05
+_EDGE = 5e-4
+_UNSURE = 4.0
 # More numbers than these tell nothing more, and take memory.
 _NUMBERS = 2_000_000
 
@@ -53,24 +66,58 @@ def problem(logits: np.ndarray, labels: np.ndarray) -> str:
   Returns:
     The fault with its remedy, in words.
   """
-  ids = np.flatnonzero(labels >= 0)
+  known = np.flatnonzero(labels >= 0)
+  ids = known if len(known) else np.arange(len(labels))
   most = max(_NUMBERS // logits.shape[1], 1000)
   if len(ids) > most:
     ids = np.sort(np.random.default_rng(0).choice(ids, most, replace=False))
+  wide = logits[ids].astype(np.float64)
   classes, labels = np.unique(labels[ids], return_inverse=True)
+  if other := _other_scores(wide, classes, labels):
+    return other
   if len(classes) < 2:
     return ""
-  log_p = _log_softmax(logits[np.ix_(ids, classes)].astype(np.float64))
+  log_p = _log_softmax(wide[:, classes])
   if order := _better_columns(log_p, labels):
     return _in_words(classes, order, logits.shape[1])
   return _other_rows(log_p, labels)
 
 
-def are_probabilities(logits: np.ndarray) -> bool:
-  """Whether all rows `[..., classes]` are >= 0 and sum to 1."""
-  rows = logits.astype(np.float32)
-  slack = 1e-2 if logits.dtype.itemsize == 2 else 1e-3
-  return bool((rows >= 0).all() and (abs(rows.sum(-1) - 1) < slack).all())
+def _other_scores(
+    scores: np.ndarray, classes: np.ndarray, labels: np.ndarray
+) -> str:
+  """What rows hold instead of logits, with the remedy; or ""."""
+  low, high = scores.min(), scores.max()
+  if low < 0:
+    return ""
+  for whole, what in ((1, "probabilities"), (100, "percent")):
+    # Rounded sums vary little; those of a weak teacher as much as its logits.
+    slack = 1e-5 + min(_ROUNDED, scores.std(0).max() / whole / 10)
+    if (abs(scores.sum(-1) / whole - 1) < slack).all():
+      return (f"holds {what} (all rows are >= 0 and sum to {whole}), not logits; "
+              "save log(p)")
+  edges = low <= _EDGE and high >= 1 - _EDGE
+  if high <= 1 and (edges or (high > 0.5 and len(classes) > 1 and _is_surer(
+      scores[:, classes], labels))):
+    return ("holds what looks like outputs of a sigmoid (all are in [0, 1]), not "
+            "logits; save log(p / (1 - p))")
+  return ""
+
+
+def _is_surer(scores: np.ndarray, labels: np.ndarray) -> bool:
+  """Whether scores are right more often than they could promise as logits."""
+  log_p = _in_shares(_log_softmax(_UNSURE * scores), labels)
+  right, promised = log_p.argmax(-1) == labels, np.exp(log_p.max(-1))
+  error = (promised * (1 - promised)).sum() ** 0.5
+  return bool(right.sum() - promised.sum() > _ERRORS * error)
+
+
+def _in_shares(log_p: np.ndarray, labels: np.ndarray) -> np.ndarray:
+  """log p of the same rows, brought to the classes' shares in the labels."""
+  shares = np.bincount(labels) / len(labels)
+  for _ in range(20):
+    log_p = _log_softmax(log_p + np.log(shares / np.exp(log_p).mean(0)))
+  return log_p
 
 
 def _log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -85,8 +132,7 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
 def _other_rows(log_p: np.ndarray, labels: np.ndarray) -> str:
   from scipy import stats  # pylint: disable=g-import-not-at-top
   shares = np.bincount(labels) / len(labels)
-  for _ in range(20):
-    log_p = _log_softmax(log_p + np.log(shares / np.exp(log_p).mean(0)))
+  log_p = _in_shares(log_p, labels)
   gains = log_p - log_p.mean(0)
   found = gains[np.arange(len(labels)), labels]
   promised = (np.exp(log_p) * gains).sum(-1).mean()

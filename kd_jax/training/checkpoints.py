@@ -254,10 +254,10 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     >>> changes({"seed": 0, "epochs": 3}, {"seed": 1, "epochs": 3})
     ['seed was 0, is 1']
   """
-  return [f"{key} was {_short(before.get(key))}, is {_short(now.get(key))}"
+  return [f"{key} was {_beginning(before.get(key))}, is {_beginning(now.get(key))}"
           for key in {**before, **now} if before.get(key) != now.get(key)]
 
 
-def _short(value: Any) -> str:
+def _beginning(value: Any) -> str:
   text = str(value)
   return text if len(text) <= 24 else f"{text[:20]}..."

@@ -124,7 +124,9 @@ def fit(
       report({"event": "resumed", "step": step})
 
   monitor = NetMonitor(training, program, checkpoints, per_epoch=per_epoch,
-                       keep_best="heldout" in splits, net=net)
+                       keep_best="heldout" in splits, net=net,
+                       teacher=functools.partial(
+                           _not_finite, training, learner, data, devices))
   state = train_loop.run_to_end(
       program, state, total_steps=training.last_step, per_epoch=per_epoch,
       segment_steps=cost.segment_steps(per_epoch, cost.step_seconds(
@@ -133,6 +135,27 @@ def fit(
       monitor=monitor, tick=tick)
   return Fitted(
       net(state), last[0], np.flatnonzero(last[1]).tolist(), monitor.best)
+
+
+def _not_finite(
+    training: Training, learner: step_lib.Learner, data: segment_lib.DeviceData,
+    devices: Devices, number: int,
+) -> int:
+  """Of how many examples of a step the teacher's logits are not finite."""
+  teacher = learner.teacher
+  if teacher is None:
+    return 0
+
+  @jax.jit
+  def count(data, arrays, key):
+    batch = segment_lib.batch_of_step(
+        data, training.views, training.batch_size, key, number)
+    logits = teacher.members(arrays, batch).logits
+    bad = ~jnp.isfinite(logits.max(-1)).all(0)
+    return jnp.sum(bad & batch.mask)
+
+  return int(count(data, devices_lib.copies(devices, teacher.arrays),
+                   jax.random.key(training.seed)))
 
 
 def _pace() -> Callable[[int], float]:

@@ -57,9 +57,14 @@ class NetMonitor(Monitor):
   def __init__(
       self, training: Training, program: Program, checkpoints: Checkpoints, *,
       per_epoch: int, keep_best: bool,
-      net: Callable[[TrainState], types.Variables]):
-    """`net` gives what comes out of a state."""
-    self._net = net
+      net: Callable[[TrainState], types.Variables],
+      teacher: Callable[[int], int]):
+    """`net` gives what comes out of a state.
+
+    `teacher` tells of how many examples of a step, counted from 0, the teacher's
+    logits are not finite.
+    """
+    self._net, self._teacher = net, teacher
     self._training, self._program, self._progress = training, program, checkpoints
     self._per_epoch, self._keep_best = per_epoch, keep_best
 
@@ -105,13 +110,16 @@ class NetMonitor(Monitor):
       self._progress.save(good, checkpoint_of(
           self._good, self._program.no_totals(), good, self.kept), wait=True)
     step = good + self._first_bad(end - good)
+    cause, remedy = "", "Lower the learning rate"
+    if bad := self._teacher(step - 1):
+      cause = f", as the teacher's logits of {bad} of its examples are not"
+      remedy = "Mend the teacher"
     raise Diverged(
         f"the loss is not finite at step {step} (learning rate "
         f"{self._training.learning_rate(step):.3g}, T = "
-        f"{float(self._training.hparams.temperature):g}); the state of step "
-        f"{kept} is kept. Lower the learning rate in another --workdir, go on "
-        "from there with --resume=force, or pass over such steps with "
-        "--config.nonfinite=skip")
+        f"{float(self._training.hparams.temperature):g}){cause}; the state of step "
+        f"{kept} is kept. {remedy} in another --workdir, go on from there with "
+        "--resume=force, or pass over such steps with --config.nonfinite=skip")
 
   def _first_bad(self, steps: int) -> int:
     """The first step after the good state that is not finite, by halving."""

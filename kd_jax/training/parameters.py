@@ -27,7 +27,7 @@ SCHEMA = 1
 _ARRAYS = "arrays"
 _RECORD = "record.json"
 CHECKSUM = "arrays_sha256"
-SEAL = "record_sha256"
+RECORD_CHECKSUM = "record_sha256"
 
 
 class Damaged(UserError):
@@ -35,27 +35,27 @@ class Damaged(UserError):
 
 
 def record_sha256(record: dict[str, Any]) -> str:
-  """SHA-256 over all that a record says, but for its own seal."""
-  own = {key: value for key, value in record.items() if key != SEAL}
+  """SHA-256 over all that a record says, but for its own checksum."""
+  own = {key: value for key, value in record.items() if key != RECORD_CHECKSUM}
   # As it is when it is read again: names are text, tuples are lists, NaN is null.
   plain = strict.loads(strict.dumps(own))
   return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
-def write_sealed(path: pathlib.Path, record: dict[str, Any]) -> None:
+def write_with_checksum(path: pathlib.Path, record: dict[str, Any]) -> None:
   """Writes a record with a checksum of itself, whole or not at all."""
-  write_json(path, record | {SEAL: record_sha256(record)})
+  write_json(path, record | {RECORD_CHECKSUM: record_sha256(record)})
 
 
-def read_sealed(path: pathlib.Path) -> dict[str, Any]:
-  """A record that is as it was written; one of an earlier version has no `SEAL`.
+def read_with_checksum(path: pathlib.Path) -> dict[str, Any]:
+  """A record that is as it was written; those of earlier versions have no checksum.
 
   Raises:
     Damaged: If it is not, or is none.
   """
   try:
     record = strict.read(path)
-    whole = record.get(SEAL, sha := record_sha256(record)) == sha
+    whole = record.get(RECORD_CHECKSUM, sha := record_sha256(record)) == sha
   except (OSError, ValueError, AttributeError):
     whole = False
   if not whole:
@@ -112,7 +112,7 @@ def load_record(path: str | os.PathLike) -> dict[str, Any] | None:
     old.rename(path)  # A program died before the new net came.
   if not file.is_file():
     return None
-  record = read_sealed(file)
+  record = read_with_checksum(file)
   if record.get("schema") != SCHEMA:
     raise UserError(
         f"{file}: schema {record.get('schema')}, but this version of kd_jax "
@@ -185,7 +185,7 @@ def writing(path: pathlib.Path) -> Iterator[None]:
 
 def unwritten(path: pathlib.Path, error: Exception) -> str:
   """What to tell of a file that cannot be written."""
-  line = " ".join(str(error).split())
+  line = " ".join(str(UserError(error)).split())
   if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in line:
     return (f"{path}: the disk is full; what was saved before is kept. Make "
             "space, then the same command goes on")
@@ -227,7 +227,7 @@ def _put(path: pathlib.Path, tree: Any, record: dict[str, Any]) -> None:
   fresh.mkdir(parents=True)
   with _checkpointer() as checkpointer:
     checkpointer.save((fresh / _ARRAYS).absolute(), tree)
-  write_sealed(fresh / _RECORD, record)
+  write_with_checksum(fresh / _RECORD, record)
   shutil.rmtree(old, ignore_errors=True)
   if path.exists():
     path.rename(old)

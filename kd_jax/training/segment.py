@@ -114,6 +114,19 @@ def make_segment(
   return segment
 
 
+def batch_of_step(
+    data: DeviceData, views: views_lib.Views, batch_size: int, key: jax.Array,
+    number: int,
+) -> types.Batch:
+  """The batch of a step of a training, counted from 0; `key` is the training's."""
+  num_steps = steps_per_epoch(len(data.ids), batch_size)
+  epoch, position = divmod(number, num_steps)
+  order, mask, view = _epoch(data, views, batch_size, num_steps,
+                             randomness.stream(key, "data"), epoch)
+  ids = order[position]
+  return take(data, views, ids, view[ids], mask[position])
+
+
 def make_init(
     learner: step_lib.Learner, inputs: types.Tree
 ) -> Callable[[jax.Array, types.Hparams], TrainState]:

@@ -26,6 +26,7 @@ class Training(NamedTuple):
     schedules: How temperature and weights move.
     unlabelled: Whether some of its examples have no label, but -1.
     ends: Steps after which it ends before its schedules do, or None.
+    remark: What its user should know of the net, or "".
   """
 
   model: types.Model
@@ -39,6 +40,7 @@ class Training(NamedTuple):
   schedules: Schedules = STILL
   ends: int | None = None
   unlabelled: bool = False
+  remark: str = ""
 
   @property
   def last_step(self) -> int:

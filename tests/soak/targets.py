@@ -178,7 +178,8 @@ def prepare_readers(folder: pathlib.Path) -> None:
   for name, value in beside.items():
     (own / f"{name}.json").write_text(strict.dumps(value))
   (own / "metrics.jsonl").write_text("".join(strict.dumps(
-      {"net": "teacher", "fingerprint": "abc", "epoch": epoch, "test_errors": 4}
+      {"net": "teacher", "time": 0, "fingerprint": "abc", "epoch": epoch,
+       "test_errors": 4}
   ) + "\n" for epoch in (1, 2)))
   (own / "logits").mkdir()
   np.savez(own / "logits/abc.npz", test=np.zeros((3, 7), np.float16))

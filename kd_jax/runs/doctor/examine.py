@@ -59,10 +59,8 @@ def examine(
         run, folder, Screen(quiet=True), lambda: False, _fetching)
     stack.callback(setup.recorder.close)
     visit.fact("data", sources.describe(setup.dataset))
-    if setup.dataset.notice:
-      visit.tell(
-          f"{setup.dataset.notice} For all of it give --config.data.dir=DIR with "
-          "the four idx files", fatal=False)
+    for notice in setup_lib.notices(run, setup.dataset):
+      visit.tell(notice, fatal=False)
     begun = begin(visit, setup, nets)
     if len(begun) < len(nets):
       return  # What is wrong with the others has been told.
@@ -111,6 +109,8 @@ def begin(visit: Visit, setup: Setup, nets: list[Net]) -> dict[str, Begun]:
       visit.fact(net.name, first_batch.describe(made))
       if made.learner.pairs:
         visit.fact("compared", first_batch.compared(made))
+      if made.training.remark:
+        visit.tell(made.training.remark, fatal=False)
       number, asks = len(made.setup.train.ids), made.training.batch_size
       if asks > number:
         visit.tell(

@@ -11,6 +11,7 @@ import jax
 
 from kd_jax.core.files import at_home
 from kd_jax.core.machine import cores
+from kd_jax.core.words import counted
 from kd_jax.runs import probe, records
 from kd_jax.runs.doctor import Visit, size
 
@@ -92,7 +93,7 @@ def cache(visit: Visit) -> str:
         f"{folder}: the compilation cache cannot be written ({reason}), so every "
         "run compiles anew; set JAX_COMPILATION_CACHE_DIR=DIR", fatal=False)
   held = [file.stat().st_size for file in folder.rglob("*") if file.is_file()]
-  return f"{size(sum(held))} in {len(held)} files, at {folder}"
+  return f"{size(sum(held))} in {counted(len(held), 'file')}, at {folder}"
 
 
 def commit() -> str:
