@@ -133,7 +133,7 @@ METHODS = (
     "nkd", "rld", "wttm", "topk", "topk_renormalised", "tfkd", "dist", "mlkd",
     "ctkd", "hint", "rkd", "at", "sp", "pkt", "vid", "cc", "cc_kernel", "nst",
     "fsp", "ab", "ft", "ft_attention", "pefd", "srd", "itrd", "nd", "wkd_l",
-    "wkd_f", "reviewkd", "ofd", "cat", "simkd")
+    "wkd_f", "reviewkd", "ofd", "cat", "simkd", "crd", "crd_drawn")
 
 TEXTS = sorted([
     ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks/README.md",

@@ -232,11 +232,10 @@ def _contrast(others: str) -> Method:
   """CRD; `others` says in words what an example is told from."""
   name = "crd_drawn" if "drawn" in others else "crd"
   return _beside(
-      "{weight:.3g} * NCE against " + others, _function("crd_init"),
+      "{weight:.3g} * NCE at {tau:g} against " + others, _function("crd_init"),
       _function(name), pairs=pooled, relations=True, reads_labels=True,
-      memory=True, numbers={"weight": 0.8, "temperature": 0.07,
-                            "negatives": 16384.0},
-      within={"temperature": (1e-2, 1e6), "negatives": (1.0, 1e9)},
+      memory=True, numbers={"weight": 0.8, "tau": 0.07, "negatives": 16384.0},
+      within={"tau": (1e-2, 1e6), "negatives": (1.0, 1e9)},
       whole=("negatives",), paper="Tian et al. (2020), arXiv 1910.10699")
 
 

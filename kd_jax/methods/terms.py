@@ -428,7 +428,7 @@ def _crd(negatives, own, student, teacher, batch, hparams) -> Changed:
     for net, other in (("student", "teacher"), ("teacher", "student")):
       before = own.state[pair]
       scores = contrastive.scores(
-          vectors[net], before[other]["memory"], numbers["temperature"])
+          vectors[net], before[other]["memory"], numbers["tau"])
       known = before[net]["normaliser"]
       normaliser = jnp.where(known > 0, known, contrastive.normaliser(
           scores, batch.id, weights, examples, batch.mask))
