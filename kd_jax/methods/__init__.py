@@ -1,20 +1,9 @@
 """Methods: which named terms a student's loss is the weighted sum of."""
 
-from kd_jax.methods.registry import (
-  ALL,
-  METHODS,
-  NAMES,
-  Method,
-  Pairs,
-  Shapes,
-  add,
-  add_own,
-  bind,
-  find,
-  nothing,
-  parts,
-  sizes,
-)
+from kd_jax.methods.method import NAMES, Method, nothing, sizes
+from kd_jax.methods.pairs import ALL, Pairs, Shapes
+from kd_jax.methods.registry import METHODS, add, add_own, find, parts
+from kd_jax.methods.several import bind
 
 __all__ = ["ALL", "METHODS", "NAMES", "Method", "Pairs", "Shapes", "add",
            "add_own", "bind", "find", "nothing", "parts", "sizes"]

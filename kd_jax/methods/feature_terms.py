@@ -1,4 +1,4 @@
-"""Terms of the methods on features after `hint` and `rkd`: a function a method.
+"""Terms of the methods that compare taps: a function a method.
 
 Signatures are those of `terms.py`. A method's value is summed over its pairs of
 taps. `METHOD_init` gives what it has of its own, and raises a ValueError where two
@@ -8,19 +8,18 @@ taps cannot be compared.
 from collections.abc import Callable, Iterator
 import functools
 import itertools
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from kd_jax.core import types
-from kd_jax.losses import features, maps, similarity
-from kd_jax.methods import factors, layers, regressor, terms, variational
-from kd_jax.methods.terms import Changed, Term, Terms
+from kd_jax.losses import features, maps
+from kd_jax.methods import factors, layers, regressor, variational
+from kd_jax.methods.terms import Changed, Term, Terms, beside_labels, labels
 
 
-def _pairs(
+def paired(
     student: types.Outputs, teacher: types.Outputs, mask: jax.Array
 ) -> Iterator[tuple[str, jax.Array, jax.Array]]:
   """Each pair and its taps, in order, with 0 in padding, which may hold NaN."""
@@ -29,18 +28,12 @@ def _pairs(
     yield pair, layers.clean(tap, mask), layers.clean(other, mask)
 
 
-def _beside(student, batch, hparams, **others: Term) -> Terms:
-  """The term of the labels and others."""
-  hard = terms.hard(None, student, None, batch, hparams)["hard"]
-  return {"hard": hard._replace(weight=hparams.hard_weight), **others}
-
-
-def _sum(
+def summed(
     name: str, distance: Callable[..., jax.Array], student, teacher, batch, hparams
 ) -> Terms:
   """hard_weight * hard + weight * the sum of distances over the pairs."""
-  found = [distance(s, t) for _, s, t in _pairs(student, teacher, batch.mask)]
-  return _beside(student, batch, hparams, **{name: Term(
+  found = [distance(s, t) for _, s, t in paired(student, teacher, batch.mask)]
+  return beside_labels(student, batch, hparams, **{name: Term(
       hparams.numbers["weight"], functools.reduce(jnp.add, found))})
 
 
@@ -65,38 +58,41 @@ def _pooled_shape(*shapes: tuple[int, ...]) -> tuple[int, ...]:
   return jax.eval_shape(features.pooled_alike, *taps)[0].shape[1:3]
 
 
+def hint_init(key, student, teacher):
+  """A regressor for each pair of taps (Romero et al. 2015)."""
+  made = {pair: regressor.init(jax.random.fold_in(key, place), student[pair],
+                               teacher[pair])
+          for place, pair in enumerate(student)}
+  return ({pair: params for pair, (params, _) in made.items()},
+          {pair: state for pair, (_, state) in made.items()})
+
+
+def hint(own, student, teacher, batch, hparams) -> Changed:
+  """hard_weight * hard + weight * sum over pairs of mean |r(f) - g|**2.
+
+  f and g are the taps of student and teacher, r a regressor that trains with the
+  student (Romero et al. 2015, eq. 3, from the first step on, as CRD's code).
+  """
+  distances, states = [], {}
+  for pair, tap in student.features.items():
+    guess, states[pair] = regressor.apply(
+        own.params[pair], own.state[pair], tap, batch.mask,
+        axis_name=own.axis_name)
+    distances.append(features.mean_squared_error(guess, teacher.features[pair]))
+  return Changed({
+      "hard": labels(student, batch, hparams),
+      "hint": Term(hparams.numbers["weight"], functools.reduce(
+          jnp.add, distances))}, states)
+
+
 def at(own, student, teacher, batch, hparams) -> Terms:
   """hard_weight * hard + weight * sum over pairs of |q(f) - q(g)|**2 / size.
 
   q is the mean square over the channels, of norm 1 (Zagoruyko & Komodakis 2017).
   """
   del own
-  return _sum(
+  return summed(
       "attention", maps.attention_distance, student, teacher, batch, hparams)
-
-
-def sp(own, student, teacher, batch, hparams) -> Terms:
-  """hard_weight * hard + weight * |G - H|**2 / B**2, summed over pairs.
-
-  G and H are the taps' products of all examples, each row of norm 1 (Tung & Mori
-  2019).
-  """
-  del own
-  return _sum(
-      "similarity", functools.partial(similarity.similarity_loss, mask=batch.mask),
-      student, teacher, batch, hparams)
-
-
-def pkt(own, student, teacher, batch, hparams) -> Terms:
-  """hard_weight * hard + weight * KL(P || Q) / B**2, summed over pairs and rows.
-
-  P and Q are who is likely to be whose neighbour by the cosine, of teacher and
-  student (Passalis & Tefas 2018).
-  """
-  del own
-  return _sum(
-      "affinity", functools.partial(similarity.affinity_loss, mask=batch.mask),
-      student, teacher, batch, hparams)
 
 
 def vid_init(key, student, teacher):
@@ -115,50 +111,13 @@ def vid(own, student, teacher, batch, hparams) -> Terms:
   (Ahn et al. 2019).
   """
   found = []
-  for pair, s, t in _pairs(student, teacher, batch.mask):
+  for pair, s, t in paired(student, teacher, batch.mask):
     if s.ndim == 4:
       s, t = features.pooled_alike(s, t)
     mean, variance = variational.apply(own.params[pair], s)
     found.append(features.negative_log_likelihood(mean, t, variance))
-  return _beside(student, batch, hparams, likelihood=Term(
+  return beside_labels(student, batch, hparams, likelihood=Term(
       hparams.numbers["weight"], functools.reduce(jnp.add, found)))
-
-
-def cc_init(key, student, teacher):
-  """Two embeddings of 128 channels for each pair, of both nets' taps."""
-  made = lambda place, shape: layers.linear_init(
-      jax.random.fold_in(key, place), math.prod(shape), 128)
-  return {pair: {"student": made(2 * place, shape),
-                 "teacher": made(2 * place + 1, teacher[pair])}
-          for place, (pair, shape) in enumerate(student.items())}, {}
-
-
-def cc(own, student, teacher, batch, hparams) -> Terms:
-  """hard_weight * hard + weight * sum_b <|d_b|, |d_(b+1)|> / (B - 1) over pairs.
-
-  d_b is the gap of two embeddings of 128 channels, which train with the student.
-  This is what RepDistiller has from the authors; `cc_kernel` is the paper's.
-  """
-  embedded = lambda pair, net, x: layers.linear(
-      own.params[pair][net], x.reshape(len(x), -1))
-  found = [similarity.congruence_loss(
-      embedded(pair, "student", s), embedded(pair, "teacher", t), batch.mask)
-           for pair, s, t in _pairs(student, teacher, batch.mask)]
-  return _beside(student, batch, hparams, congruence=Term(
-      hparams.numbers["weight"], functools.reduce(jnp.add, found)))
-
-
-def cc_kernel(own, student, teacher, batch, hparams) -> Terms:
-  """hard_weight * hard + weight * |K - H|**2 / B**2, summed over pairs.
-
-  K and H are Gaussian kernels of all pairs of examples, by their Taylor series
-  (Peng et al. 2019).
-  """
-  del own
-  return _sum(
-      "congruence", functools.partial(
-          similarity.kernel_loss, mask=batch.mask, gamma=hparams.numbers["gamma"]),
-      student, teacher, batch, hparams)
 
 
 def nst(own, student, teacher, batch, hparams) -> Terms:
@@ -168,7 +127,7 @@ def nst(own, student, teacher, batch, hparams) -> Terms:
   over its pixels, and W the teacher's (Huang & Wang 2017).
   """
   del own
-  return _sum(
+  return summed(
       "selectivity", maps.selectivity_distance, student, teacher, batch, hparams)
 
 
@@ -197,10 +156,10 @@ def fsp(own, student, teacher, batch, hparams) -> Terms:
   on it first, and on the labels after that.
   """
   del own
-  taps = list(_pairs(student, teacher, batch.mask))
+  taps = list(paired(student, teacher, batch.mask))
   found = [maps.flow_distance((x, y), (g, h))
            for (_, x, g), (_, y, h) in itertools.pairwise(taps)]
-  return _beside(student, batch, hparams, flow=Term(
+  return beside_labels(student, batch, hparams, flow=Term(
       hparams.numbers["weight"], functools.reduce(jnp.add, found)))
 
 
@@ -221,7 +180,7 @@ def ab(own, student, teacher, batch, hparams) -> Changed:
   trains on it first, and on labels and logits after that.
   """
   found, states = [], {}
-  for pair, s, t in _pairs(student, teacher, batch.mask):
+  for pair, s, t in paired(student, teacher, batch.mask):
     states[pair] = own.state[pair]
     if own.params[pair]:
       s, states[pair] = regressor.apply(
@@ -229,7 +188,7 @@ def ab(own, student, teacher, batch, hparams) -> Changed:
           axis_name=own.axis_name)
     found.append(features.boundary_distance(s, t))
   total = functools.reduce(lambda earlier, last: 0.5 * earlier + last, found)
-  return Changed(_beside(student, batch, hparams, boundary=Term(
+  return Changed(beside_labels(student, batch, hparams, boundary=Term(
       hparams.numbers["weight"], total)), states)
 
 
@@ -263,7 +222,7 @@ def ft(own, student, teacher, batch, hparams,
   """
   gaps, rebuilt = [], []
   states: dict[str, Any] = {}
-  for pair, s, t in _pairs(student, teacher, batch.mask):
+  for pair, s, t in paired(student, teacher, batch.mask):
     states[pair] = {}
 
     def through(name, x, pair=pair):
@@ -277,7 +236,7 @@ def ft(own, student, teacher, batch, hparams,
     gaps.append(distance(through("translator", s), factor))
   sums = [functools.reduce(jnp.add, each) for each in (gaps, rebuilt)]
   numbers = hparams.numbers
-  return Changed(_beside(
+  return Changed(beside_labels(
       student, batch, hparams, factor=Term(numbers["weight"], sums[0]),
       paraphrase=Term(numbers["paraphrase"], sums[1])), states)
 

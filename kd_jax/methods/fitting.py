@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from kd_jax.core import types
-from kd_jax.methods import registry
-from kd_jax.methods.registry import Method, Pairs, Shapes
+from kd_jax.methods.method import Method, sizes
+from kd_jax.methods.pairs import Pairs, Shapes
+from kd_jax.methods.several import bind
 from kd_jax.methods.terms import Own
 
 # Examples of the batch, and classes, that it is tried with; nothing is computed.
@@ -31,13 +32,13 @@ def check(
     ValueError: With both shapes, what is wrong with them, and the pairs nearest to
       it that fit.
   """
-  bound, pairs = registry.bind(method, student, teacher, given)
+  bound, pairs = bind(method, student, teacher, given)
   problem = _problem(bound, student, teacher, pairs, hparams)
   if problem is None:
     return
 
   def fits(pair: tuple[str, str]) -> bool:
-    alone, _ = registry.bind(method, student, teacher, (pair,))
+    alone, _ = bind(method, student, teacher, (pair,))
     return _problem(alone, student, teacher, (pair,), hparams) is None
 
   wrong = next((pair for pair in pairs if not fits(pair)), None)
@@ -66,12 +67,12 @@ def _problem(bound, student, teacher, pairs, hparams) -> str | None:
   batch = types.Batch((), ids % _CLASSES, ids, ids, ids >= 0)
 
   def tried(hparams):
-    sizes = registry.sizes(bound, _BATCH, _CLASSES)
+    more = sizes(bound, _BATCH, _CLASSES)
     # The layer behind `pooled`, which no method with `heads` can do without.
     head = lambda of: {
         "kernel": jnp.zeros((of.get("pooled", (0,))[-1], _CLASSES)),
         "bias": jnp.zeros(_CLASSES)}
-    params, state = bound.init(key, *taps, **sizes)
+    params, state = bound.init(key, *taps, **more)
     own = Own(params, state, labels=batch.label, key=key,
               heads=(head(student), head(teacher)))
     outputs = [types.Outputs(jnp.zeros((_BATCH, _CLASSES)), {

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 Shapes = Mapping[str, tuple[int, ...]]
 # Names of taps, of the student and of the teacher.
 Pairs = tuple[tuple[str, str], ...]
+# Stands for every stage that both nets have.
+ALL: Pairs = (("all", "all"),)
 
 
 def stages(taps: Shapes) -> list[str]:
@@ -34,6 +36,56 @@ def in_order(pairs: Iterable[str]) -> list[str]:
   """
   own = lambda pair: pair.split("-")[0]
   return sorted(pairs, key=lambda pair: (own(pair) == "pooled", _number(own(pair))))
+
+
+def middle(student: Shapes, teacher: Shapes) -> Pairs:
+  """The middle stage of both nets, as in FitNets."""
+  own, other = stages(student), stages(teacher)
+  if not own or not other:
+    raise ValueError("it compares a stage of both nets, and one has none")
+  return ((own[len(own) // 2], other[len(other) // 2]),)
+
+
+def every_stage(student: Shapes, teacher: Shapes) -> Pairs:
+  """Every stage that both nets have."""
+  return tuple((tap, tap) for tap in stages(student) if tap in stages(teacher))
+
+
+def last_stage(student: Shapes, teacher: Shapes) -> Pairs:
+  """The last stage of both nets."""
+  own, other = stages(student), stages(teacher)
+  if not own or not other:
+    raise ValueError("it compares a stage of both nets, and one has none")
+  return ((own[-1], other[-1]),)
+
+
+def every_map(student: Shapes, teacher: Shapes) -> Pairs:
+  """Every stage that both nets have and whose tap has a height and a width."""
+  maps = tuple((left, right) for left, right in every_stage(student, teacher)
+               if len(student[left]) == len(teacher[right]) == 3)
+  if not maps:
+    raise ValueError("it compares maps of stages, and the nets have none of the "
+                     "same name")
+  return maps
+
+
+def every_flow(student: Shapes, teacher: Shapes) -> Pairs:
+  """The stem and every map, from the input to the output."""
+  stem = (("stem", "stem"),) if "stem" in student and "stem" in teacher else ()
+  return stem + every_map(student, teacher)
+
+
+def last_map(student: Shapes, teacher: Shapes) -> Pairs:
+  """The last stage whose tap has a height and a width, of both nets."""
+  maps = lambda taps: {name: x for name, x in taps.items() if len(x) == 3}
+  return last_stage(maps(student), maps(teacher))
+
+
+def every_preact(student: Shapes, teacher: Shapes) -> Pairs:
+  """Every stage that both nets have, before its ReLU where a net has that tap."""
+  before = lambda tap, taps: f"{tap}.preact" if f"{tap}.preact" in taps else tap
+  return tuple((before(left, student), before(right, teacher))
+               for left, right in every_stage(student, teacher))
 
 
 def pooled(student: Shapes, teacher: Shapes) -> Pairs:

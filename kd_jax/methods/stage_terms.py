@@ -13,9 +13,10 @@ import jax.numpy as jnp
 from kd_jax.core import types
 from kd_jax.losses import curriculum, features, stages, wasserstein
 from kd_jax.methods import fusion, layers, regressor, transfer
+from kd_jax.methods.feature_terms import hint_init
 from kd_jax.methods.pairs import in_order
-from kd_jax.methods.terms import Changed, Own, Term, Terms, hint_init, labels
-from kd_jax.methods.vector_terms import mean_so_far
+from kd_jax.methods.projector_terms import mean_so_far
+from kd_jax.methods.terms import Changed, Own, Term, Terms, labels
 
 SIZES = (1, 2, 4, 8)  # Of grids, for numbers that are traced.
 
