@@ -4,6 +4,8 @@ import subprocess
 import sys
 
 from conftest import ROOT
+import jax
+import jax.numpy as jnp
 import ml_collections
 import pytest
 
@@ -166,6 +168,26 @@ def test_every_key_is_read(own_data, monkeypatch, tmp_path):
       "teacher.test_logits", "teacher.check"}
   assert all(f'values["{key}"]' in runs for key in unread)
 
+
+
+def test_a_teacher_may_compute_in_half_precision_beside_its_student(own_data):
+  config = valid()
+  config.teacher.dtype = "bfloat16"
+  found = data.load("blobs", directory=own_data)
+  image = found.train.inputs[:2].astype("float32") / 255
+
+  def exact(training):
+    """Whether the first tap has more digits than bfloat16 holds."""
+    model = training.model
+    outputs, _ = model.apply(
+        model.init(jax.random.key(0), image), image, train=False)
+    tap = outputs.features["hidden_0"].astype("float32")
+    return bool((tap != tap.astype(jnp.bfloat16).astype("float32")).any())
+
+  assert exact(build.student(config, found))
+  assert not exact(build.teacher(config, found, 0))
+  config.teacher.dtype = None
+  assert exact(build.teacher(config, found, 0))
 
 def test_durations_in_epochs_percent_and_steps_agree(own_data):
   found = data.load("blobs", directory=own_data)  # 300: ten steps of 32

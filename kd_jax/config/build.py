@@ -223,7 +223,8 @@ def _training(
   per_epoch = segment.steps_per_epoch(number, batch_size)
   total = own("steps") or max(own("epochs") * per_epoch, own("min_steps"))
   built, taps, remark = names.model(
-      name, names.sizes(own), found, prefix=net, dtype=values["dtype"])
+      name, names.sizes(own), found, prefix=net,
+      dtype=own("dtype") or values["dtype"])
   if hparams.rates is not None and "rates" not in built.understands:
     raise UserError(
         f"config.{net}.input_dropout, hidden_dropout: {name} has no dropout; set "

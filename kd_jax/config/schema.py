@@ -298,6 +298,11 @@ _OWN: dict[str, Key] = {
     **_under("teacher", _of(
         TEACHER, _net((1200, 1200), "shift2"), later=_LATER)),
     **_under("teacher", _of(TEACHER, _training(20))),
+    **_under("teacher", _of(TEACHER, {
+        "dtype": _optional(
+            str, _one_of("float32", "bfloat16"),
+            "of the teacher's arithmetic, where it is not the run's dtype"),
+    }, later=("dtype",))),
     **_of(MIXTURE, {
         "teacher.count": Key(
             1, Rule("an integer from 1 to 1000",
