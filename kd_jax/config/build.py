@@ -173,8 +173,13 @@ def check_names(values: Values) -> None:
   """
   run = run_lib.read(values)
   values, method = run.values, run.method
-  name, count, mean, logits = (values[key] for key in (
-      "method", "teacher.count", "teacher.mean", "teacher.logits"))
+  name, count, mean, logits, weights = (values[key] for key in (
+      "method", "teacher.count", "teacher.mean", "teacher.logits",
+      "teacher.state_dict"))
+  if weights is not None and (logits is not None or count > 1):
+    raise UserError(
+        f"config.teacher.state_dict={weights}: is one net, which is the teacher; "
+        "leave out teacher.logits, and teacher.count above 1")
   if method.pairs is not None and method.needs_teacher:
     if logits is not None:
       raise UserError(

@@ -1,6 +1,9 @@
 """What names stand for: models, and a user's own modules."""
 
 from collections.abc import Callable, Mapping
+import functools
+import hashlib
+import pathlib
 from typing import Any
 
 import jax
@@ -10,6 +13,7 @@ from kd_jax import data as data_lib
 from kd_jax import methods, models
 from kd_jax.core import compilation, sources, types
 from kd_jax.core.errors import UserError, nearest
+from kd_jax.core.files import refuse_pipes
 from kd_jax.data import preprocess
 
 Known = Mapping[str, Any]
@@ -117,6 +121,29 @@ def source_identity(*own: str) -> dict[str, str]:
   """What a user's own files are at present: their hash, or nothing."""
   hashes = [sources.sha256(name) for name in own if sources.named(name)]
   return {"source": "+".join(hashes)} if hashes else {}
+
+
+def weights_identity(file: str | None) -> dict[str, str]:
+  """The hash of a file of weights, or nothing.
+
+  Raises:
+    UserError: If it cannot be read.
+  """
+  if file is None:
+    return {}
+  try:
+    status = pathlib.Path(file).stat()
+    refuse_pipes(pathlib.Path(file))
+    return {"state_dict": _sha256(file, status.st_size, status.st_mtime_ns)}
+  except OSError as error:
+    raise UserError(
+        f"config.teacher.state_dict={file}: {UserError(error)}") from None
+
+
+@functools.lru_cache  # A sweep's points ask this of one file again and again.
+def _sha256(file: str, size: int, changed: int) -> str:
+  del size, changed
+  return hashlib.sha256(pathlib.Path(file).read_bytes()).hexdigest()
 
 
 def _having(option: str) -> list[str]:

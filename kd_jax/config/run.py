@@ -38,7 +38,8 @@ class Run(NamedTuple):
     method: The method.
     weights: Weight of each member of the teacher, summing to 1.
     sweep: What is swept.
-    sources: Hash of the file of a user's own class, by "student" and "teacher".
+    sources: Hashes of a user's own class, and of the weights that they give, by
+      "student" and "teacher".
   """
 
   values: dict[str, Any]
@@ -78,7 +79,8 @@ def read(config: Mapping[str, Any]) -> Run:
       sources={
           "student": names.source_identity(
               values["student.name"], *values["method"].split("+")),
-          "teacher": names.source_identity(values["teacher.name"])})
+          "teacher": names.source_identity(values["teacher.name"])
+                     | names.weights_identity(values["teacher.state_dict"])})
 
 
 def _member_weights(values: Mapping[str, Any]) -> tuple[float, ...]:

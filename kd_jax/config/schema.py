@@ -324,6 +324,9 @@ _OWN: dict[str, Key] = {
             "on", _one_of("on", "off"), "refuse logits that are not of the data")}),
     **_of(INPUT, {
         "teacher.dir": _optional(str, _TEXT, "folder of trained teachers"),
+        "teacher.state_dict": _optional(
+            str, _TEXT, "file of weights of a released net, as PyTorch saves them: "
+            "the teacher, which is not trained"),
         "teacher.logits": _optional(
             str, _TEXT, ".npy or .npz of logits [N, C] or [N, V, C] by id"),
         "teacher.test_logits": _optional(

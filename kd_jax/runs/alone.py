@@ -8,12 +8,18 @@ import pathlib
 import time
 from typing import Any
 
+import jax
+
 from kd_jax.config import identity as identity_lib
 from kd_jax.core import hosts
+from kd_jax.core.errors import UserError
+from kd_jax.data import preprocess
+from kd_jax.models import released
 from kd_jax.runs import nets, rows
 from kd_jax.runs.jobs import Job, Wanted
 from kd_jax.runs.nets import Kept
 from kd_jax.runs.rows import Row
+from kd_jax.training import devices as devices_lib
 from kd_jax.training import fit, parameters
 
 
@@ -48,6 +54,23 @@ def row(job: Job, fingerprint: str, record: Row) -> Row:
           **(rows.curves(epochs) if epochs else {})}
 
 
+def _released(job: Job) -> fit.Fitted:
+  """The teacher whose weights the config gives."""
+  setup, model = job.setup, job.training.model
+  file = setup.run.values["teacher.state_dict"]
+  like = jax.eval_shape(
+      model.init, jax.random.key(0), preprocess.blank(setup.train.inputs))
+  try:
+    variables = released.variables(released.read(file), like)
+  except (UserError, ValueError) as error:
+    raise UserError(
+        f"config.teacher.state_dict={file}: {error}; give its net by teacher.name, "
+        "teacher.model.depth and teacher.widths") from None
+  return fit.untrained(
+      model, devices_lib.copies(setup.devices, variables), setup.splits,
+      setup.devices)
+
+
 def obtain(
     job: Job, wanted: Wanted, path: pathlib.Path, identity: dict[str, Any]
 ) -> Row:
@@ -80,7 +103,7 @@ def obtain(
         name, step, training.last_step, f"in epoch {step // job.per_epoch + 1}")
 
   with contextlib.closing(checkpoints):
-    fitted = fit.fit(
+    fitted = _released(job) if job.released else fit.fit(
         training, job.learner, setup.train,
         wanted.teacher.splits if wanted.teacher else setup.splits,
         devices=setup.devices, checkpoints=checkpoints, stop=setup.stop,

@@ -194,8 +194,9 @@ def _group(
       asked, found, training, members[0].training.taps):
     teacher = teachers.live(models, [
         cost.variables(model, inputs) for model in models])
-  return _Group(
-      net, training, inputs, cost.step_seconds(training, inputs, teacher), {})
+  released = net.member is not None and asked.values["teacher.state_dict"]
+  return _Group(net, training, inputs, 0.0 if released else cost.step_seconds(
+      training, inputs, teacher), {})
 
 
 def _shape(run: Run, group: _Group, shard: Shard | None) -> Shape:

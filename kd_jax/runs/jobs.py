@@ -64,6 +64,12 @@ class Job(NamedTuple):
     return self.net.member is not None or not self.setup.run.sweep.points
 
   @property
+  def released(self) -> bool:
+    """Whether its net is taken as it is, with weights that the config gives."""
+    return (self.net.member is not None
+            and self.setup.run.values["teacher.state_dict"] is not None)
+
+  @property
   def prepared(self) -> PreparedTeacher | None:
     """The teacher of the first net, for what is alike in all."""
     return next(iter(self.wanted.values())).teacher

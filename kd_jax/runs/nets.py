@@ -131,7 +131,8 @@ def _lacking(folder: pathlib.Path, identity: dict[str, Any]) -> str | None:
     raise UserError(
         f"{lack}, and none can be written there ({error}); give a folder that "
         f"holds it, or one that can be written{there}") from None
-  return f"{lack}; it is trained now, and kept there{there}"
+  made = "taken from its file" if "state_dict" in identity else "trained"
+  return f"{lack}; it is {made} now, and kept there{there}"
 
 
 def _differing(

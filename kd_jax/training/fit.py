@@ -158,6 +158,20 @@ def _not_finite(
                    jax.random.key(training.seed)))
 
 
+def untrained(
+    model: types.Model, variables: types.Variables, splits: dict[str, Split],
+    devices: Devices,
+) -> Fitted:
+  """A net as it is, with the numbers that a training would end with."""
+  predict = devices_lib.make_predict(devices, model, views.VIEWS["none"])
+  found = {name: evaluate(predict, variables, split)
+           for name, split in splits.items()}
+  row: dict[str, Any] = {"epoch": 0, "step": 0}
+  for name, (totals, _) in found.items():
+    row |= computed(name, totals)
+  return Fitted(variables, row, np.flatnonzero(found["test"][1]).tolist(), None)
+
+
 def _pace() -> Callable[[int], float]:
   """A function of the step: how many a second since it was asked last."""
   before = 0, time.perf_counter()
