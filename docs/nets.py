@@ -9,6 +9,7 @@ import pathlib
 from typing import Any
 
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 
 from kd_jax import models
@@ -83,7 +84,10 @@ def sizes(name: str, classes: int) -> tuple[int, int, int, dict[str, Any]]:
 
 
 def _multiplications(equation: Any) -> int:
-  """Of one operation, if it is a convolution or a product of matrices."""
+  """Of one operation, and of those within it: convolutions, products of matrices."""
+  inner = list(jax.extend.core.jaxprs_in_params(equation.params))
+  if inner:
+    return sum(_multiplications(each) for jaxpr in inner for each in jaxpr.eqns)
   out = equation.outvars[0].aval
   if equation.primitive.name == "conv_general_dilated":
     return math.prod(out.shape) * math.prod(equation.invars[1].aval.shape[:-1])
