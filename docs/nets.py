@@ -36,9 +36,9 @@ nets of Tian et al. (2020) (`tests/test_nets.py`). Those of FitNets have BatchNo
 and ReLU for maxout, and so are no net of that paper.
 
 `--config.teacher.state_dict=FILE` makes a released net the teacher: weights that
-PyTorch saved from RepDistiller's classes, read without any pickled object. It is not
-trained; its errors are shown as those of a trained one. Pixels are to be scaled as its
-authors had them: `--config.data.scale=standard`. Tried by hand with resnet20,
+PyTorch saved from RepDistiller's classes, read without any pickled object. It is
+not trained; its errors are shown as those of a trained one. Pixels are to be scaled
+as its authors had them: `--config.data.scale=standard`. Tried by hand with resnet20,
 resnet8x4, wrn_16_2, vgg8, resnet50, MobileNetV2, ShuffleNetV1 and V2: logits within
 1e-6 of theirs.
 
@@ -84,7 +84,7 @@ def sizes(name: str, classes: int) -> tuple[int, int, int, dict[str, Any]]:
 
 
 def _multiplications(equation: Any) -> int:
-  """Of one operation, and of those within it: convolutions, products of matrices."""
+  """Of an operation, or of those within it: convolutions, products of matrices."""
   inner = list(jax.extend.core.jaxprs_in_params(equation.params))
   if inner:
     return sum(_multiplications(each) for jaxpr in inner for each in jaxpr.eqns)
