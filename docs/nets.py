@@ -37,8 +37,8 @@ and ReLU for maxout, and so are no net of that paper.
 
 `--config.teacher.state_dict=FILE` makes a released net the teacher: weights that
 PyTorch saved from RepDistiller's classes, read without any pickled object. It is
-not trained; its errors are shown as those of a trained one. Pixels are to be scaled
-as its authors had them: `--config.data.scale=standard`. Tried by hand with resnet20,
+not trained; its errors are shown as those of a trained one. Its authors scaled
+pixels as `--config.data.scale=standard` does. Tried by hand with resnet20,
 resnet8x4, wrn_16_2, vgg8, resnet50, MobileNetV2, ShuffleNetV1 and V2: logits within
 1e-6 of theirs.
 

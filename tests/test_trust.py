@@ -60,6 +60,15 @@ def test_what_a_config_file_raises_is_told_with_its_place(
   assert words.format(file=file) in told and len(told.splitlines()) == 1
 
 
+@pytest.fixture
+def interruptible():
+  """Ctrl-C as on a terminal: what a shell runs in the background ignores it."""
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  yield
+  signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_config_file_that_is_interrupted_ends_in_a_line(tmp_path):
   """Also while the program itself is still being imported."""
   file, begun = tmp_path / "c.py", tmp_path / "begun"
