@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 
 from kd_jax.config import identity, sweep
+from kd_jax.core import compilation
 from kd_jax.data.preprocess import Scaling
 from kd_jax.report import plots
 from kd_jax.training import segment
@@ -55,6 +56,18 @@ def pytest_collection_modifyitems(config, items):
   gone = set(left)
   config.hook.pytest_deselected(items=left)
   items[:] = [item for item in items if item not in gone]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_programs_left():
+  """A file's programs end with it.
+
+  Thousands of them fill the memory, and the 65,530 parts that Linux lets the memory
+  of a process have.
+  """
+  yield
+  compilation.forget()
+  jax.clear_caches()
 
 
 @pytest.fixture(autouse=True)

@@ -76,3 +76,6 @@ def test_nothing_is_unpickled_or_evaluated():
       if name == "np.load":
         kept = {k.arg: ast.unparse(k.value) for k in call.keywords}
         assert kept.get("allow_pickle") == "False", path
+      if name == "torch.load":
+        kept = {k.arg: ast.unparse(k.value) for k in call.keywords}
+        assert kept.get("weights_only") == "True", path

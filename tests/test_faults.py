@@ -557,8 +557,10 @@ def test_every_path_may_begin_at_home(own_data, arguments, tmp_path, monkeypatch
             "--config.teacher.test_logits=~/test.npy")
   assert ended(*arguments(*quick, *logits, workdir="~/logits"))[0] == 0
   assert (tmp_path / "home/logits/summary.json").is_file()
+  code, told = ended(*arguments(*quick, "--config.teacher.state_dict=~/none.pth"))
+  assert code == 2 and f"{tmp_path}/home/none.pth" in told
   assert {*schema.PATHS} == {"data.dir", "teacher.dir", "teacher.logits",
-                             "teacher.test_logits"}
+                             "teacher.state_dict", "teacher.test_logits"}
 
 
 @pytest.mark.slow

@@ -25,6 +25,11 @@ def once(key: Hashable, make: Callable[[], Any]) -> Any:
   return made
 
 
+def forget() -> None:
+  """Lets go of all programs that are kept."""
+  _programs.clear()
+
+
 def shapes(tree: Any) -> Hashable:
   """What a program depends on of arrays: their structure, shapes and types."""
   leaves, structure = jax.tree.flatten(tree)

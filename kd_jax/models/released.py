@@ -6,7 +6,6 @@ numbered by kind in that order (`layers.py`): a file's n-th convolution is our n
 
 from collections.abc import Mapping
 import pathlib
-import pickle
 from typing import Any
 
 import jax
@@ -39,8 +38,7 @@ def read(file: str | pathlib.Path) -> dict[str, np.ndarray]:
   try:
     refuse_pipes(pathlib.Path(file))
     found: Any = torch.load(file, map_location="cpu", weights_only=True)
-  except (OSError, RuntimeError, EOFError, ValueError,
-          pickle.UnpicklingError) as error:
+  except Exception as error:  # Whatever torch says of a file that is none.
     raise UserError(f"{file}: {' '.join(str(error).split())[:150]}") from None
   for name in ("model", "state_dict"):
     if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
