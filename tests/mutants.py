@@ -261,7 +261,7 @@ MUTANTS = (
            "step or begun", "step", "test_faults.py -k before_the_first_save"),
     Mutant("a save in five minutes", "pause", "max(_LEAST_SECONDS, _1)", "300.0",
            "test_checkpoints.py -k hundredth"),
-    Mutant("a path keeps its ~", "read", "os.path.expanduser(_1)", "_1",
+    Mutant("a path keeps its ~", "read", "at_home(_1)", "_1",
            "test_faults.py -k begin_at_home"),
     Mutant("what a net leaves at its default is not tried", "check",
            "_adds(tried, trained) and _1",

@@ -96,7 +96,7 @@ def model(
 def _outputs(
     built: types.Model, key: jax.Array, inputs: types.Tree
 ) -> types.Outputs:
-  """What a net gives for inputs; it must have parameters, and taps that are some."""
+  """What a net gives for inputs; it must have parameters, and arrays as taps."""
   variables = built.init(key, inputs)
   if not jax.tree.leaves(variables.params):
     raise TypeError("has no parameters, so there is nothing to train")
@@ -104,8 +104,8 @@ def _outputs(
   for name, tap in outputs.features.items():
     if not is_tap(tap, outputs.logits):
       found = getattr(tap, "aval", None) or f"a {type(tap).__name__}"
-      raise TypeError(f"its tap {name} is {found}; a tap is an array of floats whose "
-                      "first axis is the batch")
+      raise TypeError(f"its tap {name} is {found}; a tap is an array of floats "
+                      "whose first axis is the batch")
   return outputs
 
 
