@@ -101,7 +101,7 @@ def as_outputs(given: Any) -> types.Outputs:
 
 
 def is_tap(value: Any, logits: Any) -> bool:
-  """Whether it is a float array whose first axis is the batch, as that of logits."""
+  """Whether it is a float array whose first axis is the batch, as of logits."""
   return (isinstance(value, jax.Array)
           and jnp.issubdtype(value.dtype, jnp.floating)
           and value.shape[:1] == getattr(logits, "shape", ())[:1] != ())
