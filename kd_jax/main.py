@@ -115,8 +115,11 @@ def run(argv: list[str]) -> int:
       return train(
           config, workdir, stop, command, again=again, shard=shard,
           processes=processes)
-  except (UserError, OSError) as error:
-    print(f"error: {UserError(error)}", file=sys.stderr)
+  except Exception as error:
+    mistake = out_of_memory(error) or error
+    if not isinstance(mistake, (UserError, OSError)):
+      raise
+    print(f"error: {UserError(mistake)}", file=sys.stderr)
     return 2
 
 

@@ -157,16 +157,26 @@ def test_a_message_fits_a_screen():
   assert len(told) < 1200 and told.endswith("must be a number\nanother line")
 
 
-def test_paths_that_lead_nowhere_are_told(tmp_path, capsys):
+def test_paths_that_lead_nowhere_are_told(tmp_path, capsys, monkeypatch):
   loop = tmp_path / "loop.py"
   loop.symlink_to("loop.py")
-  for words in ([f"--config={loop}"], ["--config=~nobody_of_this_name/c.py"],
+  monkeypatch.chdir(tmp_path)
+  nobody = "~nobody_of_this_name/x"
+  for words in ([f"--config={loop}"], [f"--config={nobody}"],
+                [*targets.COMMON, f"--workdir={nobody}"],
+                *([*targets.COMMON, f"--config.{key}={nobody}"]
+                  for key in ("data.dir", "teacher.dir", "teacher.logits")),
+                [*targets.COMMON, f"--sweep={nobody}"],
                 [f"--config={'x' * 5000}"],
                 [*targets.COMMON, f"--config.student.name={loop}:Net"],
                 [*targets.COMMON, f"--config.data.dir={'x' * 5000}"]):
-    assert main.run([*words, f"--workdir={tmp_path / 'run'}"]) == 2
-    assert "error: " in capsys.readouterr().err
-  assert files.at_home("~nobody_of_this_name/x").parts[0] == "~nobody_of_this_name"
+    assert main.run([f"--workdir={tmp_path / 'run'}", *words]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: ")
+    assert ("no user of this name" in told) == any(nobody in word for word in words)
+    assert not (tmp_path / "~nobody_of_this_name").exists()
+  (tmp_path / "~nobody_of_this_name").mkdir()
+  assert str(files.at_home(nobody)) == nobody
 
 
 def test_an_error_that_cannot_be_printed_is_told(tmp_path, capsys):
@@ -213,6 +223,13 @@ def test_nobody_is_advised_to_unpickle(tmp_path):
     with pytest.raises(UserError) as told:
       read()
     assert "pickle" not in str(told.value)
+
+
+@pytest.mark.parametrize("name", ["l.csv", "l.h5", "l.safetensors"])
+def test_logits_of_another_format_are_called_that(tmp_path, name):
+  (tmp_path / name).write_text("0.5,0.5\n" * 9)
+  with pytest.raises(UserError, match=r"neither \.npy nor \.npz"):
+    logit_bank.read_logits(name, str(tmp_path / name), (1, 2), np.zeros(1, int))
 
 
 def test_a_file_that_declares_too_much_is_what_is_told(tmp_path, capsys):

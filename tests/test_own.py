@@ -671,6 +671,51 @@ class Net(nn.Module):
 """
 
 
+UNFIT = """
+import flax.linen as nn
+import jax.numpy as jnp
+
+class Net(nn.Module):
+  num_classes: int
+  @nn.compact
+  def __call__(self, x):
+    h = nn.Dense(5)(x.reshape((len(x), -1)))
+    return nn.Dense(self.num_classes)(h), {"hidden": h, **self.more(h)}
+
+class Turned(Net):
+  more = lambda self, h: {"tap": h.T}
+class Whole(Net):
+  more = lambda self, h: {"tap": (h > 0).astype(int)}
+class Scalar(Net):
+  more = lambda self, h: {"tap": h.sum()}
+class OfOne(Net):
+  more = lambda self, h: {"tap": h[0]}
+class Text(Net):
+  more = lambda self, h: {"tap": "x"}
+class Nothing(Net):
+  more = lambda self, h: {"tap": None}
+
+class NoParameters(nn.Module):
+  num_classes: int
+  def __call__(self, x):
+    return x.reshape((len(x), -1))[:, :self.num_classes]
+"""
+
+
+@pytest.mark.parametrize("name", [
+    "Turned", "Whole", "Scalar", "OfOne", "Text", "Nothing", "NoParameters"])
+def test_a_net_without_parameters_or_with_what_is_no_tap_is_told_at_once(
+    small, own, capsys, tmp_path, name):
+  for net in ("student", "teacher"):
+    code, _ = small(f"--config.{net}.name={own(UNFIT)}:{name}",
+                    "--config.method=kd+rkd",
+                    f"--config.teacher.dir={tmp_path / 'nets'}")
+    told = capsys.readouterr().err
+    assert code == 2 and len(told.strip().splitlines()) == 1
+    assert ("no parameters" if name == "NoParameters" else "its tap tap is") in told
+    assert not [*(tmp_path / "nets").glob("*")]
+
+
 def test_two_classes_of_one_name_are_two(own):
   model = _made(own, "Net", TWO_OF_A_NAME)
   with pytest.raises(TypeError, match=r"Block\.__call__ is left at noisy=False"):

@@ -19,7 +19,8 @@ def test_half_a_line_of_a_killed_program_spoils_no_other(tmp_path):
 
 
 @pytest.mark.parametrize(("manifest", "words"), [
-    ('{"schema": 99}', "has schema 99"), ('{"name": "photos"}', "not of kd_jax"),
+    ('{"schema": 99, "versions": {"kd_jax": "9"}}', "has schema 99"),
+    ('{"name": "photos"}', "not of kd_jax"),
     ("binary?", "not of kd_jax")])
 def test_a_folder_of_somebody_else_is_refused(manifest, words, tmp_path):
   (tmp_path / "manifest.json").write_text(manifest)

@@ -29,6 +29,9 @@ def get_config(variant="plain"):
 """
 
 
+_BEGUN, _GIVEN = CONFIG.removesuffix("  return config\n"), "  return config\n"
+
+
 @pytest.mark.parametrize("name", ["2026-01-02_10:30/c.py", "a:b.py", "c.py"])
 def test_a_path_may_have_colons(tmp_path, name):
   file = tmp_path / name
@@ -48,6 +51,15 @@ def test_a_path_may_have_colons(tmp_path, name):
     ("import os\nos._exit(0)", "os._exit ({file}, line 2)"),
     ("def get_config():\n  import os\n  os._exit(0)", "os._exit ({file}, line 3)"),
     ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+    (_BEGUN + "  config.sweep.points = (3,)\n" + _GIVEN,
+     "config.sweep.points=(3,): must be"),
+    (_BEGUN + "  config.sweep.points = ({3: 4},)\n" + _GIVEN,
+     "config.sweep.points=({3: 4},): must be"),
+    (_BEGUN + "  config.sweep.points = None\n" + _GIVEN,
+     "config.sweep.points=None: must be"),
+    (_BEGUN + "  config.recipe = None\n" + _GIVEN, "config.recipe=None: must be"),
+    (_BEGUN + "  config.unlock()\n  config.own = config\n" + _GIVEN,
+     "contains itself"),
     ("def get_config():\n  raise GeneratorExit('x')", "GeneratorExit: x"),
     ("def get_config(:", "line 1")])
 def test_what_a_config_file_raises_is_told_with_its_place(
@@ -57,7 +69,8 @@ def test_what_a_config_file_raises_is_told_with_its_place(
   file.write_text(text)
   assert main.run([f"--config={file}"]) == 2
   told = capsys.readouterr().err
-  assert words.format(file=file) in told and len(told.splitlines()) == 1
+  assert words.replace("{file}", str(file)) in told
+  assert len(told.splitlines()) == 1 + ("must be" in told)  # What the key means.
 
 
 @pytest.fixture
@@ -164,6 +177,16 @@ def test_a_target_that_ends_the_program_has_not_passed(tmp_path, text, end):
       capture_output=True, text=True, check=False)
   assert done.returncode == 2
   assert "conformance:" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("text", ["{}", "def loss(*words):\n  {}"])
+def test_a_target_that_is_interrupted_ends_in_a_line(tmp_path, text):
+  file = tmp_path / "loss.py"
+  file.write_text(text.format("raise KeyboardInterrupt"))
+  done = subprocess.run(
+      [sys.executable, "-m", "kd_jax.conformance", f"{file}:loss"], cwd=ROOT,
+      capture_output=True, text=True, check=False)
+  assert done.returncode == 130 and done.stderr.count("\n") == 1
 
 
 def test_what_a_target_does_at_the_end_changes_no_verdict(tmp_path):
@@ -289,6 +312,48 @@ def test_what_is_no_file_is_called_that(tmp_path, capsys, make):
     assert told.count("\n") == 1 and "no such" not in told, told
     assert any(words in told for words in (
         "is no file", "neither a file nor", "Is a directory", "a folder")), told
+
+
+@pytest.mark.parametrize("name", ["table.md", "table.csv", "table.tex",
+                                  "report.html", "learning.png"])
+def test_a_pipe_in_the_place_of_a_table_is_not_waited_for(tmp_path, name):
+  (tmp_path / "results.jsonl").write_text(json.dumps(
+      SWEEP_ROW | {"fingerprint": "a", "overrides": {"temperature": 1}}) + "\n")
+  os.mkfifo(tmp_path / name)
+  done = subprocess.run(
+      [sys.executable, "-m", "kd_jax.report", str(tmp_path)], cwd=ROOT, timeout=30,
+      capture_output=True, text=True, check=False)
+  assert "Traceback" not in done.stderr
+  assert name.endswith(".png") or (
+      done.returncode == 2 and f"{tmp_path / name}: is neither" in done.stderr)
+
+
+def test_a_folder_or_a_pipe_is_no_readme(tmp_path, capsys):
+  (tmp_path / "folder").mkdir()
+  os.mkfifo(tmp_path / "pipe")
+  for name in ("folder", "pipe"):
+    assert report.main([str(tmp_path), "--readme", str(tmp_path / name)]) == 2
+    assert f"{name}: is no file" in capsys.readouterr().err
+
+
+def test_a_file_in_the_place_of_the_folder_of_data_is_called_that(
+    tmp_path, capsys):
+  (tmp_path / "mine.npz").write_text("")
+  assert main.run([f"--config={ROOT / 'configs/mnist.py'}", "--plan",
+                   "--config.data.name=mine",
+                   f"--config.data.dir={tmp_path / 'mine.npz'}"]) == 2
+  assert "mine.npz: is no folder" in capsys.readouterr().err
+
+
+def test_nets_that_fill_the_memory_are_told_in_a_line(
+    tmp_path, capsys, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  assert main.run([
+      "--config=configs/mnist.py:smoke", "--config.data.embedded=only",
+      "--config.method=hard", "--config.student.widths=(1000000,1000000)",
+      f"--workdir={tmp_path / 'run'}"]) == 2
+  told = capsys.readouterr().err
+  assert told.startswith("error: out of memory") and told.count("\n") == 1
 
 
 def test_a_folder_in_the_place_of_a_table_is_named_with_the_remedy(

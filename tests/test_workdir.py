@@ -1,8 +1,11 @@
 """Whose a workdir is: nobody's work is lost, no foreign file is written over."""
 
 import json
+import os
 import pathlib
 import shutil
+import signal
+import threading
 
 from conftest import ROOT
 import jax
@@ -88,12 +91,45 @@ def test_a_finished_run_is_not_replaced_but_kept_if_asked(ran, tmp_path):
   assert parameters.load_record(kept / "parameters/distilled") == net
 
 
-@pytest.mark.parametrize("left", ["all but one", "nets", "rows"])
+@pytest.mark.parametrize("words", [SWEEP, ()])
+def test_what_an_unfinished_run_has_saved_is_kept_from_one_of_another_kind(
+    ran, tmp_path, words):
+  folder, endless = tmp_path / "run", ("--config.min_steps=30000000",)
+  first = (*(() if words else SWEEP), *endless, "--config.checkpoint.every=1 steps")
+  saved = lambda: any((folder / "progress").glob("*/[0-9]*"))
+  stopped = threading.Event()
+
+  def stop():
+    while not (saved() or stopped.wait(0.05)):
+      pass
+    os.kill(os.getpid(), signal.SIGINT)
+
+  def interrupted():
+    threading.Thread(target=stop).start()
+    try:
+      return ran(*first)
+    finally:
+      stopped.set()
+
+  assert interrupted()[0] == 130 and saved()
+  before = held(folder)
+  for more in ((), ("--resume=force",)):
+    code, told = ran(*words, *more)
+    assert code == 2 and "--resume=keep" in told and held(folder) == before
+  assert ran(*words, "--resume=keep")[0] == 0
+  kept, = (folder / "kept").iterdir()
+  assert held(kept).items() >= {
+      name: content for name, content in before.items()
+      if name.startswith("progress")}.items()
+
+
+@pytest.mark.parametrize("left", ["all but one", "nets", "rows", "pages"])
 def test_a_finished_run_is_recognised_by_whatever_is_left(ran, tmp_path, left):
   folder = tmp_path / "run"
   assert ran()[0] == 0
   lost = {"all but one": ["config.json"], "nets": ["summary.json", "results.jsonl"],
-          "rows": ["summary.json", "parameters"]}[left]
+          "rows": ["summary.json", "parameters"],
+          "pages": ["summary.json", "parameters", "results.jsonl"]}[left]
   for name in lost:
     (folder / name).rename(tmp_path / name)
   before = held(folder)
@@ -123,8 +159,11 @@ def test_a_finished_run_is_kept_when_its_data_has_changed(
   place.parent.mkdir()
   words = (f"--config.data.dir={place.parent}", "--config.method=hard")
   earlier = []
-  for _ in range(3):
+  for number in range(3):
     np.savez(place, **arrays)
+    if number == 2:  # Its rows say it too.
+      (folder / "manifest.json").unlink()
+      del earlier[-1]["manifest.json"]
     code, told = ran(*words)
     kept = sorted((folder / "kept").glob("*"), key=lambda path: len(path.name))
     assert code == 0 and len(kept) == len(earlier)
@@ -134,7 +173,9 @@ def test_a_finished_run_is_kept_when_its_data_has_changed(
                     if not name.startswith("kept/")})
     arrays["y_train"] = np.roll(arrays["y_train"], 1)
   np.savez(place, **arrays | {"y_train": np.roll(arrays["y_train"], -1)})
-  assert "already trained" in ran(*words)[1]
+  for _ in range(2):
+    assert "already trained" in ran(*words)[1]
+    (folder / "manifest.json").unlink()
 
 
 def test_a_main_job_leaves_a_sweep_alone(ran, tmp_path):
@@ -169,7 +210,11 @@ def test_a_net_of_other_numerics_is_kept_under_its_fingerprint(
     {".lock": "", "parameters/net/w.bin": "x"}, {".lock": "", "thesis.tex": "x"},
     {".lock": "pid 7", "progress/x": ""},
     {"teachers/alice/record.json": '{"born": 1970}'},
-    {"manifest.json": "<html>", "metrics.jsonl": '{"loss": 1}'}])
+    {"manifest.json": "<html>", "metrics.jsonl": '{"loss": 1}'},
+    {"manifest.json": '{"schema": 1, "files": []}', "config.json": "{}"},
+    {"manifest.json": '{"schema": true}', "config.json": "{}"},
+    {"manifest.json": "{", "metrics.jsonl": '{"net": "r", "time": 1, "acc": 1}'},
+    {".lock": "", "metrics.jsonl": '{"net": "r", "time": 1, "acc": 1}'}])
 def test_a_folder_of_somebody_else_is_refused(ran, tmp_path, files, capsys):
   folder = tmp_path / "run"
   for name, text in files.items():

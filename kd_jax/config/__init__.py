@@ -112,11 +112,15 @@ def check(config: Values) -> None:
   for name, value in values.items():
     if name not in known:
       raise UserError(f"config.{name}: {unknown(name, values['recipe'])}")
-    key = known[name]
-    if not key.rule.allows(value):
-      raise UserError(
-          f"config.{name}={value!r}: must be {key.rule.allowed}\n({key.meaning})")
+    check_key(name, known[name], value)
   _check_together(values)
+
+
+def check_key(name: str, key: schema.Key, value: Any) -> None:
+  """Refuses a value that is out of the range of its key."""
+  if not key.rule.allows(value):
+    raise UserError(
+        f"config.{name}={value!r}: must be {key.rule.allowed}\n({key.meaning})")
 
 
 def _check_together(values: dict[str, Any]) -> None:

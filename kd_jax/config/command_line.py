@@ -49,7 +49,7 @@ def parse(argv: list[str]) -> tuple[ml_collections.ConfigDict, pathlib.Path]:
   if not file:
     raise UserError(f"--config=FILE is missing; {_some_config()}")
   words = {name.removeprefix("--config."): text for name, text in flags.items()}
-  values = _with_methods(config_lib.flatten(_load(file)), words, points or ())
+  values = _with_methods(_load(file), words, points or ())
   given = {name: _value(name, text, values["recipe"])
            for name, text in words.items()}
   _check_method({**values, **given}, given, points or ())
@@ -64,8 +64,8 @@ def parse(argv: list[str]) -> tuple[ml_collections.ConfigDict, pathlib.Path]:
       workdir or default)
 
 
-def _load(file: str) -> Any:
-  """The config of `FILE` or `FILE:VARIANT`; every failure as a UserError."""
+def _load(file: str) -> dict[str, Any]:
+  """The flat config of `FILE` or `FILE:VARIANT`; every failure as a UserError."""
   path, *variant = _apart(file)
   if not (place := at_home(path)).is_file():
     what = "is no file" if place.exists() else "there is no such file"
@@ -83,7 +83,13 @@ def _load(file: str) -> Any:
     raise UserError(
         f"--config={file}: get_config gives a {type(config).__name__} that is not "
         "made of kd_jax.config.default(); start from that, and change its keys")
-  return config
+  try:
+    values = config_lib.flatten(config)
+  except RecursionError:
+    raise UserError(f"--config={file}: its config contains itself") from None
+  for name in ("recipe", "sweep.points"):  # They say which other keys there are.
+    config_lib.check_key(name, schema.every()[name], values.get(name))
+  return values
 
 
 def _some_config() -> str:

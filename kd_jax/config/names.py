@@ -15,6 +15,7 @@ from kd_jax.core import compilation, sources, types
 from kd_jax.core.errors import UserError, nearest
 from kd_jax.core.files import refuse_pipes
 from kd_jax.data import preprocess
+from kd_jax.models.linen import is_tap
 
 Known = Mapping[str, Any]
 
@@ -59,9 +60,7 @@ def model(
   inputs = preprocess.seen(found.train.inputs, 2)
   try:
     outputs = lambda: jax.eval_shape(
-        lambda key, inputs: built.apply(
-            built.init(key, inputs), inputs, train=False)[0],
-        jax.random.key(0), inputs)
+        functools.partial(_outputs, built), jax.random.key(0), inputs)
     # The points of a sweep ask this of one model again and again; but a user's own
     # is made anew each time.
     logits, features = outputs() if sources.named(name) else compilation.once(
@@ -92,6 +91,22 @@ def model(
       if len(frozen) > 1:
         remark += f", and {len(frozen) - 1} more"
   return built, {name: tap.shape[1:] for name, tap in features.items()}, remark
+
+
+def _outputs(
+    built: types.Model, key: jax.Array, inputs: types.Tree
+) -> types.Outputs:
+  """What a net gives for inputs; it must have parameters, and arrays as taps."""
+  variables = built.init(key, inputs)
+  if not jax.tree.leaves(variables.params):
+    raise TypeError("has no parameters, so there is nothing to train")
+  outputs = built.apply(variables, inputs, train=False)[0]
+  for name, tap in outputs.features.items():
+    if not is_tap(tap, outputs.logits):
+      found = getattr(tap, "aval", None) or f"a {type(tap).__name__}"
+      raise TypeError(f"its tap {name} is {found}; a tap is an array of floats "
+                      "whose first axis is the batch")
+  return outputs
 
 
 def method(name: str) -> methods.Method:

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 import json
-import os
 from typing import Any, NamedTuple
 
 from kd_jax import config as config_lib
 from kd_jax import methods
 from kd_jax.config import names, schema
 from kd_jax.core.errors import UserError
+from kd_jax.core.files import at_home
 from kd_jax.core.words import counted
 
 
@@ -62,7 +62,7 @@ def read(config: Mapping[str, Any]) -> Run:
   """
   values = config_lib.flatten(config)
   # No shell expands what stands after an equals sign.
-  homes = {key: os.path.expanduser(values[key]) for key in schema.PATHS
+  homes = {key: str(at_home(values[key])) for key in schema.PATHS
            if str(values[key]).startswith("~")}
   if homes:
     values = {**values, **homes}

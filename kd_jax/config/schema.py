@@ -129,7 +129,7 @@ _FRACTION = _held("a number in (0, 1]", lambda v: 0 < v <= 1)
 _PERCENT = _held("a number in [0, 100]", lambda v: 0 <= v <= 100)
 _TEMPERATURE = Rule(
     "a number > 0, from {:g} to {:g} (float32 holds the soft term of no other; "
-    "for T to infinity there is method=logits)".format(*limits.TEMPERATURES),
+    "method=logits is the limit of a large one)".format(*limits.TEMPERATURES),
     lambda v: _finite(v) and (
         limits.TEMPERATURES[0] <= v <= limits.TEMPERATURES[1]))
 _TEXT = Rule("text", lambda v: isinstance(v, str) and bool(v))
@@ -364,7 +364,8 @@ _OWN: dict[str, Key] = {
         "tensorboard": Key(True, _BOOL, "write event files"),
         "sweep.points": Key(
             (), Rule("a sweep of kd_jax.sweep: dicts of dotted keys", _all(
-                lambda point: isinstance(point, dict))),
+                lambda point: isinstance(point, dict) and all(
+                    isinstance(name, str) for name in point))),
             "what is swept; () for a single run"),
         "sweep.lanes": Key(
             "auto", Rule("auto, or seeds x points such as 4x8", lambda v: bool(

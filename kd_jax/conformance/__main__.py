@@ -81,6 +81,9 @@ def main(argv: Sequence[str]) -> int:
     print(f"conformance: {error}", file=sys.stderr)
     if "--json" in argv:
       print(json.dumps({"error": str(error)}))
+  except KeyboardInterrupt:  # Also one that the target raises.
+    print("conformance: stopped", file=sys.stderr)
+    return 130
   return 2
 
 

@@ -59,7 +59,8 @@ def in_words(error: BaseException, file: str) -> str:
 
 def out_of_memory(error: BaseException) -> UserError | None:
   """What to tell of an error that says that no memory is left, if it does."""
-  if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+  if isinstance(error, MemoryError) or any(
+      says in str(error) for says in ("RESOURCE_EXHAUSTED", "Out of memory")):
     return UserError("out of memory; give a smaller config.batch_size, smaller "
                      "widths, config.teacher.bank=never, or fewer sweep.lanes")
   return None

@@ -3,15 +3,25 @@
 import os
 import pathlib
 
+from kd_jax.core.errors import UserError
+
 
 def at_home(path: str | os.PathLike) -> pathlib.Path:
-  """A path that a user gives, with ~ as their folder; other names stay as they are.
+  """A path that a user gives, with ~ as their folder, and ~NAME as that of NAME.
+
+  Raises:
+    UserError: If there is no such user.
 
   Example:
-    >>> at_home("~nobody_of_this_name/x").name
-    'x'
+    >>> at_home("runs/~mnist").name
+    '~mnist'
   """
-  return pathlib.Path(os.path.expanduser(path))
+  found = pathlib.Path(os.path.expanduser(path))
+  if (first := str(found).split(os.sep)[0]).startswith("~") and (
+      not os.path.exists(first)):
+    raise UserError(f"{path}: there is no user of this name; for a folder that is "
+                    f"called so, give ./{path}")
+  return found
 
 
 def damage(error: Exception) -> str:
@@ -22,7 +32,22 @@ def damage(error: Exception) -> str:
     'it holds Python objects, not numbers'
   """
   message = " ".join(str(error).split()) or type(error).__name__
-  return "it holds Python objects, not numbers" if "pickle" in message else message
+  if "pickle" not in message:
+    return message
+  # NumPy takes whatever it does not know for a pickle.
+  return ("it holds Python objects, not numbers" if "Object arrays" in message
+          else "it is neither .npy nor .npz")
+
+
+def write(path: pathlib.Path, text: str) -> None:
+  """Writes a text file.
+
+  Raises:
+    OSError: If it cannot be written, or something else than a file is there.
+  """
+  if path.exists() and not path.is_dir():
+    refuse_pipes(path)
+  path.write_text(text, encoding="utf-8")
 
 
 def refuse_pipes(path: pathlib.Path) -> None:

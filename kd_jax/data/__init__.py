@@ -195,8 +195,9 @@ def _folder(name, directory) -> pathlib.Path | None:
     return None
   folder = at_home(directory)
   if not folder.is_dir():
+    what = "is no folder" if folder.exists() else "there is no such folder"
     raise UserError(
-        f"{given}={directory}: there is no such folder; name one that holds "
+        f"{given}={directory}: {what}; name one that holds "
         f"{name}, or leave it out")
   return folder
 

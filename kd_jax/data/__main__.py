@@ -4,6 +4,7 @@ import pathlib
 import sys
 
 from kd_jax.core.errors import Parser, UserError
+from kd_jax.core.files import at_home
 from kd_jax.data import offline, tfds_source
 
 
@@ -28,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
   try:
     folder = offline.prepare_from(
         arguments.name, arguments.source,
-        directory=arguments.dir and arguments.dir.expanduser())
+        directory=arguments.dir and at_home(arguments.dir))
   except (UserError, tfds_source.Unavailable, OSError) as error:
     print(f"error: {UserError(error)}", file=sys.stderr)
     return 2

@@ -8,6 +8,7 @@ import shutil
 import urllib.parse
 
 from kd_jax.core.errors import UserError
+from kd_jax.core.files import at_home
 from kd_jax.data import tfds_source
 
 
@@ -39,7 +40,7 @@ def prepare_from(
   from etils import epath
   from tensorflow_datasets.core.download import resource
   # pylint: enable=g-import-not-at-top
-  source = source.expanduser()
+  source = at_home(source)
   if not source.is_dir():
     raise UserError(f"--from {source}: there is no such folder")
   builder = tfds_source.known_builder(tfds, name, directory)

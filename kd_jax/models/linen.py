@@ -90,7 +90,7 @@ def as_outputs(given: Any) -> types.Outputs:
   if isinstance(given, Mapping) and "logits" in given:
     given = given["logits"], {
         name: tap for name, tap in given.items()
-        if name != "logits" and isinstance(tap, jax.Array)}
+        if name != "logits" and is_tap(tap, given["logits"])}
   logits, features = given if isinstance(given, tuple) and len(given) == 2 else (
       given, {})
   if not isinstance(logits, jax.Array) or not isinstance(features, Mapping):
@@ -98,6 +98,13 @@ def as_outputs(given: Any) -> types.Outputs:
         f"gives a {type(given).__name__}; it must give logits, (logits, features) "
         "with a dict of named features, or a dict with `logits`")
   return types.Outputs(losses.at_least_float32(logits), features)
+
+
+def is_tap(value: Any, logits: Any) -> bool:
+  """Whether it is a float array whose first axis is the batch, as of logits."""
+  return (isinstance(value, jax.Array)
+          and jnp.issubdtype(value.dtype, jnp.floating)
+          and value.shape[:1] == getattr(logits, "shape", ())[:1] != ())
 
 
 def keywords(call: Callable[..., Any], name: str) -> frozenset[str]:

@@ -19,6 +19,7 @@ import shlex
 from typing import Any
 
 from kd_jax.config import schema
+from kd_jax.core import files
 from kd_jax.core.errors import UserError
 from kd_jax.report import fields
 from kd_jax.report.main_table import PAPER, curves, table
@@ -96,7 +97,7 @@ def write_rows(
   sides = {name: side_file(folder, f"{name}.json")
            for name in ("config", "manifest", "summary")}
   file = folder / "report.html"
-  file.write_text(page.page(sweep, pictures, sides), encoding="utf-8")
+  files.write(file, page.page(sweep, pictures, sides))
   return [*written, file]
 
 

@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from kd_jax import report
-from kd_jax.core import strict
+from kd_jax.core import files, strict
 from kd_jax.core.errors import Parser, UserError, printable
 from kd_jax.report import fields, statistics
 from kd_jax.runs import results
@@ -82,7 +82,7 @@ def _generate(
   rows = [fields.complete(row, f"{file}, row {number}")
           for number, row in enumerate(rows, 1)]
   generated = report.table(rows)
-  (study / "table.md").write_text(generated, encoding="utf-8")
+  files.write(study / "table.md", generated)
   if any(row["row"] == "paper" for row in rows):
     report.curves(rows, study / "curves.png", name="paper")
   return generated
@@ -99,7 +99,8 @@ def _into(readme: pathlib.Path, study: str, generated: str) -> bytes:
       be written in its encoding.
   """
   if not readme.is_file():
-    raise UserError(f"--readme {readme}: there is no such file")
+    what = "is no file" if readme.exists() else "there is no such file"
+    raise UserError(f"--readme {readme}: {what}")
   content = readme.read_bytes()
   try:
     content.decode("utf-8")

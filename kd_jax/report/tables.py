@@ -9,6 +9,7 @@ import pathlib
 import re
 from typing import Any, NamedTuple
 
+from kd_jax.core import files
 from kd_jax.report import names
 from kd_jax.report.sweep import MOST, Point, Sweep
 
@@ -314,5 +315,5 @@ def write(sweep: Sweep, folder: pathlib.Path) -> list[pathlib.Path]:
   texts = {"table.md": markdown(sweep), "table.csv": comma_separated(sweep),
            "table.tex": latex(sweep)}
   for name, text in texts.items():
-    (folder / name).write_text(text, encoding="utf-8")
+    files.write(folder / name, text)
   return [folder / name for name in texts]

@@ -26,6 +26,8 @@ from kd_jax.core.machine import cores
 from kd_jax.training import parameters
 
 SCHEMA = 1
+# Every line of `metrics.jsonl` that tells of an epoch has these.
+EPOCH = ("net", "time", "fingerprint", "step")
 
 
 def runtime() -> dict[str, Any]:
@@ -151,11 +153,12 @@ def refuse_newer(manifest: pathlib.Path, say: Callable[[str], None]) -> None:
   if not manifest.is_file():
     return
   try:
-    schema = strict.read(manifest)["schema"]
+    found = strict.read(manifest)
+    schema, _ = found["schema"], found["versions"]["kd_jax"]
   except (ValueError, KeyError, TypeError, OSError) as error:
     # A run that wrote a manifest had begun its metrics before.
     if isinstance(error, (ValueError, TypeError)) and begins_with(
-        manifest.with_name("metrics.jsonl"), "net", "time"):
+        manifest.with_name("metrics.jsonl"), *EPOCH):
       say(f"{manifest}: is damaged; it is written anew")
       return
     raise UserError(

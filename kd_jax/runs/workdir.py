@@ -17,6 +17,8 @@ _SHARED = (".lock", "teachers", "banks", "kept")
 # What a program may leave that is killed before it writes its manifest.
 _BEGUN = {*_SHARED, "metrics.jsonl", "progress", "parameters",
           "manifest.json.new"}
+# What a finished run leaves beside its rows and nets.
+_TOLD = ("summary.json", "report.html", "table.*")
 
 
 def refuse_foreign(workdir: pathlib.Path) -> None:
@@ -52,13 +54,16 @@ def _begun(workdir: pathlib.Path, names: set[str]) -> bool:
           lock.is_file() and not lock.stat().st_size))
       and all("fingerprint" in (_read(net, "record.json") or {}) for net in nets)
       and (not metrics.exists() or not metrics.stat().st_size
-           or records.begins_with(metrics, "net", "time")))
+           or records.begins_with(metrics, *records.EPOCH)))
 
 
 def refuse_other(
     values: Mapping[str, Any], workdir: pathlib.Path, say: Callable[[str], None]
 ) -> None:
-  """Refuses to train over a finished run of another config.
+  """Refuses to train over a finished run of another config, or one of another kind.
+
+  What an unfinished run of the same kind has saved is refused, or used, by its
+  checkpoints.
 
   With `checkpoint.resume=keep` it moves what is there to `kept/FINGERPRINT`. Sweeps
   share a workdir: their rows are kept together.
@@ -88,22 +93,27 @@ def refuse_other(
     changed = checkpoints.changes(_compared(before), _compared(values))
   if changed and values["checkpoint.resume"] == "keep":
     _move(workdir, before, say)
-  elif changed and finished:
+  elif changed and (finished or (swept != sweeps and _saved(workdir))):
     raise UserError(
-        f"--workdir={workdir}: holds finished work of another config: "
+        f"--workdir={workdir}: holds work of another config: "
         f"{'; '.join(changed)}. Use another --workdir, or keep the old one in "
         f"{workdir / 'kept'} with --resume=keep")
 
 
 def _finished(workdir: pathlib.Path, swept: bool) -> bool:
   """Whether a run has ended here, or a sweep has rows, by whatever is left."""
-  if (workdir / "summary.json").is_file():
+  if any(any(workdir.glob(name)) for name in _TOLD):
     return True
   rows = workdir / "results.jsonl"
   left = (rows.is_file() and rows.stat().st_size > 0) or any(
       not net.suffix for net in (workdir / "parameters").glob("*"))
   # Of an unfinished run the checkpoints say the config.
-  return left and (swept or not any((workdir / "progress").glob("*/*")))
+  return left and (swept or not _saved(workdir))
+
+
+def _saved(workdir: pathlib.Path) -> bool:
+  """Whether there is a checkpoint of a training that has not ended."""
+  return any((workdir / "progress").glob("*/*"))
 
 
 def keep_on_other_data(
@@ -123,7 +133,10 @@ def keep_on_other_data(
   before, manifest = (
       _read(workdir, f"{name}.json") for name in ("config", "manifest"))
   of = manifest.get("data") if manifest else None
-  was = of.get("fingerprint", data) if isinstance(of, dict) else data
+  was = of.get("fingerprint") if isinstance(of, dict) else None
+  if was is None:
+    rows, _ = results.split(workdir, damaged=[])
+    was = next((row["data_sha256"] for row in rows if "data_sha256" in row), data)
   if (before and was != data and not values["sweep.points"]
       and _finished(workdir, swept=False)):
     say(other_data(values["data.name"], str(was), data))
