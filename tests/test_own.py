@@ -615,6 +615,12 @@ class FromZero(nn.Module):
   def __call__(self, x, train):
     x = nn.Dropout(0.5)(x.reshape((len(x), -1)), deterministic=not train)
     return nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros)(x)
+class Even(FromZero):
+  @nn.compact
+  def __call__(self, x, train):
+    return nn.Dense(
+        self.num_classes, kernel_init=nn.initializers.zeros,
+        bias_init=nn.initializers.constant(0.5))(x.reshape((len(x), -1)))
 class LogFromZero(FromZero):
   def __call__(self, x, train):
     return nn.log_softmax(FromZero.__call__(self, x, train))
@@ -681,7 +687,7 @@ def test_a_switch_of_any_usual_name_is_heard(own, key, name):
     ("Frozen", "['batch_stats']['BatchNorm_0']['mean']"), ("Counts", None),
     ("HasRng", None), *[(name, None) for name in (
         "Rectified", "LogProbabilities", "Centred", "Tanh", "Distances", "FromZero",
-        "LogFromZero", "FixedFeatures", "Unused")],
+        "LogFromZero", "Even", "FixedFeatures", "Unused")],
     ("NnxFrozen", "['norm']['mean']")])
 def test_a_right_net_of_another_make_is_taken(own, key, name, frozen):
   model = _made(own, name)

@@ -6,6 +6,7 @@ import dataclasses
 import enum
 import functools
 import inspect
+import math
 from typing import Any, NamedTuple
 
 from flax import nnx
@@ -159,7 +160,7 @@ def _refuse_values(model: types.Model, inputs: types.Tree, *, draws: bool) -> No
   @jax.jit
   def values(key, stream):
     held = model.init(key, jax.tree.map(lambda x: x[:1], shown))
-    # As far from its start as training brings it, where a layer may begin at 0.
+    # Away from the start, where a layer may give one value for all.
     params = _moved(held.params, key)
     call = lambda params, train, rngs=None: model.apply(
         types.Variables(params, held.state), shown, train=train, rngs=rngs,
@@ -203,7 +204,7 @@ def _moved(params: types.Tree, key: jax.Array) -> types.Tree:
   def moved(x):
     if not jnp.issubdtype(x.dtype, jnp.floating):
       return x
-    size = 0.5 / max(x[..., 0].size, 1) ** 0.5 if x.ndim > 1 else 0.2
+    size = 0.5 / max(math.prod(x.shape[:-1]), 1) ** 0.5
     return x + (size * jax.random.normal(key, x.shape)).astype(x.dtype)
   return jax.tree.map(moved, params)
 
@@ -211,10 +212,10 @@ def _moved(params: types.Tree, key: jax.Array) -> types.Tree:
 def _bounded(found: jax.Array) -> bool:
   """Whether outputs `[draws, examples, classes]` are bounded as no logits are.
 
-  They lie in (0, 1), or are >= 0 with the same sum over the classes or the batch.
+  They lie in (0, 1], or are >= 0 with the same sum over the classes or the batch.
   Logits of random weights have both signs, or after a ReLU zeros and other sums.
   """
-  if ((found > 0) & (found < 1)).all():
+  if ((found > 0) & (found <= 1)).all():
     return True
   sums = [found.sum(axis) for axis in (1, 2)]
   return bool((found >= 0).all()) and any(
