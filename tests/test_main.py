@@ -19,7 +19,9 @@ import numpy as np
 import pytest
 
 from experiments import record
-from kd_jax import data, main, report
+from kd_jax import config as config_lib
+from kd_jax import data, main, methods, report
+from kd_jax.config import build
 from kd_jax.data.views import VIEWS
 from kd_jax.models import MODELS
 from kd_jax.report import plots
@@ -94,16 +96,54 @@ def test_a_teacher_is_not_its_student_of_the_same_seed(small):
                         == summary["baseline"]["test_wrong_ids"])
 
 
+MINE = '''
+from kd_jax.methods import METHODS, Method, nothing
+terms = METHODS["kd"].terms
+mine = Method("{hard_weight:g} * CE + {soft_weight:g} * KL", nothing, terms)
+own = Method("{hard_weight:g} * CE + |z|**2", nothing, terms)
+'''
+
+
 @pytest.mark.parametrize("words", [
     "temperature=1e-30", "temperature=1e39", "temperature=1e6",
     "schedules.temperature_end=1e20", "optimizer.learning_rate=1e39",
-    "optimizer.learning_rate=1e-60", "student.widths=(10000000000,)",
+    "optimizer.learning_rate=1e-60", "optimizer.learning_rate=1e-30",
+    "teacher.optimizer.learning_rate=9e-13", "teacher.test_logits=test.npy",
+    "student.widths=(10000000000,)",
     "batch_size=100000000", "teacher.batch_size=100000000"])
 def test_numbers_that_cannot_be_are_refused(small, words, capsys):
   code, summary = small(f"--config.{words}")
   assert (code, summary) == (2, None)
   assert capsys.readouterr().err.startswith(
       f"error: config.{words.partition('=')[0]}")
+
+
+WEIGHTLESS = ("--config.hard_weight=0", "--config.soft_weight=0")
+
+
+@pytest.mark.parametrize("words", [
+    ("--config.method=kd",), ("--config.method=mine",),
+    ("--config.method=dkd",), ("--config.method=wkd_f", "--config.wkd_f.weight=0"),
+    ("--config.method=simkd", "--config.simkd.weight=0"),
+    ("--config.method=kd+rkd", "--config.rkd.weight=0"),
+    ("--config.method=rkd", "--sweep.rkd.weight=1,0")])
+def test_a_loss_whose_weights_are_all_zero_is_refused(
+    small, tmp_path, words, capsys):
+  (tmp_path / "mine.py").write_text(MINE)
+  words = [word.replace("=mine", f"={tmp_path / 'mine.py'}:mine") for word in words]
+  code, _ = small(*WEIGHTLESS, *words)
+  told = capsys.readouterr().err
+  assert code == 2 and "the weights of all its terms are 0" in told
+
+
+@pytest.mark.parametrize("method", ["hint", "simkd", "kd+rkd", "wkd_l", "own"])
+def test_a_loss_with_one_weight_above_zero_is_not(own_data, tmp_path, method):
+  (tmp_path / "mine.py").write_text(MINE)
+  name = f"{tmp_path / 'mine.py'}:own" if method == "own" else method
+  methods.add_own(name)
+  build.check_names(config_lib.changed(config_lib.flatten(config_lib.default()), {
+      "hard_weight": 0.0, "soft_weight": 0.0, "method": name,
+      "data.dir": str(own_data)}))
 
 
 def test_the_main_job_leaves_what_it_promises(plain):

@@ -370,7 +370,9 @@ SWITCHED = """
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
+from kd_jax.models.linen import Dropout
 
 class Base(nn.Module):
   num_classes: int
@@ -553,6 +555,90 @@ class Grows(Base):
     return self.net(x, train)
 class Softmax(Base):
   def __call__(self, x, train): return nn.softmax(self.net(x, train))
+class Sigmoid(Base):
+  def __call__(self, x, train): return nn.sigmoid(self.net(x, train))
+class Percent(Base):
+  def __call__(self, x, train): return 100 * nn.softmax(self.net(x, train))
+class Part(Base):
+  def __call__(self, x, train): return 0.9 * nn.softmax(self.net(x, train))
+class Raised(Base):
+  def __call__(self, x, train): return nn.softmax(self.net(x, train)) + 0.1
+class OverTheBatch(Base):
+  def __call__(self, x, train): return 100 * nn.softmax(self.net(x, train), axis=0)
+class NnxSigmoid(Nnx):
+  def __call__(self, x, train): return nnx.sigmoid(Nnx.__call__(self, x, train))
+class Integers(Base):
+  def __call__(self, x, train): return self.net(x, train).argsort(-1)
+class Complex(Base):
+  def __call__(self, x, train): return self.net(x, train).astype(jnp.complex64)
+class Stopped(Base):
+  def __call__(self, x, train): return jax.lax.stop_gradient(self.net(x, train))
+class Rounded(Base):
+  def __call__(self, x, train): return jnp.round(9 * self.net(x, train))
+class Masked(nn.Module):
+  num_classes: int
+  @nn.compact
+  def __call__(self, x, train):
+    x = x.reshape((len(x), -1))
+    z = nn.Dense(self.num_classes)(nn.BatchNorm(use_running_average=not train)(x))
+    return z * self.keep(z.shape) if train else z
+class OfNumpy(Masked):
+  def keep(self, shape): return np.random.rand(*shape) > 0.5
+class OfAGenerator(Masked):
+  def keep(self, shape): return np.random.default_rng().random(shape) > 0.5
+class OfOneKey(Masked):
+  def keep(self, shape): return jax.random.bernoulli(jax.random.key(0), 0.5, shape)
+class OfAnOldKey(Masked):
+  def keep(self, shape):
+    return jax.random.bernoulli(jax.random.PRNGKey(0), 0.5, shape)
+class NnxOneKey(Nnx):
+  def __call__(self, x, train):
+    z = self.last(x.reshape((len(x), -1)))
+    keep = jax.random.bernoulli(jax.random.key(0), 0.5, z.shape)
+    return z * keep if train else z
+
+class Rectified(Base):
+  def __call__(self, x, train): return nn.relu(self.net(x, train))
+class LogProbabilities(Base):
+  def __call__(self, x, train): return nn.log_softmax(self.net(x, train))
+class Centred(Base):
+  def __call__(self, x, train):
+    z = self.net(x, train)
+    return z - z.mean(-1, keepdims=True)
+class Tanh(Base):
+  def __call__(self, x, train): return nn.tanh(self.net(x, train))
+class Distances(Base):
+  def __call__(self, x, train): return -self.net(x, train) ** 2
+class FromZero(nn.Module):
+  num_classes: int
+  @nn.compact
+  def __call__(self, x, train):
+    x = nn.Dropout(0.5)(x.reshape((len(x), -1)), deterministic=not train)
+    return nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros)(x)
+class Even(FromZero):
+  @nn.compact
+  def __call__(self, x, train):
+    return nn.Dense(
+        self.num_classes, kernel_init=nn.initializers.zeros,
+        bias_init=nn.initializers.constant(0.5))(x.reshape((len(x), -1)))
+class LogFromZero(FromZero):
+  def __call__(self, x, train):
+    return nn.log_softmax(FromZero.__call__(self, x, train))
+class FixedFeatures(nn.Module):
+  num_classes: int
+  @nn.compact
+  def __call__(self, x, train):
+    fixed = jax.random.normal(jax.random.key(0), (16, 30))
+    x = jnp.cos(x.reshape((len(x), -1)) @ fixed)
+    return nn.Dense(self.num_classes)(nn.Dropout(0.5)(x, deterministic=not train))
+class Unused(nn.Module):
+  num_classes: int
+  @nn.compact
+  def __call__(self, x, train, rates=None):
+    x = x.reshape((len(x), -1))
+    x = Dropout()(x, 0.0) if train else x
+    return nn.Dense(self.num_classes)(x)
+
 class Three(Base):
   def __call__(self, x, train): return (self.net(x, train),) * 3
 class Wrong(Base):
@@ -599,7 +685,9 @@ def test_a_switch_of_any_usual_name_is_heard(own, key, name):
 
 @pytest.mark.parametrize(("name", "frozen"), [
     ("Frozen", "['batch_stats']['BatchNorm_0']['mean']"), ("Counts", None),
-    ("HasRng", None),
+    ("HasRng", None), *[(name, None) for name in (
+        "Rectified", "LogProbabilities", "Centred", "Tanh", "Distances", "FromZero",
+        "LogFromZero", "Even", "FixedFeatures", "Unused")],
     ("NnxFrozen", "['norm']['mean']")])
 def test_a_right_net_of_another_make_is_taken(own, key, name, frozen):
   model = _made(own, name)
@@ -632,7 +720,14 @@ REFUSED = [
     ("NnxForgets", "Nnx.__call__ is left at training=False"),
     ("NnxOff", "Dropout is off in training"), ("NoGradient", "training call fails"),
     ("Auxiliary", "in training"), ("SoftmaxInTraining", "gives probabilities"),
-    ("BornInTraining", "training call fails"), ("OfTheBatch", "keep them alike")]
+    ("BornInTraining", "training call fails"), ("OfTheBatch", "keep them alike"),
+    *[(name, "gives probabilities") for name in (
+        "Sigmoid", "Percent", "Part", "Raised", "OverTheBatch", "NnxSigmoid")],
+    ("Integers", "logits of int32"), ("Complex", "logits of complex64"),
+    ("Stopped", "no parameter has a gradient"),
+    ("Rounded", "no parameter has a gradient"),
+    *[(name, "the same at each step") for name in (
+        "OfNumpy", "OfAGenerator", "OfOneKey", "OfAnOldKey", "NnxOneKey")]]
 
 
 @pytest.mark.parametrize(("name", "words"), REFUSED)
@@ -734,10 +829,12 @@ def test_a_net_is_refused_before_anything_is_trained(small, own, capsys, tmp_pat
 
 
 HIDDEN = """
+import enum
 from flax import nnx
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 class Base(nn.Module):
   num_classes: int
@@ -763,6 +860,34 @@ class Given(Base):
   def __call__(self, x, rng=None):
     x = x if rng is None else x * jax.random.bernoulli(rng, 0.5, x.shape)
     return self.head(x)
+
+class GivenKeys(Base):
+  @nn.compact
+  def __call__(self, x, rngs=None):
+    if rngs is not None:
+      x = x * jax.random.bernoulli(rngs["dropout"], 0.5, x.shape)
+    return self.head(x)
+
+class Keeps(Base):
+  @nn.compact
+  def __call__(self, x, keep_prob=1.0):
+    x = x.reshape((len(x), -1))
+    return self.head(nn.Dropout(1 - keep_prob)(x, deterministic=False))
+
+class OneIsEvaluation(Base):
+  @nn.compact
+  def __call__(self, x, phase: int = 1):
+    return self.head(x if phase else self.dropped(x))
+
+class OfAnEnum(Base):
+  @nn.compact
+  def __call__(self, x, phase=enum.Enum("Phase", "TEST TRAIN").TEST):
+    return self.head(self.dropped(x) if phase.name == "TRAIN" else x)
+
+class OfNumpysTruth(Base):
+  @nn.compact
+  def __call__(self, x, live=np.False_):
+    return self.head(self.dropped(x) if live else x)
 
 class Helper(Base):
   def body(self, x, live=False): return self.dropped(x) if live else x
@@ -819,15 +944,29 @@ class NnxField(NnxHelper):
   def __call__(self, x):
     return self.last(self.body(x.reshape((len(x), -1)), self.live))
 
+class NnxPrivate(NnxHelper):
+  def __init__(self, num_classes, image_shape, *, rngs):
+    super().__init__(num_classes, image_shape, rngs=rngs)
+    self._live = False
+  def __call__(self, x):
+    return self.last(self.body(x.reshape((len(x), -1)), self._live))
+
+class NnxKeeps(NnxHelper):
+  def __call__(self, x, keep=1.0):
+    x = x.reshape((len(x), -1))
+    return self.last(self.drop(x, deterministic=False) if keep < 1 else x)
+
 class Right(Base):
   # Options, of which some bring in dropout, which `train` turns.
   rate: float = 0.0
   drops: bool = False
+  keep: float = 1.0
   kind: str = "wide"
   frozen: bool = True
   def body(self, x, live=False, scale: float = 0.0, drops=None):
     x = nn.BatchNorm(use_running_average=self.frozen or not live)(x + scale)
     x = nn.Dropout(0.5)(x, deterministic=not live) if self.drops else x
+    x = nn.Dropout(1 - self.keep)(x, deterministic=not live)
     return nn.Dropout(self.rate)(x, deterministic=not live)
   @nn.compact
   def __call__(self, x, train): return self.head(self.body(x, train))
@@ -838,7 +977,8 @@ class NnxRight(NnxHelper):
 """
 WRONG = ["Phase", "Fit", "Given", "Helper", "HelperOfStatistics", "SetUp",
          "PartOfAField", "FieldOfDropout", "FieldOfStatistics", "NnxHelper",
-         "NnxField"]
+         "NnxField", "GivenKeys", "Keeps", "OneIsEvaluation", "OfAnEnum",
+         "OfNumpysTruth", "NnxPrivate", "NnxKeeps"]
 
 
 @pytest.mark.parametrize("name", WRONG)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 import dataclasses
+import re
 from typing import Any
 
 import jax
@@ -180,6 +181,15 @@ def check_names(values: Values) -> None:
     raise UserError(
         f"config.teacher.state_dict={weights}: is one net, which is the teacher; "
         "leave out teacher.logits, and teacher.count above 1")
+  if values["teacher.test_logits"] is not None and logits is None:
+    raise UserError(
+        f"config.teacher.test_logits={values['teacher.test_logits']}: is of a "
+        "teacher in a file; give its logits of the training set, teacher.logits")
+  if _weighs_nothing(values, method):
+    raise UserError(
+        f"config.method={name}: the weights of all its terms are 0, so there is "
+        "nothing to learn; give alpha, hard_weight, soft_weight or a weight of its "
+        "own")
   if method.pairs is not None and method.needs_teacher:
     if logits is not None:
       raise UserError(
@@ -198,6 +208,19 @@ def check_names(values: Values) -> None:
     names.known(f"{net}.views", values[f"{net}.views"], views.VIEWS)
     if ":" not in values[f"{net}.name"]:
       names.known(f"{net}.name", values[f"{net}.name"], models.MODELS)
+
+
+def _weighs_nothing(values: Values, method: methods.Method) -> bool:
+  """Whether each summand of a method's formula begins with a number that is 0."""
+  hard, soft = losses.distillation_weights(
+      *(values[key] for key in ("alpha", "hard_weight", "soft_weight")))
+  known = {"hard_weight": hard, "soft_weight": soft, **names.numbers(values)}
+  formula = method.formula
+  while (outer := re.sub(r"\([^()]*\)", "", formula)) != formula:
+    formula = outer
+  begins = [re.match(r"\{(\w+)[^}]*\} \* ", each)
+            for each in formula.split(" + ")]
+  return all(begin and known.get(begin[1]) == 0 for begin in begins)
 
 
 def _reader(values: Values, net: str) -> Callable[[str], Any]:

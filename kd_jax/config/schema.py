@@ -126,6 +126,10 @@ _PART = _held("a number in [0, 1)", lambda v: 0 <= v < 1)
 _POSITIVE = _held("a number > 0", lambda v: v > 0)
 _NOT_NEGATIVE = _held("a number >= 0", lambda v: v >= 0)
 _FRACTION = _held("a number in (0, 1]", lambda v: 0 < v <= 1)
+# Adam moves a weight by about its rate: below this one, float32 keeps all weights
+# above 2e-5 as they are.
+_RATE = _held("a number >= 1e-12 (smaller ones move no weight)",
+              lambda v: v >= 1e-12)
 _PERCENT = _held("a number in [0, 100]", lambda v: 0 <= v <= 100)
 _TEMPERATURE = Rule(
     "a number > 0, from {:g} to {:g} (float32 holds the soft term of no other; "
@@ -187,7 +191,7 @@ def _training(epochs: int) -> dict[str, Key]:
       "label_smoothing": Key(0.0, _SHARE, "of the hard term only"),
       "optimizer.name": Key(
           "adam", _one_of("sgd", "adam", "adamw", "rmsprop"), "optimiser"),
-      "optimizer.learning_rate": Key(1e-3, _POSITIVE, "peak of the schedule"),
+      "optimizer.learning_rate": Key(1e-3, _RATE, "peak of the schedule"),
       "optimizer.momentum": Key(0.9, _PART, "of SGD; b1 of Adam"),
       "optimizer.nesterov": Key(False, _BOOL, "Nesterov's form (sgd)"),
       "optimizer.weight_decay": Key(0.0, _NOT_NEGATIVE, "L2 coefficient"),

@@ -42,7 +42,7 @@ def mean_squared_error(
   Source: Romero et al. (2015), FitNets: hints for thin deep nets, ICLR, arXiv
   1412.6550, "Hint-based training".
   """
-  s, t = _alike(student_tap, teacher_tap)
+  s, t = alike(student_tap, teacher_tap)
   return _mean(jnp.square(s - t))
 
 
@@ -75,7 +75,7 @@ def negative_log_likelihood(
   Source: Ahn et al. (2019), Variational information distillation for knowledge
   transfer, CVPR, arXiv 1904.05835; the authors' code takes the mean.
   """
-  m, t = _alike(mean, teacher_tap)
+  m, t = alike(mean, teacher_tap)
   v = losses.at_least_float32(variance)
   v = v.reshape((1,) * (m.ndim - 1) + (-1,))
   return _mean(0.5 * (jnp.square(t - m) / v + jnp.log(v)))
@@ -109,7 +109,7 @@ def boundary_distance(
   Source: Heo et al. (2019), Knowledge transfer via distillation of activation
   boundaries formed by hidden neurons, AAAI, arXiv 1811.03233, the alternative loss.
   """
-  s, t = _alike(student_tap, teacher_tap)
+  s, t = alike(student_tap, teacher_tap)
   short = margin - jnp.where(t > 0, s, -s)
   return jnp.sum(jnp.square(jnp.maximum(short, 0.0)), axis=tuple(range(1, s.ndim)))
 
@@ -132,8 +132,8 @@ def pooled_alike(
     Both maps, in float32 at least; the one that is no larger has its values.
 
   Raises:
-    ValueError: If one of them is no map, or if neither has a height and a width
-      that are whole multiples of the other's.
+    ValueError: If one of them is no map, if their batches differ, or if neither
+      has a height and a width that are whole multiples of the other's.
 
   Example:
     >>> x = jnp.array([[1.0, 3.0], [5.0, 7.0]]).reshape(1, 2, 2, 1)
@@ -143,12 +143,12 @@ def pooled_alike(
   def fits(big, small):
     return all(a % b == 0 for a, b in zip(big.shape[1:3], small.shape[1:3]))
 
-  maps = left.ndim == right.ndim == 4
+  maps = left.ndim == right.ndim == 4 and len(left) == len(right)
   if not maps or not (fits(left, right) or fits(right, left)):
     raise ValueError(
         f"neither of the shapes {left.shape} and {right.shape} can be pooled to "
-        "the other: both must be [batch, height, width, channels], and height and "
-        "width of one a whole multiple of the other's")
+        "the other: both must be [batch, height, width, channels] of one batch, "
+        "and height and width of one a whole multiple of the other's")
   size = (right if fits(left, right) else left).shape[1:3]
   return _pool(left, size), _pool(right, size)
 
@@ -177,7 +177,7 @@ def _pool(x: jax.Array, size: tuple[int, ...]) -> jax.Array:
   return jnp.mean(x.reshape(windows), axis=(2, 4))
 
 
-def _alike(
+def alike(
     student_tap: jax.Array, teacher_tap: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   """Both taps, of one shape, wide enough; the teacher's without a gradient."""

@@ -34,10 +34,15 @@ def checked(objective: Callable[P, jax.Array]) -> Callable[P, jax.Array]:
     if jnp.shape(labels) != shape[:-1]:
       raise ValueError(f"labels have the shape {jnp.shape(labels)}, logits "
                        f"{shape}; give one label an example")
-    is_class = (labels >= 0) & (labels < shape[-1])
-    return jnp.where(is_class, objective(*args, **kwargs), jnp.nan)
+    return jnp.where(
+        is_class(labels, shape[-1]), objective(*args, **kwargs), jnp.nan)
 
   return inner
+
+
+def is_class(labels: jax.Array, classes: int) -> jax.Array:
+  """True for labels that are one of so many classes, bool `[...]`."""
+  return (labels >= 0) & (labels < classes)
 
 
 def log_sum(log_p: jax.Array, where: jax.Array) -> jax.Array:

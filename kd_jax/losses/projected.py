@@ -26,6 +26,9 @@ def angle_distance(student: jax.Array, teacher: jax.Array) -> jax.Array:
   Returns:
     L in [0, 2], `[batch]`; 1, without gradient, where one of them is 0.
 
+  Raises:
+    ValueError: If the shapes differ.
+
   Example:
     >>> g, t = jnp.array([[3.0, 4.0], [0.0, 0.0]]), jnp.array([[2.0, 0.0]] * 2)
     >>> angle_distance(g, t).round(2)
@@ -34,8 +37,7 @@ def angle_distance(student: jax.Array, teacher: jax.Array) -> jax.Array:
   Source: Chen et al. (2022), Improved feature distillation via projector ensemble,
   NeurIPS, arXiv 2210.15274, equation 4. The code has no guard: it is NaN at 0.
   """
-  g, t = (features.unit(losses.at_least_float32(e), -1)
-          for e in (student, jax.lax.stop_gradient(teacher)))
+  g, t = (features.unit(e, -1) for e in features.alike(student, teacher))
   return 1.0 - jnp.sum(g * t, axis=-1)
 
 
@@ -57,6 +59,9 @@ def direction_distance(
   Returns:
     L in [0, 2], `[batch]`.
 
+  Raises:
+    ValueError: If the shapes differ.
+
   Example:
     >>> s, t = jnp.array([[3.0, 4.0]]), jnp.array([[10.0, 0.0]])
     >>> direction_distance(s, t, t).round(4)  # 1 - 3 / 10
@@ -65,9 +70,8 @@ def direction_distance(
   Source: Wang et al. (2023), Improving knowledge distillation via regularizing
   feature norm and direction, arXiv 2305.17007, equation 8.
   """
-  s = losses.at_least_float32(student)
-  t, c = (losses.at_least_float32(jax.lax.stop_gradient(e))
-          for e in (teacher, centre))
+  s, t = features.alike(student, teacher)
+  _, c = features.alike(student, centre)
   square = lambda e: jnp.sum(jnp.square(e), axis=-1)
   # The root of 0 has no finite slope: it never sees one.
   longest = jnp.sqrt(jnp.maximum(
@@ -96,6 +100,9 @@ def log_distance(
   Returns:
     L, a scalar.
 
+  Raises:
+    ValueError: If the shapes differ.
+
   Example:
     >>> s, t = jnp.array([[0.0], [2.0]]), jnp.array([[5.0], [1.0]])
     >>> log_distance(s, t, of_variance=0.0).round(4)  # -1, 1 and 1, -1: log 32
@@ -106,6 +113,7 @@ def log_distance(
   roymiles/Simple-Recipe-Distillation, class OurDistillationLoss.
   """
   s, t, valid = _rows(student, teacher, mask)
+  s, t = features.alike(s, t)
   number = jnp.sum(valid, dtype=s.dtype)
 
   def standardised(e):
@@ -140,6 +148,9 @@ def correlation_loss(
     L in bits, a scalar. A channel that is constant correlates with nothing, without
     gradient; in the code it is NaN.
 
+  Raises:
+    ValueError: If the shapes differ.
+
   Example:
     >>> s, t = jnp.array([[0.0], [2.0]]), jnp.array([[5.0], [1.0]])  # c = -1/2
     >>> correlation_loss(s, t, alpha=1.0).round(4)  # log2(9/4)
@@ -149,6 +160,7 @@ def correlation_loss(
   BMVC, arXiv 2112.00459, equation 5; roymiles/ITRD, `distiller_zoo/IT.py`.
   """
   s, t, valid = _rows(student, teacher, mask)
+  s, t = features.alike(s, t)
   number = jnp.sum(valid, dtype=s.dtype)
 
   def standardised(e):

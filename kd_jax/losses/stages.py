@@ -102,13 +102,9 @@ def margin_distance(
   Source: Heo et al. (2019), A comprehensive overhaul of feature distillation, ICCV,
   arXiv 1904.01866, equation 2; clovaai/overhaul-distillation, `distillation_loss`.
   """
-  if student_map.shape != teacher_map.shape:
-    raise ValueError(
-        f"a student's map of shape {student_map.shape} and a teacher's of shape "
-        f"{teacher_map.shape} have no distance: the shapes must be equal")
-  s = losses.at_least_float32(student_map)
+  s, t = features.alike(student_map, teacher_map)
   m = margin.astype(s.dtype).reshape((1,) * (s.ndim - 1) + (-1,))
-  u = jax.lax.stop_gradient(jnp.maximum(losses.at_least_float32(teacher_map), m))
+  u = jnp.maximum(t, jax.lax.stop_gradient(m))
   counts = (s > u) | (u > 0)
   return jnp.sum(jnp.where(counts, jnp.square(s - u), 0.0),
                  axis=tuple(range(1, s.ndim)))
@@ -161,6 +157,9 @@ def class_map_distance(
   Returns:
     L, `[batch]`, in squared logits.
 
+  Raises:
+    ValueError: If the batches or the classes differ.
+
   Example:
     >>> a = jnp.array([3.0, 4.0, 0.0, 0.0]).reshape(1, 2, 2, 1)
     >>> b = jnp.zeros_like(a)
@@ -170,8 +169,7 @@ def class_map_distance(
   Source: Guo et al. (2023), Class attention transfer based knowledge distillation,
   CVPR, arXiv 2304.12777, equation 5; GzyAftermath/CAT-KD, `CAT_loss`.
   """
-  a, b = (adaptive_mean(x, resolution) for x in (
-      student, jax.lax.stop_gradient(teacher)))
+  a, b = (adaptive_mean(x, resolution) for x in (student, teacher))
   if normalised:
     a, b = (features.unit(x, (1, 2)) for x in (a, b))
-  return jnp.mean(jnp.square(a - b), axis=(1, 2, 3))
+  return features.mean_squared_error(a, b)

@@ -144,7 +144,8 @@ def manual_teacher_logits(
     where: True for the N classes that exist, bool `[..., classes]`; default all.
 
   Returns:
-    v, float32 `[..., classes]`: log-probabilities, -inf for probability 0.
+    v, float32 `[..., classes]`: log-probabilities, -inf for probability 0, NaN
+    where a label is no class.
 
   Raises:
     ValueError: If a is a Python number outside (0, 1].
@@ -158,7 +159,8 @@ def manual_teacher_logits(
   """
   exists = jnp.broadcast_to(
       True if where is None else where, (*labels.shape, classes))
-  return jnp.log(_manual_probabilities(labels, exists, correct, float))
+  p = _manual_probabilities(labels, exists, correct, float)
+  return _of_classes(labels, jnp.log(p))
 
 
 def smoothed_label_logits(
@@ -181,7 +183,8 @@ def smoothed_label_logits(
     where: True for the N classes that exist, bool `[..., classes]`; default all.
 
   Returns:
-    v, float32 `[..., classes]`: log-probabilities, -inf for probability 0.
+    v, float32 `[..., classes]`: log-probabilities, -inf for probability 0, NaN
+    where a label is no class.
 
   Raises:
     ValueError: If s is a Python number outside [0, 1].
@@ -198,7 +201,7 @@ def smoothed_label_logits(
       True if where is None else where, (*labels.shape, classes))
   label = jax.nn.one_hot(labels, classes, dtype=float)
   even = exists.astype(float) / jnp.sum(exists, axis=-1, keepdims=True, dtype=float)
-  return jnp.log((1.0 - smoothing) * label + smoothing * even)
+  return _of_classes(labels, jnp.log((1.0 - smoothing) * label + smoothing * even))
 
 
 @parts.checked
@@ -248,6 +251,12 @@ def virtual_teacher_kl(
   log_q = losses.tempered_log_softmax(
       student_logits, student_temperature, where=exists)
   return losses.kl(log_p, log_q)
+
+
+def _of_classes(labels: jax.Array, logits: jax.Array) -> jax.Array:
+  """Logits, NaN where a label is no class."""
+  known = parts.is_class(labels, logits.shape[-1])
+  return jnp.where(known[..., None], logits, jnp.nan)
 
 
 def _bucketed(log_p: jax.Array, inside: jax.Array) -> jax.Array:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from kd_jax import losses
-from kd_jax.losses import features
+from kd_jax.losses import features, parts
 
 # Added to what Sinkhorn's algorithm divides by, and to the cost, in the code.
 LEAST = 1e-8
@@ -42,8 +42,8 @@ def gaussian_distance(
     `(M, D)` in squared activations, `[batch]` each.
 
   Raises:
-    ValueError: If the channels differ, or g x g cells of two pixels at least do
-      not fit a map.
+    ValueError: If the batches or channels differ, or g x g cells of two pixels at
+      least do not fit a map.
 
   Example:
     >>> s = jnp.array([1.0, 3.0]).reshape(1, 1, 2, 1)  # mean 2, variance 2
@@ -55,13 +55,15 @@ def gaussian_distance(
   Source: Lv et al. (2024), section 2.3.
   """
   shapes = student_map.shape, teacher_map.shape
-  if shapes[0][-1] != shapes[1][-1] or any(
+  same = lambda shape: (shape[0], shape[-1])
+  if same(shapes[0]) != same(shapes[1]) or any(
       len(shape) != 4 or shape[1] % grid or shape[2] % grid
       or shape[1] * shape[2] < 2 * grid**2 for shape in shapes):
     raise ValueError(
         f"maps of shape {shapes[0]} and {shapes[1]} have no means and deviations "
         f"in {grid} x {grid} cells to compare: both must be [batch, height, width, "
-        "channels] of as many channels, and a cell have two pixels at least")
+        "channels] of one batch and as many channels, and a cell have two pixels "
+        "at least")
 
   def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     batch, height, width, channels = x.shape
@@ -105,6 +107,7 @@ def cost_of_classes(
   return -jnp.expm1(-sharpness * far)
 
 
+@parts.checked
 def transport_distance(
     student_logits: jax.Array,
     teacher_logits: jax.Array,
@@ -135,7 +138,10 @@ def transport_distance(
     iterations: Steps of the algorithm.
 
   Returns:
-    L in units of the cost, `[batch]`.
+    L in units of the cost, `[batch]`; NaN for a label that is no class.
+
+  Raises:
+    ValueError: If the shapes of the logits differ, or labels are not `[batch]`.
 
   Example:
     >>> z, v = jnp.array([[9.0, 0.0, -jnp.inf]]), jnp.array([[9.0, -jnp.inf, 0.0]])

@@ -97,6 +97,8 @@ def as_outputs(given: Any) -> types.Outputs:
     raise TypeError(
         f"gives a {type(given).__name__}; it must give logits, (logits, features) "
         "with a dict of named features, or a dict with `logits`")
+  if not jnp.issubdtype(logits.dtype, jnp.floating):
+    raise TypeError(f"gives logits of {logits.dtype}; they must be real floats")
   return types.Outputs(losses.at_least_float32(logits), features)
 
 

@@ -3,15 +3,19 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 import contextlib
 import dataclasses
+import enum
 import functools
 import inspect
+import math
 from typing import Any, NamedTuple
 
 from flax import nnx
 import flax.linen as nn
 import jax
 import jax.extend.core
+from jax.interpreters import partial_eval
 import jax.numpy as jnp
+import numpy as np
 
 from kd_jax.core import types
 from kd_jax.models.linen import SWITCHES, linen_model
@@ -86,7 +90,8 @@ def check(model: types.Model, inputs: types.Tree) -> list[str]:
 
   Raises:
     TypeError: If its training call fails, if it does not hear whether it trains, if
-      its state changes in evaluation, or if it gives probabilities.
+      its state changes in evaluation, if its masks are the same at each step, or if
+      it gives probabilities or logits without a gradient.
   """
   first = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype),
                        inputs)
@@ -111,6 +116,12 @@ def check(model: types.Model, inputs: types.Tree) -> list[str]:
   if off:
     raise TypeError(f"its {off[0]} is off in training; let __call__ take `train` "
                     "or `deterministic`, and hand it on")
+  again = _traced(model, held, inputs, True).held if trained.held else []
+  if (trained.draws > judged.draws and not trained.keyed) or any(
+      x is not y and not np.array_equal(x, y) for x, y in zip(trained.held, again)):
+    raise TypeError("draws random numbers in training that are the same at each "
+                    "step, of a constant key or of NumPy; draw them with a key of "
+                    "make_rng or nnx.Rngs")
   _refuse_values(model, inputs, draws=judged.draws > 0)
   return [name for name in sorted(_names(held.state).keys() - trained.changed)
           if name.endswith(("['mean']", "['var']", "['variance']"))]
@@ -139,44 +150,90 @@ def checking(
 
 
 def _refuse_values(model: types.Model, inputs: types.Tree, *, draws: bool) -> None:
-  """Refuses evaluation that changes state or `draws` with effect, and softmax."""
-  key = jax.random.key(0)
+  """Refuses what values show: state or draws in evaluation, and no logits."""
+  bits = jax.random.key(0)
   shown = jax.tree.map(
-      lambda x: jax.random.uniform(key, x.shape, x.dtype)
-      if jnp.issubdtype(x.dtype, jnp.floating) else jnp.zeros(x.shape, x.dtype),
-      inputs)
+      lambda x: jax.random.uniform(bits, x.shape, x.dtype)
+      if jnp.issubdtype(x.dtype, jnp.floating)
+      else jax.random.bernoulli(bits, 0.5, x.shape).astype(x.dtype), inputs)
 
   @jax.jit
-  def values(stream):
+  def values(key, stream):
     held = model.init(key, jax.tree.map(lambda x: x[:1], shown))
-    call = lambda train, rngs=None: model.apply(
-        held, shown, train=train, rngs=rngs, mask=None, rates=None, axis_name=None)
-    (outputs, state), streams = call(False), {"dropout": stream}
-    return (held.state, state, outputs.logits, call(True, streams)[0].logits,
-            call(False, streams)[0].logits)
+    # Away from the start, where a layer may give one value for all.
+    params = _moved(held.params, key)
+    call = lambda params, train, rngs=None: model.apply(
+        types.Variables(params, held.state), shown, train=train, rngs=rngs,
+        mask=None, rates=None, axis_name=None)
 
-  before, after, *shows = values(jax.random.key(1))
+    def weighed(params):
+      logits = call(params, True, streams)[0].logits
+      return jnp.vdot(jax.random.normal(key, logits.shape), logits), logits
+
+    (outputs, state), streams = call(params, False), {"dropout": stream}
+    gradient, trained = jax.grad(weighed, has_aux=True)(params)
+    learns = [jnp.any(x != 0) for x in jax.tree.leaves(gradient)]
+    return (held.state, state, jnp.array(learns), outputs.logits, trained,
+            call(params, False, streams)[0].logits)
+
+  # What one draw of weights does by chance, as dead units, eight do not.
+  shows = [values(key, bits) for key in jax.random.split(bits, 8)]
+  before, after, *_ = shows[0]
   same = lambda x, y: bool(jnp.array_equal(x, y, equal_nan=True))
   changed = [name for name, x in _names(before).items()
              if not same(x, _names(after)[name])]
   if changed:
     raise TypeError(f"changes its state {changed[0]} in evaluation; let its "
                     "__call__ take `train` and change it in training only")
-  if draws and not same(shows[2], values(jax.random.key(2))[4]):
+  other = values(jax.random.split(bits, 8)[0], jax.random.key(1))
+  if draws and not same(shows[0][-1], other[-1]):
     raise TypeError("draws random numbers in evaluation; let its __call__ take "
                     "`train` and draw in training only")
-  for found in shows:
-    if jnp.all(found >= 0) and jnp.allclose(found.sum(-1), 1, atol=0.01):
-      raise TypeError(
-          "gives probabilities; let it give logits, without the softmax")
+  for found in map(jnp.stack, list(zip(*shows))[3:]):
+    if _bounded(found):
+      raise TypeError("gives probabilities; let it give logits, without the "
+                      "softmax or sigmoid at its end")
+  learns = jnp.stack([show[2] for show in shows])
+  if learns.size and not learns.any():
+    raise TypeError("gives logits that no parameter has a gradient of, so nothing "
+                    "would be learned; take out the stop_gradient or rounding")
+
+
+def _moved(params: types.Tree, key: jax.Array) -> types.Tree:
+  """Parameters with noise of about their usual size."""
+  def moved(x):
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+      return x
+    size = 0.5 / max(math.prod(x.shape[:-1]), 1) ** 0.5
+    return x + (size * jax.random.normal(key, x.shape)).astype(x.dtype)
+  return jax.tree.map(moved, params)
+
+
+def _bounded(found: jax.Array) -> bool:
+  """Whether outputs `[draws, examples, classes]` are bounded as no logits are.
+
+  They lie in (0, 1], or are >= 0 with the same sum over the classes or the batch.
+  Logits of random weights have both signs, or after a ReLU zeros and other sums.
+  """
+  if ((found > 0) & (found <= 1)).all():
+    return True
+  sums = [found.sum(axis) for axis in (1, 2)]
+  return bool((found >= 0).all()) and any(
+      bool((x.max() > 0) & jnp.allclose(x, x.max(), rtol=1e-3)) for x in sums)
 
 
 class _Traced(NamedTuple):
-  """A call as a program: its logits' shape, its draws, the state it changes."""
+  """A call as a program.
+
+  Its logits' shape, its draws, the state it changes, whether it uses its key, and
+  the arrays that it holds.
+  """
 
   logits: tuple[int, ...]
   draws: int
   changed: frozenset[str]
+  keyed: bool
+  held: list[Any]
 
 
 def _adds(tried: _Traced, than: _Traced) -> bool:
@@ -229,8 +286,11 @@ def _traced(
     raise TypeError("its state has other names or shapes after a call than at its "
                     f"start ({', '.join(names)}); keep them alike")
   variables = zip(names, made.jaxpr.invars, made.jaxpr.outvars)
-  return _Traced(logits.shape, _draws(made.jaxpr), frozenset(
-      name for name, before, after in variables if before is not after))
+  live, used = partial_eval.dce_jaxpr(
+      made.jaxpr, [True] * len(made.jaxpr.outvars))
+  return _Traced(logits.shape, _draws(live), frozenset(
+      name for name, before, after in variables if before is not after),
+      used[-1], made.consts)
 
 
 def _draws(jaxpr: Any) -> int:
@@ -307,7 +367,8 @@ def _fields(part: Any) -> dict[str, Any]:
     return {field.name: field.default for field in dataclasses.fields(part)
             if field.name not in ("parent", "name")
             and getattr(part, field.name) is field.default}
-  return {name: value for name, value in vars(part).items() if name[0] != "_"}
+  return {name: value for name, value in vars(part).items()
+          if name[0] != "_" or isinstance(value, bool)}
 
 
 def _passing(place: _Place, value: Any) -> Hook:
@@ -342,16 +403,23 @@ def _given(call: Callable[..., Any], words: Any, keywords: Any) -> set[str]:
 
 def _others(default: Any) -> list[Any]:
   """Values that an argument with this default may have in training."""
-  if default is None or isinstance(default, bool):
-    keys = [jax.random.key(0)] if default is None else []
-    return [value for value in (True, False) if value is not default] + keys
+  if default is None:
+    key = jax.random.key(0)
+    return [True, False, key, {"dropout": key}]
+  if isinstance(default, (bool, np.bool_)):
+    return [not default]
+  if isinstance(default, enum.Enum):
+    return [value for value in type(default) if value is not default]
   if isinstance(default, str):
     return [value for value in ("train", "training", "fit") if value != default]
-  return [0.5, 1] if isinstance(default, (int, float)) and default == 0 else []
+  number = isinstance(default, (int, float)) and default in (0, 1)
+  return [0.5, 1 - int(default)] if number else []
 
 
 def _in_words(value: Any) -> str:
-  return "a key" if isinstance(value, jax.Array) else repr(value)
+  kinds = {dict: "a dict of keys", jax.Array: "a key"}
+  return next((words for kind, words in kinds.items() if isinstance(value, kind)),
+              repr(value))
 
 
 def _refuse_switches(names: Iterable[str]) -> None:
