@@ -25,7 +25,7 @@ all of which were right as often as the largest class is.
 
 The same is asked of halves, fifths and tenths of the file, with a 17th of the tail
 each. A part that is refused must also have less than a quarter of the gain that its
-classes have in the other rows, of 8 examples at least. So a class that a teacher
+classes have in the other rows, of 8 examples at least, and 250 rows. So a class that a teacher
 does not know is no reason, even if the rows are sorted by class.
 
 *Other columns.* On one half of the rows, the permutation of classes with the
@@ -64,6 +64,8 @@ _ROUNDED = 0.05
 _EDGE = 5e-4
 # Of how many equal parts of the rows each is looked at.
 _PARTS = (2, 5, 10)
+# Of fewer rows the gains of a teacher that is too sure of itself are not normal.
+_PART = 250
 _NOTHING = ("its rows {}, so they say nothing of the examples; save what the "
             "teacher gives")
 _TURNED = ("its logits explain the labels far better with the other sign; save "
@@ -166,7 +168,7 @@ def _other_rows(log_p: np.ndarray, labels: np.ndarray, ids: np.ndarray) -> str:
     for rows in np.array_split(np.arange(len(labels)), number):
       left = count - np.bincount(labels[rows], minlength=len(count))
       rows = rows[left[labels[rows]] >= _FEWEST]
-      if not len(rows):
+      if len(rows) < _PART:
         continue
       inside = np.bincount(labels[rows], found[rows], len(count))
       elsewhere = ((total - inside) / np.maximum(left, 1))[labels[rows]].mean()
