@@ -24,9 +24,9 @@ shuffled ones: of 1,500 drawn ones none if it is 10 times too sure, 22 at 30 tim
 all of which were right as often as the largest class is.
 
 The same is asked of halves, fifths and tenths of the file, with a 17th of the tail
-each. A part that is refused must also have less than a quarter of the gain that its
-classes have in the other rows, of 8 examples at least, and 250 rows. So a class that a teacher
-does not know is no reason, even if the rows are sorted by class.
+each. A part that is refused has 250 rows at least, and less than a quarter of the
+gain that its classes have in the other rows, of 8 examples at least. So a class that
+a teacher does not know is no reason, even if the rows are sorted by class.
 
 *Other columns.* On one half of the rows, the permutation of classes with the
 largest sum over classes of the mean log p is found; each class counts alike, so
