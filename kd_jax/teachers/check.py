@@ -25,7 +25,7 @@ all of which were right as often as the largest class is.
 
 The same is asked of halves, fifths and tenths of the file, with a 17th of the tail
 each. A part that is refused has 250 rows at least, and less than a quarter of the
-gain that its classes have in the other rows, of 8 examples at least. So a class that
+gain that its classes have in the other rows, of 8 examples at least. A class that
 a teacher does not know is no reason, even if the rows are sorted by class.
 
 *Other columns.* On one half of the rows, the permutation of classes with the
