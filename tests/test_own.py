@@ -692,7 +692,14 @@ def test_a_switch_of_any_usual_name_is_heard(own, key, name):
 def test_a_right_net_of_another_make_is_taken(own, key, name, frozen):
   model = _made(own, name)
   x = jax.random.normal(key, (8, 4, 4, 1))
-  assert check(model, x)[:1] == [frozen] * (frozen is not None)
+  assert check(model, x, learns=True)[:1] == [frozen] * (frozen is not None)
+
+
+def test_a_net_without_a_gradient_is_a_teacher_and_no_student(small, own, capsys):
+  name = f"{own(SWITCHED)}:Stopped"
+  code, _ = small(f"--config.student.name={name}", "--config.student.widths=()")
+  assert code == 2 and "no parameter has a gradient" in capsys.readouterr().err
+  assert small(f"--config.teacher.name={name}")[0] == 0
 
 
 def test_a_frozen_net_is_trained_and_told_in_a_line(small, own, capsys):
@@ -737,7 +744,7 @@ def test_a_net_that_would_be_trained_otherwise_than_it_means_is_refused(
   with pytest.raises(TypeError, match=words):
     model = _made(own, name)
     jax.eval_shape(model.init, jax.random.key(0), x)
-    check(model, x)
+    check(model, x, learns=True)
 
 
 TWO_OF_A_NAME = """

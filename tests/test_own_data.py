@@ -192,6 +192,26 @@ def test_labels_that_are_no_classes_are_refused(run, change, words):
   assert code == 2 and words in told, told
 
 
+@pytest.mark.parametrize("part", ["y", "y_test"])
+def test_labels_of_one_part_numbered_from_1_are_refused(run, part):
+  labels = {"y": Y, "y_test": Y_TEST}
+  labels[part] = labels[part] + 1
+  code, told = run(**labels)
+  assert code == 2 and "number both alike" in told
+  assert run("--config.data.num_classes=5", **labels)[0] == 0
+  # A small test set may lack its first class, or its last.
+  assert run(y=Y, y_test=np.maximum(Y_TEST, 1))[0] == 0
+
+
+def test_twelve_channels_that_come_first_are_told(run):
+  first = lambda x: x[:, None, :, :].repeat(3, 1) / 255
+  wide = lambda x: first(x)[:, :, np.arange(24) % 6][..., np.arange(24) % 6]
+  twelve = lambda x: wide(x).repeat(4, 1)
+  code, told = run(**both(twelve))
+  assert code == 0 and "12 of them, save numpy.moveaxis(x, 1, -1)" in told
+  assert "moveaxis" not in run(**both(lambda x: np.moveaxis(twelve(x), 1, -1)))[1]
+
+
 @pytest.mark.parametrize(("change", "words"), [
     (lambda y: y + 1, ("labels run from 1",)),
     (lambda y: 255 * (y > 1), ("256 classes", "--config.data.num_classes=256"))])

@@ -29,6 +29,47 @@ def test_shuffled_and_shifted_rows_are_refused(number, seed):
     assert "order of the data set" in teachers.problem(wrong, label)
 
 
+@pytest.mark.parametrize(("number", "classes"), [
+    (60, 10), (600, 10), (3000, 3), (3000, 100)])
+def test_the_other_sign_is_named(number, classes):
+  logits, label = made(number, classes)
+  log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+  for wrong in (-logits, -log_p):
+    assert "save -logits" in teachers.problem(wrong, label)
+    assert not teachers.problem(-wrong, label)
+
+
+@pytest.mark.parametrize("number", [3000, 20_000])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_part_of_the_rows_in_another_order_is_refused(number, seed):
+  logits, label = made(number, seed=seed)
+  half, fifth = number // 2, number // 5
+  for wrong in (
+      np.concatenate([logits[:half], logits[half:][::-1]]),
+      np.concatenate([logits[:half][::-1], logits[half:]]),
+      np.concatenate([logits[:-fifth], np.roll(logits[-fifth:], 1, 0)])):
+    told = teachers.problem(wrong, label)
+    assert "its rows" in told and "order of the data set" in told
+  # A teacher that does not know three classes, of rows that are sorted by class.
+  order = np.argsort(label, kind="stable")
+  blind = 10 * np.where(np.arange(10) < 3, logits[:, 9:] - 9, logits)
+  # The same of rows whose classes 0 to 2 stand at both ends.
+  ends = np.argsort(
+      np.where(label < 3, np.arange(number) % 2 * 9, 5), kind="stable")
+  for rows in (order, ends):
+    assert not teachers.problem(blind[rows], label[rows])
+
+
+def test_rows_that_say_nothing_are_refused():
+  _, label = made()
+  for wrong in (np.zeros((600, 10)), np.full((600, 10), 3.5),
+                np.arange(600.0)[:, None] + np.zeros(10)):
+    assert "constant" in teachers.problem(wrong, label)
+    assert "constant" in teachers.problem(wrong, np.full(600, -1))
+  alike = np.tile(np.arange(10.0), (600, 1))
+  assert "all the same" in teachers.problem(alike, label)
+
+
 def test_columns_in_the_order_of_text_are_named():
   logits, label = made(1200, classes=12)
   text = sorted(range(12), key=str)

@@ -77,11 +77,13 @@ def model(
   remark = ""
   if sources.named(name):
     made_of = (
-        name, sources.sha256(name), tuple(size.items()), dtype, found.num_classes)
+        name, sources.sha256(name), tuple(size.items()), dtype, found.num_classes,
+        learns := prefix != "teacher")
     try:
       frozen = compilation.once(
           ("own", *made_of, compilation.shapes(inputs)),
-          lambda: models.check(built, preprocess.seen(found.train.inputs, 8)))
+          lambda: models.check(
+              built, preprocess.seen(found.train.inputs, 8), learns=learns))
     except TypeError as error:
       raise UserError(
           f"config.{prefix}.name={name}: {_first_line(error)}") from None

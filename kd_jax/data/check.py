@@ -37,6 +37,13 @@ def labels(
   found, counts = found[unknown:], counts[unknown:]
   if not counted:
     return ""
+  ends = lambda y: np.array([y[y >= 0].min(), y.max()])
+  if (train >= 0).any() and (abs(gap := ends(test) - ends(train)) == 1).all() and (
+      gap[0] == gap[1]):
+    low, high = ends(train)
+    return (f"training labels run from {low} to {high}, test labels from "
+            f"{low + gap[0]} to {high + gap[0]}; number both alike, or give "
+            f"--config.data.num_classes={num_classes} if it is meant")
   if len(found) < 2:
     more = ("" if not unknown else
             " or unknown (-1)" if not last else
@@ -109,6 +116,11 @@ def remarks(train: np.ndarray, scale: str) -> list[str]:
     scale: As of `preprocess.of`.
   """
   found, rows = [], train.reshape(len(train), -1)
+  shape = train.shape[1:]
+  if train.ndim == 4 and shape[0] < shape[1] == shape[2]:
+    found.append(f"images of {_times(shape)} have {shape[2]} channels; if their "
+                 f"channels come first, {shape[0]} of them, save "
+                 "numpy.moveaxis(x, 1, -1)")
   if train.ndim == 4 and (same := (rows.max(1) == rows.min(1)).sum()):
     found.append(f"{same} training images are of one colour")
   if train.dtype.kind == "f" and train.ndim == 2 and (

@@ -73,7 +73,9 @@ def understands(source: Any, name: str) -> bool:
   return name in _named(source)
 
 
-def check(model: types.Model, inputs: types.Tree) -> list[str]:
+def check(
+    model: types.Model, inputs: types.Tree, *, learns: bool = False
+) -> list[str]:
   """Refuses a net that would be trained or judged otherwise than it means.
 
   An argument that a call of a method, of the net or of a part of it, leaves at its
@@ -84,6 +86,7 @@ def check(model: types.Model, inputs: types.Tree) -> list[str]:
   Args:
     model: Of `own_model`.
     inputs: Shapes and types of some examples, eight or so.
+    learns: Whether it is to be trained; a teacher may be fixed.
 
   Returns:
     Running statistics that training leaves as they began, as of frozen BatchNorm.
@@ -91,7 +94,7 @@ def check(model: types.Model, inputs: types.Tree) -> list[str]:
   Raises:
     TypeError: If its training call fails, if it does not hear whether it trains, if
       its state changes in evaluation, if its masks are the same at each step, or if
-      it gives probabilities or logits without a gradient.
+      it gives probabilities, or logits without a gradient where it `learns`.
   """
   first = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype),
                        inputs)
@@ -122,7 +125,7 @@ def check(model: types.Model, inputs: types.Tree) -> list[str]:
     raise TypeError("draws random numbers in training that are the same at each "
                     "step, of a constant key or of NumPy; draw them with a key of "
                     "make_rng or nnx.Rngs")
-  _refuse_values(model, inputs, draws=judged.draws > 0)
+  _refuse_values(model, inputs, draws=judged.draws > 0, learns=learns)
   return [name for name in sorted(_names(held.state).keys() - trained.changed)
           if name.endswith(("['mean']", "['var']", "['variance']"))]
 
@@ -149,7 +152,9 @@ def checking(
   return made
 
 
-def _refuse_values(model: types.Model, inputs: types.Tree, *, draws: bool) -> None:
+def _refuse_values(
+    model: types.Model, inputs: types.Tree, *, draws: bool, learns: bool
+) -> None:
   """Refuses what values show: state or draws in evaluation, and no logits."""
   bits = jax.random.key(0)
   shown = jax.tree.map(
@@ -172,8 +177,8 @@ def _refuse_values(model: types.Model, inputs: types.Tree, *, draws: bool) -> No
 
     (outputs, state), streams = call(params, False), {"dropout": stream}
     gradient, trained = jax.grad(weighed, has_aux=True)(params)
-    learns = [jnp.any(x != 0) for x in jax.tree.leaves(gradient)]
-    return (held.state, state, jnp.array(learns), outputs.logits, trained,
+    moves = [jnp.any(x != 0) for x in jax.tree.leaves(gradient)]
+    return (held.state, state, jnp.array(moves), outputs.logits, trained,
             call(params, False, streams)[0].logits)
 
   # What one draw of weights does by chance, as dead units, eight do not.
@@ -193,8 +198,8 @@ def _refuse_values(model: types.Model, inputs: types.Tree, *, draws: bool) -> No
     if _bounded(found):
       raise TypeError("gives probabilities; let it give logits, without the "
                       "softmax or sigmoid at its end")
-  learns = jnp.stack([show[2] for show in shows])
-  if learns.size and not learns.any():
+  moves = jnp.stack([show[2] for show in shows])
+  if learns and moves.size and not moves.any():
     raise TypeError("gives logits that no parameter has a gradient of, so nothing "
                     "would be learned; take out the stop_gradient or rounding")
 

@@ -23,6 +23,11 @@ refused is a teacher far too sure of itself whose rows cannot be told from
 shuffled ones: of 1,500 drawn ones none if it is 10 times too sure, 22 at 30 times,
 all of which were right as often as the largest class is.
 
+The same is asked of halves, fifths and tenths of the file, with a 17th of the tail
+each. A part that is refused has 250 rows at least, and less than a quarter of the
+gain that its classes have in the other rows, of 8 examples at least. A class that
+a teacher does not know is no reason, even if the rows are sorted by class.
+
 *Other columns.* On one half of the rows, the permutation of classes with the
 largest sum over classes of the mean log p is found; each class counts alike, so
 a bias of a column changes nothing. On the other half it must beat the columns
@@ -31,8 +36,14 @@ fewer than 8 examples in a half stay where they are. Under a right teacher the
 columns as they are have the larger expectation, so each half errs in about 3e-7
 of the cases, were the means of a half normal.
 
-*No logits.* Rows >= 0 that sum to 1 or 100 are probabilities or percent. Numbers
-that all lie in [0, 1] may be outputs of a sigmoid, of which two things tell. Logits
+*The sign.* Of what is refused so, it is named where the label has the least logit
+in more rows than it has the largest in the best order of columns, or than half. Of
+two classes, sign and order are the same.
+
+*No logits.* Rows that are constant over the classes say nothing, nor do rows that
+are all the same, if labels differ.
+Rows >= 0 that sum to 1 or 100 are probabilities or percent. Numbers that all lie in
+[0, 1] may be outputs of a sigmoid, of which two things tell. Logits
 know nothing of 0 and 1: that the least is within 5e-4 of 0 and the largest within
 5e-4 of 1 has a chance of about 1e-6, as either varies by 0.5 or more from net to
 net. And logits so close to each other say little: refused are those whose largest
@@ -51,6 +62,14 @@ _FEWEST = 8
 # Of the sum of a row, which may be rounded to percent.
 _ROUNDED = 0.05
 _EDGE = 5e-4
+# Of how many equal parts of the rows each is looked at.
+_PARTS = (2, 5, 10)
+# Of fewer rows the gains of a teacher that is too sure of itself are not normal.
+_PART = 250
+_NOTHING = ("its rows {}, so they say nothing of the examples; save what the "
+            "teacher gives")
+_TURNED = ("its logits explain the labels far better with the other sign; save "
+           "-logits (of -log p too)")
 _UNSURE = 4.0
 # More numbers than these tell nothing more, and take memory.
 _NUMBERS = 2_000_000
@@ -78,15 +97,22 @@ def problem(logits: np.ndarray, labels: np.ndarray) -> str:
   if len(classes) < 2:
     return ""
   log_p = _log_softmax(wide[:, classes])
+  if (wide == wide[0]).all():
+    return _NOTHING.format("are all the same")
+  least = (log_p.argmin(-1) == labels).mean() if len(classes) > 2 else 0.0
   if order := _better_columns(log_p, labels):
-    return _in_words(classes, order, logits.shape[1])
-  return _other_rows(log_p, labels)
+    right = (log_p.argmax(-1) == np.array(order)[labels]).mean()
+    return _TURNED if least > right else _in_words(classes, order, logits.shape[1])
+  other = _other_rows(log_p, labels, ids)
+  return _TURNED if other and least > 0.5 else other
 
 
 def _other_scores(
     scores: np.ndarray, classes: np.ndarray, labels: np.ndarray
 ) -> str:
   """What rows hold instead of logits, with the remedy; or ""."""
+  if scores.shape[1] > 1 and (scores == scores[:, :1]).all():
+    return _NOTHING.format("are constant over the classes")
   low, high = scores.min(), scores.max()
   if low < 0:
     return ""
@@ -129,22 +155,46 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
   return np.maximum(log_p, _LEAST, out=log_p)
 
 
-def _other_rows(log_p: np.ndarray, labels: np.ndarray) -> str:
-  from scipy import stats  # pylint: disable=g-import-not-at-top
-  shares = np.bincount(labels) / len(labels)
+def _other_rows(log_p: np.ndarray, labels: np.ndarray, ids: np.ndarray) -> str:
   log_p = _in_shares(log_p, labels)
   gains = log_p - log_p.mean(0)
   found = gains[np.arange(len(labels)), labels]
-  promised = (np.exp(log_p) * gains).sum(-1).mean()
-  deviation = max(found.std(), float(shares @ gains.var(0)) ** 0.5)
-  error = deviation / len(labels) ** 0.5
-  slack = stats.t.isf(_TAIL, max(len(labels) - 1, 1)) * error
-  if found.mean() > slack or found.mean() >= _KEPT * promised - slack:
-    return ""
+  promised = (np.exp(log_p) * gains).sum(-1)
+  shuffled = float((np.bincount(labels) / len(labels)) @ gains.var(0)) ** 0.5
+  if _are_others(found, promised.mean(), shuffled, _TAIL):
+    return _order_in_words("its rows", found, promised)
+  count, total = np.bincount(labels), np.bincount(labels, found)
+  for number in _PARTS:
+    for rows in np.array_split(np.arange(len(labels)), number):
+      left = count - np.bincount(labels[rows], minlength=len(count))
+      rows = rows[left[labels[rows]] >= _FEWEST]
+      if len(rows) < _PART:
+        continue
+      inside = np.bincount(labels[rows], found[rows], len(count))
+      elsewhere = ((total - inside) / np.maximum(left, 1))[labels[rows]].mean()
+      least = min(promised[rows].mean(), elsewhere)
+      if _are_others(found[rows], least, shuffled, _TAIL / sum(_PARTS)):
+        return _order_in_words(f"its rows {ids[rows[0]]} to {ids[rows[-1]]}",
+                               found[rows], promised[rows])
+  return ""
+
+
+def _are_others(
+    found: np.ndarray, promised: float, shuffled: float, tail: float
+) -> bool:
+  """Whether gains are as of shuffled rows, and less than what is promised."""
+  from scipy import stats  # pylint: disable=g-import-not-at-top
+  error = max(found.std(), shuffled) / len(found) ** 0.5
+  slack = stats.t.isf(tail, max(len(found) - 1, 1)) * error
+  return found.mean() <= slack and found.mean() < _KEPT * promised - slack
+
+
+def _order_in_words(rows: str, found: np.ndarray, promised: np.ndarray) -> str:
   return (
-      "its rows tell no more of the labels than shuffled rows do (log-likelihood "
+      f"{rows} tell no more of the labels than shuffled rows do (log-likelihood "
       f"{found.mean():+.2f} nats an example above those, where its probabilities "
-      f"promise {promised:+.2f}); its rows must be in the order of the data set")
+      f"promise {promised.mean():+.2f}); its rows must be in the order of the data "
+      "set")
 
 
 def _better_columns(log_p: np.ndarray, labels: np.ndarray) -> list[int]:
