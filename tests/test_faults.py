@@ -243,7 +243,9 @@ def test_a_malicious_pickle_is_refused_wherever_it_lies(
     place = run / "progress/distilled/5" / name
     place.parent.mkdir(exist_ok=True)
     place.write_bytes(file.getvalue())
-  (run / "summary.json").unlink()  # So it is not finished, and may be another.
+  # So it is not finished, and may be another.
+  for file_of_end in (run / "summary.json", run / "report.html", *run.glob("table.*")):
+    file_of_end.unlink(missing_ok=True)
   code, _ = ended(*arguments("--config.temperature=3"))
   # What is damaged is made anew.
   assert code == 0 and "damaged" in capsys.readouterr().out
