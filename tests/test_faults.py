@@ -244,8 +244,8 @@ def test_a_malicious_pickle_is_refused_wherever_it_lies(
     place.parent.mkdir(exist_ok=True)
     place.write_bytes(file.getvalue())
   # So it is not finished, and may be another.
-  for file_of_end in (run / "summary.json", run / "report.html", *run.glob("table.*")):
-    file_of_end.unlink(missing_ok=True)
+  for left in (run / "summary.json", run / "report.html", *run.glob("table.*")):
+    left.unlink(missing_ok=True)
   code, _ = ended(*arguments("--config.temperature=3"))
   # What is damaged is made anew.
   assert code == 0 and "damaged" in capsys.readouterr().out
