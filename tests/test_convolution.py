@@ -72,6 +72,19 @@ def test_in_a_loop_all_are_of_the_order_that_is_fast(stride):
   assert "rhs_reversal" not in text
 
 
+def test_another_order_or_type_is_left_to_jax():
+  x, kernel = draw(2, 3, 8, 9), draw(4, 3, 3, 3)
+  call = lambda conv, **more: conv(x, kernel, (1, 1), "VALID", **more)
+  order = {"dimension_numbers": ("NCHW", "OIHW", "NCHW")}
+  np.testing.assert_array_equal(
+      call(convolution, **order), call(jax.lax.conv_general_dilated, **order))
+  wide = convolution(
+      x.astype(jnp.bfloat16).transpose(0, 2, 3, 1), kernel.astype(
+          jnp.bfloat16).transpose(2, 3, 1, 0), (1, 1), "VALID",
+      dimension_numbers=ORDER, preferred_element_type=jnp.float32)
+  assert wide.dtype == jnp.float32
+
+
 def test_halves_stay_halves():
   x, kernel = draw(2, 8, 8, 3), draw(3, 3, 3, 4)
   x, kernel = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)

@@ -16,7 +16,6 @@ from typing import Any
 import jax
 
 _ORDER = ("NHWC", "HWIO", "NHWC")
-_Padding = tuple[tuple[int, int], ...]
 
 
 def convolution(
@@ -39,10 +38,11 @@ def convolution(
     padding: Numbers before and after, of both axes, or "SAME" or "VALID".
     lhs_dilation: As of jax; with others than 1, gradients are jax's.
     rhs_dilation: Likewise.
-    dimension_numbers: Flax's, of the shapes above.
+    dimension_numbers: As of jax; default the order of the shapes above. With
+      another one, gradients are jax's.
     feature_group_count: As of jax; with more than 1, gradients are jax's.
     precision: As of jax.
-    **more: As of jax.
+    **more: As of jax; with any, gradients are jax's.
 
   Returns:
     y, `[batch, height, width, outputs]`.
@@ -53,12 +53,14 @@ def convolution(
     (1, 4, 4, 5)
   """
   ones = lambda values: values is None or all(value == 1 for value in values)
-  if x.ndim != 4 or feature_group_count > 1 or not (
-      ones(lhs_dilation) and ones(rhs_dilation)):
+  order = functools.partial(jax.lax.conv_dimension_numbers, x.shape, kernel.shape)
+  numbers = _ORDER if dimension_numbers is None else dimension_numbers
+  if not (x.ndim == 4 and order(numbers) == order(_ORDER)
+          and feature_group_count == 1 and ones(lhs_dilation) and ones(rhs_dilation)
+          and all(value is None for value in more.values())):
     return jax.lax.conv_general_dilated(
-        x, kernel, window_strides, padding, lhs_dilation, rhs_dilation,
-        dimension_numbers or _ORDER, feature_group_count, precision=precision,
-        **more)
+        x, kernel, window_strides, padding, lhs_dilation, rhs_dilation, numbers,
+        feature_group_count, precision=precision, **more)
   strides = tuple(window_strides)
   if isinstance(padding, str):
     padding = jax.lax.padtype_to_pads(

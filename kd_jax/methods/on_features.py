@@ -22,9 +22,8 @@ _TRANSPORT = (
     "of the run on")
 
 
-def _contrast(others: str) -> Method:
-  """CRD; `others` says in words what an example is told from."""
-  name = "crd_drawn" if "drawn" in others else "crd"
+def _contrast(name: str, others: str) -> Method:
+  """CRD by the function `name`; `others` says what an example is told from."""
   return beside(
       "{weight:.3g} * NCE at {tau:g} against " + others, _relations("crd_init"),
       _relations(name), pairs=taps.pooled, relations=True, reads_labels=True,
@@ -160,6 +159,8 @@ ON_FEATURES: dict[str, Method] = {
         "size", _taps("ft_attention_init"), _taps("ft_attention"),
         pairs=taps.last_map, numbers={"weight": 200.0, "paraphrase": 1.0},
         paper="Kim et al. (2018), arXiv 1802.04977, as RepDistiller has it"),
-    "crd": _contrast("all examples of other classes, as {negatives:g} of them"),
-    "crd_drawn": _contrast("{negatives:g} drawn examples of other classes"),
+    "crd": _contrast(
+        "crd", "all examples of other classes, as {negatives:g} of them"),
+    "crd_drawn": _contrast(
+        "crd_drawn", "{negatives:g} drawn examples of other classes"),
 }
