@@ -24,4 +24,5 @@ def terms(own, student, teacher, batch, hparams):
 
 focal_kd = Method(
     "{hard_weight:.3g} * CE + {soft_weight:.3g} * (1 - p)**{power:g} * T**2 * KL, "
-    "T = {temperature:g}", nothing, terms, numbers={"power": 1.0})
+    "T = {temperature:g}", nothing, terms, numbers={"power": 1.0},
+    weights=("hard_weight", "soft_weight"))

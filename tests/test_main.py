@@ -99,7 +99,7 @@ def test_a_teacher_is_not_its_student_of_the_same_seed(small):
 MINE = '''
 from kd_jax.methods import METHODS, Method, nothing
 terms = METHODS["kd"].terms
-mine = Method("{hard_weight:g} * CE + {soft_weight:g} * KL", nothing, terms)
+mine = Method("any words", nothing, terms, weights=("hard_weight", "soft_weight"))
 own = Method("{hard_weight:g} * CE + |z|**2", nothing, terms)
 '''
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 import dataclasses
-import re
 from typing import Any
 
 import jax
@@ -211,16 +210,11 @@ def check_names(values: Values) -> None:
 
 
 def _weighs_nothing(values: Values, method: methods.Method) -> bool:
-  """Whether each summand of a method's formula begins with a number that is 0."""
+  """Whether all weights of a method's terms are 0."""
   hard, soft = losses.distillation_weights(
       *(values[key] for key in ("alpha", "hard_weight", "soft_weight")))
   known = {"hard_weight": hard, "soft_weight": soft, **names.numbers(values)}
-  formula = method.formula
-  while (outer := re.sub(r"\([^()]*\)", "", formula)) != formula:
-    formula = outer
-  begins = [re.match(r"\{(\w+)[^}]*\} \* ", each)
-            for each in formula.split(" + ")]
-  return all(begin and known.get(begin[1]) == 0 for begin in begins)
+  return bool(method.weights) and not any(known[name] for name in method.weights)
 
 
 def _reader(values: Values, net: str) -> Callable[[str], Any]:

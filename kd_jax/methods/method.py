@@ -78,6 +78,8 @@ class Method(NamedTuple):
       Its teacher is then asked live.
     gradients: `(own, {term: gradient}, hparams) -> gradient`, where the method
       wants the gradients of its weighted terms apart; their sum otherwise.
+    weights: Of hard_weight, soft_weight and `numbers` those that weigh its terms:
+      if all are 0, there is nothing to learn. () if that cannot be, or is unknown.
     added: The formula without the labels, where it can stand beside another.
     members: Of several methods together, each by its name.
   """
@@ -101,6 +103,7 @@ class Method(NamedTuple):
   classes: bool = False
   heads: bool = False
   gradients: Callable[..., Any] | None = None
+  weights: tuple[str, ...] = ()
   added: str = ""
   members: "Mapping[str, Method] | None" = None
 
@@ -153,8 +156,15 @@ def setting(hard: float, soft: float, temperature: float) -> dict[str, float]:
   return {"hard_weight": hard, "soft_weight": soft, "temperature": temperature}
 
 
+def weighted(formula: str, init, terms, **fields: Any) -> Method:
+  """A method of a term that `soft_weight` weighs, and that of the labels."""
+  return Method(WEIGHTED + formula, init, terms,
+                weights=("hard_weight", "soft_weight"), **fields)
+
+
 def beside(added: str, init, terms, **fields: Any) -> Method:
   """A method whose terms have weights of their own, beside that of the labels."""
   return Method(
       HARD + added, init, terms, softens=False, added=added,
+      weights=("hard_weight", "weight"),
       setting={"hard_weight": 1.0, "soft_weight": 0.0}, **fields)

@@ -75,6 +75,7 @@ ON_FEATURES: dict[str, Method] = {
         within={"regularisation": (1e-3, 1e3), "decay": (0.0, 1.0)},
         reads_labels=True, any_temperature=True)._replace(
             softens=True, setting=setting(1.0, 0.0, 8.0),
+            weights=("hard_weight", "weight", "target"),
             added=_TRANSPORT,
             paper="Lv et al. (2024), arXiv 2412.08139"),
     "wkd_f": beside(

@@ -5,11 +5,11 @@ import functools
 from kd_jax.core import limits
 from kd_jax.methods.method import (
   AT_T,
-  WEIGHTED,
   Method,
   function,
   nothing,
   setting,
+  weighted,
 )
 
 _terms = functools.partial(function, "logit_terms")
@@ -19,84 +19,84 @@ _HINTON = "Hinton, Vinyals & Dean (2015), arXiv 1503.02531"
 ON_LOGITS: dict[str, Method] = {
     "hard": Method(
         "CE", nothing, _terms("hard"), needs_teacher=False, softens=False),
-    "kd": Method(
-        WEIGHTED + "T**2 * KL" + AT_T, nothing, _terms("kd"), paper=_HINTON),
-    "logits": Method(
-        WEIGHTED + "|z - v|**2 / 2N", nothing, _terms("logits"),
+    "kd": weighted(
+        "T**2 * KL" + AT_T, nothing, _terms("kd"), paper=_HINTON),
+    "logits": weighted(
+        "|z - v|**2 / 2N", nothing, _terms("logits"),
         any_temperature=True, softens=False,
         paper=f"{_HINTON}, eq. 4; Ba & Caruana (2014), arXiv 1312.6184"),
-    "mse": Method(
-        WEIGHTED + "|z - v|**2 / N, not centred", nothing, _terms("mse"),
+    "mse": weighted(
+        "|z - v|**2 / N, not centred", nothing, _terms("mse"),
         setting={"hard_weight": 0.0, "soft_weight": 1.0}, any_temperature=True,
         softens=False, paper="Kim et al. (2021), arXiv 2105.08919"),
-    "reverse_kl": Method(
-        WEIGHTED + "T**2 * KL(student || teacher)" + AT_T,
+    "reverse_kl": weighted(
+        "T**2 * KL(student || teacher)" + AT_T,
         nothing, _terms("reverse_kl"),
         paper="Gu et al. (2024), MiniLLM, arXiv 2306.08543"),
-    "jsd": Method(
-        WEIGHTED + "T**2 * JSD({beta:g})" + AT_T, nothing, _terms("jsd"),
+    "jsd": weighted(
+        "T**2 * JSD({beta:g})" + AT_T, nothing, _terms("jsd"),
         numbers={"beta": 0.5}, within={"beta": (0.0, 1.0)},
         paper="Agarwal et al. (2024), GKD, arXiv 2306.13649"),
-    "ls": Method(
-        WEIGHTED + "T**2 * KL of Z-scores" + AT_T, nothing, _terms("ls"),
+    "ls": weighted(
+        "T**2 * KL of Z-scores" + AT_T, nothing, _terms("ls"),
         setting=setting(0.1, 9.0, 2.0), any_temperature=True,
         paper="Sun et al. (2024), arXiv 2403.01427"),
-    "normkd": Method(
-        WEIGHTED + "(T d)**2 * KL at T d, d the logits' deviation" + AT_T,
+    "normkd": weighted(
+        "(T d)**2 * KL at T d, d the logits' deviation" + AT_T,
         nothing, _terms("normkd"), setting=setting(0.1, 0.9, 2.0),
         any_temperature=True, paper="Chi et al. (2023), arXiv 2308.00520"),
-    "dkd": Method(
-        WEIGHTED + "T**2 * ({alpha:g} * TCKD + {beta:g} * NCKD)" + AT_T,
+    "dkd": weighted(
+        "T**2 * ({alpha:g} * TCKD + {beta:g} * NCKD)" + AT_T,
         nothing, _terms("dkd"), numbers={"alpha": 1.0, "beta": 8.0},
         reads_labels=True, setting=setting(1.0, 1.0, 4.0),
         paper="Zhao et al. (2022), arXiv 2203.08679"),
-    "nkd": Method(
-        WEIGHTED + "(p_y * CE + {gamma:g} * T**2 * CE of the others)" + AT_T,
+    "nkd": weighted(
+        "(p_y * CE + {gamma:g} * T**2 * CE of the others)" + AT_T,
         nothing, _terms("nkd"), numbers={"gamma": 1.5}, any_temperature=True,
         reads_labels=True,
         setting=setting(1.0, 1.0, 1.0),
         paper="Yang et al. (2023), arXiv 2303.13005"),
-    "rld": Method(
-        WEIGHTED + "({alpha:g} * S**2 * SCD + {beta:g} * T**2 * MCD), "
+    "rld": weighted(
+        "({alpha:g} * S**2 * SCD + {beta:g} * T**2 * MCD), "
         "S = {confidence_temperature:g}" + AT_T, nothing, _terms("rld"),
         numbers={"alpha": 1.0, "beta": 8.0, "confidence_temperature": 1.0},
         within={"confidence_temperature": limits.TEMPERATURES},
         any_temperature=True, reads_labels=True,
         setting=setting(1.0, 1.0, 4.0),
         paper="Sun et al. (2024), arXiv 2408.07703"),
-    "wttm": Method(
-        WEIGHTED + "U * KL(teacher at T || student at 1)" + AT_T,
+    "wttm": weighted(
+        "U * KL(teacher at T || student at 1)" + AT_T,
         nothing, _terms("wttm"), setting=setting(1.0, 4.0, 5.0),
         any_temperature=True, paper="Zheng & Yang (2024), arXiv 2402.11148"),
-    "topk": Method(
-        WEIGHTED + "T**2 * KL of the top {k:g} and the rest" + AT_T,
+    "topk": weighted(
+        "T**2 * KL of the top {k:g} and the rest" + AT_T,
         nothing, _terms("topk"), numbers={"k": 5.0},
         within={"k": (1.0, 1e6)}, whole=("k",)),
-    "topk_renormalised": Method(
-        WEIGHTED + "T**2 * KL of the top {k:g}, renormalised" + AT_T,
+    "topk_renormalised": weighted(
+        "T**2 * KL of the top {k:g}, renormalised" + AT_T,
         nothing, _terms("topk_renormalised"), numbers={"k": 5.0},
         within={"k": (1.0, 1e6)}, whole=("k",)),
-    "tfkd": Method(
-        WEIGHTED + "KL(u at T || student at 1), u_y = {correct:g}" + AT_T,
+    "tfkd": weighted(
+        "KL(u at T || student at 1), u_y = {correct:g}" + AT_T,
         nothing, _terms("tfkd"), needs_teacher=False,
         numbers={"correct": 0.99}, within={"correct": (1e-6, 1.0)},
         setting=setting(0.9, 0.1, 20.0),
         paper="Yuan et al. (2020), arXiv 1909.11723"),
-    "dist": Method(
-        WEIGHTED + "T**2 * ({beta:g} * rows + {gamma:g} * columns), each "
+    "dist": weighted(
+        "T**2 * ({beta:g} * rows + {gamma:g} * columns), each "
         "1 - correlation" + AT_T, nothing, _terms("dist"),
         numbers={"beta": 2.0, "gamma": 2.0}, relations=True,
         setting=setting(1.0, 1.0, 4.0),
         paper="Huang et al. (2022), arXiv 2205.10536"),
-    "mlkd": Method(
-        WEIGHTED + "(S**2 * KL + {batch:g} * |PP' - QQ'|**2 / B + {classes:g} * "
+    "mlkd": weighted(
+        "(S**2 * KL + {batch:g} * |PP' - QQ'|**2 / B + {classes:g} * "
         "|P'P - Q'Q|**2 / N), summed over S = {temperature:g} * (0.5, 0.75, 1, "
         "1.25, 1.5)", nothing, _terms("mlkd"),
         numbers={"batch": 1.0, "classes": 1.0}, relations=True,
         setting=setting(0.1, 0.9, 4.0), any_temperature=True,
         paper="Jin et al. (2023), CVPR"),
-    "ctkd": Method(
-        WEIGHTED + "T**2 * KL, T learned in {start:g} + (0, {span:g}), reversed "
+    "ctkd": weighted(
+        "T**2 * KL, T learned in {start:g} + (0, {span:g}), reversed "
         "over {ramp:.3g} of the run", _terms("ctkd_init"), _terms("ctkd"),
         numbers={"start": 1.0, "span": 20.0, "ramp": 10 / 240},
         within={"start": limits.TEMPERATURES}, any_temperature=True, softens=False,

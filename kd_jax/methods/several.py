@@ -69,10 +69,19 @@ def together(
       memory=any(m.memory for m in members.values()),
       classes=any(m.classes for m in members.values()),
       heads=any(m.heads for m in members.values()),
-      setting=first.setting,
+      setting=first.setting, weights=_weights(members),
       any_temperature=any(m.any_temperature for m in members.values()),
       paper="; ".join(m.paper for m in members.values() if m.paper),
       members=members)
+
+
+def _weights(members: Mapping[str, Method]) -> tuple[str, ...]:
+  """The weights of all terms; () where one's are not known."""
+  if not all(method.weights for method in members.values()):
+    return ()
+  return tuple(dict.fromkeys(
+      f"{name}_{weight}" if weight in method.numbers else weight
+      for name, method in members.items() for weight in method.weights))
 
 
 def _prefixed(formula: str, name: str, numbers: Mapping[str, float]) -> str:
