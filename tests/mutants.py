@@ -437,7 +437,7 @@ MUTANTS = (
     Mutant("itrd compares the teacher alone", "information_loss",
            "g * cosines(t)", "cosines(t)",
            "test_projected.py -k 'papers and information'"),
-    Mutant("projected batches train the teacher", "_rows",
+    Mutant("projected batches train the teacher", "valid_rows",
            "jax.lax.stop_gradient(clean(teacher))", "clean(teacher)",
            "test_projected.py -k papers"),
     Mutant("nd detaches the student's norm", "direction_distance",

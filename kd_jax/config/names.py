@@ -26,9 +26,9 @@ def sizes(own: Callable[[str], Any]) -> dict[str, Any]:
   Args:
     own: Reads a key of the net.
   """
-  said = {"widths": tuple(own("widths")) or None, "depth": own("model.depth"),
-          "width": own("model.width")}
-  return {name: value for name, value in said.items() if value is not None}
+  given = {"widths": tuple(own("widths")) or None, "depth": own("model.depth"),
+           "width": own("model.width")}
+  return {name: value for name, value in given.items() if value is not None}
 
 
 def model(

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from kd_jax import losses
 from kd_jax.losses import features
+from kd_jax.losses.rkd import valid_rows
 
 
 def angle_distance(student: jax.Array, teacher: jax.Array) -> jax.Array:
@@ -112,7 +113,7 @@ def log_distance(
   knowledge distillation, AAAI, arXiv 2303.11098, equation 7;
   roymiles/Simple-Recipe-Distillation, class OurDistillationLoss.
   """
-  s, t, valid = _rows(student, teacher, mask)
+  s, t, valid = valid_rows(student, teacher, mask)
   s, t = features.alike(s, t)
   number = jnp.sum(valid, dtype=s.dtype)
 
@@ -159,7 +160,7 @@ def correlation_loss(
   Source: Miles et al. (2022), Information theoretic representation distillation,
   BMVC, arXiv 2112.00459, equation 5; roymiles/ITRD, `distiller_zoo/IT.py`.
   """
-  s, t, valid = _rows(student, teacher, mask)
+  s, t, valid = valid_rows(student, teacher, mask)
   s, t = features.alike(s, t)
   number = jnp.sum(valid, dtype=s.dtype)
 
@@ -199,7 +200,7 @@ def information_loss(
 
   Source: Miles et al. (2022), equation 9, and the code.
   """
-  s, t, _ = _rows(student, teacher, mask)
+  s, t, _ = valid_rows(student, teacher, mask)
 
   def cosines(e):
     u = features.unit(e, -1)
@@ -213,18 +214,6 @@ def information_loss(
   g = cosines(s)
   a, b = of_trace_one(g), of_trace_one(g * cosines(t))
   return jnp.sum(jnp.square(a) - jnp.square(b))
-
-
-def _rows(student, teacher, mask):
-  """Both embeddings with 0 in masked rows, and which rows are valid."""
-  if not student.ndim == teacher.ndim == 2 or len(student) != len(teacher):
-    raise ValueError(
-        "projected embeddings must be [batch, channels] of one batch, not shapes "
-        f"{student.shape} and {teacher.shape}")
-  valid = jnp.ones(len(student), bool) if mask is None else mask
-  # Before any arithmetic, as 0 times a NaN of the padding is NaN in gradients.
-  clean = lambda e: jnp.where(valid[:, None], losses.at_least_float32(e), 0.0)
-  return clean(student), jax.lax.stop_gradient(clean(teacher)), valid
 
 
 def _mean(e: jax.Array, valid: jax.Array) -> jax.Array:

@@ -15,6 +15,7 @@ from kd_jax.core import types
 from kd_jax.core.errors import UserError
 from kd_jax.core.files import refuse_pipes
 
+_KEY = "config.teacher.state_dict"
 # Axes of a kernel as torch has them, in our order; and our names.
 _AXES = {4: (2, 3, 1, 0), 2: (1, 0)}
 _NORM = {"weight": "scale", "bias": "bias", "running_mean": "mean",
@@ -34,18 +35,20 @@ def read(file: str | pathlib.Path) -> dict[str, np.ndarray]:
   try:
     import torch  # pylint: disable=g-import-not-at-top
   except ImportError:
-    raise UserError(f"{file}: reading it needs torch: pip install torch") from None
+    raise UserError(
+        f"{_KEY}={file}: reading it needs torch: pip install torch") from None
   try:
     refuse_pipes(pathlib.Path(file))
     found: Any = torch.load(file, map_location="cpu", weights_only=True)
   except Exception as error:  # Whatever torch says of a file that is none.
-    raise UserError(f"{file}: {' '.join(str(error).split())[:150]}") from None
+    text = " ".join(str(error).split())[:150]
+    raise UserError(f"{_KEY}={file}: {text}") from None
   for name in ("model", "state_dict"):
     if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
       found = found[name]
   if not isinstance(found, Mapping) or not all(
       isinstance(value, torch.Tensor) for value in found.values()) or not found:
-    raise UserError(f"{file}: holds no state dict; save net.state_dict()")
+    raise UserError(f"{_KEY}={file}: holds no state dict; save net.state_dict()")
   return {str(name): value.float().numpy() for name, value in found.items()}
 
 

@@ -60,9 +60,10 @@ def _released(job: Job) -> fit.Fitted:
   file = setup.run.values["teacher.state_dict"]
   like = jax.eval_shape(
       model.init, jax.random.key(0), preprocess.blank(setup.train.inputs))
+  arrays = released.read(file)
   try:
-    variables = released.variables(released.read(file), like)
-  except (UserError, ValueError) as error:
+    variables = released.variables(arrays, like)
+  except ValueError as error:
     raise UserError(
         f"config.teacher.state_dict={file}: {error}; give its net by teacher.name, "
         "teacher.model.depth and teacher.widths") from None

@@ -18,7 +18,7 @@ _SHARED = (".lock", "teachers", "banks", "kept")
 _BEGUN = {*_SHARED, "metrics.jsonl", "progress", "parameters",
           "manifest.json.new"}
 # What a finished run leaves beside its rows and nets.
-_TOLD = ("summary.json", "report.html", "table.*")
+_AT_END = ("summary.json", "report.html", "table.*")
 
 
 def refuse_foreign(workdir: pathlib.Path) -> None:
@@ -102,7 +102,7 @@ def refuse_other(
 
 def _finished(workdir: pathlib.Path, swept: bool) -> bool:
   """Whether a run has ended here, or a sweep has rows, by whatever is left."""
-  if any(any(workdir.glob(name)) for name in _TOLD):
+  if any(any(workdir.glob(name)) for name in _AT_END):
     return True
   rows = workdir / "results.jsonl"
   left = (rows.is_file() and rows.stat().st_size > 0) or any(

@@ -87,11 +87,10 @@ def make_step(learner: Learner, *, axis_name: str | None = None) -> Step:
     `terms.Own`; few methods look at them.
   """
   psum = lambda x: x if axis_name is None else jax.lax.psum(x, axis_name)
-  relating = axis_name if learner.method.relations else None
-  gathered, share, once = _whole_batch(relating)
+  gathered, share, once = _whole_batch(
+      axis_name if learner.method.relations else None)
   # A method that sees the whole batch has nothing to sum over devices.
   mapped = None if learner.method.relations else axis_name
-  combined = learner.method.gradients
 
   def step(state, batch, teacher_arrays, hparams, key, labels=None):
     hparams = schedules.at(learner.schedules, state.step, hparams)
@@ -104,10 +103,10 @@ def make_step(learner: Learner, *, axis_name: str | None = None) -> Step:
     # once more with the gradients.
     count = psum(jnp.sum(batch.mask, dtype=jnp.float32))
     rngs = {"dropout": randomness.stream(key, "dropout", state.step)}
-    own = terms_lib.Own(state.method, state.method_state, mapped, labels,
-                        randomness.stream(key, "method", state.step))
-
     heads_of = functools.partial(heads, learner, teacher_arrays)
+    own = terms_lib.Own(
+        state.method, state.method_state, mapped, labels, randomness.stream(
+            key, "method", state.step), heads_of(state.student.params))
 
     def weighted(trainable):
       params, method = trainable
@@ -122,17 +121,16 @@ def make_step(learner: Learner, *, axis_name: str | None = None) -> Step:
       mean = lambda terms: share(jnp.sum(jnp.where(
           view.batch.mask, terms_lib.total(terms), 0.0)) / count)
       # One backward pass; but one for each term where the method wants them apart.
-      losses = mean(found.terms) if combined is None else {
+      losses = mean(found.terms) if learner.method.gradients is None else {
           name: mean({name: term}) for name, term in found.terms.items()}
       return losses, (view, running, found)
 
-    differentiated = jax.grad if combined is None else jax.jacrev
+    differentiated = jax.grad if learner.method.gradients is None else jax.jacrev
     gradients, (view, running, found) = differentiated(
         weighted, has_aux=True)(state.trainable)
     gradients = psum(gradients)
-    if combined is not None:
-      gradients = combined(own, gradients, hparams)
-    own = own._replace(heads=heads_of(state.student.params))
+    if learner.method.gradients is not None:
+      gradients = learner.method.gradients(own, gradients, hparams)
     totals = psum(once(_totals(learner, own, view, found.terms, hparams)))
     after = _updated(learner, state, gradients, hparams, running, found.state)
     if learner.skip_nonfinite:
