@@ -1,5 +1,6 @@
 """SP, PKT, CC against NumPy, golden values, by hand, by identities, at the ends."""
 
+import derivatives
 import jax
 import jax.numpy as jnp
 from jax.test_util import check_grads
@@ -60,19 +61,7 @@ def oracle(name, s, t):
   return total / n**2
 
 
-@jax.jit
-def values_and_gradients(s, t, mask):
-  def one(function):
-    value, gradients = jax.value_and_grad(function, argnums=(0, 1))(s, t, mask)
-    return value, *gradients
-
-  return {name: one(function) for name, function in LOSSES.items()}
-
-
-def found(name, s, t, mask=None):
-  mask = np.ones(len(s), bool) if mask is None else mask
-  return [np.asarray(x) for x in values_and_gradients(
-      jnp.asarray(s), jnp.asarray(t), jnp.asarray(mask))[name]]
+found = derivatives.of_batches(LOSSES)
 
 
 @every
@@ -80,21 +69,12 @@ def test_values_and_gradients_are_the_papers(name, x64):
   s, t = example()
   value, gradient, teacher = found(name, s, t)
   np.testing.assert_allclose(value, oracle(name, s, t), rtol=1e-12)
-  step = 1e-6
-  def slopes(at):
-    found = np.zeros_like(s)  # central differences of the oracle
-    for index in np.ndindex(s.shape):
-      bump = np.zeros_like(s)
-      bump[index] = step
-      found[index] = oracle(name, *at(bump)) - oracle(name, *at(-bump))
-    return found / (2 * step)
-
-  np.testing.assert_allclose(
-      gradient, slopes(lambda bump: (s + bump, t)), rtol=1e-6, atol=1e-9)
+  np.testing.assert_allclose(gradient, derivatives.slopes(
+      lambda s: oracle(name, s, t), s), rtol=1e-6, atol=1e-9)
   check_grads(jax.jit(lambda s: LOSSES[name](s, t)), (s,), order=1, rtol=1e-5)
   if name == "congruence":  # Its embedding of the teacher is trained.
-    np.testing.assert_allclose(
-        teacher, slopes(lambda bump: (s, t + bump)), rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(teacher, derivatives.slopes(
+        lambda t: oracle(name, s, t), t), rtol=1e-6, atol=1e-9)
   else:
     np.testing.assert_array_equal(teacher, 0.0)
 
