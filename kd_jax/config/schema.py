@@ -335,7 +335,7 @@ _OWN: dict[str, Key] = {
             str, _TEXT, ".npy or .npz of logits [N, C] or [N, V, C] by id"),
         "teacher.test_logits": _optional(
             str, _TEXT, ".npy of its logits [N, C] of the test set"),
-    }),
+    }, later=("teacher.state_dict",)),
     **_of(NETS, {
         "dtype": Key(
             "float32", _one_of("float32", "bfloat16"),
