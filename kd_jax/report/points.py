@@ -65,7 +65,8 @@ def gather(
   if reference is not None:
     points = compare.compared(
         points, reference, keys, common, several=several)
-  notes += of_data + _machines(distinct) + _numerics(distinct)
+  notes += (of_data + _machines(distinct) + _numerics(distinct)
+            + _test_set(distinct))
   study = ", ".join(sorted({str(row.get("study", "")) for row in distinct}))
   return Sweep(
       study, tuple(points), tuple(keys), common, tuple(teachers),
@@ -94,6 +95,16 @@ def _numerics(rows: Sequence[Row]) -> list[str]:
   counts = [f"{made[version]} by version {version}" for version in sorted(made)]
   return [f"Runs made {names.some(counts)} of the numerics: each version gives "
           "other numbers for the same settings (docs/reliability.md)."]
+
+
+def _test_set(rows: Sequence[Row]) -> list[str]:
+  """A note where numbers called of the test set are of held-out examples."""
+  judged = sum(row.get("test_set") == "heldout" for row in rows)
+  if not judged:
+    return []
+  of = "" if judged == len(rows) else f" of {counted(judged, 'run')}"
+  return [f"The test set was not looked at: test errors{of} are of the held-out "
+          "training examples (data.test=heldout)."]
 
 
 def _distinct(rows: Iterable[Row]) -> tuple[list[Row], list[str]]:

@@ -62,11 +62,18 @@ def difference(point: Point) -> str:
   """The difference from the reference, with its interval."""
   if point.is_reference:
     return "reference"
-  shown = number(point.difference, 1, sign=True)
-  if point.difference_low is None:
+  return with_interval(
+      point.difference, point.difference_low, point.difference_high)
+
+
+def with_interval(
+    value: float | None, low: float | None, high: float | None
+) -> str:
+  """A difference and its interval, as far as there are any."""
+  shown = number(value, 1, sign=True)
+  if low is None:
     return shown
-  return (f"{shown} [{number(point.difference_low, 1, sign=True)}, "
-          f"{number(point.difference_high, 1, sign=True)}]")
+  return f"{shown} [{number(low, 1, sign=True)}, {number(high, 1, sign=True)}]"
 
 
 def columns(sweep: Sweep) -> list[Column]:
@@ -214,13 +221,13 @@ def _differences(sweep: Sweep) -> list[str]:
 def markdown(sweep: Sweep) -> str:
   """A markdown table, and its captions under it."""
   shown, texts = columns(sweep), text_columns(sweep)
-  lines = [[_markdown(column.title) for column in shown],
+  lines = [[as_markdown(column.title) for column in shown],
            ["--:" if column.title not in texts else "---"
             for column in shown]]
-  lines += [[_markdown(column.text(point)) for column in shown]
+  lines += [[as_markdown(column.text(point)) for column in shown]
             for point in sweep.points[:MOST]]
   body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-  below = "\n".join(map(_markdown, _cut(sweep) + captions(sweep)))
+  below = "\n".join(map(as_markdown, _cut(sweep) + captions(sweep)))
   return f"{body}\n\n{below}\n"
 
 
@@ -232,7 +239,7 @@ def text_columns(sweep: Sweep) -> set[str]:
       isinstance(point.values.get(key), str) for point in sweep.points)}
 
 
-def _markdown(text: str) -> str:
+def as_markdown(text: str) -> str:
   """Text that markdown shows as it is, on one line."""
   text = " ".join(text.split()).replace("&", "&amp;")
   text = re.sub(r"([\\`*|~]|(?<=\])\()", r"\\\1", text)
