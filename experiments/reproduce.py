@@ -157,7 +157,8 @@ class _Job:
     place = shards.apart(folder, self.shard)
     if stage.config is not None:
       return door.train(
-          self._at(stage.config(rows)), place, self.stop, self.study.COMMAND,
+          self._at(stage.config(rows)), place, self.stop,
+          stage.command or self.study.COMMAND,
           again=self.again, study=self.name, shard=self.shard)
     assert stage.run is not None, stage.name
     stage.run(rows, Place(place, self.stop, _say, self.shard))

@@ -20,6 +20,7 @@ class Result(NamedTuple):
   Attributes:
     name: Of the arm.
     setting: What was chosen.
+    tried: Its keys of which several values were tried.
     edges: Its keys that have the lowest or highest number tried.
     errors: Test errors of its runs, by seed.
     examples: Test examples.
@@ -29,6 +30,7 @@ class Result(NamedTuple):
 
   name: str
   setting: Mapping[str, Any]
+  tried: list[str]
   edges: list[str]
   errors: dict[int, int]
   examples: int
@@ -43,7 +45,9 @@ def result(each: Arm, setting: Mapping[str, Any], tried: Sequence[Row],
   good = [row for row in own if row["failed"] is None]
   spent = own + [row for row in tried if arms_lib.of(row) in each.settings]
   return Result(
-      each.name, setting, each.edges(setting),
+      each.name, setting,
+      [key for key, values in each.axes.items() if len(values) > 1],
+      each.edges(setting),
       {row["seed"]: row["test_errors"] for row in good},
       max((row["test_examples"] for row in good), default=0),
       len(own) - len(good), sum(row.get("seconds") or 0 for row in spent))
@@ -104,7 +108,7 @@ def markdown(
             f"minus {reference}", "p (Holm)", "at an edge", "seconds"],
            ["---", "---", *["--:"] * 4, "---", "--:"]]
   for each in results:
-    lines.append([each.name, names.label(each.setting, names.columns(each.setting)),
+    lines.append([each.name, names.label(each.setting, names.columns(each.tried)),
                   *_errors(each), _difference(each, reference, tests),
                   tables.probability(adjusted.get(each.name)),
                   ", ".join(names.short(each.edges).values()),

@@ -150,7 +150,7 @@ def choose(each: Arm, rows: Sequence[Row], seeds: int) -> sweep.Point | None:
             if row["failed"] is None and of(row) == setting]
   means = [(sum(found) / seeds, place)
            for place, setting in enumerate(each.settings)
-           if len(found := errors(setting)) == seeds]
+           if (found := errors(setting)) and len(found) == seeds]
   return dict(each.settings[min(means)[1]]) if means else None
 
 
