@@ -31,16 +31,17 @@ _PARTS = (1.0, 0.25)
 def stages(options: Options) -> list[Stage]:
   """Choosing, the sum of KD and what was best there, then the table."""
   made = _smaller if options.quick else _config
+  few = 1 if options.quick else len(_WEIGHTS)
   return [
-      fair.choosing("choosing", lambda _: {"": _alone()}, made, seeds=1),
+      fair.choosing("choosing", lambda _: {"": _alone()[:2 + few]}, made, seeds=1),
       fair.choosing("sum_choosing", lambda rows: {"": [_sum(rows)]}, made, seeds=1),
-      fair.table("table", lambda rows: {"": arms(rows)}, made,
+      fair.table("table", lambda rows: {"": arms(rows, few)}, made,
                  seeds=options.seeds or (2 if options.quick else 3))]
 
 
-def arms(rows: Rows) -> list[Arm]:
+def arms(rows: Rows, few: int = len(_WEIGHTS)) -> list[Arm]:
   """All arms: the last is KD with the best method on features."""
-  return [*_alone(), _sum(rows)]
+  return [*_alone()[:2 + few], _sum(rows)]
 
 
 def _alone() -> list[Arm]:
@@ -92,18 +93,23 @@ def _smaller() -> ml_collections.ConfigDict:
   return config
 
 
+def found(rows: Rows) -> list[comparison.Result]:
+  """What the rows say of each arm that has some."""
+  return [each for each in fair.results(arms(rows), rows)
+          if each.errors or each.failed]
+
+
 def conclude(rows: Rows) -> str:
   """Every arm against KD."""
-  found = fair.results(arms(rows), rows)
-  return f"**{fair.phrase(found, 'kd')}.**\n\n" + comparison.markdown(
-      found, "kd", arms(rows), rows["choosing"])
+  return f"**{status(rows)}.**\n\n" + comparison.markdown(
+      found(rows), "kd", arms(rows), rows["choosing"])
 
 
 def status(rows: Rows) -> str:
   """Which are better than KD, and which are worse."""
-  return fair.phrase(fair.results(arms(rows), rows), "kd")
+  return fair.phrase(found(rows), "kd")
 
 
 def pictures(rows: Rows, folder: pathlib.Path) -> None:
   """Differences from KD."""
-  comparison.draw(fair.results(arms(rows), rows), "kd", folder / "arms.png")
+  comparison.draw(found(rows), "kd", folder / "arms.png")

@@ -4,6 +4,7 @@ from collections.abc import Callable
 import csv
 import functools
 import io
+import itertools
 import operator
 import pathlib
 import re
@@ -265,11 +266,12 @@ def comma_separated(sweep: Sweep) -> str:
   """A CSV file of ten digits a number, the full names of keys as column names."""
   writer = csv.writer(out := io.StringIO(), lineterminator="\n")
   writer.writerow([*sweep.keys, *(_PLAIN.get(name, name) for name in _FIELDS)])
-  fields = operator.attrgetter(*_FIELDS)
-  for point in sweep.points:
-    writer.writerow(
-        [names.shown(point.values[key]) if key in point.values else ""
-         for key in sweep.keys] + [*map(_exact, fields(point))])
+  # By columns, most of which are empty in a sweep of one kind.
+  settings = [(names.shown(point.values[key]) if key in point.values else ""
+               for point in sweep.points) for key in sweep.keys]
+  numbers = [map(_exact, map(operator.attrgetter(name), sweep.points))
+             if name in sweep.has else itertools.repeat("") for name in _FIELDS]
+  writer.writerows(zip(*settings, *numbers) if sweep.points else ())
   return out.getvalue()
 
 
