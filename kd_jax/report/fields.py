@@ -70,7 +70,7 @@ def complete(row: Row, where: str) -> Row:
 
 
 def _reported(row: Row, where: str, kinds: dict[str, Kind]) -> Row:
-  found = {}
+  found: Row = {}
   for key, (words, types, holds, compact) in kinds.items():
     value = row.get(key)
     if value is None:

@@ -267,8 +267,10 @@ def comma_separated(sweep: Sweep) -> str:
   writer = csv.writer(out := io.StringIO(), lineterminator="\n")
   writer.writerow([*sweep.keys, *(_PLAIN.get(name, name) for name in _FIELDS)])
   # By columns, most of which are empty in a sweep of one kind.
-  settings = [(names.shown(point.values[key]) if key in point.values else ""
-               for point in sweep.points) for key in sweep.keys]
+  setting = lambda key, point: (
+      names.shown(point.values[key]) if key in point.values else "")
+  settings = [map(functools.partial(setting, key), sweep.points)
+              for key in sweep.keys]
   numbers = [map(_exact, map(operator.attrgetter(name), sweep.points))
              if name in sweep.has else itertools.repeat("") for name in _FIELDS]
   writer.writerows(zip(*settings, *numbers) if sweep.points else ())
