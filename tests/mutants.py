@@ -86,6 +86,8 @@ MUTANTS = (
     Mutant("classes above the label kept", "masked_correlation_kl",
            "teacher_logits >= v_label", "teacher_logits == v_label",
            "test_logit_identities.py -k above"),
+    Mutant("an example is its own neighbour in CKA", "centred",
+           "gram * others", "gram", "test_alignment.py -k paper"),
     Mutant("no gradient through the deviation", "standardise",
            "deviation + epsilon", "jax.lax.stop_gradient(deviation) + epsilon",
            "test_logit_identities.py -k scale_and_shift"),

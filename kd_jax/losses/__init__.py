@@ -32,6 +32,7 @@ so: a method (`kd_jax.methods`) is a weighted sum of these terms.
   stages.py         of maps: hierarchical_distance (ReviewKD), margin_distance
                     (OFD), class_maps and class_map_distance (CAT)
   wasserstein.py    gaussian_distance (WKD-F), transport_distance (WKD-L)
+  alignment.py      CKA of two taps, which is measured and not trained
   parts.py          what the others share, in log space
 """
 
