@@ -24,13 +24,13 @@ def by_hand(x, y):
     np.fill_diagonal(found, 0.0)
     return found
 
-  def hsic(k, l):
+  def hsic(a, b):
     one = np.ones(n)
-    return (np.trace(k @ l) + (one @ k @ one) * (one @ l @ one) / (
-        (n - 1) * (n - 2)) - 2 / (n - 2) * (one @ k @ l @ one)) / (n * (n - 3))
+    return (np.trace(a @ b) + (one @ a @ one) * (one @ b @ one) / (
+        (n - 1) * (n - 2)) - 2 / (n - 2) * (one @ a @ b @ one)) / (n * (n - 3))
 
-  k, l = gram(x), gram(y)
-  return hsic(k, l) / np.sqrt(hsic(k, k) * hsic(l, l))
+  a, b = gram(x), gram(y)
+  return hsic(a, b) / np.sqrt(hsic(a, a) * hsic(b, b))
 
 
 def drawn(*shape, seed=0):
@@ -64,12 +64,13 @@ def test_nothing_that_keeps_distances_in_proportion_changes_it(x64):
   value = float(alignment(x, y))
   turn = np.linalg.qr(drawn(12, 12, seed=2))[0]
   turned = x.reshape(12, 12) @ turn
-  other = {"turned": turned, "scaled": 1e-3 * x, "shifted": x + drawn(2, 2, 3, seed=3),
-           "mirrored": -x}
+  other = {"turned": turned, "scaled": 1e-3 * x, "mirrored": -x,
+           "shifted": x + drawn(2, 2, 3, seed=3)}
   for name, changed in other.items():
     assert float(alignment(changed, y)) == pytest.approx(value, abs=1e-9), name
     assert float(alignment(y, changed)) == pytest.approx(value, abs=1e-9), name
-  assert float(alignment(x * np.arange(1.0, 4.0), y)) != pytest.approx(value, abs=1e-3)
+  stretched = x * np.arange(1.0, 4.0)
+  assert float(alignment(stretched, y)) != pytest.approx(value, abs=1e-3)
 
 
 def test_it_is_1_at_equality_and_0_of_a_constant():
@@ -82,10 +83,11 @@ def test_it_is_1_at_equality_and_0_of_a_constant():
 
 def test_noise_is_not_alike_however_wide_it_is():
   """The plain estimate is 0.9 here."""
-  x, y = drawn(50, 4000), drawn(50, 4000, seed=1)
-  k, l = (z @ z.T - (z @ z.T).mean(0) for z in (x - x.mean(0), y - y.mean(0)))
-  assert np.sum(k * l) / np.sqrt(np.sum(k * k) * np.sum(l * l)) > 0.9
-  values = [float(alignment(jnp.float32(x), jnp.float32(drawn(50, 4000, seed=seed))))
+  draw = lambda seed: drawn(50, 4000, seed=seed)
+  x, y = draw(0), draw(1)
+  a, b = (z @ z.T for z in (x - x.mean(0), y - y.mean(0)))
+  assert np.sum(a * b) / np.sqrt(np.sum(a * a) * np.sum(b * b)) > 0.9
+  values = [float(alignment(jnp.float32(x), jnp.float32(draw(seed))))
             for seed in range(1, 6)]
   assert np.abs(values).max() < 0.1
 

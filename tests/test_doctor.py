@@ -33,7 +33,7 @@ from kd_jax.runs.doctor import (
   machine,
   sources,
 )
-from kd_jax.training import cost, step
+from kd_jax.training import cost, inspection, step
 from kd_jax.training import segment as segment_lib
 
 SMALL = (*MAIN, "--config.data.holdout=0")
@@ -488,7 +488,7 @@ def test_python_is_judged(version, told):
 
 def test_no_batch_has_padding(device_data, looked_at):
   student = looked_at().nets["distilled"].training
-  batch = first_batch.first_batch(
+  batch = inspection.first_batch(
       student._replace(batch_size=999, views=views.VIEWS["shift2"]),
       device_data)
   assert sorted(np.asarray(batch.id)) == list(range(150))

@@ -369,6 +369,12 @@ _OWN: dict[str, Key] = {
             "force: go on from a checkpoint of another config too; keep: move a "
             "run of another config to kept/FINGERPRINT and begin anew"),
         "tensorboard": Key(True, _BOOL, "write event files"),
+        "inspect": Key(
+            0, Rule("0, or an integer from 4 to 5000",
+                    lambda v: _integer(v) and (v == 0 or 4 <= v <= 5000)),
+            "training examples on which a single run compares the taps of student "
+            "and teacher by CKA after every epoch; it then measures the share of "
+            "each term in the gradient too, and makes attention maps"),
         "sweep.points": Key(
             (), Rule("a sweep of kd_jax.sweep: dicts of dotted keys", _all(
                 lambda point: isinstance(point, dict) and all(

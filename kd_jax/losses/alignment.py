@@ -10,6 +10,9 @@ import jax.numpy as jnp
 from kd_jax import losses
 from kd_jax.losses import features
 
+# The estimate needs so many examples.
+LEAST = 4
+
 
 def alignment(left: jax.Array, right: jax.Array) -> jax.Array:
   r"""Linear CKA of two taps, by the unbiased estimate of HSIC.
@@ -66,8 +69,8 @@ def centred(tap: jax.Array) -> jax.Array:
     ValueError: If there are fewer than 4 examples.
   """
   n = len(tap)
-  if n < 4:
-    raise ValueError(f"{n} examples have no alignment: give 4 at least")
+  if n < LEAST:
+    raise ValueError(f"{n} examples have no alignment: give {LEAST} at least")
   x = losses.at_least_float32(tap).reshape(n, -1)
   # No shift changes K~, and small numbers lose less. By the first example it is
   # exact: what is the same for all is 0.

@@ -91,11 +91,10 @@ def write_rows(
     sweep = dataclasses.replace(
         sweep, notes=(*sweep.notes, results.more_rows(len(hidden), folder) + "."))
   written = tables.write(sweep, folder)
-  teacher = side_file(folder, "teacher.json")
-  pictures = plots.write(sweep, teacher, folder)
+  sides = {name: side_file(folder, f"{name}.json") for name in (
+      "config", "manifest", "summary", "teacher", "inspected")}
+  pictures = plots.write(sweep, sides, folder)
   written += list(pictures.values())
-  sides = {name: side_file(folder, f"{name}.json")
-           for name in ("config", "manifest", "summary")}
   file = folder / "report.html"
   files.write(file, page.page(sweep, pictures, sides))
   return [*written, file]

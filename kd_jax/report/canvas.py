@@ -68,7 +68,19 @@ def difference(
                 markersize=4, markerfacecolor=colour if sure else "white")
 
 
-def save(drawn: Any, path: pathlib.Path) -> bool:
+def picture(axes: Any, image: Sequence[Any]) -> None:
+  """Draws pixels from 0 to 255, grey ones as `[H, W]` or `[H, W, 1]`."""
+  if not isinstance(image[0][0], list):
+    axes.imshow(image, cmap="gray", vmin=0, vmax=255)
+  elif len(image[0][0]) == 1:  # imshow does not take it.
+    picture(axes, [[pixel[0] for pixel in line] for line in image])
+  else:
+    axes.imshow([[[v / 255 for v in pixel] for pixel in line] for line in image])
+
+
+def save(
+    drawn: Any, path: pathlib.Path, *, colours: int | None = 256
+) -> bool:
   """Saves a figure, without a word on what wrote it; says that it did."""
   # pylint: disable-next=g-import-not-at-top
   from PIL import Image  # comes with matplotlib
@@ -76,7 +88,7 @@ def save(drawn: Any, path: pathlib.Path) -> bool:
   drawn.savefig(written, format="png", metadata={"Software": None})
   image = Image.open(written).convert("RGB")
   # A palette is a third of the size, and lines on white need no more.
-  image.quantize(256).save(path, optimize=True)
+  (image.quantize(colours) if colours else image).save(path, optimize=True)
   return True
 
 

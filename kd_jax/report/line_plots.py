@@ -11,6 +11,7 @@ from kd_jax.report.sweep import Point, Sweep
 # Of bins with fewer examples the accuracy is noise.
 _LEAST_IN_BIN = 50
 _ABOVE = 90  # letters of a title above a row of two axes
+_TERMS, _POINTS = 5, 4  # at most beside each other, and below each other
 
 
 def _mean_curve(rows: Sequence[Row], name: str) -> list[float]:
@@ -22,6 +23,15 @@ def _mean_curve(rows: Sequence[Row], name: str) -> list[float]:
   return means if len(means) > 1 else []
 
 
+def _curves(points: Sequence[Point], kind: str) -> list[str]:
+  """The names of curves that begin so, without that; the hard and soft term first.
+  """
+  found = {name.removeprefix(kind) for point in points for row in point.good
+           for name in row.get("curve") or {} if name.startswith(kind)
+           and _mean_curve(point.good, name)}
+  return sorted(found, key=lambda name: (name != "hard", name != "soft", name))
+
+
 def _shades(points: Sequence[Point]) -> list[Any]:
   """Colours in the order of the points: the palette, or a ramp for many."""
   if len(points) <= len(canvas.COLOURS):
@@ -30,20 +40,25 @@ def _shades(points: Sequence[Point]) -> list[Any]:
 
 
 def _one_line_panels(sweep: Sweep) -> list[panels.Panel]:
-  """Panels whose points differ in T alone; of the widths, where T does not vary."""
+  """Panels whose points differ in T alone; of the widths, where T does not vary.
+
+  A few points of which none has a T are one panel.
+  """
   found = panels.panels(
       sweep, by=[key for key in sweep.telling if key != panels.T] or ["-"])
   varies = any(len(line.points) > 1 for panel in found for line in panel.lines)
-  return found if varies else panels.panels(sweep)
+  found = found if varies else panels.panels(sweep)
+  few = [point for point in sweep.points if point.n]
+  if not found and 0 < len(few) <= len(canvas.COLOURS):
+    return [panels.Panel("", [panels.Line("", few)], [])]  # As of a single run.
+  return found
 
 
 @canvas.styled
 def learning(sweep: Sweep, path: pathlib.Path) -> bool:
-  """Hard and soft term by epoch, mean of seeds, a line a point."""
+  """The terms of the loss by epoch, mean of seeds, a line a point."""
   shown = _one_line_panels(sweep)
-  terms = [(name, title) for name, title in (
-      ("train_hard", "hard term"), ("train_soft", "soft term"))
-           if any(_mean_curve(p.good, name) for p in sweep.points)]
+  terms = _curves(sweep.points, "train_")[:_TERMS]
   if not shown or not terms:
     return False
   # Of logits matched by their squares the soft term has no unit.
@@ -54,12 +69,12 @@ def learning(sweep: Sweep, path: pathlib.Path) -> bool:
       len(shown), len(terms), (1.4 + 3.2 * len(terms), 0.6 + sum(heights)),
       height_ratios=heights, sharex=True)
   for panel, row in zip(shown, axes):
-    for (name, title), at in zip(terms, row):
+    for term, at in zip(terms, row):
       for label, style, point in _drawn(panel, sweep):
-        curve = _mean_curve(point.good, name)
+        curve = _mean_curve(point.good, f"train_{term}")
         if curve:
           at.plot(range(1, len(curve) + 1), curve, label=label, **style)
-      at.set_ylabel(f"{title}, {unit}log scale")
+      at.set_ylabel(f"{term} term, {unit}log scale")
       canvas.log_loss(at)
     _named(row, panel)
     _legend(row)
@@ -108,6 +123,32 @@ def _drawn(panel: panels.Panel, sweep: Sweep):
     yield names.brief(label) or "reference", {
         "color": canvas.GREY, "linewidth": 1.2,
         "linestyle": canvas.DASHES[index % len(canvas.DASHES)]}, point
+
+
+@canvas.styled
+def inspected(sweep: Sweep, path: pathlib.Path) -> bool:
+  """Shares of the terms in the gradient, and CKA of pairs, by epoch, a row a point.
+  """
+  kinds = [(kind, label) for kind, label in (
+      ("share_", "share of the gradient's norm"), ("cka_", "linear CKA"))
+           if _curves(sweep.points, kind)]
+  points = [point for point in sweep.points
+            if any(_curves([point], kind) for kind, _ in kinds)][:_POINTS]
+  if not points:
+    return False
+  drawn, axes = canvas.figure(
+      len(points), len(kinds), (0.6 + 4.4 * len(kinds), 0.4 + 2.4 * len(points)))
+  for point, row in zip(points, axes):
+    for (kind, label), at in zip(kinds, row):
+      for index, name in enumerate(_curves([point], kind)):
+        curve = _mean_curve(point.good, kind + name)
+        at.plot(range(1, len(curve) + 1), curve, label=name, markersize=3.5,
+                linewidth=1.1, markevery=0.2, **canvas.style(index))
+      at.set(ylabel=label, ylim=(min(0.0, at.get_ylim()[0]), 1.0), xlabel="epoch")
+      at.xaxis.get_major_locator().set_params(integer=True)
+      at.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7)
+    row[0].set_title(names.brief(sweep.label(point), _ABOVE), loc="left")
+  return canvas.save(drawn, path)
 
 
 @canvas.styled

@@ -31,8 +31,21 @@ _PICTURES = {
         "Forest plot of differences in test errors from the reference",
         "Test errors minus those of the reference, paired, with 95% intervals. "
         "Filled marks: p (Holm) below 0.05."),
-    "learning": ("Learning curves of the hard and the soft term by epoch",
-                 "Hard and soft term while training, means over seeds."),
+    "learning": ("Learning curves of the terms of the loss by epoch",
+                 "Terms of the loss while training, means over seeds."),
+    "inspected": (
+        "Share of each term in the gradient, and CKA of each pair, by epoch",
+        "The norm of each weighted term's gradient with respect to the student's "
+        "parameters, as a share of the sum of these norms, on the first batch; and "
+        "the linear CKA (unbiased) of the taps that are compared, on training "
+        "images as they are."),
+    "cka": ("Heat maps of CKA of all taps of student and teacher, before and after",
+            "Linear CKA (unbiased) of every tap of the student with every tap of "
+            "its teacher, on training images as they are; 1 is alike."),
+    "attention": (
+        "Test images with attention maps of student and teacher, stage by stage",
+        "Where the maps of each stage are large: the mean over channels of their "
+        "squares, each divided by its largest value; brighter is larger."),
     "dark": ("Entropy of the soft targets against temperature, and examples "
              "with the teacher's probabilities at several temperatures",
              "Dark knowledge: what the teacher says beside the label. Orange is "

@@ -4,12 +4,19 @@ Each function takes the sweep (or the teacher) and a path. It returns False, and
 draws nothing, where there is nothing to draw.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 import pathlib
 from typing import Any
 
 from kd_jax.core.errors import UserError
-from kd_jax.report import canvas, line_plots, names, panels, soft_targets
+from kd_jax.report import (
+  canvas,
+  inspected,
+  line_plots,
+  names,
+  panels,
+  soft_targets,
+)
 from kd_jax.report.canvas import GREY, figure, save, styled
 from kd_jax.report.sweep import Point, Sweep
 
@@ -145,32 +152,48 @@ def _against(sweep: Sweep) -> str:
 
 
 def write(
-    sweep: Sweep, teacher: dict[str, Any] | None, folder: pathlib.Path
+    sweep: Sweep, sides: Mapping[str, Any], folder: pathlib.Path
 ) -> dict[str, pathlib.Path]:
   """Draws all there is to draw; returns the paths by the name of the plot.
 
   A picture of rows that are no more is removed. Of more points than a picture can
-  show, only that of the teacher is drawn.
+  show, only those of files beside the rows are drawn.
+
+  Args:
+    sweep: The points.
+    sides: What stands in these files, by their names: `teacher`, `inspected`.
+    folder: Where the pictures go.
   """
-  drawings = {
+  of_rows = {
       "errors": errors_by_temperature, "heat": heat_map,
       "differences": differences, "learning": line_plots.learning,
-      "reliability": line_plots.reliability,
-      "dark": lambda _, path: teacher is not None and _knowledge(teacher, path)}
+      "inspected": line_plots.inspected, "reliability": line_plots.reliability}
+  of_sides = {
+      "dark": (soft_targets.knowledge, "teacher"),
+      "cka": (inspected.alignment, "inspected"),
+      "attention": (inspected.attention, "inspected")}
   found = {}
-  for name, draw in drawings.items():
+  for name in (*of_rows, *of_sides):
     path = folder / f"{name}.png"
-    if (sweep.drawn or name == "dark") and draw(sweep, path):
+    if name in of_rows:
+      drawn = sweep.drawn and of_rows[name](sweep, path)
+    else:
+      draw, side = of_sides[name]
+      drawn = sides.get(side) is not None and _of_side(draw, side, sides, path)
+    if drawn:
       found[name] = path
     else:
       path.unlink(missing_ok=True)
   return found
 
 
-def _knowledge(teacher: dict[str, Any] | None, path: pathlib.Path) -> bool:
+def _of_side(
+    draw: Callable[[Any, pathlib.Path], bool], side: str, sides: Mapping[str, Any],
+    path: pathlib.Path,
+) -> bool:
   try:
-    return soft_targets.knowledge(teacher, path)
+    return draw(sides[side], path)
   except (LookupError, TypeError, ValueError, AttributeError) as error:
     raise UserError(
-        f"{path.with_name('teacher.json')}: is not what a run writes "
+        f"{path.with_name(f'{side}.json')}: is not what a run writes "
         f"({type(error).__name__}); without it its picture is left out") from None

@@ -83,14 +83,7 @@ def _example(
 ) -> None:
   """An image, and bars of the teacher's top classes at each T."""
   picture, *others = row
-  image = example["image"]
-  # A grey image may come as HxWx1, which imshow does not take.
-  if isinstance(image[0][0], list) and len(image[0][0]) == 1:
-    image = [[pixel[0] for pixel in line] for line in image]
-  if isinstance(image[0][0], list):
-    picture.imshow([[[v / 255 for v in p] for p in line] for line in image])
-  else:
-    picture.imshow(image, cmap="gray", vmin=0, vmax=255)
+  canvas.picture(picture, example["image"])
   picture.set_axis_off()
   picture.set_title(f"label {example['label']}", fontsize=8)
   logits = example["logits"]

@@ -15,7 +15,7 @@ from kd_jax.core import hosts
 from kd_jax.core.errors import UserError
 from kd_jax.data import preprocess
 from kd_jax.models import released
-from kd_jax.runs import nets, rows
+from kd_jax.runs import inspected, nets, rows
 from kd_jax.runs.jobs import Job, Wanted
 from kd_jax.runs.nets import Kept
 from kd_jax.runs.rows import Row
@@ -108,7 +108,7 @@ def obtain(
         training, job.learner, setup.train,
         wanted.teacher.splits if wanted.teacher else setup.splits,
         devices=setup.devices, checkpoints=checkpoints, stop=setup.stop,
-        report=report, tick=tick,
+        report=report, tick=tick, inspect=inspected.after_epochs(job, wanted),
         initial=wanted.start and wanted.start.variables,
         begun=bool(rows.epochs(setup.workdir, name, fingerprint[:16])))
   final = ("test_", "heldout_", "train_", "epoch", "step")

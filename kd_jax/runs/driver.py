@@ -26,6 +26,7 @@ from kd_jax.runs import (
   alone,
   commands,
   estimate,
+  inspected,
   kept_logits,
   nets,
   plan,
@@ -145,6 +146,7 @@ class _Driver:
     self._jobs: list[Job] = []
     self._planned: Planned = []
     self._alone: dict[str, Row] = {}
+    self._inspected: dict[str, Any] = {}
 
   def train(self, name: str) -> None:
     """Trains an entry of the recipe at every point, or finds it."""
@@ -257,8 +259,17 @@ class _Driver:
     net = alone.train(job, lane)
     self._points.keep(lane, net)
     kept_logits.keep(job, lane, net.variables)
+    self._inspect(job, inspected.pictures(job, job.wanted[lane], net.variables))
     self._alone[job.net.name] = row = alone.row(job, lane, net.record)
     self._add([row], Shape(1, 1, 1), again=True)
+
+  def _inspect(self, job: Job, found: dict[str, Any]) -> None:
+    """Writes what the report draws of the nets of a single run, if anything."""
+    self._inspected |= {job.net.name: found} if found else {}
+    if self._inspected:
+      self._recorder.write("inspected.json", self._inspected)
+    else:
+      self._recorder.remove("inspected.json")  # Of an older run.
 
   def _train_lanes(self, planned: Planned) -> None:
     """Trains the chunks that have no rows yet."""

@@ -147,14 +147,14 @@ def _write_soft_targets(file: pathlib.Path, jobs: Sequence[Job]) -> None:
            "high": round(float(np.quantile(e, 0.9)), 6)}
           for t, e in entropies.items()],
       "examples": [
-          {"id": int(i), "label": int(label[i]), "image": _image(data.inputs[i]),
+          {"id": int(i), "label": int(label[i]), "image": image(data.inputs[i]),
            "logits": [round(float(v), 4) for v in np.asarray(logits[i])]}
           for i in unsure[chosen]] if preprocess.are_images(data.inputs) else []})
 
 
-def _image(image: jax.Array) -> list:
+def image(stored: jax.Array) -> list:
   """Pixels as a picture shows them: a grey image has no axis of channels."""
-  pixels = np.asarray(image)
+  pixels = np.asarray(stored)
   if pixels.dtype != np.uint8:
     pixels = np.interp(
         pixels, (pixels.min(), pixels.max()), (0, 255)).astype(np.uint8)

@@ -10,6 +10,11 @@ from kd_jax.runs.jobs import Job
 from kd_jax.runs.results import Row
 from kd_jax.training import parameters
 
+# How the numbers of an epoch begin that are drawn as curves, and which are none.
+_DRAWN = ("train_", "test_errors", "heldout_errors", "share_", "cka_")
+_NO_TERMS = ("train_errors", "train_examples", "train_accuracy", "train_skipped",
+             "train_gradient_ratio")
+
 
 def found(job: Job, fingerprint: str, record: Row) -> Row:
   """The row of a net that was trained alone, or found, by its record."""
@@ -76,12 +81,12 @@ def epochs(workdir: pathlib.Path, net: str, fingerprint: str) -> list[Row]:
 
 
 def curves(epochs: list[Row]) -> Row:
-  """The curves of one net, by its epochs."""
-  series = {name: [row[name] for row in epochs if name in row] for name in (
-      "train_hard", "train_soft", "test_errors", "heldout_errors")}
-  held = series.pop("heldout_errors")
-  return {"curve": {name: values for name, values in series.items() if values},
-          **({"heldout_curve": held} if held else {})}
+  """The curves of one net, by its epochs: terms, errors, what was inspected."""
+  names = dict.fromkeys(name for row in epochs for name in row if (
+      name.startswith(_DRAWN) and name not in _NO_TERMS))
+  series = {name: [row[name] for row in epochs if name in row] for name in names}
+  held = series.pop("heldout_errors", None)
+  return {"curve": series, **({"heldout_curve": held} if held else {})}
 
 
 def stamp(rows: list[Row], **more: Any) -> list[Row]:

@@ -38,6 +38,7 @@ class PreparedTeacher(NamedTuple):
     record: Its own numbers, for the summary.
     identity: What determines it.
     member_logits: Logits of its members on those splits, `[members, N, classes]`.
+    nets: Its members; none of a file of logits.
   """
 
   teacher: teachers.Teacher
@@ -45,6 +46,7 @@ class PreparedTeacher(NamedTuple):
   record: dict[str, Any]
   identity: list[str]
   member_logits: dict[str, jax.Array]
+  nets: Sequence[Kept] = ()
 
 
 class Teachers:
@@ -106,7 +108,8 @@ def _of_nets(
   record = members[0].record if len(members) == 1 else _ensemble_record(
       members, splits)
   return PreparedTeacher(
-      teacher, splits, record, [net.sha256 for net in members], member_logits)
+      teacher, splits, record, [net.sha256 for net in members], member_logits,
+      members)
 
 
 def _look(setup: Setup, logits: np.ndarray) -> None:

@@ -80,6 +80,7 @@ def fit(
     stop: Callable[[], bool],
     report: Callable[[dict[str, Any]], None],
     tick: Callable[[int], None] = lambda step: None,
+    inspect: Callable[[TrainState], dict[str, Any]] = lambda state: {},
     initial: types.Variables | None = None,
     begun: bool = False,
 ) -> Fitted:
@@ -95,6 +96,8 @@ def fit(
     stop: Asked between segments.
     report: Receives a row of numbers for every epoch.
     tick: As of `train_loop.run_to_end`.
+    inspect: What else is to be told of the state after an epoch, which it leaves as
+      it is.
     initial: The net that it starts from, on `devices`; default a new one.
     begun: Whether a program before this one has reported epochs of it.
 
@@ -107,7 +110,7 @@ def fit(
   """
   per_epoch = segment_lib.steps_per_epoch(len(data.ids), training.batch_size)
   net = functools.partial(step_lib.deployed_variables, learner)
-  state = _start(training, learner, data, devices, initial)
+  state = start(training, learner, data, devices, initial)
   program = _program(training, learner, data, splits, devices, state, net)
   pace = _pace()
   last: tuple[dict[str, Any], Any] = {}, []  # The row and errors of an epoch.
@@ -115,8 +118,9 @@ def fit(
   def ended(epoch):
     nonlocal last
     rate = pace(epoch.step) * training.batch_size
-    last = (_row(training, per_epoch, rate, epoch), epoch.evaluated["test"][1])
-    report(last[0])
+    row = _row(training, per_epoch, rate, epoch) | inspect(epoch.observed.state)
+    last = row, epoch.evaluated["test"][1]
+    report(row)
 
   def resumed(step):
     pace(step)
@@ -184,8 +188,11 @@ def _pace() -> Callable[[int], float]:
   return steps_per_second
 
 
-def _start(training, learner, data, devices, initial) -> TrainState:
-  """The state before the first step."""
+def start(
+    training: Training, learner: step_lib.Learner, data: segment_lib.DeviceData,
+    devices: Devices, initial: types.Variables | None,
+) -> TrainState:
+  """The state before the first step, from `initial` if it is given."""
   state = devices_lib.compiled_init(devices, learner, data)(
       jax.random.key(training.seed), training.hparams)
   if initial is None:

@@ -5,27 +5,21 @@ import math
 from typing import NamedTuple
 
 import jax
-from jax.flatten_util import ravel_pytree
-import jax.numpy as jnp
 
 from kd_jax import methods, teachers
 from kd_jax.config import build, names
 from kd_jax.config import run as run_lib
 from kd_jax.config.recipe import Net
-from kd_jax.core import randomness, types
-from kd_jax.methods import terms as terms_lib
+from kd_jax.core import types
 from kd_jax.runs import jobs, teacher_store
 from kd_jax.runs import setup as setup_lib
 from kd_jax.runs.doctor import Visit, size
 from kd_jax.runs.setup import Setup
-from kd_jax.training import cost, parameters, schedules, segment, step
+from kd_jax.training import cost, inspection, parameters, segment
 from kd_jax.training import devices as devices_lib
 from kd_jax.training.settings import Training
 from kd_jax.training.state import TrainState
 from kd_jax.training.step import Learner
-
-# Of a larger batch, the first so many: they show what all of it would.
-_MOST_EXAMPLES = 2048
 
 
 class Term(NamedTuple):
@@ -100,54 +94,15 @@ def _teacher(
       taps=members[0].training.taps)
 
 
-def first_batch(training: Training, data: segment.DeviceData) -> types.Batch:
-  """The examples of the first step in their views, without any padding."""
-  data = _on_one_device(data)
-  key = randomness.stream(jax.random.key(training.seed), "data")
-  number = min(training.batch_size, len(data.ids), _MOST_EXAMPLES)
-  ids = randomness.epoch_order(key, 0, data.ids)[:number]
-  view = randomness.epoch_views(
-      key, 0, num_examples=len(data.label), num_views=training.views.count)
-  return segment.take(
-      data, training.views, ids, view[ids], jnp.ones((number,), bool))
-
-
 def terms(student: Begun) -> list[Term]:
   """Every term of the loss on the first batch, and the norm of its gradient."""
-  training, learner, state = student.training, student.learner, student.state
-  batch = first_batch(training, student.setup.train)
-  rngs = {"dropout": randomness.stream(
-      jax.random.key(training.seed), "dropout", 0)}
-
-  @jax.jit
-  def measured(state, batch, labels, arrays, hparams):
-    hparams = schedules.at(learner.schedules, state.step, hparams)
-    asked = learner.teacher and step.compared(teachers.outputs(
-        learner.teacher, arrays, batch, hparams.temperature), learner.pairs, 1)
-    own = terms_lib.Own(state.method, state.method_state, labels=labels,
-                        key=jax.random.key(training.seed), heads=step.heads(
-                            learner, arrays, state.student.params))
-
-    def weighted(params):
-      outputs, _ = learner.model.apply(
-          types.Variables(params, state.student.state), batch.inputs, train=True,
-          rngs=rngs, mask=batch.mask, rates=hparams.rates)
-      found = terms_lib.and_state(learner.method.terms(
-          own, step.compared(outputs, learner.pairs, 0), asked, batch,
-          hparams), own).terms
-      values = {name: (jnp.float32(term.weight), jnp.mean(term.value))
-                for name, term in found.items()}
-      return {name: weight * mean
-              for name, (weight, mean) in values.items()}, values
-
-    gradients, values = jax.jacrev(weighted, has_aux=True)(state.student.params)
-    return {name: (*values[name], jnp.linalg.norm(ravel_pytree(gradient)[0]))
-            for name, gradient in gradients.items()}
-
-  arrays = learner.teacher.arrays if learner.teacher else ()
-  found = jax.device_get(measured(
-      *_on_one_device((state, batch, segment.labels_in_use(student.setup.train),
-                       arrays)), training.hparams))
+  training, learner = student.training, student.learner
+  data, state, arrays = _on_one_device((
+      student.setup.train, student.state,
+      learner.teacher.arrays if learner.teacher else ()))
+  found = jax.device_get(inspection.make_terms(learner)(
+      state, inspection.first_batch(training, data), segment.labels_in_use(data),
+      arrays, training.hparams, jax.random.key(training.seed)))
   return [Term(name, *map(float, numbers)) for name, numbers in found.items()]
 
 
