@@ -253,6 +253,30 @@ def test_bank_and_live_teacher_train_the_same_student(small, tmp_path):
   assert not (tmp_path / "live/banks").exists()
 
 
+@pytest.mark.slow
+def test_a_teacher_of_clean_images_has_a_bank_of_one_view(small, tmp_path):
+  """Logits and taps of it are those of the live teacher."""
+  words = ("--config.student.views=shift2", "--config.method=kd+pkt",
+           "--config.batch_size=300")
+  clean = (*words, "--config.teacher.sees=clean")
+  _, banked = small(*clean, workdir="banked")
+  file, = (tmp_path / "banked/banks").glob("*.npy")
+  assert np.load(file).shape == (300, 1, 1, 7)
+  _, live = small(*clean, "--config.teacher.bank=never", workdir="live")
+  student = lambda name: jax.tree.leaves(
+      parameters.load_parameters(tmp_path / name / "parameters/distilled").params)
+  for one, other in zip(student("banked"), student("live"), strict=True):
+    np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+  _, both = small(*words, workdir="both")
+  for name in ("parameters_sha256", "fingerprint"):
+    assert both["distilled"][name] != live["distilled"][name]
+  assert max(np.abs(one - other).max() for one, other in zip(
+      student("both"), student("live"), strict=True)) > 1e-3
+  # Of labels alone nothing changes, and no fingerprint of what was there before.
+  assert both["baseline"] == live["baseline"] | {
+      name: both["baseline"][name] for name in ("seconds",)}
+
+
 def test_auto_banks_where_it_pays(plain):
   assert list((plain[0] / "banks").glob("*.npy"))
 

@@ -131,6 +131,9 @@ def test_a_net_has_the_runs_keys_where_it_sets_none():
   config.nets.two.method = "dkd"
   config.nets.two.temperature = None
   assert nets(config)["two"].values["temperature"] == 4.0
+  config.nets.two.teacher_sees = "clean"
+  assert nets(config)["two"].values["teacher.sees"] == "clean"
+  assert nets(config)["one"].values["teacher.sees"] == "views"
   config.nets.two.dkd.beta = 2.0
   assert nets(config)["two"].values["dkd.beta"] == 2.0
 

@@ -1,5 +1,6 @@
 """Segments: every example once, any cut the same bits, nothing to the host."""
 
+import dataclasses
 import functools
 
 import jax
@@ -12,7 +13,7 @@ from kd_jax import methods, teachers
 from kd_jax.core import randomness
 from kd_jax.data import views as views_lib
 from kd_jax.models import MODELS
-from kd_jax.training import parameters
+from kd_jax.training import devices, parameters
 from kd_jax.training import segment as segment_lib
 from kd_jax.training import step as step_lib
 
@@ -144,6 +145,37 @@ def test_a_bank_is_the_live_teacher_to_the_bit(key, device_data):
         segment_lib.compiled_segment(learns, SHIFT, batch)))[0])
   assert len({parameters.parameters_sha256(s.student.params)
               for s in after}) == 1
+
+
+@pytest.mark.parametrize(("method", "kind"), [
+    ("kd", "single"), ("kd", "sharded"), ("mlkd", "pmap")])
+def test_both_nets_see_the_same_view_unless_the_teacher_sees_the_image(
+    key, device_data, method, kind):
+  """A student that is its teacher learns nothing where both see the same."""
+  image, hparams = device_data.inputs[:1].astype(jnp.float32), hyper(
+      learning_rate=0.0, numbers=dict(methods.METHODS[method].numbers) or None)
+  model = MODELS["mlp"](num_classes=CLASSES, widths=())
+  learns = learner((), method=method)
+  held = step_lib.init(learns, key, image, hparams).student
+  where = devices.choose(kind, most=2)
+  clean = dataclasses.replace(SHIFT, clean=True)
+
+  def soft(teacher, views):
+    learns_it = learns._replace(teacher=teacher)
+    segment = devices.compiled_segment(where, learns_it, views, BATCH)
+    state = step_lib.init(learns_it, key, image, hparams)
+    _, totals = segment(*devices.copies(where, (
+        state, device_data, teacher.arrays, hparams, key, jnp.int32(5))))
+    return totals["soft" if method == "kd" else "instances"].compute()
+
+  live = teachers.live([model], [held])
+  predict = segment_lib.make_predict(model, SHIFT.of_teacher)
+  assert clean.of_teacher is NONE and SHIFT.of_teacher is SHIFT
+  bank = predict(held, device_data, jnp.int32(0))[:, None, None]
+  assert soft(live, SHIFT) == pytest.approx(0.0, abs=1e-6)
+  assert soft(live, clean) > 1e-3
+  assert soft(live, clean) == pytest.approx(
+      soft(teachers.banked(bank), clean), rel=1e-4)
 
 
 def test_prediction_covers_ragged_splits(key, device_data):

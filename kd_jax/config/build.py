@@ -76,7 +76,11 @@ def student(values: Values, found: data_lib.Dataset) -> Training:
   """The training of the student."""
   values = flatten(values)
   training = _training(values, found, "student", student_hparams(values))
-  return training._replace(schedules=_schedules(values, training.total_steps))
+  seen = training.views
+  if values["teacher.sees"] == "clean" and seen.count > 1:
+    seen = dataclasses.replace(seen, clean=True)
+  return training._replace(
+      views=seen, schedules=_schedules(values, training.total_steps))
 
 
 def student_hparams(values: Values) -> types.Hparams:

@@ -79,7 +79,7 @@ def _main_job(values: dict[str, Any], swept: bool) -> list[Net]:
 
 def _written(values: Values) -> Iterator[Net]:
   """The nets of `config.nets`, and teachers at an epoch before who needs them."""
-  idle = set(identity.unlike_default(values, "teacher.")) - {"bank", "mean"}
+  idle = set(identity.unlike_default(values, "teacher.")) - {"bank", "mean", "sees"}
   if idle:
     raise UserError(
         f"config.teacher.{min(idle)}: is of the main job's teacher, and this "

@@ -323,6 +323,11 @@ _OWN: dict[str, Key] = {
             (), Rule("numbers >= 0, one a member", _all(_NOT_NEGATIVE.check)),
             "weights of the members; () for all alike"),
     }),
+    **_of(OBJECTIVE, {
+        "teacher.sees": Key(
+            "views", _one_of("views", "clean"),
+            "the views of its student, or the clean images, as they are"),
+    }, later=("teacher.sees",)),
     **_of(PROGRAM, {
         "teacher.bank": Key(
             "auto", _one_of("auto", "always", "never"), "store the logits?")}),
@@ -409,15 +414,15 @@ _RECIPE: dict[str, Key] = {
     "init_from": _optional(
         str, _TEXT, "a net before it, of the same shape, that it starts from"),
 }
-# Keys of the main job's teacher that say how several teachers are combined.
-_COMBINED = ("teacher.mean", "teacher.weights", "teacher.bank")
+# Keys of the main job's teacher that say how teachers are asked.
+_COMBINED = ("teacher.mean", "teacher.weights", "teacher.bank", "teacher.sees")
 
 
 @functools.cache
 def of_nets() -> dict[str, str]:
   """The keys of a recipe's net, and the key of a run that each stands for."""
   keys = {name.removeprefix("student."): name for name, key in _OWN.items()
-          if key.affects in (STUDENT, OBJECTIVE)}
+          if key.affects in (STUDENT, OBJECTIVE) and name not in _COMBINED}
   return keys | {name.replace(".", "_"): name for name in _COMBINED}
 
 

@@ -20,6 +20,7 @@ class Batch(NamedTuple):
     id: Positions of the examples in the unsplit data set, int32 `[B]`.
     view: Which transform made each input, int32 `[B]`; 0 is the identity.
     mask: False for the padding that fills a ragged last batch, bool `[B]`.
+    clean: What the teacher takes, where it does not see these views; else None.
   """
 
   inputs: Tree
@@ -27,6 +28,7 @@ class Batch(NamedTuple):
   id: jax.Array
   view: jax.Array
   mask: jax.Array
+  clean: Tree = None
 
 
 class Outputs(NamedTuple):

@@ -22,10 +22,17 @@ class Views:
   Attributes:
     count: Number of views V; indices are in [0, V).
     view: `(image, index) -> image`, `[H, W, C]` of any dtype to the same shape.
+    clean: Whether a student alone sees them, and its teacher the images themselves.
   """
 
   count: int
   view: Callable[[jax.Array, jax.Array], jax.Array]
+  clean: bool = False
+
+  @property
+  def of_teacher(self) -> "Views":
+    """What the teacher of a student sees."""
+    return VIEWS["none"] if self.clean else self
 
 
 def _identity(image: jax.Array, index: jax.Array) -> jax.Array:

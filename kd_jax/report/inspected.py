@@ -18,7 +18,11 @@ def alignment(found: Found, path: pathlib.Path) -> bool:
     return False
   tables = [(name, when, net["cka"][when]) for name, net in found.items()
             for when in ("before", "after")]
-  others = lambda table: list([*table.values()][0])
+
+  def others(table: Mapping[str, Any]) -> list[str]:
+    first, *_ = table.values()
+    return list(first)
+
   size = 1.3 + 0.4 * max(
       max(len(table), len(others(table))) for _, _, table in tables)
   drawn, axes = canvas.figure(

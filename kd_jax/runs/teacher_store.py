@@ -128,7 +128,8 @@ def _bank(
     setup: Setup, student: Training, members: Sequence[Kept]
 ) -> jax.Array:
   """The logits of every view of every image, from disk or computed."""
-  views, name = student.views, setup.run.values["student.views"]
+  views = student.views.of_teacher
+  name = "none" if student.views.clean else setup.run.values["student.views"]
   identity = [net.sha256 for net in members]
   file = identity_lib.fingerprint({"m": identity})[:16]
   # Trainings of a sweep have a device each; a bank is of them all.
@@ -162,10 +163,10 @@ def _tap_bank(
   if not names:
     return {}
   predict = devices_lib.make_predict(
-      setup.devices, net.training.model, student.views,
+      setup.devices, net.training.model, student.views.of_teacher,
       lambda outputs: {name: outputs.features[name] for name in names})
   views = [predict(net.variables, setup.train, jnp.int32(view))
-           for view in range(student.views.count)]
+           for view in range(student.views.of_teacher.count)]
   return devices_lib.copies(setup.devices, jax.tree.map(
       lambda *taps: np.stack(taps, axis=1), *views))
 
@@ -224,7 +225,7 @@ def from_file(setup: Setup, student: Training) -> PreparedTeacher:
   put = lambda logits: devices_lib.copies(setup.devices, logits)
   bank, accuracy = logit_bank.from_file(
       file, dataset.train.label,
-      num_views=student.views.count, num_classes=dataset.num_classes,
+      num_views=student.views.of_teacher.count, num_classes=dataset.num_classes,
       check=values["teacher.check"])
   setup.screen.say(f"teacher: {file}, " + (
       "not checked, as no training example has a label" if accuracy is None
@@ -276,7 +277,7 @@ def wants_bank(
     return True
   epochs = student.total_steps / segment.steps_per_epoch(
       len(dataset.train_ids), student.batch_size)
-  return student.views.count < max(epochs, 1.5) and (
+  return student.views.of_teacher.count < max(epochs, 1.5) and (
       bank_bytes(run, dataset, student, taps) <= _LARGEST_BANK)
 
 
@@ -286,4 +287,4 @@ def bank_bytes(
   """Bytes of a bank; `run`, `dataset`, `student` and `taps` as of `wants_bank`."""
   floats = run.values["teacher.count"] * dataset.num_classes + sum(
       math.prod(shape) for shape in compared(run, student, taps).values())
-  return 4 * len(dataset.train.label) * student.views.count * floats
+  return 4 * len(dataset.train.label) * student.views.of_teacher.count * floats

@@ -66,8 +66,9 @@ def live(
 def _nets(models: tuple[types.Model, ...]):
   """The outputs of nets, `(variables, batch) -> Outputs`."""
   def members(arrays, batch):
+    seen = batch.inputs if batch.clean is None else batch.clean
     found = [
-        model.apply(held, batch.inputs, train=False, mask=batch.mask)[0]
+        model.apply(held, seen, train=False, mask=batch.mask)[0]
         for model, held in zip(models, arrays, strict=True)]
     return types.Outputs(jnp.stack([each.logits for each in found]),
                          found[0].features if len(models) == 1 else {})

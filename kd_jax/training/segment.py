@@ -53,9 +53,11 @@ def take(
   """The batch of the examples `ids` `[B]`, each in its `view` `[B]`."""
   # Ids are ours, so in bounds: no clamping, no filling.
   rows = lambda x: x.at[ids].get(mode="promise_in_bounds")
-  inputs = views_lib.batch_views(views, jax.tree.map(rows, data.inputs), view)
+  stored = jax.tree.map(rows, data.inputs)
+  inputs = views_lib.batch_views(views, stored, view)
   return types.Batch(
-      data.preprocess(inputs), rows(data.label), ids, view, mask)
+      data.preprocess(inputs), rows(data.label), ids, view, mask,
+      data.preprocess(stored) if views.clean else None)
 
 
 def labels_in_use(data: DeviceData) -> jax.Array:
