@@ -386,6 +386,13 @@ def _logits(file: pathlib.Path) -> dict[str, Any]:
         for name in sorted(logits.files)}}
 
 
+def _left(here: Any, base: Any) -> Any:
+  """What is there, without curves and the like that the base does not have."""
+  if isinstance(here, dict) and isinstance(base, dict):
+    return {name: here[name] for name in base if name in here}
+  return here
+
+
 def apart(base: Nets, here: Nets) -> list[str]:
   """What is not the same, as `NET (FIELD, ...)`; here may have more of both."""
   told = []
@@ -395,7 +402,7 @@ def apart(base: Nets, here: Nets) -> list[str]:
       told.append(f"{net} (is missing)")
       continue
     unlike = [field for field, value in numbers.items()
-              if own.get(field) != value]
+              if _left(own.get(field), value) != value]
     if unlike:
       # The first ones are the hashes.
       told.append(f"{net} ({unlike[0]}{', ...' if unlike[1:] else ''})")

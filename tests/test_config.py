@@ -172,7 +172,7 @@ def test_every_key_is_read(own_data, monkeypatch, tmp_path):
   assert unread == {
       "data.scale", "parallel", "checkpoint.every", "checkpoint.keep",
       "checkpoint.resume", "tensorboard", "teacher.bank", "teacher.dir",
-      "teacher.test_logits", "teacher.check"}
+      "teacher.test_logits", "teacher.check", "inspect"}
   assert all(f'values["{key}"]' in runs for key in unread)
 
 

@@ -259,7 +259,7 @@ def test_a_teacher_of_clean_images_has_a_bank_of_one_view(small, tmp_path):
   words = ("--config.student.views=shift2", "--config.method=kd+pkt",
            "--config.batch_size=300")
   clean = (*words, "--config.teacher.sees=clean")
-  _, banked = small(*clean, workdir="banked")
+  small(*clean, workdir="banked")
   file, = (tmp_path / "banked/banks").glob("*.npy")
   assert np.load(file).shape == (300, 1, 1, 7)
   _, live = small(*clean, "--config.teacher.bank=never", workdir="live")

@@ -40,24 +40,21 @@ def _shades(points: Sequence[Point]) -> list[Any]:
 
 
 def _one_line_panels(sweep: Sweep) -> list[panels.Panel]:
-  """Panels whose points differ in T alone; of the widths, where T does not vary.
-
-  A few points of which none has a T are one panel.
-  """
+  """Panels whose points differ in T alone; of the widths, where T does not vary."""
   found = panels.panels(
       sweep, by=[key for key in sweep.telling if key != panels.T] or ["-"])
   varies = any(len(line.points) > 1 for panel in found for line in panel.lines)
-  found = found if varies else panels.panels(sweep)
-  few = [point for point in sweep.points if point.n]
-  if not found and 0 < len(few) <= len(canvas.COLOURS):
-    return [panels.Panel("", [panels.Line("", few)], [])]  # As of a single run.
-  return found
+  return found if varies else panels.panels(sweep)
 
 
 @canvas.styled
 def learning(sweep: Sweep, path: pathlib.Path) -> bool:
   """The terms of the loss by epoch, mean of seeds, a line a point."""
   shown = _one_line_panels(sweep)
+  few = [point for point in sweep.points if point.n]
+  if not shown and few and len(few) <= len(canvas.COLOURS):
+    # None has a T, as in a single run.
+    shown = [panels.Panel("", [panels.Line("", few)], [])]
   terms = _curves(sweep.points, "train_")[:_TERMS]
   if not shown or not terms:
     return False
