@@ -39,7 +39,7 @@ def alignment(found: Found, path: pathlib.Path) -> bool:
                   color="white" if value > 0.5 else "black")
     at.set_xticks(range(len(others(table))), others(table), rotation=90)
     at.set_yticks(range(len(table)), list(table))
-    at.set(title=f"{name}, {when} its training", xlabel="tap of the teacher")
+    at.set(title=f"{name}, {when} training", xlabel="tap of the teacher")
     at.grid(False)
   for at in axes[:, 0]:
     at.set_ylabel("tap of the student")
@@ -67,7 +67,7 @@ def attention(found: Found, path: pathlib.Path) -> bool:
     picture.set_ylabel(label if len(found) == 1 else f"{name}\n{label}", fontsize=8)
     for (net, tap), at in zip(columns, maps):
       at.imshow(example[net].get(tap, [[0]]), cmap="cividis", vmin=0, vmax=255,
-                interpolation="bilinear", aspect="auto")
+                interpolation="bilinear")
   for at in axes.flat:
     at.set(xticks=[], yticks=[])
     at.spines[:].set_visible(False)

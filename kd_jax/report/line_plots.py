@@ -137,11 +137,16 @@ def inspected(sweep: Sweep, path: pathlib.Path) -> bool:
       len(points), len(kinds), (0.6 + 4.4 * len(kinds), 0.4 + 2.4 * len(points)))
   for point, row in zip(points, axes):
     for (kind, label), at in zip(kinds, row):
-      for index, name in enumerate(_curves([point], kind)):
-        curve = _mean_curve(point.good, kind + name)
+      curves = {name: _mean_curve(point.good, kind + name)
+                for name in _curves([point], kind)}
+      if not curves:
+        at.set_axis_off()
+        continue
+      for index, (name, curve) in enumerate(curves.items()):
         at.plot(range(1, len(curve) + 1), curve, label=name, markersize=3.5,
                 linewidth=1.1, markevery=0.2, **canvas.style(index))
-      at.set(ylabel=label, ylim=(min(0.0, at.get_ylim()[0]), 1.0), xlabel="epoch")
+      lowest = min(min(curve) for curve in curves.values())
+      at.set(ylabel=label, ylim=(min(0.0, lowest), 1.02), xlabel="epoch")
       at.xaxis.get_major_locator().set_params(integer=True)
       at.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7)
     row[0].set_title(names.brief(sweep.label(point), _ABOVE), loc="left")
