@@ -127,7 +127,8 @@ TOLD = (
     "kd_jax.report")
 # Words that a config may have: of student.name, student.views and method.
 MODELS = ("mlp", "cnn", "cnn_small", "convnet", "resnet8")
-VIEWS = ("none", "shift2", "crop4_flip", "affine", "elastic", "distort")
+VIEWS = ("none", "shift2", "crop4_flip", "crop4_flip_cutout", "crop4_flip_strong",
+         "affine", "elastic", "distort")
 METHODS = (
     "hard", "kd", "logits", "mse", "reverse_kl", "jsd", "ls", "normkd", "dkd",
     "nkd", "rld", "wttm", "topk", "topk_renormalised", "tfkd", "dist", "mlkd",

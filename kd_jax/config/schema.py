@@ -175,8 +175,9 @@ def _net(widths: tuple[int, ...], views: str) -> dict[str, Key]:
       "max_norm": _optional(
           float, _POSITIVE, "bound on the norm of a unit's incoming weights"),
       "init_scale": Key(1.0, _POSITIVE, "factor on the initial weights"),
-      "views": Key(views, _TEXT, "augmentation: none, shift2, crop4_flip, affine, "
-                   "elastic or distort"),
+      "views": Key(views, _TEXT, "augmentation: none, shift2, crop4_flip, "
+                   "crop4_flip_cutout, crop4_flip_strong, affine, elastic or "
+                   "distort"),
   }
 
 
