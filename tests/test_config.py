@@ -255,6 +255,21 @@ def test_a_users_class_that_does_not_fit_is_told(name, hint, own_data):
     build.student(config, data.load("blobs", directory=own_data))
 
 
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"method": "dkd"}, "reads the class of one"),
+    ({"method": "crd"}, "reads the class of one"),
+    ({"method": "tfkd"}, "reads the class of one"),
+    ({"teacher.bank": "always"}, "with teacher.bank=auto"),
+    ({"teacher.logits": "logits.npy"}, "without teacher.logits")])
+def test_mixup_goes_with_what_can_see_the_mixture(changes, words):
+  values = config_lib.changed(config_lib.flatten(valid()), {"mixup": 0.2} | changes)
+  with pytest.raises(UserError, match=f"config.mixup=0.2: .*{words}"):
+    build.check_names(values)
+  build.check_names(config_lib.changed(values, {"mixup": 0.0}))
+  labels = config_lib.changed(values, {"method": "hard"})
+  build.check_names(labels)  # Nobody is asked.
+
+
 def test_pixels_are_standardised_over_the_training_set(own_data):
   found = data.load("blobs", directory=own_data, holdout=0.2)
   scaling = preprocess.of("standard", found.train.inputs)

@@ -155,3 +155,14 @@ def test_pmap_is_for_one_host(monkeypatch):
   assert devices.choose("auto").kind == "sharded"
   with pytest.raises(UserError, match="several processes work as one"):
     devices.choose("pmap")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["pmap", "sharded"])
+def test_a_batch_is_mixed_across_devices(kind, key, device_data):
+  # 50 a batch: seven rows a device, so most are mixed with one of another.
+  learns = learner((8,), name="normed", method="hard")._replace(mixup=1.0)
+  (spread, told), (alone, says) = both(
+      (kind, 8), learns, device_data, hyper(), batch_size=50, segments=(3,))
+  assert distance(spread.student.params, alone.student.params) < 1e-5
+  counts_agree(told, says)

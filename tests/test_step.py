@@ -102,6 +102,35 @@ def test_a_step_is_gradient_descent_on_the_papers_loss(key, device_data):
   np.testing.assert_allclose(got, expected, atol=2e-6)
 
 
+def test_a_step_on_mixed_inputs_is_on_the_mixture_of_both_labels(
+    key, device_data):
+  # Zhang et al. (2018): dL/dz = hard (q1 - y_mixed) + soft T (qT - pT), where
+  # student and teacher are asked for the same mixture.
+  batch = a_batch(device_data)
+  other = jax.tree.map(lambda x: jnp.roll(x, 5, axis=0), batch)
+  share = 0.3
+  mixed = segment.mixed(batch, other, jnp.float32(share))
+  teacher = a_teacher(key, batch.inputs)
+  learns = learner(widths=(), teacher=teacher)
+  before, after, told = a_step(learns, key, mixed, hyper())
+
+  blend = lambda first, second: (1 - share) * first + share * second
+  inputs = blend(batch.inputs, other.inputs)
+  softmax = lambda z: np.exp(z) / np.exp(z).sum(-1, keepdims=True)
+  x = np.asarray(inputs, np.float64).reshape(32, -1)
+  w = np.asarray(before.student.params["Dense_0"]["kernel"], np.float64)
+  z = x @ w
+  v = np.asarray(teacher.members(
+      teacher.arrays, batch._replace(inputs=inputs)).logits[0], np.float64)
+  y = blend(*(np.eye(CLASSES)[np.asarray(each.label)] for each in (batch, other)))
+  dz = 0.3 * (softmax(z) - y) + 0.7 * 3 * (softmax(z / 3) - softmax(v / 3))
+  got = after.student.params["Dense_0"]["kernel"]
+  np.testing.assert_allclose(got, w - 0.5 * x.T @ dz / 32, atol=2e-6)
+  hard = -(y * np.log(softmax(z))).sum(-1).mean()
+  assert told["hard"].compute() == pytest.approx(hard, rel=1e-5)
+  assert (np.asarray(y).argmax(-1) == np.asarray(mixed.label)).all()
+
+
 def test_padding_takes_no_part(key, device_data):
   # 20 valid rows of 32 must teach what a batch of just those 20 teaches.
   whole, short = a_batch(device_data, 32, valid=20), a_batch(device_data, 20, 20)

@@ -134,7 +134,8 @@ def learner(
   return step.Learner(
       training.model, method, training.optimizer_spec, teacher, pairs=pairs,
       skip_nonfinite=run.values["nonfinite"] == "skip",
-      schedules=training.schedules, unlabelled=training.unlabelled)
+      schedules=training.schedules, unlabelled=training.unlabelled,
+      mixup=training.mixup)
 
 
 def bound(
@@ -184,6 +185,7 @@ def check_names(values: Values) -> None:
     raise UserError(
         f"config.teacher.test_logits={values['teacher.test_logits']}: is of a "
         "teacher in a file; give its logits of the training set, teacher.logits")
+  _check_mixup(values, method)
   if _weighs_nothing(values, method):
     raise UserError(
         f"config.method={name}: the weights of all its terms are 0, so there is "
@@ -207,6 +209,20 @@ def check_names(values: Values) -> None:
     names.known(f"{net}.views", values[f"{net}.views"], views.VIEWS)
     if ":" not in values[f"{net}.name"]:
       names.known(f"{net}.name", values[f"{net}.name"], models.MODELS)
+
+
+def _check_mixup(values: Values, method: methods.Method) -> None:
+  """Refuses what knows inputs, or classes, as they were before they were mixed."""
+  if not values["mixup"]:
+    return
+  asked = f"config.mixup={values['mixup']:g}: mixes two inputs"
+  if method.reads_labels or method.memory:
+    raise UserError(f"{asked}, and method {values['method']} reads the class of "
+                    "one; use another method, or mixup=0")
+  if method.needs_teacher and (
+      values["teacher.logits"] is not None or values["teacher.bank"] == "always"):
+    raise UserError(f"{asked}, and stored logits are of one; ask the teacher live, "
+                    "with teacher.bank=auto and without teacher.logits")
 
 
 def _weighs_nothing(values: Values, method: methods.Method) -> bool:
@@ -237,6 +253,11 @@ def _training(
     raise UserError(
         f"config.{net}.views={own('views')}: is for images, and {found.name} has "
         f"inputs {found.train.inputs.shape[1:]}; use none")
+  if own("mixup") and not jnp.issubdtype(
+      preprocess.seen(found.train.inputs, 1).dtype, jnp.floating):
+    raise UserError(
+        f"config.{_key(values, net, 'mixup')}={own('mixup'):g}: mixes pixels or "
+        f"floats, and {found.name} has {found.train.inputs.dtype}; use 0")
   number, batch_size = len(found.train_ids), own("batch_size")
   if batch_size > max(number, _SMALL):
     raise UserError(
@@ -255,7 +276,7 @@ def _training(
       model=built, views=seen, optimizer_spec=_optimizer_spec(
           lambda key: own(f"optimizer.{key}"), per_epoch, total),
       hparams=hparams, batch_size=batch_size, total_steps=total,
-      seed=own("seed"), taps=taps, remark=remark,
+      seed=own("seed"), taps=taps, remark=remark, mixup=own("mixup"),
       unlabelled=not found.train.known[found.train_ids].all())
 
 

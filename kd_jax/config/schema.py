@@ -190,6 +190,8 @@ def _training(epochs: int) -> dict[str, Key]:
       "steps": _optional(int, _WHOLE, "length in steps, over epochs"),
       "min_steps": Key(0, _COUNT, "at least so many steps, for small data"),
       "label_smoothing": Key(0.0, _SHARE, "of the hard term only"),
+      "mixup": Key(0.0, _NOT_NEGATIVE, "a of Beta(a, a), the shares of two inputs "
+                   "that are mixed, for both nets; 0 mixes none"),
       "optimizer.name": Key(
           "adam", _one_of("sgd", "adam", "adamw", "rmsprop"), "optimiser"),
       "optimizer.learning_rate": Key(1e-3, _RATE, "peak of the schedule"),
@@ -266,6 +268,7 @@ _TRANSFER: dict[str, Key] = {
 }
 _OPTIMIZER = ("label_smoothing", "optimizer.learning_rate", "optimizer.momentum",
               "optimizer.weight_decay")
+_LATER_IN_TRAINING = ("mixup",)
 _NET = ("input_dropout", "hidden_dropout", "max_norm", "init_scale")
 _LATER = ("init_scale", "model.depth", "model.width")
 
@@ -275,7 +278,8 @@ _OWN: dict[str, Key] = {
     **_of(OBJECTIVE, _FEATURES, later=_FEATURES),
     **_of(OBJECTIVE, _SCHEDULES, later=_SCHEDULES, traced=(
         "schedules.temperature_end", "schedules.alpha_end")),
-    **_of(STUDENT, _training(20), traced=("seed", *_OPTIMIZER)),
+    **_of(STUDENT, _training(20), traced=("seed", *_OPTIMIZER),
+          later=_LATER_IN_TRAINING),
     **_of(DATA, {
         "data.name": Key("mnist", _TEXT, "a TFDS set, or a folder of raw files")}),
     **_of(INPUT, {
@@ -302,7 +306,7 @@ _OWN: dict[str, Key] = {
         STUDENT, _net((800, 800), "none"), traced=_NET, later=_LATER)),
     **_under("teacher", _of(
         TEACHER, _net((1200, 1200), "shift2"), later=_LATER)),
-    **_under("teacher", _of(TEACHER, _training(20))),
+    **_under("teacher", _of(TEACHER, _training(20), later=_LATER_IN_TRAINING)),
     **_under("teacher", _of(TEACHER, {
         "dtype": _optional(
             str, _one_of("float32", "bfloat16"),

@@ -20,6 +20,8 @@ class Batch(NamedTuple):
     id: Positions of the examples in the unsplit data set, int32 `[B]`.
     view: Which transform made each input, int32 `[B]`; 0 is the identity.
     mask: False for the padding that fills a ragged last batch, bool `[B]`.
+    mixed: Of inputs that are mixed, the second class of each, int32 `[B]`, and its
+      share in [0, 1/2], float32 `[B]`; else None.
   """
 
   inputs: Tree
@@ -27,6 +29,7 @@ class Batch(NamedTuple):
   id: jax.Array
   view: jax.Array
   mask: jax.Array
+  mixed: tuple[jax.Array, jax.Array] | None = None
 
 
 class Outputs(NamedTuple):

@@ -57,8 +57,8 @@ class Strength(NamedTuple):
 AFFINE = Strength(degrees=10, scale=0.1, shear=0.1, shift=1)
 ELASTIC = Strength(alpha=28, sigma=5)
 BOTH = AFFINE._replace(alpha=ELASTIC.alpha, sigma=ELASTIC.sigma)
-# Operations of RandAugment (Cubuk et al. 2020) up to a magnitude of 14 of its 30, but
-# all at once, each as strong as it is drawn.
+# Operations of RandAugment (Cubuk et al. 2020) up to a magnitude of 14 of its 30,
+# but all at once, each as strong as it is drawn.
 STRONG = Strength(degrees=14, shear=0.14, colour=0.42)
 
 

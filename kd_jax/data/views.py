@@ -54,12 +54,12 @@ def _crop4_flip(image: jax.Array, index: jax.Array) -> jax.Array:
 def _cutout(image: jax.Array, index: jax.Array) -> jax.Array:
   """Blackens one of 16 squares; index 0 is the image.
 
-  A square has 16 pixels a side, less where it leaves the image. Their centres lie on
-  a grid of 4 x 4: of an image of 32 pixels, after crops that shift by up to 4, a
+  A square has 16 pixels a side, less where it leaves the image. Their centres lie
+  on a grid of 4 x 4: of an image of 32 pixels, after crops that shift by up to 4, a
   square may begin at any pixel of what is shown. A side of it is 14 pixels on
   average, as of the paper's, whose centre is any pixel.
 
-  Source: DeVries & Taylor (2017), section 3; 16 pixels is their choice for CIFAR-10.
+  Source: DeVries & Taylor (2017), section 3; 16 is their choice for CIFAR-10.
   """
   square = index > 0
   for axis, place in enumerate(jnp.divmod(index - 1, 4)):

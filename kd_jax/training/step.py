@@ -32,6 +32,7 @@ class Learner(NamedTuple):
     skip_nonfinite: Whether a step whose gradients are not finite changes nothing.
     schedules: How temperature and weights move over the run.
     unlabelled: Whether a label may be -1: it has no influence, and is not counted.
+    mixup: a of Beta(a, a), as of `segment.mixed`; 0 mixes nothing.
   """
 
   model: types.Model
@@ -42,6 +43,7 @@ class Learner(NamedTuple):
   skip_nonfinite: bool = False
   schedules: Schedules = STILL
   unlabelled: bool = False
+  mixup: float = 0.0
 
 
 def without_arrays(learner: Learner) -> Learner:
