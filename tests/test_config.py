@@ -270,6 +270,20 @@ def test_mixup_goes_with_what_can_see_the_mixture(changes, words):
   build.check_names(labels)  # Nobody is asked.
 
 
+def test_a_batch_has_parts_that_a_method_can_do_with(own_data):
+  values = config_lib.changed(config_lib.flatten(valid()), {"accumulate": 4})
+  build.check_names(values)
+  found = data.load("blobs", directory=own_data)
+  assert build.student(values, found).accumulate == 4
+  assert build.teacher(values, found, 0).accumulate == 1
+  for method in ("dist", "rkd", "kd+crd"):
+    with pytest.raises(UserError, match="relates examples"):
+      build.check_names(config_lib.changed(values, {"method": method}))
+  small = config_lib.changed(values, {"batch_size": 3})
+  with pytest.raises(UserError, match="accumulate=4: there are only 3 examples"):
+    build.student(small, found)
+
+
 def test_pixels_are_standardised_over_the_training_set(own_data):
   found = data.load("blobs", directory=own_data, holdout=0.2)
   scaling = preprocess.of("standard", found.train.inputs)

@@ -166,3 +166,17 @@ def test_a_batch_is_mixed_across_devices(kind, key, device_data):
       (kind, 8), learns, device_data, hyper(), batch_size=50, segments=(3,))
   assert distance(spread.student.params, alone.student.params) < 1e-5
   counts_agree(told, says)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["pmap", "shard_map", "sharded"])
+def test_a_part_has_the_same_rows_on_any_number_of_devices(kind, key, device_data):
+  # 50 a batch in 3 parts on 8 devices: BatchNorm and dropout are of a part, so they
+  # would show it.
+  for name, rates in (("normed", None), ("mlp", {"input": 0.2, "hidden": 0.5})):
+    learns = learner((8,), name=name, method="hard")._replace(accumulate=3)
+    (spread, told), (alone, says) = both(
+        (kind, 8), learns, device_data, hyper(rates=rates), batch_size=50,
+        segments=(3,))
+    assert distance(spread.student.params, alone.student.params) < 1e-5
+    counts_agree(told, says)

@@ -84,6 +84,17 @@ def dropped(taught, data):
   return singles(taught, data)
 
 
+def test_lanes_take_their_batches_in_parts(taught, data):
+  learns, shape = taught._replace(accumulate=3), lanes.Shape(1, 2, 2)
+  values = points(4)
+  _, state, told = run(learns, data, shape, values)
+  single, says = singles(taught, data)(1, values[3])  # In one part.
+  own = lane(state.student, shape, 3)
+  assert distance(own.params, single.student.params) < 1e-5
+  assert float(lane(told["soft"].total, shape, 3)) == pytest.approx(
+      float(says["soft"].total), rel=1e-4)
+
+
 @pytest.fixture(scope="module")
 def square(taught, data):
   """Two points of two seeds, trained."""

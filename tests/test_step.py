@@ -246,6 +246,73 @@ def test_weights_are_projected_after_the_update(key, device_data):
   assert np.linalg.norm(kernel, axis=0).max() <= 0.5 + 1e-5
 
 
+@pytest.mark.parametrize("parts", [2, 5, 32])
+def test_a_step_in_parts_is_the_whole_step(parts, key, device_data):
+  # 27 valid rows of 32, which 5 does not divide; of 32 parts, five have none.
+  batch = a_batch(device_data, 32, valid=27)
+  whole = learner(teacher=a_teacher(key, batch.inputs))
+  _, after, told = a_step(whole, key, batch, hyper())
+  _, summed, says = a_step(whole._replace(accumulate=parts), key, batch, hyper())
+  assert distance(summed.student.params, after.student.params) < 1e-6
+  for name, total in told.items():
+    assert int(says[name].count) == int(total.count)
+    assert float(says[name].total) == pytest.approx(float(total.total), rel=1e-5)
+
+
+def test_gradients_of_terms_are_summed_over_parts_before_a_method_has_them(
+    key, device_data):
+  batch = a_batch(device_data, 32, valid=27)
+  plain = learner(teacher=a_teacher(key, batch.inputs))
+  norms = lambda own, found, hparams: jax.tree.map(
+      lambda hard, soft: hard / (1 + jnp.linalg.norm(hard)) + soft,
+      found["hard"], found["soft"])
+  apart = plain._replace(method=plain.method._replace(gradients=norms))
+  _, after, _ = a_step(apart, key, batch, hyper())
+  _, summed, _ = a_step(apart._replace(accumulate=4), key, batch, hyper())
+  _, other, _ = a_step(plain, key, batch, hyper())
+  assert distance(summed.student.params, after.student.params) < 1e-6
+  assert distance(other.student.params, after.student.params) > 1e-4
+
+
+@pytest.mark.parametrize("valid", [27, 2])
+def test_statistics_of_parts_move_one_after_the_other(valid, key, device_data):
+  """BatchNorm has the rows of a part; a part without any changes nothing."""
+  parts = 3
+  batch = a_batch(device_data, 32, valid)
+  learns = learner((8,), name="normed", method="hard")._replace(accumulate=parts)
+  before, after, _ = a_step(learns, key, batch, hyper())
+
+  def part_loss(params, state, rows):
+    outputs, state = learns.model.apply(
+        types.Variables(params, state), batch.inputs[rows], train=True)
+    return jnp.sum(losses.hard_cross_entropy(
+        outputs.logits, batch.label[rows])) / valid, state
+
+  gradient, state = None, before.student.state
+  for first in range(min(parts, valid)):
+    found, state = jax.grad(part_loss, has_aux=True)(
+        before.student.params, state, np.arange(first, valid, parts))
+    gradient = found if gradient is None else jax.tree.map(
+        jnp.add, gradient, found)
+  expected = jax.tree.map(
+      lambda x, g: x - 0.5 * g, before.student.params, gradient)
+  assert distance(after.student.params, expected) < 1e-5
+  assert distance(after.student.state, state) < 1e-5
+
+
+def test_every_part_has_dropout_of_its_own(key, device_data):
+  batch = a_batch(device_data, 16, 16)
+  twice = jax.tree.map(lambda x: jnp.repeat(x[:8], 2, axis=0), batch)
+  hparams = hyper(rates={"input": 0.5, "hidden": 0.5})
+  apart = learner(method="hard")._replace(accumulate=2)
+  # Both parts have the same rows: with one mask they would be one part.
+  _, _, told = a_step(apart, key, twice, hparams)
+  _, _, half = a_step(apart, key, twice._replace(
+      mask=jnp.arange(16) % 2 == 0), hparams)
+  assert float(told["hard"].total) != pytest.approx(
+      2 * float(half["hard"].total), rel=1e-3)
+
+
 @pytest.mark.slow
 def test_eight_devices_take_the_step_of_one(key, device_data):
   # 57 valid rows of 64: the last device holds one, so local means would be off.

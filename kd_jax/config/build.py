@@ -135,7 +135,7 @@ def learner(
       training.model, method, training.optimizer_spec, teacher, pairs=pairs,
       skip_nonfinite=run.values["nonfinite"] == "skip",
       schedules=training.schedules, unlabelled=training.unlabelled,
-      mixup=training.mixup)
+      mixup=training.mixup, accumulate=training.accumulate)
 
 
 def bound(
@@ -186,6 +186,10 @@ def check_names(values: Values) -> None:
         f"config.teacher.test_logits={values['teacher.test_logits']}: is of a "
         "teacher in a file; give its logits of the training set, teacher.logits")
   _check_mixup(values, method)
+  if values["accumulate"] > 1 and method.relations:
+    raise UserError(
+        f"config.accumulate={values['accumulate']}: method {name} relates examples "
+        "of the whole batch, and would see a part; use accumulate=1")
   if _weighs_nothing(values, method):
     raise UserError(
         f"config.method={name}: the weights of all its terms are 0, so there is "
@@ -264,6 +268,10 @@ def _training(
         f"config.{_key(values, net, 'batch_size')}={batch_size}: there are "
         f"{number} examples to train on; give no more than these")
   per_epoch = segment.steps_per_epoch(number, batch_size)
+  if own("accumulate") > batch_size:
+    raise UserError(
+        f"config.{_key(values, net, 'accumulate')}={own('accumulate')}: there are "
+        f"only {batch_size} examples in a batch; give no more parts than these")
   total = own("steps") or max(own("epochs") * per_epoch, own("min_steps"))
   built, taps, remark = names.model(
       name, names.sizes(own), found, prefix=net,
@@ -277,6 +285,7 @@ def _training(
           lambda key: own(f"optimizer.{key}"), per_epoch, total),
       hparams=hparams, batch_size=batch_size, total_steps=total,
       seed=own("seed"), taps=taps, remark=remark, mixup=own("mixup"),
+      accumulate=own("accumulate"),
       unlabelled=not found.train.known[found.train_ids].all())
 
 

@@ -186,6 +186,8 @@ def _training(epochs: int) -> dict[str, Key]:
   return {
       "seed": Key(0, _SEED, "of initialisation, order, views and dropout"),
       "batch_size": Key(128, _WHOLE, "examples a step"),
+      "accumulate": Key(1, _WHOLE, "parts of a batch whose gradients are summed "
+                        "in turn; BatchNorm, and modules of a method, see a part"),
       "epochs": Key(epochs, _WHOLE, "length of the training"),
       "steps": _optional(int, _WHOLE, "length in steps, over epochs"),
       "min_steps": Key(0, _COUNT, "at least so many steps, for small data"),
@@ -268,7 +270,7 @@ _TRANSFER: dict[str, Key] = {
 }
 _OPTIMIZER = ("label_smoothing", "optimizer.learning_rate", "optimizer.momentum",
               "optimizer.weight_decay")
-_LATER_IN_TRAINING = ("mixup",)
+_LATER_IN_TRAINING = ("accumulate", "mixup")
 _NET = ("input_dropout", "hidden_dropout", "max_norm", "init_scale")
 _LATER = ("init_scale", "model.depth", "model.width")
 

@@ -28,6 +28,7 @@ class Training(NamedTuple):
     ends: Steps after which it ends before its schedules do, or None.
     remark: What its user should know of the net, or "".
     mixup: a of Beta(a, a), as of `segment.mixed`; 0 mixes nothing.
+    accumulate: Parts of a batch that go through the nets one after the other.
   """
 
   model: types.Model
@@ -43,6 +44,7 @@ class Training(NamedTuple):
   unlabelled: bool = False
   remark: str = ""
   mixup: float = 0.0
+  accumulate: int = 1
 
   @property
   def last_step(self) -> int:
