@@ -42,6 +42,11 @@ pixels as `--config.data.scale=standard` does. Tried by hand with resnet20,
 resnet8x4, wrn_16_2, vgg8, resnet50, MobileNetV2, ShuffleNetV1 and V2: logits within
 1e-6 of theirs.
 
+`--config.student.model.remat=true` stores only what enters a block of these nets,
+and computes the rest again for the gradients: a step of resnet20 needs a third of
+the memory ([benchmarks](../benchmarks/README.md)). `--config.accumulate=4` takes a
+batch in four parts.
+
 | net | parameters, 100 | 10 classes | MMAC | BatchNorm | taps |
 |---|--:|--:|--:|--:|---|"""
 

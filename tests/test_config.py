@@ -270,6 +270,23 @@ def test_mixup_goes_with_what_can_see_the_mixture(changes, words):
   build.check_names(labels)  # Nobody is asked.
 
 
+def test_blocks_are_computed_again_of_nets_that_have_some(own_data):
+  found = data.load("blobs", directory=own_data)
+  again = config_lib.changed(
+      config_lib.flatten(valid()), {"student.model.remat": True})
+  with pytest.raises(UserError, match="mlp has no remat; those that have: resnet"):
+    build.student(again, found)
+  small = config_lib.changed(again, {
+      "student.name": "resnet8", "student.widths": (2, 2, 3)})
+  plain = config_lib.changed(small, {"student.model.remat": False})
+  assert build.student(small, found).model is not build.student(plain, found).model
+  # The same net to rounding, so the same row; but another program.
+  row = lambda values: identity.student(
+      values, content="", source={}, method="hard", weights=())
+  assert row(small) == row(plain)
+  assert identity.program(small) != identity.program(plain)
+
+
 def test_a_batch_has_parts_that_a_method_can_do_with(own_data):
   values = config_lib.changed(config_lib.flatten(valid()), {"accumulate": 4})
   build.check_names(values)

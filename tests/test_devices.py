@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from test_step import CLASSES, distance, hyper, learner
 
-from kd_jax import teachers
+from kd_jax import models, teachers
 from kd_jax.core import randomness
 from kd_jax.core.errors import UserError
 from kd_jax.data import views
@@ -180,3 +180,19 @@ def test_a_part_has_the_same_rows_on_any_number_of_devices(kind, key, device_dat
         segments=(3,))
     assert distance(spread.student.params, alone.student.params) < 1e-5
     counts_agree(told, says)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["pmap", "shard_map", "sharded"])
+def test_blocks_are_computed_again_on_several_devices(kind, key, device_data):
+  net = lambda remat: models.MODELS["resnet8"](
+      num_classes=CLASSES, widths=(2, 2, 3), remat=remat)
+  plain = learner((8,), method="hard")
+  train = lambda where, remat: trained(
+      where, plain._replace(model=net(remat)), device_data,
+      hyper(learning_rate=0.1), batch_size=50, segments=(3,))
+  alone, says = train(devices.choose("single"), False)
+  spread, told = train(devices.choose(kind, most=8), True)
+  assert distance(spread.student.params, alone.student.params) < 1e-4
+  assert distance(spread.student.state, alone.student.state) < 1e-4
+  counts_agree(told, says)

@@ -282,7 +282,7 @@ WITH_ARGPARSE = (
     "experiments.reproduce", "experiments.temperature_sweep",
     "benchmarks.mnist_step", "benchmarks.sweep", "benchmarks.lane_parts",
     "benchmarks.scaling", "benchmarks.accelerator", "benchmarks.report",
-    "benchmarks.convolution",
+    "benchmarks.convolution", "benchmarks.memory",
     "experiments.queue")
 WITHOUT_FLAGS = ("docs.methods", "docs.nets", "experiments.index")
 # Flags that the documents and --help tell of, in no whole command.

@@ -330,6 +330,11 @@ _OWN: dict[str, Key] = {
     **_of(PROGRAM, {
         "teacher.bank": Key(
             "auto", _one_of("auto", "always", "never"), "store the logits?")}),
+    **_of(PROGRAM, remat := {
+        f"{net}.model.remat": Key(
+            False, _BOOL, "compute blocks of a convolutional net again for its "
+            "gradients, instead of storing them")
+        for net in ("student", "teacher")}, later=remat),
     **_of(RUN, {
         "teacher.check": Key(
             "on", _one_of("on", "off"), "refuse logits that are not of the data")}),
@@ -415,7 +420,7 @@ _COMBINED = ("teacher.mean", "teacher.weights", "teacher.bank")
 def of_nets() -> dict[str, str]:
   """The keys of a recipe's net, and the key of a run that each stands for."""
   keys = {name.removeprefix("student."): name for name, key in _OWN.items()
-          if key.affects in (STUDENT, OBJECTIVE)}
+          if key.affects in (STUDENT, OBJECTIVE) or name.startswith("student.")}
   return keys | {name.replace(".", "_"): name for name in _COMBINED}
 
 

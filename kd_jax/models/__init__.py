@@ -54,13 +54,13 @@ def options(name: str) -> frozenset[str]:
 
   Example:
     >>> sorted(options("vgg8"))
-    ['depth', 'width']
+    ['depth', 'remat', 'width']
     >>> sorted(options("mlp"))
     ['width']
   """
   made_of = inspect.unwrap(MODELS[name])
   fields = getattr(made_of, "__dataclass_fields__", {})
-  return frozenset({"width"} | (fields.keys() & {"depth"}))
+  return frozenset({"width"} | (fields.keys() & {"depth", "remat"}))
 
 
 _RESNET, _VGG = (16, 32, 64), (64, 128, 256, 512, 512)

@@ -41,7 +41,8 @@ class MobilenetV2(TappedNet):
     for group, (width, (expansion, number, stride)) in enumerate(
         zip(self.widths, _GROUPS, strict=True)):
       for block in range(number):
-        x = _inverted(layers, x, width, expansion, stride if block == 0 else 1)
+        x = layers.block(
+            _inverted, x, width, expansion, stride if block == 0 else 1)
       if group in _STAGES:
         taps |= {_STAGES[group]: x, f"{_STAGES[group]}.preact": x}
     x = nn.relu(layers.conv_norm(x, self.head, 1))
@@ -88,7 +89,7 @@ class ShufflenetV1(TappedNet):
     for stage, (width, number) in enumerate(
         zip(self.widths, self.blocks, strict=True)):
       for block in range(number):
-        y = _shuffled(layers, x, width, self.groups, first=block == 0)
+        y = layers.block(_shuffled, x, width, self.groups, block == 0)
         x = nn.relu(y)
       taps |= {f"stage{stage + 1}": x, f"stage{stage + 1}.preact": y}
     taps["pooled"] = layers_lib.pooled(x)
@@ -99,7 +100,7 @@ _STEM = 24
 
 
 def _shuffled(
-    layers: Layers, x: jax.Array, width: int, groups: int, *, first: bool
+    layers: Layers, x: jax.Array, width: int, groups: int, first: bool
 ) -> jax.Array:
   """A bottleneck of ShuffleNetV1, before its ReLU; the first of a stage halves."""
   outputs = width - x.shape[-1] if first else width
@@ -141,9 +142,9 @@ class ShufflenetV2(TappedNet):
     taps = {"stem": x}
     for stage, (width, number) in enumerate(
         zip(self.widths, self.blocks, strict=True)):
-      x = _halving(layers, x, width)
+      x = layers.block(_halving, x, width)
       for _ in range(number - 1):
-        x, y = _half_passed(layers, x)
+        x, y = layers.block(_half_passed, x)
       taps |= {f"stage{stage + 1}": x, f"stage{stage + 1}.preact": y}
     x = nn.relu(layers.conv_norm(x, self.head, 1))
     taps["pooled"] = layers_lib.pooled(x)
