@@ -16,7 +16,7 @@ from kd_jax import models
 
 FILE = pathlib.Path(__file__).with_suffix(".md")
 NETS = [name for name in models.MODELS
-        if name[-1].isdigit() or name.endswith(("x4", "_half"))]
+        if name[-1].isdigit() or name.endswith(("x4", "_half", "net_small"))]
 _HEAD = """# Nets
 
 Generated from the code by `python -m docs.nets`; a test makes it again.
@@ -33,7 +33,9 @@ the same shapes.
 
 Counts, taps, outputs and running statistics are compared with the released PyTorch
 nets of Tian et al. (2020) (`tests/test_nets.py`). Those of FitNets have BatchNorm
-and ReLU for maxout, and so are no net of that paper.
+and ReLU for maxout, and so are no net of that paper. `efficientnet_small` and
+`googlenet_small` are in the style of Tan & Le (2019) and Szegedy et al. (2015), and
+there is nothing to compare them with.
 
 `--config.teacher.state_dict=FILE` makes a released net the teacher: weights that
 PyTorch saved from RepDistiller's classes, read without any pickled object. It is

@@ -1,4 +1,4 @@
-"""Nets for small devices: MobileNetV2, ShuffleNetV1 and V2."""
+"""Nets for small devices: MobileNetV2, EfficientNet's style, ShuffleNetV1, V2."""
 
 from collections.abc import Sequence
 
@@ -61,6 +61,57 @@ def _inverted(
   y = nn.relu(layers.conv_norm(y, inner, stride=stride, groups=inner))
   y = layers.conv_norm(y, width, 1)
   return x + y if stride == 1 and x.shape[-1] == width else y
+
+
+# Expansion, size of the kernel, blocks and stride: the first groups of its B0.
+_EFFICIENT = ((1, 3, 1, 1), (6, 3, 2, 2), (6, 5, 2, 2), (6, 3, 3, 2))
+
+
+class Efficientnet(TappedNet):
+  """Inverted residual blocks with squeeze and excitation, and swish for ReLU.
+
+  Attributes:
+    stem: Channels before the first block.
+    head: Channels of the last convolution.
+
+  In the style of EfficientNet alone: the first four of its seven groups, a stem of
+  stride 1 for images of 32 pixels a side, and no stochastic depth.
+
+  Taps: `stem` after its swish, which may be a little below 0; `stage1`.. `stage4`,
+  outputs of linear bottlenecks, with both signs, which are also `stage1.preact`..;
+  `pooled`, of the head after its swish.
+
+  Source: Tan & Le (2019), table 1; Hu et al. (2018) for the excitation.
+  """
+
+  stem: int = 32
+  head: int = 320
+
+  def forward(self, image: jax.Array, layers: Layers) -> tuple[jax.Array, Taps]:
+    x = nn.swish(layers.conv_norm(image, self.stem))
+    taps = {"stem": x}
+    for stage, (width, (expansion, size, number, stride)) in enumerate(
+        zip(self.widths, _EFFICIENT, strict=True)):
+      for block in range(number):
+        x = layers.block(
+            _excited, x, width, expansion, size, stride if block == 0 else 1)
+      taps |= {f"stage{stage + 1}": x, f"stage{stage + 1}.preact": x}
+    x = nn.swish(layers.conv_norm(x, self.head, 1))
+    taps["pooled"] = layers_lib.pooled(x)
+    return layers.dense(taps["pooled"], self.num_classes), taps
+
+
+def _excited(
+    layers: Layers, x: jax.Array, width: int, expansion: int, size: int, stride: int
+) -> jax.Array:
+  """Where it does not expand, the first convolution is left out."""
+  inputs, inner = x.shape[-1], expansion * x.shape[-1]
+  y = nn.swish(layers.conv_norm(x, inner, 1)) if expansion > 1 else x
+  y = nn.swish(layers.conv_norm(y, inner, size, stride=stride, groups=inner))
+  squeezed = nn.swish(layers.dense(layers_lib.pooled(y), max(1, inputs // 4)))
+  gate = nn.sigmoid(layers.dense(squeezed, inner))
+  y = layers.conv_norm(y * gate[:, None, None], width, 1)
+  return x + y if stride == 1 and inputs == width else y
 
 
 class ShufflenetV1(TappedNet):
