@@ -18,8 +18,8 @@ class Googlenet(TappedNet):
     stem: Channels of the convolution before them.
 
   The widths, best multiples of 16, are those that a block gives, in the shares of
-  block 3a of the paper, where it is 256. In its style alone: for images of 32 pixels
-  a side, with BatchNorm, 6 blocks, no auxiliary classifiers and no dropout.
+  block 3a of the paper, where it is 256. In its style alone: for images of 32
+  pixels a side, with BatchNorm, 6 blocks, no auxiliary classifiers and no dropout.
 
   Taps: `stem`, `stage1`.. and `pooled`, each after its ReLU and before a pool, and
   `stage1.preact`.., before the ReLU.
