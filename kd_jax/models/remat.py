@@ -21,8 +21,8 @@ def again(function: Callable[..., Any]) -> Callable[..., Any]:
   """`function(others, x)` of an array x, computed again for its gradients.
 
   Example:
-    >>> jax.grad(lambda x: again(lambda a, x: a * x**2)(3.0, x))(2.0)
-    Array(12., dtype=float32, weak_type=True)
+    >>> jax.grad(lambda x: again(lambda a, x: a * x**2)(3.0, x))(jnp.float32(2))
+    Array(12., dtype=float32)
   """
   @jax.custom_vjp
   def computed(others, x):
