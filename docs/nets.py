@@ -16,7 +16,7 @@ from kd_jax import models
 
 FILE = pathlib.Path(__file__).with_suffix(".md")
 NETS = [name for name in models.MODELS
-        if name[-1].isdigit() or name.endswith(("x4", "_half"))]
+        if name[-1].isdigit() or name.endswith(("x4", "_half", "net_small"))]
 _HEAD = """# Nets
 
 Generated from the code by `python -m docs.nets`; a test makes it again.
@@ -33,7 +33,9 @@ the same shapes.
 
 Counts, taps, outputs and running statistics are compared with the released PyTorch
 nets of Tian et al. (2020) (`tests/test_nets.py`). Those of FitNets have BatchNorm
-and ReLU for maxout, and so are no net of that paper.
+and ReLU for maxout, and so are no net of that paper. `efficientnet_small` and
+`googlenet_small` are in the style of Tan & Le (2019) and Szegedy et al. (2015), and
+there is nothing to compare them with.
 
 `--config.teacher.state_dict=FILE` makes a released net the teacher: weights that
 PyTorch saved from RepDistiller's classes, read without any pickled object. It is
@@ -41,6 +43,11 @@ not trained; its errors are shown as those of a trained one. Its authors scaled
 pixels as `--config.data.scale=standard` does. Tried by hand with resnet20,
 resnet8x4, wrn_16_2, vgg8, resnet50, MobileNetV2, ShuffleNetV1 and V2: logits within
 1e-6 of theirs.
+
+`--config.student.model.remat=true` stores only what enters a block of these nets,
+and computes the rest again for the gradients: a step of resnet20 needs a third of
+the memory ([benchmarks](../benchmarks/README.md)). `--config.accumulate=4` takes a
+batch in four parts.
 
 | net | parameters, 100 | 10 classes | MMAC | BatchNorm | taps |
 |---|--:|--:|--:|--:|---|"""

@@ -255,6 +255,52 @@ def test_a_users_class_that_does_not_fit_is_told(name, hint, own_data):
     build.student(config, data.load("blobs", directory=own_data))
 
 
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"method": "dkd"}, "reads the class of one"),
+    ({"method": "crd"}, "reads the class of one"),
+    ({"method": "tfkd"}, "reads the class of one"),
+    ({"teacher.bank": "always"}, "with teacher.bank=auto"),
+    ({"teacher.logits": "logits.npy"}, "without teacher.logits")])
+def test_mixup_goes_with_what_can_see_the_mixture(changes, words):
+  values = config_lib.changed(config_lib.flatten(valid()), {"mixup": 0.2} | changes)
+  with pytest.raises(UserError, match=f"config.mixup=0.2: .*{words}"):
+    build.check_names(values)
+  build.check_names(config_lib.changed(values, {"mixup": 0.0}))
+  labels = config_lib.changed(values, {"method": "hard"})
+  build.check_names(labels)  # Nobody is asked.
+
+
+def test_blocks_are_computed_again_of_nets_that_have_some(own_data):
+  found = data.load("blobs", directory=own_data)
+  again = config_lib.changed(
+      config_lib.flatten(valid()), {"student.model.remat": True})
+  with pytest.raises(UserError, match="mlp has no remat; those that have: resnet"):
+    build.student(again, found)
+  small = config_lib.changed(again, {
+      "student.name": "resnet8", "student.widths": (2, 2, 3)})
+  plain = config_lib.changed(small, {"student.model.remat": False})
+  assert build.student(small, found).model is not build.student(plain, found).model
+  # The same net to rounding, so the same row; but another program.
+  row = lambda values: identity.student(
+      values, content="", source={}, method="hard", weights=())
+  assert row(small) == row(plain)
+  assert identity.program(small) != identity.program(plain)
+
+
+def test_a_batch_has_parts_that_a_method_can_do_with(own_data):
+  values = config_lib.changed(config_lib.flatten(valid()), {"accumulate": 4})
+  build.check_names(values)
+  found = data.load("blobs", directory=own_data)
+  assert build.student(values, found).accumulate == 4
+  assert build.teacher(values, found, 0).accumulate == 1
+  for method in ("dist", "rkd", "kd+crd"):
+    with pytest.raises(UserError, match="relates examples"):
+      build.check_names(config_lib.changed(values, {"method": method}))
+  small = config_lib.changed(values, {"batch_size": 3})
+  with pytest.raises(UserError, match="accumulate=4: there are only 3 examples"):
+    build.student(small, found)
+
+
 def test_pixels_are_standardised_over_the_training_set(own_data):
   found = data.load("blobs", directory=own_data, holdout=0.2)
   scaling = preprocess.of("standard", found.train.inputs)

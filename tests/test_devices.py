@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from test_step import CLASSES, distance, hyper, learner
 
-from kd_jax import teachers
+from kd_jax import models, teachers
 from kd_jax.core import randomness
 from kd_jax.core.errors import UserError
 from kd_jax.data import views
@@ -155,3 +155,44 @@ def test_pmap_is_for_one_host(monkeypatch):
   assert devices.choose("auto").kind == "sharded"
   with pytest.raises(UserError, match="several processes work as one"):
     devices.choose("pmap")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["pmap", "sharded"])
+def test_a_batch_is_mixed_across_devices(kind, key, device_data):
+  # 50 a batch: seven rows a device, so most are mixed with one of another.
+  learns = learner((8,), name="normed", method="hard")._replace(mixup=1.0)
+  (spread, told), (alone, says) = both(
+      (kind, 8), learns, device_data, hyper(), batch_size=50, segments=(3,))
+  assert distance(spread.student.params, alone.student.params) < 1e-5
+  counts_agree(told, says)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["pmap", "shard_map", "sharded"])
+def test_a_part_has_the_same_rows_on_any_number_of_devices(kind, key, device_data):
+  # 50 a batch in 3 parts on 8 devices: BatchNorm and dropout are of a part, so they
+  # would show it.
+  for name, rates in (("normed", None), ("mlp", {"input": 0.2, "hidden": 0.5})):
+    learns = learner((8,), name=name, method="hard")._replace(accumulate=3)
+    (spread, told), (alone, says) = both(
+        (kind, 8), learns, device_data, hyper(rates=rates), batch_size=50,
+        segments=(3,))
+    assert distance(spread.student.params, alone.student.params) < 1e-5
+    counts_agree(told, says)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["pmap", "shard_map", "sharded"])
+def test_blocks_are_computed_again_on_several_devices(kind, key, device_data):
+  net = lambda remat: models.MODELS["resnet8"](
+      num_classes=CLASSES, widths=(2, 2, 3), remat=remat)
+  plain = learner((8,), method="hard")
+  train = lambda where, remat: trained(
+      where, plain._replace(model=net(remat)), device_data,
+      hyper(learning_rate=0.1), batch_size=50, segments=(3,))
+  alone, says = train(devices.choose("single"), False)
+  spread, told = train(devices.choose(kind, most=8), True)
+  assert distance(spread.student.params, alone.student.params) < 1e-4
+  assert distance(spread.student.state, alone.student.state) < 1e-4
+  counts_agree(told, says)

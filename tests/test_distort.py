@@ -239,3 +239,41 @@ def test_a_bank_of_distorted_views_is_the_teacher_on_each(device_data):
     seen = views.view(few.inputs[row], jnp.int32(index)).astype(jnp.float32) / 255
     said = net.apply(held, seen[None], train=False)[0].logits[0]
     np.testing.assert_allclose(bank[row, index, 0], said, rtol=1e-4, atol=1e-5)
+
+
+def recoloured(pixels: np.ndarray, index: int, within) -> np.ndarray:
+  """Brightness, contrast and saturation of a view, in float64; `within` ends it."""
+  draws = distort.even("colour", index, 3)
+  x = pixels.astype(np.float64)
+  for draw, mean in zip(draws, (
+      lambda x: 0.0, np.mean, lambda x: x.mean(axis=-1, keepdims=True))):
+    factor = 1 + 0.42 * draw
+    x = factor * x + (1 - factor) * mean(x)
+  return np.clip(x, *within)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_a_strong_view_is_colours_then_a_turn_and_a_shear(dtype):
+  pixels = image(32, 32, 3).astype(dtype)
+  within = (0, 255) if dtype == np.uint8 else (-np.inf, np.inf)
+  found = views_of("crop4_flip_strong", pixels, SOME)
+  assert found.dtype == dtype
+  for view, index in zip(found, SOME):
+    matrix, shift = distort.affinity(distort.STRONG, index)
+    assert abs(np.linalg.det(matrix) - 1) < 1e-12 and not shift.any()
+    where = np.stack(np.meshgrid(*[np.arange(32) - 15.5] * 2, indexing="ij"), -1)
+    expected = read(recoloured(pixels, index, within), 15.5 + where @ matrix.T)
+    gap = np.abs(view - expected)
+    assert gap.max() < 4 and gap.mean() < 1, index
+    assert np.abs(view - read(pixels.astype(float), 15.5 + where @ matrix.T)
+                  ).mean() > 3, index
+
+
+def test_a_strong_view_is_then_cropped_and_flipped():
+  pixels = image(32, 32, 3)
+  strong = views_of("crop4_flip_strong", pixels, SOME)
+  for change, view in zip(SOME, strong):
+    crops = views_of("crop4_flip", view, range(162))
+    both = views_of("crop4_flip_strong", pixels,
+                    change + distort.COUNT * np.arange(162))
+    np.testing.assert_array_equal(both, crops)

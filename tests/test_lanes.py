@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from test_step import a_teacher, distance, hyper, learner
 
-from kd_jax import teachers
+from kd_jax import models, teachers
 from kd_jax.core import randomness
 from kd_jax.data import views as views_lib
 from kd_jax.data.preprocess import Scaling
@@ -82,6 +82,29 @@ def taught(data):
 def dropped(taught, data):
   """The single run with dropout and max-norm."""
   return singles(taught, data)
+
+
+def test_lanes_take_their_batches_in_parts(taught, data):
+  learns, shape = taught._replace(accumulate=3), lanes.Shape(1, 2, 2)
+  values = points(4)
+  _, state, told = run(learns, data, shape, values)
+  single, says = singles(taught, data)(1, values[3])  # In one part.
+  own = lane(state.student, shape, 3)
+  assert distance(own.params, single.student.params) < 1e-5
+  assert float(lane(told["soft"].total, shape, 3)) == pytest.approx(
+      float(says["soft"].total), rel=1e-4)
+
+
+@pytest.mark.slow
+def test_lanes_compute_blocks_again(taught, data):
+  net = lambda remat: models.MODELS["resnet8"](
+      num_classes=7, widths=(2, 2, 3), remat=remat)
+  shape, values = lanes.Shape(1, 2, 2), points(4)
+  _, state, _ = run(taught._replace(model=net(True)), data, shape, values)
+  single, _ = singles(taught._replace(model=net(False)), data)(1, values[3])
+  own = lane(state.student, shape, 3)
+  assert distance(own.params, single.student.params) < 1e-4
+  assert distance(own.state, single.student.state) < 1e-4
 
 
 @pytest.fixture(scope="module")

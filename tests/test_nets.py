@@ -1,5 +1,6 @@
 """The nets of the papers' tables against counts, shapes and the released nets."""
 
+import functools
 import importlib.util
 import json
 import pathlib
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_step import distance
 
 from docs import nets as docs_nets
 from kd_jax import models
@@ -74,7 +76,8 @@ def _rows() -> dict[str, list[str]]:
 
 # Quick nets, and in the end all: to trace a deep one takes seconds.
 @pytest.mark.parametrize("nets", [
-    ("resnet8", "wrn_16_1", "vgg8", "plane2", "fitnet1", "mobilenetv2_half"),
+    ("resnet8", "wrn_16_1", "vgg8", "plane2", "fitnet1", "mobilenetv2_half",
+     "efficientnet_small", "googlenet_small"),
     pytest.param(docs_nets.NETS, marks=pytest.mark.slow)], ids=["quick", "all"])
 def test_the_table_of_nets_is_the_codes(nets):
   assert list(_rows()) == docs_nets.NETS
@@ -100,6 +103,75 @@ def test_nets_have_the_sizes_of_the_released_ones():
         f"{hundred:,}", f"{ten:,}", f"{multiplied:.2f}", str(norms)], name
 
 
+def _of_efficientnet(classes: int) -> int:
+  """Parameters by the paper's table: convolutions, BatchNorm, excitation."""
+  conv = lambda inputs, outputs, size: size**2 * inputs * outputs + 2 * outputs
+  total, inputs = conv(3, 32, 3), 32
+  for width, expansion, size, blocks in (
+      (16, 1, 3, 1), (24, 6, 3, 2), (40, 6, 5, 2), (80, 6, 3, 3)):
+    for _ in range(blocks):
+      inner, fewer = expansion * inputs, inputs // 4
+      total += conv(inputs, inner, 1) if expansion > 1 else 0
+      total += conv(1, inner, size) + conv(inner, width, 1)
+      total += (inner + 1) * fewer + (fewer + 1) * inner
+      inputs = width
+  return total + conv(inputs, 320, 1) + (320 + 1) * classes
+
+
+def _of_googlenet(classes: int) -> int:
+  """By the shares of its block 3a: 64, 96 to 128, 16 to 32, and 32, of 256."""
+  conv = lambda inputs, outputs, size: size**2 * inputs * outputs + 2 * outputs
+  total, inputs = conv(3, 32, 3), 32
+  for width in (64, 64, 128, 128, 256, 256):
+    of = lambda channels, width=width: channels * width // 256
+    total += sum((
+        conv(inputs, of(64), 1), conv(inputs, of(96), 1), conv(of(96), of(128), 3),
+        conv(inputs, of(16), 1), conv(of(16), of(32), 5), conv(inputs, of(32), 1)))
+    inputs = width
+  return total + (inputs + 1) * classes
+
+
+@pytest.mark.parametrize(("name", "count"), [
+    ("efficientnet_small", _of_efficientnet), ("googlenet_small", _of_googlenet)])
+def test_nets_in_the_style_of_a_paper_have_the_parameters_of_its_table(name, count):
+  assert _rows()[name][:2] == [f"{count(100):,}", f"{count(10):,}"]
+
+
+def _taps(name, change=lambda params: params):
+  """Taps of two images in evaluation; `change` is made to the parameters."""
+  model = models.MODELS[name](num_classes=3, **SMALL[name])
+  image = jax.random.normal(jax.random.key(1), (2, 16, 16, 3))
+  variables = model.init(jax.random.key(0), image)
+  return model.apply(variables._replace(params=change(variables.params)), image,
+                     train=False)[0].features
+
+
+def test_a_googlenet_stage_is_the_relu_of_its_preact():
+  taps = _taps("googlenet_small")
+  for stage in ("stage1", "stage2", "stage3"):
+    before = taps[f"{stage}.preact"]
+    # Of each of four branches some are below 0 and some above.
+    for branch in jnp.split(before, [4, 12, 14] if before.shape[-1] == 16 else [
+        8, 24, 28], axis=-1):
+      assert branch.min() < 0 < branch.max()
+    np.testing.assert_array_equal(jnp.maximum(before, 0), taps[stage])
+
+
+def test_excitation_weighs_the_channels_of_an_efficientnet():
+  def shut(params):
+    # The second layer of the first block's excitation: a sigmoid of -100 is 0.
+    dense = params["Dense_1"]
+    return params | {"Dense_1": dense | {"bias": dense["bias"] - 100}}
+
+  taps, none = _taps("efficientnet_small"), _taps("efficientnet_small", shut)
+  assert taps["stage1"].min() < 0 < taps["stage1"].max()
+  assert -0.28 < taps["stem"].min() < 0, "a swish"
+  np.testing.assert_array_equal(taps["stem"], none["stem"])
+  # What is left of this block is its shortcut.
+  np.testing.assert_allclose(none["stage1"], none["stem"], atol=1e-6)
+  assert distance(taps["stage1"], taps["stem"]) > 0.1
+
+
 def test_planes_have_the_parameters_of_the_released_ones():
   rows = _rows()
   for name, number in PLANES.items():
@@ -117,7 +189,8 @@ def test_taps_have_the_shapes_of_the_released_ones():
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet8", "mobilenetv2_half", "vgg8", "wrn_16_1"])
+    "name", ["resnet8", "mobilenetv2_half", "vgg8", "wrn_16_1", "googlenet_small",
+             "efficientnet_small"])
 def test_a_stage_before_its_relu_has_the_same_shape(name):
   shapes = _shapes(name)[1]
   stages = [tap for tap in shapes if tap.startswith("stage") and "." not in tap]
@@ -176,6 +249,73 @@ def test_a_net_is_the_released_one(name):
     for found, each in zip((norm["mean"], norm["variance"]), wanted):
       close(nets.summary(found), each)
   assert len(state["batch_stats"]) == len(expected["means"])
+
+
+# A small net of each family, whose blocks may be computed again.
+SMALL = {
+    "resnet": {"depth": 14, "widths": (2, 2, 3)},
+    "resnet50": {"widths": (2, 2, 3, 3), "blocks": (2, 1, 1, 1)},
+    "wrn": {"depth": 16, "widths": (4, 4, 6)},
+    "vgg": {"depth": 11, "widths": (2, 3, 3, 4, 4)},
+    "plane4": {"widths": (2, 3)},
+    "fitnet1": {"widths": (2,) * 9},
+    "mobilenetv2": {"widths": (2, 2, 3, 3, 4, 4, 5)},
+    "shufflenetv1": {"widths": (48, 72, 96), "blocks": (2, 2, 1)},
+    "shufflenetv2": {"widths": (8, 12, 16), "blocks": (2, 2, 1)},
+    "efficientnet_small": {"widths": (4, 4, 5, 6), "stem": 4, "head": 8},
+    "googlenet_small": {"widths": (16, 16, 32), "stem": 4},
+}
+
+
+def _gradients(name: str, remat: bool, image, mask):
+  """Of a sum of logits and all taps, and the running statistics after it."""
+  model = models.MODELS[name](num_classes=3, remat=remat, **SMALL[name])
+  variables = model.init(jax.random.key(0), image)
+  weights = lambda x: jnp.cos(jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape)
+
+  @jax.jit
+  @functools.partial(jax.grad, has_aux=True)
+  def of(params):
+    outputs, state = model.apply(
+        variables._replace(params=params), image, train=True, mask=mask)
+    valid = lambda x: x[:5]
+    return sum(jnp.sum(valid(x * weights(x))) for x in (
+        outputs.logits, *outputs.features.values())), state
+
+  return of(variables.params)
+
+
+@pytest.mark.parametrize("name", [
+    name if name in ("resnet", "vgg", "wrn") else pytest.param(
+        name, marks=pytest.mark.slow) for name in SMALL])
+def test_blocks_that_are_computed_again_give_the_same(name):
+  image = jax.random.normal(jax.random.key(1), (6, 16, 16, 3))
+  mask = jnp.arange(6) < 5
+  stored, again = (_gradients(name, remat, image, mask) for remat in (False, True))
+  for one, other in zip(again, stored):
+    assert distance(one, other) < 1e-5
+
+
+def test_blocks_that_are_computed_again_take_less_memory():
+  """Within a loop, as a step is. `jax.checkpoint` saves nothing on a CPU."""
+  image = jnp.zeros((32, 32, 32, 3))
+
+  def temporary(remat):
+    model = models.MODELS["resnet14"](num_classes=10, remat=remat)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), image)
+
+    def step(_, variables):
+      of = lambda params: jnp.sum(model.apply(variables._replace(
+          params=params), image, train=True)[0].logits)
+      return variables._replace(params=jax.tree.map(
+          jnp.subtract, variables.params, jax.grad(of)(variables.params)))
+
+    loop = jax.jit(lambda variables, number: jax.lax.fori_loop(
+        0, number, step, variables))
+    return loop.lower(shapes, jnp.int32(1)).compile(
+        ).memory_analysis().temp_size_in_bytes
+
+  assert temporary(True) < 0.6 * temporary(False)
 
 
 def test_channels_are_shuffled_by_turns():

@@ -128,7 +128,8 @@ TOLD = (
     "kd_jax.report")
 # Words that a config may have: of student.name, student.views and method.
 MODELS = ("mlp", "cnn", "cnn_small", "convnet", "resnet8")
-VIEWS = ("none", "shift2", "crop4_flip", "affine", "elastic", "distort")
+VIEWS = ("none", "shift2", "crop4_flip", "crop4_flip_cutout", "crop4_flip_strong",
+         "affine", "elastic", "distort")
 METHODS = (
     "hard", "kd", "logits", "mse", "reverse_kl", "jsd", "ls", "normkd", "dkd",
     "nkd", "rld", "wttm", "topk", "topk_renormalised", "tfkd", "dist", "mlkd",
@@ -282,7 +283,7 @@ WITH_ARGPARSE = (
     "experiments.reproduce", "experiments.temperature_sweep",
     "benchmarks.mnist_step", "benchmarks.sweep", "benchmarks.lane_parts",
     "benchmarks.scaling", "benchmarks.accelerator", "benchmarks.report",
-    "benchmarks.convolution",
+    "benchmarks.convolution", "benchmarks.memory",
     "experiments.queue")
 WITHOUT_FLAGS = ("docs.methods", "docs.nets", "experiments.index")
 # Flags that the documents and --help tell of, in no whole command.

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import special
 from test_step import CLASSES, a_teacher, distance, hyper, learner
 
 from kd_jax import methods, teachers
@@ -95,6 +96,61 @@ def test_a_segment_is_the_plain_loop_over_steps(key, device_data):
     errors += int(told["errors"].total)
   assert distance(scanned.student.params, state.student.params) < 1e-5
   assert errors == sum(int(t["errors"].total) for t in totals)
+
+
+def test_valid_inputs_are_mixed_with_valid_ones_of_their_batch(key, device_data):
+  ids, mask, _ = segment_lib._epoch(device_data, NONE, BATCH, 5, key, 0)
+  partners, shares = map(np.asarray, segment_lib._mixing(1.0, ids, mask, key, 0))
+  for own, partner, valid in zip(ids, partners, mask):
+    assert sorted(own[valid].tolist()) == sorted(partner[valid].tolist())
+    assert (np.asarray(own)[valid] != partner[valid]).mean() > 0.8
+  assert shares.shape == (5,) and len(set(shares.tolist())) == 5
+  again, _ = segment_lib._mixing(1.0, ids, mask, key, 1)
+  assert (again != partners).mean() > 0.8, "the epoch draws anew"
+
+
+@pytest.mark.parametrize("a", [1.0, 0.2])
+def test_shares_are_of_beta(a, key):
+  """Of Beta(a, a) the mean of min(x, 1 - x) is I(a + 1, a) at 1/2."""
+  steps = 4000
+  row = jnp.zeros((steps, 1), jnp.int32)
+  _, shares = segment_lib._mixing(a, row, row == 0, key, 0)
+  assert shares.min() >= 0 and shares.max() <= 0.5
+  expected = special.betainc(a + 1, a, 0.5)
+  assert float(shares.mean()) == pytest.approx(expected, abs=0.01)
+
+
+def test_a_segment_mixes_each_batch_before_its_step(key, device_data):
+  """jit = eager, with the mixture made by hand; views come before it."""
+  image = device_data.inputs[:1].astype(jnp.float32)
+  learns = learner(teacher=a_teacher(key, image))._replace(mixup=1.0)
+  hparams = hyper(learning_rate=0.1)
+  scanned, _ = run(learns, device_data, (2, 3), key, hparams)
+  state = step_lib.init(learns, key, image, hparams)
+  step = step_lib.make_step(learns)
+  data_key = randomness.stream(key, "data")
+  ids, mask, view = segment_lib._epoch(device_data, SHIFT, BATCH, 5, data_key, 0)
+  partners, shares = segment_lib._mixing(1.0, ids, mask, data_key, 0)
+  for number in range(5):
+    seen = lambda ids, n=number: segment_lib.take(
+        device_data, SHIFT, ids[n], view[ids[n]], mask[n])
+    batch = segment_lib.mixed(seen(ids), seen(partners), shares[number])
+    state, _ = step(state, batch, learns.teacher.arrays, hparams, key)
+  assert distance(scanned.student.params, state.student.params) < 1e-5
+  plain, _ = run(learns._replace(mixup=0.0), device_data, (5,), key, hparams)
+  assert distance(scanned.student.params, plain.student.params) > 1e-3
+
+
+def test_a_teacher_of_clean_images_sees_the_same_mixture_of_them(device_data):
+  views = dataclasses.replace(SHIFT, clean=True)
+  first, second = (jnp.arange(4) + start for start in (0, 10))
+  seen = lambda ids: segment_lib.take(
+      device_data, views, ids, jnp.full(4, 3), jnp.full(4, True))
+  batch = segment_lib.mixed(seen(first), seen(second), jnp.float32(0.25))
+  image = lambda ids: device_data.preprocess(device_data.inputs[ids])
+  np.testing.assert_allclose(
+      batch.clean, 0.75 * image(first) + 0.25 * image(second), rtol=1e-5, atol=1e-6)
+  assert np.abs(batch.clean - batch.inputs).max() > 0.1
 
 
 def test_a_sweep_compiles_once_and_nothing_crosses_to_the_host(key, device_data):

@@ -102,6 +102,35 @@ def test_a_step_is_gradient_descent_on_the_papers_loss(key, device_data):
   np.testing.assert_allclose(got, expected, atol=2e-6)
 
 
+def test_a_step_on_mixed_inputs_is_on_the_mixture_of_both_labels(
+    key, device_data):
+  # Zhang et al. (2018): dL/dz = hard (q1 - y_mixed) + soft T (qT - pT), where
+  # student and teacher are asked for the same mixture.
+  batch = a_batch(device_data)
+  other = jax.tree.map(lambda x: jnp.roll(x, 5, axis=0), batch)
+  share = 0.3
+  mixed = segment.mixed(batch, other, jnp.float32(share))
+  teacher = a_teacher(key, batch.inputs)
+  learns = learner(widths=(), teacher=teacher)
+  before, after, told = a_step(learns, key, mixed, hyper())
+
+  blend = lambda first, second: (1 - share) * first + share * second
+  inputs = blend(batch.inputs, other.inputs)
+  softmax = lambda z: np.exp(z) / np.exp(z).sum(-1, keepdims=True)
+  x = np.asarray(inputs, np.float64).reshape(32, -1)
+  w = np.asarray(before.student.params["Dense_0"]["kernel"], np.float64)
+  z = x @ w
+  v = np.asarray(teacher.members(
+      teacher.arrays, batch._replace(inputs=inputs)).logits[0], np.float64)
+  y = blend(*(np.eye(CLASSES)[np.asarray(each.label)] for each in (batch, other)))
+  dz = 0.3 * (softmax(z) - y) + 0.7 * 3 * (softmax(z / 3) - softmax(v / 3))
+  got = after.student.params["Dense_0"]["kernel"]
+  np.testing.assert_allclose(got, w - 0.5 * x.T @ dz / 32, atol=2e-6)
+  hard = -(y * np.log(softmax(z))).sum(-1).mean()
+  assert told["hard"].compute() == pytest.approx(hard, rel=1e-5)
+  assert (np.asarray(y).argmax(-1) == np.asarray(mixed.label)).all()
+
+
 def test_padding_takes_no_part(key, device_data):
   # 20 valid rows of 32 must teach what a batch of just those 20 teaches.
   whole, short = a_batch(device_data, 32, valid=20), a_batch(device_data, 20, 20)
@@ -215,6 +244,73 @@ def test_weights_are_projected_after_the_update(key, device_data):
       learns, key, batch, hyper(max_norm=0.5, learning_rate=5.0))
   kernel = np.asarray(after.student.params["Dense_0"]["kernel"])
   assert np.linalg.norm(kernel, axis=0).max() <= 0.5 + 1e-5
+
+
+@pytest.mark.parametrize("parts", [2, 5, 32])
+def test_a_step_in_parts_is_the_whole_step(parts, key, device_data):
+  # 27 valid rows of 32, which 5 does not divide; of 32 parts, five have none.
+  batch = a_batch(device_data, 32, valid=27)
+  whole = learner(teacher=a_teacher(key, batch.inputs))
+  _, after, told = a_step(whole, key, batch, hyper())
+  _, summed, says = a_step(whole._replace(accumulate=parts), key, batch, hyper())
+  assert distance(summed.student.params, after.student.params) < 1e-6
+  for name, total in told.items():
+    assert int(says[name].count) == int(total.count)
+    assert float(says[name].total) == pytest.approx(float(total.total), rel=1e-5)
+
+
+def test_gradients_of_terms_are_summed_over_parts_before_a_method_has_them(
+    key, device_data):
+  batch = a_batch(device_data, 32, valid=27)
+  plain = learner(teacher=a_teacher(key, batch.inputs))
+  norms = lambda own, found, hparams: jax.tree.map(
+      lambda hard, soft: hard / (1 + jnp.linalg.norm(hard)) + soft,
+      found["hard"], found["soft"])
+  apart = plain._replace(method=plain.method._replace(gradients=norms))
+  _, after, _ = a_step(apart, key, batch, hyper())
+  _, summed, _ = a_step(apart._replace(accumulate=4), key, batch, hyper())
+  _, other, _ = a_step(plain, key, batch, hyper())
+  assert distance(summed.student.params, after.student.params) < 1e-6
+  assert distance(other.student.params, after.student.params) > 1e-4
+
+
+@pytest.mark.parametrize("valid", [27, 2])
+def test_statistics_of_parts_move_one_after_the_other(valid, key, device_data):
+  """BatchNorm has the rows of a part; a part without any changes nothing."""
+  parts = 3
+  batch = a_batch(device_data, 32, valid)
+  learns = learner((8,), name="normed", method="hard")._replace(accumulate=parts)
+  before, after, _ = a_step(learns, key, batch, hyper())
+
+  def part_loss(params, state, rows):
+    outputs, state = learns.model.apply(
+        types.Variables(params, state), batch.inputs[rows], train=True)
+    return jnp.sum(losses.hard_cross_entropy(
+        outputs.logits, batch.label[rows])) / valid, state
+
+  gradient, state = None, before.student.state
+  for first in range(min(parts, valid)):
+    found, state = jax.grad(part_loss, has_aux=True)(
+        before.student.params, state, np.arange(first, valid, parts))
+    gradient = found if gradient is None else jax.tree.map(
+        jnp.add, gradient, found)
+  expected = jax.tree.map(
+      lambda x, g: x - 0.5 * g, before.student.params, gradient)
+  assert distance(after.student.params, expected) < 1e-5
+  assert distance(after.student.state, state) < 1e-5
+
+
+def test_every_part_has_dropout_of_its_own(key, device_data):
+  batch = a_batch(device_data, 16, 16)
+  twice = jax.tree.map(lambda x: jnp.repeat(x[:8], 2, axis=0), batch)
+  hparams = hyper(rates={"input": 0.5, "hidden": 0.5})
+  apart = learner(method="hard")._replace(accumulate=2)
+  # Both parts have the same rows: with one mask they would be one part.
+  _, _, told = a_step(apart, key, twice, hparams)
+  _, _, half = a_step(apart, key, twice._replace(
+      mask=jnp.arange(16) % 2 == 0), hparams)
+  assert float(told["hard"].total) != pytest.approx(
+      2 * float(half["hard"].total), rel=1e-3)
 
 
 @pytest.mark.slow

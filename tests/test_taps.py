@@ -437,6 +437,15 @@ def test_a_method_that_looks_at_weights_asks_a_live_teacher(run):
   assert row["loss"].endswith("of the run on, T = 8")
 
 
+@pytest.mark.slow
+def test_a_teacher_of_mixed_inputs_is_asked_live(run):
+  # A bank would be cheaper here: there is one view.
+  _, said = run("--config.method=kd", "--config.mixup=0.2")
+  assert "teacher: live, as mixup mixes what it sees" in said
+  row, said = run("--config.method=kd", workdir="v")
+  assert row["net"] == "distilled" and "teacher: live" not in said
+
+
 @pytest.mark.parametrize(("words", "says"), [
     (("--config.method=cat",), "it compares maps of both nets, and the student"),
     ((*CNN[:-1], "--config.method=hint",

@@ -89,6 +89,31 @@ def test_crop4_flip_is_pad_crop_flip_in_162_views():
         view, _cropped(image, top, left, flip=index >= 81))
 
 
+def test_cutout_blackens_one_of_16_squares_after_the_crop():
+  image = _image(32, 32, 3)
+  views = views_lib.VIEWS["crop4_flip_cutout"]
+  assert views.count == 17 * 162
+  crops = _all_views("crop4_flip", image)
+  for index, view in enumerate(_all_views("crop4_flip_cutout", image)):
+    square, crop = divmod(index, 162)
+    expected = crops[crop].copy()
+    if square:
+      row, column = divmod(square - 1, 4)
+      top, left = 8 * row - 4, 8 * column - 4  # Centres are 4, 12, 20 and 28.
+      expected[max(top, 0):top + 16, max(left, 0):left + 16] = 0
+    np.testing.assert_array_equal(view, expected)
+
+
+def test_a_square_is_as_large_on_average_as_that_of_the_paper():
+  """Its centre there is any pixel, so a side of it is 14 pixels on average."""
+  views = views_lib.VIEWS["crop4_flip_cutout"]
+  image = jnp.ones((32, 32, 1), jnp.uint8)
+  squares = jax.vmap(views.view, (None, 0))(image, 162 * jnp.arange(1, 17))
+  centres = np.arange(32)
+  side = np.mean(np.minimum(centres + 8, 32) - np.maximum(centres - 8, 0))
+  assert (squares == 0).sum(axis=(1, 2, 3)).mean() == side**2 == 14**2
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_batch_of_views_is_the_views_one_by_one(name):
   views = views_lib.VIEWS[name]

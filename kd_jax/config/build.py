@@ -139,7 +139,8 @@ def learner(
   return step.Learner(
       training.model, method, training.optimizer_spec, teacher, pairs=pairs,
       skip_nonfinite=run.values["nonfinite"] == "skip",
-      schedules=training.schedules, unlabelled=training.unlabelled)
+      schedules=training.schedules, unlabelled=training.unlabelled,
+      mixup=training.mixup, accumulate=training.accumulate)
 
 
 def bound(
@@ -197,6 +198,11 @@ def check_names(values: Values) -> None:
     raise UserError(
         f"config.teacher.test_logits={values['teacher.test_logits']}: is of a "
         "teacher in a file; give its logits of the training set, teacher.logits")
+  _check_mixup(values, method)
+  if values["accumulate"] > 1 and method.relations:
+    raise UserError(
+        f"config.accumulate={values['accumulate']}: method {name} relates examples "
+        "of the whole batch, and would see a part; use accumulate=1")
   if _weighs_nothing(values, method):
     raise UserError(
         f"config.method={name}: the weights of all its terms are 0, so there is "
@@ -220,6 +226,20 @@ def check_names(values: Values) -> None:
     names.known(f"{net}.views", values[f"{net}.views"], views.VIEWS)
     if ":" not in values[f"{net}.name"]:
       names.known(f"{net}.name", values[f"{net}.name"], models.MODELS)
+
+
+def _check_mixup(values: Values, method: methods.Method) -> None:
+  """Refuses what knows inputs, or classes, as they were before they were mixed."""
+  if not values["mixup"]:
+    return
+  asked = f"config.mixup={values['mixup']:g}: mixes two inputs"
+  if method.reads_labels or method.memory:
+    raise UserError(f"{asked}, and method {values['method']} reads the class of "
+                    "one; use another method, or mixup=0")
+  if method.needs_teacher and (
+      values["teacher.logits"] is not None or values["teacher.bank"] == "always"):
+    raise UserError(f"{asked}, and stored logits are of one; ask the teacher live, "
+                    "with teacher.bank=auto and without teacher.logits")
 
 
 def _weighs_nothing(values: Values, method: methods.Method) -> bool:
@@ -250,12 +270,21 @@ def _training(
     raise UserError(
         f"config.{net}.views={own('views')}: is for images, and {found.name} has "
         f"inputs {found.train.inputs.shape[1:]}; use none")
+  if own("mixup") and not jnp.issubdtype(
+      preprocess.seen(found.train.inputs, 1).dtype, jnp.floating):
+    raise UserError(
+        f"config.{_key(values, net, 'mixup')}={own('mixup'):g}: mixes pixels or "
+        f"floats, and {found.name} has {found.train.inputs.dtype}; use 0")
   number, batch_size = len(found.train_ids), own("batch_size")
   if batch_size > max(number, _SMALL):
     raise UserError(
         f"config.{_key(values, net, 'batch_size')}={batch_size}: there are "
         f"{number} examples to train on; give no more than these")
   per_epoch = segment.steps_per_epoch(number, batch_size)
+  if own("accumulate") > batch_size:
+    raise UserError(
+        f"config.{_key(values, net, 'accumulate')}={own('accumulate')}: there are "
+        f"only {batch_size} examples in a batch; give no more parts than these")
   total = own("steps") or max(own("epochs") * per_epoch, own("min_steps"))
   built, taps, remark = names.model(
       name, names.sizes(own), found, prefix=net,
@@ -268,7 +297,8 @@ def _training(
       model=built, views=seen, optimizer_spec=_optimizer_spec(
           lambda key: own(f"optimizer.{key}"), per_epoch, total),
       hparams=hparams, batch_size=batch_size, total_steps=total,
-      seed=own("seed"), taps=taps, remark=remark,
+      seed=own("seed"), taps=taps, remark=remark, mixup=own("mixup"),
+      accumulate=own("accumulate"),
       unlabelled=not found.train.known[found.train_ids].all())
 
 

@@ -175,8 +175,9 @@ def _net(widths: tuple[int, ...], views: str) -> dict[str, Key]:
       "max_norm": _optional(
           float, _POSITIVE, "bound on the norm of a unit's incoming weights"),
       "init_scale": Key(1.0, _POSITIVE, "factor on the initial weights"),
-      "views": Key(views, _TEXT, "augmentation: none, shift2, crop4_flip, affine, "
-                   "elastic or distort"),
+      "views": Key(views, _TEXT, "augmentation: none, shift2, crop4_flip, "
+                   "crop4_flip_cutout, crop4_flip_strong, affine, elastic or "
+                   "distort"),
   }
 
 
@@ -185,10 +186,14 @@ def _training(epochs: int) -> dict[str, Key]:
   return {
       "seed": Key(0, _SEED, "of initialisation, order, views and dropout"),
       "batch_size": Key(128, _WHOLE, "examples a step"),
+      "accumulate": Key(1, _WHOLE, "parts of a batch whose gradients are summed "
+                        "in turn; BatchNorm, and modules of a method, see a part"),
       "epochs": Key(epochs, _WHOLE, "length of the training"),
       "steps": _optional(int, _WHOLE, "length in steps, over epochs"),
       "min_steps": Key(0, _COUNT, "at least so many steps, for small data"),
       "label_smoothing": Key(0.0, _SHARE, "of the hard term only"),
+      "mixup": Key(0.0, _NOT_NEGATIVE, "a of Beta(a, a), the shares of two inputs "
+                   "that are mixed, for both nets; 0 mixes none"),
       "optimizer.name": Key(
           "adam", _one_of("sgd", "adam", "adamw", "rmsprop"), "optimiser"),
       "optimizer.learning_rate": Key(1e-3, _RATE, "peak of the schedule"),
@@ -265,6 +270,7 @@ _TRANSFER: dict[str, Key] = {
 }
 _OPTIMIZER = ("label_smoothing", "optimizer.learning_rate", "optimizer.momentum",
               "optimizer.weight_decay")
+_LATER_IN_TRAINING = ("accumulate", "mixup")
 _NET = ("input_dropout", "hidden_dropout", "max_norm", "init_scale")
 _LATER = ("init_scale", "model.depth", "model.width")
 
@@ -274,7 +280,8 @@ _OWN: dict[str, Key] = {
     **_of(OBJECTIVE, _FEATURES, later=_FEATURES),
     **_of(OBJECTIVE, _SCHEDULES, later=_SCHEDULES, traced=(
         "schedules.temperature_end", "schedules.alpha_end")),
-    **_of(STUDENT, _training(20), traced=("seed", *_OPTIMIZER)),
+    **_of(STUDENT, _training(20), traced=("seed", *_OPTIMIZER),
+          later=_LATER_IN_TRAINING),
     **_of(DATA, {
         "data.name": Key("mnist", _TEXT, "a TFDS set, or a folder of raw files")}),
     **_of(INPUT, {
@@ -304,7 +311,7 @@ _OWN: dict[str, Key] = {
         STUDENT, _net((800, 800), "none"), traced=_NET, later=_LATER)),
     **_under("teacher", _of(
         TEACHER, _net((1200, 1200), "shift2"), later=_LATER)),
-    **_under("teacher", _of(TEACHER, _training(20))),
+    **_under("teacher", _of(TEACHER, _training(20), later=_LATER_IN_TRAINING)),
     **_under("teacher", _of(TEACHER, {
         "dtype": _optional(
             str, _one_of("float32", "bfloat16"),
@@ -331,6 +338,11 @@ _OWN: dict[str, Key] = {
     **_of(PROGRAM, {
         "teacher.bank": Key(
             "auto", _one_of("auto", "always", "never"), "store the logits?")}),
+    **_of(PROGRAM, remat := {
+        f"{net}.model.remat": Key(
+            False, _BOOL, "compute blocks of a convolutional net again for its "
+            "gradients, instead of storing them")
+        for net in ("student", "teacher")}, later=remat),
     **_of(RUN, {
         "teacher.check": Key(
             "on", _one_of("on", "off"), "refuse logits that are not of the data")}),
@@ -422,7 +434,8 @@ _COMBINED = ("teacher.mean", "teacher.weights", "teacher.bank", "teacher.sees")
 def of_nets() -> dict[str, str]:
   """The keys of a recipe's net, and the key of a run that each stands for."""
   keys = {name.removeprefix("student."): name for name, key in _OWN.items()
-          if key.affects in (STUDENT, OBJECTIVE) and name not in _COMBINED}
+          if (key.affects in (STUDENT, OBJECTIVE) and name not in _COMBINED)
+          or name.startswith("student.")}
   return keys | {name.replace(".", "_"): name for name in _COMBINED}
 
 

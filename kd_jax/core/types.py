@@ -21,6 +21,8 @@ class Batch(NamedTuple):
     view: Which transform made each input, int32 `[B]`; 0 is the identity.
     mask: False for the padding that fills a ragged last batch, bool `[B]`.
     clean: What the teacher takes, where it does not see these views; else None.
+    mixed: Of inputs that are mixed, the second class of each, int32 `[B]`, and its
+      share in [0, 1/2], float32 `[B]`; else None.
   """
 
   inputs: Tree
@@ -29,6 +31,7 @@ class Batch(NamedTuple):
   view: jax.Array
   mask: jax.Array
   clean: Tree = None
+  mixed: tuple[jax.Array, jax.Array] | None = None
 
 
 class Outputs(NamedTuple):

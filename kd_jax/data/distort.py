@@ -6,6 +6,7 @@ p is a pixel (row, column), c the image's centre. A_v turns, shears and scales,
 t_v shifts, and u_v is a field of smoothed random displacements. Between pixels the
 image is bilinear, outside it is 0. Positions are whole multiples of 1/256 pixel. So
 views of uint8 images are sums of integers, with the same bits in every program.
+Before that, a view may change brightness, contrast and saturation (`coloured`).
 
 All random numbers of a view depend on v alone. View 0 is the image itself.
 
@@ -14,6 +15,7 @@ networks applied to visual document analysis", section 2.
 """
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -38,6 +40,7 @@ class Strength(NamedTuple):
     shift: Pixels in each direction.
     alpha: Pixels; the noise of the displacements before smoothing (Simard's alpha).
     sigma: Pixels; standard deviation of the Gaussian that smooths the noise.
+    colour: Change of brightness, contrast and saturation, as a fraction of each.
   """
 
   degrees: float = 0.0
@@ -46,6 +49,7 @@ class Strength(NamedTuple):
   shift: float = 0.0
   alpha: float = 0.0
   sigma: float = 4.0
+  colour: float = 0.0
 
 
 # Chosen on held-out MNIST. Simard et al. have alpha 34 and sigma 4, which is 1.4
@@ -53,6 +57,9 @@ class Strength(NamedTuple):
 AFFINE = Strength(degrees=10, scale=0.1, shear=0.1, shift=1)
 ELASTIC = Strength(alpha=28, sigma=5)
 BOTH = AFFINE._replace(alpha=ELASTIC.alpha, sigma=ELASTIC.sigma)
+# Operations of RandAugment (Cubuk et al. 2020) up to a magnitude of 14 of its 30,
+# but all at once, each as strong as it is drawn.
+STRONG = Strength(degrees=14, shear=0.14, colour=0.42)
 
 
 def view(image: jax.Array, index: jax.Array, strength: Strength) -> jax.Array:
@@ -67,6 +74,8 @@ def view(image: jax.Array, index: jax.Array, strength: Strength) -> jax.Array:
     `[H, W, C]` of the image's dtype; uint8 is rounded to nearest, a half up.
   """
   height, width, _ = image.shape
+  if strength.colour:
+    image = coloured(image, index, strength)
   # Our own indices and positions are in bounds: no clamping, no filling is needed.
   at = jnp.asarray(positions(strength, height, width)).at[index].get(
       mode="promise_in_bounds")
@@ -87,6 +96,30 @@ def view(image: jax.Array, index: jax.Array, strength: Strength) -> jax.Array:
   if whole:
     return ((total + _PARTS**2 // 2) >> 2 * _BITS).astype(image.dtype)
   return total / _PARTS**2
+
+
+def coloured(image: jax.Array, index: jax.Array, strength: Strength) -> jax.Array:
+  r"""Brightness, contrast and saturation of view `index`, one after the other.
+
+    x <- f x + (1 - f) a
+
+  a is 0 for brightness f, the mean of the image for contrast, and that of a pixel's
+  channels for saturation. Factors are multiples of 1/256. Pixels of uint8 end at 0
+  and 255; of floats no ends are known.
+  """
+  whole = jnp.issubdtype(image.dtype, jnp.integer)
+  x = image.astype(jnp.int32) if whole else image
+  table = np.stack([even("colour", each, 3) for each in range(COUNT)])
+  table[0] = 0
+  parts = np.round(_PARTS * (1 + strength.colour * table)).astype(np.int32)
+  factors = jnp.asarray(parts).at[index].get(mode="promise_in_bounds")
+  for factor, axes in zip(factors.astype(x.dtype), ((), (0, 1, 2), (2,))):
+    total = jnp.sum(x, axes, keepdims=True) if axes else jnp.zeros_like(x)
+    size = math.prod(image.shape[axis] for axis in axes)
+    about = total // size if whole else total / size
+    x = factor * x + (_PARTS - factor) * about
+    x = (x + _PARTS // 2) >> _BITS if whole else x / _PARTS
+  return jnp.clip(x, 0, 255).astype(image.dtype) if whole else x
 
 
 @functools.lru_cache(maxsize=16)

@@ -58,9 +58,35 @@ def _crop4_flip(image: jax.Array, index: jax.Array) -> jax.Array:
   return jnp.where(index >= 81, image[:, ::-1], image)
 
 
+def _cutout(image: jax.Array, index: jax.Array) -> jax.Array:
+  """Blackens one of 16 squares; index 0 is the image.
+
+  A square has 16 pixels a side, less where it leaves the image. Their centres lie
+  on a grid of 4 x 4: of an image of 32 pixels, after crops that shift by up to 4, a
+  square may begin at any pixel of what is shown. A side of it is 14 pixels on
+  average, as of the paper's, whose centre is any pixel.
+
+  Source: DeVries & Taylor (2017), section 3; 16 is their choice for CIFAR-10.
+  """
+  square = index > 0
+  for axis, place in enumerate(jnp.divmod(index - 1, 4)):
+    pixel = jax.lax.broadcasted_iota(jnp.int32, image.shape, axis)
+    centre = (2 * place + 1) * image.shape[axis] // 8
+    square &= (centre - 8 <= pixel) & (pixel < centre + 8)
+  return jnp.where(square, jnp.zeros_like(image), image)
+
+
 def _distorted(strength: distort.Strength) -> Views:
   return Views(distort.COUNT, functools.partial(distort.view, strength=strength))
 
+
+def _then(first: Views, second: Views) -> Views:
+  """Every view of one family, followed by every view of another."""
+  return Views(first.count * second.count, lambda image, index: second.view(
+      first.view(image, index % first.count), index // first.count))
+
+
+_CROP4_FLIP = Views(162, _crop4_flip)
 
 VIEWS: dict[str, Views] = {
     # The image as it is.
@@ -68,7 +94,11 @@ VIEWS: dict[str, Views] = {
     # "Jittered by up to two pixels in any direction" (Hinton et al. 2015, s. 3).
     "shift2": Views(25, functools.partial(_shifted, reach=2)),
     # Pad by 4, crop, flip: the standard of CIFAR (He et al. 2015, section 4.2).
-    "crop4_flip": Views(162, _crop4_flip),
+    "crop4_flip": _CROP4_FLIP,
+    # The same, then a black square of 16 pixels or none: 2,754 views.
+    "crop4_flip_cutout": _then(_CROP4_FLIP, Views(17, _cutout)),
+    # Before it one of 128 changes of shape and colours: 20,736 views.
+    "crop4_flip_strong": _then(_distorted(distort.STRONG), _CROP4_FLIP),
     # Turned, sheared, scaled and shifted a little.
     "affine": _distorted(distort.AFFINE),
     # Elastic distortions (Simard et al. 2003, section 2), and both at once.

@@ -78,7 +78,7 @@ ON_LOGITS: dict[str, Method] = {
         within={"k": (1.0, 1e6)}, whole=("k",)),
     "tfkd": weighted(
         "KL(u at T || student at 1), u_y = {correct:g}" + AT_T,
-        nothing, _terms("tfkd"), needs_teacher=False,
+        nothing, _terms("tfkd"), needs_teacher=False, reads_labels=True,
         numbers={"correct": 0.99}, within={"correct": (1e-6, 1.0)},
         setting=setting(0.9, 0.1, 20.0),
         paper="Yuan et al. (2020), arXiv 1909.11723"),

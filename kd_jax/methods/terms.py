@@ -77,9 +77,14 @@ def total(terms: Terms) -> jax.Array:
 
 
 def labels(student, batch, hparams) -> Term:
-  """The term of the labels, at its weight."""
-  return Term(hparams.hard_weight, losses.hard_cross_entropy(
-      student.logits, batch.label, label_smoothing=hparams.label_smoothing))
+  """The term of the labels, at its weight; of two, where inputs are mixed."""
+  of = lambda label: losses.hard_cross_entropy(
+      student.logits, label, label_smoothing=hparams.label_smoothing)
+  value = of(batch.label)
+  if batch.mixed is not None:
+    second, share = batch.mixed
+    value = (1 - share) * value + share * of(second)
+  return Term(hparams.hard_weight, value)
 
 
 def beside_labels(student, batch, hparams, **others: Term) -> Terms:

@@ -16,8 +16,14 @@ from kd_jax.models import linen, nnx
 from kd_jax.models.convnet import Convnet
 from kd_jax.models.convolutional import Cnn
 from kd_jax.models.head import head
+from kd_jax.models.inception import Googlenet
 from kd_jax.models.mlp import Mlp
-from kd_jax.models.mobile import MobilenetV2, ShufflenetV1, ShufflenetV2
+from kd_jax.models.mobile import (
+  Efficientnet,
+  MobilenetV2,
+  ShufflenetV1,
+  ShufflenetV2,
+)
 from kd_jax.models.own import check, checking, own_model, understands
 from kd_jax.models.plain import Fitnet, Plane, Vgg
 from kd_jax.models.resnet import BottleneckResnet, Resnet, WideResnet
@@ -54,13 +60,13 @@ def options(name: str) -> frozenset[str]:
 
   Example:
     >>> sorted(options("vgg8"))
-    ['depth', 'width']
+    ['depth', 'remat', 'width']
     >>> sorted(options("mlp"))
     ['width']
   """
   made_of = inspect.unwrap(MODELS[name])
   fields = getattr(made_of, "__dataclass_fields__", {})
-  return frozenset({"width"} | (fields.keys() & {"depth"}))
+  return frozenset({"width"} | (fields.keys() & {"depth", "remat"}))
 
 
 _RESNET, _VGG = (16, 32, 64), (64, 128, 256, 512, 512)
@@ -120,4 +126,7 @@ MODELS: dict[str, Callable[..., types.Model]] = {
     "fitnet4": _model(
         Fitnet, widths=(32, 32, 32, 48, 48, *(80,) * 6, *(128,) * 6),
         blocks=(5, 6, 6)),
+    # In the style of theirs, for images of 32 pixels; of no paper.
+    "efficientnet_small": _model(Efficientnet, widths=(16, 24, 40, 80)),
+    "googlenet_small": _model(Googlenet, widths=(64, 128, 256)),
 }

@@ -1,6 +1,6 @@
 """The layers that the convolutional nets of the papers are made of."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import math
 from typing import Any
 
@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from kd_jax.core.convolution import convolution
+from kd_jax.models import remat as remat_lib
 from kd_jax.models.linen import BatchNorm
 
 # He et al. (2015), by the number of outputs: N(0, 2 / (k^2 C_out)).
@@ -30,15 +31,28 @@ class Layers:
     axis_name: The mapped device axis, if there is one.
     dtype: Of the arithmetic; None for that of the parameters.
     kernel_init: Of the convolutions.
+    remat: The module whose blocks are computed again in the backward pass, or None.
   """
 
   def __init__(
       self, *, train: bool, mask: jax.Array | None, axis_name: str | None,
-      dtype: Any, kernel_init: Any,
+      dtype: Any, kernel_init: Any, remat: nn.Module | None = None,
   ):
     self._call: dict[str, Any] = {
         "train": train, "mask": mask, "axis_name": axis_name}
-    self._dtype, self._kernel_init = dtype, kernel_init
+    self._dtype, self._kernel_init, self._remat = dtype, kernel_init, remat
+
+  def block(self, function: Callable[..., Any], x: jax.Array, *options: Any) -> Any:
+    """`function(layers, x, *options)`: a block, which `remat` does not store."""
+    if self._remat is None:
+      return function(self, x, *options)
+
+    def computed(module, mask, x):
+      del module  # Its layers are those of the call.
+      call = self._call | {"mask": mask}
+      return function(Layers(
+          **call, dtype=self._dtype, kernel_init=self._kernel_init), x, *options)
+    return remat_lib.lifted(computed)(self._remat, self._call["mask"], x)
 
   def norm(self, x: jax.Array) -> jax.Array:
     """BatchNorm."""
@@ -85,6 +99,8 @@ class TappedNet(nn.Module):
     widths: Channels of the stages.
     dtype: Of the arithmetic; default that of the parameters. BatchNorm's
       statistics keep theirs.
+    remat: Whether training stores no more of a block than what enters it, and
+      computes the rest again for the gradients.
 
   Subclasses say in `forward` what is between the image and the logits.
   """
@@ -92,6 +108,7 @@ class TappedNet(nn.Module):
   num_classes: int
   widths: Sequence[int]
   dtype: Any = None
+  remat: bool = False
 
   @property
   def kernel_init(self):
@@ -107,9 +124,10 @@ class TappedNet(nn.Module):
       mask: jax.Array | None = None,
       axis_name: str | None = None,
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    again = self if self.remat and train and not self.is_initializing() else None
     return self.forward(image, Layers(
         train=train, mask=mask, axis_name=axis_name, dtype=self.dtype,
-        kernel_init=self.kernel_init))
+        kernel_init=self.kernel_init, remat=again))
 
   def forward(
       self, image: jax.Array, layers: Layers

@@ -1,4 +1,4 @@
-"""Nets for small devices: MobileNetV2, ShuffleNetV1 and V2."""
+"""Nets for small devices: MobileNetV2, EfficientNet's style, ShuffleNetV1, V2."""
 
 from collections.abc import Sequence
 
@@ -41,7 +41,8 @@ class MobilenetV2(TappedNet):
     for group, (width, (expansion, number, stride)) in enumerate(
         zip(self.widths, _GROUPS, strict=True)):
       for block in range(number):
-        x = _inverted(layers, x, width, expansion, stride if block == 0 else 1)
+        x = layers.block(
+            _inverted, x, width, expansion, stride if block == 0 else 1)
       if group in _STAGES:
         taps |= {_STAGES[group]: x, f"{_STAGES[group]}.preact": x}
     x = nn.relu(layers.conv_norm(x, self.head, 1))
@@ -60,6 +61,57 @@ def _inverted(
   y = nn.relu(layers.conv_norm(y, inner, stride=stride, groups=inner))
   y = layers.conv_norm(y, width, 1)
   return x + y if stride == 1 and x.shape[-1] == width else y
+
+
+# Expansion, size of the kernel, blocks and stride: the first groups of its B0.
+_EFFICIENT = ((1, 3, 1, 1), (6, 3, 2, 2), (6, 5, 2, 2), (6, 3, 3, 2))
+
+
+class Efficientnet(TappedNet):
+  """Inverted residual blocks with squeeze and excitation, and swish for ReLU.
+
+  Attributes:
+    stem: Channels before the first block.
+    head: Channels of the last convolution.
+
+  In the style of EfficientNet alone: the first four of its seven groups, a stem of
+  stride 1 for images of 32 pixels a side, and no stochastic depth.
+
+  Taps: `stem` after its swish, which may be a little below 0; `stage1`.. `stage4`,
+  outputs of linear bottlenecks, with both signs, which are also `stage1.preact`..;
+  `pooled`, of the head after its swish.
+
+  Source: Tan & Le (2019), table 1; Hu et al. (2018) for the excitation.
+  """
+
+  stem: int = 32
+  head: int = 320
+
+  def forward(self, image: jax.Array, layers: Layers) -> tuple[jax.Array, Taps]:
+    x = nn.swish(layers.conv_norm(image, self.stem))
+    taps = {"stem": x}
+    for stage, (width, (expansion, size, number, stride)) in enumerate(
+        zip(self.widths, _EFFICIENT, strict=True)):
+      for block in range(number):
+        x = layers.block(
+            _excited, x, width, expansion, size, stride if block == 0 else 1)
+      taps |= {f"stage{stage + 1}": x, f"stage{stage + 1}.preact": x}
+    x = nn.swish(layers.conv_norm(x, self.head, 1))
+    taps["pooled"] = layers_lib.pooled(x)
+    return layers.dense(taps["pooled"], self.num_classes), taps
+
+
+def _excited(
+    layers: Layers, x: jax.Array, width: int, expansion: int, size: int, stride: int
+) -> jax.Array:
+  """Where it does not expand, the first convolution is left out."""
+  inputs, inner = x.shape[-1], expansion * x.shape[-1]
+  y = nn.swish(layers.conv_norm(x, inner, 1)) if expansion > 1 else x
+  y = nn.swish(layers.conv_norm(y, inner, size, stride=stride, groups=inner))
+  squeezed = nn.swish(layers.dense(layers_lib.pooled(y), max(1, inputs // 4)))
+  gate = nn.sigmoid(layers.dense(squeezed, inner))
+  y = layers.conv_norm(y * gate[:, None, None], width, 1)
+  return x + y if stride == 1 and inputs == width else y
 
 
 class ShufflenetV1(TappedNet):
@@ -88,7 +140,7 @@ class ShufflenetV1(TappedNet):
     for stage, (width, number) in enumerate(
         zip(self.widths, self.blocks, strict=True)):
       for block in range(number):
-        y = _shuffled(layers, x, width, self.groups, first=block == 0)
+        y = layers.block(_shuffled, x, width, self.groups, block == 0)
         x = nn.relu(y)
       taps |= {f"stage{stage + 1}": x, f"stage{stage + 1}.preact": y}
     taps["pooled"] = layers_lib.pooled(x)
@@ -99,7 +151,7 @@ _STEM = 24
 
 
 def _shuffled(
-    layers: Layers, x: jax.Array, width: int, groups: int, *, first: bool
+    layers: Layers, x: jax.Array, width: int, groups: int, first: bool
 ) -> jax.Array:
   """A bottleneck of ShuffleNetV1, before its ReLU; the first of a stage halves."""
   outputs = width - x.shape[-1] if first else width
@@ -141,9 +193,9 @@ class ShufflenetV2(TappedNet):
     taps = {"stem": x}
     for stage, (width, number) in enumerate(
         zip(self.widths, self.blocks, strict=True)):
-      x = _halving(layers, x, width)
+      x = layers.block(_halving, x, width)
       for _ in range(number - 1):
-        x, y = _half_passed(layers, x)
+        x, y = layers.block(_half_passed, x)
       taps |= {f"stage{stage + 1}": x, f"stage{stage + 1}.preact": y}
     x = nn.relu(layers.conv_norm(x, self.head, 1))
     taps["pooled"] = layers_lib.pooled(x)

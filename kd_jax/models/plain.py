@@ -37,9 +37,7 @@ class Vgg(TappedNet):
     x, taps = image, Taps()
     for block, (width, number) in enumerate(
         zip(self.widths, _known(_VGG, self.depth), strict=True)):
-      for _ in range(number):
-        y = layers.conv_norm(x, width, bias=True)
-        x = nn.relu(y)
+      x, y = layers.block(_convolutions, x, width, number, True)
       name = f"stage{block}" if block else "stem"
       taps[name] = x
       if block:
@@ -83,8 +81,7 @@ class Plane(TappedNet):
     last = len(self.blocks) - 1
     for block, (width, number) in enumerate(
         zip(self.widths, self.blocks, strict=True)):
-      for _ in range(number):
-        x = nn.relu(layers.conv_norm(x, width, bias=True))
+      x, _ = layers.block(_convolutions, x, width, number, True)
       if block < last or self.last_pool:
         x = _max_pool(x)
       taps[f"stage{block + 1}"] = x
@@ -116,12 +113,22 @@ class Fitnet(TappedNet):
     widths = iter(self.widths)
     for group, number in enumerate(self.blocks):
       for _ in range(number):
-        x = nn.relu(layers.conv_norm(x, next(widths)))
+        x, _ = layers.block(_convolutions, x, next(widths), 1, False)
         taps[f"layer{len(taps) + 1}"] = x
       if group < len(self.blocks) - 1:
         x = _max_pool(x)
     taps["pooled"] = layers_lib.pooled(x)
     return layers.dense(taps["pooled"], self.num_classes), taps
+
+
+def _convolutions(
+    layers: Layers, x: jax.Array, width: int, number: int, bias: bool
+) -> tuple[jax.Array, jax.Array]:
+  """Convolutions with BatchNorm and ReLU; also what enters the last ReLU."""
+  for _ in range(number):
+    y = layers.conv_norm(x, width, bias=bias)
+    x = nn.relu(y)
+  return x, y
 
 
 def _max_pool(x: jax.Array) -> jax.Array:

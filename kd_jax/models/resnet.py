@@ -9,6 +9,7 @@ from kd_jax.models import layers as layers_lib
 from kd_jax.models.layers import Layers, TappedNet
 
 Taps = dict[str, jax.Array]
+Both = tuple[jax.Array, jax.Array]
 
 
 def blocks(depth: int, layers: int, rest: int) -> int:
@@ -58,10 +59,7 @@ class Resnet(TappedNet):
     for stage, width in enumerate(self.widths):
       for block in range(number):
         stride = 2 if stage > 0 and block == 0 else 1
-        y = nn.relu(layers.conv_norm(x, width, stride=stride))
-        y = layers.conv_norm(y, width)
-        y += _shortcut(layers, x, width, stride)
-        x = nn.relu(y)
+        x, y = layers.block(_basic, x, width, stride)
       taps |= {f"stage{stage + 1}": x, f"stage{stage + 1}.preact": y}
     taps["pooled"] = layers_lib.pooled(x)
     return layers.dense(taps["pooled"], self.num_classes), taps
@@ -91,11 +89,7 @@ class BottleneckResnet(TappedNet):
         zip(self.widths, self.blocks, strict=True)):
       for block in range(number):
         stride = 2 if stage > 0 and block == 0 else 1
-        y = nn.relu(layers.conv_norm(x, width, 1))
-        y = nn.relu(layers.conv_norm(y, width, stride=stride))
-        y = layers.conv_norm(y, 4 * width, 1)
-        y += _shortcut(layers, x, 4 * width, stride)
-        x = nn.relu(y)
+        x, y = layers.block(_bottleneck, x, width, stride)
       taps |= {f"stage{stage + 1}": x, f"stage{stage + 1}.preact": y}
     taps["pooled"] = layers_lib.pooled(x)
     return layers.dense(taps["pooled"], self.num_classes), taps
@@ -125,14 +119,9 @@ class WideResnet(TappedNet):
     for stage, width in enumerate(self.widths):
       for block in range(number):
         stride = 2 if stage > 0 and block == 0 else 1
-        normed = layers.norm(x)
+        x, normed = layers.block(_wide, x, width, stride)
         if stage and not block:
           taps[f"stage{stage}.preact"] = normed
-        normed = nn.relu(normed)
-        y = nn.relu(layers.conv_norm(normed, width, stride=stride))
-        y = layers.conv(y, width)
-        same = x.shape[-1] == width and stride == 1
-        x = y + (x if same else layers.conv(normed, width, 1, stride=stride))
       taps[f"stage{stage + 1}"] = x
     normed = layers.norm(x)
     taps[f"stage{len(self.widths)}.preact"] = normed
@@ -140,6 +129,32 @@ class WideResnet(TappedNet):
     logits = layers.dense(
         taps["pooled"], self.num_classes, bias_init=nn.initializers.zeros)
     return logits, taps
+
+
+def _basic(layers: Layers, x: jax.Array, width: int, stride: int) -> Both:
+  y = nn.relu(layers.conv_norm(x, width, stride=stride))
+  y = layers.conv_norm(y, width)
+  y += _shortcut(layers, x, width, stride)
+  return nn.relu(y), y
+
+
+def _bottleneck(layers: Layers, x: jax.Array, width: int, stride: int) -> Both:
+  y = nn.relu(layers.conv_norm(x, width, 1))
+  y = nn.relu(layers.conv_norm(y, width, stride=stride))
+  y = layers.conv_norm(y, 4 * width, 1)
+  y += _shortcut(layers, x, 4 * width, stride)
+  return nn.relu(y), y
+
+
+def _wide(layers: Layers, x: jax.Array, width: int, stride: int) -> Both:
+  """The block's sum, and what its first BatchNorm makes of x."""
+  normed = layers.norm(x)
+  entered = nn.relu(normed)
+  y = nn.relu(layers.conv_norm(entered, width, stride=stride))
+  y = layers.conv(y, width)
+  same = x.shape[-1] == width and stride == 1
+  x = y + (x if same else layers.conv(entered, width, 1, stride=stride))
+  return x, normed
 
 
 def _shortcut(layers: Layers, x: jax.Array, width: int, stride: int) -> jax.Array:

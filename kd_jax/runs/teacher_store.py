@@ -95,12 +95,13 @@ def _of_nets(
         _bank(setup, student, members), weights=run.weights, mean=mean,
         features=_tap_bank(setup, student, members[0]))
   else:
-    if run.method.pairs is not None:
-      setup.screen.say(
-          f"teacher: live, as method {run.values['method']} compares features "
-          "that are too large to store, or not stored by teacher.bank"
-          if not run.method.heads else
-          f"teacher: live, as method {run.values['method']} looks at its weights")
+    method = f"method {run.values['method']}"
+    why = ("mixup mixes what it sees" if student.mixup else
+           f"{method} looks at its weights" if run.method.heads else
+           f"{method} compares features that are too large to store, or not stored "
+           "by teacher.bank" if run.method.pairs is not None else "")
+    if why:
+      setup.screen.say(f"teacher: live, as {why}")
     teacher = teachers.live(
         [net.training.model for net in members],
         [net.variables for net in members], weights=run.weights,
@@ -270,7 +271,8 @@ def wants_bank(
     taps: Shapes of the teacher's taps; those that are compared are stored too if
       they are vectors, and maps are too large.
   """
-  if run.values["teacher.bank"] == "never" or run.method.heads or any(
+  if run.values["teacher.bank"] == "never" or run.method.heads or (
+      student.mixup) or any(
       len(shape) > 1 for shape in compared(run, student, taps).values()):
     return False
   if run.values["teacher.bank"] == "always":

@@ -148,7 +148,8 @@ def compiled_segment(
   def made():
     if devices.kind in ("pmap", "shard_map"):
       return _mapped(devices, bare, views, batch_size)
-    own = _rows_apart(devices) if devices.kind == "sharded" else lambda rows: rows
+    own = (_rows_apart(devices, bare.accumulate) if devices.kind == "sharded"
+           else lambda rows: rows)
     return make(devices, segment_lib.make_segment(
         bare, views, batch_size, own=own), donate=True)
 
@@ -184,7 +185,7 @@ def make_predict(
 def _mapped(devices, learner, views, batch_size):
   """The step once a device; sums over the axis make them one."""
   def own(rows):
-    rows = _padded(rows, devices.size)
+    rows = _padded(rows, devices.size * learner.accumulate)
     size = rows.shape[1] // devices.size
     return jax.lax.dynamic_slice_in_dim(
         rows, jax.lax.axis_index(_AXIS) * size, size, axis=1)
@@ -204,12 +205,13 @@ def _mapped(devices, learner, views, batch_size):
   return lambda *arguments: mapped(places, *arguments)
 
 
-def _rows_apart(devices):
+def _rows_apart(devices, parts):
   """Leaves the step once, on global arrays whose rows lie on several devices."""
   return lambda rows: jax.lax.with_sharding_constraint(
-      _padded(rows, devices.size), NamedSharding(devices.mesh, P(None, _AXIS)))
+      _padded(rows, devices.size * parts),
+      NamedSharding(devices.mesh, P(None, _AXIS)))
 
 
-def _padded(rows: jax.Array, devices: int) -> jax.Array:
-  """`[steps, B]` with zeros (False) up to a multiple of the devices."""
-  return jnp.pad(rows, ((0, 0), (0, -rows.shape[1] % devices)))
+def _padded(rows: jax.Array, multiple: int) -> jax.Array:
+  """`[steps, B]` with zeros (False) up to a multiple of devices, and of parts."""
+  return jnp.pad(rows, ((0, 0), (0, -rows.shape[1] % multiple)))

@@ -60,6 +60,29 @@ def take(
       data.preprocess(stored) if views.clean else None)
 
 
+def mixed(batch: types.Batch, other: types.Batch, share: jax.Array) -> types.Batch:
+  r"""A batch whose inputs are mixed with those of another, by rows.
+
+    x <- (1 - s) x + s x',   C <- (1 - s) C(y) + s C(y')
+
+  Both nets see x; the hard term C is of both labels (`methods.terms.labels`).
+
+  Args:
+    batch: x and y. Its label, the larger share, is the one that errors count.
+    other: x' and y', in the order of `batch`.
+    share: s in [0, 1/2], a scalar.
+
+  Source: Zhang et al. (2018), equation 1; s is the smaller of a draw of Beta(a, a)
+  and its rest, which is the same, as pairs are drawn in both orders alike.
+  """
+  mix = lambda x, y: x + share.astype(x.dtype) * (y - x)
+  inputs, clean = (jax.tree.map(mix, *both) for both in (
+      (batch.inputs, other.inputs), (batch.clean, other.clean)))
+  # An unknown label is some class here, which no weighted term reads.
+  second = jnp.maximum(other.label, 0), jnp.full(len(other.label), share)
+  return batch._replace(inputs=inputs, clean=clean, mixed=second)
+
+
 def labels_in_use(data: DeviceData) -> jax.Array:
   """The class of every example by id, int32 `[N]`; -1 for those not in use."""
   return jnp.full_like(data.label, -1).at[data.ids].set(data.label[data.ids])
@@ -95,12 +118,16 @@ def make_segment(
     epoch, first = jnp.divmod(state.step, num_steps)
     order, mask, view = _epoch(
         data, views, batch_size, num_steps, randomness.stream(key, "data"), epoch)
-    order, mask = own(order), own(mask)
+    partners, shares = _mixing(
+        learner.mixup, order, mask, randomness.stream(key, "data"), epoch)
+    order, mask, partners = jax.tree.map(own, (order, mask, partners))
 
     def next_step(state, position):
       row = lambda x: jax.lax.dynamic_index_in_dim(x, position, keepdims=False)
-      ids = row(order)
-      batch = take(data, views, ids, view[ids], row(mask))
+      seen = lambda ids: take(data, views, ids, view[ids], row(mask))
+      batch = seen(row(order))
+      if learner.mixup:
+        batch = mixed(batch, seen(row(partners)), row(shares))
       return step(state, batch, teacher_arrays, hparams, key, labels)
 
     def body(number, carried):
@@ -156,6 +183,18 @@ def _epoch(data, views, batch_size, num_steps, key, epoch):
       key, epoch, num_examples=len(data.label), num_views=views.count)
   shape = (num_steps, batch_size)
   return order.reshape(shape), mask.reshape(shape), view
+
+
+def _mixing(mixup, order, mask, key, epoch):
+  """Ids `[steps, B]` to mix with, and their shares `[steps]`; None without."""
+  if not mixup:
+    return None, None
+  pairs, share = jax.random.split(randomness.stream(key, "mixup", epoch))
+  # Padding stands last and stays there, so valid rows are given valid ones.
+  draw = jnp.where(mask, jax.random.uniform(pairs, mask.shape), 2.0)
+  drawn = jax.random.beta(share, mixup, mixup, (len(mask),), jnp.float32)
+  return (jnp.take_along_axis(order, jnp.argsort(draw, axis=1), axis=1),
+          jnp.minimum(drawn, 1 - drawn))
 
 
 def make_predict(

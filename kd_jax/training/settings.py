@@ -27,6 +27,8 @@ class Training(NamedTuple):
     unlabelled: Whether some of its examples have no label, but -1.
     ends: Steps after which it ends before its schedules do, or None.
     remark: What its user should know of the net, or "".
+    mixup: a of Beta(a, a), as of `segment.mixed`; 0 mixes nothing.
+    accumulate: Parts of a batch that go through the nets one after the other.
   """
 
   model: types.Model
@@ -41,6 +43,8 @@ class Training(NamedTuple):
   ends: int | None = None
   unlabelled: bool = False
   remark: str = ""
+  mixup: float = 0.0
+  accumulate: int = 1
 
   @property
   def last_step(self) -> int:

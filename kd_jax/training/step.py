@@ -3,7 +3,7 @@
 import collections
 from collections.abc import Callable, Hashable
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,8 @@ class Learner(NamedTuple):
     skip_nonfinite: Whether a step whose gradients are not finite changes nothing.
     schedules: How temperature and weights move over the run.
     unlabelled: Whether a label may be -1: it has no influence, and is not counted.
+    mixup: a of Beta(a, a), as of `segment.mixed`; 0 mixes nothing.
+    accumulate: Parts of a batch that go through the nets one after the other.
   """
 
   model: types.Model
@@ -42,6 +44,8 @@ class Learner(NamedTuple):
   skip_nonfinite: bool = False
   schedules: Schedules = STILL
   unlabelled: bool = False
+  mixup: float = 0.0
+  accumulate: int = 1
 
 
 def without_arrays(learner: Learner) -> Learner:
@@ -87,26 +91,49 @@ def make_step(learner: Learner, *, axis_name: str | None = None) -> Step:
     `terms.Own`; few methods look at them.
   """
   psum = lambda x: x if axis_name is None else jax.lax.psum(x, axis_name)
-  gathered, share, once = _whole_batch(
-      axis_name if learner.method.relations else None)
-  # A method that sees the whole batch has nothing to sum over devices.
-  mapped = None if learner.method.relations else axis_name
+  part = _part(learner, axis_name)
 
   def step(state, batch, teacher_arrays, hparams, key, labels=None):
     hparams = schedules.at(learner.schedules, state.step, hparams)
+    # Outside the differentiated function: a psum within it would be summed
+    # once more with the gradients.
+    count = psum(jnp.sum(batch.mask, dtype=jnp.float32))
+    whole: Callable[..., Any] = functools.partial(
+        part, teacher_arrays, hparams, key, labels, count)
+    if learner.accumulate > 1:
+      whole = _in_parts(whole, learner.accumulate, psum)
+    gradients, after, totals = whole(state, batch)
+    gradients, totals = psum(gradients), psum(totals)
+    if learner.method.gradients is not None:
+      own = _own(learner, axis_name, state, teacher_arrays, key, labels)
+      gradients = learner.method.gradients(own, gradients, hparams)
+    after = _updated(learner, after, gradients, hparams)
+    if learner.skip_nonfinite:
+      fine = metrics.finite((gradients, metrics.measured(totals)))
+      return _unless(fine, state, after, totals)
+    return after, totals
+
+  return step
+
+
+def _part(learner: Learner, axis_name: str | None) -> Callable[..., Any]:
+  """The gradients, running state and totals of a batch, or of a part of it.
+
+  `(teacher_arrays, hparams, key, labels, count, state, batch, *number) ->
+  (gradients, state, totals)`. `count` are the valid examples of the whole batch on
+  all devices, and `number` is that of the part. What comes out is of one device.
+  """
+  gathered, share, once = _whole_batch(
+      axis_name if learner.method.relations else None)
+
+  def part(teacher_arrays, hparams, key, labels, count, state, batch, *number):
     teacher_outputs = None
     if learner.teacher is not None:
       teacher_outputs = compared(teachers.outputs(
           learner.teacher, teacher_arrays, batch, hparams.temperature),
                                  learner.pairs, 1)
-    # Outside the differentiated function: a psum within it would be summed
-    # once more with the gradients.
-    count = psum(jnp.sum(batch.mask, dtype=jnp.float32))
-    rngs = {"dropout": randomness.stream(key, "dropout", state.step)}
-    heads_of = functools.partial(heads, learner, teacher_arrays)
-    own = terms_lib.Own(
-        state.method, state.method_state, mapped, labels, randomness.stream(
-            key, "method", state.step), heads_of(state.student.params))
+    rngs = {"dropout": randomness.stream(key, "dropout", state.step, *number)}
+    own = _own(learner, axis_name, state, teacher_arrays, key, labels, *number)
 
     def weighted(trainable):
       params, method = trainable
@@ -116,7 +143,7 @@ def make_step(learner: Learner, *, axis_name: str | None = None) -> Step:
       view = gathered(_View(
           compared(outputs, learner.pairs, 0), teacher_outputs, batch))
       found = terms_lib.and_state(learner.method.terms(
-          own._replace(params=method, heads=heads_of(params)),
+          own._replace(params=method, heads=heads(learner, teacher_arrays, params)),
           *_with_classes(learner, view), hparams), own)
       mean = lambda terms: share(jnp.sum(jnp.where(
           view.batch.mask, terms_lib.total(terms), 0.0)) / count)
@@ -128,17 +155,51 @@ def make_step(learner: Learner, *, axis_name: str | None = None) -> Step:
     differentiated = jax.grad if learner.method.gradients is None else jax.jacrev
     gradients, (view, running, found) = differentiated(
         weighted, has_aux=True)(state.trainable)
-    gradients = psum(gradients)
-    if learner.method.gradients is not None:
-      gradients = learner.method.gradients(own, gradients, hparams)
-    totals = psum(once(_totals(learner, own, view, found.terms, hparams)))
-    after = _updated(learner, state, gradients, hparams, running, found.state)
-    if learner.skip_nonfinite:
-      fine = metrics.finite((gradients, metrics.measured(totals)))
-      return _unless(fine, state, after, totals)
-    return after, totals
+    after = state.replace(
+        student=state.student._replace(state=running), method_state=found.state)
+    return gradients, after, once(_totals(learner, own, view, found.terms, hparams))
 
-  return step
+  return part
+
+
+def _own(learner, axis_name, state, teacher_arrays, key, labels, *number):
+  """What the method has of its own at the start of a step, or of a part of it."""
+  # A method that sees the whole batch has nothing to sum over devices.
+  mapped = None if learner.method.relations else axis_name
+  return terms_lib.Own(
+      state.method, state.method_state, mapped, labels,
+      randomness.stream(key, "method", state.step, *number),
+      heads(learner, teacher_arrays, state.student.params))
+
+
+def _in_parts(part: Callable[..., Any], parts: int, psum) -> Callable[..., Any]:
+  """`part` for the parts of a batch in turn, its gradients and totals added up.
+
+  Part i has the rows i, i + parts, ...: so a ragged batch leaves no part without
+  valid rows that has not fewer of them than parts. One without changes nothing.
+  """
+  def whole(state, batch):
+    def split(x):
+      padded = jnp.pad(x, ((0, -len(x) % parts), *((0, 0),) * (x.ndim - 1)))
+      return padded.reshape((-1, parts, *x.shape[1:])).swapaxes(0, 1)
+
+    def body(carried, numbered):
+      (state, *sums), (number, batch) = carried, numbered
+      gradients, after, totals = part(state, batch, number)
+      some = psum(jnp.sum(batch.mask, dtype=jnp.int32)) > 0
+      after = jax.tree.map(functools.partial(jnp.where, some), after, state)
+      return (after, *metrics.merge(tuple(sums), (gradients, totals))), None
+
+    batches = jax.tree.map(split, batch)
+    first = jax.tree.map(lambda x: x[0], batches)
+    gradients, _, totals = jax.tree.map(
+        lambda x: jnp.zeros(x.shape, x.dtype),
+        jax.eval_shape(part, state, first, jnp.int32(0)))
+    (after, gradients, totals), _ = jax.lax.scan(
+        body, (state, gradients, totals), (jnp.arange(parts), batches))
+    return gradients, after, totals
+
+  return whole
 
 
 def heads(learner: Learner, teacher_arrays: types.Tree, params: types.Tree):
@@ -149,8 +210,8 @@ def heads(learner: Learner, teacher_arrays: types.Tree, params: types.Tree):
   return models.head(params), jax.lax.stop_gradient(models.head(teacher.params))
 
 
-def _updated(learner, state, gradients, hparams, running, method_state):
-  """The state after the step of the optimiser."""
+def _updated(learner, state, gradients, hparams):
+  """The state after the step of the optimiser; what runs has moved already."""
   # optax and its schedules count in int32 and promote.
   with jax.numpy_dtype_promotion("standard"):
     rate = hparams.learning_rate + _nothing_of_all(gradients)
@@ -160,8 +221,8 @@ def _updated(learner, state, gradients, hparams, running, method_state):
     params, method = optax.apply_updates(state.trainable, updates)
   params = optimizers.project(params, hparams.max_norm)
   return state.replace(
-      step=state.step + 1, student=types.Variables(params, running),
-      method=method, method_state=method_state, optimizer=moments)
+      step=state.step + 1, student=state.student._replace(params=params),
+      method=method, optimizer=moments)
 
 
 def _with_classes(learner: Learner, view: "_View") -> "_View":

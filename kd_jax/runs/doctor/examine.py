@@ -190,8 +190,9 @@ def memory(visit: Visit, setup: Setup, begun: Begun) -> int:
   if needed > probe.device_bytes():
     visit.tell(
         f"{name}: a step needs {size(needed)} of the device's "
-        f"{size(probe.device_bytes())}; give a smaller config.batch_size, "
-        "smaller widths or --config.teacher.bank=never")
+        f"{size(probe.device_bytes())}; give a smaller config.batch_size, more "
+        "parts of it (config.accumulate), smaller widths or "
+        "--config.teacher.bank=never")
   elif cost.step_seconds(
       training, own.train.inputs, learner.teacher) <= _LONGEST_STEP:
     if own.devices.kind != "single":
