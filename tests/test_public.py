@@ -300,6 +300,9 @@ TOLD_FLAGS = (
     ("kd_jax.data", "prepare mnist --from DIR --dir DIR"),
     ("kd_jax.conformance", "TARGET --framework=torch --only=temperature,softmax "
                            "--kind=kd --json"),
+    ("kd_jax.conformance", "TARGET --kind=features --shape=4,4,5 --shape=5,4,4 "
+                           "--channels=first --invariant=examples,scale "
+                           "--relational"),
     ("experiments.reproduce", "hinton15_mnist --plan --shard=1/2 --lanes=4x8 "
                               "--teachers=DIR --data=DIR --seeds=2"),
     ("experiments.reproduce", "hinton15_mnist --from-record --record"),
