@@ -123,6 +123,7 @@ PROMISED: dict[str, dict[str, str | None]] = {
 TOLD = (
     "kd_jax.NUMERICS", "kd_jax.config.default", "kd_jax.conformance",
     "kd_jax.conformance.ours:kd", "kd_jax.data", "kd_jax.data.load",
+    "kd_jax.losses.maps:attention_distance",
     "kd_jax.methods", "kd_jax.doctor", "kd_jax.main", "kd_jax.models",
     "kd_jax.report")
 # Words that a config may have: of student.name, student.views and method.

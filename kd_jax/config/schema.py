@@ -319,7 +319,10 @@ _OWN: dict[str, Key] = {
         "teacher.weights": Key(
             (), Rule("numbers >= 0, one a member", _all(_NOT_NEGATIVE.check)),
             "weights of the members; () for all alike"),
-    }),
+        "teacher.bank_dtype": Key(
+            "float32", _one_of("float32", "float16"),
+            "of stored logits; what the rounding costs is told"),
+    }, later=("teacher.bank_dtype",)),
     **_of(PROGRAM, {
         "teacher.bank": Key(
             "auto", _one_of("auto", "always", "never"), "store the logits?")}),
@@ -401,7 +404,8 @@ _RECIPE: dict[str, Key] = {
         str, _TEXT, "a net before it, of the same shape, that it starts from"),
 }
 # Keys of the main job's teacher that say how several teachers are combined.
-_COMBINED = ("teacher.mean", "teacher.weights", "teacher.bank")
+_COMBINED = ("teacher.mean", "teacher.weights", "teacher.bank",
+             "teacher.bank_dtype")
 
 
 @functools.cache

@@ -34,7 +34,7 @@ class Results:
 
   The file is always whole; what a run adds in its order goes to the end. Rows that
   the present run does not ask for, and second rows of the same lane in another
-  packing, are kept with `"asked": false`, and are shown if they are asked for again.
+  packing, are kept with `"asked": false`, and shown if they are asked for again.
   """
 
   def __init__(

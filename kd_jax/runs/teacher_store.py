@@ -79,6 +79,7 @@ def _of_nets(
 ) -> PreparedTeacher:
   """The teacher that trained nets are together, for a student's training."""
   run, mean = setup.run, setup.run.values["teacher.mean"]
+  stored: dict[str, Any] = {}
   each = [nets.logits(setup, net.training.model, net.variables)
           for net in members]
   member_logits = {
@@ -89,8 +90,9 @@ def _of_nets(
       member_logits[name], jnp.float32(run.weights), 1.0, mean=mean))
             for name, split in setup.splits.items()}
   if banked:
+    bank, stored = _bank(setup, student, members)
     teacher = teachers.banked(
-        _bank(setup, student, members), weights=run.weights, mean=mean,
+        bank, weights=run.weights, mean=mean,
         features=_tap_bank(setup, student, members[0]))
   else:
     if run.method.pairs is not None:
@@ -106,7 +108,8 @@ def _of_nets(
   record = members[0].record if len(members) == 1 else _ensemble_record(
       members, splits)
   return PreparedTeacher(
-      teacher, splits, record, [net.sha256 for net in members], member_logits)
+      teacher, splits, record | stored, [net.sha256 for net in members],
+      member_logits)
 
 
 def _look(setup: Setup, logits: np.ndarray) -> None:
@@ -123,8 +126,8 @@ def _look(setup: Setup, logits: np.ndarray) -> None:
 
 def _bank(
     setup: Setup, student: Training, members: Sequence[Kept]
-) -> jax.Array:
-  """The logits of every view of every image, from disk or computed."""
+) -> tuple[jax.Array, dict[str, Any]]:
+  """The logits of every view of every image, from disk or made; a record."""
   views, name = student.views, setup.run.values["student.views"]
   identity = [net.sha256 for net in members]
   file = identity_lib.fingerprint({"m": identity})[:16]
@@ -143,12 +146,32 @@ def _bank(
     if hosts.any_of(setup.stop()):
       raise train_loop.Interrupted()  # A bank that is not whole is gone on with.
 
+  rounding = _rounding(setup.run)
+  ending = "" if rounding is None else "-float16"
   bank = logit_bank.obtain(
-      setup.workdir / "banks" / f"{file}-{name}.npy",
+      setup.workdir / "banks" / f"{file}-{name}{ending}.npy",
       {"data": setup.dataset.fingerprint, "teachers": identity, "views": name},
       source, num_classes=setup.dataset.num_classes, tick=tick,
-      say=setup.screen.say)
-  return devices_lib.copies(setup.devices, bank)
+      say=setup.screen.say, rounding=rounding)
+  return devices_lib.copies(setup.devices, bank), _told(setup, rounding)
+
+
+def _rounding(run: Run) -> logit_bank.Rounding | None:
+  """What is to be known of a bank of float16; None of one of float32."""
+  if run.values["teacher.bank_dtype"] == "float32":
+    return None
+  return logit_bank.Rounding(run.values["temperature"])
+
+
+def _told(setup: Setup, rounding: logit_bank.Rounding | None) -> dict[str, Any]:
+  """Says what float16 costs; the part of the teacher's record that says so too."""
+  if rounding is None:
+    return {}
+  record = rounding.record()
+  setup.screen.say(
+      "bank: float16, KL(teacher || bank) at T = {temperature:g}: mean "
+      "{mean_kl:.1e}, at most {max_kl:.1e} nats".format(**record))
+  return {"bank": record}
 
 
 def _tap_bank(
@@ -226,10 +249,15 @@ def from_file(setup: Setup, student: Training) -> PreparedTeacher:
   setup.screen.say(f"teacher: {file}, " + (
       "not checked, as no training example has a label" if accuracy is None
       else f"accuracy {accuracy:.2%} on the training set"))
+  if (rounding := _rounding(setup.run)) is not None:
+    with np.errstate(over="ignore"):  # It is told of.
+      exact, bank = bank, bank.astype(np.float16)
+    classes = bank.shape[-1]
+    rounding.add(exact.reshape(-1, classes), bank.reshape(-1, classes))
   identity = [hashlib.sha256(bank.data).hexdigest()]
   record: dict[str, Any] = {
       "logits": file, "train_accuracy": accuracy,
-      "fingerprint": identity[0], "seconds": 0.0}
+      "fingerprint": identity[0], "seconds": 0.0, **_told(setup, rounding)}
   known: dict[str, jax.Array] = {}
   if "heldout" in setup.splits:
     known["heldout"] = put(bank[dataset.heldout_ids, 0, 0])
@@ -281,6 +309,7 @@ def bank_bytes(
     run: Run, dataset: data_lib.Dataset, student: Training, taps: methods.Shapes
 ) -> int:
   """Bytes of a bank; `run`, `dataset`, `student` and `taps` as of `wants_bank`."""
-  floats = run.values["teacher.count"] * dataset.num_classes + sum(
+  each = np.dtype(run.values["teacher.bank_dtype"]).itemsize
+  row = each * run.values["teacher.count"] * dataset.num_classes + 4 * sum(
       math.prod(shape) for shape in compared(run, student, taps).values())
-  return 4 * len(dataset.train.label) * student.views.count * floats
+  return len(dataset.train.label) * student.views.count * row

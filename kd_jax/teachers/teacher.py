@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from kd_jax import losses
 from kd_jax.core import types
 from kd_jax.losses import mixtures
 
@@ -84,7 +85,7 @@ def banked(
   """A teacher whose outputs were computed before: `bank[id, view, member]`.
 
   Args:
-    bank: Logits, float32 `[N, V, M, classes]`; V = 1 serves every view.
+    bank: Logits, float32 or float16 `[N, V, M, classes]`; V = 1 serves every view.
     weights: Weight of each member; default all alike.
     mean: What is averaged over members, one of `MEANS`.
     features: Taps of the one member there is, `[N, V, ...]` each, by name.
@@ -103,7 +104,9 @@ def _stored(arrays: types.Tree, batch: types.Batch) -> types.Outputs:
   view = batch.view if logits.shape[1] > 1 else jnp.zeros_like(batch.view)
   # Ids and views are ours, so in bounds: no clamping, no filling.
   rows = lambda x: x.at[batch.id, view].get(mode="promise_in_bounds")
-  return types.Outputs(jnp.moveaxis(rows(logits), 1, 0), jax.tree.map(rows, taps))
+  return types.Outputs(
+      losses.at_least_float32(jnp.moveaxis(rows(logits), 1, 0)),
+      jax.tree.map(rows, taps))
 
 
 def outputs(
