@@ -25,7 +25,7 @@ from kd_jax.config import build
 from kd_jax.data.views import VIEWS
 from kd_jax.models import MODELS
 from kd_jax.report import plots
-from kd_jax.runs import results
+from kd_jax.runs import results, teacher_store
 from kd_jax.training import parameters, segment
 
 SMALL = (
@@ -278,6 +278,20 @@ def test_a_student_of_a_bank_of_float16_is_another_one(
   assert rows[0]["fingerprint"] != rows[1]["fingerprint"]
   assert (exact["distilled"]["parameters_sha256"]
           != half["distilled"]["parameters_sha256"])
+
+
+@pytest.mark.parametrize("parallel", ["single", "pmap"])
+def test_a_bank_that_stays_on_the_host_trains_the_same_student(
+    small, monkeypatch, capsys, parallel):
+  """As the command has it; `test_fit.py` says more."""
+  words = ("--config.student.views=shift2", "--config.teacher.bank=always",
+           "--config.method=kd", f"--config.parallel={parallel}")
+  whole = small(*words, workdir="whole")[1]
+  monkeypatch.setattr(teacher_store, "_LARGEST_BANK", 1000)
+  capsys.readouterr()
+  streamed = small(*words, workdir="streamed")[1]
+  assert "rows of an epoch at a time" in capsys.readouterr().out
+  assert hashes(streamed) == hashes(whole)
 
 
 def test_auto_banks_where_it_pays(plain):

@@ -25,8 +25,9 @@ from kd_jax.training import schedules as schedules_lib
 from kd_jax.training.schedules import STILL, Schedules
 from kd_jax.training.settings import Training
 
-# Bytes up to which teacher.bank=auto stores logits, on disk and on the device.
-_LARGEST_BANK = 2 * 1024**3
+# Bytes up to which a bank is on the device, if a part of it would do, and up to
+# which teacher.bank=auto stores logits on disk.
+_LARGEST_BANK, _LARGEST_FILE = 2 * 1024**3, 16 * 1024**3
 
 
 class PreparedTeacher(NamedTuple):
@@ -91,9 +92,14 @@ def _of_nets(
             for name, split in setup.splits.items()}
   if banked:
     bank, stored = _bank(setup, student, members)
-    teacher = teachers.banked(
-        bank, weights=run.weights, mean=mean,
-        features=_tap_bank(setup, student, members[0]))
+    if streams(run, setup.dataset, student, members[0].training.taps):
+      setup.screen.say(f"bank: of {bank.nbytes / 2**30:.1f} GiB, of which the "
+                       "device has the rows of an epoch at a time")
+      teacher = teachers.streamed(bank, weights=run.weights, mean=mean)
+    else:
+      teacher = teachers.banked(
+          devices_lib.copies(setup.devices, bank), weights=run.weights, mean=mean,
+          features=_tap_bank(setup, student, members[0]))
   else:
     if run.method.pairs is not None:
       setup.screen.say(
@@ -126,7 +132,7 @@ def _look(setup: Setup, logits: np.ndarray) -> None:
 
 def _bank(
     setup: Setup, student: Training, members: Sequence[Kept]
-) -> tuple[jax.Array, dict[str, Any]]:
+) -> tuple[np.ndarray, dict[str, Any]]:
   """The logits of every view of every image, from disk or made; a record."""
   views, name = student.views, setup.run.values["student.views"]
   identity = [net.sha256 for net in members]
@@ -153,7 +159,7 @@ def _bank(
       {"data": setup.dataset.fingerprint, "teachers": identity, "views": name},
       source, num_classes=setup.dataset.num_classes, tick=tick,
       say=setup.screen.say, rounding=rounding)
-  return devices_lib.copies(setup.devices, bank), _told(setup, rounding)
+  return bank, _told(setup, rounding)
 
 
 def _rounding(run: Run) -> logit_bank.Rounding | None:
@@ -302,7 +308,22 @@ def wants_bank(
   epochs = student.total_steps / segment.steps_per_epoch(
       len(dataset.train_ids), student.batch_size)
   return student.views.count < max(epochs, 1.5) and (
-      bank_bytes(run, dataset, student, taps) <= _LARGEST_BANK)
+      bank_bytes(run, dataset, student, taps) <= (
+          _LARGEST_FILE if _may_stream(run, student, taps) else _LARGEST_BANK))
+
+
+def streams(
+    run: Run, dataset: data_lib.Dataset, student: Training, taps: methods.Shapes
+) -> bool:
+  """Whether a bank stays on the host; arguments as of `wants_bank`."""
+  return _may_stream(run, student, taps) and (
+      bank_bytes(run, dataset, student, taps) > _LARGEST_BANK)
+
+
+def _may_stream(run: Run, student: Training, taps: methods.Shapes) -> bool:
+  """One training at a time, of one draw of views; and of logits alone."""
+  return not run.sweep.points and student.views.count > 1 and not compared(
+      run, student, taps)
 
 
 def bank_bytes(

@@ -47,7 +47,8 @@ class Learner(NamedTuple):
 def without_arrays(learner: Learner) -> Learner:
   """The learner as a program keeps it: a teacher's arrays are given to it."""
   teacher = learner.teacher
-  return learner._replace(teacher=teacher and teacher._replace(arrays=()))
+  return learner._replace(teacher=teacher and teacher._replace(
+      arrays=(), rows=None))
 
 
 def key_of(learner: Learner) -> Hashable:
