@@ -286,11 +286,13 @@ def deployed(learner: Learner) -> types.Model:
 
 def deployed_variables(learner: Learner, state: TrainState) -> types.Variables:
   """The variables of that net."""
-  if learner.method.inference is None:
+  method = learner.method
+  if method.inference is None:
     return state.student
-  return types.Variables(
-      {"student": state.student.params, "method": state.method},
-      {"student": state.student.state, "method": state.method_state})
+  own, own_state = (methods.staying(method, tree)
+                    for tree in (state.method, state.method_state))
+  return types.Variables({"student": state.student.params, "method": own},
+                         {"student": state.student.state, "method": own_state})
 
 
 def init(
