@@ -321,9 +321,9 @@ def streams(
 
 
 def _may_stream(run: Run, student: Training, taps: methods.Shapes) -> bool:
-  """One training at a time, of one draw of views; and of logits alone."""
-  return not run.sweep.points and student.views.count > 1 and not compared(
-      run, student, taps)
+  """One training at a time, of one draw of views; of logits alone, on a disk."""
+  return (not run.sweep.points and student.views.count > 1
+          and jax.process_count() == 1 and not compared(run, student, taps))
 
 
 def bank_bytes(
