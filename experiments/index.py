@@ -21,9 +21,10 @@ from kd_jax.core.errors import UserError
 from kd_jax.report import Row
 
 ROOT = pathlib.Path(__file__).parent
-STUDIES = ("hinton15_mnist", "hinton15_omitted", "hinton15_regulariser",
-           "hinton15_specialists", "hinton15_speech", "hinton15_temperature",
-           "keras_example", "methods_mnist", "open_mnist")
+STUDIES = ("features_cifar", "fitnets_mnist", "hinton15_mnist",
+           "hinton15_omitted", "hinton15_regulariser", "hinton15_specialists",
+           "hinton15_speech", "hinton15_temperature", "keras_example",
+           "methods_mnist", "open_mnist")
 _TABLE = "table"
 _UNFINISHED = "unfinished.json"
 

@@ -80,12 +80,14 @@ class Stage(NamedTuple):
     run: Instead of a sweep: leaves rows in a place, and passes over those that
       are there already.
     shards: Whether several machines can share it; otherwise one does all of it.
+    command: The `--config=FILE` that it starts from, if it is not the study's.
   """
 
   name: str
   config: Callable[[Rows], ml_collections.ConfigDict] | None = None
   run: Callable[[Rows, Place], None] | None = None
   shards: bool = True
+  command: str | None = None
 
 
 class Cell(NamedTuple):

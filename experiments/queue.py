@@ -29,13 +29,13 @@ import sys
 import time
 from typing import Any, NamedTuple
 
-from experiments import index, temperature_sweep
+from experiments import index
 from experiments.protocol import Cell
 from kd_jax import config as config_lib
 from kd_jax import main as door
 from kd_jax import report
 from kd_jax.config import sweep
-from kd_jax.core.errors import Parser, UserError, nearest
+from kd_jax.core.errors import Parser, UserError, minutes, nearest
 from kd_jax.core.machine import cores
 from kd_jax.report import Row
 
@@ -116,7 +116,7 @@ def _parser() -> Parser:
                   formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--run", action="store_true", help="make the next runs")
   parser.add_argument("--only", metavar="STUDY.CELL", help="those of this cell")
-  parser.add_argument("--minutes", type=temperature_sweep.minutes,
+  parser.add_argument("--minutes", type=minutes,
                       help="stop after so many, to go on another time")
   parser.add_argument("--whole", action="store_true",
                       help="pass over cells of which no run would be finished")

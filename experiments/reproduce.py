@@ -25,12 +25,12 @@ import shlex
 import sys
 from typing import Any
 
-from experiments import index, temperature_sweep
+from experiments import index
 from experiments.protocol import Options, Place, Stage
 from kd_jax import main as door
 from kd_jax import report
 from kd_jax.config import schema
-from kd_jax.core.errors import Parser, UserError, nearest
+from kd_jax.core.errors import Parser, UserError, minutes, nearest, whole
 from kd_jax.runs import shard as shards
 
 STUDIES = index.STUDIES
@@ -157,7 +157,8 @@ class _Job:
     place = shards.apart(folder, self.shard)
     if stage.config is not None:
       return door.train(
-          self._at(stage.config(rows)), place, self.stop, self.study.COMMAND,
+          self._at(stage.config(rows)), place, self.stop,
+          stage.command or self.study.COMMAND,
           again=self.again, study=self.name, shard=self.shard)
     assert stage.run is not None, stage.name
     stage.run(rows, Place(place, self.stop, _say, self.shard))
@@ -212,9 +213,9 @@ def _parser() -> Parser:
                       help="folder of data sets (default: KD_JAX_DATA)")
   parser.add_argument("--teachers", type=pathlib.Path,
                       help="folder of teachers, for several studies to share")
-  parser.add_argument("--seeds", type=temperature_sweep.positive,
+  parser.add_argument("--seeds", type=whole,
                       help="runs of each point (default: the study's own)")
-  parser.add_argument("--minutes", type=temperature_sweep.minutes,
+  parser.add_argument("--minutes", type=minutes,
                       help="stop after so many, to go on another time")
   parser.add_argument("--shard", metavar="I/N",
                       help="run the I-th of N parts, in a folder of its own")

@@ -10,7 +10,6 @@ command can be stopped and given again; --config.KEY=VALUE sets any other key.
 """
 
 import argparse
-import math
 import pathlib
 import shlex
 import sys
@@ -18,7 +17,7 @@ import time
 
 from kd_jax import main as door
 from kd_jax.config import command_line, sweep
-from kd_jax.core.errors import Parser, UserError
+from kd_jax.core.errors import Parser, UserError, minutes, whole
 from kd_jax.runs import shard as shards
 
 
@@ -75,7 +74,7 @@ def _parser() -> Parser:
   parser.add_argument("--temperatures", default="1,2,4,8,20", metavar="T,T,...")
   parser.add_argument("--alphas", metavar="ALPHA,...",
                       help="shares of the soft term (default: the config's)")
-  parser.add_argument("--seeds", type=positive, default=3, metavar="N",
+  parser.add_argument("--seeds", type=whole, default=3, metavar="N",
                       help="runs of each point (default 3)")
   parser.add_argument("--widths", metavar="N,N,...",
                       help="units of both layers (default: the config's)")
@@ -88,25 +87,6 @@ def _parser() -> Parser:
   parser.add_argument("--plan", action="store_true",
                       help="tell runs, compilations, memory and time; do nothing")
   return parser
-
-
-def minutes(text: str) -> float:
-  """A length of time above 0, for argparse."""
-  try:
-    number = float(text)
-  except ValueError:
-    number = 0.0
-  if not 0 < number < math.inf:
-    raise argparse.ArgumentTypeError(f"{text}: must be a number above 0")
-  return number
-
-
-def positive(text: str) -> int:
-  """An integer of 1 or more, for argparse."""
-  number = int(text) if text.isdigit() else 0
-  if number < 1:
-    raise argparse.ArgumentTypeError(f"{text}: must be 1 or more")
-  return number
 
 
 if __name__ == "__main__":

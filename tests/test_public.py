@@ -121,7 +121,8 @@ PROMISED: dict[str, dict[str, str | None]] = {
 }
 # Names that stand in a text or on a command line.
 TOLD = (
-    "kd_jax.NUMERICS", "kd_jax.config.default", "kd_jax.conformance",
+    "kd_jax.NUMERICS", "kd_jax.compare", "kd_jax.config.default",
+    "kd_jax.conformance",
     "kd_jax.conformance.ours:kd", "kd_jax.data", "kd_jax.data.load",
     "kd_jax.losses.maps:attention_distance",
     "kd_jax.methods", "kd_jax.doctor", "kd_jax.main", "kd_jax.models",
@@ -341,6 +342,9 @@ def started(module: str, words: list[str], monkeypatch) -> list:
       visit = Visit()
       configs.append(doctor.read(visit, words)[0])
       code = int(bool(visit.problems))
+    elif module == "kd_jax.compare":
+      from kd_jax import compare
+      code = compare.main([*words, "--plan"])
     else:
       assert module in WITH_ARGPARSE, f"{module}: see that it is, and add it"
       stop_after_reading(patch)
@@ -436,7 +440,7 @@ def test_a_command_of_a_document_is_accepted(module, words, monkeypatch):
     return
   configs = started(module, list(words), monkeypatch)
   if any(word.startswith("--config") for word in words):
-    assert len(configs) == 1
+    assert len(configs) == (2 if module == "kd_jax.compare" else 1)
     same(configs[0], list(words))
   if module == "experiments.reproduce":
     study = words[0]

@@ -19,10 +19,9 @@ def tests(named: Named) -> tuple[dict[Key, statistics.Paired], dict[Key, float]]
     reference = {row["seed"]: row["test_errors"]
                  for row in named.get((widths, _REFERENCE), ())}
     own = {row["seed"]: row["test_errors"] for row in rows}
-    seeds = sorted(own.keys() & reference.keys())
-    if method != _REFERENCE and seeds:
-      found[widths, method] = statistics.paired(
-          [own[seed] for seed in seeds], [reference[seed] for seed in seeds])
+    if method != _REFERENCE and (
+        test := statistics.paired_by_seed(own, reference)):
+      found[widths, method] = test
   return found, statistics.holm(
       {key: test.p for key, test in found.items() if test.p is not None})
 

@@ -32,11 +32,12 @@ def dataset(
   """The data set of a run; `say` and `fetching` as of `data.load`."""
   values = flatten(values)
   resize = values["data.resize"]
-  return data_lib.load(
+  found = data_lib.load(
       values["data.name"], directory=values["data.dir"],
       holdout=values["data.holdout"], embedded=values["data.embedded"],
       resize=resize and tuple(resize), num_classes=values["data.num_classes"],
       say=say, fetching=fetching)
+  return data_lib.without_test(found) if values["data.test"] == "heldout" else found
 
 
 def transfer_set(values: Values, found: data_lib.Dataset) -> data_lib.Dataset:
@@ -180,6 +181,14 @@ def check_names(values: Values) -> None:
     raise UserError(
         f"config.teacher.state_dict={weights}: is one net, which is the teacher; "
         "leave out teacher.logits, and teacher.count above 1")
+  if values["data.test"] == "heldout":
+    if not values["data.holdout"]:
+      raise UserError("config.data.test=heldout: nothing is held out; give "
+                      "data.holdout, such as 0.1")
+    if values["teacher.test_logits"] is not None:
+      raise UserError(
+          "config.data.test=heldout: teacher.test_logits are of the test set, "
+          "which stays unseen; leave them out")
   if values["teacher.test_logits"] is not None and logits is None:
     raise UserError(
         f"config.teacher.test_logits={values['teacher.test_logits']}: is of a "

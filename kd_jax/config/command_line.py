@@ -22,11 +22,14 @@ HOSTS = ("--coordinator", "--processes", "--process_id")
 _FLAGS = ("--config", "--workdir", "--sweep", "--shard", "--resume", *HOSTS)
 
 
-def parse(argv: list[str]) -> tuple[ml_collections.ConfigDict, pathlib.Path]:
+def parse(
+    argv: list[str], swept: sweep.Sweep | None = None
+) -> tuple[ml_collections.ConfigDict, pathlib.Path]:
   """Reads the command line.
 
   Args:
     argv: The arguments, without the program's name.
+    swept: Points of a program that makes a sweep of its own.
 
   Returns:
     The checked config and the workdir.
@@ -34,7 +37,7 @@ def parse(argv: list[str]) -> tuple[ml_collections.ConfigDict, pathlib.Path]:
   Raises:
     UserError: For anything that is not right about them.
   """
-  argv, points = _points(joined(argv))
+  argv, points = (argv, swept) if swept else _points(joined(argv))
   flags: dict[str, str] = {}  # Of a flag given twice, the last counts.
   for arg in argv:
     name, equals, text = arg.partition("=")

@@ -44,8 +44,9 @@ def data(values: Values, content: str) -> Identity:
     values: The config, flat.
     content: The hash of the data set.
   """
+  later = {"data.test": "heldout"} if values["data.test"] == "heldout" else {}
   return {"data": content, "data.holdout": values["data.holdout"],
-          "data.scale": values["data.scale"]}
+          "data.scale": values["data.scale"], **later}
 
 
 def student(

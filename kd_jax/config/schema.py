@@ -281,6 +281,9 @@ _OWN: dict[str, Key] = {
         "data.dir": _optional(str, _TEXT, "folder of data; else KD_JAX_DATA")}),
     **_of(DATA, {
         "data.holdout": Key(0.0, _PART, "part of the training set held out"),
+        "data.test": Key(
+            "own", _one_of("own", "heldout"), "what a net is judged on at its end: "
+            "the test set, or what is held out, so that the test set stays unseen"),
         "data.embedded": Key(
             "auto", _one_of("auto", "never", "only"),
             "the 5,000 built-in digits"),
@@ -295,7 +298,7 @@ _OWN: dict[str, Key] = {
             "unit", _one_of("unit", "standard"),
             "pixels of uint8 to [0, 1], floats as stored; or both to the training "
             "set's mean 0 and deviation 1"),
-    }, later=("data.num_classes",)),
+    }, later=("data.num_classes", "data.test")),
     **_of(STUDENT, _TRANSFER, later=_TRANSFER),
     **_under("student", _of(
         STUDENT, _net((800, 800), "none"), traced=_NET, later=_LATER)),

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Iterable
 import difflib
+import math
 import traceback
 from typing import NoReturn
 
@@ -72,6 +73,34 @@ class Parser(argparse.ArgumentParser):
   def error(self, message: str) -> NoReturn:
     """Prints what is wrong with the arguments, and ends the program."""
     self.exit(2, f"error: {message}; see --help\n")
+
+
+def whole(text: str) -> int:
+  """An integer of 1 or more, for argparse."""
+  number = int(text) if text.isdecimal() else 0
+  if number < 1:
+    raise argparse.ArgumentTypeError(f"{text}: must be 1 or more")
+  return number
+
+
+def minutes(text: str) -> float:
+  """A length of time above 0, for argparse."""
+  return _between(text, 0, math.inf, "a number above 0")
+
+
+def part(text: str) -> float:
+  """A part of a whole, for argparse."""
+  return _between(text, 0, 1, "a number between 0 and 1")
+
+
+def _between(text: str, low: float, high: float, allowed: str) -> float:
+  try:
+    number = float(text)
+  except ValueError:
+    number = math.nan
+  if not low < number < high:
+    raise argparse.ArgumentTypeError(f"{text}: must be {allowed}")
+  return number
 
 
 def nearest(word: str, known: Iterable[str], *, most: int = 3) -> str:

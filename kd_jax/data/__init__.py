@@ -128,6 +128,16 @@ def load(
       test=Examples(*(array[test.known] for array in test)), test_labels=test.label)
 
 
+def without_test(dataset: Dataset) -> Dataset:
+  """The data set with what is held out in the place of its test set.
+
+  For whoever chooses settings: of such a data set, no number is of a test example.
+  """
+  ids = dataset.heldout_ids
+  return dataset._replace(
+      test=Examples(*(array[ids] for array in dataset.train)), test_labels=None)
+
+
 def empty_classes(dataset: Dataset) -> np.ndarray:
   """The classes of which no training example has the label."""
   labels = dataset.train.label

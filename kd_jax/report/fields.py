@@ -24,9 +24,9 @@ class Kind(NamedTuple):
 
   words: str
   types: type | tuple[type, ...]
-  holds: Callable[[Any], bool] = lambda value: True
+  holds: Callable[[Any], bool] | None = None
   # What is kept of it, in less memory.
-  compact: Callable[[Any], Any] = lambda value: value
+  compact: Callable[[Any], Any] | None = None
 
 
 def reader(*, everything: bool = False) -> results.Each:
@@ -70,15 +70,15 @@ def complete(row: Row, where: str) -> Row:
 
 
 def _reported(row: Row, where: str, kinds: dict[str, Kind]) -> Row:
-  found = {}
-  for key, kind in kinds.items():
+  found: Row = {}
+  for key, (words, types, holds, compact) in kinds.items():
     value = row.get(key)
     if value is None:
       continue
-    if isinstance(value, kind.types) and kind.holds(value):
-      found[key] = kind.compact(value)
+    if isinstance(value, types) and (holds is None or holds(value)):
+      found[key] = value if compact is None else compact(value)
     elif not (isinstance(value, float) and not math.isfinite(value)):
-      raise UserError(f"{where}: {key} is {_brief(value)}, must be {kind.words}")
+      raise UserError(f"{where}: {key} is {_brief(value)}, must be {words}")
   errors, examples = found.get("test_errors"), found.get("test_examples")
   if errors is not None and examples is not None and not 0 <= errors <= examples:
     raise UserError(f"{where}: test_errors is {errors:g} of {examples:g} examples")
@@ -143,7 +143,8 @@ _OF_SWEEP = {
     **dict.fromkeys(("fingerprint", "command"), Kind("text", str)),
     **dict.fromkeys((
         "net", "method", "loss", "teacher_fingerprint", "data_sha256", "commit",
-        "device", "study", "packing"), Kind("text", str, compact=sys.intern)),
+        "device", "study", "packing", "test_set"),
+        Kind("text", str, compact=sys.intern)),
     "heldout_curve": _CURVE,
     **dict.fromkeys(
         _DRAWN, Kind("lists of numbers by name", dict, _series, _compact)),

@@ -19,6 +19,9 @@ from kd_jax.report.sweep import Point, Sweep, run
 _UNSAID = 2
 _NOTES = 12
 
+# By what makes a point, its rows.
+Groups = dict[Any, list[Row]]
+
 
 def records(
     rows: Iterable[Row], *, reference: Mapping[str, Any] | None = None
@@ -42,10 +45,8 @@ def gather(
     UserError: If no point is the reference.
   """
   distinct, notes = _distinct(rows)
-  distinct, of_data = _by_data(distinct)
-  groups: dict[Any, list[Row]] = {}
-  for row in distinct:
-    groups.setdefault(names.identity(row), []).append(row)
+  groups, of_data = _by_data(_grouped(distinct))
+  distinct = [row for group in groups.values() for row in group]
   settings = [names.setting(group[0]) for group in groups.values()]
   keys, common = _varying(settings)
   teachers = sorted({row["teacher_fingerprint"] for row in distinct
@@ -65,7 +66,8 @@ def gather(
   if reference is not None:
     points = compare.compared(
         points, reference, keys, common, several=several)
-  notes += of_data + _machines(distinct) + _numerics(distinct)
+  notes += (of_data + _machines(distinct) + _numerics(distinct)
+            + _test_set(distinct))
   study = ", ".join(sorted({str(row.get("study", "")) for row in distinct}))
   return Sweep(
       study, tuple(points), tuple(keys), common, tuple(teachers),
@@ -96,6 +98,16 @@ def _numerics(rows: Sequence[Row]) -> list[str]:
           "other numbers for the same settings (docs/reliability.md)."]
 
 
+def _test_set(rows: Sequence[Row]) -> list[str]:
+  """A note where numbers called of the test set are of held-out examples."""
+  judged = sum(row.get("test_set") == "heldout" for row in rows)
+  if not judged:
+    return []
+  of = "" if judged == len(rows) else f" of {counted(judged, 'run')}"
+  return [f"The test set was not looked at: test errors{of} are of the held-out "
+          "training examples (data.test=heldout)."]
+
+
 def _distinct(rows: Iterable[Row]) -> tuple[list[Row], list[str]]:
   """Rows in an order of their own, one a fingerprint; notes on the others."""
   text = lambda row: json.dumps(row, sort_keys=True, default=list)
@@ -121,17 +133,24 @@ def _distinct(rows: Iterable[Row]) -> tuple[list[Row], list[str]]:
   return [found[name] for name in sorted(found, key=by_run)], notes
 
 
-def _by_data(rows: list[Row]) -> tuple[list[Row], list[str]]:
-  """Rows with their data as a setting, where those of a point are of several."""
-  known: dict[Any, set[str | None]] = {}
+def _grouped(rows: Iterable[Row]) -> Groups:
+  """Rows by what makes their point."""
+  groups: Groups = {}
   for row in rows:
-    known.setdefault(names.identity(row), set()).add(row.get("data_sha256"))
-  if any(len(found - {None}) > 1 for found in known.values()):
+    groups.setdefault(names.identity(row), []).append(row)
+  return groups
+
+
+def _by_data(groups: Groups) -> tuple[Groups, list[str]]:
+  """The points with their data as a setting, where those of one are of several."""
+  known = [{row.get("data_sha256") for row in group} for group in groups.values()]
+  if any(len(found - {None}) > 1 for found in known):
     data = lambda row: {"data_sha256": row.get("data_sha256", "unknown")[:8]}
-    return [row | {"overrides": row["overrides"] | data(row)} for row in rows], []
-  mixed = sum(len(found) > 1 for found in known.values())
-  return rows, [f"In {mixed:,} of the points some rows, of earlier versions, do "
-                "not say of which data they are."] if mixed else []
+    return _grouped(row | {"overrides": row["overrides"] | data(row)}
+                    for group in groups.values() for row in group), []
+  mixed = sum(len(found) > 1 for found in known)
+  return groups, [f"In {mixed:,} of the points some rows, of earlier versions, do "
+                  "not say of which data they are."] if mixed else []
 
 
 def _twice(points: Iterable[Point], keys: Sequence[str]) -> list[str]:

@@ -100,6 +100,22 @@ def paired(values: Values, reference: Values, *, level: float = 0.95) -> Paired:
   return Paired(mean, low, high, p, n)
 
 
+def paired_by_seed(
+    values: Mapping[int, float], reference: Mapping[int, float]
+) -> Paired | None:
+  """`paired` of the seeds that both have; None if there is none.
+
+  Example:
+    >>> paired_by_seed({0: 5, 1: 7, 2: 9}, {2: 6, 0: 4}).difference  # 1 and 3
+    2.0
+  """
+  seeds = sorted(values.keys() & reference.keys())
+  if not seeds:
+    return None
+  return paired([values[seed] for seed in seeds],
+                [reference[seed] for seed in seeds])
+
+
 def holm(p_values: Mapping[K, float]) -> dict[K, float]:
   """The p-values of a family of tests, adjusted for their number m.
 

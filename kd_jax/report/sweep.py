@@ -117,7 +117,7 @@ class Sweep:
   def has(self) -> frozenset[str]:
     """The numbers that some point has."""
     return frozenset(name for at, name in enumerate(Point._fields) if any(
-        [point[at] is not None for point in self.points]))
+        point[at] is not None for point in self.points))
 
   @property
   def nested(self) -> bool:

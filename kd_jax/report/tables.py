@@ -4,6 +4,7 @@ from collections.abc import Callable
 import csv
 import functools
 import io
+import itertools
 import operator
 import pathlib
 import re
@@ -62,11 +63,18 @@ def difference(point: Point) -> str:
   """The difference from the reference, with its interval."""
   if point.is_reference:
     return "reference"
-  shown = number(point.difference, 1, sign=True)
-  if point.difference_low is None:
+  return with_interval(
+      point.difference, point.difference_low, point.difference_high)
+
+
+def with_interval(
+    value: float | None, low: float | None, high: float | None
+) -> str:
+  """A difference and its interval, as far as there are any."""
+  shown = number(value, 1, sign=True)
+  if low is None:
     return shown
-  return (f"{shown} [{number(point.difference_low, 1, sign=True)}, "
-          f"{number(point.difference_high, 1, sign=True)}]")
+  return f"{shown} [{number(low, 1, sign=True)}, {number(high, 1, sign=True)}]"
 
 
 def columns(sweep: Sweep) -> list[Column]:
@@ -214,13 +222,13 @@ def _differences(sweep: Sweep) -> list[str]:
 def markdown(sweep: Sweep) -> str:
   """A markdown table, and its captions under it."""
   shown, texts = columns(sweep), text_columns(sweep)
-  lines = [[_markdown(column.title) for column in shown],
+  lines = [[as_markdown(column.title) for column in shown],
            ["--:" if column.title not in texts else "---"
             for column in shown]]
-  lines += [[_markdown(column.text(point)) for column in shown]
+  lines += [[as_markdown(column.text(point)) for column in shown]
             for point in sweep.points[:MOST]]
   body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-  below = "\n".join(map(_markdown, _cut(sweep) + captions(sweep)))
+  below = "\n".join(map(as_markdown, _cut(sweep) + captions(sweep)))
   return f"{body}\n\n{below}\n"
 
 
@@ -232,7 +240,7 @@ def text_columns(sweep: Sweep) -> set[str]:
       isinstance(point.values.get(key), str) for point in sweep.points)}
 
 
-def _markdown(text: str) -> str:
+def as_markdown(text: str) -> str:
   """Text that markdown shows as it is, on one line."""
   text = " ".join(text.split()).replace("&", "&amp;")
   text = re.sub(r"([\\`*|~]|(?<=\])\()", r"\\\1", text)
@@ -258,11 +266,14 @@ def comma_separated(sweep: Sweep) -> str:
   """A CSV file of ten digits a number, the full names of keys as column names."""
   writer = csv.writer(out := io.StringIO(), lineterminator="\n")
   writer.writerow([*sweep.keys, *(_PLAIN.get(name, name) for name in _FIELDS)])
-  fields = operator.attrgetter(*_FIELDS)
-  for point in sweep.points:
-    writer.writerow(
-        [names.shown(point.values[key]) if key in point.values else ""
-         for key in sweep.keys] + [*map(_exact, fields(point))])
+  # By columns, most of which are empty in a sweep of one kind.
+  setting = lambda key, point: (
+      names.shown(point.values[key]) if key in point.values else "")
+  settings = [map(functools.partial(setting, key), sweep.points)
+              for key in sweep.keys]
+  numbers = [map(_exact, map(operator.attrgetter(name), sweep.points))
+             if name in sweep.has else itertools.repeat("") for name in _FIELDS]
+  writer.writerows(zip(*settings, *numbers) if sweep.points else ())
   return out.getvalue()
 
 

@@ -25,6 +25,8 @@ def about(job: Job, fingerprint: str) -> Row:
   """What was asked for, and of whom it learnt."""
   lane, _, teacher, _ = job.wanted[fingerprint]
   run = job.setup.run
+  # Only where it is not: rows of before say nothing of it.
+  unseen = {} if run.values["data.test"] == "own" else {"test_set": "heldout"}
   return {
       "row": f"{job.net.name} {lane.name}" if job.net.in_config else lane.name,
       "method": run.values["method"], "overrides": lane.point,
@@ -36,7 +38,7 @@ def about(job: Job, fingerprint: str) -> Row:
          if teacher and "bank" in teacher.record else {}),
       "data": job.setup.dataset.source,
       "data_sha256": job.setup.dataset.fingerprint,
-      "train_examples": len(job.setup.train.ids)}
+      "train_examples": len(job.setup.train.ids), **unseen}
 
 
 def described(job: Job, fingerprint: str) -> Row:

@@ -1,0 +1,91 @@
+"""Studies of arms: settings chosen without the test set, then seeds, by groups.
+
+A group has arms that are compared with one another, such as those of one student.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import ml_collections
+
+from experiments.protocol import Rows, Stage
+from kd_jax.config import sweep
+from kd_jax.report import Row, comparison
+from kd_jax.runs import arms as arms_lib
+from kd_jax.runs.arms import Arm
+
+Groups = Mapping[str, Sequence[Arm]]
+# Of rows of which only held-out errors are read.
+NOT_COMMITTED = ("test_wrong_ids", "test_bins", "curve")
+_FIRST_SEED = 100
+
+
+def choosing(
+    name: str, groups: Callable[[Rows], Groups],
+    config: Callable[[], ml_collections.ConfigDict], *, seeds: int,
+    command: str | None = None,
+) -> Stage:
+  """A stage that tries the settings of arms, of which rows before may decide."""
+  def made(rows: Rows) -> ml_collections.ConfigDict:
+    tried = config()
+    tried.data.holdout, tried.data.test = 0.1, "heldout"
+    tried.sweep.points = tuple(arms_lib.tried(
+        every(groups(rows)), range(_FIRST_SEED, _FIRST_SEED + seeds)))
+    return tried
+  return Stage(name, config=made, command=command)
+
+
+def table(
+    name: str, groups: Callable[[Rows], Groups],
+    config: Callable[[], ml_collections.ConfigDict], *, seeds: int,
+    command: str | None = None,
+) -> Stage:
+  """A stage that trains the chosen setting of each arm on everything."""
+  def made(rows: Rows) -> ml_collections.ConfigDict:
+    final = config()
+    final.sweep.points = tuple(arms_lib.final(
+        (chosen(arm, rows) for arm in every(groups(rows))), range(seeds)))
+    return final
+  return Stage(name, config=made, command=command)
+
+
+def every(groups: Groups) -> list[Arm]:
+  """The arms of all groups."""
+  return [arm for arms in groups.values() for arm in arms]
+
+
+def tried(arm: Arm, rows: Rows) -> list[Row]:
+  """The rows of an arm's settings, of all stages that choose."""
+  return [row for name, found in rows.items() if name.endswith("choosing")
+          for row in _students(found) if arms_lib.of(row) in arm.settings]
+
+
+def _students(rows: Sequence[Row]) -> list[Row]:
+  """Without the rows of a recipe's other nets."""
+  return [row for row in rows if row.get("net") in (None, "student")]
+
+
+def chosen(arm: Arm, rows: Rows) -> sweep.Point:
+  """The best setting of an arm; the first before any is tried, for a plan."""
+  found = tried(arm, rows)
+  return arms_lib.choose(arm, found, len({row["seed"] for row in found})) or dict(
+      arm.settings[0])
+
+
+def results(
+    arms: Sequence[Arm], rows: Rows, stages: Sequence[str] = ("table",)
+) -> list[comparison.Result]:
+  """What the rows say of the arms of a group."""
+  final = [row for name in stages for row in _students(rows.get(name, ()))]
+  return [comparison.result(arm, chosen(arm, rows), tried(arm, rows), final)
+          for arm in arms]
+
+
+def phrase(found: Sequence[comparison.Result], reference: str) -> str:
+  """Which arms are better than the reference, and which are worse."""
+  tests, adjusted = comparison.differences(found, reference)
+  sure = [name for name, p in adjusted.items() if p < comparison.LEVEL]
+  listed = lambda names: ", ".join(names) or "none"
+  return (
+      f"better than {reference} "
+      f"{listed([name for name in sure if tests[name].difference < 0])}, worse "
+      f"{listed([name for name in sure if tests[name].difference > 0])}")

@@ -1,0 +1,115 @@
+"""Is a method on features better than KD, on CIFAR-10 with small residual nets?
+
+A resnet8 learns from a resnet14. Each arm is tried with two settings on held-out
+images; then the better one is trained on all images with three seeds. The last arm
+adds the method on features that was best on held-out images to KD.
+"""
+
+import pathlib
+
+import ml_collections
+
+from configs import cifar10
+from experiments import fair
+from experiments.protocol import Options, Rows, Stage
+from kd_jax.report import comparison
+from kd_jax.runs.arms import Arm, arm
+
+CLAIM = ("of Tian et al. (2020) and others, on CIFAR-100 with schedules of 240 "
+         "epochs: features, relations or contrast teach more than KD")
+COMMAND = "--config=configs/cifar10.py"
+REFERENCE = None
+NOT_COMMITTED = dict.fromkeys(("choosing", "sum_choosing"), fair.NOT_COMMITTED)
+
+# The weights of their papers.
+_WEIGHTS = {"at": 1000.0, "sp": 3000.0, "rkd": 1.0, "pkt": 30_000.0, "crd": 0.8,
+            "wkd_f": 0.08}
+# A schedule of a few epochs leaves less time for the labels.
+_PARTS = (1.0, 0.25)
+
+
+def stages(options: Options) -> list[Stage]:
+  """Choosing, the sum of KD and what was best there, then the table."""
+  made = _smaller if options.quick else _config
+  few = 1 if options.quick else len(_WEIGHTS)
+  return [
+      fair.choosing("choosing", lambda _: {"": _alone()[:2 + few]}, made, seeds=1),
+      fair.choosing("sum_choosing", lambda rows: {"": [_sum(rows)]}, made, seeds=1),
+      fair.table("table", lambda rows: {"": arms(rows, few)}, made,
+                 seeds=options.seeds or (2 if options.quick else 3))]
+
+
+def arms(rows: Rows, few: int = len(_WEIGHTS)) -> list[Arm]:
+  """All arms: the last is KD with the best method on features."""
+  return [*_alone()[:2 + few], _sum(rows)]
+
+
+def _alone() -> list[Arm]:
+  return [
+      arm("labels", {"method": ("hard",), "optimizer.learning_rate": (0.1, 0.05)}),
+      arm("kd", {"method": ("kd",), "temperature": (4.0, 2.0)}),
+      *(arm(name, {"method": (name,), f"{name}.weight": [
+          part * weight for part in _PARTS]}) for name, weight in _WEIGHTS.items())]
+
+
+def best(rows: Rows) -> tuple[str, float]:
+  """The method on features with the fewest held-out errors, and its weight."""
+  found = {}
+  for each in _alone()[2:]:
+    setting = fair.chosen(each, rows)
+    errors = [row["heldout_errors"] for row in fair.tried(each, rows)
+              if row["failed"] is None and row["overrides"].items() >= (
+                  setting.items())]
+    found[each.name] = min(errors, default=float("inf")), setting
+  name = min(found, key=lambda each: found[each][0])
+  return name, found[name][1][f"{name}.weight"]
+
+
+def _sum(rows: Rows) -> Arm:
+  name, weight = best(rows)
+  return arm("kd + best", {
+      "method": (f"kd+{name}",), f"{name}.weight": (weight, 0.25 * weight)})
+
+
+def _config() -> ml_collections.ConfigDict:
+  """What all share: the teacher, and a schedule that two cores can afford."""
+  config = cifar10.get_config()
+  for net, depth in ((config.student, 8), (config.teacher, 14)):
+    net.name, net.widths = "resnet", (16, 32, 64)
+    net.model.depth = depth
+  config.batch_size, config.epochs, config.teacher.epochs = 64, 7, 14
+  for run in (config, config.teacher):
+    run.optimizer.learning_rate = 0.1
+  config.sweep.lanes = "1x1"
+  return config
+
+
+def _smaller() -> ml_collections.ConfigDict:
+  """The same program in minutes: digits, narrow nets, few steps."""
+  config = _config()
+  config.data.name, config.data.embedded = "mnist", "only"
+  config.student.widths = config.teacher.widths = (4, 8, 8)
+  config.steps = config.teacher.steps = 10
+  return config
+
+
+def found(rows: Rows) -> list[comparison.Result]:
+  """What the rows say of each arm that has some."""
+  return [each for each in fair.results(arms(rows), rows)
+          if each.errors or each.failed]
+
+
+def conclude(rows: Rows) -> str:
+  """Every arm against KD."""
+  return f"**{status(rows)}.**\n\n" + comparison.markdown(
+      found(rows), "kd", arms(rows), rows["choosing"])
+
+
+def status(rows: Rows) -> str:
+  """Which are better than KD, and which are worse."""
+  return fair.phrase(found(rows), "kd")
+
+
+def pictures(rows: Rows, folder: pathlib.Path) -> None:
+  """Differences from KD."""
+  comparison.draw(found(rows), "kd", folder / "arms.png")

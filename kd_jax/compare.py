@@ -1,0 +1,164 @@
+"""Compares methods fairly: as many settings of each, chosen on held-out data.
+
+  python -m kd_jax.compare --config=configs/mnist.py --arms=ARMS.toml \\
+      --budget=6 --seeds=10 --workdir=runs/compare
+
+ARMS.toml has a table for each arm; a list holds the values that are tried:
+
+  [labels]
+  method = "hard"
+  label_smoothing = [0.0, 0.05, 0.1]
+  optimizer.learning_rate = [1e-3, 3e-3]
+
+  [kd]
+  method = "kd"
+  temperature = [2, 4, 8]
+  optimizer.learning_rate = [1e-3, 3e-3]
+
+First every setting is trained without a part of the training set, and judged by
+that part; the test set is not looked at. Then the best setting of each arm is
+trained on everything with its seeds. DIR/comparison.md has the table: differences
+from the reference, paired by seed, with Holm's correction; which settings stood at
+an edge of what was tried; what each arm cost. The same command goes on where it was
+stopped.
+"""
+
+import argparse
+import shlex
+import sys
+import time
+
+from kd_jax import main as door
+from kd_jax.config import command_line
+from kd_jax.core.errors import (
+  Parser,
+  UserError,
+  minutes,
+  nearest,
+  part,
+  printable,
+  whole,
+)
+from kd_jax.core.files import at_home
+
+# What a comparison leaves in its folder.
+_OURS = {"choosing", "table", "comparison.md", "comparison.json", "comparison.png"}
+# Of the seeds of stage one: none is of the table, so that no luck is chosen.
+_FIRST_SEED = 100
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Runs the command; returns its exit code."""
+  argv = sys.argv[1:] if argv is None else argv
+  arguments, rest = _parser().parse_known_args(argv)
+  try:
+    rest = command_line.joined(rest)
+    for word in rest:
+      if not word.startswith("--config"):
+        raise UserError(f"{word}: not known here; --help tells what is")
+    with door.Signals(arguments.minutes) as stop:
+      return _Comparison(arguments, rest, argv, stop).run()
+  except (UserError, OSError) as error:
+    print(f"error: {UserError(error)}", file=sys.stderr)
+    return 2
+
+
+class _Comparison:
+  """Both stages, in the folders `choosing` and `table`, and what they say."""
+
+  def __init__(self, arguments, words: list[str], argv: list[str], stop):
+    # jax takes seconds to import, so mistakes before are reported first.
+    # pylint: disable-next=g-import-not-at-top
+    from kd_jax.runs import arms
+    self._of, self._words, self._stop, self._lib = arguments, words, stop, arms
+    self._arms = arms.read(arguments.arms, arguments.budget)
+    names = [each.name for each in self._arms]
+    self._names, self._reference = names, arguments.reference or names[0]
+    if self._reference not in names:
+      raise UserError(f"--reference={self._reference}: no arm is called so; "
+                      f"{nearest(self._reference, names)}")
+    self._workdir = at_home(arguments.workdir or time.strftime(
+        "runs/compare-%Y%m%d-%H%M%S"))
+    given = [word for word in argv if not word.startswith("--workdir")]
+    self._again = shlex.join(["python", "-m", "kd_jax.compare", *given,
+                              f"--workdir={self._workdir}"])
+
+  def run(self) -> int:
+    """Runs both; returns the exit code."""
+    # pylint: disable-next=g-import-not-at-top
+    from kd_jax.report import comparison, read
+    self._refuse_foreign()
+    first = max(_FIRST_SEED, self._of.seeds)
+    seeds = range(first, first + self._of.choosing_seeds)
+    stage = lambda points, *more: command_line.parse(
+        [*self._words, *more], points)[0]
+    choosing = stage(self._lib.tried(self._arms, seeds),
+                     f"--config.data.holdout={self._of.holdout}",
+                     "--config.data.test=heldout")
+    table = lambda points: stage(self._lib.final(points, range(self._of.seeds)))
+    if self._of.plan:
+      door.show_plan(choosing)
+      return door.show_plan(table(each.settings[0] for each in self._arms))
+    code = self._train("choosing", choosing)
+    if code or self._stop():
+      return code
+    tried = read(self._workdir / "choosing")
+    chosen = {each.name: setting for each in self._arms if (
+        setting := self._lib.choose(each, tried, len(seeds)))}
+    if failed := [name for name in self._names if name not in chosen]:
+      raise UserError(
+          f"--arms={self._of.arms}: every setting of {', '.join(failed)} diverged; "
+          "give lower learning rates")
+    code = self._train("table", table(chosen.values()))
+    if code or self._stop():
+      return code
+    print(printable(comparison.write(
+        self._workdir, self._arms, chosen, tried, read(self._workdir / "table"),
+        reference=self._reference)), end="")
+    return 0
+
+  def _train(self, stage: str, config) -> int:
+    """Trains a stage, or goes on with it; returns the exit code."""
+    print(f"{stage}:", flush=True)
+    command = next(word for word in self._words if word.startswith("--config="))
+    return door.train(config, self._workdir / stage, self._stop, command,
+                      again=self._again)
+
+  def _refuse_foreign(self) -> None:
+    names = {path.name for path in self._workdir.iterdir()} if (
+        self._workdir.is_dir()) else set()
+    if names - _OURS:
+      raise UserError(
+          f"--workdir={self._workdir}: holds {min(names - _OURS)}, which is of "
+          "no comparison; give a folder that is empty or new")
+
+
+def _parser() -> Parser:
+  parser = Parser(
+      prog="python -m kd_jax.compare", description=__doc__, allow_abbrev=False,
+      formatter_class=argparse.RawDescriptionHelpFormatter,
+      epilog="--config=FILE[:VARIANT] and --config.KEY=VALUE as for kd_jax.main")
+  parser.add_argument("--arms", required=True, metavar="FILE",
+                      help="what is compared, as above")
+  parser.add_argument("--budget", type=whole, metavar="N",
+                      help="settings tried of each (default: as many as the arm "
+                      "with the fewest has)")
+  parser.add_argument("--seeds", type=whole, default=10, metavar="N",
+                      help="runs of each in the table (default 10)")
+  parser.add_argument("--choosing_seeds", type=whole, default=2, metavar="N",
+                      help="runs of each setting that is tried (default 2)")
+  parser.add_argument("--holdout", type=part, default=0.1, metavar="PART",
+                      help="of the training set, to choose by (default 0.1)")
+  parser.add_argument("--reference", metavar="ARM",
+                      help="what the others are compared with (default: the first)")
+  parser.add_argument("--workdir", help="where everything goes (default: new, "
+                      "under runs)")
+  parser.add_argument("--minutes", type=minutes,
+                      help="stop after so many, to go on another time")
+  parser.add_argument("--plan", action="store_true",
+                      help="tell runs, compilations, memory and time; do nothing")
+  return parser
+
+
+if __name__ == "__main__":
+  sys.exit(main())

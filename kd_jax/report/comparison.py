@@ -1,0 +1,180 @@
+"""Arms of a comparison as a table and a picture: each against the reference."""
+
+from collections.abc import Mapping, Sequence
+import pathlib
+from typing import Any, NamedTuple
+
+from kd_jax.core import files, strict
+from kd_jax.core.words import counted
+from kd_jax.report import canvas, names, statistics, tables
+from kd_jax.runs import arms as arms_lib
+from kd_jax.runs.arms import Arm
+from kd_jax.runs.results import Row
+
+LEVEL = 0.05
+
+
+class Result(NamedTuple):
+  """What the rows say of an arm.
+
+  Attributes:
+    name: Of the arm.
+    setting: What was chosen.
+    tried: Its keys of which several values were tried.
+    edges: Its keys that have the lowest or highest number tried.
+    errors: Test errors of its runs, by seed.
+    examples: Test examples.
+    failed: Runs that diverged; they are in no mean.
+    seconds: All of its runs, those of the choice too.
+  """
+
+  name: str
+  setting: Mapping[str, Any]
+  tried: list[str]
+  edges: list[str]
+  errors: dict[int, int]
+  examples: int
+  failed: int
+  seconds: float
+
+
+def result(each: Arm, setting: Mapping[str, Any], tried: Sequence[Row],
+           table: Sequence[Row]) -> Result:
+  """What the rows of both stages say of an arm."""
+  own = [row for row in table if arms_lib.of(row) == setting]
+  good = [row for row in own if row["failed"] is None]
+  spent = own + [row for row in tried if arms_lib.of(row) in each.settings]
+  return Result(
+      each.name, setting,
+      [key for key, values in each.axes.items() if len(values) > 1],
+      each.edges(setting),
+      {row["seed"]: row["test_errors"] for row in good},
+      max((row["test_examples"] for row in good), default=0),
+      len(own) - len(good), sum(row.get("seconds") or 0 for row in spent))
+
+
+def differences(
+    results: Sequence[Result], reference: str
+) -> tuple[dict[str, statistics.Paired], dict[str, float]]:
+  """Each arm minus the reference, paired by seed; and p by Holm over all arms."""
+  against = next(each for each in results if each.name == reference).errors
+  found = {}
+  for each in results:
+    if each.name != reference and (
+        test := statistics.paired_by_seed(each.errors, against)):
+      found[each.name] = test
+  return found, statistics.holm(
+      {name: test.p for name, test in found.items() if test.p is not None})
+
+
+def write(
+    folder: pathlib.Path, arms: Sequence[Arm],
+    chosen: Mapping[str, Mapping[str, Any]], tried: Sequence[Row],
+    table: Sequence[Row], *, reference: str,
+) -> str:
+  """Writes `comparison.md`, `.json` and `.png` into a folder.
+
+  Args:
+    folder: Where they go.
+    arms: What was compared.
+    chosen: The setting of each, by name.
+    tried: The rows of stage one.
+    table: Those of stage two.
+    reference: The arm that the others are compared with.
+
+  Returns:
+    The table, as markdown.
+  """
+  results = [result(each, chosen[each.name], tried, table) for each in arms]
+  text = markdown(results, reference, arms, tried)
+  tests, adjusted = differences(results, reference)
+  files.write(folder / "comparison.md", text)
+  as_plain = lambda each: each._asdict() | {
+      "difference": tests[each.name]._asdict() if each.name in tests else None,
+      "p_holm": adjusted.get(each.name)}
+  files.write(folder / "comparison.json", strict.dumps(
+      {"reference": reference, "arms": [*map(as_plain, results)]}, indent=1) + "\n")
+  draw(results, reference, folder / "comparison.png")
+  return text
+
+
+def markdown(
+    results: Sequence[Result], reference: str, arms: Sequence[Arm],
+    tried: Sequence[Row],
+) -> str:
+  """The table, and without what it cannot be read."""
+  tests, adjusted = differences(results, reference)
+  lines = [["arm", "chosen", "test errors (n)", "accuracy %",
+            f"minus {reference}", "p (Holm)", "at an edge", "seconds"],
+           ["---", "---", *["--:"] * 4, "---", "--:"]]
+  for each in results:
+    lines.append([each.name, names.label(each.setting, names.columns(each.tried)),
+                  *_errors(each), _difference(each, reference, tests),
+                  tables.probability(adjusted.get(each.name)),
+                  ", ".join(names.short(each.edges).values()),
+                  f"{each.seconds:.0f}"])
+  body = "\n".join(
+      "| " + " | ".join(map(tables.as_markdown, line)) + " |" for line in lines)
+  return f"{body}\n\n{_caption(results, reference, arms, tried)}\n"
+
+
+def _errors(each: Result) -> tuple[str, str]:
+  failed = f", {each.failed} diverged" if each.failed else ""
+  if not each.errors:
+    return f"none{failed}", ""
+  found = statistics.summary([*each.errors.values()])
+  half = None if found.high is None else found.high - found.mean
+  right = 100 * (1 - found.mean / each.examples)
+  return (f"{tables.with_half(found.mean, half)} ({found.n}{failed})",
+          tables.number(right, 2))
+
+
+def _difference(
+    each: Result, reference: str, tests: Mapping[str, statistics.Paired]
+) -> str:
+  if each.name == reference:
+    return "reference"
+  if each.name not in tests:
+    return ""
+  test = tests[each.name]
+  return tables.with_interval(test.difference, test.low, test.high)
+
+
+def _caption(
+    results: Sequence[Result], reference: str, arms: Sequence[Arm],
+    tried: Sequence[Row],
+) -> str:
+  heldout = max(row["heldout_examples"] for row in tried
+                if row["failed"] is None)
+  seeds = len({row["seed"] for row in tried})
+  at = sum(bool(each.edges) for each in results)
+  alike = len({each.examples for each in results}) == 1
+  of = f" of {results[0].examples:,}" if alike else ""
+  return (
+      f"Of each arm {counted(len(arms[0].settings), 'setting')} tried with "
+      f"{counted(seeds, 'seed')}; chosen by the errors on {heldout:,} held-out "
+      f"training examples, without a look at the test set. Test errors{of}: mean ± "
+      "half the 95% t-interval over seeds, of nets trained on all training data. "
+      f"Differences are paired by seed, with their 95% interval; p is corrected by "
+      f"Holm over the {counted(len(results) - 1, 'comparison')} with {reference}. "
+      f"At an edge: keys whose chosen number was the lowest or highest tried "
+      f"({at} of {len(results)} arms), so that a better one may lie beyond. "
+      "Seconds: all of an arm's runs.")
+
+
+@canvas.styled
+def draw(results: Sequence[Result], reference: str, file: pathlib.Path) -> bool:
+  """Differences from the reference with their intervals; filled if sure."""
+  tests, adjusted = differences(results, reference)
+  found = sorted(tests.items(), key=lambda item: item[1].difference)
+  drawn, axes = canvas.figure(1, 1, (4.6, 1.2 + 0.24 * len(found)))
+  at = axes[0][0]
+  for place, (name, test) in enumerate(found):
+    canvas.difference(at, place, test.difference, test.low, test.high,
+                      sure=adjusted.get(name, 1.0) < LEVEL)
+  at.axvline(0, color="black", linewidth=0.8)
+  at.set_yticks(range(len(found)), [name for name, _ in found])
+  at.set(ylim=(len(found) - 0.4, -0.6),
+         xlabel=f"test errors minus those of {reference}\n95% interval; filled: "
+                f"p (Holm) < {LEVEL}, blue better, orange worse")
+  return canvas.save(drawn, file)
