@@ -14,11 +14,21 @@ import numpy as np
 import pytest
 
 from kd_jax import losses
-from kd_jax.conformance import __main__, adapters, oracle, properties, targets
+from kd_jax.conformance import (
+  __main__,
+  adapters,
+  feature_loss,
+  oracle,
+  properties,
+  targets,
+)
 from kd_jax.core.errors import UserError
 from kd_jax.losses import standardised
 
 ROWS = list(properties.PROPERTIES)
+_MAPS = ("hint", "at", "ft", "nst", "fsp", "ab", "reviewkd")
+_RELATIONS = ("sp", "pkt", "rkd_distance", "rkd_angle", "cc", "cc_kernel", "pefd",
+              "srd", "itrd_correlation", "itrd_information")
 
 
 def log_softmax(x, *, careful=True):
@@ -707,8 +717,9 @@ def test_the_document_is_that_of_its_records(document):
   assert document.DOCUMENT.read_text() == document.document(found)
   for name, each in found.items():
     assert ("error" in each) == (name == "optax_logits")
-    for row in each.get("rows", ()):
-      assert row["effect"] == properties.PROPERTIES[row["property"]].effect
+    rules = (feature_loss if name in document.FEATURES else properties).PROPERTIES
+    assert [row["effect"] for row in each.get("rows", ())] == (
+        [] if "error" in each else [rule.effect for rule in rules.values()])
   # What is known of these libraries shows, and nothing in ours.
   rows = lambda name: {row["property"] for row in document.failing(found[name])}
   assert not rows("ours_kd")
@@ -733,16 +744,35 @@ def test_other_libraries_are_judged_as_the_records_say(document, name):
   assert verdicts(told) == verdicts(document.read()[name])
 
 
-def test_a_document_needs_a_note_for_every_failure(document):
+@pytest.mark.parametrize(("name", "row"), [
+    ("ours_kd", "classes"), ("rkd_angle", "equality")])
+def test_a_document_needs_a_note_for_every_failure(document, name, row):
   found = document.read()
-  found["ours_kd"]["rows"][0]["verdict"] = "fails"
-  with pytest.raises(ValueError, match="classes"):
+  found[name]["rows"][0]["verdict"] = "fails"
+  with pytest.raises(ValueError, match=row):
     document.document(found)
 
 
+@pytest.mark.parametrize("name", [
+    each if each in ("hint", "pkt") else pytest.param(each, marks=pytest.mark.slow)
+    for each in (*_MAPS, *_RELATIONS)])
+def test_our_losses_of_features_are_judged_as_the_records_say(
+    document, capsys, name):
+  assert set(document.FEATURES) == {*_MAPS, *_RELATIONS}
+  words = document.features_arguments(name).split()
+  recorded = json.loads(
+      (ROOT / "docs/conformance" / f"{name}.json").read_text())
+  assert run(*words, "--json") == int(not recorded["holds"])
+  told = json.loads(capsys.readouterr().out)
+  verdicts = lambda each: {row["property"]: row["verdict"] for row in each["rows"]}
+  assert verdicts(told) == verdicts(recorded)
+  assert recorded["holds"] == (not document.FEATURES[name][3])
+
+
 def test_targets_of_the_document_are_there(document):
-  for target in document.TARGETS.values():
-    file = target.arguments.split()[0].partition(":")[0]
+  for arguments in [*(each.arguments for each in document.TARGETS.values()),
+                    *map(document.features_arguments, document.FEATURES)]:
+    file = arguments.split()[0].partition(":")[0]
     assert file.startswith("kd_jax.") or (ROOT / file).is_file()
 
 

@@ -23,7 +23,7 @@ from kd_jax.core.screen import Screen
 from kd_jax.data import raw, tfds_source, views
 from kd_jax.data.preprocess import Scaling
 from kd_jax.models import MODELS
-from kd_jax.runs import estimate, probe, records
+from kd_jax.runs import estimate, probe, records, teacher_store
 from kd_jax.runs import setup as setup_lib
 from kd_jax.runs.doctor import (
   Visit,
@@ -237,6 +237,24 @@ def test_disk_and_memory_are_reckoned(looked_at, tmp_path, monkeypatch):
   room, step = visit.problems
   assert "1000 B are free" in room and "distilled: a step needs" in step
   assert visit.fatal
+
+
+def test_of_a_bank_on_the_host_two_epochs_are_on_the_device(
+    looked_at, monkeypatch):
+  found = looked_at("--config.student.views=shift2", "--config.teacher.bank=always")
+  bank = lambda **more: examine._bank(
+      found.setup, found.nets["distilled"], **more)
+  assert bank() == bank(on_device=True) == 4 * 300 * 25 * 7
+  monkeypatch.setattr(teacher_store, "_LARGEST_BANK", 1000)
+  assert (bank(), bank(on_device=True)) == (4 * 300 * 25 * 7, 2 * 4 * 300 * 7)
+  # Where it has to be on the device, auto makes none.
+  wanted = lambda *more: teacher_store.wants_bank(
+      looked_at(*more).run, found.setup.dataset,
+      found.nets["distilled"].training._replace(total_steps=10**6), {})
+  assert wanted("--config.student.views=shift2")
+  assert not wanted("--config.student.views=shift2", "--sweep.seed=0,1")
+  monkeypatch.setattr(teacher_store, "_LARGEST_FILE", 1000)
+  assert not wanted("--config.student.views=shift2")
 
 
 def test_a_divergence_within_a_few_steps_is_told(looked_at, monkeypatch):

@@ -7,6 +7,7 @@ import json
 from conftest import ROOT
 import jax
 import jax.numpy as jnp
+import modes
 import numpy as np
 import pytest
 from test_features import slow_layer, slow_regressor
@@ -15,7 +16,7 @@ from test_similarity import oracle as relation
 
 from kd_jax import main, methods
 from kd_jax.core import types
-from kd_jax.methods import factors, variational
+from kd_jax.methods import factors, fitting, variational
 from kd_jax.methods import terms as terms_lib
 from kd_jax.training import step as step_lib
 
@@ -327,6 +328,7 @@ NETS = {
               "stage2.preact": (4, 4, 8), "stage3": (2, 2, 9), "pooled": (9,)},
     "dense": {"hidden_0": (8,), "pooled": (8,)},
 }
+NETS["small"]["odd"] = (3, 3, 8)
 BOTH = (("stage1", "stage1"), ("stage2", "stage2"))
 
 
@@ -368,8 +370,10 @@ def test_vectors_are_compared_where_a_method_can(name):
     ("ab", ("small", "large"), (("pooled", "stage1"),), "no layer"),
     ("hint", ("small", "large"), (("pooled", "stage1"),), "no layer"),
     ("kd+at", ("small", "large"), (("pooled", "pooled"),), "are vectors"),
-    ("fsp", ("small", "large"), (("pooled", "pooled"),) * 2, "two pairs"),
+    ("fsp", ("small", "large"), (("pooled", "pooled"),), "are vectors"),
     ("fsp", ("small", "large"), (("stem", "stem"), ("pooled", "pooled")),
+     "are vectors"),
+    ("fsp", ("small", "small"), (("stage1", "stage1"), ("odd", "odd")),
      "can be pooled")])
 def test_taps_that_do_not_fit_are_refused(name, nets, given, says):
   student, teacher = (NETS[net] for net in nets)
@@ -378,6 +382,23 @@ def test_taps_that_do_not_fit_are_refused(name, nets, given, says):
     shapes = [{"-".join(pair): taps[pair[of]] for pair in pairs}
               for of, taps in enumerate((student, teacher))]
     jax.eval_shape(lambda key: method.init(key, *shapes), jax.random.key(0))
+
+
+def test_of_flows_the_pair_that_does_not_fit_is_told_and_what_does():
+  student, teacher = NETS["small"], NETS["large"]
+  own = methods.find("fsp")
+  check = lambda *pairs: fitting.check(
+      own, student, teacher, pairs, modes.hparams("fsp"))
+  check(("stage1", "stage1"), ("stage2", "stage2"))
+  with pytest.raises(ValueError) as error:
+    check(("stage1", "stage1"), ("stage2", "stage3"))
+  told, fits = str(error.value).split("what fits: ")
+  assert told.startswith(
+      "it cannot compare the student's stage2 (4x4x8) with the teacher's stage3")
+  assert "('stage2', 'stage2')" in fits and "stage3" not in fits
+  # A pair that is right is not what is wrong with one alone.
+  with pytest.raises(ValueError, match=r"^it compares what happens.*two pairs of"):
+    check(("stage1", "stage1"))
 
 
 def test_taps_stay_in_the_order_of_their_pairs():

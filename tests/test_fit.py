@@ -1,6 +1,7 @@
 """Running a training: stopped anywhere, it goes on to the same bits."""
 
 import contextlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -138,6 +139,83 @@ def test_stopped_and_continued_is_uninterrupted(run, whole, pieces, monkeypatch)
     assert all(row["train_examples"] == 270 for row in rows[1:]), (
         "the epoch's totals were saved too")
   assert sha(fitted) == sha(whole[0])
+
+
+def bank_of(broken=()):
+  """Logits of every view of every example; those of one may be NaN."""
+  bank = np.random.default_rng(5).normal(size=(300, 25, 1, 7)).astype(np.float32)
+  bank[tuple(broken) or slice(0)] = np.nan
+  return bank
+
+
+def with_bank(own, make, folder, **more):
+  """As `runs_of`, of a teacher that `make` makes of a bank."""
+  trained, train, test, learner = own
+  return runs_of((trained, train, test, learner._replace(
+      teacher=make(bank_of(**more)))), folder)
+
+
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_a_bank_on_the_host_is_one_on_the_device(
+    own, tmp_path, monkeypatch, pieces):
+  monkeypatch.setattr(cost, "segment_steps", lambda *args: 3)
+  fitted, rows = with_bank(
+      own, lambda bank: teachers.banked(jnp.asarray(bank)), tmp_path / "whole")()
+  lies, put = [], devices.copies
+  monkeypatch.setattr(devices, "copies", lambda where, tree: (
+      lies.append(np.shape(tree)) or put(where, tree)))
+  go = with_bank(own, teachers.streamed, tmp_path / "streamed")
+  with pytest.raises(train_loop.Interrupted):
+    go(pieces)
+  again, more = go()
+  assert sha(again) == sha(fitted)
+  same = lambda row: {name: value for name, value in row.items()
+                      if name != "examples_per_second"}
+  assert [same(row) for row in more[1:]] == [
+      same(row) for row in rows[-len(more[1:]):]]
+  # Each epoch that is run is sent, and never all of the bank.
+  assert (300, 1, 1, 7) in lies and (300, 25, 1, 7) not in lies
+
+
+def test_nan_in_a_bank_on_the_host_is_told_of_its_step(own, tmp_path):
+  """An example in a view in which the second epoch shows it, but not the first."""
+  trained, train, _, _ = own
+  view = [np.asarray(segment.views_of_epoch(
+      jax.random.key(trained.seed), epoch, 300, views.VIEWS["shift2"]))
+          for epoch in range(3)]
+  at = next((id, view[1][id]) for id in np.asarray(train.ids)
+            if view[0][id] != view[1][id])
+  told = []
+  for name, make in (("streamed", teachers.streamed),
+                     ("whole", lambda bank: teachers.banked(jnp.asarray(bank)))):
+    with pytest.raises(monitor.Diverged) as error:
+      with_bank(own, make, tmp_path / name, broken=at)()
+    told.append(str(error.value))
+  assert told[0] == told[1] and "as the teacher's logits of 1 of its" in told[0]
+  step = int(re.search(r"at step (\d+)", told[0])[1])
+  assert 5 < step <= 10
+
+
+def test_rows_of_the_next_epoch_come_while_the_present_one_runs(own, tmp_path):
+  asked = []
+
+  def make(bank):
+    made = teachers.streamed(bank)
+    return made._replace(rows=lambda view: asked.append(view) or made.rows(view))
+
+  trained, train, _, learner = own
+  arrays = fit._teacher_arrays(
+      trained, learner._replace(teacher=make(bank_of())), train,
+      devices.choose("single"))
+  bank = bank_of()
+  for epoch, known in ((0, 2), (1, 3), (2, 3)):
+    found = arrays(5 * epoch)
+    arrays(5 * epoch + 4)
+    arrays(5 * min(epoch + 1, 2))  # Waits for the one that comes.
+    assert len(asked) == known
+    view = np.asarray(segment.views_of_epoch(
+        jax.random.key(trained.seed), epoch, 300, views.VIEWS["shift2"]))
+    np.testing.assert_array_equal(found[:, 0], bank[np.arange(300), view])
 
 
 def test_a_run_of_other_settings_is_refused_and_leaves_its_checkpoint_alone(run):

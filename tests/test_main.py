@@ -25,6 +25,7 @@ from kd_jax.config import build
 from kd_jax.data.views import VIEWS
 from kd_jax.models import MODELS
 from kd_jax.report import plots
+from kd_jax.runs import results, teacher_store
 from kd_jax.training import parameters, segment
 
 SMALL = (
@@ -275,6 +276,46 @@ def test_a_teacher_of_clean_images_has_a_bank_of_one_view(small, tmp_path):
   # Of labels alone nothing changes, and no fingerprint of what was there before.
   assert both["baseline"] == live["baseline"] | {
       name: both["baseline"][name] for name in ("seconds",)}
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_a_student_of_a_bank_of_float16_is_another_one(
+    small, tmp_path, capsys, given):
+  words = ["--config.steps=5", "--config.temperature=3", "--config.method=kd"]
+  if given:
+    file = tmp_path / "logits.npy"
+    np.save(file, np.random.default_rng(0).normal(size=(300, 7)))
+    words += [f"--config.teacher.logits={file}", "--config.teacher.check=off"]
+  else:
+    words += ["--config.teacher.bank=always"]
+  _, exact = small(*words, workdir="exact")
+  capsys.readouterr()
+  _, half = small(*words, "--config.teacher.bank_dtype=float16", workdir="half")
+  assert "bank: float16, KL(teacher || bank) at T = 3: mean" in (
+      capsys.readouterr().out)
+  told = half["teacher"]["bank"]
+  assert (told["dtype"], told["temperature"]) == ("float16", 3.0)
+  assert 0 < told["mean_kl"] < told["max_kl"] < 1e-5
+  assert "bank" not in exact["teacher"]
+  rows = [results.read(tmp_path / name)[-1] for name in ("exact", "half")]
+  assert rows[1]["teacher_bank"] == told and "teacher_bank" not in rows[0]
+  assert rows[0]["fingerprint"] != rows[1]["fingerprint"]
+  assert (exact["distilled"]["parameters_sha256"]
+          != half["distilled"]["parameters_sha256"])
+
+
+@pytest.mark.parametrize("parallel", ["single", "pmap"])
+def test_a_bank_that_stays_on_the_host_trains_the_same_student(
+    small, monkeypatch, capsys, parallel):
+  """As the command has it; `test_fit.py` says more."""
+  words = ("--config.student.views=shift2", "--config.teacher.bank=always",
+           "--config.method=kd", f"--config.parallel={parallel}")
+  whole = small(*words, workdir="whole")[1]
+  monkeypatch.setattr(teacher_store, "_LARGEST_BANK", 1000)
+  capsys.readouterr()
+  streamed = small(*words, workdir="streamed")[1]
+  assert "rows of an epoch at a time" in capsys.readouterr().out
+  assert hashes(streamed) == hashes(whole)
 
 
 def test_auto_banks_where_it_pays(plain):

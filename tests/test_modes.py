@@ -15,7 +15,8 @@ slow = lambda *values: pytest.param(*values, marks=pytest.mark.slow)
 unlike_kd = pytest.mark.parametrize("method", [
     "ctkd", "dist", slow("hint"), slow("kd+rkd"), slow("kd+hint+rkd"),
     "crd_drawn", slow("kd+crd"), slow("cc"), slow("ab"), slow("kd+ft_attention"),
-    slow("kd+sp+fsp"), slow("kd+nd"), slow("itrd"), slow("simkd")])
+    slow("kd+sp+fsp"), slow("kd+nd"), slow("itrd"), slow("simkd"), slow("kd+simkd"),
+    slow("wkd_f")])
 
 
 @pytest.mark.parametrize(

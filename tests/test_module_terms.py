@@ -14,7 +14,7 @@ import test_wasserstein
 from kd_jax import methods
 from kd_jax.core import types
 from kd_jax.core.errors import UserError
-from kd_jax.methods import fusion, layers, projector, transfer
+from kd_jax.methods import fusion, layers, projector, stage_terms, transfer
 from kd_jax.methods import terms as terms_lib
 from kd_jax.methods.pairs import in_order
 from kd_jax.models import MODELS, head
@@ -331,6 +331,25 @@ def test_weights_rise_and_fall_with_the_run():
   np.testing.assert_allclose(
       [of("wkd_f", p, decay=0.5) for p in (0.0, 0.5, 0.75, 1.0)],
       of("wkd_f", decay=1.0) * np.array([1, 1, 0.5, 0]), rtol=1e-5, atol=1e-6)
+
+
+def test_of_the_sizes_of_a_grid_one_is_computed():
+  asked = []
+
+  def value(size, x):
+    jax.debug.callback(lambda _: asked.append(size), x)
+    return size * jnp.square(x)
+
+  of_size = jax.jit(jax.value_and_grad(lambda x, number: stage_terms._of_size(
+      number, (1, 2, 4), lambda size: value(size, x))))
+  for number, size in ((0.5, 1), (1.0, 1), (3.0, 2), (4.0, 4), (8.0, 4)):
+    found = of_size(3.0, number)
+    jax.effects_barrier()
+    assert found == (9.0 * size, 6.0 * size) and set(asked) == {size}
+    asked.clear()
+  rows = jax.vmap(lambda number: stage_terms._of_size(
+      number, (1, 2, 4), jnp.float32))(jnp.array([1.0, 4.0]))
+  assert rows.tolist() == [1, 4]  # Lanes, of each its own.
 
 
 def test_a_grid_is_the_largest_that_fits():

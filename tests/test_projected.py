@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from test_features import maps
 
-from kd_jax.losses import projected
+from kd_jax.losses import features, projected
 
 BATCH = {
     "log": projected.log_distance, "correlation": projected.correlation_loss,
@@ -249,3 +249,14 @@ def test_a_student_of_zeros_is_finite():
 def test_what_is_no_embedding_is_refused(name):
   with pytest.raises(ValueError, match="one batch"):
     BATCH[name](jnp.zeros((2, 2, 3)), jnp.zeros((2, 3)))
+
+
+@pytest.mark.parametrize("net", [0, 1])
+@pytest.mark.parametrize("loss", [
+    projected.angle_distance, projected.log_distance, projected.correlation_loss,
+    projected.information_loss, features.boundary_distance])
+def test_a_net_that_has_diverged_shows(loss, net):
+  both = [np.ones((4, 3)), np.eye(4, 3)]
+  both[net] = both[net].copy()
+  both[net][1, 2] = np.nan
+  assert np.isnan(np.asarray(loss(*map(jnp.asarray, both)))).any()

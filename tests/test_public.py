@@ -124,6 +124,7 @@ TOLD = (
     "kd_jax.NUMERICS", "kd_jax.compare", "kd_jax.config.default",
     "kd_jax.conformance",
     "kd_jax.conformance.ours:kd", "kd_jax.data", "kd_jax.data.load",
+    "kd_jax.losses.maps:attention_distance",
     "kd_jax.methods", "kd_jax.doctor", "kd_jax.main", "kd_jax.models",
     "kd_jax.report")
 # Words that a config may have: of student.name, student.views and method.
@@ -302,6 +303,9 @@ TOLD_FLAGS = (
     ("kd_jax.data", "prepare mnist --from DIR --dir DIR"),
     ("kd_jax.conformance", "TARGET --framework=torch --only=temperature,softmax "
                            "--kind=kd --json"),
+    ("kd_jax.conformance", "TARGET --kind=features --shape=4,4,5 --shape=5,4,4 "
+                           "--channels=first --invariant=examples,scale "
+                           "--relational"),
     ("experiments.reproduce", "hinton15_mnist --plan --shard=1/2 --lanes=4x8 "
                               "--teachers=DIR --data=DIR --seeds=2"),
     ("experiments.reproduce", "hinton15_mnist --from-record --record"),

@@ -1,11 +1,13 @@
 """Records in a workdir: whole lines, one writer, nobody else's folder."""
 
 import json
+import resource
 
 import pytest
 
+from kd_jax.core import strict
 from kd_jax.core.errors import UserError
-from kd_jax.runs import records
+from kd_jax.runs import records, results
 
 
 def test_half_a_line_of_a_killed_program_spoils_no_other(tmp_path):
@@ -16,6 +18,80 @@ def test_half_a_line_of_a_killed_program_spoils_no_other(tmp_path):
   lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
   assert len(lines) == 3
   assert json.loads(lines[2])["net"] == "c"
+
+
+def _rows(*names, errors=7):
+  return [{"schema": 2, "fingerprint": name, "overrides": {}, "packing": "1x1x1",
+           "test_errors": errors} for name in names]
+
+
+def _store(folder, wanted):
+  folder.mkdir(exist_ok=True)
+  found = results.Results(folder, print)
+  found.want(wanted)
+  return found
+
+
+def test_adding_rows_takes_as_much_work_as_there_are_rows(tmp_path, monkeypatch):
+  names = [f"{number:04}" for number in range(200)]
+  found = _store(tmp_path, names)
+  written, dumps = [], strict.dumps
+  monkeypatch.setattr(
+      strict, "dumps", lambda row: written.append(row) or dumps(row))
+  looked, arranged = [], results.arranged
+  monkeypatch.setattr(results, "arranged", lambda rows, wanted: arranged(
+      [looked.append(row) or row for row in rows], wanted))
+  for name in names:
+    found.add(_rows(name))
+    assert found.has([name]) and found.rows[-1]["fingerprint"] == name
+  assert (len(written), len(looked)) == (200, 0)
+  appended = (tmp_path / "results.jsonl").read_text()
+  found.describe({})  # Writes all of it anew.
+  assert len(written) == 400
+  assert (tmp_path / "results.jsonl").read_text() == appended
+  assert results.read(tmp_path) == found.rows == _rows(*names)
+
+
+def test_rows_stand_in_the_order_of_the_run_whenever_they_come(tmp_path):
+  for order in ("abcd", "dcba", "bdac"):
+    found = _store(tmp_path / order, "abcd")
+    for name in order:
+      found.add(_rows(name))
+      assert results.read(tmp_path / order) == found.rows == _rows(*sorted(
+          order[:order.index(name) + 1]))
+
+
+def test_rows_go_beside_those_that_the_run_does_not_ask_for(tmp_path):
+  _store(tmp_path, "ab").add(_rows("a", "b"))
+  found = _store(tmp_path, "bcde")
+  found.add(_rows("c"))
+  found.add(_rows("e"))
+  found.add(_rows("d"))
+  assert results.read(tmp_path) == found.rows == _rows(*"bcde")
+  asked, others = results.split(tmp_path)
+  assert (asked, others) == (_rows(*"bcde"), _rows("a"))
+  found.add(_rows("c", errors=8), again=True)
+  assert results.read(tmp_path)[1] == _rows("c", errors=8)[0]
+  with pytest.raises(UserError, match="has another result of c"):
+    found.add(_rows("c", errors=9))
+  # One that nobody asks for is there, but not shown.
+  found.add(_rows("x"))
+  assert results.read(tmp_path) == found.rows and found.others == 2
+  assert results.split(tmp_path)[1] == [*_rows("x"), *_rows("a")]
+
+
+def test_rows_for_which_there_is_no_place_leave_the_others_whole(tmp_path):
+  found = _store(tmp_path, "abc")
+  found.add(_rows("a"))
+  file = tmp_path / "results.jsonl"
+  before, limits = file.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 20, limits[1]))
+  try:
+    with pytest.raises(OSError):
+      found.add(_rows("b"))
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+  assert file.read_bytes() == before
 
 
 @pytest.mark.parametrize(("manifest", "words"), [

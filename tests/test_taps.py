@@ -413,10 +413,13 @@ STAGES = ("--config.student.name=resnet", "--config.student.widths=(2,2,3)",
 
 
 @pytest.mark.slow
-def test_a_reused_classifier_is_in_the_net_that_comes_out(run, tmp_path, teachers):
-  row, _ = run(*STAGES, "--config.method=simkd")
+@pytest.mark.parametrize("method", ["simkd", "kd+simkd", "kd+rkd+simkd"])
+def test_a_reused_classifier_is_in_the_net_that_comes_out(
+    run, tmp_path, teachers, method):
+  row, _ = run(*STAGES, f"--config.method={method}")
   held = load_parameters(tmp_path / "w/parameters/distilled")
-  head = held.state["method"]["head"]
+  own = held.state["method"]
+  head = (own if method == "simkd" else own["simkd"])["head"]
   saved = [load_parameters(path.parent) for path in teachers.rglob("arrays")]
   assert sum(np.array_equal(net.params["Dense_0"]["kernel"], head["kernel"])
              for net in saved) == 1
@@ -426,7 +429,20 @@ def test_a_reused_classifier_is_in_the_net_that_comes_out(run, tmp_path, teacher
   plain = sum(x.size for x in jax.tree.leaves(
       jax.eval_shape(student.init, jax.random.key(0), image).params))
   assert row["parameters"] == plain + (6 + 4) + (36 + 4) + (8 + 8)
-  assert row["loss"].endswith("then the teacher's last layer")
+  assert row["loss"].partition(", T = ")[0].endswith(
+      "then the teacher's last layer")
+  assert ("T**2 * KL" in row["loss"]) == ("kd+" in method)
+
+
+def test_of_several_methods_only_what_stays_is_in_the_net():
+  learner = modes.learner("kd+hint+simkd")
+  state = step_lib.init(learner, jax.random.key(0), modes.digits().preprocess(
+      modes.digits().inputs[:1]), modes.hparams("kd+hint+simkd"))
+  assert state.method.keys() == {"kd", "hint", "simkd"}
+  held = step_lib.deployed_variables(learner, state)
+  assert held.params["method"].keys() == held.state["method"].keys() == {"simkd"}
+  with pytest.raises(KeyError, match="simkd"):
+    methods.find("kd+simkd+simkd")
 
 
 @pytest.mark.slow

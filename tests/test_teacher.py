@@ -141,6 +141,76 @@ def test_a_banks_rows_are_the_live_logits(built):
   assert gap <= 1e-5 * np.abs(bank).max()
 
 
+def rounded(path, source, temperature=2.0, **more):
+  """A bank of float16, and what is said of its error."""
+  rounding = logit_bank.Rounding(temperature)
+  return logit_bank.obtain(
+      path, {"data": "d"}, source, num_classes=CLASSES, rounding=rounding,
+      **more), rounding
+
+
+def test_a_bank_of_float16_tells_what_it_costs(built, tmp_path):
+  source, folder = built
+  exact = np.load(folder / "bank.npy")
+  exact64 = exact.astype(np.float64)
+  path = tmp_path / "half.npy"
+  bank, rounding = rounded(path, source)
+  assert bank.dtype == np.float16
+  np.testing.assert_array_equal(bank, exact.astype(np.float16))
+  assert path.stat().st_size < 0.51 * (folder / "bank.npy").stat().st_size
+  p, q = (np.exp(x / 2) / np.exp(x / 2).sum(-1, keepdims=True)
+          for x in (exact64, bank.astype(np.float64)))
+  kl = np.sum(p * np.log(p / q), axis=-1)
+  told = rounding.record()
+  assert told["max_kl"] == pytest.approx(kl.max(), rel=1e-6)
+  assert told["mean_kl"] == pytest.approx(kl.mean(), rel=1e-6)
+  assert told["temperature"] == 2.0 and 0 < told["mean_kl"] < told["max_kl"] < 1e-6
+  # Found again, it says what it said when it was made.
+  assert rounded(path, source, temperature=9.0)[1].record() == told
+  # One of the other kind is no such bank.
+  with pytest.raises(UserError, match="other dtype"):
+    logit_bank.obtain(path, {"data": "d"}, source, num_classes=CLASSES)
+  np.save(path, bank[np.random.default_rng(0).permutation(150)])
+  said = []
+  np.testing.assert_array_equal(
+      rounded(path, source, say=said.append)[0], exact.astype(np.float16))
+  assert "permuted, foreign or damaged" in said[0]
+
+
+def test_a_stopped_bank_of_float16_knows_its_error(built, tmp_path):
+  source, _ = built
+  whole = rounded(tmp_path / "whole.npy", source)[1].record()
+
+  def stop(done):
+    if done == 9:
+      raise KeyboardInterrupt
+  with pytest.raises(KeyboardInterrupt):
+    rounded(tmp_path / "half.npy", source, tick=stop)
+  views = []
+  told = rounded(tmp_path / "half.npy", source, tick=views.append)[1].record()
+  assert views == list(range(10, 26))
+  assert told == pytest.approx(whole)
+
+
+def test_logits_that_float16_does_not_hold_are_refused(built):
+  rounding = logit_bank.Rounding(1.0)
+  exact = np.array([[1e5, 0.0], [-np.inf, 1.0]], np.float32)
+  with np.errstate(over="ignore"), pytest.raises(UserError, match="float32"):
+    rounding.add(exact, exact.astype(np.float16))
+  rounding.add(exact[1:], exact[1:].astype(np.float16))  # A class that is none.
+  assert rounding.record()["max_kl"] == 0.0
+
+
+def test_a_student_is_told_float32_of_a_bank_of_float16():
+  bank = jnp.linspace(0, 1, 24, dtype=jnp.float16).reshape(3, 2, 1, 4)
+  ids, view = jnp.array([2, 0]), jnp.array([1, 0])
+  batch = types.Batch(None, None, ids, view, None)
+  said = teachers.banked(bank).members(bank, batch).logits
+  assert said.dtype == jnp.float32
+  np.testing.assert_array_equal(
+      said[0], np.asarray(bank, np.float32)[ids, view, 0])
+
+
 def test_a_permuted_bank_is_made_again(spoilt):
   """P10: rows that belong to other images."""
   source, path = spoilt

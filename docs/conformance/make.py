@@ -112,9 +112,60 @@ TARGETS = {
 }
 
 
+_MAPS, _VECTORS = "--shape=4,4,5", "--shape=16 --relational"
+_ROTATED = "examples,channels,rotation,scale"
+# Losses of features, by the method: equation, claims and shapes, and what each
+# failing row comes from.
+FEATURES: dict[str, tuple[str, str, str, dict[str, str]]] = {
+    "hint": ("features:mean_squared_error", "examples,pixels", _MAPS, {}),
+    "at": ("maps:attention_distance", f"{_ROTATED},pixels,example-scale", _MAPS,
+           {}),
+    "ft": ("maps:factor_distance", "examples,pixels,scale,example-scale", _MAPS,
+           {}),
+    "nst": ("maps:selectivity_distance", "examples,pixels,channels,scale,"
+            "example-scale,channel-scale", _MAPS, {}),
+    "fsp": ("maps:flow_distance", "examples,pixels", f"{_MAPS} --shape=4,4,3", {}),
+    "ab": ("features:boundary_distance", "examples,pixels", _MAPS, {
+        "equality": "The student shall be beyond a margin of 1, on the side of the "
+                    "teacher's sign: it has learnt all where s is +-1 or further, "
+                    "not where s = t."}),
+    "reviewkd": ("stages:hierarchical_distance", "examples", _MAPS, {}),
+    "sp": ("similarity:similarity_loss", f"{_ROTATED},pixels",
+           f"{_MAPS} --relational", {}),
+    "pkt": ("similarity:affinity_loss", f"{_ROTATED},example-scale", _VECTORS, {}),
+    "rkd_distance": ("rkd:distance_loss", f"{_ROTATED},shift", _VECTORS, {}),
+    "rkd_angle": ("rkd:angle_loss", f"{_ROTATED},shift", _VECTORS, {}),
+    "cc": ("similarity:congruence_loss", "examples", _VECTORS, {
+        "teacher": "The teacher's embedding is trained, too; the method stops the "
+                   "gradient before it.",
+        "examples": "It multiplies the gaps of neighbouring rows, as RepDistiller "
+                    "has it."}),
+    "cc_kernel": ("similarity:kernel_loss", f"{_ROTATED},example-scale",
+                  _VECTORS, {}),
+    "pefd": ("projected:angle_distance", "examples,scale,example-scale",
+             "--shape=16", {}),
+    "srd": ("projected:log_distance", "examples,scale,channel-scale,shift",
+            _VECTORS, {}),
+    "itrd_correlation": ("projected:correlation_loss",
+                         "examples,scale,channel-scale,shift", _VECTORS, {}),
+    "itrd_information": ("projected:information_loss",
+                         f"{_ROTATED},example-scale", _VECTORS, {
+        "equality": "The difference of two entropies, which is not least where the "
+                    "relations are the same."}),
+}
+
+
+def features_arguments(name: str) -> str:
+  """Of `python -m kd_jax.conformance`, for a loss of features."""
+  function, claims, shape, _ = FEATURES[name]
+  return (f"kd_jax.losses.{function} --kind=features {shape} "
+          f"--invariant={claims}")
+
+
 def run(name: str) -> int:
   """Judges a target; returns the exit code of the tool."""
-  words = TARGETS[name].arguments.split()
+  words = (TARGETS[name].arguments if name in TARGETS
+           else features_arguments(name)).split()
   done = subprocess.run(
       [sys.executable, "-m", "kd_jax.conformance", *words, "--json"],
       cwd=HERE.parents[1], stdout=subprocess.PIPE, text=True, check=False)
@@ -125,7 +176,7 @@ def run(name: str) -> int:
 def read() -> dict[str, dict[str, Any]]:
   """What was found, by name."""
   return {name: json.loads((HERE / f"{name}.json").read_text())
-          for name in TARGETS}
+          for name in (*TARGETS, *FEATURES)}
 
 
 def failing(found: dict[str, Any]) -> list[dict[str, Any]]:
@@ -139,7 +190,8 @@ def document(found: dict[str, dict[str, Any]]) -> str:
   Raises:
     ValueError: If notes and failing rows are not the same.
   """
-  judged = {name: each for name, each in found.items() if "rows" in each}
+  logits = {name: found[name] for name in TARGETS}
+  judged = {name: each for name, each in logits.items() if "rows" in each}
   numbers = {name: index for index, name in enumerate(TARGETS, start=1)}
   names = [row["property"] for row in next(iter(judged.values()))["rows"]]
   lines = [
@@ -148,17 +200,41 @@ def document(found: dict[str, dict[str, Any]]) -> str:
   for index, name in enumerate(names):
     marks = [MARKS[each["rows"][index]["verdict"]] for each in judged.values()]
     lines.append(f"| {name} | " + " | ".join(marks) + " |")
-  effects = [
-      f"| {row['property']} | {_cell(row['expected'])} | {row['effect']} |"
-      for row in found["ours_kd"]["rows"]]
   return "\n".join([
       _HEAD, *(f"{numbers[name]}. {target.title}"
                for name, target in TARGETS.items()), "",
       *lines, "",
-      *(f"{numbers[name]} cannot be judged." for name in found
-        if name not in judged), "", _MEANING, *effects, "",
+      *(f"{numbers[name]} cannot be judged." for name in logits
+        if name not in judged), "", _MEANING, *_effects(found["ours_kd"]), "",
       *(section(numbers[name], TARGETS[name], each)
-        for name, each in found.items())])
+        for name, each in logits.items()),
+      *features({name: found[name] for name in FEATURES})])
+
+
+def features(found: dict[str, dict[str, Any]]) -> list[str]:
+  """The section on losses of features.
+
+  Raises:
+    ValueError: If notes and failing rows are not the same.
+  """
+  lines, notes = [], []
+  names = [row["property"] for row in found["hint"]["rows"]]
+  lines = ["| | " + " | ".join(names) + " |", "|---|" + ":-:|" * len(names)]
+  for name, each in found.items():
+    function, _, _, known = FEATURES[name]
+    bad = {row["property"]: row["found"] for row in failing(each)}
+    if set(bad) != set(known):
+      raise ValueError(f"{name}: notes of {sorted(known)}, but {list(bad)} fail")
+    marks = [MARKS[row["verdict"]] for row in each["rows"]]
+    lines.append(f"| `{function}` | " + " | ".join(marks) + " |")
+    notes += [f"- `{function}`, {row}: {text}. {known[row]}"
+              for row, text in bad.items()]
+  return [_FEATURES, *lines, "", *notes, "", _MEANING, *_effects(found["hint"]), ""]
+
+
+def _effects(found: dict[str, Any]) -> list[str]:
+  return [f"| {row['property']} | {_cell(row['expected'])} | {row['effect']} |"
+          for row in found["rows"]]
 
 
 def section(number: int, target: Target, found: dict[str, Any]) -> str:
@@ -212,6 +288,21 @@ stops the teacher's gradient outside its loss, the target does so too.
 The targets are in [examples/conformance](../examples/conformance), the outputs in
 [conformance](conformance). Each was judged in an environment with its library, on a
 CPU, with the root of this repository on `PYTHONPATH`.
+"""
+_FEATURES = """\
+## Losses of features
+
+`--kind=features` judges `loss(student_features, teacher_features)`. It asks what
+any distance of features should keep, and of the invariances those that a method
+claims: what it leaves free on purpose. `-` is not claimed, or a relation within the
+batch, of which a half tells nothing. Here are our own equations, each with the
+claims of its docstring:
+
+```sh
+python -m kd_jax.conformance kd_jax.losses.maps:attention_distance \\
+  --kind=features --shape=4,4,5 \\
+  --invariant=examples,channels,rotation,scale,pixels,example-scale
+```
 """
 _MEANING = """\
 What each row expects, and what its failure does to training:

@@ -86,8 +86,10 @@ def mixture(
     members: The hash of the parameters, or the logits, of each member.
     weights: The weight of each member.
   """
+  dtype = values["teacher.bank_dtype"]
   return {"teacher.mean": values["teacher.mean"], "teachers": list(members),
-          "member_weights": list(weights)}
+          "member_weights": list(weights),
+          **({} if dtype == "float32" else {"teacher.bank_dtype": dtype})}
 
 
 def member(

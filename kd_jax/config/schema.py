@@ -329,12 +329,13 @@ _OWN: dict[str, Key] = {
         "teacher.weights": Key(
             (), Rule("numbers >= 0, one a member", _all(_NOT_NEGATIVE.check)),
             "weights of the members; () for all alike"),
-    }),
-    **_of(OBJECTIVE, {
+        "teacher.bank_dtype": Key(
+            "float32", _one_of("float32", "float16"),
+            "of stored logits; what the rounding costs is told"),
         "teacher.sees": Key(
             "views", _one_of("views", "clean"),
             "the views of its student, or the clean images, as they are"),
-    }, later=("teacher.sees",)),
+    }, later=("teacher.bank_dtype", "teacher.sees")),
     **_of(PROGRAM, {
         "teacher.bank": Key(
             "auto", _one_of("auto", "always", "never"), "store the logits?")}),
@@ -427,7 +428,8 @@ _RECIPE: dict[str, Key] = {
         str, _TEXT, "a net before it, of the same shape, that it starts from"),
 }
 # Keys of the main job's teacher that say how teachers are asked.
-_COMBINED = ("teacher.mean", "teacher.weights", "teacher.bank", "teacher.sees")
+_COMBINED = ("teacher.mean", "teacher.weights", "teacher.bank",
+             "teacher.bank_dtype", "teacher.sees")
 
 
 @functools.cache

@@ -12,8 +12,12 @@ The contract (Hinton, Vinyals & Dean 2015, arXiv 1503.02531) is the gradient of
 averaged over the batch. A method that is something else on purpose (reverse KL,
 squared distances) fails the rows in which it differs, and rightly so.
 
+With `--kind=features` it judges loss(student_features, teacher_features): by what
+every distance of features should keep, and by the invariances that it claims.
+
 `adapters.py` asks losses of any framework, `targets.py` finds them, `oracle.py`
 has the right gradients and the known wrong ones in closed form, `probe.py` takes
-hard and soft term apart, `properties.py` judges, `report.py` tells. NumPy and
-rich are all it imports by itself; jax, torch, keras come with what is judged.
+hard and soft term apart, `properties.py` judges, `report.py` tells; `taps.py` has
+the features and the invariances, `feature_loss.py` their judges. NumPy and rich are
+all it imports by itself; jax, torch, keras come with what is judged.
 """

@@ -14,7 +14,6 @@ of its framework, and labels as integers; T and alpha are Python floats.
 
 from collections.abc import Callable
 import functools
-import inspect
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,12 +83,15 @@ class Adapted:
                ask: Callable[[Callable[..., Any], Case], Answer]):
     functools.update_wrapper(self, function)
     self.function = function
-    self._call = by_position(function)
     self.framework = framework
     self._ask = ask
 
   def __call__(self, *args: Any, **kwargs: Any) -> Any:
     return self.function(*args, **kwargs)
+
+  def of(self, call: Callable[..., Any]) -> "Adapted":
+    """Another function of the same framework."""
+    return Adapted(call, self.framework, self._ask)
 
   def ask(self, case: Case) -> Answer:
     """The loss of a case and its gradients.
@@ -98,7 +100,7 @@ class Adapted:
       Refusal: If the loss raises something, or returns no array.
     """
     try:
-      return self._ask(self._call, case)
+      return self._ask(self.function, case)
     except (Exception, SystemExit) as error:  # Whatever their code raises.
       raise Refusal(error_line(error)) from error
 
@@ -150,34 +152,6 @@ def plain(output: Any) -> Any:
   return output
 
 
-def by_position(function: Callable[..., Any]) -> Callable[..., Any]:
-  """The function as one of five positional arguments.
-
-  T and alpha may be keyword-only; further arguments need defaults.
-
-  Raises:
-    UserError: If it cannot be called so.
-  """
-  try:
-    signature = inspect.signature(function)
-  except (TypeError, ValueError):
-    return function  # Of C, say: it will be seen when it is called.
-  blank = [None] * 3
-  try:
-    signature.bind(*blank, None, None)
-    return function
-  except TypeError:
-    pass
-  try:
-    signature.bind(*blank, temperature=None, alpha=None)
-  except TypeError:
-    raise UserError(
-        f"{getattr(function, '__name__', function)}{signature}: must take "
-        "(student_logits, teacher_logits, labels, temperature, alpha)") from None
-  return lambda z, v, y, temperature, alpha: function(
-      z, v, y, temperature=temperature, alpha=alpha)
-
-
 def _ask_jax(function: Callable[..., Any], case: Case) -> Answer:
   import jax as library
   import jax.numpy as jnp
@@ -194,8 +168,8 @@ def _ask_jax(function: Callable[..., Any], case: Case) -> Answer:
     z, v = (jnp.asarray(x).astype(case.dtype)
             for x in (case.student, case.teacher))
     gradient = library.value_and_grad(mean, argnums=(0, 1), has_aux=True)
-    if z.shape != (oracle.EXAMPLES, oracle.CLASSES):
-      # Of a shape that is asked about once, operations are sooner compiled
+    if len(z) != oracle.EXAMPLES:
+      # Of a batch that is asked about once, operations are sooner compiled
       # together than each by itself.
       gradient = library.jit(gradient)
     (_, out), gradients = gradient(z, v)
@@ -212,7 +186,7 @@ def _ask_numpy(function: Callable[..., Any], case: Case) -> Answer:
     if dtype == np.float64 and out.dtype in (np.float32, np.float16):
       raise TypeError(
           f"returned {out.dtype} for float64, too coarse for central differences; "
-          "keep the precision of the logits")
+          "keep the precision of what is given")
     return out.astype(np.float64)
 
   with np.errstate(all="ignore"):

@@ -59,6 +59,11 @@ def snapped(number: float, factors: dict[float, float],
                if about(number, key)), otherwise)
 
 
+def half_types(framework: str) -> tuple[str, ...]:
+  """The types of half precision that a framework has."""
+  return ("float16",) if framework == "numpy" else ("float16", "bfloat16")
+
+
 def figure(x: float) -> str:
   """A number in two digits; rounding is called 0."""
   return "0" if abs(x) < 1e-9 else f"{x:.2g}"

@@ -1,7 +1,7 @@
 """The contract of distillation as a list of properties."""
 
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -9,6 +9,8 @@ from kd_jax.conformance import soft_term, whole_loss
 from kd_jax.conformance.adapters import Adapted, Refusal
 from kd_jax.conformance.finding import Finding
 from kd_jax.conformance.probe import Inseparable, Probe
+
+Asks = TypeVar("Asks")  # A probe.
 
 
 class Row(NamedTuple):
@@ -27,15 +29,15 @@ class Row(NamedTuple):
   effect: str
 
 
-class Property(NamedTuple):
+class Property(NamedTuple, Generic[Asks]):
   """One row: what is expected, what its failure does, and how it is judged."""
 
   expected: str
   effect: str
-  judge: Callable[[Probe], Finding]
+  judge: Callable[[Asks], Finding]
 
 
-PROPERTIES = {
+PROPERTIES: dict[str, Property[Probe]] = {
     "classes": Property(
         "a sum over classes",
         "the soft term fades with the number of classes (to 1% of its weight "
@@ -117,20 +119,25 @@ def judge(loss: Adapted, alpha: str, names: Iterable[str]) -> list[Row]:
   Returns:
     A row for each name, in order.
   """
-  probe, rows = Probe(loss, alpha), []
-  for name in names:
-    rule = PROPERTIES[name]
-    expected = rule.expected
-    if name == "alpha":
-      expected = _OF_ALPHA.get(alpha, expected)
+  rules = {name: PROPERTIES[name] for name in names}
+  if "alpha" in rules:
+    rules["alpha"] = rules["alpha"]._replace(
+        expected=_OF_ALPHA.get(alpha, rules["alpha"].expected))
+  return judged(Probe(loss, alpha), rules)
+
+
+def judged(probe: Asks, rules: Mapping[str, Property[Asks]]) -> list[Row]:
+  """A row for each property, in order."""
+  rows = []
+  for name, rule in rules.items():
     try:
       with np.errstate(all="ignore"):  # What is not finite is found and told.
         finding = rule.judge(probe)
       if finding.holds is not None:  # NumPy's False is not False.
         finding = finding._replace(holds=bool(finding.holds))
-    except Refusal as error:  # Of logits that not everybody thinks of.
+    except Refusal as error:  # Of inputs that not everybody thinks of.
       finding = Finding(False, str(error), {})
     except Inseparable as error:
       finding = Finding(None, str(error), {})
-    rows.append(Row(name, expected, finding, rule.effect))
+    rows.append(Row(name, rule.expected, finding, rule.effect))
   return rows

@@ -1,6 +1,6 @@
 """What is told of a judgement: a table, or JSON."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import importlib.metadata
 import platform
 import sys
@@ -24,11 +24,11 @@ def holds(rows: Sequence[Row]) -> bool:
   return all(row.finding.holds or row.finding.absent for row in rows)
 
 
-def as_json(target: str, loss: Adapted, alpha: str,
+def as_json(target: str, loss: Adapted, asked: Mapping[str, Any],
             rows: Sequence[Row]) -> dict[str, Any]:
   """The judgement as plain values, with the versions that it is true of."""
   return {
-      "schema": SCHEMA, "target": target, "kind": "kd", "alpha": alpha,
+      "schema": SCHEMA, "target": target, **asked,
       "framework": loss.framework, "holds": holds(rows),
       "versions": versions(),
       "rows": [{
@@ -55,11 +55,11 @@ def versions() -> dict[str, str]:
   return found
 
 
-def show(target: str, loss: Adapted, rows: Sequence[Row], screen: Any) -> None:
+def show(target: str, loss: Adapted, question: str, rows: Sequence[Row],
+         screen: Any) -> None:
   """Prints a row a property, and the verdict."""
   screen.prose(
-      f"{target}, as {loss.framework}: is it knowledge distillation, (1 - alpha) "
-      "CE + alpha T**2 KL(teacher || student)?",
+      f"{target}, as {loss.framework}: {question}?",
       ["property", "expected, found, and what a failure does to training"],
       [[f"{row.name}\n{VERDICTS[row.finding.holds]}",
         f"expected  {row.expected}\nfound     {row.finding.found}\n"

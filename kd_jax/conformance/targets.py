@@ -3,20 +3,62 @@
 from collections.abc import Callable
 import importlib
 import importlib.util
+import inspect
 import pathlib
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from kd_jax.conformance import adapters, oracle
+from kd_jax.conformance import adapters, oracle, taps
 from kd_jax.conformance.adapters import Adapted, Case, Refusal, error_line
 from kd_jax.core.errors import UserError, nearest
 
 _DEFAULT = "loss"
 
 
-def load(target: str, framework: str = "auto") -> Adapted:
+class Kind(NamedTuple):
+  """What a loss of a kind is asked.
+
+  Attributes:
+    first: The first question.
+    call: Makes of the function one of a `Case`'s first five, by position.
+    inputs: What it is given, and in which shape.
+    not_finite: What is said of a loss that is not finite there.
+    options: Of the command line, for a loss that cannot be asked.
+  """
+
+  first: Case
+  call: Callable[[Callable[..., Any]], Callable[..., Any]]
+  inputs: tuple[str, str]
+  not_finite: str
+  options: str
+
+
+def of_logits() -> Kind:
+  """loss(student_logits, teacher_logits, labels, temperature, alpha)."""
+  first = Case(*oracle.problem(), temperature=2.0, alpha=0.5)
+  return Kind(
+      first, by_position, ("logits", str(first.student.shape)),
+      ", at T = 2 and alpha = 0.5; a logarithm of logits that are no "
+      "probabilities?", "--framework")
+
+
+def of_features(shapes: taps.Taps) -> Kind:
+  """loss(student_features, teacher_features)."""
+  def call(function: Callable[..., Any]) -> Callable[..., Any]:
+    if not _binds(function, None, None):
+      raise _unfit(function, "(student_features, teacher_features)")
+    return lambda s, t, *_: function(shapes.of(s), shapes.of(t))
+
+  given = [str((oracle.EXAMPLES, *shape)) for shape in shapes.shapes]
+  return Kind(
+      taps.case(*shapes.problem()), call, ("features", " and ".join(given)),
+      "; a root or a logarithm of what may be below 0?",
+      "--framework and --shape")
+
+
+def load(target: str, framework: str = "auto", kind: Kind | None = None) -> Adapted:
   """The loss that is to be judged, after a first look at what it returns.
 
   Args:
@@ -24,10 +66,12 @@ def load(target: str, framework: str = "auto") -> Adapted:
       need not be named.
     framework: A key of `adapters.ADAPTERS`, or "auto" for what its adapter says,
       or else the first framework that it runs in.
+    kind: What it is a loss of; of logits by default.
 
   Raises:
     UserError: If there is none, or it cannot be judged.
   """
+  kind = kind or of_logits()
   place, _, name = target.partition(":")
   if not place:
     raise UserError(f"TARGET={target!r}: names no module; give module:function, or "
@@ -41,12 +85,13 @@ def load(target: str, framework: str = "auto") -> Adapted:
         f"{place}: has no function {name or _DEFAULT}; "
         + (nearest(name or _DEFAULT, known) if known else "it has none at all"))
   try:
+    bare = function.function if isinstance(function, Adapted) else function
+    call = kind.call(bare)
     if framework != "auto":
-      bare = function.function if isinstance(function, Adapted) else function
-      return _checked(adapters.ADAPTERS[framework](bare))
+      return _checked(adapters.ADAPTERS[framework](call), kind)
     if isinstance(function, Adapted):
-      return _checked(function)
-    return _found_out(function)
+      return _checked(function.of(call), kind)
+    return _found_out(call, kind)
   except UserError as error:
     raise UserError(f"{target}: {error}") from None
   except ModuleNotFoundError as error:  # An adapter's own import.
@@ -97,7 +142,44 @@ def _run_file(path: pathlib.Path) -> Any:
   return made
 
 
-def _found_out(function: Callable[..., Any]) -> Adapted:
+def by_position(function: Callable[..., Any]) -> Callable[..., Any]:
+  """The function as one of five positional arguments.
+
+  T and alpha may be keyword-only; further arguments need defaults.
+
+  Raises:
+    UserError: If it cannot be called so.
+  """
+  blank = [None] * 3
+  if _binds(function, *blank, None, None):
+    return function
+  if not _binds(function, *blank, temperature=None, alpha=None):
+    raise _unfit(
+        function, "(student_logits, teacher_logits, labels, temperature, alpha)")
+  return lambda z, v, y, temperature, alpha: function(
+      z, v, y, temperature=temperature, alpha=alpha)
+
+
+def _binds(function: Callable[..., Any], *args: Any, **kwargs: Any) -> bool:
+  """Whether a function can be called so, as far as its signature says."""
+  try:
+    signature = inspect.signature(function)
+  except (TypeError, ValueError):
+    return True  # Of C, say: it will be seen when it is called.
+  try:
+    signature.bind(*args, **kwargs)
+  except TypeError:
+    return False
+  return True
+
+
+def _unfit(function: Callable[..., Any], arguments: str) -> UserError:
+  name = getattr(function, "__name__", function)
+  return UserError(f"{name}{inspect.signature(function)}: must take {arguments}; "
+                   "--kind says which")
+
+
+def _found_out(function: Callable[..., Any], kind: Kind) -> Adapted:
   """The first framework in which a function gives a value and a gradient."""
   names = ["jax"] if importlib.util.find_spec("jax") else []
   # PyTorch only where the target has imported it.
@@ -107,61 +189,56 @@ def _found_out(function: Callable[..., Any]) -> Adapted:
     adapted = adapters.ADAPTERS[name](function)
     try:
       if name == "numpy":
-        _refuse_other_arrays(function)
-      adapted.ask(base())
-      return _checked(adapted)
+        _refuse_other_arrays(function, kind)
+      adapted.ask(kind.first)
+      return _checked(adapted, kind)
     except Refusal as error:  # It is of another framework, or broken.
       refused.setdefault(str(error), []).append(name)
   raise UserError("; ".join(
       f"as {' and '.join(names)} it {error}" for error, names in refused.items())
-                  + "; for others see --framework in --help")
+                  + f"; for others see {kind.options} in --help")
 
 
-def _refuse_other_arrays(function: Callable[..., Any]) -> None:
+def _refuse_other_arrays(function: Callable[..., Any], kind: Kind) -> None:
   """Central differences are for NumPy: other arrays may be of float32."""
-  case, call = base(), adapters.by_position(function)
   try:
     with np.errstate(all="ignore"):
-      out = call(*case[:5])
+      out = function(*kind.first[:5])
   except (Exception, SystemExit) as error:
     raise Refusal(error_line(error)) from error
   if not isinstance(out, (np.ndarray, np.floating, float)):
     raise Refusal(f"returns a {type(out).__name__}")
 
 
-def base() -> Case:
-  """The first question to a loss."""
-  return Case(*oracle.problem(), temperature=2.0, alpha=0.5)
-
-
-def _checked(adapted: Adapted) -> Adapted:
+def _checked(adapted: Adapted, kind: Kind) -> Adapted:
   """Looks once at what a loss returns.
 
   Raises:
     UserError: If it is not a finite loss of the right shape with a gradient.
   """
   try:
-    answer = adapted.ask(base())
+    answer = adapted.ask(kind.first)
   except Refusal as error:
     raise UserError(
-        f"{error} (called as {adapted.framework}; another framework? see "
-        "--framework in --help)") from None
+        f"{error} (called as {adapted.framework}; for others see "
+        f"{kind.options} in --help)") from None
   shape, batch = answer.output.shape, oracle.EXAMPLES
   if shape not in ((), (batch,)):
     raise UserError(
-        f"returned shape {shape} for logits {(batch, oracle.CLASSES)}: must be a "
-        f"scalar or one value an example, {(batch,)}")
+        f"returned shape {shape} for {' '.join(kind.inputs)}: must be a scalar or "
+        f"one value an example, {(batch,)}")
   if not np.isfinite(answer.output).all():
     raise UserError(
-        f"returned {answer.value} for ordinary finite logits, at T = 2 and "
-        "alpha = 0.5; a logarithm of logits that are no probabilities?")
+        f"returned {answer.value} for ordinary finite {kind.inputs[0]}"
+        f"{kind.not_finite}")
   assert answer.student is not None
+  name = kind.inputs[0]
   if not np.any(answer.student):
     if answer.teacher is not None and np.any(answer.teacher):
       raise UserError(
           "the gradient goes to the second argument alone: student and teacher in "
-          "the wrong order? It is loss(student_logits, teacher_logits, ...)")
+          f"the wrong order? It is loss(student_{name}, teacher_{name}, ...)")
     raise UserError(
-        "is not differentiable: no gradient reaches the student's logits "
+        f"is not differentiable: no gradient reaches the student's {name} "
         "(detached, rounded, or an argmax?)")
   return adapted

@@ -13,6 +13,7 @@ from kd_jax.conformance.finding import (
   about,
   distance,
   figure,
+  half_types,
   percent,
   relative,
   snapped,
@@ -146,11 +147,9 @@ def half(probe: Probe) -> Finding:
   z, v = (3 * x for x in probe.problem[:2])
   alpha, none = probe.mostly_soft, False
   errors: dict[str, float] = {}
-  types = ("float16",) if probe.loss.framework == "numpy" else (
-      "float16", "bfloat16")
   for t in (1.0, 20.0):
     exact = probe.ask(z, v, t, alpha=alpha)
-    for dtype in types:
+    for dtype in half_types(probe.loss.framework):
       answer = probe.ask(z, v, t, alpha=alpha, dtype=dtype)
       error = float(abs(answer.value - exact.value) / abs(exact.value))
       if answer.student is not None:

@@ -110,7 +110,8 @@ def boundary_distance(
   boundaries formed by hidden neurons, AAAI, arXiv 1811.03233, the alternative loss.
   """
   s, t = alike(student_tap, teacher_tap)
-  short = margin - jnp.where(t > 0, s, -s)
+  # A NaN of the teacher's is neither, and is passed on.
+  short = margin - jnp.where(t > 0, s, jnp.where(t <= 0, -s, t))
   return jnp.sum(jnp.square(jnp.maximum(short, 0.0)), axis=tuple(range(1, s.ndim)))
 
 

@@ -208,7 +208,7 @@ def information_loss(
 
   def of_trace_one(gram):
     trace = jnp.trace(gram)
-    some = trace > 0
+    some = trace != 0  # and not `> 0`, so that a NaN is passed on
     return jnp.where(some, gram / jnp.where(some, trace, 1.0), 0.0)
 
   g = cosines(s)

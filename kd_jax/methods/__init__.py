@@ -3,7 +3,8 @@
 from kd_jax.methods.method import NAMES, Method, nothing, sizes
 from kd_jax.methods.pairs import ALL, Pairs, Shapes
 from kd_jax.methods.registry import METHODS, add, add_own, find, parts
-from kd_jax.methods.several import bind
+from kd_jax.methods.several import bind, staying
 
 __all__ = ["ALL", "METHODS", "NAMES", "Method", "Pairs", "Shapes", "add",
-           "add_own", "bind", "find", "nothing", "parts", "sizes"]
+           "add_own", "bind", "find", "nothing", "parts", "sizes",
+           "staying"]

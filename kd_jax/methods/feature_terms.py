@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from kd_jax.core import types
 from kd_jax.losses import features, maps
 from kd_jax.methods import factors, layers, regressor, variational
+from kd_jax.methods.pairs import TooFew
 from kd_jax.methods.terms import Changed, Term, Terms, beside_labels, labels
 
 
@@ -134,17 +135,18 @@ def nst(own, student, teacher, batch, hparams) -> Terms:
 def fsp_init(key, student, teacher):
   """Nothing of its own; two taps at least, of as many channels in both nets."""
   del key
-  if len(student) < 2:
-    raise ValueError("it compares what happens from a tap to the next, and needs "
-                     "two pairs of taps")
-  for one, two in itertools.pairwise(student):
-    for taps in (student, teacher):
-      _check_maps({f"{one} and {two}": taps[one]}, {f"{one} and {two}": taps[two]})
   for pair, shape in student.items():
+    _check_maps({pair: shape}, {pair: shape})
     if shape[-1] != teacher[pair][-1]:
       raise ValueError(
           f"the taps of {pair} need as many channels in both nets, and have "
           f"{shape[-1]} and {teacher[pair][-1]}")
+  for one, two in itertools.pairwise(student):
+    for taps in (student, teacher):
+      _check_maps({f"{one} and {two}": taps[one]}, {f"{one} and {two}": taps[two]})
+  if len(student) < 2:
+    raise TooFew("it compares what happens from a tap to the next, and needs two "
+                 "pairs of taps")
   return {}, {}
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from kd_jax.core import types
 from kd_jax.methods.method import Method, sizes
-from kd_jax.methods.pairs import Pairs, Shapes
+from kd_jax.methods.pairs import Pairs, Shapes, TooFew
 from kd_jax.methods.several import bind
 from kd_jax.methods.terms import Own
 
@@ -39,7 +39,10 @@ def check(
 
   def fits(pair: tuple[str, str]) -> bool:
     alone, _ = bind(method, student, teacher, (pair,))
-    return _problem(alone, student, teacher, (pair,), hparams) is None
+    try:
+      return _problem(alone, student, teacher, (pair,), hparams) is None
+    except TooFew:
+      return True
 
   wrong = next((pair for pair in pairs if not fits(pair)), None)
   if wrong is None:  # Each is right, but not all of them together.
@@ -82,6 +85,8 @@ def _problem(bound, student, teacher, pairs, hparams) -> str | None:
 
   try:
     jax.eval_shape(tried, hparams)
+  except TooFew:
+    raise
   except (TypeError, ValueError) as error:
     return " ".join(str(error).split("--------------------")[0].split())
   return None

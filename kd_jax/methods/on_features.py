@@ -111,7 +111,8 @@ ON_FEATURES: dict[str, Method] = {
         pairs=taps.pooled_maps, heads=True, classes=True, numbers={"weight": 1.0},
         inference=_stages("simkd_inference"),
         paper="Chen et al. (2022), arXiv 2203.14001")._replace(
-            added="", setting={"hard_weight": 0.0, "soft_weight": 0.0}),
+            added="{weight:.3g} * |r(f) - g|**2 / size, then the teacher's last "
+                  "layer", setting={"hard_weight": 0.0, "soft_weight": 0.0}),
     "at": beside(
         "{weight:.3g} * |q(f) - q(g)|**2 / size", _taps("maps_init"),
         _taps("at"), pairs=taps.every_map, numbers={"weight": 1000.0},

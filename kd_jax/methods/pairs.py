@@ -9,6 +9,10 @@ Pairs = tuple[tuple[str, str], ...]
 ALL: Pairs = (("all", "all"),)
 
 
+class TooFew(ValueError):
+  """Pairs that fit, but are not as many as a method needs."""
+
+
 def stages(taps: Shapes) -> list[str]:
   """The taps of a net's stages, from its input to its output.
 

@@ -78,9 +78,10 @@ def find(name: str) -> Method:
   for part in others:
     if not METHODS[part].added or parts(name).count(part) > 1:
       raise KeyError(part)
-  for part in (first, *others) if others else ():
-    if METHODS[part].inference or METHODS[part].gradients:
-      raise KeyError(part)  # Both say what becomes of the whole loss or net.
   if not others:
     return METHODS[first]
+  staying = [part for part in (first, *others) if METHODS[part].inference]
+  for part in (first, *others):
+    if METHODS[part].gradients or part in staying[1:]:
+      raise KeyError(part)  # It says what becomes of the whole loss or net.
   return together({part: METHODS[part] for part in (first, *others)})

@@ -71,8 +71,16 @@ def together(
       heads=any(m.heads for m in members.values()),
       setting=first.setting, weights=_weights(members),
       any_temperature=any(m.any_temperature for m in members.values()),
+      inference=next((functools.partial(_inference, m.inference, name, pairs or {})
+                      for name, m in members.items() if m.inference), None),
       paper="; ".join(m.paper for m in members.values() if m.paper),
       members=members)
+
+
+def staying(method: Method, tree: Any) -> Any:
+  """Of parameters or state of a method's own what is in the finished net."""
+  return tree if method.members is None else {
+      name: tree[name] for name, m in method.members.items() if m.inference}
 
 
 def _weights(members: Mapping[str, Method]) -> tuple[str, ...]:
@@ -89,6 +97,14 @@ def _prefixed(formula: str, name: str, numbers: Mapping[str, float]) -> str:
   for number in numbers:
     formula = formula.replace("{" + number, "{" + f"{name}_{number}")
   return formula
+
+
+def _inference(inference, name: str, pairs, own, outputs):
+  """As of the member that is called so."""
+  taps = list(map("-".join, pairs[name]))
+  return inference(
+      own._replace(params=own.params[name], state=own.state[name]),
+      outputs._replace(features={tap: outputs.features[tap] for tap in taps}))
 
 
 def _init(

@@ -3,7 +3,7 @@
 As in `terms.py`, of one signature. A tap called NAME.preact comes before a ReLU.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import functools
 from typing import Any
 
@@ -26,13 +26,13 @@ def _sum(values: Iterable[jax.Array]) -> jax.Array:
 
 
 def _of_size(
-    number: jax.Array | float, sizes: Iterable[int],
+    number: jax.Array | float, sizes: Sequence[int],
     value: Callable[[int], jax.Array],
 ) -> jax.Array:
-  """The value at the largest size that is at most a traced number."""
-  first, *others = sizes
-  return functools.reduce(lambda found, size: jnp.where(
-      number >= size, value(size), found), others, value(first))
+  """The value at the largest size that is at most a traced number, alone."""
+  _, *others = sizes
+  place = sum(jnp.int32(number >= size) for size in others)
+  return jax.lax.switch(place, [functools.partial(value, size) for size in sizes])
 
 
 def _only(pairs: Mapping[str, Any]) -> str:

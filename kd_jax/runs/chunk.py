@@ -83,7 +83,8 @@ def train(
   with contextlib.closing(checkpoints):
     state = train_loop.run_to_end(
         train_loop.Program(
-            lambda state, length: program.segment(state, hparams, seeds, length),
+            lambda state, _, length: program.segment(
+                state, hparams, seeds, length),
             evaluate, program.totals),
         _started(job, chunk, program.init(seeds, hparams)), total_steps=total,
         per_epoch=job.per_epoch, segment_steps=_segment_steps(job, chunk),

@@ -56,13 +56,51 @@ class Source(NamedTuple):
   devices: Devices
 
 
-def build(source: Source, out: np.ndarray, *, first: int = 0) -> Iterator[int]:
+class Rounding:
+  """What float16 costs: KL(p || q), p of the teacher's logits, q of the bank's.
+
+  Attributes:
+    numbers: T, how many rows were compared, and the sum and the largest of their
+      KL in nats.
+  """
+
+  def __init__(self, temperature: float):
+    self.numbers = {"temperature": temperature, "rows": 0, "total_kl": 0.0,
+                    "max_kl": 0.0}
+
+  def add(self, exact: np.ndarray, stored: np.ndarray) -> None:
+    """Compares logits `[N, classes]`; may raise UserError."""
+    if np.isinf(stored.max(-1)).any():
+      raise UserError("teacher: has logits that float16 does not hold; give "
+                      "config.teacher.bank_dtype=float32")
+    shifted = (x.astype(np.float64) / self.numbers["temperature"]
+               for x in (exact, stored))
+    p, q = (x - np.logaddexp.reduce(x, axis=-1, keepdims=True) for x in shifted)
+    with np.errstate(invalid="ignore"):  # Of classes at -inf, which count nothing.
+      kl = np.where(p > -np.inf, np.exp(p) * (p - q), 0.0).sum(-1)
+    self.numbers["rows"] += len(kl)
+    self.numbers["total_kl"] += float(kl.sum())
+    self.numbers["max_kl"] = max(self.numbers["max_kl"], float(kl.max()))
+
+  def record(self) -> dict[str, Any]:
+    """What the records say of it."""
+    rows, total = self.numbers["rows"], self.numbers["total_kl"]
+    return {"dtype": "float16", "temperature": self.numbers["temperature"],
+            "mean_kl": total / rows, "max_kl": self.numbers["max_kl"]}
+
+
+def build(
+    source: Source, out: np.ndarray, *, first: int = 0,
+    rounding: Rounding | None = None,
+) -> Iterator[int]:
   """Fills `out`, view after view.
 
   Args:
     source: What is stored.
-    out: float32 `[N, V, M, classes]`; may be memory-mapped.
+    out: `[N, V, M, classes]`, float32, or float16 with `rounding`; may be
+      memory-mapped.
     first: The view to begin with; those before it are there.
+    rounding: Adds up what float16 costs.
 
   Yields:
     The number of views that are done, after each.
@@ -80,7 +118,10 @@ def build(source: Source, out: np.ndarray, *, first: int = 0) -> Iterator[int]:
         raise UserError(
             f"teacher: gives NaN or infinite logits of {bad} training examples in "
             f"view {view}")
-      out[:, view, member] = logits
+      with np.errstate(over="ignore"):  # It is told of.
+        out[:, view, member] = logits
+      if rounding is not None:
+        rounding.add(logits, out[:, view, member])
     yield view + 1
 
 
@@ -92,6 +133,7 @@ def obtain(
     num_classes: int,
     tick: Callable[[int], None] = lambda view: None,
     say: Callable[[str], None] = print,
+    rounding: Rounding | None = None,
 ) -> np.ndarray:
   """The bank at `path`, verified; built first where there is none that is whole.
 
@@ -105,9 +147,10 @@ def obtain(
     num_classes: Number of classes.
     tick: Told the number of views done, while building.
     say: Told what the user must know.
+    rounding: Of a bank of float16; gets the numbers of when it was made.
 
   Returns:
-    float32 `[N, V, M, classes]`, memory-mapped.
+    float32, or float16, `[N, V, M, classes]`, memory-mapped.
 
   Raises:
     UserError: If the bank belongs to something else, or its rows do not agree
@@ -115,34 +158,36 @@ def obtain(
   """
   shape = (len(source.data.inputs), source.views.count, len(source.models),
            num_classes)
-  identity = {**identity, "shape": list(shape), "dtype": "float32"}
+  dtype = "float32" if rounding is None else "float16"
+  identity = {**identity, "shape": list(shape), "dtype": dtype}
   if jax.process_count() > 1:
-    held = np.empty(shape, np.float32)
-    for done in build(source, held):
+    held = np.empty(shape, dtype)
+    for done in build(source, held, rounding=rounding):
       tick(done)
     return held
   sidecar = path.with_name(path.name + ".json")
   if sidecar.is_file():
     try:
-      return _checked(path, sidecar, identity, source, say)
+      return _checked(path, sidecar, identity, source, say, rounding)
     except parameters.Damaged as error:
       say(f"{error}; making it again from its teacher")
       sidecar.unlink()
-  bank = _build_on_disk(path, identity, source, tick)
+  bank = _build_on_disk(path, identity, source, tick, rounding)
   try:
     verify(bank, source, name=str(path))
   except parameters.Damaged as error:  # What was gone on with was another's.
     _begun(path).unlink()
     raise UserError(f"{error}; the same command makes it again") from None
   # The identity comes last: a bank without it is an unfinished one.
-  parameters.write_with_checksum(sidecar, identity | {"blocks": _checksums(bank)})
+  parameters.write_with_checksum(
+      sidecar, identity | _noted(rounding) | {"blocks": _checksums(bank)})
   _begun(path).unlink()
   return np.lib.format.open_memmap(path, mode="r")
 
 
 def _checked(
     path: pathlib.Path, sidecar: pathlib.Path, identity: dict[str, Any],
-    source: Source, say: Callable[[str], None],
+    source: Source, say: Callable[[str], None], rounding: Rounding | None,
 ) -> np.memmap:
   """The bank that lies there, if it is whole, and the one that is wanted."""
   stored = parameters.read_with_checksum(sidecar)
@@ -155,10 +200,12 @@ def _checked(
     raise UserError(
         f"{path}: was made with other {', '.join(differing)}; delete it or use "
         "another workdir")
-  if [*bank.shape] != identity["shape"] or bank.dtype != np.float32:
+  if [*bank.shape] != identity["shape"] or bank.dtype != identity["dtype"]:
     raise parameters.Damaged(
-        f"{path}: holds {bank.dtype} {list(bank.shape)}, not float32 "
+        f"{path}: holds {bank.dtype} {list(bank.shape)}, not {identity['dtype']} "
         f"{identity['shape']}")
+  if rounding is not None:
+    rounding.numbers = stored["rounding"]
   if (sums := stored.get("blocks")) is None:
     say(f"{path}: has no checksums, as it is of an earlier version; some of its "
         "rows are compared with the teacher")
@@ -177,25 +224,26 @@ def _checked(
 
 def _build_on_disk(
     path: pathlib.Path, identity: dict[str, Any], source: Source,
-    tick: Callable[[int], None],
+    tick: Callable[[int], None], rounding: Rounding | None,
 ) -> np.memmap:
   """Builds a bank, or goes on with it; what is done stays, come what may."""
-  bank, first = _left(path, identity)
+  bank, first = _left(path, identity, rounding)
   if bank is None:
     path.parent.mkdir(parents=True, exist_ok=True)
     _begun(path).unlink(missing_ok=True)  # What it says is not of the new file.
     bank = np.lib.format.open_memmap(
-        path, mode="w+", dtype=np.float32, shape=tuple(identity["shape"]))
+        path, mode="w+", dtype=identity["dtype"], shape=tuple(identity["shape"]))
     _reserve(path)
   done, due = first, time.monotonic() + pause(0.0)
 
   def save():
     # Rows first: a view counts once it is on the disk.
     bank.flush()
-    parameters.write_json(_begun(path), identity | {"done": done})
+    parameters.write_json(
+        _begun(path), identity | _noted(rounding) | {"done": done})
 
   try:
-    for done in build(source, bank, first=first):
+    for done in build(source, bank, first=first, rounding=rounding):
       if (began := time.monotonic()) > due:
         save()
         due = began + pause(time.monotonic() - began)
@@ -218,16 +266,22 @@ def _begun(path: pathlib.Path) -> pathlib.Path:
   return path.with_name(path.name + ".begun.json")
 
 
+def _noted(rounding: Rounding | None) -> dict[str, Any]:
+  return {} if rounding is None else {"rounding": rounding.numbers}
+
+
 def _left(
-    path: pathlib.Path, identity: dict[str, Any]
+    path: pathlib.Path, identity: dict[str, Any], rounding: Rounding | None
 ) -> tuple[np.memmap | None, int]:
   """What a program that ended on the way has left of a bank, and how many views."""
   try:
     begun = strict.read(_begun(path))
     refuse_pipes(path)
     bank = np.lib.format.open_memmap(path, mode="r+")
-    if begun == identity | {"done": begun["done"]} and (
-        [*bank.shape], bank.dtype) == (identity["shape"], np.float32):
+    if rounding is not None:
+      rounding.numbers = begun["rounding"]
+    if begun == identity | _noted(rounding) | {"done": begun["done"]} and (
+        [*bank.shape], bank.dtype) == (identity["shape"], identity["dtype"]):
       return bank, begun["done"]
   except (OSError, ValueError, KeyError, TypeError):
     pass
@@ -245,7 +299,8 @@ def verify(bank: np.ndarray, source: Source, *, name: str = "bank") -> None:
   """Compares random rows of a bank with what the teacher says now.
 
   Raises:
-    Damaged: If a row differs by more than 1e-5 of the largest logit.
+    Damaged: If a row differs by more than 1e-5 of the largest logit, and by what
+      float16 rounds off.
   """
   draw = np.random.default_rng(0)
   ids = draw.integers(0, bank.shape[0], _SPOT_CHECKS)
@@ -262,10 +317,11 @@ def verify(bank: np.ndarray, source: Source, *, name: str = "bank") -> None:
       tuple(source.variables), source.data, jnp.int32(ids), jnp.int32(view)))
   stored = np.asarray(bank[ids, view])
   off = np.abs(fresh - stored).max() / max(np.abs(fresh).max(), 1e-30)
-  if not off <= TOLERANCE:
+  allowed = TOLERANCE + (bank.dtype == np.float16) * 2.0**-11
+  if not off <= allowed:
     raise parameters.Damaged(
         f"{name}: its rows are not this teacher's logits of these images (off by "
-        f"{off:.1e} of the largest logit, allowed {TOLERANCE:.0e}): permuted, "
+        f"{off:.1e} of the largest logit, allowed {allowed:.0e}): permuted, "
         "foreign or damaged")
 
 

@@ -1,8 +1,11 @@
 """The rows of a sweep on disk: what is finished is never done again."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import errno
 import hashlib
+import itertools
 import json
+import os
 import pathlib
 import shlex
 import shutil
@@ -29,9 +32,9 @@ _CHECKSUM = "row_sha256"
 class Results:
   """`results.jsonl`: a row for each finished net, but the main job's teacher.
 
-  The file is always whole. Rows that the present run does not ask for, and second
-  rows of the same lane in another packing, are kept with `"asked": false`, and are
-  shown if they are asked for again.
+  The file is always whole; what a run adds in its order goes to the end. Rows that
+  the present run does not ask for, and second rows of the same lane in another
+  packing, are kept with `"asked": false`, and shown if they are asked for again.
   """
 
   def __init__(
@@ -39,10 +42,14 @@ class Results:
       writes: bool = True):
     """Reads what is there, and says what is damaged; one process alone `writes`."""
     self._workdir, self._writes = workdir, writes
-    self._wanted: list[str] = []
+    # The lanes of the run, and the place of each; of its last row in the file.
+    self._wanted: dict[str, int] = {}
+    self._rows: list[Row] = []
+    self._last = -1
     damaged: list[str] = []
     rows, others = split(workdir, of_sweep("use another workdir"), damaged)
     self._known = _first(_result, [*rows, *others])
+    self._lanes = {lane for lane, _ in self._known}
     # The hash of the data of the last run, by the overrides that choose data.
     self.data = {
         of_data(row["overrides"]): row["data_sha256"]
@@ -58,26 +65,28 @@ class Results:
   @property
   def rows(self) -> list[Row]:
     """The finished rows of the run, in its order."""
-    return arranged(self._known.values(), self._wanted)[0]
+    return [*self._rows]
 
   @property
   def others(self) -> int:
     """How many lanes have rows, but are not asked for by the run."""
-    return len({lane for lane, _ in self._known}.difference(self._wanted))
+    return len(self._lanes.difference(self._wanted))
 
   def has(self, lanes: Iterable[str]) -> bool:
     """Whether all these lanes are finished, in whatever packing."""
-    return {lane for lane, _ in self._known} >= set(lanes)
+    return self._lanes.issuperset(lanes)
 
   def convert(self, convert: Callable[[list[Row]], list[Row]]) -> None:
     """Makes rows of schema 2 of older ones."""
     rows = [*self._known.values()]
     if any(row["schema"] < SCHEMA for row in rows):
       self._known = _first(_result, convert(rows))
+      self._write()
 
   def want(self, fingerprints: Sequence[str]) -> None:
     """Says which further rows the run consists of."""
-    self._wanted = list(dict.fromkeys([*self._wanted, *fingerprints]))
+    for lane in fingerprints:
+      self._wanted.setdefault(lane, len(self._wanted))
     self._write()
 
   def add(self, rows: Sequence[Row], *, again: bool = False) -> None:
@@ -94,6 +103,17 @@ class Results:
             f"{self._workdir / _SHOWN}: has another result of "
             f"{row['fingerprint'][:16]}, which differs in {names}; the machine or "
             "a version of jax has changed, so use another --workdir")
+    places = [self._wanted.get(row["fingerprint"], -1) for row in rows]
+    if all(one < two for one, two in itertools.pairwise([self._last, *places])):
+      # They come after all others of the run: the file need not be written anew,
+      # which would take the square of the number of rows.
+      self._known |= {_result(row): row for row in rows}
+      self._lanes.update(row["fingerprint"] for row in rows)
+      self._rows += rows
+      self._last = [self._last, *places][-1]
+      if self._writes:
+        append(self._workdir / _SHOWN, rows)
+      return
     # What this run has made stands before what another has left.
     self._known = _first(_result, [*rows, *self._known.values()])
     self._write()
@@ -108,8 +128,12 @@ class Results:
     self._write()
 
   def _write(self) -> None:
+    self._lanes = {lane for lane, _ in self._known}
+    self._rows, others = arranged(self._known.values(), self._wanted)
+    self._last = max(
+        (self._wanted[row["fingerprint"]] for row in self._rows), default=-1)
     if self._writes:
-      save(self._workdir, *arranged(self._known.values(), self._wanted))
+      save(self._workdir, self._rows, others)
 
 
 def arranged(
@@ -289,8 +313,24 @@ def side_file(folder: pathlib.Path, name: str) -> Any:
 
 def write(file: pathlib.Path, rows: Sequence[Row]) -> None:
   """Writes rows, each with its checksum, whole or not at all."""
-  texts = map(strict.dumps, rows)
   fresh = file.with_name(file.name + ".new")
-  fresh.write_text("".join(
-      text[:-1] + _end(_digest(text)) + "\n" for text in texts))
+  fresh.write_text("".join(map(_line, rows)))
   fresh.replace(file)
+
+
+def append(file: pathlib.Path, rows: Sequence[Row]) -> None:
+  """Adds rows to those of a file, all or none of them."""
+  text = "".join(map(_line, rows)).encode()
+  with file.open("ab", buffering=0) as out:
+    size = out.tell()
+    try:
+      if out.write(text) < len(text):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+    except OSError:
+      out.truncate(size)
+      raise
+
+
+def _line(row: Row) -> str:
+  text = strict.dumps(row)
+  return text[:-1] + _end(_digest(text)) + "\n"

@@ -39,6 +39,8 @@ def about(job: Job, fingerprint: str) -> Row:
       "teacher_seed": run.values["teacher.seed"],
       "teacher_fingerprint": teacher and teacher.record["fingerprint"],
       "teacher_sha256": teacher and teacher.identity,
+      **({"teacher_bank": teacher.record["bank"]}
+         if teacher and "bank" in teacher.record else {}),
       "data": job.setup.dataset.source,
       "data_sha256": job.setup.dataset.fingerprint,
       "train_examples": len(job.setup.train.ids), **unseen}

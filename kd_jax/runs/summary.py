@@ -15,6 +15,7 @@ from kd_jax.runs.shard import Shard
 _OF_ROWS = {
     "schema", "study", "row", "net", "overrides", "command", "packing", "data",
     "data_sha256", "teacher_seed", "teacher_fingerprint", "teacher_sha256",
+    "teacher_bank",
     "commit", "dirty", "versions", "device", "cores", "curve", "heldout_curve",
     "failed"}
 _FIGURES = (("test_errors", "d"), ("test_accuracy", ".2%"), ("test_nll", ".4f"),

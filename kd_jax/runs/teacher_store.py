@@ -25,8 +25,9 @@ from kd_jax.training import schedules as schedules_lib
 from kd_jax.training.schedules import STILL, Schedules
 from kd_jax.training.settings import Training
 
-# Bytes up to which teacher.bank=auto stores logits, on disk and on the device.
-_LARGEST_BANK = 2 * 1024**3
+# Bytes up to which a bank is on the device, if a part of it would do, and up to
+# which teacher.bank=auto stores logits on disk.
+_LARGEST_BANK, _LARGEST_FILE = 2 * 1024**3, 16 * 1024**3
 
 
 class PreparedTeacher(NamedTuple):
@@ -81,6 +82,7 @@ def _of_nets(
 ) -> PreparedTeacher:
   """The teacher that trained nets are together, for a student's training."""
   run, mean = setup.run, setup.run.values["teacher.mean"]
+  stored: dict[str, Any] = {}
   each = [nets.logits(setup, net.training.model, net.variables)
           for net in members]
   member_logits = {
@@ -91,9 +93,15 @@ def _of_nets(
       member_logits[name], jnp.float32(run.weights), 1.0, mean=mean))
             for name, split in setup.splits.items()}
   if banked:
-    teacher = teachers.banked(
-        _bank(setup, student, members), weights=run.weights, mean=mean,
-        features=_tap_bank(setup, student, members[0]))
+    bank, stored = _bank(setup, student, members)
+    if streams(run, setup.dataset, student, members[0].training.taps):
+      setup.screen.say(f"bank: of {bank.nbytes / 2**30:.1f} GiB, of which the "
+                       "device has the rows of an epoch at a time")
+      teacher = teachers.streamed(bank, weights=run.weights, mean=mean)
+    else:
+      teacher = teachers.banked(
+          devices_lib.copies(setup.devices, bank), weights=run.weights, mean=mean,
+          features=_tap_bank(setup, student, members[0]))
   else:
     method = f"method {run.values['method']}"
     why = ("mixup mixes what it sees" if student.mixup else
@@ -109,8 +117,8 @@ def _of_nets(
   record = members[0].record if len(members) == 1 else _ensemble_record(
       members, splits)
   return PreparedTeacher(
-      teacher, splits, record, [net.sha256 for net in members], member_logits,
-      members)
+      teacher, splits, record | stored, [net.sha256 for net in members],
+      member_logits, members)
 
 
 def _look(setup: Setup, logits: np.ndarray) -> None:
@@ -127,8 +135,8 @@ def _look(setup: Setup, logits: np.ndarray) -> None:
 
 def _bank(
     setup: Setup, student: Training, members: Sequence[Kept]
-) -> jax.Array:
-  """The logits of every view of every image, from disk or computed."""
+) -> tuple[np.ndarray, dict[str, Any]]:
+  """The logits of every view of every image, from disk or made; a record."""
   views = student.views.of_teacher
   name = "none" if student.views.clean else setup.run.values["student.views"]
   identity = [net.sha256 for net in members]
@@ -148,12 +156,32 @@ def _bank(
     if hosts.any_of(setup.stop()):
       raise train_loop.Interrupted()  # A bank that is not whole is gone on with.
 
+  rounding = _rounding(setup.run)
+  ending = "" if rounding is None else "-float16"
   bank = logit_bank.obtain(
-      setup.workdir / "banks" / f"{file}-{name}.npy",
+      setup.workdir / "banks" / f"{file}-{name}{ending}.npy",
       {"data": setup.dataset.fingerprint, "teachers": identity, "views": name},
       source, num_classes=setup.dataset.num_classes, tick=tick,
-      say=setup.screen.say)
-  return devices_lib.copies(setup.devices, bank)
+      say=setup.screen.say, rounding=rounding)
+  return bank, _told(setup, rounding)
+
+
+def _rounding(run: Run) -> logit_bank.Rounding | None:
+  """What is to be known of a bank of float16; None of one of float32."""
+  if run.values["teacher.bank_dtype"] == "float32":
+    return None
+  return logit_bank.Rounding(run.values["temperature"])
+
+
+def _told(setup: Setup, rounding: logit_bank.Rounding | None) -> dict[str, Any]:
+  """Says what float16 costs; the part of the teacher's record that says so too."""
+  if rounding is None:
+    return {}
+  record = rounding.record()
+  setup.screen.say(
+      "bank: float16, KL(teacher || bank) at T = {temperature:g}: mean "
+      "{mean_kl:.1e}, at most {max_kl:.1e} nats".format(**record))
+  return {"bank": record}
 
 
 def _tap_bank(
@@ -231,10 +259,15 @@ def from_file(setup: Setup, student: Training) -> PreparedTeacher:
   setup.screen.say(f"teacher: {file}, " + (
       "not checked, as no training example has a label" if accuracy is None
       else f"accuracy {accuracy:.2%} on the training set"))
+  if (rounding := _rounding(setup.run)) is not None:
+    with np.errstate(over="ignore"):  # It is told of.
+      exact, bank = bank, bank.astype(np.float16)
+    classes = bank.shape[-1]
+    rounding.add(exact.reshape(-1, classes), bank.reshape(-1, classes))
   identity = [hashlib.sha256(bank.data).hexdigest()]
   record: dict[str, Any] = {
       "logits": file, "train_accuracy": accuracy,
-      "fingerprint": identity[0], "seconds": 0.0}
+      "fingerprint": identity[0], "seconds": 0.0, **_told(setup, rounding)}
   known: dict[str, jax.Array] = {}
   if "heldout" in setup.splits:
     known["heldout"] = put(bank[dataset.heldout_ids, 0, 0])
@@ -280,13 +313,29 @@ def wants_bank(
   epochs = student.total_steps / segment.steps_per_epoch(
       len(dataset.train_ids), student.batch_size)
   return student.views.of_teacher.count < max(epochs, 1.5) and (
-      bank_bytes(run, dataset, student, taps) <= _LARGEST_BANK)
+      bank_bytes(run, dataset, student, taps) <= (
+          _LARGEST_FILE if _may_stream(run, student, taps) else _LARGEST_BANK))
+
+
+def streams(
+    run: Run, dataset: data_lib.Dataset, student: Training, taps: methods.Shapes
+) -> bool:
+  """Whether a bank stays on the host; arguments as of `wants_bank`."""
+  return _may_stream(run, student, taps) and (
+      bank_bytes(run, dataset, student, taps) > _LARGEST_BANK)
+
+
+def _may_stream(run: Run, student: Training, taps: methods.Shapes) -> bool:
+  """One training at a time, of one draw of views; of logits alone, on a disk."""
+  return (not run.sweep.points and student.views.of_teacher.count > 1
+          and jax.process_count() == 1 and not compared(run, student, taps))
 
 
 def bank_bytes(
     run: Run, dataset: data_lib.Dataset, student: Training, taps: methods.Shapes
 ) -> int:
   """Bytes of a bank; `run`, `dataset`, `student` and `taps` as of `wants_bank`."""
-  floats = run.values["teacher.count"] * dataset.num_classes + sum(
+  each = np.dtype(run.values["teacher.bank_dtype"]).itemsize
+  row = each * run.values["teacher.count"] * dataset.num_classes + 4 * sum(
       math.prod(shape) for shape in compared(run, student, taps).values())
-  return 4 * len(dataset.train.label) * student.views.of_teacher.count * floats
+  return len(dataset.train.label) * student.views.of_teacher.count * row

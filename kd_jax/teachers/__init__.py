@@ -8,8 +8,10 @@ from kd_jax.teachers.teacher import (
     combine,
     live,
     outputs,
+    streamed,
 )
 
 __all__ = [
     "MEANS", "Teacher", "banked", "combine", "live", "outputs", "problem",
+    "streamed",
 ]

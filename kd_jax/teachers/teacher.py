@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from kd_jax import losses
 from kd_jax.core import types
 from kd_jax.losses import mixtures
 
@@ -30,6 +32,8 @@ class Teacher(NamedTuple):
     weights: Weight of each member, float32 `[M]`, summing to 1.
     mean: What is averaged over members, one of `MEANS`.
     taps: Shapes of its taps of one example, by name; none of stored logits.
+    rows: Of a bank that stays on the host: `arrays` of an epoch, by the view that
+      it shows of each example, int `[N]`.
   """
 
   members: Callable[[types.Tree, types.Batch], types.Outputs]
@@ -37,6 +41,7 @@ class Teacher(NamedTuple):
   weights: jax.Array
   mean: str = "probabilities"
   taps: Mapping[str, tuple[int, ...]] = _NO_TAPS
+  rows: Callable[[np.ndarray], np.ndarray] | None = None
 
 
 def live(
@@ -85,7 +90,7 @@ def banked(
   """A teacher whose outputs were computed before: `bank[id, view, member]`.
 
   Args:
-    bank: Logits, float32 `[N, V, M, classes]`; V = 1 serves every view.
+    bank: Logits, float32 or float16 `[N, V, M, classes]`; V = 1 serves every view.
     weights: Weight of each member; default all alike.
     mean: What is averaged over members, one of `MEANS`.
     features: Taps of the one member there is, `[N, V, ...]` each, by name.
@@ -98,13 +103,56 @@ def banked(
   return Teacher(_stored, arrays, _weights(weights, bank.shape[2]), mean, taps)
 
 
+def streamed(
+    bank: np.ndarray,
+    *,
+    weights: Sequence[float] | None = None,
+    mean: str = "probabilities",
+) -> Teacher:
+  """A banked teacher that is too large for the device, which has an epoch of it.
+
+  Args:
+    bank: As of `banked`, on the host; may be memory-mapped.
+    weights: As of `banked`.
+    mean: As of `banked`.
+
+  Returns:
+    The teacher. Its arrays are of the first view, in the shape of any epoch's.
+  """
+  def rows(view: np.ndarray) -> np.ndarray:
+    return bank[np.arange(len(bank)), view][:, None]
+
+  first = jnp.asarray(rows(np.zeros(len(bank), int)))
+  return banked(first, weights=weights, mean=mean)._replace(
+      members=_of_epoch, rows=rows)
+
+
 def _stored(arrays: types.Tree, batch: types.Batch) -> types.Outputs:
   """The outputs that a bank holds."""
+  views = jax.tree.leaves(arrays)[0].shape[1]
+  return _looked_up(
+      arrays, batch.id, batch.view if views > 1 else jnp.zeros_like(batch.view))
+
+
+def _looked_up(
+    arrays: types.Tree, ids: jax.Array, view: jax.Array
+) -> types.Outputs:
+  """The rows of a bank, and of the taps beside it."""
   logits, taps = arrays if isinstance(arrays, tuple) else (arrays, {})
-  view = batch.view if logits.shape[1] > 1 else jnp.zeros_like(batch.view)
   # Ids and views are ours, so in bounds: no clamping, no filling.
-  rows = lambda x: x.at[batch.id, view].get(mode="promise_in_bounds")
-  return types.Outputs(jnp.moveaxis(rows(logits), 1, 0), jax.tree.map(rows, taps))
+  rows = lambda x: x.at[ids, view].get(mode="promise_in_bounds")
+  return types.Outputs(
+      losses.at_least_float32(jnp.moveaxis(rows(logits), 1, 0)),
+      jax.tree.map(rows, taps))
+
+
+def _of_epoch(arrays: types.Tree, batch: types.Batch) -> types.Outputs:
+  """As `_stored`, of rows of the batch's own views.
+
+  What is looked up is a matter of the batch, as in a whole bank: a constant would
+  be compiled to a program of other roundings.
+  """
+  return _looked_up(arrays, batch.id, jnp.minimum(batch.view, 0))
 
 
 def outputs(

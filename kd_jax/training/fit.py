@@ -1,6 +1,7 @@
 """Training one net, from its data to the numbers of every epoch."""
 
 from collections.abc import Callable
+import concurrent.futures
 import functools
 import time
 from typing import Any, NamedTuple
@@ -111,7 +112,9 @@ def fit(
   per_epoch = segment_lib.steps_per_epoch(len(data.ids), training.batch_size)
   net = functools.partial(step_lib.deployed_variables, learner)
   state = start(training, learner, data, devices, initial)
-  program = _program(training, learner, data, splits, devices, state, net)
+  arrays = _teacher_arrays(training, learner, data, devices)
+  program = _program(
+      training, learner, data, splits, devices, state, net, arrays)
   pace = _pace()
   last: tuple[dict[str, Any], Any] = {}, []  # The row and errors of an epoch.
 
@@ -130,7 +133,7 @@ def fit(
   monitor = NetMonitor(training, program, checkpoints, per_epoch=per_epoch,
                        keep_best="heldout" in splits, net=net,
                        teacher=functools.partial(
-                           _not_finite, training, learner, data, devices))
+                           _not_finite, training, learner, data, arrays))
   state = train_loop.run_to_end(
       program, state, total_steps=training.last_step, per_epoch=per_epoch,
       segment_steps=cost.segment_steps(per_epoch, cost.step_seconds(
@@ -143,7 +146,7 @@ def fit(
 
 def _not_finite(
     training: Training, learner: step_lib.Learner, data: segment_lib.DeviceData,
-    devices: Devices, number: int,
+    arrays: Callable[[int], types.Tree], number: int,
 ) -> int:
   """Of how many examples of a step the teacher's logits are not finite."""
   teacher = learner.teacher
@@ -158,8 +161,46 @@ def _not_finite(
     bad = ~jnp.isfinite(logits.max(-1)).all(0)
     return jnp.sum(bad & batch.mask)
 
-  return int(count(data, devices_lib.copies(devices, teacher.arrays),
-                   jax.random.key(training.seed)))
+  return int(count(data, arrays(number), jax.random.key(training.seed)))
+
+
+def _teacher_arrays(
+    training: Training, learner: step_lib.Learner, data: segment_lib.DeviceData,
+    devices: Devices,
+) -> Callable[[int], types.Tree]:
+  """What a teacher's function needs at a step, on the devices.
+
+  Of a bank that stays on the host, the rows of the next epoch come while the
+  present one runs.
+  """
+  teacher = learner.teacher
+  rows = teacher.rows if teacher else None
+  if rows is None:
+    fixed = devices_lib.copies(devices, teacher.arrays if teacher else ())
+    return lambda step: fixed
+  per_epoch = segment_lib.steps_per_epoch(len(data.ids), training.batch_size)
+  # Views are drawn on the CPU: the device is at work.
+  host = jax.local_devices(backend="cpu")[0]
+
+  def fetch(epoch):
+    with jax.default_device(host):
+      view = np.asarray(segment_lib.views_of_epoch(
+          jax.random.key(training.seed), epoch, len(data.label), training.views))
+    return devices_lib.copies(devices, rows(view))
+
+  reader = concurrent.futures.ThreadPoolExecutor(1)
+  coming: dict[int, concurrent.futures.Future] = {}
+
+  def arrays(step):
+    epoch = step // per_epoch
+    for other in [other for other in coming if not 0 <= other - epoch <= 1]:
+      coming.pop(other).cancel()
+    for needed in (epoch, epoch + 1):
+      if needed not in coming and needed * per_epoch < training.last_step:
+        coming[needed] = reader.submit(fetch, needed)
+    return coming[epoch].result()
+
+  return arrays
 
 
 def untrained(
@@ -205,6 +246,7 @@ def _program(
     training: Training, learner: step_lib.Learner, data: segment_lib.DeviceData,
     splits: dict[str, Split], devices: Devices, state: TrainState,
     net: Callable[[TrainState], types.Variables],
+    arrays: Callable[[int], types.Tree],
 ) -> Program:
   """The segments of a training, and its evaluation on every split."""
   key = jax.random.key(training.seed)
@@ -212,18 +254,18 @@ def _program(
       devices, learner, training.views, training.batch_size)
   predict = devices_lib.make_predict(
       devices, training.model, views.VIEWS["none"])
-  arrays, hparams = devices_lib.copies(devices, (
-      learner.teacher.arrays if learner.teacher else (), training.hparams))
+  hparams = devices_lib.copies(devices, training.hparams)
 
-  def run(state, length):
-    return segment(state, data, arrays, hparams, key, jnp.int32(length))
+  def run(state, step, length):
+    return segment(state, data, arrays(step), hparams, key, jnp.int32(length))
 
   def evaluate_all(state, step):
     del step
     return {name: evaluate(predict, net(state), split)
             for name, split in splits.items()}
 
-  return Program(run, evaluate_all, jax.eval_shape(run, state, 1)[1],
+  totals = jax.eval_shape(lambda state: run(state, 0, 1), state)[1]
+  return Program(run, evaluate_all, totals,
                  functools.partial(devices_lib.copies, devices))
 
 

@@ -126,7 +126,8 @@ class NetMonitor(Monitor):
     fine, bad = 0, steps
     while bad - fine > 1:
       middle = (fine + bad) // 2
-      state, totals = self._program.run(observe(self._good).state, middle)
+      state, totals = self._program.run(
+          observe(self._good).state, int(self._good.step), middle)
       if _finite(totals, observe(state)):
         fine = middle
       else:

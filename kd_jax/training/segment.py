@@ -179,8 +179,7 @@ def _epoch(data, views, batch_size, num_steps, key, epoch):
   order = randomness.epoch_order(key, epoch, data.ids)
   order = jnp.pad(order, (0, padding), mode="wrap" if padding else "constant")
   mask = jnp.arange(num_steps * batch_size) < len(data.ids)
-  view = randomness.epoch_views(
-      key, epoch, num_examples=len(data.label), num_views=views.count)
+  view = _views(key, epoch, len(data.label), views)
   shape = (num_steps, batch_size)
   return order.reshape(shape), mask.reshape(shape), view
 
@@ -195,6 +194,18 @@ def _mixing(mixup, order, mask, key, epoch):
   drawn = jax.random.beta(share, mixup, mixup, (len(mask),), jnp.float32)
   return (jnp.take_along_axis(order, jnp.argsort(draw, axis=1), axis=1),
           jnp.minimum(drawn, 1 - drawn))
+
+
+def views_of_epoch(
+    key: jax.Array, epoch: int, examples: int, views: views_lib.Views
+) -> jax.Array:
+  """The view of each example in an epoch of a training, int32 `[examples]`."""
+  return _views(randomness.stream(key, "data"), epoch, examples, views)
+
+
+def _views(key, epoch, examples, views):
+  return randomness.epoch_views(
+      key, epoch, num_examples=examples, num_views=views.count)
 
 
 def make_predict(

@@ -51,7 +51,8 @@ class Learner(NamedTuple):
 def without_arrays(learner: Learner) -> Learner:
   """The learner as a program keeps it: a teacher's arrays are given to it."""
   teacher = learner.teacher
-  return learner._replace(teacher=teacher and teacher._replace(arrays=()))
+  return learner._replace(teacher=teacher and teacher._replace(
+      arrays=(), rows=None))
 
 
 def key_of(learner: Learner) -> Hashable:
@@ -346,11 +347,13 @@ def deployed(learner: Learner) -> types.Model:
 
 def deployed_variables(learner: Learner, state: TrainState) -> types.Variables:
   """The variables of that net."""
-  if learner.method.inference is None:
+  method = learner.method
+  if method.inference is None:
     return state.student
-  return types.Variables(
-      {"student": state.student.params, "method": state.method},
-      {"student": state.student.state, "method": state.method_state})
+  own, own_state = (methods.staying(method, tree)
+                    for tree in (state.method, state.method_state))
+  return types.Variables({"student": state.student.params, "method": own},
+                         {"student": state.student.state, "method": own_state})
 
 
 def init(

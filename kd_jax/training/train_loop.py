@@ -42,13 +42,14 @@ class Program(NamedTuple):
   """What a training runs, one net or many lanes of them.
 
   Attributes:
-    run: `(state, length) -> (state, totals)`; may donate the state.
+    run: `(state, step, length) -> (state, totals)`, from that step on; may donate
+      the state.
     evaluate: `(state, step) -> anything`, dispatched when an epoch ends.
     totals: Shapes of the totals.
     place: Puts a tree from the host to where the program wants it.
   """
 
-  run: Callable[[Any, int], tuple[Any, dict[str, metrics.Mean]]]
+  run: Callable[[Any, int, int], tuple[Any, dict[str, metrics.Mean]]]
   evaluate: Callable[[Any, int], Any]
   totals: dict[str, metrics.Mean]
   place: Callable[[Any], Any] = lambda tree: tree
@@ -120,7 +121,7 @@ def run_to_end(
   while done < total_steps:
     end = min((done // per_epoch + 1) * per_epoch, total_steps)
     length = min(pace.steps, end - done)
-    state, more = program.run(state, length)
+    state, more = program.run(state, done, length)
     # The device never waits; a wish to stop waits for two segments at most.
     pace.dispatched(length, more)
     if done % per_epoch:

@@ -163,13 +163,16 @@ def tell_of_disk(
   return needed
 
 
-def _bank(setup: Setup, begun: Begun) -> int:
-  """Bytes of the bank that a student learns from, or 0."""
+def _bank(setup: Setup, begun: Begun, *, on_device: bool = False) -> int:
+  """Bytes of the bank that a student learns from, or 0; those on the device."""
   teacher = begun.learner.teacher
   if not begun.net.teachers or teacher is None:
     return 0
   asked = begun.setup.run, setup.dataset, begun.training, teacher.taps
-  return teacher_store.bank_bytes(*asked) * teacher_store.wants_bank(*asked)
+  whole = teacher_store.bank_bytes(*asked) * teacher_store.wants_bank(*asked)
+  # Of an epoch, and of the next one.
+  return 2 * whole // begun.training.views.count if (
+      on_device and teacher_store.streams(*asked)) else whole
 
 
 def memory(visit: Visit, setup: Setup, begun: Begun) -> int:
@@ -186,7 +189,7 @@ def memory(visit: Visit, setup: Setup, begun: Begun) -> int:
   compiled = program.lower(*cost.shapes((
       state, own.train, arrays, training.hparams, key, length))).compile()
   needed = cost.program_bytes(compiled) + cost.num_bytes(own.splits) + _bank(
-      setup, begun)
+      setup, begun, on_device=True)
   if needed > probe.device_bytes():
     visit.tell(
         f"{name}: a step needs {size(needed)} of the device's "
