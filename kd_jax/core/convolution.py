@@ -5,8 +5,8 @@ r"""A convolution whose gradient is fast within a loop on a CPU.
 XLA's CPU compiler has a fast convolution for one order of axes, and brings others
 into it, but not in the body of a loop. There it takes the gradients by plain loops,
 that of a kernel 40 times as slowly. An epoch is a loop (`training/segment.py`), so
-here both are asked for in that order: a step is 12 to 36 times as fast (benchmarks).
-Other devices compute them their own way. The values are the same.
+here both are asked for in that order: a step is 12 to 36 times as fast. Other
+devices compute them their own way. The values are the same.
 """
 
 from collections.abc import Sequence

@@ -97,13 +97,9 @@ def fit(
     stop: Asked between segments.
     report: Receives a row of numbers for every epoch.
     tick: As of `train_loop.run_to_end`.
-    inspect: What else is to be told of the state after an epoch, which it leaves as
-      it is.
+    inspect: Gives more numbers for the row, from the state after an epoch.
     initial: The net that it starts from, on `devices`; default a new one.
     begun: Whether a program before this one has reported epochs of it.
-
-  Returns:
-    The trained net.
 
   Raises:
     Interrupted: After saving, if `stop` says so.
@@ -113,17 +109,15 @@ def fit(
   net = functools.partial(step_lib.deployed_variables, learner)
   state = start(training, learner, data, devices, initial)
   arrays = _teacher_arrays(training, learner, data, devices)
-  program = _program(
-      training, learner, data, splits, devices, state, net, arrays)
+  program = _program(training, learner, data, splits, devices, state, net, arrays)
   pace = _pace()
   last: tuple[dict[str, Any], Any] = {}, []  # The row and errors of an epoch.
 
   def ended(epoch):
     nonlocal last
-    rate = pace(epoch.step) * training.batch_size
-    row = _row(training, per_epoch, rate, epoch) | inspect(epoch.observed.state)
-    last = row, epoch.evaluated["test"][1]
-    report(row)
+    row = _row(training, per_epoch, pace(epoch.step) * training.batch_size, epoch)
+    last = row | inspect(epoch.observed.state), epoch.evaluated["test"][1]
+    report(last[0])
 
   def resumed(step):
     pace(step)
@@ -140,8 +134,8 @@ def fit(
           training, data.inputs, learner.teacher)),
       checkpoints=checkpoints, stop=stop, ended=ended, resumed=resumed,
       monitor=monitor, tick=tick)
-  return Fitted(
-      net(state), last[0], np.flatnonzero(last[1]).tolist(), monitor.best)
+  row, wrong = last
+  return Fitted(net(state), row, np.flatnonzero(wrong).tolist(), monitor.best)
 
 
 def _not_finite(
