@@ -16,7 +16,6 @@ from kd_jax.runs.arms import Arm
 Groups = Mapping[str, Sequence[Arm]]
 # Of rows of which only held-out errors are read.
 NOT_COMMITTED = ("test_wrong_ids", "test_bins", "curve")
-_FIRST_SEED = 100
 
 
 def choosing(
@@ -29,7 +28,8 @@ def choosing(
     tried = config()
     tried.data.holdout, tried.data.test = 0.1, "heldout"
     tried.sweep.points = tuple(arms_lib.tried(
-        every(groups(rows)), range(_FIRST_SEED, _FIRST_SEED + seeds)))
+        every(groups(rows)),
+        range(arms_lib.FIRST_SEED, arms_lib.FIRST_SEED + seeds)))
     return tried
   return Stage(name, config=made, command=command)
 
@@ -56,12 +56,7 @@ def every(groups: Groups) -> list[Arm]:
 def tried(arm: Arm, rows: Rows) -> list[Row]:
   """The rows of an arm's settings, of all stages that choose."""
   return [row for name, found in rows.items() if name.endswith("choosing")
-          for row in _students(found) if arms_lib.of(row) in arm.settings]
-
-
-def _students(rows: Sequence[Row]) -> list[Row]:
-  """Without the rows of a recipe's other nets."""
-  return [row for row in rows if row.get("net") in (None, "student")]
+          for row in arms_lib.judged(found) if arms_lib.of(row) in arm.settings]
 
 
 def chosen(arm: Arm, rows: Rows) -> sweep.Point:
@@ -75,7 +70,7 @@ def results(
     arms: Sequence[Arm], rows: Rows, stages: Sequence[str] = ("table",)
 ) -> list[comparison.Result]:
   """What the rows say of the arms of a group."""
-  final = [row for name in stages for row in _students(rows.get(name, ()))]
+  final = [row for name in stages for row in arms_lib.judged(rows.get(name, ()))]
   return [comparison.result(arm, chosen(arm, rows), tried(arm, rows), final)
           for arm in arms]
 

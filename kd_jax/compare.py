@@ -43,8 +43,6 @@ from kd_jax.core.files import at_home
 
 # What a comparison leaves in its folder.
 _OURS = {"choosing", "table", "comparison.md", "comparison.json", "comparison.png"}
-# Of the seeds of stage one: none is of the table, so that no luck is chosen.
-_FIRST_SEED = 100
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -79,7 +77,8 @@ class _Comparison:
                       f"{nearest(self._reference, names)}")
     self._workdir = at_home(arguments.workdir or time.strftime(
         "runs/compare-%Y%m%d-%H%M%S"))
-    given = [word for word in argv if not word.startswith("--workdir")]
+    given = [word for word in command_line.joined(argv)
+             if not word.startswith("--workdir")]
     self._again = shlex.join(["python", "-m", "kd_jax.compare", *given,
                               f"--workdir={self._workdir}"])
 
@@ -88,32 +87,37 @@ class _Comparison:
     # pylint: disable-next=g-import-not-at-top
     from kd_jax.report import comparison, read
     self._refuse_foreign()
-    first = max(_FIRST_SEED, self._of.seeds)
+    first = max(self._lib.FIRST_SEED, self._of.seeds)
     seeds = range(first, first + self._of.choosing_seeds)
     stage = lambda points, *more: command_line.parse(
         [*self._words, *more], points)[0]
     choosing = stage(self._lib.tried(self._arms, seeds),
                      f"--config.data.holdout={self._of.holdout}",
                      "--config.data.test=heldout")
-    table = lambda points: stage(self._lib.final(points, range(self._of.seeds)))
+    table = lambda points: stage(
+        self._lib.final(points, range(self._of.seeds)), "--config.data.holdout=0",
+        "--config.data.test=own")
     if self._of.plan:
       door.show_plan(choosing)
       return door.show_plan(table(each.settings[0] for each in self._arms))
+    judged = lambda stage: self._lib.judged(
+        read(self._workdir / stage), (choosing.recipe or ("student",))[-1])
     code = self._train("choosing", choosing)
     if code or self._stop():
-      return code
-    tried = read(self._workdir / "choosing")
+      return code or self._stop.code
+    tried = judged("choosing")
     chosen = {each.name: setting for each in self._arms if (
         setting := self._lib.choose(each, tried, len(seeds)))}
     if failed := [name for name in self._names if name not in chosen]:
       raise UserError(
-          f"--arms={self._of.arms}: every setting of {', '.join(failed)} diverged; "
-          "give lower learning rates")
+          f"--arms={self._of.arms}: no setting of {', '.join(failed)} ended with "
+          "finite numbers for every seed; give lower learning rates")
     code = self._train("table", table(chosen.values()))
-    if code or self._stop():
-      return code
+    rows = judged("table") if not code else []
+    if len(rows) < len(chosen) * self._of.seeds and (code or self._stop()):
+      return code or self._stop.code
     print(printable(comparison.write(
-        self._workdir, self._arms, chosen, tried, read(self._workdir / "table"),
+        self._workdir, self._arms, chosen, tried, rows,
         reference=self._reference)), end="")
     return 0
 

@@ -70,10 +70,10 @@ def test_values_are_what_a_command_line_would_make_of_them(tmp_path):
 
 
 def test_a_method_of_the_users_own_is_an_arm(tmp_path):
-  (tmp_path / "mine.py").write_text(
+  (tmp_path / "arms_own.py").write_text(
       "from kd_jax.methods import METHODS\n"
-      "mine = METHODS['dkd']\n")
-  text = f'[a]\nmethod = "{tmp_path}/mine.py:mine"\n[b]\nmethod = "kd"\n'
+      "arms_own = METHODS['dkd']\n")
+  text = f'[a]\nmethod = "{tmp_path}/arms_own.py:arms_own"\n[b]\nmethod = "kd"\n'
   assert len(arms.read(written(tmp_path, text), None)) == 2
 
 
@@ -116,6 +116,22 @@ def test_edges_are_of_numbers_that_were_tried():
   setting = lambda t: {"temperature": t, "alpha": 0.5, "student.name": "mlp"}
   assert arm.edges(setting(8)) == ["temperature"] == arm.edges(setting(2))
   assert arm.edges(setting(4)) == []
+  # Of those that were drawn, not of those that are listed.
+  drawn = arm._replace(settings=[setting(2), setting(4)])
+  assert drawn.edges(setting(4)) == ["temperature"]
+  assert arm._replace(settings=[setting(4)]).edges(setting(4)) == []
+
+
+def test_arms_of_one_grid_are_given_one_draw(tmp_path):
+  text = "".join(f"[{name}]\ntemperature = [1, 2, 4, 8, 16, 32]\n" for name in "ab")
+  first, second = arms.read(written(tmp_path, text), 2)
+  assert first.settings == second.settings
+
+
+def test_a_recipe_is_judged_by_its_last_net():
+  rows = [row({"temperature": 2}, 0) | {"net": name} for name in ("first", "last")]
+  assert arms.judged(rows, "last") == rows[1:]
+  assert arms.judged([row({}, 0)], "last") == [row({}, 0)]
 
 
 def test_a_comparison_by_hand(tmp_path):
@@ -169,7 +185,9 @@ def test_the_test_set_stays_unseen(own_data):
 def test_the_command(own_data, tmp_path, capsys):
   place, file = tmp_path / "run", written(tmp_path, ARMS)
   command = [*SMALL, f"--config.data.dir={own_data}", f"--arms={file}",
-             "--seeds=3", "--reference=labels", "--holdout=0.2"]
+             "--seeds=3", "--reference=labels", "--holdout=0.2",
+             # Of the table, neither is.
+             "--config.data.holdout=0.5", "--config.data.test=heldout"]
   assert compare.main([*command, "--plan"]) == 0 and not place.exists()
   assert compare.main([*command, f"--workdir={place}"]) == 0
   chosen, table = (report.read(place / stage) for stage in ("choosing", "table"))
@@ -182,6 +200,8 @@ def test_the_command(own_data, tmp_path, capsys):
            if "data.test=heldout" in line]
   assert len(notes) == 1 and not points.gather(table).notes
   assert not {"test_set", "heldout_examples"} & table[0].keys()
+  assert (chosen[0]["train_examples"], table[0]["train_examples"]) == (240, 300)
+  assert (chosen[0]["test_examples"], table[0]["test_examples"]) == (60, 110)
   written_before = (place / "table" / "results.jsonl").read_bytes()
   text = (place / "comparison.md").read_text()
   assert text in capsys.readouterr().out

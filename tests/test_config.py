@@ -34,6 +34,17 @@ def test_a_new_key_makes_no_other_programs_of_its_default():
   assert hashlib.sha256(program.encode()).hexdigest().startswith("018b9d2743a9d56f")
 
 
+def test_how_teachers_are_combined_is_part_of_a_students_identity():
+  values = dict(run_lib.read(config_lib.default()).values)
+  before = identity.mixture(values, ["a"], [1.0])
+  others = {"teacher.mean": "logits", "teacher.bank_dtype": "float16"}
+  # These two are the members and the weights that it is given.
+  assert others.keys() | {"teacher.count", "teacher.weights"} == {
+      name for name, key in schema.every().items() if key.affects == schema.MIXTURE}
+  for name, value in others.items():
+    assert identity.mixture({**values, name: value}, ["a"], [1.0]) != before
+
+
 def test_two_configs_share_nothing():
   first, second = valid(), config_lib.default()
   assert second.alpha is None and first.alpha == 0.9
@@ -259,6 +270,7 @@ def test_a_users_class_that_does_not_fit_is_told(name, hint, own_data):
     ({"method": "dkd"}, "reads the class of one"),
     ({"method": "crd"}, "reads the class of one"),
     ({"method": "tfkd"}, "reads the class of one"),
+    ({"teacher.mean": "confidence", "teacher.count": 2}, "use another mean"),
     ({"teacher.bank": "always"}, "with teacher.bank=auto"),
     ({"teacher.logits": "logits.npy"}, "without teacher.logits")])
 def test_mixup_goes_with_what_can_see_the_mixture(changes, words):

@@ -17,6 +17,7 @@ from kd_jax.data import views
 from kd_jax.losses.alignment import alignment
 from kd_jax.models import MODELS
 from kd_jax.report import canvas, plots
+from kd_jax.runs import teacher_store
 from kd_jax.training import parameters
 
 COMMON = (
@@ -126,6 +127,17 @@ def test_shares_are_those_of_gradients(looked_at, own_data):
   soft = norm(lambda z: row["soft_weight"] * t**2 * losses.distillation_kl(z, v, t))
   assert epochs[-1]["share_soft"] / epochs[-1]["share_hard"] == pytest.approx(
       soft / hard, rel=5e-3)
+
+
+def test_shares_of_a_bank_on_the_host_are_those_of_one_on_the_device(
+    ran, monkeypatch):
+  words = ("--config.inspect=50", "--config.method=kd",
+           "--config.teacher.bank=always")
+  _, whole, _ = ran(*words)
+  monkeypatch.setattr(teacher_store, "_LARGEST_BANK", 1000)
+  _, streamed, _ = ran(*words)
+  shares = lambda epochs: [epoch["share_soft"] for epoch in epochs]
+  assert shares(streamed) == pytest.approx(shares(whole), rel=1e-4)
 
 
 def test_attention_is_the_energy_of_maps(looked_at, own_data):

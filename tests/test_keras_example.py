@@ -120,7 +120,7 @@ def test_without_t_squared_is_the_first_versions_loss():
   label = jnp.arange(5)
   terms = methods.METHODS["kd"].terms(
       {}, kd_types.Outputs(z, {}), kd_types.Outputs(v, {}),
-      types.SimpleNamespace(label=label), hparams)
+      types.SimpleNamespace(label=label, mixed=None), hparams)
   wanted = 0.1 * losses.hard_cross_entropy(z, label) + (
       0.9 * losses.distillation_kl(z, v, 10.0))
   np.testing.assert_allclose(terms_lib.total(terms), wanted, rtol=1e-5)
@@ -242,7 +242,7 @@ def test_a_teacher_that_is_not_frozen_has_a_gradient():
   teacher = build.models.linen_model(Net(10, (2, 3)))
   image = np.float32(np.random.default_rng(1).uniform(size=(4, 8, 8, 1)))
   params = drawn(jax.eval_shape(teacher.init, jax.random.key(0), image)).params
-  batch = types.SimpleNamespace(inputs=image, label=jnp.arange(4))
+  batch = types.SimpleNamespace(inputs=image, label=jnp.arange(4), mixed=None)
   student = kd_types.Outputs(jax.random.normal(jax.random.key(2), (4, 10)), {})
   hparams = kd_types.Hparams(
       temperature=10.0, hard_weight=0.1, soft_weight=0.9)

@@ -240,7 +240,8 @@ def test_an_own_method_of_a_file_has_keys_and_lanes(small, own, capsys):
   # Its file is part of what it is.
   own(METHOD.replace("**2", "**4"))
   _, changed = small(f"--config.method={method}", "--config.mine.pull=0.25")
-  assert changed[1]["fingerprint"] != rows[1]["fingerprint"]
+  assert changed[-1]["net"] == "distilled"
+  assert changed[-1]["fingerprint"] != rows[1]["fingerprint"]
 
 
 @pytest.mark.parametrize(("name", "words"), [

@@ -198,6 +198,10 @@ def test_logits_that_float16_does_not_hold_are_refused(built):
   with np.errstate(over="ignore"), pytest.raises(UserError, match="float32"):
     rounding.add(exact, exact.astype(np.float16))
   rounding.add(exact[1:], exact[1:].astype(np.float16))  # A class that is none.
+  masked = np.array([[3.0, -1e9, 1.0]], np.float32)  # By a number instead of -inf.
+  with np.errstate(over="ignore"):
+    rounding.add(masked, masked.astype(np.float16))
+  assert np.isfinite(rounding.record()["mean_kl"])
   assert rounding.record()["max_kl"] == 0.0
 
 

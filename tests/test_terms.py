@@ -89,7 +89,7 @@ def found(example):
   z, v, y = example
 
   def losses(z, v, y):
-    batch = types.SimpleNamespace(label=y, mask=jnp.ones(8, bool))
+    batch = types.SimpleNamespace(label=y, mask=jnp.ones(8, bool), mixed=None)
     said = lambda logits: types.SimpleNamespace(logits=logits)
     return {name: terms.total(method.terms(
         terms.Own(*method.init(jax.random.key(0), {}, {})), said(z), said(v), batch,

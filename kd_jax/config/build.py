@@ -186,6 +186,9 @@ def check_names(values: Values) -> None:
     raise UserError(
         f"config.teacher.state_dict={weights}: is one net, which is the teacher; "
         "leave out teacher.logits, and teacher.count above 1")
+  if values["inspect"] and values["sweep.points"]:
+    raise UserError(f"config.inspect={values['inspect']}: looks at single runs, "
+                    "and this is a sweep; give inspect=0")
   if values["data.test"] == "heldout":
     if not values["data.holdout"]:
       raise UserError("config.data.test=heldout: nothing is held out; give "
@@ -233,6 +236,10 @@ def _check_mixup(values: Values, method: methods.Method) -> None:
   if not values["mixup"]:
     return
   asked = f"config.mixup={values['mixup']:g}: mixes two inputs"
+  if (method.needs_teacher and values["teacher.count"] > 1
+      and values["teacher.mean"] == "confidence"):
+    raise UserError(f"{asked}, and teacher.mean=confidence weighs members by the "
+                    "class of one; use another mean, or mixup=0")
   if method.reads_labels or method.memory:
     raise UserError(f"{asked}, and method {values['method']} reads the class of "
                     "one; use another method, or mixup=0")

@@ -332,10 +332,12 @@ _OWN: dict[str, Key] = {
         "teacher.bank_dtype": Key(
             "float32", _one_of("float32", "float16"),
             "of stored logits; what the rounding costs is told"),
+    }, later=("teacher.bank_dtype",)),
+    **_of(OBJECTIVE, {
         "teacher.sees": Key(
             "views", _one_of("views", "clean"),
             "the views of its student, or the clean images, as they are"),
-    }, later=("teacher.bank_dtype", "teacher.sees")),
+    }, later=("teacher.sees",)),
     **_of(PROGRAM, {
         "teacher.bank": Key(
             "auto", _one_of("auto", "always", "never"), "store the logits?")}),

@@ -25,7 +25,7 @@ class Result(NamedTuple):
     errors: Test errors of its runs, by seed.
     examples: Test examples.
     failed: Runs that diverged; they are in no mean.
-    seconds: All of its runs, those of the choice too.
+    seconds: Of its runs in both stages, without teachers and other nets.
   """
 
   name: str
@@ -159,7 +159,8 @@ def _caption(
       f"Holm over the {counted(len(results) - 1, 'comparison')} with {reference}. "
       f"At an edge: keys whose chosen number was the lowest or highest tried "
       f"({at} of {len(results)} arms), so that a better one may lie beyond. "
-      "Seconds: all of an arm's runs.")
+      "Seconds: of the arm's runs in both stages, without its teachers and the "
+      "other nets of a recipe.")
 
 
 @canvas.styled

@@ -18,6 +18,10 @@ from kd_jax.core.files import at_home, refuse_pipes
 from kd_jax.core.words import counted
 from kd_jax.runs.results import Row
 
+# Of the seeds that settings are tried with: none is of a table, so that nothing is
+# chosen by its luck.
+FIRST_SEED = 100
+
 
 class Arm(NamedTuple):
   """One of what is compared.
@@ -39,10 +43,10 @@ class Arm(NamedTuple):
       >>> arm("kd", {"temperature": (2.0, 4.0, 8.0)}).edges({"temperature": 8.0})
       ['temperature']
     """
-    ends = {key: (min(values), max(values)) for key, values in self.axes.items()
-            if len(values) > 1 and all(
-                isinstance(value, (int, float)) for value in values)}
-    return [key for key, both in ends.items() if setting[key] in both]
+    tried = {key: {each[key] for each in self.settings} for key in self.axes}
+    return [key for key, values in tried.items()
+            if len(values) > 1 and {*map(type, values)} <= {int, float}
+            and setting[key] in (min(values), max(values))]
 
 
 def arm(name: str, axes: Mapping[str, Sequence[Any]]) -> Arm:
@@ -124,7 +128,7 @@ def _within(budget: int, each: Arm, file: str) -> Arm:
     raise UserError(
         f"--arms={file}: {each.name} has {counted(number, 'setting')}, fewer than "
         f"--budget={budget}; list more values, or give --budget={number}")
-  drawn = sorted(random.Random(each.name).sample(range(number), budget))
+  drawn = sorted(random.Random(0).sample(range(number), budget))
   return each._replace(settings=[each.settings[place] for place in drawn])
 
 
@@ -152,6 +156,11 @@ def choose(each: Arm, rows: Sequence[Row], seeds: int) -> sweep.Point | None:
            for place, setting in enumerate(each.settings)
            if (found := errors(setting)) and len(found) == seeds]
   return dict(each.settings[min(means)[1]]) if means else None
+
+
+def judged(rows: Iterable[Row], net: str = "student") -> list[Row]:
+  """Without the rows of a recipe's other nets, which are not what is compared."""
+  return [row for row in rows if row.get("net") in (None, net)]
 
 
 def of(row: Row) -> sweep.Point:

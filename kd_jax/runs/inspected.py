@@ -28,8 +28,8 @@ def after_epochs(
   """What is measured of a state after each epoch, if it is asked for.
 
   `share_TERM` is the norm of the gradient of a weighted term with respect to the
-  student's parameters, on the first batch of the training, as a part of the sum of
-  these norms. `cka_STUDENT-TEACHER` is the CKA of two taps that are compared.
+  student's parameters, on the first batch of the training, without mixup, as a part
+  of the sum of these norms. `cka_STUDENT-TEACHER` is the CKA of two compared taps.
   """
   if not job.setup.run.values["inspect"] or wanted.teacher is None:
     return lambda state: {}
@@ -90,8 +90,14 @@ def _gradients(job: Job) -> Callable[[TrainState], dict[str, float]]:
   terms = inspection.make_terms(learner)
   batch, labels = jax.jit(lambda data: (
       inspection.first_batch(training, data), segment.labels_in_use(data)))(data)
-  arrays, hparams = devices_lib.copies(job.setup.devices, (
-      learner.teacher.arrays if learner.teacher else (), training.hparams))
+  teacher = learner.teacher
+  arrays = () if teacher is None else (
+      # Of a bank on the host, those of the views that the batch has.
+      teacher.rows(np.asarray(segment.views_of_epoch(
+          jax.random.key(training.seed), 0, len(data.label), training.views)))
+      if teacher.rows else teacher.arrays)
+  arrays, hparams = devices_lib.copies(
+      job.setup.devices, (arrays, training.hparams))
 
   def gradients(state: TrainState) -> dict[str, float]:
     found = terms(state, batch, labels, arrays, hparams,

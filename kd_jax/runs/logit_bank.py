@@ -76,8 +76,8 @@ class Rounding:
     shifted = (x.astype(np.float64) / self.numbers["temperature"]
                for x in (exact, stored))
     p, q = (x - np.logaddexp.reduce(x, axis=-1, keepdims=True) for x in shifted)
-    with np.errstate(invalid="ignore"):  # Of classes at -inf, which count nothing.
-      kl = np.where(p > -np.inf, np.exp(p) * (p - q), 0.0).sum(-1)
+    with np.errstate(invalid="ignore"):  # Of classes at -inf, of probability 0.
+      kl = np.where(np.exp(p) > 0, np.exp(p) * (p - q), 0.0).sum(-1)
     self.numbers["rows"] += len(kl)
     self.numbers["total_kl"] += float(kl.sum())
     self.numbers["max_kl"] = max(self.numbers["max_kl"], float(kl.max()))
