@@ -183,7 +183,7 @@ def test_every_key_is_read(own_data, monkeypatch, tmp_path):
   assert unread == {
       "data.scale", "parallel", "checkpoint.every", "checkpoint.keep",
       "checkpoint.resume", "tensorboard", "teacher.bank", "teacher.bank_dtype",
-      "teacher.dir", "teacher.test_logits", "teacher.check", "inspect"}
+      "teacher.dir", "teacher.test_logits", "teacher.check"}
   assert all(f'values["{key}"]' in runs for key in unread)
 
 
