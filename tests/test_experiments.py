@@ -202,7 +202,7 @@ def test_rows_are_whole(name):
         stage.name for stage in index.study(name).stages(Options(folder))}
   for stage, rows in index.committed(folder).items():
     for each in rows:
-      assert each["schema"] == 1, stage
+      assert each["schema"] in (1, 2), stage
       assert each.get("data", "raw") != "embedded"
       if not stage.endswith("teachers"):
         assert each["study"] == name and each["dirty"] is False, stage

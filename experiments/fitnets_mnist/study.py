@@ -21,7 +21,8 @@ CLAIM = ("deep thin students learn by hints where they do not by labels or KD; o
 COMMAND = "--config=configs/mnist.py"
 _STAGED = "--config=configs/fitnets.py"
 REFERENCE = None
-NOT_COMMITTED = dict.fromkeys(("choosing", "staged_choosing"), fair.NOT_COMMITTED)
+NOT_COMMITTED = dict.fromkeys(
+    ("choosing", "staged_choosing", "staged"), fair.NOT_COMMITTED)
 
 DEPTHS = (5, 15, 30)
 _UNITS, _TEACHER = 32, (400, 400, 400)
@@ -137,7 +138,7 @@ def conclude(rows: Rows) -> str:
 
 
 def status(rows: Rows) -> str:
-  """Mean errors of labels, KD and the best with hints, by depth."""
+  """Which arms are better than labels alone, and which are worse, by depth."""
   return "; ".join(
       f"{depth} layers: {fair.phrase(results, 'labels')}"
       for depth, results in found(rows).items())
@@ -161,7 +162,7 @@ def _draw(rows: Rows, file: pathlib.Path) -> bool:
         label=name, marker="o", markersize=3, capsize=2,
         color=canvas.COLOURS[place % len(canvas.COLOURS)])
   at.set(xlabel=f"hidden layers of {_UNITS} units", ylabel="test errors of 10,000",
-         xticks=list(known), yscale="log")
+         xticks=list(known))
   drawn.legend(*at.get_legend_handles_labels(), loc="outside right upper")
   return canvas.save(drawn, file)
 
