@@ -13,6 +13,7 @@ from configs import cifar10
 from experiments import fair
 from experiments.protocol import Options, Rows, Stage
 from kd_jax.report import comparison
+from kd_jax.runs import arms as arms_lib
 from kd_jax.runs.arms import Arm, arm
 
 CLAIM = ("of Tian et al. (2020) and others, on CIFAR-100 with schedules of 240 "
@@ -58,8 +59,7 @@ def best(rows: Rows) -> tuple[str, float]:
   for each in _alone()[2:]:
     setting = fair.chosen(each, rows)
     errors = [row["heldout_errors"] for row in fair.tried(each, rows)
-              if row["failed"] is None and row["overrides"].items() >= (
-                  setting.items())]
+              if row["failed"] is None and arms_lib.of(row) == setting]
     found[each.name] = min(errors, default=float("inf")), setting
   name = min(found, key=lambda each: found[each][0])
   return name, found[name][1][f"{name}.weight"]
