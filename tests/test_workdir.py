@@ -127,8 +127,10 @@ def test_what_an_unfinished_run_has_saved_is_kept_from_one_of_another_kind(
 def test_a_finished_run_is_recognised_by_whatever_is_left(ran, tmp_path, left):
   folder = tmp_path / "run"
   assert ran()[0] == 0
-  lost = {"all but one": ["config.json"], "nets": ["summary.json", "results.jsonl"],
-          "rows": ["summary.json", "parameters"],
+  pages = ["report.html", *(path.name for path in folder.glob("table.*"))]
+  lost = {"all but one": ["config.json"],
+          "nets": ["summary.json", "results.jsonl", *pages],
+          "rows": ["summary.json", "parameters", *pages],
           "pages": ["summary.json", "parameters", "results.jsonl"]}[left]
   for name in lost:
     (folder / name).rename(tmp_path / name)
