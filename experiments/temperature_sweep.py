@@ -11,7 +11,6 @@ command can be stopped and given again; --config.KEY=VALUE sets any other key.
 
 import argparse
 import pathlib
-import shlex
 import sys
 import time
 
@@ -42,10 +41,7 @@ def main(argv: list[str] | None = None) -> int:
   argv = sys.argv[1:] if argv is None else argv
   arguments, rest = _parser().parse_known_args(argv)
   try:
-    rest = command_line.joined(rest)
-    for word in rest:
-      if not word.startswith("--config"):
-        raise UserError(f"{word}: not known here; --help tells what is")
+    rest = command_line.of_config(rest)
     config, _ = command_line.parse(rest)
     config.sweep.points = tuple(points(arguments))
     config.sweep.reference = (("alpha", 0.0),)
@@ -54,9 +50,7 @@ def main(argv: list[str] | None = None) -> int:
         time.strftime("runs/temperatures-%Y%m%d-%H%M%S")), shard)
     if arguments.plan:
       return door.show_plan(config, shard)
-    given = [a for a in argv if not a.startswith("--workdir")]
-    again = shlex.join(["python", "-m", "experiments.temperature_sweep", *given,
-                        f"--workdir={workdir}"])
+    again = command_line.again("experiments.temperature_sweep", argv, workdir)
     command = next(w for w in rest if w.startswith("--config="))
     with door.Signals(arguments.minutes) as stop:
       return door.train(

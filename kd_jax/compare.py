@@ -24,12 +24,11 @@ stopped.
 """
 
 import argparse
-import shlex
 import sys
 import time
 
 from kd_jax import main as door
-from kd_jax.config import command_line
+from kd_jax.config import command_line, sweep
 from kd_jax.core.errors import (
   Parser,
   UserError,
@@ -50,10 +49,7 @@ def main(argv: list[str] | None = None) -> int:
   argv = sys.argv[1:] if argv is None else argv
   arguments, rest = _parser().parse_known_args(argv)
   try:
-    rest = command_line.joined(rest)
-    for word in rest:
-      if not word.startswith("--config"):
-        raise UserError(f"{word}: not known here; --help tells what is")
+    rest = command_line.of_config(rest)
     with door.Signals(arguments.minutes) as stop:
       return _Comparison(arguments, rest, argv, stop).run()
   except (UserError, OSError) as error:
@@ -77,10 +73,7 @@ class _Comparison:
                       f"{nearest(self._reference, names)}")
     self._workdir = at_home(arguments.workdir or time.strftime(
         "runs/compare-%Y%m%d-%H%M%S"))
-    given = [word for word in command_line.joined(argv)
-             if not word.startswith("--workdir")]
-    self._again = shlex.join(["python", "-m", "kd_jax.compare", *given,
-                              f"--workdir={self._workdir}"])
+    self._again = command_line.again("kd_jax.compare", argv, self._workdir)
 
   def run(self) -> int:
     """Runs both; returns the exit code."""
@@ -91,21 +84,31 @@ class _Comparison:
     seeds = range(first, first + self._of.choosing_seeds)
     stage = lambda points, *more: command_line.parse(
         [*self._words, *more], points)[0]
-    choosing = stage(self._lib.tried(self._arms, seeds),
-                     f"--config.data.holdout={self._of.holdout}",
-                     "--config.data.test=heldout")
+    choose = lambda arms: stage(
+        self._lib.tried(arms, seeds), f"--config.data.holdout={self._of.holdout}",
+        "--config.data.test=heldout")
+    choosing = choose(self._arms)
+    for each in self._arms:
+      try:
+        sweep.lanes(choosing, self._lib.tried([each], seeds[:1]))
+      except UserError as error:
+        raise UserError(f"--arms={self._of.arms}: [{each.name}] {error}") from None
     table = lambda points: stage(
         self._lib.final(points, range(self._of.seeds)), "--config.data.holdout=0",
         "--config.data.test=own")
     if self._of.plan:
       door.show_plan(choosing)
       return door.show_plan(table(each.settings[0] for each in self._arms))
+    # A stage that was stopped early may have none.
     judged = lambda stage: self._lib.judged(
-        read(self._workdir / stage), (choosing.recipe or ("student",))[-1])
+        read(self._workdir / stage), (choosing.recipe or ("student",))[-1]) if (
+            self._workdir / stage / "results.jsonl").exists() else []
     code = self._train("choosing", choosing)
-    if code or self._stop():
-      return code or self._stop.code
     tried = judged("choosing")
+    # With all of them there the next stage says where it was stopped.
+    all_tried = sum(len(each.settings) for each in self._arms) * len(seeds)
+    if code or (self._stop() and len(tried) < all_tried):
+      return code or self._stop.code
     chosen = {each.name: setting for each in self._arms if (
         setting := self._lib.choose(each, tried, len(seeds)))}
     if failed := [name for name in self._names if name not in chosen]:
@@ -113,7 +116,7 @@ class _Comparison:
           f"--arms={self._of.arms}: no setting of {', '.join(failed)} ended with "
           "finite numbers for every seed; give lower learning rates")
     code = self._train("table", table(chosen.values()))
-    rows = judged("table") if not code else []
+    rows = judged("table")
     if len(rows) < len(chosen) * self._of.seeds and (code or self._stop()):
       return code or self._stop.code
     print(printable(comparison.write(
@@ -129,6 +132,9 @@ class _Comparison:
                       again=self._again)
 
   def _refuse_foreign(self) -> None:
+    # pylint: disable-next=g-import-not-at-top
+    from kd_jax.runs import workdir
+    workdir.refuse_file(self._workdir)
     names = {path.name for path in self._workdir.iterdir()} if (
         self._workdir.is_dir()) else set()
     if names - _OURS:

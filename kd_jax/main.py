@@ -40,7 +40,6 @@ Keys and their defaults, which a config file may change:
 import contextlib
 import os
 import pathlib
-import shlex
 import signal
 import sys
 import threading
@@ -48,6 +47,7 @@ import time
 from typing import Any
 
 from kd_jax import config as config_lib
+from kd_jax.config import command_line
 from kd_jax.config.command_line import hosts, joined, parse
 from kd_jax.core.errors import UserError, out_of_memory
 from kd_jax.core.machine import check_installed, use_all_cores
@@ -107,14 +107,11 @@ def run(argv: list[str]) -> int:
       return show_plan(config, shard)
     if not any(arg.startswith("--workdir") for arg in known):
       workdir = shards.apart(workdir, shard)
-    rest = [arg for arg in argv if not arg.startswith("--workdir")]
-    again = shlex.join(
-        ["python", "-m", "kd_jax.main", *rest, f"--workdir={workdir}"])
-    command = next(arg for arg in rest if arg.startswith("--config="))
+    command = next(arg for arg in argv if arg.startswith("--config="))
     with Signals() as stop:
       return train(
-          config, workdir, stop, command, again=again, shard=shard,
-          processes=processes)
+          config, workdir, stop, command, shard=shard, processes=processes,
+          again=command_line.again("kd_jax.main", argv, workdir))
   except Exception as error:
     mistake = out_of_memory(error) or error
     if not isinstance(mistake, (UserError, OSError)):

@@ -1,6 +1,7 @@
 """Fair comparisons: as many settings of each arm, chosen without the test set."""
 
 import json
+import shutil
 
 from conftest import ROOT
 import jax
@@ -182,7 +183,7 @@ def test_the_test_set_stays_unseen(own_data):
 
 @pytest.mark.slow
 @pytest.mark.pictures
-def test_the_command(own_data, tmp_path, capsys):
+def test_the_command(own_data, tmp_path, capsys, monkeypatch):
   place, file = tmp_path / "run", written(tmp_path, ARMS)
   command = [*SMALL, f"--config.data.dir={own_data}", f"--arms={file}",
              "--seeds=3", "--reference=labels", "--holdout=0.2",
@@ -205,6 +206,18 @@ def test_the_command(own_data, tmp_path, capsys):
   written_before = (place / "table" / "results.jsonl").read_bytes()
   text = (place / "comparison.md").read_text()
   assert text in capsys.readouterr().out
+  # Stopped just after the choice, it says how to go on.
+  shutil.move(place / "table", tmp_path / "table")
+  monkeypatch.setattr(
+      compare.door.Signals, "__call__",
+      lambda self: (place / "choosing/table.md").exists())
+  capsys.readouterr()
+  assert compare.main([*command, f"--workdir={place}"]) == 0
+  assert "To go on: python -m kd_jax.compare" in capsys.readouterr().err
+  assert (place / "comparison.md").read_text() == text
+  monkeypatch.undo()
+  shutil.rmtree(place / "table")
+  shutil.move(tmp_path / "table", place / "table")
   # Given again, it trains nothing and says the same.
   assert compare.main([*command, f"--workdir={place}"]) == 0
   assert (place / "table" / "results.jsonl").read_bytes() == written_before
@@ -222,3 +235,9 @@ def test_mistakes_are_one_line(tmp_path, words, capsys):
   assert compare.main(["--config=configs/mnist.py", *words]) == 2
   error = capsys.readouterr().err
   assert error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_a_mistake_is_said_of_its_arm(tmp_path, capsys):
+  file = written(tmp_path, '[a]\nmethod = "hard"\n[b]\ntemperature = [-3]\n')
+  assert compare.main(["--config=configs/mnist.py", f"--arms={file}"]) == 2
+  assert f"--arms={file}: [b] config.temperature=-3" in capsys.readouterr().err

@@ -18,7 +18,7 @@ from kd_jax.data import views
 from kd_jax.data.preprocess import Scaling
 from kd_jax.models import MODELS
 from kd_jax.runs import logit_bank
-from kd_jax.training import devices, segment
+from kd_jax.training import devices, parameters, segment
 
 SHIFT = views.VIEWS["shift2"]
 
@@ -203,6 +203,26 @@ def test_logits_that_float16_does_not_hold_are_refused(built):
     rounding.add(masked, masked.astype(np.float16))
   assert np.isfinite(rounding.record()["mean_kl"])
   assert rounding.record()["max_kl"] == 0.0
+
+
+def test_what_a_teacher_masks_is_no_damage_to_a_bank_of_float16(built, tmp_path):
+  path, (source, _) = tmp_path / "bank.npy", built
+
+  def masking(model):
+    def apply(variables, x, **how):
+      outputs, state = model.apply(variables, x, **how)
+      return outputs._replace(logits=outputs.logits.at[:, 1].set(-1e9)), state
+    return model._replace(apply=apply)
+
+  source = source._replace(models=[*map(masking, source.models)])
+  with np.errstate(over="ignore"):
+    bank, _ = rounded(path, source)
+  assert np.isneginf(bank[..., 1]).all()
+  logit_bank.verify(bank, source)
+  with pytest.raises(parameters.Damaged):
+    logit_bank.verify(np.roll(bank, 1, axis=0), source)
+  with pytest.raises(parameters.Damaged):
+    logit_bank.verify(np.roll(bank, 1, axis=-1), source)
 
 
 def test_a_student_is_told_float32_of_a_bank_of_float16():

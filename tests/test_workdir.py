@@ -232,6 +232,14 @@ def test_a_folder_of_somebody_else_is_refused(ran, tmp_path, files, capsys):
   assert sorted(folder.rglob("*")) == paths
 
 
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_file_is_no_workdir(ran, tmp_path, place):
+  (tmp_path / "file").write_text("x")
+  code, told = ran(workdir=place)
+  assert code == 2 and f"{tmp_path / 'file'} is a file" in told
+  assert (tmp_path / "file").read_text() == "x"
+
+
 def test_what_a_killed_start_has_left_is_ours(ran, tmp_path):
   folder = tmp_path / "run"
   (folder / "progress").mkdir(parents=True)

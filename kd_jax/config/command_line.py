@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import os
 import pathlib
 import re
+import shlex
 import time
 from typing import Any
 
@@ -167,6 +168,25 @@ def joined(argv: list[str]) -> list[str]:
     else:
       words.append(arg)
   return words
+
+
+def of_config(argv: list[str]) -> list[str]:
+  """The words about the config, of a command that has taken its own flags away.
+
+  Raises:
+    UserError: If there is a word of another kind.
+  """
+  words = joined(argv)
+  for word in words:
+    if not word.startswith("--config"):
+      raise UserError(f"{word}: not known here; --help tells what is")
+  return words
+
+
+def again(program: str, argv: list[str], workdir: pathlib.Path) -> str:
+  """The command that goes on in a workdir, which it may not have named itself."""
+  rest = [word for word in joined(argv) if not word.startswith("--workdir")]
+  return shlex.join(["python", "-m", program, *rest, f"--workdir={workdir}"])
 
 
 def hosts(argv: list[str]) -> tuple[dict[str, Any] | None, list[str]]:

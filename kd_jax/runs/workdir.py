@@ -21,6 +21,18 @@ _BEGUN = {*_SHARED, "metrics.jsonl", "progress", "parameters",
 _AT_END = ("summary.json", "report.html", "table.*")
 
 
+def refuse_file(workdir: pathlib.Path) -> None:
+  """Refuses a place that is a file, or is inside of one.
+
+  Raises:
+    UserError: If no folder can be there.
+  """
+  there = next(path for path in (workdir, *workdir.parents, pathlib.Path("/"))
+               if path.exists())
+  if not there.is_dir():
+    raise UserError(f"--workdir={workdir}: {there} is a file; give a folder")
+
+
 def refuse_foreign(workdir: pathlib.Path) -> None:
   """Refuses a folder that holds files, but none of ours; nothing is written.
 
@@ -30,6 +42,7 @@ def refuse_foreign(workdir: pathlib.Path) -> None:
   Raises:
     UserError: If it is somebody else's, or of a later version.
   """
+  refuse_file(workdir)
   names = {path.name for path in workdir.iterdir()} if workdir.is_dir() else set()
   if "manifest.json" in names:
     records.refuse_newer(workdir / "manifest.json", lambda _: None)
