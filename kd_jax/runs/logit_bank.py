@@ -319,8 +319,8 @@ def verify(bank: np.ndarray, source: Source, *, name: str = "bank") -> None:
   edge = float(np.finfo(bank.dtype).max)
   fresh, stored = (np.clip(x.astype(np.float32), -edge, edge)
                    for x in (fresh, bank[ids, view]))
-  largest = np.abs(fresh, where=np.abs(fresh) < edge, out=np.zeros_like(fresh)).max()
-  off = np.abs(fresh - stored).max() / max(largest, 1e-30)
+  largest = np.abs(fresh[np.abs(fresh) < edge]).max(initial=1e-30)
+  off = np.abs(fresh - stored).max() / largest
   allowed = TOLERANCE + (bank.dtype == np.float16) * 2.0**-11
   if not off <= allowed:
     raise parameters.Damaged(
