@@ -700,7 +700,7 @@ def _matches(old: Any, node: Any, found: dict[str, ast.expr]) -> bool:
 
 
 def killed(mutant: Mutant) -> bool | None:
-  """Whether a mutant's tests fail on a copy that has it; None if all are skipped."""
+  """Whether its tests fail on a copy that has it; None if all are skipped."""
   with tempfile.TemporaryDirectory() as folder:
     repo = pathlib.Path(folder) / "repo"
     # Not `runs` by its name: kd_jax has a package of it.
