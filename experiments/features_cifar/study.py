@@ -1,7 +1,7 @@
 """Is a method on features better than KD, on CIFAR-10 with small residual nets?
 
 A resnet8 learns from a resnet14. Each arm is tried with two settings on held-out
-images; then the better one is trained on all images with three seeds. The last arm
+images; then the better one is trained on all images with four seeds. The last arm
 adds the method on features that was best on held-out images to KD.
 """
 
@@ -37,7 +37,7 @@ def stages(options: Options) -> list[Stage]:
       fair.choosing("choosing", lambda _: {"": _alone()[:2 + few]}, made, seeds=1),
       fair.choosing("sum_choosing", lambda rows: {"": [_sum(rows)]}, made, seeds=1),
       fair.table("table", lambda rows: {"": arms(rows, few)}, made,
-                 seeds=options.seeds or (2 if options.quick else 3))]
+                 seeds=options.seeds or (2 if options.quick else 4))]
 
 
 def arms(rows: Rows, few: int = len(_WEIGHTS)) -> list[Arm]:
