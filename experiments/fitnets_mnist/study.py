@@ -3,7 +3,8 @@
 A teacher of three wide layers and students of 5, 15 and 30 layers of 32 units. Each
 arm of each depth is tried with six settings on held-out digits; then the best is
 trained on all digits with ten seeds. In two stages, as in the paper, a net learns
-the hint alone, and the student starts from it and learns by KD.
+the hint alone, and the student starts from it and learns by KD. As two stages take
+twice the epochs, KD is given as many too.
 """
 
 import pathlib
@@ -13,7 +14,7 @@ import ml_collections
 from configs import fitnets, mnist
 from experiments import fair
 from experiments.protocol import Options, Rows, Stage
-from kd_jax.report import canvas, comparison, statistics
+from kd_jax.report import canvas, comparison, statistics, tables
 from kd_jax.runs.arms import Arm, arm
 
 CLAIM = ("deep thin students learn by hints where they do not by labels or KD; on "
@@ -22,13 +23,16 @@ COMMAND = "--config=configs/mnist.py"
 _STAGED = "--config=configs/fitnets.py"
 REFERENCE = None
 NOT_COMMITTED = dict.fromkeys(
-    ("choosing", "staged_choosing", "staged"), fair.NOT_COMMITTED)
+    ("choosing", "longer_choosing", "longer", "staged_choosing", "staged"),
+    fair.NOT_COMMITTED)
 
 DEPTHS = (5, 15, 30)
 _UNITS, _TEACHER = 32, (400, 400, 400)
 _RATES = (1e-3, 3e-3)
 _TEMPERATURES = (2.0, 4.0, 8.0)
 _HINTS = (1.0, 10.0, 100.0)
+_STAGES = "hint, then kd"
+_LONGER = "kd, 20 epochs"  # Those of both stages together.
 
 
 def stages(options: Options) -> list[Stage]:
@@ -38,10 +42,13 @@ def stages(options: Options) -> list[Stage]:
   depths = DEPTHS[:1] if quick else DEPTHS
   small = _smaller if quick else lambda config: config
   joint = lambda _: {str(depth): at_once(depth) for depth in depths}
+  more = lambda _: {str(depth): [longer(depth)] for depth in depths}
   staged = lambda _: {str(depth): [in_stages(depth)] for depth in depths}
   return [
       fair.choosing("choosing", joint, lambda: small(_config()), seeds=1),
       fair.table("table", joint, lambda: small(_config()), seeds=seeds),
+      fair.choosing("longer_choosing", more, lambda: small(_config()), seeds=1),
+      fair.table("longer", more, lambda: small(_config()), seeds=seeds),
       fair.choosing("staged_choosing", staged, lambda: small(_recipe()), seeds=1,
                     command=_STAGED),
       fair.table("staged", staged, lambda: small(_recipe()), seeds=seeds,
@@ -63,15 +70,26 @@ def at_once(depth: int) -> list[Arm]:
       *(hint(pairs(depth, levels)) for levels in ((1,), (0, 1), (0, 1, 2)))]
 
 
+def longer(depth: int) -> Arm:
+  """KD for as many epochs as both stages take."""
+  kd = next(each for each in at_once(depth) if each.name == "kd")
+  return arm(_LONGER, {**kd.axes, "epochs": (20,)})
+
+
 def in_stages(depth: int) -> Arm:
   """The hint of the middle first, then KD."""
   net = lambda name, key: f"nets.{name}.{key}"
-  return arm("hint, then kd", {
+  return arm(_STAGES, {
       net("guided", "widths"): ((_UNITS,) * depth,),
       net("student", "widths"): ((_UNITS,) * depth,),
       net("guided", "features.pairs"): (pairs(depth, (1,)),),
       net("student", "temperature"): _TEMPERATURES,
       net("student", "optimizer.learning_rate"): _RATES})
+
+
+def arms(depth: int) -> list[Arm]:
+  """All arms of a depth."""
+  return [*at_once(depth), longer(depth), in_stages(depth)]
 
 
 def pairs(depth: int, levels: tuple[int, ...]) -> tuple[tuple[str, str], ...]:
@@ -119,22 +137,32 @@ def found(rows: Rows) -> dict[int, list[comparison.Result]]:
   """What the rows say of each arm, by depth."""
   known = {}
   for depth in DEPTHS:
-    every = [*at_once(depth), in_stages(depth)]
-    results = fair.results(every, rows, ("table", "staged"))
+    results = fair.results(arms(depth), rows, ("table", "longer", "staged"))
     if any(each.errors or each.failed for each in results):
       known[depth] = [each for each in results if each.errors or each.failed]
   return known
 
 
 def conclude(rows: Rows) -> str:
-  """A table for each depth, every arm against labels alone."""
+  """A table for each depth, every arm against labels alone, and as long ones."""
   parts = [f"**{status(rows)}.**\n"]
   for depth, results in found(rows).items():
-    arms = [each for each in (*at_once(depth), in_stages(depth))
-            if each.name in {result.name for result in results}]
+    of = [each for each in arms(depth)
+          if each.name in {result.name for result in results}]
     parts.append(f"{depth} layers of {_UNITS} units:\n\n" + comparison.markdown(
-        results, "labels", arms, fair.tried(arms[0], rows)))
+        results, "labels", of, fair.tried(of[0], rows)) + _as_long(results))
   return "\n".join(parts)
+
+
+def _as_long(results: list[comparison.Result]) -> str:
+  """The two stages against KD of as many epochs."""
+  both = [each for each in results if each.name in (_STAGES, _LONGER)]
+  if len(both) < 2:
+    return ""
+  test = comparison.differences(both, _LONGER)[0][_STAGES]
+  return (f"\n{_STAGES} minus {_LONGER}: "
+          f"{tables.with_interval(test.difference, test.low, test.high)}, "
+          f"p {tables.probability(test.p)}.\n")
 
 
 def status(rows: Rows) -> str:
