@@ -187,6 +187,20 @@ _LEFT_OUT = """
   not part of a method: `--config.schedules.warmup_percent=8.3` does it for any.
 - Tf-KD's second half, a student as its own teacher. It is `kd` with the student's
   architecture as `teacher`.
+- KD-SVD (Lee et al. 2018): the gradient of a singular value decomposition is not
+  stable where two singular values are near, and its code sets what is NaN to 0.
+- SSKD (Xu et al. 2020) and HSAKD (Yang et al. 2021): four rotations of each image
+  go through both nets, and teachers are trained with heads of their own.
+- FCFD (Liu et al. 2023): a batch goes through the first stages of one net and the
+  last ones of the other. Models here are called whole.
+- MGD (Yang et al. 2022): a generator fills in channels that are masked at random.
+  What it gains was published for ImageNet and detection, which are not here yet.
+- NORM (Liu et al. 2023): layers that are merged into the net after training; its
+  code also standardises the logits of both nets, in tests too.
+- VkD (Miles et al. 2024): an orthogonal projector, for vision transformers, of which
+  there is none here.
+- DOT (Zhao et al. 2023): an optimizer with a momentum for each term. It is no loss;
+  gradients of named terms apart, which it needs, are there (`gradients` of a method).
 """
 
 
