@@ -81,6 +81,6 @@ def phrase(found: Sequence[comparison.Result], reference: str) -> str:
   sure = [name for name, p in adjusted.items() if p < comparison.LEVEL]
   listed = lambda names: ", ".join(names) or "none"
   return (
-      f"better than {reference} "
-      f"{listed([name for name in sure if tests[name].difference < 0])}, worse "
+      f"better than {reference}: "
+      f"{listed([name for name in sure if tests[name].difference < 0])}; worse: "
       f"{listed([name for name in sure if tests[name].difference > 0])}")

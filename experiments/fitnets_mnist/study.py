@@ -31,8 +31,8 @@ _UNITS, _TEACHER = 32, (400, 400, 400)
 _RATES = (1e-3, 3e-3)
 _TEMPERATURES = (2.0, 4.0, 8.0)
 _HINTS = (1.0, 10.0, 100.0)
-_STAGES = "hint, then kd"
-_LONGER = "kd, 20 epochs"  # Those of both stages together.
+_STAGES = "hint then kd"
+_LONGER = "kd for 20 epochs"  # Those of both stages together.
 
 
 def stages(options: Options) -> list[Stage]:
@@ -167,7 +167,7 @@ def _as_long(results: list[comparison.Result]) -> str:
 
 def status(rows: Rows) -> str:
   """Which arms are better than labels alone, and which are worse, by depth."""
-  return "; ".join(
+  return ". ".join(
       f"{depth} layers: {fair.phrase(results, 'labels')}"
       for depth, results in found(rows).items())
 
