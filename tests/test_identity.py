@@ -27,7 +27,9 @@ from kd_jax.training.lanes import Shape
 # first stage of hinton15_mnist got more settings later, so that its chunks are
 # others now; hinton15_temperature does not tell the hashes of its teachers.
 FOUND = {
-    "fitnets_mnist": {"choosing": (90, 90), "table": (80, 80)},
+    "fitnets_mnist": {
+        "choosing": (90, 90), "table": (150, 150), "longer_choosing": (18, 18),
+        "longer": (30, 30)},
     "hinton15_mnist": {
         "choosing": (24, 32), "table": (240, 240), "search": (16, 16),
         "best_0": (8, 8), "best_1": (8, 8), "best_2": (8, 8)},

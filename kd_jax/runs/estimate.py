@@ -57,7 +57,7 @@ class Meter:
   def _show(self, job: Job, now: float) -> None:
     split = "heldout" if "heldout" in job.setup.splits else "test"
     errors = [row[f"{split}_errors"] for row in self._results.rows
-              if row["failed"] is None]
+              if row["failed"] is None and row.get("net") in (None, job.net.name)]
     best = f"  best {min(errors)} errors ({split})" if errors else ""
     # In hundredths of a second, as the bar wants whole parts.
     self._screen.advance(
