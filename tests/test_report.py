@@ -9,6 +9,7 @@ import random
 import re
 import subprocess
 import sys
+import types
 
 from conftest import ROOT
 from PIL import Image
@@ -341,6 +342,16 @@ def test_bins_are_added_up_before_dividing():
 def test_one_epoch_is_no_curve(tmp_path):
   rows = runs([9, 8], curve={"train_hard": [0.5]})
   assert not line_plots.learning(points.gather(rows), tmp_path / "l.png")
+
+
+def test_curves_are_averaged_once_a_name_however_many_seeds(monkeypatch):
+  asked = []
+  monkeypatch.setattr(
+      line_plots, "_mean_curve", lambda rows, name: asked.append(name) or [1.0])
+  rows = [{"curve": {"train_soft": [1], "train_hard": [2], "test": [3]}}] * 50
+  point = types.SimpleNamespace(good=rows)
+  assert line_plots._curves([point], "train_") == ["hard", "soft"]
+  assert len(asked) == 2
 
 
 def test_a_legend_of_many_lines_has_its_room_and_its_marks(tmp_path):

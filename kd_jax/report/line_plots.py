@@ -26,9 +26,11 @@ def _mean_curve(rows: Sequence[Row], name: str) -> list[float]:
 def _curves(points: Sequence[Point], kind: str) -> list[str]:
   """The names of curves that begin so, without that; the hard and soft term first.
   """
-  found = {name.removeprefix(kind) for point in points for row in point.good
-           for name in row.get("curve") or {} if name.startswith(kind)
-           and _mean_curve(point.good, name)}
+  # The names first: a point may have as many rows as seeds.
+  known = lambda point: {name for row in point.good for name in row.get("curve") or {}
+                         if name.startswith(kind)}
+  found = {name.removeprefix(kind) for point in points for name in known(point)
+           if _mean_curve(point.good, name)}
   return sorted(found, key=lambda name: (name != "hard", name != "soft", name))
 
 
