@@ -197,10 +197,10 @@ _LEFT_OUT = """
   What it gains was published for ImageNet and detection, which are not here yet.
 - NORM (Liu et al. 2023): layers that are merged into the net after training; its
   code also standardises the logits of both nets, in tests too.
-- VkD (Miles et al. 2024): an orthogonal projector, for vision transformers, of which
-  there is none here.
+- VkD (Miles et al. 2024): an orthogonal projector, for vision transformers, of
+  which there is none here.
 - DOT (Zhao et al. 2023): an optimizer with a momentum for each term. It is no loss;
-  gradients of named terms apart, which it needs, are there (`gradients` of a method).
+  gradients of named terms apart, which it needs, are there (`Method.gradients`).
 """
 
 
