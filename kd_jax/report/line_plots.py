@@ -27,7 +27,8 @@ def _curves(points: Sequence[Point], kind: str) -> list[str]:
   """The names of curves that begin so, without that; the hard and soft term first.
   """
   # The names first: a point may have as many rows as seeds.
-  known = lambda point: {name for row in point.good for name in row.get("curve") or {}}
+  known = lambda point: {
+      name for row in point.good for name in row.get("curve") or {}}
   found = {name.removeprefix(kind) for point in points for name in known(point)
            if name.startswith(kind) and _mean_curve(point.good, name)}
   return sorted(found, key=lambda name: (name != "hard", name != "soft", name))
