@@ -15,18 +15,25 @@ run's, `temperature`, `alpha`, `epochs`. Other chains:
   --sweep.nets.student.temperature=1,4,20 --sweep.seed=0,1,2
 
 Variants:
-  configs/assistant.py          20 epochs of each net
-  configs/assistant.py:smoke    the same program with small nets, 300 steps
+  configs/assistant.py            20 epochs of each net
+  configs/assistant.py:densely    each net learns from all nets above it
+  configs/assistant.py:smoke      the same program with small nets, 300 steps
 
 The loss of each student is hard_weight * CE + soft_weight * T**2 * KL; alpha is the
-share of the SOFT term. The settings are those of configs/mnist.py, not chosen for
-this chain; the paper has other data and nets. Expected score: not measured.
+share of the SOFT term. In `densely` (Son et al. 2021, arXiv 2009.08825) KL is that
+from the mean of the probabilities at T of the n nets above: the gradient is that of
+the mean of the losses from each of them. The authors' code (wonchulSon/DGKD,
+2599350) has CE once and the sum of the n KLs, for which soft_weight would be n
+times as large; and it leaves one of them out in each step, at random, which is not
+done here. The settings are those of configs/mnist.py, not chosen for these chains;
+the papers have other data and nets. Expected score: not measured. All paths from
+one teacher to one student: configs/assistant_paths.py.
 """
 
 from kd_jax import config as config_lib
 from kd_jax.errors import UserError, nearest
 
-VARIANTS = ("default", "smoke")
+VARIANTS = ("default", "densely", "smoke")
 NETS = ("teacher", "first", "second", "student")
 
 
@@ -54,7 +61,8 @@ def get_config(variant: str = "default"):
     config.steps = 300
     widths = {"teacher": 200, "first": 100, "second": 50, "student": 30}
   config.nets.teacher.views = "shift2"
-  for before, name in zip((None, *NETS), NETS):
+  for above, name in enumerate(NETS):
     config.nets[name].widths = (widths[name], widths[name])
-    config.nets[name].teachers = (before,) if before else ()
+    config.nets[name].teachers = NETS[
+        0 if variant == "densely" else max(above - 1, 0):above]
   return config

@@ -24,7 +24,7 @@ ROOT = pathlib.Path(__file__).parent
 STUDIES = ("features_cifar", "fitnets_mnist", "hinton15_mnist",
            "hinton15_omitted", "hinton15_regulariser", "hinton15_specialists",
            "hinton15_speech", "hinton15_temperature", "keras_example",
-           "methods_mnist", "open_mnist")
+           "methods_mnist", "open_mnist", "takd_mnist")
 _TABLE = "table"
 _UNFINISHED = "unfinished.json"
 

@@ -6,16 +6,18 @@ import pathlib
 import re
 import shlex
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from kd_jax import config as config_lib
 from kd_jax import data as data_lib
-from kd_jax import main
+from kd_jax import losses, main
 from kd_jax.config import build, recipe, schema
 from kd_jax.config import run as run_lib
 from kd_jax.core.errors import UserError
+from kd_jax.losses import mixtures
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FILES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
@@ -26,6 +28,8 @@ SHAPES = {
     "cifar10": ((32, 32, 3), 10, 50_000),
     "cifar100": ((32, 32, 3), 100, 50_000),
 }
+# Of the files that are not called like their data, and are not of MNIST.
+DATA = {"takd": "cifar10"}
 
 
 @functools.cache
@@ -80,7 +84,7 @@ def test_a_variant_is_accepted_and_has_the_known_keys_only(
   assert own.is_locked
   parsed = _parse(f"--config=configs/{name}.py:{variant}")
   assert config_lib.flatten(parsed) == config_lib.flatten(own)
-  assert parsed.data.name == (name if name in SHAPES else "mnist")
+  assert parsed.data.name == (name if name in SHAPES else DATA.get(name, "mnist"))
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -102,6 +106,9 @@ def test_a_variant_builds(name, variant):
   net, training = _nets(name, variant)[-1]
   assert run_lib.read(net.values).method.needs_teacher
   hparams = training.hparams
+  if net.values["alpha"] is None:
+    assert hparams.soft_weight == np.float32(net.values["soft_weight"])
+    return
   assert np.isclose(hparams.hard_weight + hparams.soft_weight, 1)
   assert hparams.soft_weight == np.float32(net.values["alpha"])
 
@@ -124,7 +131,7 @@ def test_the_docstring_has_a_command_that_parses_and_names_all_variants(
   assert commands
   for command in commands:
     config, workdir = main.parse(shlex.split(command))
-    assert config.data.name == (name if name in SHAPES else "mnist")
+    assert config.data.name == (name if name in SHAPES else DATA.get(name, "mnist"))
     assert workdir.parts[0] == "runs"
   named = re.findall(
       rf"^  configs/{name}\.py(?::(\w+))?  ", module.__doc__, re.M)
@@ -141,3 +148,57 @@ def test_cifar_divides_its_rate_by_10_at_a_half_and_at_three_quarters(name):
              for step in (0, 32_061, 32_062, 48_092, 48_093, 64_123)]
     assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
     assert training.optimizer_spec.nesterov
+
+
+def test_densely_guided_nets_learn_from_all_nets_above():
+  made = {net.name: net for net, _ in _nets("assistant", "densely")}
+  assert {name: net.teachers for name, net in made.items()} == {
+      "teacher": (), "first": ("teacher",), "second": ("teacher", "first"),
+      "student": ("teacher", "first", "second")}
+  plainly = {net.name: net.teachers for net, _ in _nets("assistant", "default")}
+  assert plainly == {"teacher": (), "first": ("teacher",), "second": ("first",),
+                     "student": ("second",)}
+  # Alike in all else.
+  same = lambda net: {key: value for key, value in net.values.items()
+                      if key not in ("teacher.count", "nets")}
+  for net, _ in _nets("assistant", "default"):
+    assert same(net) == same(made[net.name]), net.name
+
+
+def test_densely_guided_learning_is_the_mean_of_the_losses_from_each_net_above():
+  """Its gradient is that of (1/n) sum_i ((1 - alpha) CE + alpha T**2 KL_i)."""
+  net, training = _nets("assistant", "densely")[-1]
+  t, hparams = net.values["temperature"], training.hparams
+  assert net.values["teacher.mean"] == "probabilities" and net.values[
+      "teacher.weights"] == ()
+  draw = np.random.default_rng(0)
+  z, *above = jnp.asarray(draw.normal(size=(4, 6, 10)) * 3, jnp.float32)
+  y = jnp.arange(6) % 10
+  of = lambda z, v: losses.distillation_loss(
+      z, v, y, temperature=t, hard_weight=hparams.hard_weight,
+      soft_weight=hparams.soft_weight).mean()
+  ours = jax.grad(of)(z, mixtures.mixture_logits(jnp.stack(above), t))
+  theirs = jax.grad(lambda z: sum(of(z, v) for v in above) / len(above))(z)
+  np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_the_released_assistants_divide_kl_by_the_classes():
+  """As `KLDivLoss()` of PyTorch does, which is the mean over batch and classes."""
+  net, training = _nets("takd", "released")[-1]
+  t = net.values["temperature"]
+  draw = np.random.default_rng(0)
+  z, v = draw.normal(size=(2, 6, 10)) * 3
+  y = np.arange(6)
+  soft = lambda x: np.exp(x) / np.exp(x).sum(-1, keepdims=True)
+  p, q = soft(v / t), soft(z / t)
+  kl_div = np.mean(p * (np.log(p) - np.log(q)))
+  ce = -np.mean(np.log(soft(z))[np.arange(6), y])
+  ours = losses.distillation_loss(
+      jnp.float32(z), jnp.float32(v), jnp.asarray(y), temperature=t,
+      hard_weight=training.hparams.hard_weight,
+      soft_weight=training.hparams.soft_weight).mean()
+  assert float(ours) == pytest.approx(0.5 * ce + 0.5 * t**2 * kl_div, rel=1e-5)
+  rate = training.optimizer_spec.schedule
+  assert [float(rate(jnp.int32(step)) * training.hparams.learning_rate)
+          for step in (0, 31_280, 62_559)] == pytest.approx([0.01] * 3)
+  assert training.total_steps == 160 * 391 and not training.optimizer_spec.nesterov

@@ -368,6 +368,11 @@ def test_a_plan_counts_nets_once(own_data, capsys):
       "--sweep.nets.first.alpha=0.5,0.9", "--plan"]) == 0
   said = capsys.readouterr().out
   assert "15 runs in 3 compilations" in said  # 3 + 6 + 6
+  # T is nothing to the teacher, which learns from labels.
+  assert main.run([
+      *CHAIN, f"--config.data.dir={own_data}", "--sweep.seed=0,1,2",
+      "--sweep.temperature=2,8", "--plan"]) == 0
+  assert "15 runs in 3 compilations" in capsys.readouterr().out
 
 
 # What an independent reading found.

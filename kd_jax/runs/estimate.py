@@ -165,6 +165,11 @@ def _groups(
       asked = run_lib.read(net.values)
       member = net.member is not None
       part = asked.part(*(("data.", "teacher.") if member else ("",)))
+      if not member and asked.values["method"] == "hard":
+        # T, and weights of terms that it has not, make it no other net.
+        part = str(identity.student(
+            net.values, content="", source=asked.sources["student"], method="hard",
+            weights=()))
       # What it is, and all that it learns from; two members of a teacher are one.
       whole[net.name] = part + str([net.name, net.epoch, *(
           whole[other] for other in (*net.teachers, net.start) if other)])

@@ -1,0 +1,228 @@
+"""Does an assistant of a size between help a far smaller student?
+
+All 8 decreasing paths from 1200 past {800, 300, 100} to 30 units, of two layers
+each. Paths with the same beginning share its nets, so that 15 nets of a seed are
+enough. T of each hop is chosen on held-out digits; then all paths are trained on
+all digits with 20 seeds.
+"""
+
+from collections.abc import Mapping
+import pathlib
+
+import ml_collections
+
+from configs import assistant_paths as recipe
+from experiments import fair
+from experiments.protocol import Options, Rows, Stage
+from kd_jax.config import sweep
+from kd_jax.report import Row, canvas, comparison, statistics, tables
+from kd_jax.runs import arms as arms_lib
+from kd_jax.runs.arms import Arm, arm
+
+CLAIM = ("a student learns more from a teacher past assistants of sizes between; "
+         "plain nets of 2 layers on CIFAR-10: 70.16% from labels, 72.57% by KD "
+         "from 10 layers, 73.51% past one of 4")
+COMMAND = "--config=configs/assistant_paths.py"
+REFERENCE = None
+# A row of each of 17 nets a seed: without these they are few enough to commit.
+NOT_COMMITTED = dict.fromkeys(("choosing", "table"), fair.NOT_COMMITTED)
+
+TEMPERATURES = (2.0, 4.0, 8.0)
+Path = tuple[int, ...]
+_DIRECT = (recipe.STUDENT,)
+
+
+def stages(options: Options) -> list[Stage]:
+  """T of each hop, then every path with it."""
+  tried, seeds = 2, options.seeds or (2 if options.quick else 20)
+  small = _smaller if options.quick else lambda config: config
+  return [
+      Stage("choosing", config=lambda _: choosing(small(_config()), tried)),
+      Stage("table", config=lambda rows: table(small(_config()), rows, seeds))]
+
+
+def choosing(
+    config: ml_collections.ConfigDict, seeds: int
+) -> ml_collections.ConfigDict:
+  """All nets with one T for all hops, for each T, judged on held-out digits."""
+  config.data.holdout, config.data.test = 0.1, "heldout"
+  first = arms_lib.FIRST_SEED
+  config.sweep.points = tuple(arms_lib.tried([_arm(_DIRECT)], range(
+      first, first + seeds)))
+  return config
+
+
+def table(
+    config: ml_collections.ConfigDict, rows: Rows, seeds: int
+) -> ml_collections.ConfigDict:
+  """All nets with the T that is chosen for each."""
+  for path in recipe.PATHS:
+    config.nets[recipe.name(path)].temperature = chosen(path, rows)
+  config.sweep.points = tuple(sweep.product({"seed": range(seeds)}))
+  return config
+
+
+def chosen(path: Path, rows: Rows) -> float:
+  """T of the last hop of a path, by the held-out errors of the net at its end."""
+  tried = _of(path, rows.get("choosing", ()))
+  best = arms_lib.choose(_arm(path), tried, len({row["seed"] for row in tried}))
+  return (best or _arm(path).settings[0])["temperature"]
+
+
+def shown(path: Path) -> str:
+  """A path from the teacher on.
+
+  Example:
+    >>> shown((800, 30))
+    '1200-800-30'
+  """
+  return "-".join(map(str, (recipe.TEACHER, *path)))
+
+
+def _arm(path: Path) -> Arm:
+  return arm(shown(path), {"temperature": TEMPERATURES})
+
+
+def _of(path: Path, rows: Mapping | list[Row]) -> list[Row]:
+  return arms_lib.judged(rows, recipe.name(path))
+
+
+def _config() -> ml_collections.ConfigDict:
+  config = recipe.get_config()
+  config.data.embedded = "never"
+  config.sweep.lanes = "2x1"
+  return config
+
+
+def _smaller(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """The same program in a minute or two: few digits, small nets, short runs."""
+  config.data.embedded = "only"
+  config.steps = 60
+  for net in (config.nets[name] for name in config.recipe):
+    net.widths = tuple(max(width // 10, 8) for width in net.widths)
+  config.nets.teacher.steps = 100
+  return config
+
+
+def found(rows: Rows) -> list[comparison.Result]:
+  """What the rows say of each path, of its last net."""
+  results = []
+  for path in recipe.WHOLE:
+    # In the table T is of the config, as it is another for each net.
+    setting = {"temperature": chosen(path, rows)}
+    final = [row | {"overrides": setting} for row in _of(path, rows["table"])]
+    results.append(comparison.result(
+        _arm(path), setting, _of(path, rows["choosing"]), final))
+  return results
+
+
+def steps(rows: Rows) -> dict[int, statistics.Paired]:
+  """Of each assistant, what a step over it changes, all else alike.
+
+  mean over the 4 paths without it of (errors with it - errors without it)
+
+  Paired by seed; below 0 where the step helps.
+  """
+  errors = {path: each.errors
+            for path, each in zip(recipe.WHOLE, found(rows), strict=True)}
+  tests = {}
+  for size in recipe.ASSISTANTS:
+    with_it = [path for path in recipe.WHOLE if size in path]
+    without = [tuple(each for each in path if each != size) for path in with_it]
+    test = statistics.paired_by_seed(*(
+        _mean([errors[path] for path in paths]) for paths in (with_it, without)))
+    if test:
+      tests[size] = test
+  return tests
+
+
+def _mean(of_paths: list[dict[int, int]]) -> dict[int, float]:
+  """Mean errors of several paths, by seed, of the seeds that all of them have."""
+  seeds = set.intersection(*map(set, of_paths))
+  return {seed: sum(each[seed] for each in of_paths) / len(of_paths)
+          for seed in sorted(seeds)}
+
+
+def conclude(rows: Rows) -> str:
+  """Every path against direct KD; KD against labels; and each step."""
+  results, direct = found(rows), shown(_DIRECT)
+  hops = ", ".join(f"{shown(path)} {chosen(path, rows):g}" for path in recipe.PATHS)
+  lines = [f"**{status(rows)}.**\n",
+           comparison.markdown(results, direct, [*map(_arm, recipe.WHOLE)],
+                               _of(_DIRECT, rows["choosing"])),
+           f"T of the last hop of each path: {hops}.\n"]
+  labels, test = _labels(rows), _against_labels(rows)
+  if labels and test:
+    half = labels.high and labels.high - labels.mean
+    lines.append(
+        f"Labels alone: {tables.with_half(labels.mean, half)} ({labels.n}); "
+        f"{direct} minus labels: {_interval(test)}, "
+        f"p {tables.probability(test.p)}.\n")
+  tests = steps(rows)
+  adjusted = statistics.holm(
+      {size: test.p for size, test in tests.items() if test.p is not None})
+  lines += ["| a step over | errors with it minus without | p (Holm) |",
+            "|---|--:|--:|", *(
+                f"| {size} | {_interval(test)} | "
+                f"{tables.probability(adjusted.get(size))} |"
+                for size, test in tests.items()),
+            "\nMean over the 4 pairs of paths that differ in this step alone, "
+            "paired by seed, with its 95% interval.\n"]
+  return "\n".join(lines)
+
+
+def status(rows: Rows) -> str:
+  """Which paths are better than direct KD, which worse, and the fewest errors."""
+  results = [each for each in found(rows) if each.errors]
+  means = {each.name: statistics.summary([*each.errors.values()]).mean
+           for each in results}
+  best = min(means, key=lambda name: means[name])
+  return (f"{fair.phrase(results, shown(_DIRECT))}; fewest errors {best}, "
+          f"{tables.number(means[best], 1)}")
+
+
+def _interval(test: statistics.Paired) -> str:
+  return tables.with_interval(test.difference, test.low, test.high)
+
+
+def _errors_of_labels(rows: Rows) -> dict[int, int]:
+  return {row["seed"]: row["test_errors"]
+          for row in arms_lib.judged(rows["table"], "labels")
+          if row["failed"] is None}
+
+
+def _labels(rows: Rows) -> statistics.Summary | None:
+  errors = [*_errors_of_labels(rows).values()]
+  return statistics.summary(errors) if errors else None
+
+
+def _against_labels(rows: Rows) -> statistics.Paired | None:
+  direct = next(each for each in found(rows) if each.name == shown(_DIRECT))
+  return statistics.paired_by_seed(direct.errors, _errors_of_labels(rows))
+
+
+@canvas.styled
+def _draw(rows: Rows, file: pathlib.Path) -> bool:
+  """Test errors of the last net of every path, with 95% intervals."""
+  results = [each for each in found(rows) if each.errors]
+  drawn, axes = canvas.figure(1, 1, (5.0, 1.2 + 0.24 * len(results)))
+  at = axes[0][0]
+  for place, each in enumerate(results):
+    mean = statistics.summary([*each.errors.values()])
+    at.errorbar([mean.mean], [place], xerr=[(mean.high or mean.mean) - mean.mean],
+                marker="o", markersize=4, capsize=2,
+                color=canvas.COLOURS[each.name.count("-") - 1])
+    if each.name == shown(_DIRECT):
+      at.axvline(mean.mean, color="black", linewidth=0.8)
+  if labels := _labels(rows):
+    at.axvline(labels.mean, color=canvas.GREY, linewidth=0.8, linestyle="--")
+  at.set_yticks(range(len(results)), [each.name for each in results])
+  at.set(ylim=(len(results) - 0.4, -0.6),
+         xlabel=f"test errors of {results[0].examples:,}, 95% interval\n"
+                "line: direct KD; dashed: labels alone")
+  return canvas.save(drawn, file)
+
+
+def pictures(rows: Rows, folder: pathlib.Path) -> None:
+  """Test errors of every path."""
+  _draw(rows, folder / "paths.png")
