@@ -145,5 +145,6 @@ def test_a_step_is_the_mean_over_the_pairs_that_differ_in_it():
 def test_the_verdict_can_go_either_way(errors, says):
   said = study.conclude(rows_of(errors))
   assert says in said
-  # 300 against 330; of the last net of paths of even length the noise is other.
-  assert "minus labels: −29.5" in said or "minus labels: −29." in said
+  assert "| minus 1200-30 |" in said and "| reference |" in said
+  # 300 and a noise of 1, 0, 1, 0, against 330.
+  assert "1200-30 minus labels: −29.5 [" in said

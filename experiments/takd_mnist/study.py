@@ -6,7 +6,7 @@ enough. T of each hop is chosen on held-out digits; then all paths are trained o
 all digits with 20 seeds.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 import pathlib
 
 import ml_collections
@@ -83,7 +83,8 @@ def _arm(path: Path) -> Arm:
   return arm(shown(path), {"temperature": TEMPERATURES})
 
 
-def _of(path: Path, rows: Mapping | list[Row]) -> list[Row]:
+def _of(path: Path, rows: Sequence[Row]) -> list[Row]:
+  """The rows of the net at the end of a path."""
   return arms_lib.judged(rows, recipe.name(path))
 
 
