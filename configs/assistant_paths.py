@@ -1,5 +1,4 @@
 r"""All paths of assistants (Mirzadeh et al. 2020, arXiv 1902.03393) on MNIST.
-MNIST.
 
 From a 2x1200 teacher down to students of 2x30, past any of the assistants 2x800,
 2x300 and 2x100: 8 decreasing paths. Paths with the same beginning share its nets,
