@@ -31,7 +31,6 @@ one teacher to one student: configs/assistant_paths.py.
 """
 
 from kd_jax import config as config_lib
-from kd_jax.errors import UserError, nearest
 
 VARIANTS = ("default", "densely", "smoke")
 NETS = ("teacher", "first", "second", "student")
@@ -39,10 +38,7 @@ NETS = ("teacher", "first", "second", "student")
 
 def get_config(variant: str = "default"):
   """The config of a variant."""
-  if variant not in VARIANTS:
-    raise UserError(
-        f"--config=configs/assistant.py:{variant}: no such variant; "
-        f"{nearest(variant, VARIANTS)}")
+  config_lib.check_variant(variant, VARIANTS)
   config = config_lib.default(*NETS)
 
   config.data.name = "mnist"

@@ -23,7 +23,6 @@ share of the SOFT term. Scores: experiments/takd_mnist.
 import itertools
 
 from kd_jax import config as config_lib
-from kd_jax.errors import UserError, nearest
 
 VARIANTS = ("default", "smoke")
 TEACHER, ASSISTANTS, STUDENT = 1200, (800, 300, 100), 30
@@ -41,10 +40,7 @@ def name(path: tuple[int, ...]) -> str:
 
 def get_config(variant: str = "default"):
   """The config of a variant."""
-  if variant not in VARIANTS:
-    raise UserError(
-        f"--config=configs/assistant_paths.py:{variant}: no such variant; "
-        f"{nearest(variant, VARIANTS)}")
+  config_lib.check_variant(variant, VARIANTS)
   config = config_lib.default("teacher", "labels", *map(name, PATHS))
 
   config.data.name = "mnist"

@@ -26,17 +26,13 @@ the SOFT term. Expected score: not measured.
 """
 
 from kd_jax import config as config_lib
-from kd_jax.errors import UserError, nearest
 
 VARIANTS = ("default", "smoke")
 
 
 def get_config(variant: str = "default"):
   """The config of a variant."""
-  if variant not in VARIANTS:
-    raise UserError(
-        f"--config=configs/cifar100.py:{variant}: no such variant; "
-        f"{nearest(variant, VARIANTS)}")
+  config_lib.check_variant(variant, VARIANTS)
   config = config_lib.default()
 
   config.data.name = "cifar100"

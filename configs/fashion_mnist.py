@@ -21,17 +21,13 @@ configs/mnist.py, not chosen for this set.
 """
 
 from kd_jax import config as config_lib
-from kd_jax.errors import UserError, nearest
 
 VARIANTS = ("default", "smoke")
 
 
 def get_config(variant: str = "default"):
   """The config of a variant."""
-  if variant not in VARIANTS:
-    raise UserError(
-        f"--config=configs/fashion_mnist.py:{variant}: no such variant; "
-        f"{nearest(variant, VARIANTS)}")
+  config_lib.check_variant(variant, VARIANTS)
   config = config_lib.default()
 
   config.data.name = "fashion_mnist"

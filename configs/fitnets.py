@@ -21,17 +21,13 @@ Scores: experiments/fitnets_mnist.
 """
 
 from kd_jax import config as config_lib
-from kd_jax.errors import UserError, nearest
 
 VARIANTS = ("default", "smoke")
 
 
 def get_config(variant: str = "default"):
   """The config of a variant."""
-  if variant not in VARIANTS:
-    raise UserError(
-        f"--config=configs/fitnets.py:{variant}: no such variant; "
-        f"{nearest(variant, VARIANTS)}")
+  config_lib.check_variant(variant, VARIANTS)
   config = config_lib.default("teacher", "guided", "student")
   teacher, guided, student = (config.nets[name] for name in config.recipe)
 

@@ -20,17 +20,13 @@ for MNIST; those here were chosen on a held-out tenth of the training set.
 
 from kd_jax import config as config_lib
 from kd_jax import sweep
-from kd_jax.errors import UserError, nearest
 
 VARIANTS = ("default", "smoke", "paper", "sweep")
 
 
 def get_config(variant: str = "default"):
   """The config of a variant."""
-  if variant not in VARIANTS:
-    raise UserError(
-        f"--config=configs/mnist.py:{variant}: no such variant; "
-        f"{nearest(variant, VARIANTS)}")
+  config_lib.check_variant(variant, VARIANTS)
   config = config_lib.default()
 
   config.data.name = "mnist"

@@ -30,7 +30,6 @@ assistant, each the best of a search. Expected score: not measured.
 """
 
 from kd_jax import config as config_lib
-from kd_jax.errors import UserError, nearest
 
 VARIANTS = ("default", "released", "smoke")
 NETS = {"teacher": "plane10", "assistant": "plane4", "student": "plane2"}
@@ -39,10 +38,7 @@ _CLASSES, _ALPHA = 10, 0.5
 
 def get_config(variant: str = "default"):
   """The config of a variant."""
-  if variant not in VARIANTS:
-    raise UserError(
-        f"--config=configs/takd.py:{variant}: no such variant; "
-        f"{nearest(variant, VARIANTS)}")
+  config_lib.check_variant(variant, VARIANTS)
   config = config_lib.default(*NETS)
   released = variant == "released"
 

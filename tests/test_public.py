@@ -84,7 +84,8 @@ PROMISED: dict[str, dict[str, str | None]] = {
     },
     "from kd_jax import main": {"main.run": "argv"},
     "from kd_jax.checkpoint import load_parameters": {"load_parameters": "path"},
-    "from kd_jax import config": {"config.default": "*nets"},
+    "from kd_jax import config": {
+        "config.default": "*nets", "config.check_variant": "variant, known"},
     "from kd_jax.errors import UserError": {"UserError": None},
     "from kd_jax.errors import nearest": {"nearest": "word, known"},
     "import kd_jax": {"kd_jax.NUMERICS": None, "kd_jax.__version__": None},

@@ -14,17 +14,13 @@ teacher's. What it comes to: README.md beside this file.
 """
 
 from kd_jax import config as config_lib
-from kd_jax.errors import UserError, nearest
 
 VARIANTS = ("default",)
 
 
 def get_config(variant: str = "default"):
   """The config of the example."""
-  if variant not in VARIANTS:
-    raise UserError(
-        f"--config=experiments/keras_example/config.py:{variant}: no such "
-        f"variant; {nearest(variant, VARIANTS)}")
+  config_lib.check_variant(variant, VARIANTS)
   config = config_lib.default()
   config.data.name = "mnist"
   config.method = "kd"

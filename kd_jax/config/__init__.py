@@ -13,7 +13,7 @@ from ml_collections import config_dict
 
 from kd_jax import methods
 from kd_jax.config import schema
-from kd_jax.core.errors import UserError
+from kd_jax.core.errors import UserError, nearest
 
 Values = Mapping[str, Any]
 
@@ -48,6 +48,16 @@ def default(*nets: str) -> ml_collections.ConfigDict:
     place[leaf] = (key.default if key.kind is None
                    else config_dict.placeholder(key.kind))
   return ml_collections.ConfigDict(tree | {"recipe": nets}).lock()
+
+
+def check_variant(variant: str, known: Sequence[str]) -> None:
+  """Refuses the name behind the colon of --config=FILE:VARIANT that a file has not.
+
+  Raises:
+    UserError: With the nearest of those that there are.
+  """
+  if variant not in known:
+    raise UserError(f"no variant is called {variant}; {nearest(variant, known)}")
 
 
 def _check_nets(nets: Sequence[str]) -> None:

@@ -78,8 +78,8 @@ def _load(file: str) -> dict[str, Any]:
   try:
     with exits.refused():
       config = make(*variant)
-  except UserError:
-    raise
+  except UserError as error:
+    raise UserError(f"--config={file}: {error}") from None
   except BaseException as error:  # Whatever a config file raises.
     where = os.path.abspath(at_home(path))
     raise UserError(f"--config={file}: {in_words(error, where)}") from None
