@@ -212,8 +212,9 @@ def test_output_may_go_anywhere(tmp_path, output, code):
   where = output if output.startswith("|") else f"> {output}"
   done = subprocess.run(
       ["bash", "-c", f"{sys.executable} {file} {where}; exit ${{PIPESTATUS[0]}}"],
-      cwd=ROOT, capture_output=True, text=True, check=False, env={
-          **os.environ, "PYTHONIOENCODING": "cp1252:strict", "PYTHONPATH": str(ROOT)})
+      cwd=ROOT, capture_output=True, text=True, check=False,
+      env={**os.environ, "PYTHONIOENCODING": "cp1252:strict",
+           "PYTHONPATH": str(ROOT)})
   assert done.returncode == code, done.stderr
   assert done.stderr.count("\n") == (code == 2) and "Traceback" not in done.stderr
 

@@ -142,12 +142,13 @@ def _lacking(folder: pathlib.Path, identity: dict[str, Any]) -> str | None:
 
 
 def _is_store(folder: pathlib.Path) -> bool:
-  """Whether nets may be added: to an empty folder, or to one of nets by fingerprint.
+  """Whether nets may be added: to an empty folder, or one of nets by fingerprint.
 
   What is added to a net, a run's folder or somebody else's would be lost with them.
   """
   names = [path.name for path in folder.glob("[!.]*")]
-  return not names or any(re.fullmatch(r"[0-9a-f]{16}(\..+)?", name) for name in names)
+  is_net = re.compile(r"[0-9a-f]{16}(\..+)?").fullmatch
+  return not names or any(map(is_net, names))
 
 
 def _differing(
