@@ -56,10 +56,11 @@ def apart(main: Program, ended: str) -> Program:
   """A program in a process of its own; its code counts only if it comes to its end.
 
   Args:
-    main: The program. It is forked, so it must not have started threads.
+    main: The program. It is forked, which its threads would not survive, so it runs
+      in this process if jax has started any.
     ended: What is said if something else ended it; the exit code is 2 then.
   """
-  if not hasattr(os, "fork"):
+  if not hasattr(os, "fork") or "jax" in sys.modules:
     return main
 
   def run(argv: list[str]) -> int:
