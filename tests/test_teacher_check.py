@@ -122,6 +122,169 @@ def test_right_teachers_pass_in_a_long_simulation():
   assert false_alarms(20_000) == 0
 
 
+def softmax(logits):
+  p = np.exp(logits - logits.max(-1, keepdims=True))
+  return p / p.sum(-1, keepdims=True)
+
+
+@pytest.mark.parametrize("rows", [
+    slice(300, 600), slice(540, 600), slice(0, 12), slice(0, 600, 9)])
+@pytest.mark.parametrize("value", [0.0, -1.0])
+def test_a_file_that_was_filled_in_part_is_refused(rows, value):
+  logits, label = made()
+  logits[rows] = value
+  number = len(range(600)[rows])
+  for known in (label, np.full(600, -1), np.where(np.arange(600) < 50, label, -1)):
+    found = f"{number} of its 600 rows are one value throughout ({rows.start}, "
+    assert found in teachers.problem(logits, known)
+  views = np.stack([made()[0], logits], axis=1)
+  assert "in view 1 " in teachers.problem(views, label)
+  assert not teachers.problem(np.stack(2 * [made()[0]], axis=1), label)
+
+
+def test_right_teachers_with_constant_rows_pass_and_are_named():
+  for seed in range(200):
+    draw = np.random.default_rng(seed)
+    classes, scale = int(draw.choice([2, 3, 10])), 10 ** draw.uniform(-1, 1)
+    z = scale * draw.normal(draw.normal(), 1, (500, classes))
+    label = (z + draw.gumbel(size=z.shape)).argmax(-1)
+    for right in (np.maximum(z, 0), z.round(), np.clip(z, -1, 1), z.round() / 2):
+      if 0 < (right == right[:, :1]).all(-1).sum() < 500:
+        assert "one value throughout" not in teachers.problem(right, label)
+        assert "one value throughout" in "".join(
+            teachers.account(right, label, "training"))
+  logits, label = made()
+  logits[[7, 40, 41, 42, 43]] = 0  # A net without biases, of blank images.
+  assert not teachers.problem(logits, label)
+  assert "5 of its 600 rows are one value throughout (7, 40, 41, ...)" in (
+      teachers.account(logits, label, "training"))
+
+
+SCALED = {
+    "2p - 1": lambda p: 2 * p - 1,
+    "p less its mean": lambda p: p - p.mean(-1, keepdims=True),
+    "p less its columns' means": lambda p: p - p.mean(0),
+    "float16": lambda p: (p - p.mean(-1, keepdims=True)).astype(np.float16),
+    "1000 p": lambda p: 1000 * p, "round(255 p)": lambda p: np.round(255 * p),
+    "1 - p": lambda p: 1 - p}
+
+
+@pytest.mark.parametrize("number, classes, margin", [
+    (200, 5, 4), (600, 10, 5), (2000, 10, 6)])
+@pytest.mark.parametrize("name", SCALED)
+def test_probabilities_times_a_number_are_refused(name, number, classes, margin):
+  logits, label = made(number, classes, margin, seed=1)
+  wrong = SCALED[name](softmax(logits.astype(float)))
+  for known in (label, np.full(number, -1)):
+    found = teachers.problem(wrong, known)
+    assert "probabilities times" in found and "save log(p)" in found
+  if name == "2p - 1":
+    times = float(found.split("times ")[1].split(",")[0])
+    assert times == pytest.approx(2, rel=0.05)
+
+
+def of_equal_sums(seed):
+  """Right logits whose rows sum to one number, and labels drawn from them."""
+  draw = np.random.default_rng(seed)
+  number = int(draw.choice([60, 100, 200, 600, 2000]))
+  classes = int(draw.choice([2, 3, 4, 5, 6, 10, 50]))
+  label = draw.integers(0, classes, number)
+  one_hot = np.eye(classes)[label]
+  margin = 10 ** draw.uniform(-0.5, 1.5)
+  spread = margin * 10 ** draw.uniform(-3, 0.5)
+  noise = spread * draw.normal(size=(number, classes))
+  means = margin * np.eye(classes) + draw.normal(0, margin / 5, (classes, classes))
+  hard = draw.random((number, 1)) < 0.2
+  vectors = draw.normal(size=(classes, 16))
+  features = vectors[label] + draw.normal(0, 0.3, (number, 16))
+  cosine = features @ (vectors - vectors.mean(0)).T
+  z = [margin * one_hot + noise, np.maximum(margin * one_hot + noise, 0),
+       margin * one_hot * draw.gamma(2, 1, (number, 1)) + noise,
+       np.tanh(margin * one_hot + noise), noise,
+       np.log(softmax(margin * one_hot + noise)), cosine,
+       np.where(hard, means[draw.integers(0, classes, number)] / 2, 0)
+       + means[label] + noise][int(draw.integers(8))]
+  z = z - z.mean(-1, keepdims=True)
+  return z + draw.choice([0.0, -6.9, -z.min()]), label
+
+
+def test_right_logits_of_equal_sums_are_no_probabilities():
+  for seed in range(3000):
+    logits, label = of_equal_sums(seed)
+    for stored in (np.float32, np.float16):
+      assert "probabilities times" not in teachers.problem(
+          logits.astype(stored), np.full(len(label), -1)), seed
+
+
+@pytest.mark.slow
+def test_right_logits_of_equal_sums_pass_in_a_long_simulation():
+  for seed in range(3000, 60_000):
+    logits, label = of_equal_sums(seed)
+    assert "probabilities times" not in teachers.problem(
+        logits.astype(np.float32), np.full(len(label), -1)), seed
+
+
+def test_what_may_be_scaled_is_named_where_it_is_not_sure():
+  logits, label = made(60, 3, 1)
+  for unsure in (1000 * softmax(logits), 1000 * softmax(logits[:, :2])):
+    known = np.minimum(label, unsure.shape[1] - 1)
+    assert "the same sum" in "".join(teachers.account(unsure, known, "training"))
+  for right in (logits, 30 * np.eye(3)[label], logits - logits.mean(-1)[:, None],
+                np.log(softmax(logits)), np.maximum(logits, 0)):
+    assert "the same sum" not in "".join(teachers.account(right, label, "training"))
+
+
+def blind(seed, number=3000, right=1.0):
+  """A teacher that surely takes class 7 for 3, and knows of 3 a share."""
+  draw = np.random.default_rng(seed)
+  label = draw.integers(0, 10, number)
+  z = draw.normal(0, 1, (number, 10))
+  column = np.where(label == 7, 3, label)
+  others = (label == 3) & (draw.random(number) > right)
+  column[others] = draw.choice([0, 1, 2, 4, 5, 6, 8, 9], others.sum())
+  z[np.arange(number), column] += 5
+  return z, label
+
+
+@pytest.mark.parametrize(("number", "right"), [
+    (3000, 1.0), (3000, 0.8), (20_000, 0.9), (20_000, 0.5)])
+def test_a_teacher_that_is_blind_to_a_class_passes(number, right):
+  for seed in range(50 if number < 10_000 else 5):
+    logits, label = blind(seed, number, right)
+    for of in (logits, 5 * logits):
+      assert not teachers.problem(of, label)
+    # All columns in another order are still seen.
+    assert "another order" in teachers.problem(np.roll(logits, 1, 1), label)
+
+
+def test_an_accuracy_far_below_what_is_promised_is_named():
+  logits, label = made(200, 5, 4)
+  order = np.random.default_rng(3).permutation(200)
+  accuracy, *notes = teachers.account(logits[order], label, "training")
+  promised = softmax(logits.astype(float)).max(-1).mean()
+  right = (logits[order].argmax(-1) == label).mean()
+  assert accuracy == f"accuracy {right:.2%} on the training set" and right < 0.4
+  assert notes[0].startswith(f"its own probabilities promise {promised:.2%}")
+  assert "200 rows with a label cannot tell" in notes[1]
+  needed = int(notes[1].split("about ")[1].split(" ")[0])
+  for seed in range(20):  # So many tell, and a quarter of them do not.
+    logits, label = made(needed, 5, 4, seed=seed)
+    assert "order of the data set" in teachers.problem(np.roll(logits, 1, 0), label)
+    few, of_few = np.roll(logits[:needed // 4], 1, 0), label[:needed // 4]
+    assert not teachers.problem(few, of_few)
+    assert "cannot tell" in teachers.account(few, of_few, "training")[-1]
+    # Rows that are in order are known to be, by their labels.
+    assert len(teachers.account(logits[:60], label[:60], "training")) == 1
+  logits, label = made(3000, 10, 4)
+  assert len(teachers.account(logits, label, "training")) == 1
+  # A right teacher that is somewhat too sure of itself is not so far off.
+  draw = np.random.default_rng(0)
+  z = draw.normal(0, 2, (3000, 10))
+  label = (z + draw.gumbel(size=z.shape)).argmax(-1)
+  assert len(teachers.account(1.2 * z, label, "training")) == 1
+  assert "far too sure of itself" in teachers.account(9 * z, label, "training")[1]
+
+
 def test_unknown_labels_are_left_out():
   logits, label = made()
   assert not teachers.problem(logits, np.full(600, -1))
@@ -231,6 +394,55 @@ def test_logits_that_do_not_fit_in_memory_are_told(run, tmp_path, monkeypatch):
   assert code == 2 and "do not fit in memory" in told
 
 
+def test_a_run_names_what_its_check_cannot_tell(run, tmp_path):
+  logits, label = made()
+  of_test, test_label = made(200, seed=1)
+  np.save(tmp_path / "z.npy", logits)
+  np.save(tmp_path / "t.npy", of_test)
+  words = [f"--config.teacher.logits={tmp_path / 'z.npy'}", "--config.alpha=1"]
+  code, found = run(*words, y=np.where(np.arange(600) < 50, label, -1))
+  assert code == 0 and "on the 50 of 600 training examples with a label" in found
+  assert "not checked for the other 550" in found
+  few = np.where(np.arange(600) < 9, np.roll(label, 1), -1)
+  code, found = run(*words, f"--workdir={tmp_path / 'few'}", y=few)
+  assert code == 0 and "9 rows with a label cannot tell" in found
+  code, found = run(*words, f"--config.teacher.test_logits={tmp_path / 't.npy'}",
+                    f"--workdir={tmp_path / 'test'}")
+  right = (of_test.argmax(-1) == test_label).mean()
+  assert code == 0 and f"accuracy {right:.2%} on the test set" in found
+  code, found = run(*words, "--config.teacher.check=off",
+                    f"--workdir={tmp_path / 'off'}")
+  assert code == 0 and "not checked, as teacher.check=off" in found
+  of_test[100:] = 0
+  np.save(tmp_path / "t.npy", of_test)
+  code, found = run(*words, f"--config.teacher.test_logits={tmp_path / 't.npy'}",
+                    f"--workdir={tmp_path / 'part'}")
+  assert code == 2 and "100 of its 200 rows are one value throughout (100," in found
+
+
+def test_a_run_names_the_key_that_does_not_fit_and_what_is_too_large(run, tmp_path):
+  file = tmp_path / "z.npy"
+  logits, label = made(classes=5)
+  np.save(file, logits)
+  code, found = run(f"--config.teacher.logits={file}",
+                    "--config.data.num_classes=10", y=label,
+                    y_test=np.arange(200) % 5)
+  assert code == 2 and "at most 4, so they fit" in found
+  assert "config.data.num_classes" in found and "numbered" not in found
+  code, found = run(f"--config.teacher.logits={file}", y=label + 1,
+                    y_test=np.arange(200) % 5 + 1)
+  assert code == 2 and "up to 5: are they numbered from 0?" in found
+  large = logits.astype(np.float64)
+  large[3, 2] = 1e39
+  for value, word in ((1e39, "1e+39, which is farther from 0 than float32"),
+                      (np.inf, "NaN or infinite"), (np.nan, "NaN or infinite")):
+    large[3, 2] = value
+    np.save(file, large)
+    code, found = run(f"--config.teacher.logits={file}", y=label,
+                      y_test=np.arange(200) % 5)
+    assert code == 2 and word in found
+
+
 @pytest.mark.slow
 def test_logits_need_one_copy_beside_their_file(tmp_path, monkeypatch):
   monkeypatch.setattr(logit_bank, "_SPARE", 1)  # It is asked for, not written to.
@@ -289,7 +501,8 @@ def net(num_classes):
     ("z", None), ("jax.nn.sigmoid(z + 50)", "outputs of a sigmoid"),
     ("z[:, ::-1]", "class 5 is in column 4"),
     ("jnp.where(x[:, :1] * 255 > 190, jnp.nan, z)", "NaN or infinite logits of"),
-    ("jnp.where(x[:, :1] == 1.0, jnp.nan, z)", "of 1 training examples")])
+    ("jnp.where(x[:, :1] == 1.0, jnp.nan, z)", "of 1 training examples"),
+    ("jnp.where(x[:, :1] * 255 > 190, 0, z)", "are one value throughout")])
 def test_a_users_own_net_is_looked_at_like_a_file(
     run, tmp_path, changed, word):
   (tmp_path / "own.py").write_text(OWN.replace("CHANGED", changed))
@@ -303,6 +516,16 @@ def test_a_users_own_net_is_looked_at_like_a_file(
   assert word is None or (word in told and "distilled" not in told)
   if changed == "z[:, ::-1]":
     assert run(*words, "--config.teacher.check=off", x=x)[0] == 0
+
+
+def test_what_is_unusual_in_a_users_own_net_is_named(run, tmp_path):
+  (tmp_path / "own.py").write_text(
+      OWN.replace("CHANGED", "2 * jax.nn.softmax(z / 8) - 1"))
+  code, found = run(
+      f"--config.teacher.name={tmp_path}/own.py:net", "--config.teacher.widths=()",
+      "--config.teacher.views=none", "--config.teacher.steps=1",
+      x=made_images(made()[1]))
+  assert code == 0 and "accuracy 100.00% on the test set; all rows have the" in found
 
 
 def test_distilling_on_unlabelled_data_runs(run, tmp_path):

@@ -377,7 +377,7 @@ def read_logits(
     raise UserError(
         f"{key}: has shape {list(logits.shape)}, must be {list(shape)} "
         f"({', '.join(axes if len(shape) == 3 else axes[::2])})"
-        + _other_classes(logits.shape, shape))
+        + _other_classes(logits.shape, shape, labels))
   try:
     held = _empty(shape)
     np.empty(_SPARE, np.uint8)  # Let go at once.
@@ -388,10 +388,14 @@ def read_logits(
   for part in _parts(len(logits), math.prod(shape[1:])):
     with np.errstate(over="ignore"):  # What float32 does not hold is told below.
       held[part] = logits[part]
-    if not np.isfinite(held[part].max(-1)).all():
-      raise UserError(f"{key}: holds NaN or infinite logits")
-  first = held if held.ndim == 2 else held[:, 0]
-  if check == "on" and (problem := teachers.problem(first, labels)):
+    bad = ~np.isfinite(held[part].max(-1))
+    if bad.any():
+      found = logits[part].max(-1)[bad]
+      large = found[np.isfinite(found)]
+      raise UserError(f"{key}: holds " + (
+          f"{large[0]:.3g}, which is farther from 0 than float32 holds (3.4e38)"
+          if large.size else "NaN or infinite logits"))
+  if check == "on" and (problem := teachers.problem(held, labels)):
     raise UserError(f"{key}: {problem}, or --config.teacher.check=off")
   return held
 
@@ -411,13 +415,21 @@ def digest(file: str) -> str:
   return found.hexdigest()
 
 
-def _other_classes(found: tuple[int, ...], shape: tuple[int, ...]) -> str:
+def _other_classes(
+    found: tuple[int, ...], shape: tuple[int, ...], labels: np.ndarray
+) -> str:
   if found[:-1] != shape[:-1] or found[-1] < 2:
     return ""
   if found[-1] > shape[-1]:
     return (f"; if the task has {found[-1]} classes, of which the data has no "
             f"example of the last, set --config.data.num_classes={found[-1]}")
-  return f"; the data has labels up to {shape[-1] - 1}: are they numbered from 0?"
+  last = labels.max(initial=-1)
+  if last >= found[-1]:
+    return f"; the data has labels up to {last}: are they numbered from 0?"
+  fit = f"labels of these examples are at most {last}, so they fit" if (
+      last >= 0) else "no label of these examples says otherwise"
+  return (f"; {fit}: {shape[-1]} classes come from config.data.num_classes or from "
+          "labels of the other part of the data")
 
 
 def _parts(number: int, width: int) -> Iterator[slice]:

@@ -128,9 +128,19 @@ def _look(setup: Setup, logits: np.ndarray) -> None:
   if bad := np.count_nonzero(~np.isfinite(logits.max(-1))):
     raise UserError(f"{key}: gives NaN or infinite logits of {bad} test examples")
   # Of a net of ours, rows and columns are those that it was trained on.
-  if run.sources["teacher"] and run.values["teacher.check"] == "on" and (
-      problem := teachers.problem(logits, labels)):
-    raise UserError(f"{key}: {problem}, or --config.teacher.check=off")
+  if run.sources["teacher"] and run.values["teacher.check"] == "on":
+    if problem := teachers.problem(logits, labels):
+      raise UserError(f"{key}: {problem}, or --config.teacher.check=off")
+    notes = teachers.account(logits, labels, "test")
+    if len(notes) > 1:
+      setup.screen.say(f"teacher: {run.values['teacher.name']}, {'; '.join(notes)}")
+
+
+def _say(setup: Setup, file: str, notes: Sequence[str]) -> None:
+  """Says what is known of the logits of a file."""
+  if setup.run.values["teacher.check"] == "off":
+    notes = [notes[0], "not checked, as teacher.check=off"]
+  setup.screen.say(f"teacher: {file}, {'; '.join(notes)}")
 
 
 def _bank(
@@ -256,9 +266,8 @@ def from_file(setup: Setup, student: Training) -> PreparedTeacher:
       file, dataset.train.label,
       num_views=student.views.of_teacher.count, num_classes=dataset.num_classes,
       check=values["teacher.check"])
-  setup.screen.say(f"teacher: {file}, " + (
-      "not checked, as no training example has a label" if accuracy is None
-      else f"accuracy {accuracy:.2%} on the training set"))
+  _say(setup, file, teachers.account(
+      bank[:, 0, 0], dataset.train.label, "training"))
   if (rounding := _rounding(setup.run)) is not None:
     with np.errstate(over="ignore"):  # It is told of.
       exact, bank = bank, bank.astype(np.float16)
@@ -277,6 +286,8 @@ def from_file(setup: Setup, student: Training) -> PreparedTeacher:
         f"config.teacher.test_logits={of_test}", of_test,
         (len(labels if asked is None else asked), dataset.num_classes),
         labels if asked is None else asked, values["teacher.check"])
+    _say(setup, of_test, teachers.account(
+        logits, labels if asked is None else asked, "test"))
     if asked is not None:
       logits = logits[asked >= 0]
     identity.append(logit_bank.digest(of_test))

@@ -1,6 +1,6 @@
 """Frozen teachers: live nets, ensembles of them, and banks of their logits."""
 
-from kd_jax.teachers.check import problem
+from kd_jax.teachers.check import account, problem
 from kd_jax.teachers.teacher import (
     MEANS,
     Teacher,
@@ -12,6 +12,6 @@ from kd_jax.teachers.teacher import (
 )
 
 __all__ = [
-    "MEANS", "Teacher", "banked", "combine", "live", "outputs", "problem",
-    "streamed",
+    "MEANS", "Teacher", "account", "banked", "combine", "live", "outputs",
+    "problem", "streamed",
 ]

@@ -31,7 +31,10 @@ a teacher does not know is no reason, even if the rows are sorted by class.
 *Other columns.* On one half of the rows, the permutation of classes with the
 largest sum over classes of the mean log p is found; each class counts alike, so
 a bias of a column changes nothing. On the other half it must beat the columns
-as they are by 5 standard errors, and so with the halves exchanged. Classes with
+as they are by 5 standard errors, in this and in the mean of the classes' accuracy,
+and so with the halves exchanged. What some classes lose of their accuracy must be
+less than a quarter of what the others gain: a teacher that surely takes class 7 for
+3 would, with these two exchanged, be right of 7, but of 3 no more. Classes with
 fewer than 8 examples in a half stay where they are. Under a right teacher the
 columns as they are have the larger expectation, so each half errs in about 3e-7
 of the cases, were the means of a half normal.
@@ -40,37 +43,29 @@ of the cases, were the means of a half normal.
 in more rows than it has the largest in the best order of columns, or than half. Of
 two classes, sign and order are the same.
 
-*No logits.* Rows that are constant over the classes say nothing, nor do rows that
-are all the same, if labels differ.
-Rows >= 0 that sum to 1 or 100 are probabilities or percent. Numbers that all lie in
-[0, 1] may be outputs of a sigmoid, of which two things tell. Logits
-know nothing of 0 and 1: that the least is within 5e-4 of 0 and the largest within
-5e-4 of 1 has a chance of about 1e-6, as either varies by 0.5 or more from net to
-net. And logits so close to each other say little: refused are those whose largest
-is above 0.5 and that are right more often than 4 times these logits promise, in the
-classes' shares, by 5 standard errors (3e-7 for a teacher that is up to 4 times too
-unsure of itself). Other sigmoids pass. Log-probabilities are logits.
+What else rows may hold instead of logits is in `scores.py`.
 """
+
+import math
 
 import numpy as np
 
-_LEAST = -30.0
+from kd_jax.core.words import counted
+from kd_jax.teachers import scores
+from kd_jax.teachers.scores import in_shares, log_softmax
+
 _KEPT = 0.25
 _TAIL = 3e-7
 _ERRORS = 5.0
 _FEWEST = 8
-# Of the sum of a row, which may be rounded to percent.
-_ROUNDED = 0.05
-_EDGE = 5e-4
+# An accuracy that is this part below what is promised is worth a line.
+_FAR = 0.25
 # Of how many equal parts of the rows each is looked at.
 _PARTS = (2, 5, 10)
 # Of fewer rows the gains of a teacher that is too sure of itself are not normal.
 _PART = 250
-_NOTHING = ("its rows {}, so they say nothing of the examples; save what the "
-            "teacher gives")
 _TURNED = ("its logits explain the labels far better with the other sign; save "
            "-logits (of -log p too)")
-_UNSURE = 4.0
 # More numbers than these tell nothing more, and take memory.
 _NUMBERS = 2_000_000
 
@@ -79,88 +74,138 @@ def problem(logits: np.ndarray, labels: np.ndarray) -> str:
   """Why logits cannot be of these examples and classes, or "".
 
   Args:
-    logits: `[N, classes]`, floats; may be memory-mapped.
+    logits: `[N, classes]` or `[N, V, classes]`, floats; may be memory-mapped. Of
+      V views the first is looked at, and whether rows of others are constant.
     labels: Integers `[N]`; -1 where unknown.
 
   Returns:
     The fault with its remedy, in words.
   """
+  if logits.ndim == 3:
+    for view in range(1, logits.shape[1]):
+      if other := _unfilled(logits[:, view]):
+        return f"in view {view} {other}"
+    logits = logits[:, 0]
+  every = _drawn(np.arange(len(labels)), logits)
+  wide = logits[every].astype(np.float64)
+  if other := _unfilled(logits) or scores.other(wide):
+    return other
   known = np.flatnonzero(labels >= 0)
-  ids = known if len(known) else np.arange(len(labels))
-  most = max(_NUMBERS // logits.shape[1], 1000)
-  if len(ids) > most:
-    ids = np.sort(np.random.default_rng(0).choice(ids, most, replace=False))
-  wide = logits[ids].astype(np.float64)
-  classes, labels = np.unique(labels[ids], return_inverse=True)
-  if other := _other_scores(wide, classes, labels):
+  if len(known):
+    every = _drawn(known, logits)
+    wide = logits[every].astype(np.float64)
+  classes, labels = np.unique(labels[every], return_inverse=True)
+  if other := scores.sigmoid(wide, classes, labels):
     return other
   if len(classes) < 2:
     return ""
-  log_p = _log_softmax(wide[:, classes])
+  log_p = log_softmax(wide[:, classes])
   if (wide == wide[0]).all():
-    return _NOTHING.format("are all the same")
+    return scores.NOTHING.format("are all the same")
   least = (log_p.argmin(-1) == labels).mean() if len(classes) > 2 else 0.0
   if order := _better_columns(log_p, labels):
     right = (log_p.argmax(-1) == np.array(order)[labels]).mean()
     return _TURNED if least > right else _in_words(classes, order, logits.shape[1])
-  other = _other_rows(log_p, labels, ids)
+  other = _other_rows(log_p, labels, every)
   return _TURNED if other and least > 0.5 else other
 
 
-def _other_scores(
-    scores: np.ndarray, classes: np.ndarray, labels: np.ndarray
-) -> str:
-  """What rows hold instead of logits, with the remedy; or ""."""
-  if scores.shape[1] > 1 and (scores == scores[:, :1]).all():
-    return _NOTHING.format("are constant over the classes")
-  low, high = scores.min(), scores.max()
-  if low < 0:
-    return ""
-  for whole, what in ((1, "probabilities"), (100, "percent")):
-    # Rounded sums vary little; those of a weak teacher as much as its logits.
-    slack = 1e-5 + min(_ROUNDED, scores.std(0).max() / whole / 10)
-    if (abs(scores.sum(-1) / whole - 1) < slack).all():
-      return (f"holds {what} (all rows are >= 0 and sum to {whole}), not logits; "
-              "save log(p)")
-  edges = low <= _EDGE and high >= 1 - _EDGE
-  if high <= 1 and (edges or (high > 0.5 and len(classes) > 1 and _is_surer(
-      scores[:, classes], labels))):
-    return ("holds what looks like outputs of a sigmoid (all are in [0, 1]), not "
-            "logits; save log(p / (1 - p))")
-  return ""
+def account(logits: np.ndarray, labels: np.ndarray, where: str) -> list[str]:
+  """What is known of logits that are taken, the accuracy first.
+
+  Args:
+    logits: `[N, classes]`, floats; may be memory-mapped.
+    labels: Integers `[N]`; -1 where unknown.
+    where: What the examples are: "training".
+
+  Returns:
+    Parts of a sentence. There is one alone where nothing is unusual: most examples
+    have a label, the accuracy is near what the probabilities promise, and the
+    labels are likelier than under shuffled rows.
+
+  Example:
+    >>> z = np.tile(4 * np.eye(3), (200, 1))
+    >>> account(z, np.arange(600) % 3, "training")
+    ['accuracy 100.00% on the training set']
+  """
+  known, number = np.flatnonzero(labels >= 0), len(labels)
+  notes = _of_scores(logits)
+  if not len(known):
+    return [f"not checked, as no {where} example has a label", *notes]
+  accuracy = (logits[known].argmax(-1) == labels[known]).mean()
+  text = f"accuracy {accuracy:.2%} on the {where} set"
+  if rest := number - len(known):
+    text = (f"accuracy {accuracy:.2%} on the {len(known):,} of {number:,} {where} "
+            "examples with a label")
+    notes.append("the order of rows and columns is checked by these alone, and not "
+                 f"checked for the other {rest:,}")
+  ids = _drawn(known, logits)
+  classes, found = np.unique(labels[ids], return_inverse=True)
+  wide = logits[ids].astype(np.float64)
+  promised = np.exp(log_softmax(wide).max(-1))
+  error = (promised * (1 - promised)).sum() ** 0.5 / len(ids)
+  promised = promised.mean()
+  if accuracy < (1 - _FAR) * promised - _ERRORS * error:
+    notes.insert(0, f"its own probabilities promise {promised:.2%}: it is far too "
+                 "sure of itself, or rows or columns are in another order")
+  if len(classes) > 1 and (needed := _undecided(
+      log_softmax(wide[:, classes]), found)) is not None:
+    notes.append(
+        f"{counted(len(known), 'row')} with a label cannot tell whether they are "
+        "in the order of the data set" + (
+            f"; about {needed:,} would" if len(ids) < needed <= _NUMBERS else ""))
+  return [text, *notes]
 
 
-def _is_surer(scores: np.ndarray, labels: np.ndarray) -> bool:
-  """Whether scores are right more often than they could promise as logits."""
-  log_p = _in_shares(_log_softmax(_UNSURE * scores), labels)
-  right, promised = log_p.argmax(-1) == labels, np.exp(log_p.max(-1))
-  error = (promised * (1 - promised)).sum() ** 0.5
-  return bool(right.sum() - promised.sum() > _ERRORS * error)
+def _of_scores(logits: np.ndarray) -> list[str]:
+  """What is unusual in rows, whatever their labels."""
+  notes, constant = [], scores.constant_rows(logits)
+  if len(constant):
+    notes.append(scores.in_words(constant, len(logits)))
+  if scores.may_be_scaled(logits[_drawn(np.arange(len(logits)), logits)].astype(
+      np.float64)):
+    notes.append("all rows have the same sum, as of probabilities times a number, "
+                "plus another: if they are, save log(p)")
+  return notes
 
 
-def _in_shares(log_p: np.ndarray, labels: np.ndarray) -> np.ndarray:
-  """log p of the same rows, brought to the classes' shares in the labels."""
-  shares = np.bincount(labels) / len(labels)
-  for _ in range(20):
-    log_p = _log_softmax(log_p + np.log(shares / np.exp(log_p).mean(0)))
-  return log_p
+def _drawn(ids: np.ndarray, logits: np.ndarray) -> np.ndarray:
+  """So many of the ids, in order, as are looked at."""
+  most = max(_NUMBERS // logits.shape[1], 1000)
+  if len(ids) <= most:
+    return ids
+  return np.sort(np.random.default_rng(0).choice(ids, most, replace=False))
 
 
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-  # A class that is masked with -inf has the least probability.
-  top = logits.max(-1, keepdims=True)
-  log_p = logits - np.where(np.isfinite(top), top, 0.0)
-  np.maximum(log_p, 10 * _LEAST, out=log_p)
-  log_p -= np.log(np.exp(log_p).sum(-1, keepdims=True))
-  return np.maximum(log_p, _LEAST, out=log_p)
+def _unfilled(logits: np.ndarray) -> str:
+  return scores.unfilled(logits, logits[_drawn(np.arange(len(logits)), logits)])
+
+
+def _gains(log_p: np.ndarray, labels: np.ndarray) -> tuple[
+    np.ndarray, np.ndarray, float]:
+  """Gains of rows, what is promised of each, and the deviation if shuffled."""
+  log_p = in_shares(log_p, labels)
+  gains = log_p - log_p.mean(0)
+  shuffled = float((np.bincount(labels) / len(labels)) @ gains.var(0)) ** 0.5
+  return (gains[np.arange(len(labels)), labels], (np.exp(log_p) * gains).sum(-1),
+          shuffled)
+
+
+def _undecided(log_p: np.ndarray, labels: np.ndarray) -> int | None:
+  """How many rows would tell others, where these do not tell that they are right.
+
+  The mean gain of shuffled rows is about 0 with error s / sqrt(N), and is refused
+  below A / 4 - e: so nearly all are if N = ((5 + 3) s / (A / 4))**2.
+  """
+  found, promised, shuffled = _gains(log_p, labels)
+  if found.mean() > _slack(found, shuffled, _TAIL):
+    return None
+  least = max(_KEPT * float(promised.mean()), 1e-6)
+  return math.ceil(min((_ERRORS + 3) * shuffled / least, 1e6) ** 2)
 
 
 def _other_rows(log_p: np.ndarray, labels: np.ndarray, ids: np.ndarray) -> str:
-  log_p = _in_shares(log_p, labels)
-  gains = log_p - log_p.mean(0)
-  found = gains[np.arange(len(labels)), labels]
-  promised = (np.exp(log_p) * gains).sum(-1)
-  shuffled = float((np.bincount(labels) / len(labels)) @ gains.var(0)) ** 0.5
+  found, promised, shuffled = _gains(log_p, labels)
   if _are_others(found, promised.mean(), shuffled, _TAIL):
     return _order_in_words("its rows", found, promised)
   count, total = np.bincount(labels), np.bincount(labels, found)
@@ -183,10 +228,15 @@ def _are_others(
     found: np.ndarray, promised: float, shuffled: float, tail: float
 ) -> bool:
   """Whether gains are as of shuffled rows, and less than what is promised."""
+  slack = _slack(found, shuffled, tail)
+  return found.mean() <= slack and found.mean() < _KEPT * promised - slack
+
+
+def _slack(found: np.ndarray, shuffled: float, tail: float) -> float:
+  """How far the mean gain may be from what is expected."""
   from scipy import stats  # pylint: disable=g-import-not-at-top
   error = max(found.std(), shuffled) / len(found) ** 0.5
-  slack = stats.t.isf(tail, max(len(found) - 1, 1)) * error
-  return found.mean() <= slack and found.mean() < _KEPT * promised - slack
+  return float(stats.t.isf(tail, max(len(found) - 1, 1)) * error)
 
 
 def _order_in_words(rows: str, found: np.ndarray, promised: np.ndarray) -> str:
@@ -223,20 +273,22 @@ def _better_columns(log_p: np.ndarray, labels: np.ndarray) -> list[int]:
 
 def _wins(log_p: np.ndarray, labels: np.ndarray, order: np.ndarray) -> bool:
   """Whether columns in another order are better by more than chance allows."""
-  rows = np.arange(len(labels))
-  gains = log_p[rows, order[labels]] - log_p[rows, labels]
+  rows, best = np.arange(len(labels)), log_p.argmax(-1)
+  more_likely = log_p[rows, order[labels]] - log_p[rows, labels]
+  more_right = (best == order[labels]) * 1.0 - (best == labels)
   number = np.bincount(labels, minlength=len(order))
-  there = number > 0
-  total = lambda values: np.bincount(
-      labels, values, minlength=len(order))[there]
-  mean = total(gains) / number[there]
-  moved = (order != np.arange(len(order)))[there]
+  moved = (number > 0) & (order != np.arange(len(order)))
   if not moved.any():
     return False
-  variance = np.maximum(total(gains**2) / number[there] - mean**2, 0)
-  # A class of few examples may have no deviation by chance.
-  variance = np.maximum(variance, variance[moved].mean())[moved]
-  return bool(mean.sum() > _ERRORS * (variance / number[there][moved]).sum() ** 0.5)
+  for gains in (more_likely, more_right):
+    mean = np.bincount(labels, gains, len(order))[moved] / number[moved]
+    squares = np.bincount(labels, gains**2, len(order))[moved] / number[moved]
+    # A class of few examples may have no deviation by chance.
+    variance = np.maximum(squares - mean**2, 0)
+    variance = np.maximum(variance, variance.mean())
+    if mean.sum() <= _ERRORS * (variance / number[moved]).sum() ** 0.5:
+      return False
+  return bool(-mean[mean < 0].sum() < _KEPT * mean[mean > 0].sum())
 
 
 def _in_words(classes: np.ndarray, order: list[int], size: int) -> str:

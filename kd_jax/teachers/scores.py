@@ -1,0 +1,204 @@
+r"""What rows of a teacher hold instead of logits, told mostly without labels.
+
+*Nothing.* Rows that are constant over the classes say nothing. Where some are, as
+in a file that was filled in part, refused are two rows or more that are 1% of all.
+A right teacher has such rows where its numbers are clipped or rounded (after a
+ReLU), so that their value is in other rows too: where it is as often as in a
+thousandth of the share of constant rows, they pass. Those of a net without biases,
+of blank images, do not, if they are 1%.
+
+*Probabilities, percent.* Rows >= 0 that sum to 1 or 100.
+
+*Outputs of a sigmoid.* Numbers that all lie in [0, 1] may be, of which two things
+tell. Logits know nothing of 0 and 1: that the least is within 5e-4 of 0 and the
+largest within 5e-4 of 1 has a chance of about 1e-6, as either varies by 0.5 or more
+from net to net. And logits so close to each other say little: refused are those
+whose largest is above 0.5 and that are right more often than 4 times these logits
+promise, in the classes' shares, by 5 standard errors (3e-7 for a teacher that is up
+to 4 times too unsure of itself). Other sigmoids pass. Log-probabilities are logits.
+
+*Probabilities times a number, plus constants*, x = a p + b with b of each class:
+2 p - 1, p less its mean. Above the least of its column, if some p there are near 0,
+a row is y = a p, so it has
+
+  sum_k y_k = s,  the same for all rows,  and  max y = s  where some p are near 1.
+
+Centred logits have such sums too, and so has a net whose last layer began at zero.
+Their largest is s, to 0.6% for each class but two and to 20% at most, only where
+rows of a class lie very tightly. What is not the largest of its row then differs
+by little, but by decades in p: refused is, of 5 classes and 20 rows of each, what
+has a second class of 1% in a tenth of the rows, 4 times the last one in half of
+the rows, and of which a tenth is below 0.2 of the median in its column, of rows
+with the same largest class (0.6 of normal logits, 0.16 or less of p of logits that
+vary by 1). So the outputs of a weak teacher pass, and of one that is sure of every
+row. The same is asked of -x.
+
+Rows that are >= 0 already are a p with b = 0, of three classes too, if the least is
+within 5e-4 of 0 but not 0, or if all are integers (round(255 p)), and 1% have a
+second class of 0.1. What may be scaled and is not sure to be is worth a line. Of
+two classes nothing tells: any centred logits are p less 1/2.
+"""
+
+import numpy as np
+
+_LEAST = -30.0
+_ERRORS = 5.0
+# Of the sum of a row, which may be rounded to percent.
+_ROUNDED = 0.05
+_EDGE = 5e-4
+_UNSURE = 4.0
+# Of p times a number: how near to one-hot, what is a second class and a small one.
+_CLOSE, _FARTHEST, _SECOND, _SOFT, _SMALL = 0.006, 0.2, 0.01, 0.1, 0.2
+# Fewer classes, or rows of each, may lie so by chance; lesser integers too.
+_CLASSES, _ROWS, _COUNTS = 5, 20, 50
+_CONSTANT, _ELSEWHERE = 0.01, 1e-3
+NOTHING = ("its rows {}, so they say nothing of the examples; save what the "
+           "teacher gives")
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+  """Log-probabilities `[N, classes]`, no lower than -30; a class may be at -inf."""
+  top = logits.max(-1, keepdims=True)
+  log_p = logits - np.where(np.isfinite(top), top, 0.0)
+  np.maximum(log_p, 10 * _LEAST, out=log_p)
+  log_p -= np.log(np.exp(log_p).sum(-1, keepdims=True))
+  return np.maximum(log_p, _LEAST, out=log_p)
+
+
+def in_shares(log_p: np.ndarray, labels: np.ndarray) -> np.ndarray:
+  """log p of the same rows, brought to the classes' shares in the labels."""
+  shares = np.bincount(labels) / len(labels)
+  for _ in range(20):
+    log_p = log_softmax(log_p + np.log(shares / np.exp(log_p).mean(0)))
+  return log_p
+
+
+def constant_rows(logits: np.ndarray) -> np.ndarray:
+  """Numbers of the rows of `[N, classes]` that are constant over the classes."""
+  if logits.shape[-1] < 2:
+    return np.zeros(0, int)
+  return np.flatnonzero(logits.min(-1) == logits.max(-1))
+
+
+def unfilled(logits: np.ndarray, wide: np.ndarray) -> str:
+  """Why rows that say nothing cannot be right, or "".
+
+  Args:
+    logits: `[N, classes]`, all of them.
+    wide: Some of their rows, which tell how often a value occurs.
+  """
+  constant = constant_rows(logits)
+  if len(constant) and len(constant) == len(logits):
+    return NOTHING.format("are constant over the classes")
+  share = len(constant) / len(logits)
+  if len(constant) < 2 or share < _CONSTANT:
+    return ""
+  others = wide[wide.min(-1) < wide.max(-1)]
+  elsewhere = np.isin(others, logits[constant, 0])
+  if elsewhere.any() and elsewhere.mean() >= _ELSEWHERE * share:
+    return ""
+  return (f"{in_words(constant, len(logits))}, as rows that were never filled in; "
+          "save what the teacher gives for every example")
+
+
+def in_words(constant: np.ndarray, number: int) -> str:
+  """So many rows are constant, and which are the first."""
+  first = ", ".join(map(str, constant[:3])) + (", ..." if len(constant) > 3 else "")
+  are = "row is" if len(constant) == 1 else "rows are"
+  return f"{len(constant):,} of its {number:,} {are} one value throughout ({first})"
+
+
+def other(wide: np.ndarray) -> str:
+  """What rows `[N, classes]` hold instead of logits, with the remedy; or ""."""
+  if wide.min() >= 0:
+    for whole, what in ((1, "probabilities"), (100, "percent")):
+      # Rounded sums vary little; those of a weak teacher as much as its logits.
+      slack = 1e-5 + min(_ROUNDED, wide.std(0).max() / whole / 10)
+      if (abs(wide.sum(-1) / whole - 1) < slack).all():
+        return (f"holds {what} (all rows are >= 0 and sum to {whole}), not logits; "
+                "save log(p)")
+  if np.isfinite(wide).all():
+    for sign in (1, -1):
+      if total := _scaled(sign * wide):
+        return (
+            f"holds what looks like probabilities times {sign * total:.4g}, plus "
+            "constants (above the least of its column, "
+            f"every row sums to {total:.4g}, and so do single values), not logits; "
+            "save log(p)")
+  return ""
+
+
+def may_be_scaled(wide: np.ndarray) -> bool:
+  """Whether rows may be p times a number, plus constants, and are not one-hot."""
+  if not np.isfinite(wide).all() or len(wide) < 2 or len(np.unique(wide[:100])) < 3:
+    return False
+  sums, classes = wide.sum(-1), wide.shape[1]
+  positive = wide.min() >= 0 and np.ptp(sums) <= _EDGE * sums.max()
+  return bool(positive or (classes > 2 and (
+      _total(wide - wide.min(0)) or _total(wide.max(0) - wide))))
+
+
+def _total(above: np.ndarray) -> float:
+  """What all rows of numbers >= 0 sum to and the largest nearly is, or 0."""
+  sums = above.sum(-1)
+  total = float(np.median(sums))
+  even = abs(sums - total).max() <= _ROUNDED * total
+  # Logits lie closer together than this in all of C classes only if they are tight.
+  near = 1 - min((above.shape[1] - 2) * _CLOSE, _FARTHEST)
+  return total if even and above.max() >= near * total else 0.0
+
+
+def _scaled(wide: np.ndarray) -> float:
+  """The number that probabilities were multiplied by, 0 if these are none."""
+  number, classes = wide.shape
+  least, total = wide.min(), _total(wide) if wide.min() >= 0 else 0.0
+  if total and classes > 2:
+    second = np.partition(wide, -2, axis=-1)[:, -2]
+    soft = np.count_nonzero(second > _SOFT * total)
+    near = 0 < least <= _EDGE * total or (
+        least == 0 and total > _COUNTS and (wide == wide.round()).all())
+    if near and soft >= max(2, number * _CONSTANT):
+      return total
+  if classes < _CLASSES or number < _ROWS * classes:
+    return 0.0
+  above = wide - wide.min(0)
+  return _decades(above, total) if (total := _total(above)) else 0.0
+
+
+def _decades(above: np.ndarray, total: float) -> float:
+  """The total, if what is not the largest of its row spreads as p does; or 0."""
+  classes, first = above.shape[1], above.argmax(-1)
+  # No smaller than what numbers are rounded to.
+  above = np.maximum(above, above[above > 0].min())
+  row = np.sort(above, -1)
+  soft = np.quantile(row[:, -2], 0.9) >= _SECOND * total
+  apart = np.median(row[:, -2] / row[:, 0]) > min(classes - 1, 4)
+  for of in np.unique(first):  # Rows of one class, in each of the others' columns.
+    above[first == of] /= np.median(above[first == of], axis=0)
+  small = np.quantile(above[np.arange(classes) != first[:, None]], 0.1)
+  return total if soft and apart and small < _SMALL else 0.0
+
+
+def sigmoid(wide: np.ndarray, classes: np.ndarray, labels: np.ndarray) -> str:
+  """Whether rows are outputs of a sigmoid, with the remedy; or "".
+
+  Args:
+    wide: `[N, all classes]`.
+    classes: Which of them have examples.
+    labels: Index of the class of each row in `classes`.
+  """
+  low, high = wide.min(), wide.max()
+  edges = low <= _EDGE and high >= 1 - _EDGE
+  if low >= 0 and high <= 1 and (edges or (high > 0.5 and len(classes) > 1 and (
+      _is_surer(wide[:, classes], labels)))):
+    return ("holds what looks like outputs of a sigmoid (all are in [0, 1]), not "
+            "logits; save log(p / (1 - p))")
+  return ""
+
+
+def _is_surer(wide: np.ndarray, labels: np.ndarray) -> bool:
+  """Whether scores are right more often than they could promise as logits."""
+  log_p = in_shares(log_softmax(_UNSURE * wide), labels)
+  right, promised = log_p.argmax(-1) == labels, np.exp(log_p.max(-1))
+  error = (promised * (1 - promised)).sum() ** 0.5
+  return bool(right.sum() - promised.sum() > _ERRORS * error)
