@@ -377,7 +377,7 @@ MUTANTS = (
            "small < _SMALL", "True", "test_teacher_check.py -k of_equal_sums_are"),
     Mutant("columns that are likelier alone", "_wins",
            "(more_likely, more_right)", "(more_likely,)",
-           "test_teacher_check.py -k blind"),
+           "test_teacher_check.py -k likelier"),
     Mutant("columns that are wrong of other classes", "_wins",
            "-mean[mean < 0].sum() < _1", "True", "test_teacher_check.py -k blind"),
     Mutant("an accuracy far below what is promised", "account",
