@@ -218,7 +218,7 @@ def test_right_logits_of_equal_sums_are_no_probabilities():
 
 @pytest.mark.slow
 def test_right_logits_of_equal_sums_pass_in_a_long_simulation():
-  for seed in range(3000, 60_000):
+  for seed in range(3000, 40_000):
     logits, label = of_equal_sums(seed)
     assert "probabilities times" not in teachers.problem(
         logits.astype(np.float32), np.full(len(label), -1)), seed
@@ -264,7 +264,7 @@ def test_columns_that_are_likelier_but_not_more_often_right_pass():
     # It takes classes 3 and 7 for 5; which of them is next tells nothing sure.
     for one, other in ((3, 7), (7, 3)):
       logits[label == one] = made(3000, seed=100 + seed)[0][label == one] / 10
-      logits[label == one, 5] += 9
+      logits[label == one, 5] += 4
       logits[label == one, other] += 2
     assert not teachers.problem(logits, label)
 
@@ -532,7 +532,7 @@ def test_a_users_own_net_is_looked_at_like_a_file(
 
 def test_what_is_unusual_in_a_users_own_net_is_named(run, tmp_path):
   (tmp_path / "own.py").write_text(
-      OWN.replace("CHANGED", "2 * jax.nn.softmax(z / 8) - 1"))
+      OWN.replace("CHANGED", "2 * jax.nn.softmax(z / 4) - 1"))
   code, found = run(
       f"--config.teacher.name={tmp_path}/own.py:net", "--config.teacher.widths=()",
       "--config.teacher.views=none", "--config.teacher.steps=1",
