@@ -138,7 +138,7 @@ def test_a_file_that_was_filled_in_part_is_refused(rows, value):
     found = f"{number} of its 600 rows are one value throughout ({rows.start}, "
     assert found in teachers.problem(logits, known)
   views = np.stack([made()[0], logits], axis=1)
-  assert "in view 1 " in teachers.problem(views, label)
+  assert "in view 1, " in teachers.problem(views, label)
   assert not teachers.problem(np.stack(2 * [made()[0]], axis=1), label)
 
 
@@ -360,6 +360,12 @@ def test_logits_that_all_lie_between_0_and_1_are_no_sigmoids():
     near += 1
     refused += bool(teachers.problem(told, label))
   assert near > 50 and not refused
+  for seed in range(200):  # After a ReLU, the least is 0 and the largest near 1.
+    draw = np.random.default_rng(seed)
+    z = np.maximum(draw.normal(0, 1, (1000, 3)), 0)
+    z *= draw.uniform(1 - 4e-4, 1) / z.max()
+    label = (z + draw.gumbel(size=z.shape)).argmax(-1)
+    assert not teachers.problem(z, label)
 
 
 @pytest.mark.parametrize("unlabelled", [False, True])

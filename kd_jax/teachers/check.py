@@ -84,7 +84,7 @@ def problem(logits: np.ndarray, labels: np.ndarray) -> str:
   if logits.ndim == 3:
     for view in range(1, logits.shape[1]):
       if other := _unfilled(logits[:, view]):
-        return f"in view {view} {other}"
+        return f"in view {view}, {other}"
     logits = logits[:, 0]
   every = _drawn(np.arange(len(labels)), logits)
   wide = logits[every].astype(np.float64)
@@ -132,7 +132,7 @@ def account(logits: np.ndarray, labels: np.ndarray, where: str) -> list[str]:
   notes = _of_scores(logits)
   if not len(known):
     return [f"not checked, as no {where} example has a label", *notes]
-  accuracy = (logits[known].argmax(-1) == labels[known]).mean()
+  accuracy = (logits.argmax(-1) == labels)[known].mean()
   text = f"accuracy {accuracy:.2%} on the {where} set"
   if rest := number - len(known):
     text = (f"accuracy {accuracy:.2%} on the {len(known):,} of {number:,} {where} "
@@ -165,7 +165,7 @@ def _of_scores(logits: np.ndarray) -> list[str]:
   if scores.may_be_scaled(logits[_drawn(np.arange(len(logits)), logits)].astype(
       np.float64)):
     notes.append("all rows have the same sum, as of probabilities times a number, "
-                "plus another: if they are, save log(p)")
+                 "plus another: if they are, save log(p)")
   return notes
 
 

@@ -12,10 +12,11 @@ of blank images, do not, if they are 1%.
 *Outputs of a sigmoid.* Numbers that all lie in [0, 1] may be, of which two things
 tell. Logits know nothing of 0 and 1: that the least is within 5e-4 of 0 and the
 largest within 5e-4 of 1 has a chance of about 1e-6, as either varies by 0.5 or more
-from net to net. And logits so close to each other say little: refused are those
-whose largest is above 0.5 and that are right more often than 4 times these logits
-promise, in the classes' shares, by 5 standard errors (3e-7 for a teacher that is up
-to 4 times too unsure of itself). Other sigmoids pass. Log-probabilities are logits.
+from net to net; after a ReLU the least is 0, and three must be near 1. And logits
+so close to each other say little: refused are those whose largest is above 0.5 and
+that are right more often than 4 times these logits promise, in the classes' shares,
+by 5 standard errors (3e-7 for a teacher that is up to 4 times too unsure of
+itself). Other sigmoids pass. Log-probabilities are logits.
 
 *Probabilities times a number, plus constants*, x = a p + b with b of each class:
 2 p - 1, p less its mean. Above the least of its column, if some p there are near 0,
@@ -47,6 +48,8 @@ _ERRORS = 5.0
 _ROUNDED = 0.05
 _EDGE = 5e-4
 _UNSURE = 4.0
+# How many are near 1 where the least is 0, as it is after a ReLU.
+_ONES = 3
 # Of p times a number: how near to one-hot, what is a second class and a small one.
 _CLOSE, _FARTHEST, _SECOND, _SOFT, _SMALL = 0.006, 0.2, 0.01, 0.1, 0.2
 # Fewer classes, or rows of each, may lie so by chance; lesser integers too.
@@ -188,7 +191,8 @@ def sigmoid(wide: np.ndarray, classes: np.ndarray, labels: np.ndarray) -> str:
     labels: Index of the class of each row in `classes`.
   """
   low, high = wide.min(), wide.max()
-  edges = low <= _EDGE and high >= 1 - _EDGE
+  ones = np.count_nonzero(wide >= 1 - _EDGE)
+  edges = low <= _EDGE and ones >= (1 if low else _ONES)
   if low >= 0 and high <= 1 and (edges or (high > 0.5 and len(classes) > 1 and (
       _is_surer(wide[:, classes], labels)))):
     return ("holds what looks like outputs of a sigmoid (all are in [0, 1]), not "
