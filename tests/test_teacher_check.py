@@ -172,15 +172,21 @@ SCALED = {
 @pytest.mark.parametrize("number, classes, margin", [
     (200, 5, 4), (600, 10, 5), (2000, 10, 6)])
 @pytest.mark.parametrize("name", SCALED)
-def test_probabilities_times_a_number_are_refused(name, number, classes, margin):
+def test_probabilities_times_a_number_are_refused_or_named(
+    name, number, classes, margin):
   logits, label = made(number, classes, margin, seed=1)
   wrong = SCALED[name](softmax(logits.astype(float)))
   for known in (label, np.full(number, -1)):
     found = teachers.problem(wrong, known)
-    assert "probabilities times" in found and "save log(p)" in found
-  if name == "2p - 1":
-    times = float(found.split("times ")[1].split(",")[0])
-    assert times == pytest.approx(2, rel=0.05)
+    if name in ("1000 p", "round(255 p)"):
+      assert "probabilities times" in found and "save log(p)" in found
+      times = float(found.split("times ")[1].split(" ")[0])
+      assert times == pytest.approx(1000 if name == "1000 p" else 255, rel=0.05)
+    elif found:
+      assert name == "1 - p" and "the other sign" in found
+    else:  # Right logits may be so.
+      assert "the same sum" in "".join(
+          teachers.account(wrong, known, "training"))
 
 
 def of_equal_sums(seed):

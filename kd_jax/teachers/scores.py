@@ -18,26 +18,15 @@ that are right more often than 4 times these logits promise, in the classes' sha
 by 5 standard errors (3e-7 for a teacher that is up to 4 times too unsure of
 itself). Other sigmoids pass. Log-probabilities are logits.
 
-*Probabilities times a number, plus constants*, x = a p + b with b of each class:
-2 p - 1, p less its mean. Above the least of its column, if some p there are near 0,
-a row is y = a p, so it has
+*Probabilities times a number.* Rows >= 0 that all sum to s, of three classes or
+more, whose least is within 5e-4 s of 0 but not 0, or which are integers
+(round(255 p)), if the largest is nearly s and 1% have a second class of 0.1 s.
 
-  sum_k y_k = s,  the same for all rows,  and  max y = s  where some p are near 1.
-
-Centred logits have such sums too, and so has a net whose last layer began at zero.
-Their largest is s, to 0.6% for each class but two and to 20% at most, only where
-rows of a class lie very tightly. What is not the largest of its row then differs
-by little, but by decades in p: refused is, of 5 classes and 20 rows of each, what
-has a second class of 1% in a tenth of the rows, 4 times the last one in half of
-the rows, and of which a tenth is below 0.2 of the median in its column, of rows
-with the same largest class (0.6 of normal logits, 0.16 or less of p of logits that
-vary by 1). So the outputs of a weak teacher pass, and of one that is sure of every
-row. The same is asked of -x.
-
-Rows that are >= 0 already are a p with b = 0, of three classes too, if the least is
-within 5e-4 of 0 but not 0, or if all are integers (round(255 p)), and 1% have a
-second class of 0.1. What may be scaled and is not sure to be is worth a line. Of
-two classes nothing tells: any centred logits are p less 1/2.
+*Probabilities times a number, plus constants*: 2 p - 1, p less its mean. Centred
+logits have equal sums too, and so has a net whose last layer began at zero. That
+some of their numbers, above the least of their column, are near the sum as well is
+no proof, so these are taken, and worth a line. Of two classes nothing tells: any
+centred logits are p less 1/2.
 """
 
 import numpy as np
@@ -50,10 +39,9 @@ _EDGE = 5e-4
 _UNSURE = 4.0
 # How many are near 1 where the least is 0, as it is after a ReLU.
 _ONES = 3
-# Of p times a number: how near to one-hot, what is a second class and a small one.
-_CLOSE, _FARTHEST, _SECOND, _SOFT, _SMALL = 0.006, 0.2, 0.01, 0.1, 0.2
-# Fewer classes, or rows of each, may lie so by chance; lesser integers too.
-_CLASSES, _ROWS, _COUNTS = 5, 20, 50
+# Of p times a number: how near to one-hot, and what is a second class; integers
+# that sum to less may be anything.
+_CLOSE, _FARTHEST, _SOFT, _COUNTS = 0.006, 0.2, 0.1, 50
 _CONSTANT, _ELSEWHERE = 0.01, 1e-3
 NOTHING = ("its rows {}, so they say nothing of the examples; save what the "
            "teacher gives")
@@ -120,14 +108,9 @@ def other(wide: np.ndarray) -> str:
       if (abs(wide.sum(-1) / whole - 1) < slack).all():
         return (f"holds {what} (all rows are >= 0 and sum to {whole}), not logits; "
                 "save log(p)")
-  if np.isfinite(wide).all():
-    for sign in (1, -1):
-      if total := _scaled(sign * wide):
-        return (
-            f"holds what looks like probabilities times {sign * total:.4g}, plus "
-            "constants (above the least of its column, "
-            f"every row sums to {total:.4g}, and so do single values), not logits; "
-            "save log(p)")
+    if total := _scaled(wide):
+      return (f"holds what looks like probabilities times {total:.4g} (all rows "
+              "are >= 0 and sum to that), not logits; save log(p)")
   return ""
 
 
@@ -153,33 +136,13 @@ def _total(above: np.ndarray) -> float:
 
 def _scaled(wide: np.ndarray) -> float:
   """The number that probabilities were multiplied by, 0 if these are none."""
-  number, classes = wide.shape
-  least, total = wide.min(), _total(wide) if wide.min() >= 0 else 0.0
-  if total and classes > 2:
-    second = np.partition(wide, -2, axis=-1)[:, -2]
-    soft = np.count_nonzero(second > _SOFT * total)
-    near = 0 < least <= _EDGE * total or (
-        least == 0 and total > _COUNTS and (wide == wide.round()).all())
-    if near and soft >= max(2, number * _CONSTANT):
-      return total
-  if classes < _CLASSES or number < _ROWS * classes:
+  if wide.shape[1] < 3 or wide.min() < 0 or not (total := _total(wide)):
     return 0.0
-  above = wide - wide.min(0)
-  return _decades(above, total) if (total := _total(above)) else 0.0
-
-
-def _decades(above: np.ndarray, total: float) -> float:
-  """The total, if what is not the largest of its row spreads as p does; or 0."""
-  classes, first = above.shape[1], above.argmax(-1)
-  # No smaller than what numbers are rounded to.
-  above = np.maximum(above, above[above > 0].min())
-  row = np.sort(above, -1)
-  soft = np.quantile(row[:, -2], 0.9) >= _SECOND * total
-  apart = np.median(row[:, -2] / row[:, 0]) > min(classes - 1, 4)
-  for of in np.unique(first):  # Rows of one class, in each of the others' columns.
-    above[first == of] /= np.median(above[first == of], axis=0)
-  small = np.quantile(above[np.arange(classes) != first[:, None]], 0.1)
-  return total if soft and apart and small < _SMALL else 0.0
+  least, second = wide.min(), np.partition(wide, -2, axis=-1)[:, -2]
+  near = 0 < least <= _EDGE * total or (
+      least == 0 and total > _COUNTS and (wide == wide.round()).all())
+  soft = np.count_nonzero(second > _SOFT * total) >= max(2, len(wide) * _CONSTANT)
+  return total if near and soft else 0.0
 
 
 def sigmoid(wide: np.ndarray, classes: np.ndarray, labels: np.ndarray) -> str:
