@@ -1156,7 +1156,7 @@ def test_a_net_that_mixes_examples_is_told_before_anything_is_trained(
     for name in models.MODELS for dtype in ("float32", "bfloat16")
     if dtype == "float32" or name in ("mlp", "cnn", "resnet20", "vgg11", "plane4")])
 def test_no_net_of_the_library_evaluates_an_example_by_the_others(key, name, dtype):
-  model = models.MODELS[name](num_classes=5, dtype=dtype, width=0.125)
+  model = models.MODELS[name](num_classes=5, dtype=dtype, width=0.25)
   x = jax.random.uniform(key, (8, 32, 32, 3))
   held = model.init(key, x[:1])
   held = held._replace(params=own_lib._moved(held.params, key))
