@@ -1233,6 +1233,10 @@ class XnnxAtCall(Xnnx):
   def noisy(self, x, train):
     on = train and "noise" in self.rngs
     return x + self.rngs.noise.normal(x.shape) if on else x
+class XnnxForked(XnnxAtCall):
+  def __init__(self, num_classes, image_shape, *, rngs):
+    super().__init__(num_classes, image_shape, rngs=rngs)
+    self.rngs = rngs.fork()
 class XnnxAlways(Xnnx):
   def __call__(self, x):
     return self.last(self.noisy(x.reshape((len(x), -1)), True))
@@ -1273,7 +1277,7 @@ right = functions(lambda rngs: rngs["dropout"], jax.checkpoint)
 
 @pytest.mark.parametrize("name", [
     "Guarded", "Remat", "Jitted", "Scanned", "SetUp", "Xnnx", "XnnxAtCall",
-    "right"])
+    "XnnxForked", "right"])
 def test_a_stream_that_a_net_asks_for_is_drawn_of_in_training(own, key, name):
   model = _made(own, name, ASKS)
   x = jax.random.normal(key, (8, 4, 4, 1))

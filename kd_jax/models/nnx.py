@@ -29,6 +29,12 @@ class Streams(nnx.Rngs):
   def __contains__(self, name: Any) -> bool:
     return True
 
+  def fork(self, *words: Any, **keywords: Any) -> "Streams":
+    return Streams(**dict(super().fork(*words, **keywords).items()))
+
+  def split(self, *words: Any, **keywords: Any) -> "Streams":
+    return Streams(**dict(super().split(*words, **keywords).items()))
+
 
 def nnx_model(make: Callable[[nnx.Rngs], nnx.Module]) -> types.Model:
   """A `types.Model` from any NNX module.
