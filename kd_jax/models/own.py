@@ -213,9 +213,9 @@ def _refuse_values(
   noise = list(map(_apart, evaluated(shows[0]), evaluated(again)))
   for alone, among in zip(shows, mixed):
     if any(map(_depends, evaluated(alone), evaluated(among), noise)):
-      raise TypeError("says of an example in evaluation what depends on the others "
-                      "of its batch, or on its place there; let it normalise by "
-                      "running statistics or over other axes than the first")
+      raise TypeError("gives outputs of an example in evaluation that depend "
+                      "on the others of its batch, or on its place there; normalise"
+                      " by running statistics, or not over the first axis")
   moves = jnp.stack([show[2] for show in shows])
   if learns and moves.size and not moves.any():
     raise TypeError("gives logits that no parameter has a gradient of, so nothing "
