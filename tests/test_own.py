@@ -1,6 +1,7 @@
 """A user's own nets, methods and inputs, through the ordinary command."""
 
 import json
+import zlib
 
 from conftest import ROOT
 from flax import nnx
@@ -16,6 +17,7 @@ from kd_jax import main, methods, models
 from kd_jax.config import identity
 from kd_jax.core import sources, types
 from kd_jax.models import check, nnx_model, own_model
+from kd_jax.models import own as own_lib
 
 NETS = '''
 from flax import nnx
@@ -1032,3 +1034,285 @@ def test_each_net_of_a_file_is_looked_at(small, own, capsys):
 def test_a_net_with_streams_collections_and_a_dict_is_trained(small, own):
   code, rows = small(f"--config.student.name={own(SWITCHED)}:Streams")
   assert code == 0 and len(rows) == 2
+
+
+MIXES = """
+from flax import nnx
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from kd_jax.core import types
+
+class Net(nn.Module):
+  num_classes: int
+  dtype: str = "float32"
+  before = lambda self, x, mask: x
+  after = lambda self, z, mask: z
+  taps = lambda self, x, z: {}
+  @nn.compact
+  def __call__(self, x, train, mask=None):
+    flat = self.before(x.reshape((len(x), -1)).astype(self.dtype), mask)
+    hidden = nn.relu(nn.Dense(16, dtype=self.dtype)(flat))
+    z = self.after(nn.Dense(self.num_classes, dtype=self.dtype)(hidden), mask)
+    return z, self.taps(hidden, z)
+
+class BatchStat(Net):
+  before = lambda self, x, mask: (x - x.mean(0)[None]) / (x.std(0)[None] + 1e-3)
+class WholeStat(Net):
+  before = lambda self, x, mask: (x - x.mean()) / x.std()
+class Largest(Net):
+  before = lambda self, x, mask: x / jnp.abs(x).max()
+class Fixed(Net):
+  after = lambda self, z, mask: z - jax.lax.stop_gradient(z.mean(0)[None])
+class Little(Net):
+  after = lambda self, z, mask: z + 1e-3 * z.mean(0)[None]
+class Flip(Net):
+  after = lambda self, z, mask: z[::-1]
+class Rolled(Net):
+  after = lambda self, z, mask: jnp.roll(z, 1, 0)
+class Before(Net):
+  after = lambda self, z, mask: jnp.cumsum(z, 0)
+class OfTheFirst(Net):
+  after = lambda self, z, mask: z - z[:1]
+class Attends(Net):
+  after = lambda self, z, mask: nn.softmax(z @ z.T) @ z
+class Half(Net):
+  dtype: str = "bfloat16"
+  before = lambda self, x, mask: x - x.mean(0)[None]
+class Place(Net):
+  after = lambda self, z, mask: z + jnp.arange(len(z))[:, None]
+class OfTheMask(Net):
+  def after(self, z, mask):
+    return z if mask is None else z - (z * mask[:, None]).mean(0)[None]
+class TapFlipped(Net):
+  taps = lambda self, hidden, z: {"hidden": hidden[::-1]}
+class Ids(Net):
+  before = lambda self, x, mask: x + (x > 0).any(0)[None]
+
+class Xnnx(nnx.Module):
+  def __init__(self, num_classes, image_shape, *, rngs):
+    self.norm = nnx.BatchNorm(16, rngs=rngs)
+    self.last = nnx.Linear(16, num_classes, rngs=rngs)
+  def __call__(self, x, train):
+    x = self.norm(x.reshape((len(x), -1)))
+    return self.last(x - x.mean(0)[None])
+
+def function(num_classes, image_shape):
+  def init(key, inputs):
+    return types.Variables({"w": jax.random.normal(key, (16, num_classes))}, {})
+  def apply(variables, inputs, **context):
+    flat = inputs.reshape((len(inputs), -1))
+    flat = flat - flat.mean(0)[None]
+    return types.Outputs(flat @ variables.params["w"], {}), {}
+  return types.Model(init, apply)
+
+class Right(Net):
+  # All of one example: places of an axis, groups of channels, the batch of one.
+  def before(self, x, mask):
+    y = nn.Conv(4, (3, 3), dtype=self.dtype)(x.reshape((len(x), 4, 4, -1)))
+    y = nn.BatchNorm(use_running_average=True, dtype=self.dtype)(y)
+    y = nn.GroupNorm(2, dtype=self.dtype)(y).reshape((len(x), 16, -1))
+    y = nn.MultiHeadDotProductAttention(2, dtype=self.dtype)(y)
+    y = nn.LayerNorm(dtype=self.dtype)(y).reshape((len(x), -1))
+    return y / (1e-3 + jnp.abs(y).max(-1, keepdims=True))
+  taps = lambda self, hidden, z: {"hidden": hidden, "mean": z.mean(-1)}
+class RightHalf(Right):
+  dtype: str = "bfloat16"
+class Nothing(Net):
+  # Not a number for an example of zeros alone.
+  before = lambda self, x, mask: x / x.sum(-1, keepdims=True)
+"""
+
+
+@pytest.mark.parametrize("name", [
+    "BatchStat", "WholeStat", "Largest", "Fixed", "Little", "Flip", "Rolled",
+    "Before", "OfTheFirst", "Attends", "Half", "Place", "OfTheMask", "TapFlipped",
+    "Ids", "Xnnx", "function"])
+def test_a_net_that_evaluates_an_example_by_the_others_is_refused(own, name):
+  x = jnp.ones((8, 4, 4, 1), jnp.int32 if name == "Ids" else jnp.float32)
+  with pytest.raises(TypeError, match="on the others of its batch"):
+    check(_made(own, name, MIXES), x)
+
+
+@pytest.mark.parametrize("name", ["Right", "RightHalf", "Nothing"])
+def test_a_net_that_mixes_what_is_of_one_example_is_taken(own, name):
+  check(_made(own, name, MIXES), jnp.ones((8, 4, 4, 1)), learns=True)
+
+
+def test_a_net_that_mixes_examples_is_told_before_anything_is_trained(
+    small, own, capsys, tmp_path):
+  for net, name in ("student", "Flip"), ("teacher", "BatchStat"):
+    code, rows = small(f"--config.{net}.name={own(MIXES)}:{name}",
+                       f"--config.teacher.dir={tmp_path / 'nets'}")
+    told = capsys.readouterr().err
+    assert code == 2 and "on the others of its batch" in told and rows == []
+    assert len(told.strip().splitlines()) == 1
+    assert not [*(tmp_path / "nets").glob("*")]
+
+
+@pytest.mark.parametrize(("name", "dtype"), [
+    (name, dtype) if dtype == "float32" and name in ("mlp", "cnn", "vgg8")
+    else pytest.param(name, dtype, marks=pytest.mark.slow)
+    for name in models.MODELS for dtype in ("float32", "bfloat16")
+    if dtype == "float32" or name in ("mlp", "cnn", "resnet20", "vgg11", "plane4")])
+def test_no_net_of_the_library_evaluates_an_example_by_the_others(key, name, dtype):
+  model = models.MODELS[name](num_classes=5, dtype=dtype, width=0.25)
+  x = jax.random.uniform(key, (8, 32, 32, 3))
+  held = model.init(key, x[:1])
+  held = held._replace(params=own_lib._moved(held.params, key))
+  say = jax.jit(lambda x: model.apply(held, x, train=False)[0])
+  once, mixed = say(x), say(own_lib._among_others(x, 3))
+  assert np.any(once.logits != mixed.logits)
+  assert not any(jax.tree.leaves(jax.tree.map(
+      lambda x, y: own_lib._depends(np.float32(x), np.float32(y), 0), once, mixed)))
+
+
+ASKS = """
+from flax import nnx
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from kd_jax.core import types
+
+class Noisy(nn.Module):
+  @nn.compact
+  def __call__(self, x):
+    if self.has_rng("noise"):
+      x = x + jax.random.normal(self.make_rng("noise"), x.shape)
+      if self.has_rng("more"):
+        x = x + jax.random.normal(self.make_rng("more"), x.shape)
+    return x
+
+class Guarded(nn.Module):
+  num_classes: int
+  part = lambda self, x: Noisy()(x)
+  @nn.compact
+  def __call__(self, x):
+    x = self.part(x.reshape((len(x), -1)))
+    return nn.Dense(self.num_classes)(x)
+
+class Remat(Guarded):
+  part = lambda self, x: nn.remat(Noisy)()(x)
+class Jitted(Guarded):
+  part = lambda self, x: nn.jit(Noisy)()(x)
+class Step(nn.Module):
+  @nn.compact
+  def __call__(self, x, _): return Noisy()(nn.Dense(x.shape[-1])(x)), None
+class Scanned(Guarded):
+  def part(self, x):
+    return nn.scan(Step, variable_axes={"params": 0}, length=2, split_rngs={
+        "params": True, "noise": True})()(x, None)[0]
+class SetUp(nn.Module):
+  num_classes: int
+  def setup(self):
+    self.noisy = self.has_rng("noise")
+    self.last = nn.Dense(self.num_classes)
+  def __call__(self, x):
+    x = x.reshape((len(x), -1))
+    if self.noisy: x = x + jax.random.normal(self.make_rng("noise"), x.shape)
+    return self.last(x)
+class Asks(nn.Module):
+  # Not with a guard: of the stream of all names that it has none of.
+  num_classes: int
+  @nn.compact
+  def __call__(self, x, train):
+    x = x.reshape((len(x), -1))
+    if train: x = x + jax.random.normal(self.make_rng("noise"), x.shape)
+    return nn.Dense(self.num_classes)(x)
+
+class Xnnx(nnx.Module):
+  def __init__(self, num_classes, image_shape, *, rngs):
+    self.last = nnx.Linear(16, num_classes, rngs=rngs)
+    self.rngs = rngs
+    self.noise = rngs.noise.fork() if "noise" in rngs else None
+  def noisy(self, x, train):
+    return x if self.noise is None or not train else x + self.noise.normal(x.shape)
+  def __call__(self, x, train):
+    return self.last(self.noisy(x.reshape((len(x), -1)), train))
+class XnnxAtCall(Xnnx):
+  def noisy(self, x, train):
+    on = train and "noise" in self.rngs
+    return x + self.rngs.noise.normal(x.shape) if on else x
+class XnnxForked(XnnxAtCall):
+  def __init__(self, num_classes, image_shape, *, rngs):
+    super().__init__(num_classes, image_shape, rngs=rngs)
+    self.rngs = rngs.fork()
+class XnnxAlways(Xnnx):
+  def __call__(self, x):
+    return self.last(self.noisy(x.reshape((len(x), -1)), True))
+class XnnxArgument(Xnnx):
+  def __call__(self, x, rngs=None):
+    x = x.reshape((len(x), -1))
+    return self.last(x if rngs is None else x + rngs.noise.normal(x.shape))
+class LinenArgument(nn.Module):
+  num_classes: int
+  @nn.compact
+  def __call__(self, x, rngs=None):
+    x = x.reshape((len(x), -1))
+    if rngs and "noise" in rngs:
+      x = x + jax.random.normal(rngs["noise"], x.shape)
+    return nn.Dense(self.num_classes)(x)
+
+def functions(stream, wrap=lambda f: f):
+  def model(num_classes, image_shape):
+    def init(key, inputs):
+      return types.Variables({"w": jax.random.normal(key, (16, num_classes))}, {})
+    @wrap
+    def net(params, x, rngs):
+      x = x.reshape((len(x), -1))
+      if rngs and stream(rngs) is not None:
+        x = x + jax.random.normal(stream(rngs), x.shape)
+      return x @ params["w"]
+    def apply(variables, inputs, *, rngs=None, **context):
+      return types.Outputs(net(variables.params, inputs, rngs), {}), {}
+    return types.Model(init, apply)
+  return model
+
+contains = functions(lambda rngs: rngs["noise"] if "noise" in rngs else None)
+gets = functions(lambda rngs: rngs.get("noise"))
+within = functions(lambda rngs: rngs.get("noise"), jax.checkpoint)
+right = functions(lambda rngs: rngs["dropout"], jax.checkpoint)
+"""
+
+
+@pytest.mark.parametrize("name", [
+    "Guarded", "Remat", "Jitted", "Scanned", "SetUp", "Xnnx", "XnnxAtCall",
+    "XnnxForked", "right"])
+def test_a_stream_that_a_net_asks_for_is_drawn_of_in_training(own, key, name):
+  model = _made(own, name, ASKS)
+  x = jax.random.normal(key, (8, 4, 4, 1))
+  check(model, x, learns=True)
+  held = model.init(key, x[:1])
+  logits = lambda train, stream: np.asarray(jax.jit(lambda k: model.apply(
+      held, x, train=train, rngs={"dropout": k} if train else None)[0].logits)(
+          jax.random.key(stream)))
+  np.testing.assert_array_equal(logits(True, 1), logits(True, 1))
+  assert np.any(logits(True, 1) != logits(True, 2))
+  assert np.any(logits(True, 1) != logits(False, 1))
+
+
+def test_streams_are_those_that_linen_would_be_given(own, key):
+  x = jax.random.normal(key, (8, 4, 4, 1))
+  more = {name: jax.random.fold_in(key, zlib.crc32(name.encode()))
+          for name in ("noise", "more")}
+  for name, given in (("Guarded", more), ("Scanned", more), ("Asks", {})):
+    kind = sources.load("name", f"{own(ASKS)}:{name}")
+    held = (model := own_model(kind, {"num_classes": 3})).init(key, x[:1])
+    words = {"train": True} if name == "Asks" else {}
+    wanted = kind(3).apply({"params": held.params}, x, **words, rngs={
+        "params": key, "dropout": key, **given})
+    for _ in range(2):
+      got, _ = model.apply(held, x, train=True, rngs={"dropout": key})
+      np.testing.assert_array_equal(got.logits, wanted)
+
+
+@pytest.mark.parametrize(("name", "words"), [
+    ("XnnxAlways", "random numbers in evaluation"),
+    ("XnnxArgument", "rngs=None in training, where nnx.Rngs brings"),
+    ("LinenArgument", "rngs=None in training, where a dict of keys brings"),
+    *[(name, "the random stream 'noise'") for name in (
+        "contains", "gets", "within")]])
+def test_a_stream_that_a_net_would_not_be_given_is_refused(own, name, words):
+  model = _made(own, name, ASKS)
+  with pytest.raises(TypeError, match=words):
+    check(model, jnp.ones((8, 4, 4, 1)))

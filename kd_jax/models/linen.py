@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 import inspect
 from typing import Any
+import zlib
 
 from flax import errors
 import flax.linen as nn
@@ -26,13 +27,14 @@ def linen_model(module: nn.Module) -> types.Model:
   `__call__` names; others stay at their defaults, and `check` tells whether one of
   these is a switch. It returns logits, or `(logits, features)` with a dict of named
   feature taps, or a dict with `logits`. Collections beside `params` (BatchNorm's
-  statistics) are the model's state. All random streams are drawn of each step.
+  statistics) are the model's state. All random streams are drawn of each step, and
+  in training the module has those that it asks for with `has_rng`.
 
   Args:
     module: The module; inputs are those of a batch.
 
   Returns:
-    The pair of functions `init(key, inputs)` and `apply(variables, inputs, ...)`.
+    The pair `init(key, inputs)` and `apply(variables, inputs, ...)`.
 
   Raises:
     TypeError: If the module's `__call__` asks for an argument of another name.
@@ -44,6 +46,7 @@ def linen_model(module: nn.Module) -> types.Model:
     (2, 10)
   """
   understood = keywords(module.__call__, type(module).__name__)
+  asked: set[str] = set()
 
   def init(key: jax.Array, inputs: types.Tree) -> types.Variables:
     context = only(understood, train=False, mask=None, rates=None, axis_name=None)
@@ -52,10 +55,7 @@ def linen_model(module: nn.Module) -> types.Model:
     return types.Variables(state.pop("params", {}), state)
 
   def apply(
-      variables: types.Variables,
-      inputs: types.Tree,
-      *,
-      train: bool,
+      variables: types.Variables, inputs: types.Tree, *, train: bool,
       rngs: Mapping[str, jax.Array] | None = None,
       mask: jax.Array | None = None,
       rates: Mapping[str, jax.Array | float] | None = None,
@@ -64,13 +64,18 @@ def linen_model(module: nn.Module) -> types.Model:
     context = only(
         understood, train=train, mask=mask, rates=rates, axis_name=axis_name)
     collections = {"params": variables.params, **variables.state}
-    # Linen draws streams that are not given from that of `params`.
-    streams = {"params": next(iter(rngs.values())), **rngs} if rngs else {}
+
+    def called(names):
+      with (jax.numpy_dtype_promotion("standard"),
+            nn.intercept_methods(_noting_streams(asked))):
+        return module.apply(
+            collections, inputs, rngs=_streams(rngs, names),
+            mutable=list(variables.state), **context)
+
     try:
-      with jax.numpy_dtype_promotion("standard"):
-        outputs, state = module.apply(
-            collections, inputs, rngs=streams, mutable=list(variables.state),
-            **context)
+      outputs, state = called(names := {*asked} if train else set())
+      while train and rngs and asked - names:  # It takes another way with them.
+        outputs, state = called(names := {*asked})
     except errors.InvalidRngError as error:
       if train or rngs:
         raise
@@ -79,6 +84,39 @@ def linen_model(module: nn.Module) -> types.Model:
     return as_outputs(outputs), state
 
   return types.Model(init, apply, understood)
+
+
+def _streams(
+    rngs: Mapping[str, jax.Array] | None, names: set[str]
+) -> dict[str, jax.Array]:
+  """The keys of the random streams of a call, with those of more names."""
+  if not rngs:
+    return {}
+  # Linen draws streams that are not given from that of `params`.
+  first = next(iter(rngs.values()))
+  more = {name: jax.random.fold_in(first, zlib.crc32(name.encode()))
+          for name in names}
+  return {**more, "params": first, **rngs}
+
+
+def _noting_streams(asked: set[str]) -> Callable[..., Any]:
+  """Notes the names that modules ask `has_rng` for, as an interceptor of Linen."""
+  def noting(call, words, keywords, context):
+    own = vars(context.module)  # It lives as long as the call, as its scope does.
+    if "has_rng" in own:
+      return call(*words, **keywords)
+    has_rng = context.module.has_rng
+
+    def ask(name):
+      asked.add(name)
+      return has_rng(name)
+
+    own["has_rng"] = ask
+    try:
+      return call(*words, **keywords)
+    finally:
+      del own["has_rng"]
+  return noting
 
 
 def as_outputs(given: Any) -> types.Outputs:

@@ -20,6 +20,22 @@ _hook: contextvars.ContextVar[Hook | None] = contextvars.ContextVar(
     "hook", default=None)
 
 
+class Streams(nnx.Rngs):
+  """Random streams of all names, as those without a key of their own have one.
+
+  `nnx.Rngs` draws them from its default stream, but says that they are not there.
+  """
+
+  def __contains__(self, name: Any) -> bool:
+    return True
+
+  def fork(self, *words: Any, **keywords: Any) -> "Streams":
+    return Streams(**dict(super().fork(*words, **keywords).items()))
+
+  def split(self, *words: Any, **keywords: Any) -> "Streams":
+    return Streams(**dict(super().split(*words, **keywords).items()))
+
+
 def nnx_model(make: Callable[[nnx.Rngs], nnx.Module]) -> types.Model:
   """A `types.Model` from any NNX module.
 
@@ -43,7 +59,7 @@ def nnx_model(make: Callable[[nnx.Rngs], nnx.Module]) -> types.Model:
     >>> model.apply(variables, jnp.zeros((2, 4)), train=False)[0].logits.shape
     (2, 10)
   """
-  module = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
+  module = nnx.eval_shape(lambda: make(Streams(0)))
   understood = keywords(module.__call__, type(module).__name__)
   _refuse_switches(module)
   graphs: dict[bool, Any] = {}
@@ -55,7 +71,7 @@ def nnx_model(make: Callable[[nnx.Rngs], nnx.Module]) -> types.Model:
   def init(key: jax.Array, inputs: types.Tree) -> types.Variables:
     del inputs
     with _as_users_write():
-      made = make(nnx.Rngs(key))
+      made = make(Streams(key))
     _, params, _, state = _split(made)
     return types.Variables(_as_dict(params), _as_dict(state))
 

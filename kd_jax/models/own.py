@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from kd_jax.core import types
-from kd_jax.models.linen import SWITCHES, linen_model
-from kd_jax.models.nnx import Hook, intercepted, nnx_model
+from kd_jax.models.linen import SWITCHES, is_tap, linen_model
+from kd_jax.models.nnx import Hook, Streams, intercepted, nnx_model
 
 
 def own_model(source: Any, given: Mapping[str, Any]) -> types.Model:
@@ -93,8 +93,10 @@ def check(
 
   Raises:
     TypeError: If its training call fails, if it does not hear whether it trains, if
-      its state changes in evaluation, if its masks are the same at each step, or if
-      it gives probabilities, or logits without a gradient where it `learns`.
+      it asks for a random stream that it is not given, if its state changes in
+      evaluation, if what it says of an example there depends on the others, if its
+      masks are the same at each step, or if it gives probabilities, or logits
+      without a gradient where it `learns`.
   """
   first = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype),
                        inputs)
@@ -155,21 +157,22 @@ def checking(
 def _refuse_values(
     model: types.Model, inputs: types.Tree, *, draws: bool, learns: bool
 ) -> None:
-  """Refuses what values show: state or draws in evaluation, and no logits."""
+  """Refuses what values show: state, draws or others in evaluation; no logits."""
   bits = jax.random.key(0)
   shown = jax.tree.map(
-      lambda x: jax.random.uniform(bits, x.shape, x.dtype)
+      lambda x: jax.random.uniform(bits, (8, *x.shape[1:]), x.dtype)
       if jnp.issubdtype(x.dtype, jnp.floating)
-      else jax.random.bernoulli(bits, 0.5, x.shape).astype(x.dtype), inputs)
+      else jax.random.bernoulli(bits, 0.5, (8, *x.shape[1:])).astype(x.dtype),
+      inputs)
 
   @jax.jit
-  def values(key, stream):
+  def values(key, stream, batch):
     held = model.init(key, jax.tree.map(lambda x: x[:1], shown))
     # Away from the start, where a layer may give one value for all.
     params = _moved(held.params, key)
-    call = lambda params, train, rngs=None: model.apply(
-        types.Variables(params, held.state), shown, train=train, rngs=rngs,
-        mask=None, rates=None, axis_name=None)
+    call = lambda params, train, rngs=None, mask=None: model.apply(
+        types.Variables(params, held.state), batch, train=train, rngs=rngs,
+        mask=mask, rates=None, axis_name=None)
 
     def weighed(params):
       logits = call(params, True, streams)[0].logits
@@ -178,11 +181,16 @@ def _refuse_values(
     (outputs, state), streams = call(params, False), {"dropout": stream}
     gradient, trained = jax.grad(weighed, has_aux=True)(params)
     moves = [jnp.any(x != 0) for x in jax.tree.leaves(gradient)]
-    return (held.state, state, jnp.array(moves), outputs.logits, trained,
-            call(params, False, streams)[0].logits)
+    # A teacher is called with the mask of its batch.
+    masked, _ = call(params, False, streams, jnp.ones(8, bool))
+    taps = [tap for said in (outputs, masked) for tap in said.features.values()
+            if is_tap(tap, said.logits)]
+    return (held.state, state, jnp.array(moves), taps, outputs.logits, trained,
+            masked.logits)
 
   # What one draw of weights does by chance, as dead units, eight do not.
-  shows = [values(key, bits) for key in jax.random.split(bits, 8)]
+  keys = jax.random.split(bits, 8)
+  shows = [values(key, bits, shown) for key in keys]
   before, after, *_ = shows[0]
   same = lambda x, y: bool(jnp.array_equal(x, y, equal_nan=True))
   changed = [name for name, x in _names(before).items()
@@ -190,18 +198,58 @@ def _refuse_values(
   if changed:
     raise TypeError(f"changes its state {changed[0]} in evaluation; let its "
                     "__call__ take `train` and change it in training only")
-  other = values(jax.random.split(bits, 8)[0], jax.random.key(1))
-  if draws and not same(shows[0][-1], other[-1]):
+  again = values(keys[0], jax.random.key(1), shown)
+  if draws and not same(shows[0][-1], again[-1]):
     raise TypeError("draws random numbers in evaluation; let its __call__ take "
                     "`train` and draw in training only")
-  for found in map(jnp.stack, list(zip(*shows))[3:]):
+  for found in map(jnp.stack, list(zip(*shows))[4:]):
     if _bounded(found):
       raise TypeError("gives probabilities; let it give logits, without the "
                       "softmax or sigmoid at its end")
+  mixed = [values(key, bits, _among_others(shown, by))
+           for key, by in zip(keys, (0, 3))]
+  evaluated = lambda found: [
+      np.asarray(x, np.float32) for x in (*found[3], found[4], found[6])]
+  noise = list(map(_apart, evaluated(shows[0]), evaluated(again)))
+  for alone, among in zip(shows, mixed):
+    if any(map(_depends, evaluated(alone), evaluated(among), noise)):
+      raise TypeError("gives outputs of an example in evaluation that depend "
+                      "on the others of its batch, or on its place there; normalise"
+                      " by running statistics, or not over the first axis")
   moves = jnp.stack([show[2] for show in shows])
   if learns and moves.size and not moves.any():
     raise TypeError("gives logits that no parameter has a gradient of, so nothing "
                     "would be learned; take out the stop_gradient or rounding")
+
+
+def _among_others(shown: types.Tree, by: int) -> types.Tree:
+  """Eight examples: 2 and 5 stay, 3 comes to place 6, the others are multiplied."""
+  def changed(x):
+    y = np.array(x)
+    y[6] = y[3]
+    y[[0, 1, 3, 4, 7]] = (y[[0, 1, 3, 4, 7]] * by).astype(y.dtype)
+    return y
+  return jax.tree.map(changed, shown)
+
+
+def _depends(alone: np.ndarray, among: np.ndarray, noise: float) -> bool:
+  """Whether outputs of an example depend on the others, or on its place.
+
+  One program computes an example at its place with the same bits, whatever the
+  others are, but for noise, where a device adds in another order each time. At
+  another place the bits may be others, and in bfloat16 many layers make more of
+  that.
+  """
+  size = np.abs(alone[np.isfinite(alone)]).max(initial=0)
+  return (_apart(alone[[2, 5]], among[[2, 5]]) > 1e-5 * size + 10 * noise
+          or _apart(alone[3], among[6]) > 0.1 * size + 10 * noise)
+
+
+def _apart(x: np.ndarray, y: np.ndarray) -> float:
+  """How far they are apart at most; infinitely where one is no number."""
+  with np.errstate(invalid="ignore"):
+    far = np.where((x == y) | np.isnan(x) & np.isnan(y), 0, np.abs(x - y))
+  return float(np.nan_to_num(far, nan=np.inf).max(initial=0))
 
 
 def _moved(params: types.Tree, key: jax.Array) -> types.Tree:
@@ -262,15 +310,18 @@ def _traced(
   """Traces a call, in training with its gradient; `hook` does the calls of parts.
 
   Raises:
-    TypeError: If the call fails, or gives a state of other shapes.
+    TypeError: If the call fails, asks for a random stream that it is not given, or
+      gives a state of other shapes.
   """
   valid = jax.ShapeDtypeStruct((len(jax.tree.leaves(inputs)[0]),), bool)
+
+  asked: set[str] = set()
 
   def call(state, params, inputs, mask, key):
     def loss(params):
       outputs, after = model.apply(
           types.Variables(params, state), inputs, train=train,
-          rngs={"dropout": key} if train else None, mask=mask, rates=None,
+          rngs=_Keys(key, asked.add) if train else None, mask=mask, rates=None,
           axis_name=None)
       return outputs.logits.sum(), (after, outputs.logits)
     _, found = (jax.value_and_grad(loss, has_aux=True)(params)[0] if train
@@ -285,6 +336,9 @@ def _traced(
       word = "training" if train else "evaluation"
       raise TypeError(f"its {word} call fails: {type(error).__name__}: "
                       f"{' '.join(str(error).split())}") from error
+  for name in sorted(asked - {"dropout"}):
+    raise TypeError(f"asks for the random stream {name!r}, which it is not given; "
+                    "let it fold a number into rngs['dropout']")
   names = _names(held.state)
   shapes = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
   if shapes(after) != shapes(held.state):
@@ -296,6 +350,34 @@ def _traced(
   return _Traced(logits.shape, _draws(live), frozenset(
       name for name, before, after in variables if before is not after),
       used[-1], made.consts)
+
+
+@jax.tree_util.register_pytree_node_class
+class _Keys(dict[str, jax.Array]):
+  """A key under any name; what it is asked for is noted."""
+
+  def __init__(self, key: jax.Array, note: Callable[[Any], None]):
+    super().__init__(dropout=key)
+    self.note = note
+
+  def __getitem__(self, name: str) -> jax.Array:
+    self.note(name)
+    return super().__getitem__("dropout")
+
+  def __contains__(self, name: Any) -> bool:
+    self.note(name)
+    return True
+
+  def get(self, name: str, default: Any = None) -> jax.Array:
+    del default
+    return self[name]
+
+  def tree_flatten(self):
+    return (super().__getitem__("dropout"),), self.note
+
+  @classmethod
+  def tree_unflatten(cls, note, children):
+    return cls(children[0], note)
 
 
 def _draws(jaxpr: Any) -> int:
@@ -383,7 +465,9 @@ def _passing(place: _Place, value: Any) -> Hook:
       return call(*words, **keywords)
     if place.method:
       if method == place.method and place.name not in _given(call, words, keywords):
-        keywords = {**keywords, place.name: value}
+        # Streams count their draws, so that each program has its own.
+        keywords = {**keywords, place.name: (
+            Streams(0) if value is Streams else value)}
       return call(*words, **keywords)
     own = vars(part)  # Linen's modules are frozen.
     before = own[place.name]
@@ -410,7 +494,7 @@ def _others(default: Any) -> list[Any]:
   """Values that an argument with this default may have in training."""
   if default is None:
     key = jax.random.key(0)
-    return [True, False, key, {"dropout": key}]
+    return [True, False, key, _Keys(key, set[str]().add), Streams]
   if isinstance(default, (bool, np.bool_)):
     return [not default]
   if isinstance(default, enum.Enum):
@@ -422,7 +506,7 @@ def _others(default: Any) -> list[Any]:
 
 
 def _in_words(value: Any) -> str:
-  kinds = {dict: "a dict of keys", jax.Array: "a key"}
+  kinds = {dict: "a dict of keys", jax.Array: "a key", type: "nnx.Rngs"}
   return next((words for kind, words in kinds.items() if isinstance(value, kind)),
               repr(value))
 
