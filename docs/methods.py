@@ -194,8 +194,8 @@ _LEFT_OUT = """
   of its trainer, which the paper does not have. All terms here see one view.
 - Warm-up of the soft weight (20 epochs of 240 in the code of DKD and RLD). It is
   not part of a method: `--config.schedules.warmup_percent=8.3` does it for any.
-- Tf-KD's second half, a student as its own teacher. It is `kd` with the student's
-  architecture as `teacher`.
+- Tf-KD's second half, a student as its own teacher. It is `generation_1` of
+  `configs/born_again.py`.
 - KD-SVD (Lee et al. 2018): the gradient of a singular value decomposition is not
   stable where two singular values are near, and its code sets what is NaN to 0.
 - SSKD (Xu et al. 2020) and HSAKD (Yang et al. 2021): four rotations of each image
