@@ -112,7 +112,7 @@ MUTANTS = (
     Mutant("weights of examples not normalised", "teacher_max_weights",
            "confidence / mean", "confidence", "test_born_again.py -k cwtm_weights"),
     Mutant("padding among the weights of examples", "teacher_max_weights",
-           "jnp.sum(confidence, where=valid)", "jnp.sum(confidence)",
+           "jnp.mean(confidence, where=valid)", "jnp.mean(confidence)",
            "test_born_again.py -k cwtm_weights"),
     Mutant("a permutation moves the maximum", "permuted_logits",
            "exists & _1", "exists", "test_born_again.py -k largest"),

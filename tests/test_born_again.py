@@ -186,6 +186,12 @@ def test_a_permuted_teacher_keeps_its_largest_probability_and_all_moments(x64):
   assert (made != v).any(-1).mean() > 0.9  # All but 1 in 24 of them.
 
 
+def test_a_permuted_teacher_gets_no_gradient():
+  v = jnp.array([1.0, 9.0, 2.0, 3.0])
+  gradient = jax.grad(lambda v: born_again.permuted_logits(v, v).sum())(v)
+  np.testing.assert_array_equal(gradient, 0.0)
+
+
 def test_every_permutation_of_the_others_is_equally_likely():
   v = jnp.array([4.0, 1.0, 2.0, 3.0])
   ids = jnp.arange(6_000)

@@ -50,10 +50,7 @@ def teacher_max_weights(
   log_p = losses.teacher_log_softmax(teacher_logits, temperature, where)
   confidence = jnp.exp(jnp.max(log_p, axis=-1))
   valid = jnp.ones(confidence.shape, bool) if mask is None else mask
-  total = jnp.sum(confidence, where=valid)
-  count = jnp.sum(valid, dtype=confidence.dtype)
-  # A device may have no valid example, and then divides by 1.
-  mean = jnp.where(count > 0, total, 1.0) / jnp.maximum(count, 1.0)
+  mean = jnp.mean(confidence, where=valid)
   return jnp.where(valid, confidence / mean, 0.0)
 
 
