@@ -23,7 +23,6 @@ alpha is the share of the SOFT term. At 0.5 it is half of the paper's CE + KL
 """
 
 from kd_jax import config as config_lib
-from kd_jax.errors import UserError, nearest
 
 VARIANTS = ("default", "smoke")
 GENERATIONS = tuple(f"generation_{number}" for number in range(5))
@@ -31,10 +30,7 @@ GENERATIONS = tuple(f"generation_{number}" for number in range(5))
 
 def get_config(variant: str = "default"):
   """The config of a variant."""
-  if variant not in VARIANTS:
-    raise UserError(
-        f"--config=configs/born_again.py:{variant}: no such variant; "
-        f"{nearest(variant, VARIANTS)}")
+  config_lib.check_variant(variant, VARIANTS)
   config = config_lib.default(*GENERATIONS, "student")
 
   config.data.name = "mnist"
