@@ -73,9 +73,9 @@ Compared are values and gradients in float64, values in float32 and in half
 precision, and values with masked classes or rows. float32 gradients are compared
 with those of float64, those of half precision with those of float32, rounded once.
 Degenerate and huge inputs stay finite (`tests/test_losses.py`,
-`test_logit_losses.py`, `test_relations.py`). *Beside it* lists the names of tests
-of values derived by hand, and of identities. The whole loss of every method, with
-its weights, is compared with its formula (`test_terms.py`).
+`test_logit_losses.py`, `test_relations.py`, `test_born_again.py`). *Beside it* has
+the names of tests of values derived by hand, and of identities. The whole loss of
+every method, with its weights, is compared with its formula (`test_terms.py`).
 """
 
 
@@ -149,6 +149,15 @@ PROOFS = {
     "ctkd": Proof(("distillation_kl",), (
         "the_temperature_climbs_what_the_student_descends", "the_ramp_by_hand",
         "the_authors_first_temperature")),
+    "cwtm": Proof(("teacher_max_weights", "hard_cross_entropy"), (
+        "cwtm_weights_by_hand",
+        "cwtm_of_a_teacher_that_is_equally_sure_is_cross_entropy",
+        "cwtm_has_the_gradient_of_equation_9", "cwtm_does_not_see_padding")),
+    "dkpp": Proof(("permuted_logits", "distillation_kl"), (
+        "permuted_logits_by_hand",
+        "a_permuted_teacher_keeps_its_largest_probability_and_all_moments",
+        "every_permutation_of_the_others_is_equally_likely",
+        "a_permutation_is_of_an_example_and_a_step_and_not_of_its_batch")),
     "several teachers, arithmetic": Proof(("mixture_logits_arithmetic",), (
         "mixtures_by_hand", "a_mixture_has_the_gradient_of_its_members",
         "a_class_that_a_member_excludes_is_the_others_in_the_arithmetic_mixture")),
@@ -185,8 +194,8 @@ _LEFT_OUT = """
   of its trainer, which the paper does not have. All terms here see one view.
 - Warm-up of the soft weight (20 epochs of 240 in the code of DKD and RLD). It is
   not part of a method: `--config.schedules.warmup_percent=8.3` does it for any.
-- Tf-KD's second half, a student as its own teacher. It is `kd` with the student's
-  architecture as `teacher`.
+- Tf-KD's second half, a student as its own teacher. It is `generation_1` of
+  `configs/born_again.py`.
 - KD-SVD (Lee et al. 2018): the gradient of a singular value decomposition is not
   stable where two singular values are near, and its code sets what is NaN to 0.
 - SSKD (Xu et al. 2020) and HSAKD (Yang et al. 2021): four rotations of each image
@@ -272,10 +281,12 @@ def example(method: Method) -> tuple[Any, ...]:
   hparams = types.Hparams(
       temperature=4.0, soft_weight=1.0, progress=0.5, numbers=dict(method.numbers))
 
+  key = jax.random.key(0)
+
   def terms(student, teacher, label, mask):
     batch = types.Batch(student, label, label, label, mask)
     return method.terms(
-        terms_lib.Own(*method.init(jax.random.key(0), {}, {})),
+        terms_lib.Own(*method.init(key, {}, {}), key=key),
         types.Outputs(student, {}), types.Outputs(teacher, {}), batch, hparams)
 
   return terms, logits, logits, integer, shape(BATCH, dtype=jnp.bool_)

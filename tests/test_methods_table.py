@@ -5,6 +5,7 @@ import re
 
 from conftest import ROOT
 import logit_objectives
+import test_born_again
 import test_losses
 import test_relations
 
@@ -31,7 +32,7 @@ def test_every_method_is_proven_by_tests_that_are_there():
   assert set(methods.LOGITS) == {
       name for name in methods.PROOFS if " " not in name}
   oracles = {*logit_objectives.OBJECTIVES, *test_losses.OBJECTIVES,
-             *test_relations.ROWS, *test_relations.BATCH}
+             *test_relations.ROWS, *test_relations.BATCH, *test_born_again.ORACLES}
   tests = _tests()
   for name, proof in methods.PROOFS.items():
     assert set(proof.equations) <= oracles, name

@@ -154,8 +154,9 @@ def test_the_teacher_is_left_alone_by_every_method(method, key, device_data):
   hparams = hyper(numbers=dict(own.numbers), progress=0.5)
 
   def loss(taught, said):
-    found = own.terms(terms.Own(*own.init(key, {}, {})), types.Outputs(said, {}),
-                      types.Outputs(taught, {}), batch, hparams)
+    found = own.terms(
+        terms.Own(*own.init(key, {}, {}), key=key), types.Outputs(said, {}),
+        types.Outputs(taught, {}), batch, hparams)
     return jnp.mean(terms.total(found), where=batch.mask)
 
   taught, learned = jax.jit(jax.grad(loss, argnums=(0, 1)))(taught, said)

@@ -25,6 +25,7 @@ from logit_objectives import (
 )
 import numpy as np
 import pytest
+from test_born_again import permuted_logits, teacher_max_weights
 from test_relations import oracle as relation
 
 from kd_jax.methods import METHODS, terms
@@ -42,6 +43,23 @@ NUMBERS = {
     "ctkd": {"start": 2.0, "span": 8.0, "ramp": 0.05}}
 # theta begins at 1.
 CTKD_T = 2 + 8 / (1 + np.exp(-1.0))
+
+KEY = jax.random.key(0)
+
+
+def smoothed(z, y):
+  """Cross-entropy with labels of which a tenth is spread over all classes."""
+  q = softmax(z, 1.0)
+  return -0.9 * np.log(pick(q, y)) - 0.1 * np.log(q).mean(-1)
+
+
+def dkpp(z, v, y):
+  """KL to the teacher whose other classes are permuted by the ids' draws."""
+  draws = np.stack([jax.random.uniform(jax.random.fold_in(KEY, i), v.shape[1:])
+                    for i in range(len(v))])
+  permuted = permuted_logits(v, draws, np.ones(v.shape, bool))
+  return T**2 * kl(softmax(permuted, T), softmax(z, T))
+
 
 # The soft part of each loss, written from its paper: (z, v, y) -> `[B]`.
 SOFT_PART = {
@@ -72,6 +90,9 @@ SOFT_PART = {
         relation("multi_level_kl", z, v, T)
         + 0.4 * relation("batch_relations", z, v, T)
         + 2.2 * relation("class_relations", z, v, T)),
+    "cwtm": lambda z, v, y: teacher_max_weights(
+        v, T, np.ones(len(v), bool)) * smoothed(z, y),
+    "dkpp": dkpp,
     "ctkd": lambda z, v, y: CTKD_T**2 * kl(softmax(v, CTKD_T), softmax(z, CTKD_T)),
 }
 
@@ -89,10 +110,11 @@ def found(example):
   z, v, y = example
 
   def losses(z, v, y):
-    batch = types.SimpleNamespace(label=y, mask=jnp.ones(8, bool), mixed=None)
+    batch = types.SimpleNamespace(
+        label=y, mask=jnp.ones(8, bool), mixed=None, id=jnp.arange(8))
     said = lambda logits: types.SimpleNamespace(logits=logits)
     return {name: terms.total(method.terms(
-        terms.Own(*method.init(jax.random.key(0), {}, {})), said(z), said(v), batch,
+        terms.Own(*method.init(KEY, {}, {}), key=KEY), said(z), said(v), batch,
         types.SimpleNamespace(
             hard_weight=HARD, soft_weight=SOFT, temperature=T, label_smoothing=0.1,
             progress=PROGRESS, numbers=NUMBERS.get(name))))
@@ -105,8 +127,7 @@ def found(example):
 @pytest.mark.parametrize("name", LOGITS)
 def test_a_loss_is_its_formula(name, example, found):
   z, v, y = example
-  q = softmax(z, 1.0)
-  hard = -0.9 * np.log(pick(q, y)) - 0.1 * np.log(q).mean(-1)
+  hard = smoothed(z, y)
   wanted = hard if name == "hard" else (
       HARD * hard + SOFT * SOFT_PART[name](z, v, y))
   np.testing.assert_allclose(found[name], wanted, rtol=2e-5)

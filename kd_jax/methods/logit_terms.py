@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from kd_jax import losses
 from kd_jax.losses import (
+  born_again,
   curriculum,
   decoupled,
   divergences,
@@ -255,3 +256,32 @@ def ctkd(own, student, teacher, batch, hparams) -> Terms:
   kl = losses.distillation_kl(student.logits, teacher.logits, t)
   temperature = {"temperature": Term(0.0, jnp.full_like(kl, t))}
   return {**_beside_hard(student, batch, hparams, t**2 * kl), **temperature}
+
+
+def cwtm(own, student, teacher, batch, hparams) -> Terms:
+  """hard_weight * hard + soft_weight * w * CE, w = B max p / sum max p.
+
+  The teacher's largest probability at T weighs the example, and nothing else of it
+  counts; the weights of a batch have mean 1 (Furlanello et al. 2018, eq. 9).
+  """
+  del own
+  weights = born_again.teacher_max_weights(
+      teacher.logits, hparams.temperature, mask=batch.mask)
+  hard = labels(student, batch, hparams)
+  return {"hard": hard, "weighted": Term(hparams.soft_weight, weights * hard.value)}
+
+
+def dkpp(own, student, teacher, batch, hparams) -> Terms:
+  """hard_weight * hard + soft_weight * T**2 * KL to a permuted teacher.
+
+  Its largest probability stays, and the others change places (Furlanello et al.
+  2018, eq. 10). Each example draws a permutation of its own in each step: the paper
+  does not say how often it draws. The key has the example's id in it, so that
+  padding and the number of devices have no influence.
+  """
+  draw = lambda id: jax.random.uniform(
+      jax.random.fold_in(own.key, id), teacher.logits.shape[1:])
+  permuted = born_again.permuted_logits(
+      teacher.logits, jax.vmap(draw)(batch.id))
+  kl = losses.distillation_kl(student.logits, permuted, hparams.temperature)
+  return _beside_hard(student, batch, hparams, hparams.temperature**2 * kl)

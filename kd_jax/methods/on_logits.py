@@ -14,6 +14,7 @@ from kd_jax.methods.method import (
 
 _terms = functools.partial(function, "logit_terms")
 _HINTON = "Hinton, Vinyals & Dean (2015), arXiv 1503.02531"
+_BORN_AGAIN = "Furlanello et al. (2018), arXiv 1805.04770"
 
 
 ON_LOGITS: dict[str, Method] = {
@@ -102,4 +103,12 @@ ON_LOGITS: dict[str, Method] = {
         within={"start": limits.TEMPERATURES}, any_temperature=True, softens=False,
         setting={"hard_weight": 0.1, "soft_weight": 0.9},
         paper="Li et al. (2023), arXiv 2211.16231"),
+    "cwtm": weighted(
+        "B max p / sum max p * CE" + AT_T, nothing, _terms("cwtm"),
+        reads_labels=True, relations=True, setting=setting(0.0, 1.0, 1.0),
+        paper=_BORN_AGAIN),
+    "dkpp": weighted(
+        "T**2 * KL, all but the teacher's largest permuted" + AT_T,
+        nothing, _terms("dkpp"), setting=setting(0.0, 1.0, 1.0),
+        paper=_BORN_AGAIN),
 }
