@@ -197,6 +197,12 @@ def test_fidelity_is_what_a_hand_computes():
   np.testing.assert_allclose(found.total, [0.125] * 2, rtol=1e-5)
 
 
+def test_pixels_go_by_their_score():
+  left = local.without(jnp.array([0.5, 0.6, 0.7]), jnp.array([1.0, 3.0, 2.0]),
+                       (0, 1, 2))
+  np.testing.assert_allclose(left, [[.5, .6, .7], [.5, 0, .7], [.5, 0, 0]])
+
+
 def test_stability_is_the_rank_correlation():
   maps = np.random.default_rng(11).normal(size=(3, 2, 30))
   maps[:, :, :5] = 0  # equal weights share a rank
@@ -214,9 +220,10 @@ def test_an_instance_is_measured_as_its_parts_say(params):
   form = plan.QUICK._replace(number=20, fresh=7, steps=20)
   weights = np.random.default_rng(12).normal(size=(16, 3)).astype(np.float32)
   ask = lambda x: (jnp.tanh(x @ weights) * 5, x)
+  x = X[0]**3  # so that weights alone name other pixels than weights x pixels
   near = (255 * X[:24]).astype(np.uint8).reshape(3, 8, 16)
   logits = np.asarray(ask(near / np.float32(255))[0])
-  found = work._measure(ask, "noise", form, jax.random.key(0), params, 0.0, X[0],
+  found = work._measure(ask, "noise", form, jax.random.key(0), params, 0.0, x,
                         jnp.asarray(near), logits)
   shapes = {name: value.shape for name, value in found.items()}
   assert shapes == {
@@ -224,16 +231,25 @@ def test_an_instance_is_measured_as_its_parts_say(params):
       "fidelity_pixels": (2, 4, 8), "fidelity_last": (2, 4, 8),
       "deletion": (2, 10), "random": (10,), "maps": (2, 16)}
   # Nothing has gone yet; then all 16 pixels have.
-  p = np.asarray(jax.nn.softmax(ask(X[:1])[0], axis=-1))[0]
+  p = np.asarray(jax.nn.softmax(ask(x[None])[0], axis=-1))[0]
   np.testing.assert_allclose(found["deletion"][:, 0], [p.max()] * 2, rtol=1e-5)
   np.testing.assert_allclose(found["random"][2:], 1 / 3, rtol=1e-5)
+  # Of 16 pixels the 6 of the least weight x pixel are left.
+  left = x.copy()
+  left[np.argsort(-found["maps"][0] * x)[:10]] = 0
+  after = np.asarray(jax.nn.softmax(ask(left[None])[0], axis=-1))[0, p.argmax()]
+  np.testing.assert_allclose(found["deletion"][0, 1], after, rtol=1e-5)
   draws = neighbours.by_noise(work.randomness.stream(jax.random.key(0), "noise"),
-                              X[0], number=27)
+                              x, number=27)
   student = local.fit(
       draws[:20], jax.nn.softmax(ask(draws[:20])[0] / 4, axis=-1), temperature=4.0,
       l2=form.l2, steps=20)
   np.testing.assert_allclose(
       found["maps"][0], student.weights[:, p.argmax()], atol=1e-4)
+  argmax = jax.nn.one_hot(jnp.argmax(ask(draws[:20])[0], axis=-1), 3)
+  hard = local.fit(draws[:20], argmax, temperature=1.0, l2=form.l2, steps=20)
+  np.testing.assert_allclose(
+      found["maps"][1], hard.weights[:, p.argmax()], atol=1e-4)
   own = local.fidelity(ask(draws[20:])[0], student(draws[20:]), temperature=4.0)
   np.testing.assert_allclose(found["fidelity_own"][0], own, atol=1e-3)
 

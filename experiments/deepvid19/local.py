@@ -137,10 +137,10 @@ def without(x: jax.Array, score: jax.Array, counts: tuple[int, ...]) -> jax.Arra
     `[len(counts), pixels]`.
 
   Example:
-    >>> without(jnp.array([.5, .6, .7]), jnp.array([2., 3., 1.]), (0, 1, 2))
+    >>> without(jnp.array([.5, .6, .7]), jnp.array([1., 3., 2.]), (0, 1, 2))
     Array([[0.5, 0.6, 0.7],
            [0.5, 0. , 0.7],
-           [0. , 0. , 0.7]], dtype=float32)
+           [0.5, 0. , 0. ]], dtype=float32)
   """
   place = jnp.argsort(jnp.argsort(-score))
   gone = place[None] < jnp.asarray(counts)[:, None]
