@@ -9,16 +9,11 @@ import numpy as np
 import pytest
 from scipy import optimize, spatial, stats
 
-from experiments.deepvid19 import (
-  local,
-  neighbours,
-  plan,
-  study,
-  vae,
-  verdict,
-  work,
-)
+from experiments.deepvid19 import local, neighbours, plan, study, verdict, work
 from experiments.protocol import Options
+from kd_jax.explain import linear
+from kd_jax.models import vae as net
+from kd_jax.training import vae
 
 X = np.random.default_rng(0).uniform(size=(40, 16)).astype(np.float32)
 
@@ -31,8 +26,8 @@ def _as_users_run_it():
 
 @pytest.fixture(scope="module")
 def params():
-  return vae.Vae(16).init(
-      jax.random.key(1), jnp.zeros((1, 16)), jnp.zeros((1, vae.LATENT)))
+  return net.Vae(16).init(
+      jax.random.key(1), jnp.zeros((1, 16)), jnp.zeros((1, net.LATENT)))
 
 
 # The VAE.
@@ -43,9 +38,9 @@ def test_the_elbo_is_what_a_hand_computes():
   x, logits = jnp.array([1.0, 0.0, 0.5]), jnp.full(3, math.log(3))
   by_hand = math.log(3 / 4) + math.log(1 / 4) + (
       math.log(3 / 4) + math.log(1 / 4)) / 2
-  np.testing.assert_allclose(vae.log_likelihood(x, logits), by_hand, rtol=1e-6)
+  np.testing.assert_allclose(net.log_likelihood(x, logits), by_hand, rtol=1e-6)
   # (4 + 1/4 - log 1/4 - 1) / 2 + 0.
-  kl = vae.kl_to_normal(jnp.array([2.0, 0.0]), jnp.array([math.log(0.25), 0.0]))
+  kl = net.kl_to_normal(jnp.array([2.0, 0.0]), jnp.array([math.log(0.25), 0.0]))
   np.testing.assert_allclose(kl, (3.25 + math.log(4)) / 2, rtol=1e-6)
 
 
@@ -53,18 +48,18 @@ def test_the_kl_is_that_of_samples():
   mean, deviation = np.array([0.5, -1.0]), np.array([0.6, 1.5])
   z = mean + deviation * np.random.default_rng(1).normal(size=(400_000, 2))
   sampled = (stats.norm.logpdf(z, mean, deviation) - stats.norm.logpdf(z)).sum(1)
-  kl = vae.kl_to_normal(jnp.asarray(mean), 2 * jnp.log(jnp.asarray(deviation)))
+  kl = net.kl_to_normal(jnp.asarray(mean), 2 * jnp.log(jnp.asarray(deviation)))
   np.testing.assert_allclose(kl, sampled.mean(), atol=0.01)
 
 
 def test_the_elbo_of_a_net_is_below_the_likelihood_that_samples_give(params):
   # E_q log p(x, z) / q(z) by 20,000 draws, from NumPy densities; a Bernoulli pixel.
   x = (X[:1] > 0.5).astype(np.float32)
-  model = vae.Vae(16)
+  model = net.Vae(16)
   mean, log_variance = map(np.asarray, model.apply(params, x, method="encode"))
-  noise = np.random.default_rng(2).normal(size=(20_000, vae.LATENT)).astype("f")
+  noise = np.random.default_rng(2).normal(size=(20_000, net.LATENT)).astype("f")
   z = mean + np.exp(log_variance / 2) * noise
-  p = np.asarray(vae.decode(params, z))
+  p = np.asarray(net.decode(params, z))
   log_joint = stats.bernoulli.logpmf(x, p).sum(1) + stats.norm.logpdf(z).sum(1)
   log_q = stats.norm.logpdf(z, mean, np.exp(log_variance / 2)).sum(1)
   elbo = np.mean(model.apply(params, np.repeat(x, len(noise), 0), noise))
@@ -88,15 +83,15 @@ def test_training_raises_the_elbo_and_is_the_same_again():
 
 def test_a_vae_draws_within_its_reach(params):
   key, x = jax.random.key(4), X[0]
-  drawn = lambda b: neighbours.by_vae(key, params, x, b=b, number=500)
-  mean = vae.encode(params, x[None])
+  drawn = lambda b: linear.neighbours(key, params, x, b=b, number=500)
+  mean = net.encode(params, x[None])
   np.testing.assert_allclose(
-      drawn(0.0), np.repeat(vae.decode(params, mean), 500, 0), rtol=1e-5)
+      drawn(0.0), np.repeat(net.decode(params, mean), 500, 0), rtol=1e-5)
   # The pixels of z = mean + b u, with the u of this key, between -1 and 1.
-  u = jax.random.uniform(key, (500, vae.LATENT), minval=-1.0, maxval=1.0)
+  u = jax.random.uniform(key, (500, net.LATENT), minval=-1.0, maxval=1.0)
   assert abs(float(u.min()) + 1) < 0.01 and abs(float(u.max()) - 1) < 0.01
   np.testing.assert_allclose(
-      drawn(2.0), vae.decode(params, np.asarray(mean) + 2 * np.asarray(u)),
+      drawn(2.0), net.decode(params, np.asarray(mean) + 2 * np.asarray(u)),
       rtol=1e-5)
 
 
@@ -154,8 +149,9 @@ def test_a_fit_is_the_minimum_that_scipy_finds(temperature, hard):
     return temperature**2 * kl + 0.05 / 2 * (weights**2).sum()
 
   oracle = optimize.minimize(loss, np.zeros(51), method="BFGS", tol=1e-9)
-  student = local.fit(X, target, temperature=temperature, l2=0.05, steps=600)
-  own = float(local.objective(student, X, target, temperature=temperature, l2=0.05))
+  student = linear.fit(X, target, temperature=temperature, l2=0.05, steps=600)
+  own = float(linear.objective(
+      student, X, target, temperature=temperature, l2=0.05))
   np.testing.assert_allclose(own, oracle.fun, rtol=1e-4)
   np.testing.assert_allclose(
       student.weights, oracle.x[:48].reshape(16, 3), atol=0.02)
@@ -166,7 +162,7 @@ def test_a_fit_is_the_minimum_that_scipy_finds(temperature, hard):
 
 def test_students_fitted_at_once_are_those_fitted_apart():
   targets, t = jnp.stack([soft(8, 4.0), soft(9, 1.0)]), jnp.array([4.0, 1.0])
-  fit = lambda target, t: local.fit(X, target, temperature=t, l2=0.1, steps=50)
+  fit = lambda target, t: linear.fit(X, target, temperature=t, l2=0.1, steps=50)
   both = jax.vmap(fit)(targets, t)
   for n in range(2):
     apart = fit(targets[n], t[n])
@@ -178,7 +174,7 @@ def test_a_linear_teacher_is_explained():
   # Softmax regression is the student's own family: it is found, and R2 is 1.
   weights = np.random.default_rng(10).normal(size=(16, 3)).astype(np.float32)
   teacher = X @ weights
-  student = local.fit(X, jax.nn.softmax(teacher / 4, axis=-1), temperature=4.0,
+  student = linear.fit(X, jax.nn.softmax(teacher / 4, axis=-1), temperature=4.0,
                       l2=1e-5, steps=4000)
   found = local.fidelity(teacher, student(X), temperature=4.0)
   assert found.agreement.mean() == 1 and found.kl.mean() < 1e-5
@@ -241,13 +237,13 @@ def test_an_instance_is_measured_as_its_parts_say(params):
   np.testing.assert_allclose(found["deletion"][0, 1], after, rtol=1e-5)
   draws = neighbours.by_noise(work.randomness.stream(jax.random.key(0), "noise"),
                               x, number=27)
-  student = local.fit(
+  student = linear.fit(
       draws[:20], jax.nn.softmax(ask(draws[:20])[0] / 4, axis=-1), temperature=4.0,
       l2=form.l2, steps=20)
   np.testing.assert_allclose(
       found["maps"][0], student.weights[:, p.argmax()], atol=1e-4)
   argmax = jax.nn.one_hot(jnp.argmax(ask(draws[:20])[0], axis=-1), 3)
-  hard = local.fit(draws[:20], argmax, temperature=1.0, l2=form.l2, steps=20)
+  hard = linear.fit(draws[:20], argmax, temperature=1.0, l2=form.l2, steps=20)
   np.testing.assert_allclose(
       found["maps"][1], hard.weights[:, p.argmax()], atol=1e-4)
   own = local.fidelity(ask(draws[20:])[0], student(draws[20:]), temperature=4.0)

@@ -1,26 +1,12 @@
-"""Neighbours of an instance: drawn in three ways, or found among real images.
+"""Neighbours of an instance: drawn without a VAE, or found among real images.
 
 An instance x is `[pixels]` in [0, 1]; what is drawn is `[number, pixels]`.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
-from experiments.deepvid19 import vae
-
 _CELL = 4
-
-
-def by_vae(
-    key: jax.Array, params: Any, x: jax.Array, *, b: jax.Array | float, number: int
-) -> jax.Array:
-  """DeepVID's: decoded from z = mean of q(z|x) + U(-b, b) in every dimension."""
-  mean = vae.encode(params, x[None])
-  offset = jax.random.uniform(
-      key, (number, mean.shape[-1]), minval=-1.0, maxval=1.0)
-  return vae.decode(params, jnp.broadcast_to(mean, offset.shape) + b * offset)
 
 
 def by_masks(key: jax.Array, x: jax.Array, *, number: int) -> jax.Array:

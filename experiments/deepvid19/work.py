@@ -14,17 +14,19 @@ import numpy as np
 
 from configs import mnist
 from experiments import tasks
-from experiments.deepvid19 import local, neighbours, plan, vae
+from experiments.deepvid19 import local, neighbours, plan
 from experiments.protocol import Place
 from kd_jax import config as config_lib
 from kd_jax.config import build, identity, recipe, sweep
 from kd_jax.config import run as run_lib
 from kd_jax.core import compilation, randomness, types
 from kd_jax.core.screen import Screen
+from kd_jax.explain import linear
+from kd_jax.models import vae as model
 from kd_jax.report import Row
 from kd_jax.runs import alone, jobs
 from kd_jax.runs import setup as setup_lib
-from kd_jax.training import parameters
+from kd_jax.training import parameters, vae
 from kd_jax.training.train_loop import Interrupted
 
 _AT_ONCE = 10  # Instances in a program.
@@ -103,7 +105,7 @@ class Work:
   def near(self, name: str, seed: int) -> np.ndarray:
     """The real neighbours by `plan.NEAR`, as places `[kinds, I, number]`."""
     teacher, params = self.teacher(name), self.vae(seed)
-    encode = jax.jit(lambda x: vae.encode(params, x))
+    encode = jax.jit(lambda x: model.encode(params, x))
     _, last = teacher.ask(self.instances)
     spaces = {"latent": (encode(self.instances), _by_parts(encode, self.train)),
               "pixels": (self.instances, self.train), "last": (last, teacher.last)}
@@ -283,17 +285,17 @@ def _measure(ask, sampler: str, form: plan.Form, key, params, b, x, near, logits
 def drawn(sampler: str, key, params, b, x, number: int) -> jax.Array:
   """Neighbours by the name of their sampler."""
   if sampler == "vae":
-    return neighbours.by_vae(key, params, x, b=b, number=number)
+    return linear.neighbours(key, params, x, b=b, number=number)
   draw = {"masks": neighbours.by_masks, "noise": neighbours.by_noise}[sampler]
   return draw(key, x, number=number)
 
 
-def fits(images: jax.Array, logits: jax.Array, form: plan.Form) -> local.Linear:
+def fits(images: jax.Array, logits: jax.Array, form: plan.Form) -> linear.Linear:
   """Linear students by `plan.TARGETS`: softened labels at T, argmax at 1."""
   targets = jnp.stack([
       jax.nn.softmax(logits / form.temperature, axis=-1),
       jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1])])
-  return jax.vmap(lambda target, t: local.fit(
+  return jax.vmap(lambda target, t: linear.fit(
       images, target, temperature=t, l2=form.l2, steps=form.steps))(
           targets, jnp.array([form.temperature, 1.0]))
 
@@ -342,12 +344,12 @@ def _config(form: plan.Form):
 
 
 def _asking(
-    model: types.Model, variables: types.Variables, scaling, shape: tuple[int, ...]
+    net: types.Model, variables: types.Variables, scaling, shape: tuple[int, ...]
 ):
   """The net as a function of pixels in [0, 1]."""
   def ask(x):
     image = scaling(255 * x.reshape(-1, *shape))
-    outputs, _ = model.apply(variables, image, train=False)
+    outputs, _ = net.apply(variables, image, train=False)
     taps = outputs.features
     return outputs.logits, taps["pooled" if "pooled" in taps else "hidden"]
   return ask
