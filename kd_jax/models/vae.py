@@ -72,7 +72,7 @@ def kl_to_normal(mean: jax.Array, log_variance: jax.Array) -> jax.Array:
 
 
 def elbo(params: Any, x: jax.Array, noise: jax.Array) -> jax.Array:
-  """The ELBO `[B]` of images `[B, pixels]`, one draw of noise `[B, latent]` each."""
+  """The ELBO `[B]` of images `[B, pixels]` with noise `[B, latent]`."""
   return _applied(params, x.shape[-1], x, noise)
 
 
