@@ -11,12 +11,11 @@ from collections.abc import Sequence
 import importlib
 import pathlib
 import shutil
-import sys
 from types import ModuleType
 from typing import Any
 
 from kd_jax import report
-from kd_jax.core import strict
+from kd_jax.core import exits, strict
 from kd_jax.core.errors import UserError
 from kd_jax.report import Row
 
@@ -267,4 +266,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  exits.command(lambda _: main())

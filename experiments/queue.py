@@ -35,6 +35,7 @@ from kd_jax import config as config_lib
 from kd_jax import main as door
 from kd_jax import report
 from kd_jax.config import sweep
+from kd_jax.core import exits
 from kd_jax.core.errors import Parser, UserError, minutes, nearest
 from kd_jax.core.machine import cores
 from kd_jax.report import Row
@@ -460,4 +461,4 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  exits.command(main)

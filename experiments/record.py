@@ -10,7 +10,7 @@ import pathlib
 import sys
 
 from kd_jax import methods, report
-from kd_jax.core import strict
+from kd_jax.core import exits, strict
 from kd_jax.core.errors import Parser, UserError
 
 
@@ -70,4 +70,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  exits.command(main)

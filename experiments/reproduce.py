@@ -30,6 +30,7 @@ from experiments.protocol import Options, Place, Stage
 from kd_jax import main as door
 from kd_jax import report
 from kd_jax.config import schema
+from kd_jax.core import exits
 from kd_jax.core.errors import Parser, UserError, minutes, nearest, whole
 from kd_jax.runs import shard as shards
 
@@ -234,4 +235,4 @@ def _parser() -> Parser:
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  exits.command(main)

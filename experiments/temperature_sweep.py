@@ -16,6 +16,7 @@ import time
 
 from kd_jax import main as door
 from kd_jax.config import command_line, sweep
+from kd_jax.core import exits
 from kd_jax.core.errors import Parser, UserError, minutes, whole
 from kd_jax.runs import shard as shards
 
@@ -84,4 +85,4 @@ def _parser() -> Parser:
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  exits.command(main)

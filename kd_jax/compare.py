@@ -29,6 +29,7 @@ import time
 
 from kd_jax import main as door
 from kd_jax.config import command_line, sweep
+from kd_jax.core import exits
 from kd_jax.core.errors import (
   Parser,
   UserError,
@@ -137,9 +138,11 @@ class _Comparison:
     workdir.refuse_file(self._workdir)
     names = {path.name for path in self._workdir.iterdir()} if (
         self._workdir.is_dir()) else set()
-    if names - _OURS:
+    # What it ends in stands beside the stage that it begins with.
+    foreign = names - _OURS or (set() if "choosing" in names else names)
+    if foreign:
       raise UserError(
-          f"--workdir={self._workdir}: holds {min(names - _OURS)}, which is of "
+          f"--workdir={self._workdir}: holds {min(foreign)}, which is of "
           "no comparison; give a folder that is empty or new")
 
 
@@ -171,4 +174,4 @@ def _parser() -> Parser:
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  exits.command(main)

@@ -1,8 +1,7 @@
 """`python -m kd_jax.doctor`: the door of `kd_jax.runs.doctor`."""
 
-import sys
-
+from kd_jax.core import exits
 from kd_jax.runs.doctor.command import run
 
 if __name__ == "__main__":
-  sys.exit(run(sys.argv[1:]))
+  exits.command(run)

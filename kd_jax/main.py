@@ -32,7 +32,8 @@ process 0), --processes and --process_id; or --coordinator=auto where Slurm, Ope
 MPI or a TPU pod tells. `python -m kd_jax.doctor` looks at what is here.
 
 Exit code: 0, or 2 for a mistake or a disk that cannot be written, 3 for a loss that
-is not finite, 4 for a lost process, 130 and 143 when stopped by Ctrl-C and SIGTERM.
+is not finite, 4 for a lost process, 130 and 143 when stopped by Ctrl-C and SIGTERM,
+or 141 when nobody reads its output any more.
 
 Keys and their defaults, which a config file may change:
 """
@@ -49,6 +50,7 @@ from typing import Any
 from kd_jax import config as config_lib
 from kd_jax.config import command_line
 from kd_jax.config.command_line import hosts, joined, parse
+from kd_jax.core import exits
 from kd_jax.core.errors import UserError, out_of_memory
 from kd_jax.core.machine import check_installed, use_all_cores
 from kd_jax.runs import shard as shards
@@ -178,13 +180,16 @@ def train(
           lambda: stack.enter_context(records.locked(workdir)))
       screen = stack.enter_context(Screen(quiet=not alone))
       driver.train(read(config), workdir, screen=screen, asked=driver.Asked(
-          stop=stop, study=study, command=command, shard=shard,
+          stop=lambda: stop() or screen.closed, study=study, command=command,
+          shard=shard,
           report=lambda folder, reference: (
               report.write(folder, reference=reference))))
     return 0
   except train_loop.Interrupted:
     print(f"stopped; what is done is kept in {workdir}. To go on: {again}",
           file=sys.stderr, flush=True)
+    if screen.closed:
+      return exits.UNREAD
     # A signal to any process stops all of them.
     return stop.code or (128 + signal.SIGTERM if processes else 0)
   except monitor.Diverged as error:
@@ -200,4 +205,4 @@ def train(
 
 
 if __name__ == "__main__":
-  sys.exit(run(sys.argv[1:]))
+  exits.command(run)

@@ -237,6 +237,16 @@ def test_mistakes_are_one_line(tmp_path, words, capsys):
   assert error.startswith("error: ") and error.count("\n") == 1
 
 
+def test_a_table_of_somebody_else_is_not_written_over(tmp_path, capsys):
+  (tmp_path / "mine").mkdir()
+  (tmp_path / "mine/comparison.md").write_text("mine")
+  assert compare.main([
+      "--config=configs/mnist.py", f"--arms={written(tmp_path, ARMS)}",
+      f"--workdir={tmp_path / 'mine'}"]) == 2
+  assert "holds comparison.md" in capsys.readouterr().err
+  assert (tmp_path / "mine/comparison.md").read_text() == "mine"
+
+
 def test_a_mistake_is_said_of_its_arm(tmp_path, capsys):
   file = written(tmp_path, '[a]\nmethod = "hard"\n[b]\ntemperature = [-3]\n')
   assert compare.main(["--config=configs/mnist.py", f"--arms={file}"]) == 2

@@ -512,9 +512,7 @@ def test_a_shelf_without_the_teacher_is_said_before_it_is_trained(
   assert "config.teacher.dir=" in before
   assert "holds no teacher of this config; it is trained now" in before
   assert "teacher.widths was [24], is [20]" in before
-  # The folder of the net itself, and none at all.
-  before, _ = said(tmp_path / "run/parameters/teacher")
-  assert "holds no teacher" in before and "is that teacher, but not" in before
+  # None at all.
   before, _ = said(tmp_path / "no/such", "--config.teacher.seed=3")
   assert "holds no teacher" in before and "no such folder" in before
   # It is kept there, and found.
@@ -528,6 +526,22 @@ def test_a_shelf_without_the_teacher_is_said_before_it_is_trained(
       if key not in ("identity", "record_sha256")}))
   before, _ = said(tmp_path / "no/such", "--config.teacher.seed=4")
   assert "does not say with what it was trained" in before
+
+
+def test_a_folder_that_is_no_shelf_is_refused_before_any_work(arguments, tmp_path):
+  hard = ("--config.epochs=1", "--config.teacher.epochs=1")
+  assert ended(*arguments(*hard))[0] == 0
+  (tmp_path / "mine").mkdir()
+  (tmp_path / "mine/cv.txt").write_text("x")
+  for place, expected in (("run/parameters/teacher", "is that teacher, but not"),
+                          ("run/parameters", "give one that holds it"),
+                          ("run", f"did you mean {tmp_path / 'run/teachers'}?"),
+                          ("mine", "give one that holds it, or a new one")):
+    files = sorted((tmp_path / place).rglob("*"))
+    code, told = ended(*arguments(*hard, f"--config.teacher.dir={tmp_path / place}",
+                                  workdir=tmp_path / "again"))
+    assert code == 2 and expected in told and "is no folder of teachers" in told
+    assert sorted((tmp_path / place).rglob("*")) == files
 
 
 def test_a_shelf_that_cannot_be_written_is_refused_before_any_work(

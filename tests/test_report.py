@@ -352,6 +352,9 @@ def test_curves_are_averaged_once_a_name_however_many_seeds(monkeypatch):
   point = types.SimpleNamespace(good=rows)
   assert line_plots._curves([point], "train_") == ["hard", "soft"]
   assert len(asked) == 2
+  # A log axis has no place for a term that is 0 throughout.
+  monkeypatch.setattr(line_plots, "_mean_curve", lambda rows, name: [0.0, 0.0])
+  assert line_plots._curves([point], "train_") == []
 
 
 def test_a_legend_of_many_lines_has_its_room_and_its_marks(tmp_path):

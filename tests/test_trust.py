@@ -15,7 +15,7 @@ from conftest import ROOT
 import pytest
 
 from kd_jax import main, report
-from kd_jax.core import strict
+from kd_jax.core import exits, strict
 from kd_jax.core.errors import UserError
 from kd_jax.core.screen import Screen
 
@@ -51,6 +51,8 @@ def test_a_path_may_have_colons(tmp_path, name):
     ("import os\nos._exit(0)", "os._exit ({file}, line 2)"),
     ("def get_config():\n  import os\n  os._exit(0)", "os._exit ({file}, line 3)"),
     ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+    (_BEGUN + "  config.optimizer.learning_rat = 1\n" + _GIVEN,
+     "did you mean optimizer.learning_rate? ({file}, line 7)"),
     (_BEGUN + "  config.sweep.points = (3,)\n" + _GIVEN,
      "config.sweep.points=(3,): must be"),
     (_BEGUN + "  config.sweep.points = ({3: 4},)\n" + _GIVEN,
@@ -167,7 +169,7 @@ def test_no_file_is_written_with_json_that_may_be_loose():
 
 @pytest.mark.parametrize("end", [
     "os._exit(0)", "os._exit(7)", "raise SystemExit",
-    "os.execv('/bin/true', ['true'])"])
+    "os.execv('/bin/true', ['true'])", "import ctypes; ctypes.CDLL(None)._exit(0)"])
 @pytest.mark.parametrize("text", ["{}", "def loss(*words):\n  {}"])
 def test_a_target_that_ends_the_program_has_not_passed(tmp_path, text, end):
   file = tmp_path / "loss.py"
@@ -197,6 +199,41 @@ def test_what_a_target_does_at_the_end_changes_no_verdict(tmp_path):
       [sys.executable, "-m", "kd_jax.conformance", f"{file}:loss",
        "--only=temperature"], cwd=ROOT, capture_output=True, text=True, check=False)
   assert done.returncode in (1, 2), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("output", "code"), [
+    ("/dev/null", 0), ("| true", exits.UNREAD), ("/dev/full", 2)])
+def test_output_may_go_anywhere(tmp_path, output, code):
+  """Into letters that lack some of it, to nobody, and into a full device."""
+  file = tmp_path / "program.py"
+  file.write_text(
+      "from kd_jax.core import exits\n"
+      "exits.command(lambda _: print('\\u00b1 \\u2212\\udcff ' * 50_000) or 0)")
+  where = output if output.startswith("|") else f"> {output}"
+  done = subprocess.run(
+      ["bash", "-c", f"{sys.executable} {file} {where}; exit ${{PIPESTATUS[0]}}"],
+      cwd=ROOT, capture_output=True, text=True, check=False,
+      env={**os.environ, "PYTHONIOENCODING": "cp1252:strict",
+           "PYTHONPATH": str(ROOT)})
+  assert done.returncode == code, done.stderr
+  assert done.stderr.count("\n") == (code == 2) and "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_run_whose_output_nobody_reads_stops_and_says_how_to_go_on(
+    own_data, tmp_path):
+  place = tmp_path / "run"
+  words = ["-m", "kd_jax.main", "--config=configs/mnist.py",
+           "--config.data.name=blobs", f"--config.data.dir={own_data}",
+           "--config.min_steps=30000000", "--config.teacher.min_steps=0",
+           "--config.teacher.epochs=1", "--config.tensorboard=false",
+           f"--workdir={place}"]
+  done = subprocess.run(
+      ["bash", "-c", '"$@" | head -1; exit ${PIPESTATUS[0]}', "-", sys.executable,
+       *words], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+  assert done.returncode == exits.UNREAD, done.stderr
+  assert done.stdout.startswith("data:")
+  assert f"what is done is kept in {place}. To go on:" in done.stderr
 
 
 def test_a_system_without_fcntl_has_locks(tmp_path):

@@ -240,6 +240,23 @@ def test_a_file_is_no_workdir(ran, tmp_path, place):
   assert (tmp_path / "file").read_text() == "x"
 
 
+def test_a_single_run_is_no_part_of_a_sweep(ran, tmp_path, capsys):
+  assert ran()[0] == 0
+  out = tmp_path / "out"
+  assert report.main(["merge", str(tmp_path / "run"), "--out", str(out)]) == 2
+  assert "holds a single run" in capsys.readouterr().err and not out.exists()
+  (tmp_path / "mine").mkdir()
+  (tmp_path / "mine/cv.txt").write_text("x")
+  assert report.main(["merge", str(tmp_path / "run"), "--out",
+                      str(tmp_path / "mine")]) == 2
+  assert capsys.readouterr().err.startswith(f"error: --out={tmp_path / 'mine'}:")
+
+
+def test_a_name_that_is_not_utf_8_is_refused_before_any_work(ran, tmp_path):
+  code, told = ran(workdir="sur\udcfe")
+  assert code == 2 and "not UTF-8" in told and not any(tmp_path.iterdir())
+
+
 def test_what_a_killed_start_has_left_is_ours(ran, tmp_path):
   folder = tmp_path / "run"
   (folder / "progress").mkdir(parents=True)

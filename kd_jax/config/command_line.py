@@ -82,6 +82,9 @@ def _load(file: str) -> dict[str, Any]:
     raise UserError(f"--config={file}: {error}") from None
   except BaseException as error:  # Whatever a config file raises.
     where = os.path.abspath(at_home(path))
+    if lost := re.search(r'Key "(\w+)" does not exist', str(error)):
+      error = AttributeError(f"{lost[1]}: {config_lib.unknown(lost[1])}"
+                             ).with_traceback(error.__traceback__)
     raise UserError(f"--config={file}: {in_words(error, where)}") from None
   if not isinstance(config, ml_collections.ConfigDict) or "recipe" not in config:
     raise UserError(

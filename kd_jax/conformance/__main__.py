@@ -227,11 +227,5 @@ if __name__ == "__main__":
   # A question is compiled for itself alone, so optimising it does not pay. Not in
   # `main`: what is started after it would compute other bits.
   os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-  end = os._exit  # Of the target's doings at the end none may change the verdict.
-  try:
-    code: Any = main(sys.argv[1:])
-  except SystemExit as error:  # Of --help, or of a wrong command line.
-    code = error.code
-  sys.stdout.flush()
-  sys.stderr.flush()
-  end(int(code or 0))
+  exits.command(exits.apart(
+      main, "conformance: the target ends the program, so it cannot be judged"))

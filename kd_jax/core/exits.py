@@ -1,14 +1,86 @@
-"""Who may end the program: its user, by Ctrl-C, but no file of theirs."""
+"""How programs end: by their exit code or Ctrl-C, and not by a file of a user's."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 import functools
+import io
 import os
 import signal
 import sys
 from typing import Any, NoReturn
 
+# What is given the words of a command line, and gives its exit code.
+Program = Callable[[list[str]], int]
+
 _exit = os._exit  # `refused` takes its place.
+# Of a program whose output nobody reads any more, as a shell has it.
+UNREAD = 128 + 13
+
+
+def command(main: Program) -> NoReturn:
+  """Runs a program, and ends with its exit code, wherever its output goes.
+
+  What the output has no letter for is spelled out. Output that nobody reads ends
+  the program quietly, as `| head` expects; one that cannot be written, in a line.
+  """
+  for stream in (sys.stdout, sys.stderr):
+    if isinstance(stream, io.TextIOWrapper):
+      stream.reconfigure(errors="backslashreplace")
+  try:
+    code = _code(main, sys.argv[1:])
+    sys.stdout.flush()
+  except BrokenPipeError:
+    code = UNREAD
+  except OSError as error:
+    code = 2
+    print(f"error: the output cannot be written: {error}", file=sys.stderr)
+  if code in (UNREAD, 2):
+    unread()
+  sys.exit(code)
+
+
+def _code(main: Program, argv: list[str]) -> int:
+  try:
+    return main(argv)
+  except SystemExit as error:  # Of --help, or of a wrong command line.
+    return error.code if isinstance(error.code, int) else int(bool(error.code))
+
+
+def unread() -> None:
+  """Lets what is still to be written go nowhere, so that it is no error again."""
+  with contextlib.suppress(OSError, ValueError):
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def apart(main: Program, ended: str) -> Program:
+  """A program in a process of its own; its code counts only if it comes to its end.
+
+  Args:
+    main: The program. It is forked, which its threads would not survive, so it runs
+      in this process if jax has started any.
+    ended: What is said if something else ended it; the exit code is 2 then.
+  """
+  if not hasattr(os, "fork") or "jax" in sys.modules:
+    return main
+
+  def run(argv: list[str]) -> int:
+    reads, writes = os.pipe()
+    if not os.fork():
+      code = _code(main, argv)
+      sys.stdout.flush()
+      sys.stderr.flush()
+      os.write(writes, bytes([code]))
+      _exit(code)  # Of what is registered for the end nothing may change it.
+    os.close(writes)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # It is the other's as well.
+    with open(reads, "rb") as pipe:
+      end = pipe.read(1)
+    status = os.waitstatus_to_exitcode(os.wait()[1])
+    if end or status == 128 + signal.SIGINT:
+      return end[0] if end else status
+    print(ended, file=sys.stderr)
+    return 2
+  return run
 
 
 def on_interrupt() -> None:

@@ -10,7 +10,8 @@ def at_home(path: str | os.PathLike) -> pathlib.Path:
   """A path that a user gives, with ~ as their folder, and ~NAME as that of NAME.
 
   Raises:
-    UserError: If there is no such user.
+    UserError: If there is no such user, or it is not UTF-8: nets could not be kept
+      there.
 
   Example:
     >>> at_home("runs/~mnist").name
@@ -21,6 +22,10 @@ def at_home(path: str | os.PathLike) -> pathlib.Path:
       not os.path.exists(first)):
     raise UserError(f"{path}: there is no user of this name; for a folder that is "
                     f"called so, give ./{path}")
+  try:
+    str(found.absolute()).encode()
+  except UnicodeEncodeError:
+    raise UserError(f"{str(path)!r}: its name is not UTF-8; give another") from None
   return found
 
 

@@ -8,11 +8,23 @@ import rich.progress
 import rich.table
 import rich.text
 
+from kd_jax.core import exits
 from kd_jax.core.errors import printable
 
 # The least time between plain lines, where there is no terminal for a bar: seconds,
 # and a share of the time since the task began.
 _LINE_SECONDS, _LINE_SHARE = 5.0, 0.02
+
+
+class _Console(rich.console.Console):
+  """One whose reader may go away."""
+
+  closed = False
+
+  def on_broken_pipe(self) -> None:
+    """Says no more; by itself rich would end the program here."""
+    self.closed = self.quiet = True
+    exits.unread()
 
 
 class Screen:
@@ -24,7 +36,7 @@ class Screen:
 
   def __init__(
       self, console: rich.console.Console | None = None, *, quiet: bool = False):
-    self.console = console or rich.console.Console(
+    self.console = console or _Console(
         highlight=False, soft_wrap=True, quiet=quiet)
     self._bar = rich.progress.Progress(
         rich.progress.TextColumn("{task.description:>10}"),
@@ -44,6 +56,11 @@ class Screen:
 
   def __exit__(self, *error) -> None:
     self._bar.stop()
+
+  @property
+  def closed(self) -> bool:
+    """Whether nobody reads what is shown any more."""
+    return getattr(self.console, "closed", False)
 
   def say(self, text: str, *, style: str | None = None) -> None:
     """Prints text that stays on the screen."""

@@ -3,6 +3,7 @@
 import pathlib
 import sys
 
+from kd_jax.core import exits
 from kd_jax.core.errors import Parser, UserError
 from kd_jax.core.files import at_home
 from kd_jax.data import offline, tfds_source
@@ -38,4 +39,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  exits.command(main)

@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from kd_jax import report
-from kd_jax.core import files, strict
+from kd_jax.core import exits, files, strict
 from kd_jax.core.errors import Parser, UserError, printable
 from kd_jax.report import fields, statistics
 from kd_jax.runs import results
@@ -206,4 +206,4 @@ def main(argv: list[str] | None = None) -> int:
 
 if __name__ == "__main__":
   gc.disable()  # Of 100,000 rows it would look at each again and again.
-  sys.exit(main())
+  exits.command(main)

@@ -127,7 +127,7 @@ def _compact(value: Any) -> Any:
 
 def _brief(value: Any) -> str:
   if isinstance(value, int):
-    return "too large"
+    return str(value) if _small(value) else "too large"
   if isinstance(value, (dict, list)):
     return f"a {type(value).__name__} that is not so"
   return repr(value)[:40]

@@ -30,7 +30,7 @@ def _curves(points: Sequence[Point], kind: str) -> list[str]:
   known = lambda point: {
       name for row in point.good for name in row.get("curve") or {}}
   found = {name.removeprefix(kind) for point in points for name in known(point)
-           if name.startswith(kind) and _mean_curve(point.good, name)}
+           if name.startswith(kind) and any(_mean_curve(point.good, name))}
   return sorted(found, key=lambda name: (name != "hard", name != "soft", name))
 
 
@@ -71,7 +71,7 @@ def learning(sweep: Sweep, path: pathlib.Path) -> bool:
     for term, at in zip(terms, row):
       for label, style, point in _drawn(panel, sweep):
         curve = _mean_curve(point.good, f"train_{term}")
-        if curve:
+        if any(curve):
           at.plot(range(1, len(curve) + 1), curve, label=label, **style)
       at.set_ylabel(f"{term} term, {unit}log scale")
       canvas.log_loss(at)

@@ -34,7 +34,7 @@ def merge(folders: Sequence[pathlib.Path], out: pathlib.Path) -> str:
     UserError: If a folder is none of a sweep, or two are not of one. Then
       nothing is written.
   """
-  workdir.refuse_foreign(out)
+  workdir.refuse_foreign(out, "--out")
   parts = _parts(folders, out)
   conflicts.check(parts)
   everything = [row for part in parts for row in part.rows]
@@ -95,6 +95,9 @@ def _part(folder: pathlib.Path, name: str) -> Part:
   config = results.side_file(folder, "config.json") or {}
   if not isinstance(config, dict):
     raise UserError(f"{folder / 'config.json'}: is no config; leave the folder out")
+  if config and not config.get("sweep.points"):
+    raise UserError(f"{folder}: holds a single run, no part of a sweep; leave the "
+                    "folder out")
   return Part(folder, rows, chunks, config, _teachers(folder))
 
 

@@ -5,6 +5,7 @@ import contextlib
 import functools
 import json
 import pathlib
+import re
 import tempfile
 from typing import Any, NamedTuple
 
@@ -124,6 +125,11 @@ def _lacking(folder: pathlib.Path, identity: dict[str, Any]) -> str | None:
   there = "\n  ".join(["", *(lies[:_SHOWN] + more or [
       "no net lies there" if folder.exists() else "there was no such folder"])])
   lack = f"config.teacher.dir={folder}: holds no teacher of this config"
+  if not _is_store(folder):
+    better = folder / "teachers"
+    hint = f"did you mean {better}?" if better.is_dir() else (
+        "give one that holds it, or a new one")
+    raise UserError(f"{lack}, and is no folder of teachers; {hint}{there}")
   try:
     folder.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=folder).close()
@@ -133,6 +139,16 @@ def _lacking(folder: pathlib.Path, identity: dict[str, Any]) -> str | None:
         f"holds it, or one that can be written{there}") from None
   made = "taken from its file" if "state_dict" in identity else "trained"
   return f"{lack}; it is {made} now, and kept there{there}"
+
+
+def _is_store(folder: pathlib.Path) -> bool:
+  """Whether nets may be added: to an empty folder, or one of nets by fingerprint.
+
+  What is added to a net, a run's folder or somebody else's would be lost with them.
+  """
+  names = [path.name for path in folder.glob("[!.]*")]
+  is_net = re.compile(r"[0-9a-f]{16}(\..+)?").fullmatch
+  return not names or any(map(is_net, names))
 
 
 def _differing(

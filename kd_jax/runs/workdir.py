@@ -21,7 +21,7 @@ _BEGUN = {*_SHARED, "metrics.jsonl", "progress", "parameters",
 _AT_END = ("summary.json", "report.html", "table.*")
 
 
-def refuse_file(workdir: pathlib.Path) -> None:
+def refuse_file(workdir: pathlib.Path, flag: str = "--workdir") -> None:
   """Refuses a place that is a file, or is inside of one.
 
   Raises:
@@ -30,19 +30,20 @@ def refuse_file(workdir: pathlib.Path) -> None:
   there = next(path for path in (workdir, *workdir.parents, pathlib.Path("/"))
                if path.exists())
   if not there.is_dir():
-    raise UserError(f"--workdir={workdir}: {there} is a file; give a folder")
+    raise UserError(f"{flag}={workdir}: {there} is a file; give a folder")
 
 
-def refuse_foreign(workdir: pathlib.Path) -> None:
+def refuse_foreign(workdir: pathlib.Path, flag: str = "--workdir") -> None:
   """Refuses a folder that holds files, but none of ours; nothing is written.
 
   Args:
     workdir: It may be empty, or not there yet.
+    flag: What it was given by.
 
   Raises:
     UserError: If it is somebody else's, or of a later version.
   """
-  refuse_file(workdir)
+  refuse_file(workdir, flag)
   names = {path.name for path in workdir.iterdir()} if workdir.is_dir() else set()
   if "manifest.json" in names:
     records.refuse_newer(workdir / "manifest.json", lambda _: None)
@@ -50,7 +51,7 @@ def refuse_foreign(workdir: pathlib.Path) -> None:
   elif not (_begun(workdir, names) or records.begins_with(
       workdir / "results.jsonl", "schema", "fingerprint")):
     raise UserError(
-        f"--workdir={workdir}: holds {max(names - _BEGUN or names)}, but no "
+        f"{flag}={workdir}: holds {max(names - _BEGUN or names)}, but no "
         "manifest.json of kd_jax; give a folder that is empty or new")
 
 
