@@ -271,7 +271,12 @@ def test_the_plan_has_every_cell_once(tmp_path):
   assert [c.b for c in cells if c.sampler == "vae" and c.teacher == "mlp"] == [
       1.0, 0.25, 0.5, 2.0]
   assert [stage.name for stage in study.stages(Options(tmp_path))] == [
-      "table", "examples"]
+      "table", "constant", "examples"]
+
+
+def test_a_constant_agrees_where_neighbours_have_the_class():
+  logits = np.eye(3)[[[0, 0, 1, 2], [1, 1, 1, 0]]]
+  assert work.same_class(logits, np.array([0, 1])) == 5 / 8
 
 
 # The verdict.
@@ -305,6 +310,11 @@ def test_both_sides_are_in_the_verdict():
   assert better + "cells masked (LIME-like): does not hold, it is worse." in text
   assert better + "Gaussian noise, sd 0.3: holds." in text
   assert "0.900 vae, 0.800 masks, 0.900 noise" in verdict.status(rows)
+  assert "without any student" not in text
+  rows["constant"] = [{"overrides": {"teacher": "mlp"}, "latent": 0.95,
+                       "pixels": 0.9, "last": 0.99}]
+  assert "agrees on 0.950 (VAE's latent), 0.900 (pixels), 0.990 (" in (
+      verdict.conclude(rows))
 
 
 @pytest.mark.parametrize("table", [[], [row("vae", 0, b=1.0)]])

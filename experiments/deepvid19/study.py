@@ -4,7 +4,9 @@ Wang et al. (2019) train a softmax regression on a teacher's softened labels of 
 neighbours of an instance, which a VAE draws. Beside it the neighbours that others
 use: cells of pixels masked, and Gaussian noise. `table` measures how faithful the
 student is, on its own samples and on real images, how far its weights name pixels
-that matter, and how stable they are; `examples` keeps two instances to be shown.
+that matter, and how stable they are; `constant` counts how often neighbours simply
+have the instance's class, which needs no explanation; `examples` keeps two
+instances to be shown.
 """
 
 import functools
@@ -22,17 +24,23 @@ COMMAND = ""
 
 
 def stages(options: Options) -> list[Stage]:
-  """The table, and what is shown."""
+  """The table, what a constant would reach, and what is shown."""
   form = plan.QUICK if options.quick else plan.FULL
   if options.seeds:
     form = form._replace(seeds=options.seeds)
   return [Stage("table", run=functools.partial(_table, form), shards=False),
+          Stage("constant", run=functools.partial(_constant, form), shards=False),
           Stage("examples", run=functools.partial(_examples, form), shards=False)]
 
 
 def _table(form: plan.Form, rows: Rows, place: Place) -> None:
   from experiments.deepvid19 import work  # jax, which a plan does not need
   work.run(form, place)
+
+
+def _constant(form: plan.Form, rows: Rows, place: Place) -> None:
+  from experiments.deepvid19 import work  # as above
+  work.run_constant(form, place)
 
 
 def _examples(form: plan.Form, rows: Rows, place: Place) -> None:

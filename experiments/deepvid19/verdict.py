@@ -111,7 +111,19 @@ def _samplers(rows: Rows, teacher: str) -> str:
       f"class while 0 to {plan.COUNTS[-1]} of the pixels of the largest weight x "
       "pixel go, less is better; while inked pixels go at random it is "
       f"{words.interval(chance, '.3f')}. Stability is the rank correlation of the "
-      "maps of two seeds.\n"])
+      f"maps of two seeds.{_constant(rows, teacher)}\n"])
+
+
+def _constant(rows: Rows, teacher: str) -> str:
+  """What agreement on real neighbours is worth."""
+  found = [row for row in rows.get("constant", ())
+           if row["overrides"]["teacher"] == teacher]
+  if not found:
+    return ""
+  each = ", ".join(f"{found[0][kind]:.3f} ({name})"
+                   for kind, name in plan.NEAR.items())
+  return (" Always to name the class of the instance, without any student, agrees "
+          f"on {each}, the latent being that of seed 0.")
 
 
 def _paired(

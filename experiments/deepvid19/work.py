@@ -156,6 +156,39 @@ def run_examples(form: plan.Form, place: Place) -> None:
   tasks.run(todo, place, study=plan.NAME)
 
 
+def run_constant(form: plan.Form, place: Place) -> None:
+  """What needs no student: the class of the instance for all its neighbours."""
+  work, todo = Work(form, place), []
+  for teacher in form.teachers:
+    name = identity.fingerprint({
+        "study": plan.NAME, "constant": teacher, "form": form._asdict(),
+        "data": work.dataset.fingerprint})
+    todo.append(tasks.Task(f"{teacher}, constant", (name,), functools.partial(
+        _constant, work, teacher, name)))
+  tasks.run(todo, place, study=plan.NAME)
+
+
+def _constant(
+    work: Work, teacher: str, name: str, stop: Callable[[], bool]
+) -> list[Row]:
+  del stop  # `work` has it from the place.
+  net, near = work.teacher(teacher), work.near(teacher, 0)[..., :plan.REAL]
+  own = np.argmax(net.ask(work.instances)[0], axis=-1)
+  return [{
+      "row": f"{teacher}, the instance's class", "method": "constant",
+      "overrides": {"teacher": teacher}, "seed": 0, "fingerprint": name,
+      "teacher_fingerprint": net.record["fingerprint"], "failed": None,
+      "data": work.dataset.source, "data_sha256": work.dataset.fingerprint,
+      "instances": len(own), **{
+          kind: _round(same_class(net.logits[near[place]], own))
+          for place, kind in enumerate(plan.NEAR)}}]
+
+
+def same_class(logits: np.ndarray, own: np.ndarray) -> float:
+  """How often neighbours `[I, N, K]` have the class `[I]` of their instance."""
+  return float(np.mean(np.argmax(logits, axis=-1) == own[:, None]))
+
+
 def _rows_of(form: plan.Form) -> Iterator[tuple[int, str]]:
   return ((seed, targets) for targets in plan.TARGETS
           for seed in range(form.seeds))
