@@ -287,7 +287,7 @@ WITH_ARGPARSE = (
     "benchmarks.mnist_step", "benchmarks.sweep", "benchmarks.lane_parts",
     "benchmarks.scaling", "benchmarks.accelerator", "benchmarks.report",
     "benchmarks.convolution", "benchmarks.memory",
-    "experiments.queue")
+    "experiments.queue", "kd_jax.explain")
 WITHOUT_FLAGS = ("docs.methods", "docs.nets", "experiments.index")
 # Flags that the documents and --help tell of, in no whole command.
 TOLD_FLAGS = (
@@ -466,6 +466,7 @@ def test_a_sweep_of_a_file_is_accepted(tmp_path, monkeypatch):
     ("kd_jax.main", ["--config=configs/mnist.py", "--config.temperature=-1"]),
     ("kd_jax.main", ["--config=configs/mnist.py", "--confg=1"]),
     ("kd_jax.doctor", ["--config=configs/mnist.py", "--config.alpha=2"]),
+    ("kd_jax.explain", ["--workdir=DIR"]),
     ("kd_jax.report", ["merge", "DIR"]), ("kd_jax.data", ["prepare", "mnist"]),
     ("kd_jax.conformance", ["TARGET", "--alpha=half"]),
     ("experiments.reproduce", ["hinton15_mnist", "--minute"]),
@@ -583,6 +584,8 @@ def test_keys_in_documents_are_promised():
     ("kd_jax.main --config=configs/mnist.py --plan --shard=1/2", 2),
     ("kd_jax.doctor --help", 0),
     ("kd_jax.doctor --config=nowhere.py", 1),
+    ("kd_jax.explain --help", 0),
+    ("kd_jax.explain --workdir=nowhere --id=0", 2),
     ("kd_jax.report --help", 0),
     ("kd_jax.report", 2),
     ("kd_jax.report nowhere", 2),

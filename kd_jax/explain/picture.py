@@ -1,0 +1,161 @@
+"""From a run's folder to the picture of an explanation."""
+
+from collections.abc import Callable
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kd_jax import data as data_lib
+from kd_jax import report
+from kd_jax.config import build, names, recipe
+from kd_jax.core import randomness
+from kd_jax.core.errors import UserError, nearest
+from kd_jax.data import preprocess
+from kd_jax.explain import linear
+from kd_jax.report import canvas
+from kd_jax.training import parameters, vae
+
+# b, T, neighbours to learn from and to judge by, and the fit: as in
+# experiments/deepvid19, whose README tells how faithful such students are.
+_REACH, _TEMPERATURE, _LEARNT, _JUDGED = 1.0, 4.0, 400, 100
+_L2, _STEPS, _SHOWN = 1e-2, 150, 8
+
+
+def write(
+    workdir: pathlib.Path, number: int, *, net: str | None = None, epochs: int = 8,
+    say: Callable[[str], None] = print
+) -> str:
+  """Explains a test image; leaves `WORKDIR/explained_NET_ID.png`.
+
+  Args:
+    workdir: Of a finished run.
+    number: Which test image.
+    net: One of `workdir/parameters`; the last of the recipe by default.
+    epochs: Of the VAE.
+    say: Tells the user.
+
+  Returns:
+    What came out, in two lines.
+
+  Raises:
+    UserError: If there is no such net or image, or inputs are no uint8 images.
+  """
+  values = _values(workdir)
+  chosen = _net(values, workdir, net)
+  dataset = build.dataset(values, say=say)
+  image = _image(dataset, number)
+  ask = _asking(chosen, dataset, workdir)
+  say(f"{chosen.name}: training a VAE of {len(dataset.train_ids)} images")
+  parameters.quiet()
+  flat = dataset.train.inputs[dataset.train_ids].reshape(
+      len(dataset.train_ids), -1)
+  params = vae.train(jnp.asarray(flat), seed=0, epochs=epochs)
+  x = jnp.asarray(image.reshape(-1), jnp.float32) / 255
+  drawn = linear.neighbours(
+      randomness.stream(jax.random.key(0), "explain", number), params, x,
+      b=_REACH, number=_LEARNT + _JUDGED)
+  logits = ask(drawn)
+  p = jax.nn.softmax(logits[:_LEARNT] / _TEMPERATURE, axis=-1)
+  student = linear.fit(drawn[:_LEARNT], p, temperature=_TEMPERATURE, l2=_L2,
+                       steps=_STEPS)
+  agreed = float(jnp.mean(jnp.argmax(student(drawn[_LEARNT:]), axis=-1)
+                          == jnp.argmax(logits[_LEARNT:], axis=-1)))
+  own = np.asarray(jax.nn.softmax(ask(x[None])[0]))
+  file = workdir / f"explained_{chosen.name}_{number}.png"
+  label = int(dataset.test.label[number])
+  _draw(image, label, np.asarray(drawn[:_SHOWN]), np.asarray(student.weights), own,
+        file)
+  return (f"test image {number}, a {label}: {chosen.name} says {own.argmax()} "
+          f"with p = {own.max():.3f}; the linear student agrees with it on "
+          f"{agreed:.0%} of {_JUDGED} other neighbours\n{file}")
+
+
+def _values(workdir: pathlib.Path) -> dict[str, Any]:
+  """The config of a run, flat, with tuples where JSON has lists."""
+  values = report.side_file(workdir, "config.json")
+  if not isinstance(values, dict) or "data.name" not in values:
+    raise UserError(f"--workdir={workdir}: holds no run; give the folder of one")
+  return {key: _plain(value) for key, value in values.items()}
+
+
+def _plain(value: Any) -> Any:
+  return tuple(map(_plain, value)) if isinstance(value, list) else value
+
+
+def _net(
+    values: dict[str, Any], workdir: pathlib.Path, name: str | None
+) -> recipe.Net:
+  """The net of a recipe that is asked for, of those that are kept."""
+  try:
+    nets = {net.name: net for net in recipe.nets(
+        values, swept=bool(values["sweep.points"]))}
+  except KeyError as error:
+    raise UserError(f"{workdir / 'config.json'}: has no {error}; it is of another "
+                    "version of kd_jax") from None
+  kept = [each for each in nets if (workdir / "parameters" / each).is_dir()]
+  if not kept:
+    raise UserError(
+        f"--workdir={workdir}: no net is kept in it; of a sweep only those that "
+        "others learn from are")
+  if name is not None and name not in kept:
+    raise UserError(f"--net={name}: no such net there; {nearest(name, kept)}")
+  net = nets[name or kept[-1]]
+  if net.member is None and names.method(net.values["method"]).inference:
+    raise UserError(
+        f"--net={net.name}: {net.values['method']} keeps a module of the teacher's "
+        "in the net, which cannot be explained yet; give another net")
+  return net
+
+
+def _image(dataset: data_lib.Dataset, number: int) -> np.ndarray:
+  """The test image, uint8 `[H, W, C]`."""
+  inputs = dataset.test.inputs
+  if not preprocess.are_images(inputs) or inputs.dtype != np.uint8:
+    raise UserError(f"data.name={dataset.name}: has no uint8 images, which are all "
+                    "that can be explained")
+  if not 0 <= number < len(inputs):
+    raise UserError(f"--id={number}: must be from 0 to {len(inputs) - 1}")
+  return inputs[number]
+
+
+def _asking(
+    net: recipe.Net, dataset: data_lib.Dataset, workdir: pathlib.Path
+) -> Callable[[jax.Array], jax.Array]:
+  """The net's logits of pixels `[B, pixels]` in [0, 1]."""
+  variables = parameters.load_parameters(workdir / "parameters" / net.name)
+  model = build.training(net, dataset).model
+  scaling = preprocess.of(net.values["data.scale"], dataset.train.inputs)
+  shape = dataset.train.inputs.shape[1:]
+
+  @jax.jit
+  def ask(x):
+    outputs, _ = model.apply(
+        variables, scaling(255 * x.reshape(-1, *shape)), train=False)
+    return outputs.logits
+
+  return ask
+
+
+@canvas.styled
+def _draw(
+    image: np.ndarray, label: int, drawn: np.ndarray, weights: np.ndarray,
+    p: np.ndarray, file: pathlib.Path
+) -> bool:
+  figure, axes = canvas.figure(1, _SHOWN + 3, (11.5, 1.5))
+  panels = axes[0]
+  for panel, pixels in zip(panels, [image, *(255 * drawn).round()]):
+    canvas.picture(panel, pixels.reshape(image.shape).tolist())
+  panels[0].set(title=f"a {label}")
+  panels[1].set(title="neighbours")
+  for panel, c in zip(panels[1 + _SHOWN:], np.argsort(-p)):
+    # Of colours the sum: how much a place speaks for the class.
+    shown = weights[:, c].reshape(image.shape).sum(axis=-1)
+    most = max(float(np.abs(shown).max()), 1e-9)
+    panel.imshow(shown, cmap="RdBu_r", vmin=-most, vmax=most)
+    panel.set(title=f"for {c} ({p[c]:.2f})")
+  for panel in panels:
+    panel.set_axis_off()
+  return canvas.save(figure, file)
