@@ -183,8 +183,8 @@ def _refuse_values(
     moves = [jnp.any(x != 0) for x in jax.tree.leaves(gradient)]
     # A teacher is called with the mask of its batch.
     masked, _ = call(params, False, streams, jnp.ones(8, bool))
-    taps = [tap for said in (outputs, masked) for tap in said.features.values()
-            if is_tap(tap, said.logits)]
+    taps = [tap for output in (outputs, masked) for tap in output.features.values()
+            if is_tap(tap, output.logits)]
     return (held.state, state, jnp.array(moves), taps, outputs.logits, trained,
             masked.logits)
 
