@@ -95,7 +95,7 @@ def test_cwtm_of_a_teacher_that_is_equally_sure_is_cross_entropy(x64):
   assert len({*shuffled.argmax(-1)}) > 1
 
 
-def test_cwtm_has_the_gradient_of_equation_9(x64):
+def test_cwtm_has_the_papers_gradient(x64):
   z, v, y = example()
   mask = np.arange(8) < 6
   total = lambda z, v: jnp.sum(jnp.where(

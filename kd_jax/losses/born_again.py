@@ -23,7 +23,7 @@ def teacher_max_weights(
 
   w_s = B max_i p_i,s / sum_u max_i p_i,u
 
-  The mean of w_s * CE_s over the B examples has the gradient of equation 9,
+  The mean of w_s * CE_s over the B examples has the paper's gradient,
   sum_s (w_s / B) (q_s - y_s), where y is the one-hot label: a teacher that is sure
   counts, also where it is wrong. Examples that it is equally sure of weigh 1.
 
@@ -45,7 +45,7 @@ def teacher_max_weights(
     Array([1.3333, 0.6667], dtype=float32)
 
   Source: Furlanello et al. (2018), Born-again neural networks, ICML, arXiv
-  1805.04770, equations 8 and 9.
+  1805.04770, confidence-weighted by teacher max.
   """
   log_p = losses.teacher_log_softmax(teacher_logits, temperature, where)
   confidence = jnp.exp(jnp.max(log_p, axis=-1))
@@ -63,9 +63,8 @@ def permuted_logits(
 
   phi is a permutation of the other classes. Probabilities at any T are permuted
   with the logits, so the confidence, the entropy and every moment of the others
-  stay. Any objective takes v' for a teacher; the paper's (equation 10) is
-  cross-entropy with it alone. In that equation the class that stays is written as
-  the label's are elsewhere; here it is the teacher's own, as the text says. The two
+  stay. Any objective takes v' for a teacher; the paper's is cross-entropy with it
+  alone. The class that stays is the teacher's own largest, not the label's; the two
   differ where the teacher is wrong.
 
   Args:
@@ -85,7 +84,8 @@ def permuted_logits(
     >>> permuted_logits(v, jnp.array([0.7, 0.0, 0.1, 0.4]))  # 0.1, 0.4, 0.7
     Array([2., 9., 3., 1.], dtype=float32)
 
-  Source: Furlanello et al. (2018), arXiv 1805.04770, equation 10.
+  Source: Furlanello et al. (2018), arXiv 1805.04770, dark knowledge with
+  permuted predictions.
   """
   v = jax.lax.stop_gradient(teacher_logits)
   exists = losses.existing(v, where)
