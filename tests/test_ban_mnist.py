@@ -9,7 +9,7 @@ import pytest
 
 from configs import born_again as recipe
 from experiments import fair
-from experiments.ban_mnist import study
+from experiments.ban_mnist import ensembles, study
 from kd_jax import config as config_lib
 from kd_jax import main
 from kd_jax.config import recipe as recipe_lib
@@ -106,11 +106,11 @@ def test_generations_are_trained_once_and_the_mean_is_of_their_probabilities(
   p = [np.exp(kept_logits.load(tmp_path, row)["test"]) for row in chain]
   mean = sum(each / each.sum(-1, keepdims=True) for each in p)
   label = np.arange(len(mean)) % 3
-  found = study.judged("mean of 1-2", chain, tmp_path, label)
+  found = ensembles.judged("mean of 1-2", chain, tmp_path, label)
   assert found["test_errors"] == int((mean.argmax(-1) != label).sum())
   assert (found["seed"], found["test_examples"]) == (1, len(label))
   # As a single net it is the row's: the same logits give the same errors.
-  own = study.judged("one", chain[:1], tmp_path, p[0].argmax(-1))
+  own = ensembles.judged("one", chain[:1], tmp_path, p[0].argmax(-1))
   assert own["test_errors"] == 0
 
 

@@ -126,7 +126,8 @@ TOLD = (
     "kd_jax.conformance",
     "kd_jax.conformance.ours:kd", "kd_jax.data", "kd_jax.data.load",
     "kd_jax.losses.maps:attention_distance",
-    "kd_jax.methods", "kd_jax.doctor", "kd_jax.main", "kd_jax.models",
+    "kd_jax.methods", "kd_jax.doctor", "kd_jax.explain", "kd_jax.main",
+    "kd_jax.models",
     "kd_jax.report")
 # Words that a config may have: of student.name, student.views and method.
 MODELS = ("mlp", "cnn", "cnn_small", "convnet", "resnet8")

@@ -6,24 +6,16 @@ of other classes permuted (DKPP), label smoothing, a virtual teacher (Tf-KD). Th
 mean of the probabilities of several generations is judged too: nothing is trained.
 """
 
-from collections.abc import Sequence
 import itertools
 import pathlib
 
-import jax.numpy as jnp
 import ml_collections
-import numpy as np
 
 from configs import born_again as recipe
 from experiments import fair
 from experiments.protocol import Options, Place, Rows, Stage
-from kd_jax import report
-from kd_jax.config import build, identity
-from kd_jax.losses import mixtures
 from kd_jax.report import Row, canvas, comparison, statistics, tables
 from kd_jax.runs import arms as arms_lib
-from kd_jax.runs import kept_logits, records, results
-from kd_jax.runs import rows as rows_lib
 from kd_jax.runs.arms import Arm, arm
 
 CLAIM = ("nets born again are better than their teachers, ensembles of them most; "
@@ -123,46 +115,16 @@ def _smaller(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 def _ensembles(rows: Rows, place: Place) -> None:
   """A row for each ensemble and seed: the test errors of the mean."""
-  before = place.folder.parent / "table"
+  # jax, which a plan does not need.
+  from experiments.ban_mnist import ensembles
   nets = {(row["net"], row["seed"]): row for row in rows["table"]
           if row["failed"] is None and _is_member(row)}
-  label = _labels(before)
-  found = []
-  for seed in sorted({seed for _, seed in nets}):
-    for name, members in ENSEMBLES.items():
-      if all((member, seed) in nets for member in members):
-        found.append(judged(
-            name, [nets[member, seed] for member in members], before, label))
-  with records.locked(place.folder):
-    results.write(place.folder / "results.jsonl",
-                  rows_lib.stamp(found, study="ban_mnist"))
+  ensembles.write(nets, ENSEMBLES, _config(), place)
 
 
 def _is_member(row: Row) -> bool:
   """Whether a row is a generation's, or of a net from labels alone."""
   return row["net"] != "student" or arms_lib.of(row) in LABELS.settings
-
-
-def judged(
-    name: str, members: Sequence[Row], folder: pathlib.Path, label: np.ndarray
-) -> Row:
-  """The errors of the mean of the members' probabilities."""
-  logits = np.stack([kept_logits.load(folder, row)["test"] for row in members])
-  said = mixtures.mixture_logits(jnp.asarray(logits), 1.0)
-  fingerprints = [row["fingerprint"] for row in members]
-  return {
-      "overrides": {"ensemble": name}, "seed": members[0]["seed"], "failed": None,
-      "fingerprint": identity.fingerprint({"mean of": fingerprints}),
-      "members": fingerprints, "test_examples": len(label),
-      "test_errors": int((np.asarray(said).argmax(-1) != label).sum())}
-
-
-def _labels(folder: pathlib.Path) -> np.ndarray:
-  """The test labels of what a stage was run on."""
-  config = _config()
-  values = report.side_file(folder, "config.json") or {}
-  config.data.embedded = values.get("data.embedded", config.data.embedded)
-  return np.asarray(build.dataset(config, say=lambda line: None).test.label)
 
 
 # ---- What the rows say.

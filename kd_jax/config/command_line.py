@@ -14,7 +14,7 @@ from kd_jax import config as config_lib
 from kd_jax import methods
 from kd_jax.config import schema, sweep
 from kd_jax.core import exits, sources
-from kd_jax.core.errors import UserError, in_words, nearest
+from kd_jax.core.errors import UserError, in_words, message, nearest
 from kd_jax.core.files import at_home
 
 # Flags that name the processes of one run.
@@ -82,7 +82,7 @@ def _load(file: str) -> dict[str, Any]:
     raise UserError(f"--config={file}: {error}") from None
   except BaseException as error:  # Whatever a config file raises.
     where = os.path.abspath(at_home(path))
-    if lost := re.search(r'Key "(\w+)" does not exist', str(error)):
+    if lost := re.search(r'Key "(\w+)" does not exist', message(error)):
       error = AttributeError(f"{lost[1]}: {config_lib.unknown(lost[1])}"
                              ).with_traceback(error.__traceback__)
     raise UserError(f"--config={file}: {in_words(error, where)}") from None

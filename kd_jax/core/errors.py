@@ -42,17 +42,21 @@ def printable(text: str) -> str:
       else letter.encode("unicode_escape").decode() for letter in text)
 
 
+def message(error: BaseException) -> str:
+  """What an error says, which may be of a class of the user's own."""
+  try:
+    return str(error)
+  except Exception:
+    return "(cannot be printed)"
+
+
 def in_words(error: BaseException, file: str) -> str:
   """What a user's own code has raised, in a line, with its place in `file`."""
   frames = traceback.extract_tb(error.__traceback__)
   own = [frame for frame in frames if frame.filename == file]
   if not file.endswith(".py"):  # The name of a module.
     own = own or frames
-  try:
-    message = str(error)
-  except Exception:  # Of a class of the user's own.
-    message = "(cannot be printed)"
-  what = f"{type(error).__name__}: {' '.join(message.split())[:300]}"
+  what = f"{type(error).__name__}: {' '.join(message(error).split())[:300]}"
   if not own or isinstance(error, SyntaxError):  # Which says it itself.
     return what
   return f"{what} ({own[-1].filename}, line {own[-1].lineno})"
