@@ -152,7 +152,7 @@ PROOFS = {
     "cwtm": Proof(("teacher_max_weights", "hard_cross_entropy"), (
         "cwtm_weights_by_hand",
         "cwtm_of_a_teacher_that_is_equally_sure_is_cross_entropy",
-        "cwtm_has_the_gradient_of_equation_9", "cwtm_does_not_see_padding")),
+        "cwtm_has_the_papers_gradient", "cwtm_does_not_see_padding")),
     "dkpp": Proof(("permuted_logits", "distillation_kl"), (
         "permuted_logits_by_hand",
         "a_permuted_teacher_keeps_its_largest_probability_and_all_moments",
