@@ -238,6 +238,15 @@ def test_folders_that_are_none_are_told(
   assert says in error and str(wrong) in error and error.count("\n") == 1
 
 
+def test_a_device_beside_the_rows_is_not_copied(parts, tmp_path, capsys):
+  (parts[0] / "manifest.json").unlink(missing_ok=True)
+  (parts[0] / "manifest.json").symlink_to("/dev/zero")
+  assert merge(parts, tmp_path / "out") == 2
+  error = capsys.readouterr().err
+  assert "manifest.json" in error and error.count("\n") == 1
+  assert not (tmp_path / "out").exists()
+
+
 def test_what_shards_kept_of_their_nets_is_joined(parts, tmp_path):
   for number, folder in enumerate(parts):
     (folder / "logits").mkdir()

@@ -6,6 +6,7 @@ import shutil
 from typing import Any
 
 from kd_jax.core.errors import UserError
+from kd_jax.core.files import refuse_pipes
 from kd_jax.core.words import counted
 from kd_jax.runs import conflicts, plan, records, results, schema_1, workdir
 from kd_jax.runs.conflicts import Part
@@ -33,6 +34,7 @@ def merge(folders: Sequence[pathlib.Path], out: pathlib.Path) -> str:
   Raises:
     UserError: If a folder is none of a sweep, or two are not of one. Then
       nothing is written.
+    OSError: If something in a folder is a pipe or a device, likewise.
   """
   workdir.refuse_foreign(out, "--out")
   parts = _parts(folders, out)
@@ -47,9 +49,12 @@ def merge(folders: Sequence[pathlib.Path], out: pathlib.Path) -> str:
       [*everything, *results.split(out)[1]],
       [*(lane for chunk in planned for lane in chunk.lanes),
        *(row["fingerprint"] for row in everything)])
+  beside = _beside(parts)
+  for source in beside.values():
+    refuse_pipes(source)  # A device would be copied for ever.
   try:
     with records.locked(out):
-      for place, source in _beside(parts).items():
+      for place, source in beside.items():
         _copy(source, out / place)
       plan.save(out / "plan.json", planned)
       parameters.write_json(out / "summary.json", _summary(parts, {
