@@ -60,9 +60,13 @@ def tried(arm: Arm, rows: Rows) -> list[Row]:
 
 
 def chosen(arm: Arm, rows: Rows) -> sweep.Point:
-  """The best setting of an arm; the first before any is tried, for a plan."""
-  found = tried(arm, rows)
-  return arms_lib.choose(arm, found, len({row["seed"] for row in found})) or dict(
+  """The best setting of an arm, by the rows of all stages that choose."""
+  return best(arm, tried(arm, rows))
+
+
+def best(arm: Arm, tried: Sequence[Row]) -> sweep.Point:
+  """The best setting that was tried; the first before any is, for a plan."""
+  return arms_lib.choose(arm, tried, len({row["seed"] for row in tried})) or dict(
       arm.settings[0])
 
 

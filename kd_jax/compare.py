@@ -85,10 +85,9 @@ class _Comparison:
     seeds = range(first, first + self._of.choosing_seeds)
     stage = lambda points, *more: command_line.parse(
         [*self._words, *more], points)[0]
-    choose = lambda arms: stage(
-        self._lib.tried(arms, seeds), f"--config.data.holdout={self._of.holdout}",
-        "--config.data.test=heldout")
-    choosing = choose(self._arms)
+    choosing = stage(self._lib.tried(self._arms, seeds),
+                     f"--config.data.holdout={self._of.holdout}",
+                     "--config.data.test=heldout")
     for each in self._arms:
       try:
         sweep.lanes(choosing, self._lib.tried([each], seeds[:1]))

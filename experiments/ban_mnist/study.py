@@ -81,17 +81,15 @@ def table(
 
 def chosen(each: Arm, net: str, rows: Rows) -> float:
   """The share of its teacher's term for a generation, by its held-out errors."""
-  tried = _tried(each, net, rows)
-  best = arms_lib.choose(each, tried, len({row["seed"] for row in tried}))
-  return (best or each.settings[0])["alpha"]
+  return fair.best(each, _tried(each, net, rows))["alpha"]
 
 
 def _tried(each: Arm, net: str, rows: Rows) -> list[Row]:
   """The rows of a generation's settings; points of controls do not set alpha."""
   alpha = {"alpha": recipe.get_config().alpha}
-  told = [row | {"overrides": alpha | row["overrides"]}
-          for row in arms_lib.judged(rows.get("choosing", ()), net)]
-  return [row for row in told if arms_lib.of(row) in each.settings]
+  whole = [row | {"overrides": alpha | row["overrides"]}
+           for row in arms_lib.judged(rows.get("choosing", ()), net)]
+  return [row for row in whole if arms_lib.of(row) in each.settings]
 
 
 def _config() -> ml_collections.ConfigDict:

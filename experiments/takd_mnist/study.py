@@ -64,9 +64,7 @@ def table(
 
 def chosen(path: Path, rows: Rows) -> float:
   """T of the last hop of a path, by the held-out errors of the net at its end."""
-  tried = _of(path, rows.get("choosing", ()))
-  best = arms_lib.choose(_arm(path), tried, len({row["seed"] for row in tried}))
-  return (best or _arm(path).settings[0])["temperature"]
+  return fair.best(_arm(path), _of(path, rows.get("choosing", ())))["temperature"]
 
 
 def shown(path: Path) -> str:
