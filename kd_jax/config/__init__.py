@@ -28,7 +28,8 @@ def default(*nets: str) -> ml_collections.ConfigDict:
 
   Args:
     *nets: The nets of a recipe, in the order in which they are trained; none for
-      the main job.
+      the main job. Those of "first+second" train together: each is a student of
+      the others as they are at every step.
 
   Example:
     >>> default().student.widths
@@ -62,9 +63,10 @@ def check_variant(variant: str, known: Sequence[str]) -> None:
 
 def _check_nets(nets: Sequence[str]) -> None:
   """Refuses names of nets that files or `summary.json` have for something else."""
-  for net in nets:
+  names = [net for entry in nets for net in schema.peers(entry)]
+  for net in names:
     if not net.isidentifier() or net in (
-        "schema", "dataset", "seconds", "shard") or nets.count(net) > 1:
+        "schema", "dataset", "seconds", "shard") or names.count(net) > 1:
       raise UserError(
           f"kd_jax.config.default: a net called {net!r}: must be a Python name "
           "other than schema, dataset, seconds and shard, and stand once")
@@ -168,7 +170,8 @@ def _resets(values: Values, given: Values) -> dict[str, Any]:
     made["alpha"] = None
   if "alpha" in given and not weights:
     made |= {"hard_weight": None, "soft_weight": None}
-  nets = [f"nets.{net}." for net in values.get("recipe", ())]
+  nets = [f"nets.{net}." for entry in values.get("recipe", ())
+          for net in schema.peers(entry)]
   for prefix in ("student.", "teacher.", *nets):
     if f"{prefix}name" in given:
       made |= {f"{prefix}widths": (), f"{prefix}model.depth": None,

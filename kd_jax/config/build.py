@@ -16,7 +16,7 @@ from kd_jax.core import randomness, types
 from kd_jax.core.errors import UserError
 from kd_jax.data import preprocess, views
 from kd_jax.methods import fitting
-from kd_jax.training import optimizers, schedules, segment, step
+from kd_jax.training import optimizers, peers, schedules, segment, step
 from kd_jax.training.settings import Training
 
 # A batch may be larger than a small data set: it is padded to its size.
@@ -106,6 +106,9 @@ def training(net: recipe.Net, found: data_lib.Dataset) -> Training:
   with net.errors_named():
     made = (student(net.values, found) if net.member is None
             else teacher(net.values, found, net.member))
+    if net.peers:
+      made = made._replace(taps={}, model=peers.model(
+          {name: student(values, found).model for name, values in net.peers}))
   made = made._replace(seed=randomness.of_role(made.seed, net.role))
   if net.epoch is None:
     return made
@@ -143,6 +146,23 @@ def learner(
       mixup=training.mixup, accumulate=training.accumulate)
 
 
+def method(net: recipe.Net, run: run_lib.Run) -> methods.Method:
+  """The method by which a net of a recipe is trained.
+
+  Raises:
+    UserError: If nets that train together cannot learn by it.
+  """
+  if not net.peers:
+    return run.method if net.member is None else methods.METHODS["hard"]
+  try:
+    return peers.method(run.method, tuple(name for name, _ in net.peers),
+                        run.values["teacher.mean"])
+  except ValueError as error:
+    raise UserError(
+        f"config.method={run.values['method']}: is none for {net.name}, which "
+        f"train together: {error}; use a method on logits, such as kd") from None
+
+
 def bound(
     run: run_lib.Run, training: Training, method: methods.Method,
     taps: methods.Shapes,
@@ -168,6 +188,7 @@ def bound(
 def check_net(net: recipe.Net) -> None:
   """`check_names`, of a net of a recipe."""
   with net.errors_named():
+    method(net, run_lib.read(net.values))
     check_names(net.values)
 
 

@@ -5,7 +5,7 @@ student that learns from the teacher. Others are written in a config that begins
 with `kd_jax.config.default("teacher", "assistant", "student")`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 import contextlib
 from typing import Any, NamedTuple
 
@@ -29,6 +29,10 @@ class Net(NamedTuple):
     in_config: Whether it is of `config.nets`.
     role: For its draws: 0 for a net that nobody learns from, else 1 more than the
       number of nets above it (`randomness.of_role`).
+    peers: Of nets that train together: the name and the flat config of each. They
+      are one net while they are trained, and this is it.
+    peer: Which of the peers it is that `start` names, and it is taken from there
+      as it is; None for a net that is trained.
   """
 
   name: str
@@ -39,10 +43,13 @@ class Net(NamedTuple):
   epoch: int | None = None
   in_config: bool = False
   role: int = 0
+  peers: tuple[tuple[str, dict[str, Any]], ...] = ()
+  peer: int | None = None
 
   def errors_named(self) -> contextlib.AbstractContextManager[None]:
     """Tells mistakes in its config by the keys that its user knows."""
-    return _errors_named(self.name) if self.in_config else contextlib.nullcontext()
+    name, _ = self.peers[0] if self.peers else (self.name, None)
+    return _errors_named(name) if self.in_config else contextlib.nullcontext()
 
 
 def nets(values: Values, *, swept: bool) -> list[Net]:
@@ -86,14 +93,19 @@ def _written(values: Values) -> Iterator[Net]:
         "recipe has none; its nets have keys of their own, nets.NAME.KEY")
   shared = {key: value for key, value in values.items()
             if not key.startswith("nets.")} | {"recipe": ()}
-  learnt_from = {teacher for name in values["recipe"]
+  learnt_from = {teacher for entry in values["recipe"]
+                 for name in schema.peers(entry)
                  for teacher in values[f"nets.{name}.teachers"] or ()}
   above: dict[str, int] = {}
   made: dict[str, Net] = {}
   for name in values["recipe"]:
-    prefix = f"nets.{name}."
-    own = {key.removeprefix(prefix): value for key, value in values.items()
-           if key.startswith(prefix) and value is not None}
+    if len(schema.peers(name)) > 1:
+      for net in _together(values, shared, name, learnt_from):
+        yield net
+        if net.peer is not None:
+          made[net.name], above[net.name] = net, 0
+      continue
+    own = _own(values, name)
     start, teachers = own.pop("init_from", None), tuple(own.pop("teachers"))
     epochs = tuple(own.pop("teacher_epochs")) or (0,) * len(teachers)
     for key, wanted in (("teachers", teachers), ("init_from", (start,))):
@@ -109,6 +121,10 @@ def _written(values: Values) -> Iterator[Net]:
     asked = []
     for teacher, epoch in zip(teachers, epochs, strict=True):
       early = made[teacher]
+      if epoch and early.peer is not None:
+        raise UserError(
+            f"config.nets.{name}.teacher_epochs: {teacher} trains together with "
+            "others, and is there at their last epoch alone; give 0")
       if epoch:
         early = early._replace(name=f"{teacher}_at_{epoch}", epoch=epoch)
         if early.name not in made:
@@ -122,10 +138,50 @@ def _written(values: Values) -> Iterator[Net]:
     yield made[name]
 
 
+def _together(
+    values: Values, shared: Values, entry: str, learnt_from: Container[str]
+) -> Iterator[Net]:
+  """Nets that train together, as one net, and then each as taken from it."""
+  own: dict[str, dict[str, Any]] = {}
+  for name in (names_of := schema.peers(entry)):
+    given = _own(values, name)
+    for key in ("teachers", "teacher_epochs", "init_from"):
+      if given.pop(key, ()):
+        raise UserError(
+            f"config.nets.{name}.{key}: {name} is of {entry}, which train together "
+            "from new weights and have no other teacher; leave it out")
+    own[name] = _of_net(shared, given, name, len(names_of) - 1, peers=True)
+  first = own[names_of[0]]
+  for name, config in own.items():
+    for key in ("method", *config):  # A method brings other keys with it.
+      if (value := config[key]) != first[key] and not key.startswith(_OF_A_PEER):
+        raise UserError(
+            f"config.nets.{name}.{key.removeprefix('student.')}={value}: {entry} "
+            f"train together, and have {first[key]} in common; give all the same")
+  yield Net(entry, first, in_config=True, peers=tuple(own.items()),
+            role=int(any(name in learnt_from for name in own)))
+  for place, name in enumerate(own):
+    yield Net(name, own[name], start=entry, in_config=True, peer=place)
+
+
+# Keys in which nets that train together may differ.
+_OF_A_PEER = ("student.name", "student.widths", "student.model.")
+
+
+def _own(values: Values, name: str) -> dict[str, Any]:
+  """What a config gives a net of a recipe, by the keys of a net."""
+  prefix = f"nets.{name}."
+  return {key.removeprefix(prefix): value for key, value in values.items()
+          if key.startswith(prefix) and value is not None}
+
+
 def _of_net(
-    shared: Values, own: Values, name: str, teachers: int
+    shared: Values, own: Values, name: str, teachers: int, *, peers: bool = False
 ) -> dict[str, Any]:
-  """The config of which a net of a recipe is the student."""
+  """The config of which a net of a recipe is the student.
+
+  Its teachers are nets before it, or its peers, whom it need not ask.
+  """
   point = {schema.of_nets().get(key, key): value for key, value in own.items()}
   if teachers:
     point["teacher.count"] = teachers
@@ -134,7 +190,7 @@ def _of_net(
   with _errors_named(name):
     values = config_lib.changed(shared, point)
     needs = names.method(values["method"]).needs_teacher
-  if needs != bool(teachers):
+  if needs != bool(teachers) and not peers:
     raise UserError(
         f"config.nets.{name}.method={values['method']}: "
         + ("needs a teacher; name one with" if needs else "asks no teacher; leave "

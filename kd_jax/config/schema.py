@@ -369,9 +369,10 @@ _OWN: dict[str, Key] = {
     }, later=("dtype", "nonfinite")),
     **_of(RUN, {
         "recipe": Key(
-            (), Rule("names of nets, in the order in which they are trained",
+            (), Rule("names of nets in the order in which they are trained, with a "
+                     "+ between those that train together",
                      _all(_TEXT.check)),
-            "the nets of a recipe, as kd_jax.config.default is told them; () for "
+            "the nets of a recipe, as kd_jax.config.default is given them; () for "
             "the main job: teacher, baseline, distilled"),
         "parallel": Key(
             "auto", _one_of("auto", "single", "pmap", "shard_map", "sharded"),
@@ -443,12 +444,23 @@ def of_nets() -> dict[str, str]:
   return keys | {name.replace(".", "_"): name for name in _COMBINED}
 
 
-def every(*nets: str) -> dict[str, Key]:
-  """All keys by name, also those of the nets of a recipe.
+def peers(entry: str) -> list[str]:
+  """The nets of an entry of a recipe: one, or several that train together.
+
+  Example:
+    >>> peers("student"), peers("first+second")
+    (['student'], ['first', 'second'])
+  """
+  return entry.split("+")
+
+
+def every(*entries: str) -> dict[str, Key]:
+  """All keys by name, also those of the nets of a recipe's entries.
 
   A method put into `METHODS` has its own at once. A net's key that is None leaves
   the run's own.
   """
+  nets = [net for entry in entries for net in peers(entry)]
   numbers = _numbers()
   run = _OWN | numbers
   if not nets:

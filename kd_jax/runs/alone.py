@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from kd_jax.config import identity as identity_lib
-from kd_jax.core import hosts
+from kd_jax.core import hosts, types
 from kd_jax.core.errors import UserError
 from kd_jax.data import preprocess
 from kd_jax.models import released
@@ -20,7 +20,7 @@ from kd_jax.runs.jobs import Job, Wanted
 from kd_jax.runs.nets import Kept
 from kd_jax.runs.rows import Row
 from kd_jax.training import devices as devices_lib
-from kd_jax.training import fit, parameters
+from kd_jax.training import fit, parameters, peers
 
 
 def train(job: Job, fingerprint: str) -> Kept:
@@ -72,6 +72,33 @@ def _released(job: Job) -> fit.Fitted:
       setup.devices)
 
 
+def take(job: Job, fingerprint: str) -> tuple[Row, types.Variables]:
+  """One of several nets that trained together: its record, and the net."""
+  began = time.perf_counter()
+  fitted = _taken(job, job.wanted[fingerprint])
+  return _record(fingerprint, fitted, began), fitted.variables
+
+
+def _taken(job: Job, wanted: Wanted) -> fit.Fitted:
+  assert wanted.start is not None
+  return fit.untrained(
+      job.training.model, peers.net(wanted.start.variables, job.net.name),
+      job.setup.splits, job.setup.devices)
+
+
+def _record(fingerprint: str, fitted: fit.Fitted, began: float) -> Row:
+  """What is written of a net that began to be trained, or taken, at `began`."""
+  final = ("test_", "heldout_", "train_", "epoch", "step")
+  return {
+      "fingerprint": fingerprint, **rows.as_students({
+          key: value for key, value in fitted.row.items()
+          if key.startswith(final)}),
+      "parameters": parameters.num_parameters(fitted.variables.params),
+      "parameters_sha256": parameters.parameters_sha256(fitted.variables.params),
+      "seconds": round(time.perf_counter() - began, 2),
+      "test_wrong_ids": fitted.test_wrong_ids}
+
+
 def obtain(
     job: Job, wanted: Wanted, path: pathlib.Path, identity: dict[str, Any]
 ) -> Row:
@@ -104,22 +131,15 @@ def obtain(
         name, step, training.last_step, f"in epoch {step // job.per_epoch + 1}")
 
   with contextlib.closing(checkpoints):
-    fitted = _released(job) if job.released else fit.fit(
+    fitted = _released(job) if job.released else _taken(
+        job, wanted) if job.net.peer is not None else fit.fit(
         training, job.learner, setup.train,
         wanted.teacher.splits if wanted.teacher else setup.splits,
         devices=setup.devices, checkpoints=checkpoints, stop=setup.stop,
         report=report, tick=tick, inspect=inspected.after_epochs(job, wanted),
         initial=wanted.start and wanted.start.variables,
         begun=bool(rows.epochs(setup.workdir, name, fingerprint[:16])))
-  final = ("test_", "heldout_", "train_", "epoch", "step")
-  record = {
-      "fingerprint": fingerprint, **rows.as_students({
-          key: value for key, value in fitted.row.items()
-          if key.startswith(final)}), **checkpoints.forced(),
-      "parameters": parameters.num_parameters(fitted.variables.params),
-      "parameters_sha256": parameters.parameters_sha256(fitted.variables.params),
-      "seconds": round(time.perf_counter() - began, 2),
-      "test_wrong_ids": fitted.test_wrong_ids}
+  record = _record(fingerprint, fitted, began) | checkpoints.forced()
   if fitted.best is not None:
     # The net of the best held-out epoch, beside the last one.
     nets.replace(

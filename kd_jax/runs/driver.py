@@ -207,6 +207,8 @@ class _Driver:
       if not self._results.has([lane]) and (net := self._points.find(job, lane)):
         kept_logits.keep(job, lane, net.variables)
         self._add([rows.found(job, lane, net.record)])
+      elif job.net.peer is not None and not self._done(job, lane):
+        self._take(job, lane)
     self._results.convert(functools.partial(_converted, jobs, self._before))
     planned = [(job, chunk) for job in jobs for chunk in plan.extend(
         self._before, job.program_fingerprint, job.rows,
@@ -262,6 +264,19 @@ class _Driver:
     self._inspect(job, inspected.pictures(job, job.wanted[lane], net.variables))
     self._alone[job.net.name] = row = alone.row(job, lane, net.record)
     self._add([row], Shape(1, 1, 1), again=True)
+
+  def _take(self, job: Job, lane: str) -> None:
+    """Takes a net from those that it trained with, as they have a row."""
+    record, variables = alone.take(job, lane)
+    start = job.wanted[lane].start
+    packing = {key: start.record[key] for key in ("packing", "lanes")
+               if start and key in start.record}
+    row = rows.found(job, lane, record) | packing
+    kept_logits.keep(job, lane, variables)
+    if self._points.lacks(job, lane):
+      self._points.keep(lane, nets.save(
+          job.setup, job.training, job.wanted[lane].identity, variables, row))
+    self._add([row], Shape(1, *packing["lanes"]) if "lanes" in packing else None)
 
   def _inspect(self, job: Job, found: dict[str, Any]) -> None:
     """Writes what the report draws of the nets of a single run, if anything."""

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kd_jax import methods, models
+from kd_jax import models
 from kd_jax.config import build
 from kd_jax.config import identity as identity_lib
 from kd_jax.config import run as run_lib
@@ -126,10 +126,10 @@ def make(
     training: How it is trained.
     wanted: The nets, by their fingerprints.
   """
-  method = setup.run.method if net.member is None else methods.METHODS["hard"]
   teacher = next(iter(wanted.values())).teacher
   learner = build.learner(
-      setup.run, training, method, teacher and teacher.teacher)
+      setup.run, training, build.method(net, setup.run),
+      teacher and teacher.teacher)
   # What is evaluated, kept and learnt from is the net that comes out.
   training = training._replace(model=step.deployed(learner))
   return Job(net, setup, training, learner, dict(wanted),
@@ -153,16 +153,25 @@ def identity(
     return identity_lib.member(
         run.values, content=content, seed=run.values["teacher.seed"] + net.member,
         source=run.sources["teacher"])
-  hparams = build.student_hparams(run.values)
-  found = identity_lib.student(
-      run.values, content=content, method=run.values["method"],
-      source=run.sources["student"],
-      weights=(hparams.hard_weight, hparams.soft_weight),
-      mixture=teacher and identity_lib.mixture(
-          run.values, teacher.identity, teacher.teacher.weights.tolist()))
+  found = _of_student(run, content, teacher and identity_lib.mixture(
+      run.values, teacher.identity, teacher.teacher.weights.tolist()))
   return found | ({"init_from": start.sha256} if start else {}) | (
       {"ends_at_epoch": net.epoch} if net.epoch else {}) | (
-          {"role": net.role} if net.role else {})
+          {"role": net.role} if net.role else {}) | (
+              {"peer": net.peer} if net.peer is not None else {}) | ({
+                  "teacher.mean": run.values["teacher.mean"],
+                  "peers": [_of_student(run_lib.read(values), content)
+                            for _, values in net.peers]} if net.peers else {})
+
+
+def _of_student(
+    run: run_lib.Run, content: str, mixture: dict[str, Any] | None = None
+) -> dict[str, Any]:
+  hparams = build.student_hparams(run.values)
+  return identity_lib.student(
+      run.values, content=content, method=run.values["method"],
+      source=run.sources["student"],
+      weights=(hparams.hard_weight, hparams.soft_weight), mixture=mixture)
 
 
 def check(
@@ -181,7 +190,7 @@ def check(
   with net.errors_named():
     _check_taps(net, setup, training, before)
     _check_labels(setup.run, training)
-  if net.start is None:
+  if net.start is None or net.peer is not None:
     return
   key = f"config.nets.{net.name}.init_from={net.start}"
   if _shapes(setup, training) != _shapes(setup, before[net.start]):

@@ -154,7 +154,8 @@ class Points:
       return identity.group(net.values)
     of = self._recipes[number]
     return json.dumps([identity.group(net.values), net.name, net.start is None, *(
-        identity.group(of[teacher].values) for teacher in net.teachers)])
+        identity.group(of[teacher].values) for teacher in net.teachers), *(
+            identity.group(values) for _, values in net.peers)])
 
   def _job(self, program: str, group: Sequence[tuple[int, Net, Setup]]) -> Job:
     """The job of an entry at those points where it is one program."""
@@ -179,7 +180,9 @@ class Points:
     lane = Lane(self._lanes[number].point, net.values)
     if net.name == "baseline" and not net.in_config:
       lane = lane._replace(point={"method": "hard"})
-    teacher = None if net.member is not None else self._teachers.of(
+    # Peers are asked in the step, and one that is taken from them asks nobody.
+    alone = net.member is not None or net.peers or net.peer is not None
+    teacher = None if alone else self._teachers.of(
         setup, training, [self._trained(number, each) for each in net.teachers])
     start = self._trained(number, net.start) if net.start else None
     return Wanted(

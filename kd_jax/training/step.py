@@ -291,8 +291,10 @@ def _totals(learner, own, view, terms, hparams):
   if learner.unlabelled:
     known &= view.batch.label >= 0
   student, teacher_outputs, batch = _with_classes(learner, view)
+  inference = learner.method.inference
+  deployed = student if inference is None else inference(own, student)
   totals = {"errors": metrics.Mean.of(
-      metrics.errors(student.logits, batch.label), known)}
+      metrics.errors(deployed.logits, batch.label), known)}
   for name, term in terms.items():
     totals[name] = metrics.Mean.of(
         term.value, known if name == "hard" else batch.mask)
