@@ -281,7 +281,9 @@ def test_they_run_alone_and_as_lanes_and_are_found_again(
     mine = next(row for row in swept[name]
                 if row["overrides"] == {"seed": 0, "temperature": 2})
     assert mine["test_nll"] == pytest.approx(rows[name][0]["test_nll"], rel=1e-4)
-    assert mine["packing"] == "2x1x2" and mine["command"]
+    # One that is taken from them ran where they did.
+    assert mine["command"] and (
+        name == "student" or mine["packing"] == "2x1x2")
   # Who is taken from them is of the bits of that packing, as any student is.
   assert swept[NETS[0]][0]["fingerprint"] == rows[NETS[0]][0]["fingerprint"]
 
