@@ -5,32 +5,33 @@ what the other says of the same batch at the same step.
 
   python -m kd_jax.main --config=configs/mutual.py --workdir=runs/mutual
 
-The row `first+second` is of both as one, by the mean of their probabilities;
-`first` and `second` are of each. Other nets, a cohort of three, and the control
-that learns from labels alone, in the same batches and from the same weights:
+The row `student+peer` is of both as one, by the mean of their probabilities;
+`student` and `peer` are of each. Others:
 
-  --config.nets.second.widths="(30,30)"     a small net beside a large one
-  --config=configs/mutual.py:three          each learns from the mean of the others
-  --config.method=hard                      nets that do not listen to each other
+  --config.nets.peer.widths="(30,30)"   a small net beside a large one
+  --config.method=hard                  the control: nets that do not listen
 
 Variants:
-  configs/mutual.py          20 epochs
-  configs/mutual.py:three    three nets
-  configs/mutual.py:smoke    the same program, 60 steps
+  configs/mutual.py           20 epochs
+  configs/mutual.py:three     each learns from the mean of the two others
+  configs/mutual.py:static    the peer is trained first, and is an ordinary teacher
+  configs/mutual.py:smoke     the same program, 60 steps
 
 The loss of each net is CE + T**2 * KL(mean of the others || itself) at T = 1.
 """
 
 from kd_jax import config as config_lib
 
-VARIANTS = ("default", "three", "smoke")
+VARIANTS = ("default", "three", "static", "smoke")
 
 
 def get_config(variant: str = "default"):
   """The config of a variant."""
   config_lib.check_variant(variant, VARIANTS)
-  names = ("first", "second", "third")[:3 if variant == "three" else 2]
-  config = config_lib.default("+".join(names))
+  static = variant == "static"
+  names = ("student", "peer", "third")[:3 if variant == "three" else 2]
+  entries = ("peer", "student") if static else ("+".join(names),)
+  config = config_lib.default(*entries)
 
   config.data.name = "mnist"
   config.method = "kd"
@@ -43,6 +44,8 @@ def get_config(variant: str = "default"):
   config.optimizer.schedule = "cosine"
   for name in names:
     config.nets[name].widths = (800, 800)
+  if static:
+    config.nets.student.teachers = ("peer",)
 
   if variant == "smoke":
     config.steps = 60

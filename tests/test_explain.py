@@ -51,6 +51,23 @@ def test_a_net_of_a_run_is_explained(run, capsys):
   assert (run / "explained_teacher_3.png").is_file()
 
 
+@pytest.mark.pictures
+def test_of_several_images_there_is_a_page(run, capsys):
+  assert command.main(
+      [f"--workdir={run}", "--id=3,0-1,3", "--epochs=1"]) == 0
+  assert capsys.readouterr().out.count(": distilled says ") == 3
+  text = (run / "explained_distilled.html").read_text()
+  record = parameters.load_record(run / "parameters/distilled")
+  for number in (0, 1, 3):
+    assert (run / f"explained_distilled_{number}.png").is_file()
+    assert f'href="#image-{number}"' in text and f'id="image-{number}"' in text
+    wrong = f'href="#image-{number}" class="wrong"' in text
+    assert wrong == (number in record["test_wrong_ids"])
+  # In the order that was asked for; nothing is loaded.
+  assert text.index("#image-3") < text.index("#image-0") < text.index("#image-1")
+  assert "http" not in text.replace("http-equiv", "") and "<script" not in text
+
+
 def test_the_net_is_asked_as_in_its_run(run):
   # Its errors on the test set, of pixels in [0, 1], are those of its record.
   values = picture._values(run)

@@ -1,6 +1,7 @@
 """Shows why a net says what it says of one image, as DeepVID does.
 
   python -m kd_jax.explain --workdir=runs/mnist --id=7
+  python -m kd_jax.explain --workdir=runs/mnist --id=0-39    # a page of 40
 
 A VAE is trained on the training images (a minute for MNIST) and draws neighbours of
 test image 7. A linear student learns the net's softened labels of these alone. The
@@ -11,10 +12,14 @@ Beside it stands how often student and net agree on neighbours that are not lear
 
 import argparse
 import pathlib
+import re
 import sys
 
 from kd_jax.core import exits
 from kd_jax.core.errors import Parser, UserError, printable, whole
+
+# A page of more would be too long to look through, and large.
+_MOST = 500
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -24,13 +29,28 @@ def main(argv: list[str] | None = None) -> int:
   # pylint: disable-next=g-import-not-at-top
   from kd_jax.explain import picture
   try:
-    print(printable(picture.write(
+    print(printable(str(picture.write(
         arguments.workdir, arguments.id, net=arguments.net, epochs=arguments.epochs,
-        say=lambda line: print(line, flush=True))))
+        say=lambda line: print(printable(line), flush=True)))))
   except (UserError, OSError) as error:
     print(f"error: {UserError(error)}", file=sys.stderr)
     return 2
   return 0
+
+
+def _ids(text: str) -> list[int]:
+  """7, or 3,7, or 0-39, or some of these."""
+  found: dict[int, None] = {}
+  for part in text.split(","):
+    match = re.fullmatch(r"(-?\d{1,9})(?:-(\d{1,9}))?", part.strip())
+    if not match:
+      raise argparse.ArgumentTypeError(f"{text!r} must be ids such as 7 or 0-39")
+    first, last = int(match[1]), int(match[2] or match[1])
+    if not first <= last < first + _MOST:
+      raise argparse.ArgumentTypeError(
+          f"{part!r} must go up, and be of {_MOST} images at most")
+    found |= dict.fromkeys(range(first, last + 1))
+  return list(found)
 
 
 def _parser() -> Parser:
@@ -39,8 +59,8 @@ def _parser() -> Parser:
       formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--workdir", type=pathlib.Path, required=True,
                       help="of a finished run of images")
-  parser.add_argument("--id", type=int, required=True,
-                      help="which test image, from 0")
+  parser.add_argument("--id", type=_ids, required=True, metavar="ID[,ID-ID...]",
+                      help="which test images, from 0; of several a page is made")
   parser.add_argument("--net", help="one of WORKDIR/parameters (default: the last)")
   parser.add_argument("--epochs", type=whole, default=8,
                       help="of the VAE (default: 8)")

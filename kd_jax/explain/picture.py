@@ -1,6 +1,6 @@
 """From a run's folder to the picture of an explanation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import pathlib
 from typing import Any
 
@@ -11,10 +11,10 @@ import numpy as np
 from kd_jax import data as data_lib
 from kd_jax import report
 from kd_jax.config import build, names, recipe
-from kd_jax.core import randomness
+from kd_jax.core import files, randomness
 from kd_jax.core.errors import UserError, nearest
 from kd_jax.data import preprocess
-from kd_jax.explain import linear
+from kd_jax.explain import linear, page
 from kd_jax.report import canvas
 from kd_jax.training import parameters, vae
 
@@ -25,20 +25,20 @@ _L2, _STEPS, _SHOWN = 1e-2, 150, 8
 
 
 def write(
-    workdir: pathlib.Path, number: int, *, net: str | None = None, epochs: int = 8,
-    say: Callable[[str], None] = print
-) -> str:
-  """Explains a test image; leaves `WORKDIR/explained_NET_ID.png`.
+    workdir: pathlib.Path, numbers: Sequence[int], *, net: str | None = None,
+    epochs: int = 8, say: Callable[[str], None] = print
+) -> pathlib.Path:
+  """Explains test images; leaves `WORKDIR/explained_NET_ID.png` of each.
 
   Args:
     workdir: Of a finished run.
-    number: Which test image.
+    numbers: Which test images.
     net: One of `workdir/parameters`; the last of the recipe by default.
     epochs: Of the VAE.
-    say: Tells the user.
+    say: Tells the user, also what came out for each image.
 
   Returns:
-    What came out, in two lines.
+    The picture of one image; of several `explained_NET.html`, a page of all.
 
   Raises:
     UserError: If there is no such net or image, or inputs are no uint8 images.
@@ -46,13 +46,31 @@ def write(
   values = _values(workdir)
   chosen = _net(values, workdir, net)
   dataset = build.dataset(values, say=say)
-  image = _image(dataset, number)
+  _check_images(dataset, numbers)
   ask = _asking(chosen, dataset, workdir)
   say(f"{chosen.name}: training a VAE of {len(dataset.train_ids)} images")
   parameters.quiet()
   flat = dataset.train.inputs[dataset.train_ids].reshape(
       len(dataset.train_ids), -1)
   params = vae.train(jnp.asarray(flat), seed=0, epochs=epochs)
+  found = []
+  for number in numbers:
+    file = workdir / f"explained_{chosen.name}_{number}.png"
+    found.append(_explain(chosen.name, ask, params, dataset.test, number, file))
+    say(f"test image {number}, {found[-1].text}")
+  if len(found) == 1:
+    return found[0].picture
+  file = workdir / f"explained_{chosen.name}.html"
+  files.write(file, page.page(chosen.name, found))
+  return file
+
+
+def _explain(
+    name: str, ask: Callable[[jax.Array], jax.Array], params: Any,
+    examples: data_lib.Examples, number: int, file: pathlib.Path
+) -> page.Explained:
+  """A linear student at one image, and its picture."""
+  image, label = examples.inputs[number], int(examples.label[number])
   x = jnp.asarray(image.reshape(-1), jnp.float32) / 255
   drawn = linear.neighbours(
       randomness.stream(jax.random.key(0), "explain", number), params, x,
@@ -64,13 +82,12 @@ def write(
   agreed = float(jnp.mean(jnp.argmax(student(drawn[_LEARNT:]), axis=-1)
                           == jnp.argmax(logits[_LEARNT:], axis=-1)))
   own = np.asarray(jax.nn.softmax(ask(x[None])[0]))
-  file = workdir / f"explained_{chosen.name}_{number}.png"
-  label = int(dataset.test.label[number])
   _draw(image, label, np.asarray(drawn[:_SHOWN]), np.asarray(student.weights), own,
         file)
-  return (f"test image {number}, a {label}: {chosen.name} says {own.argmax()} "
-          f"with p = {own.max():.3f}; the linear student agrees with it on "
-          f"{agreed:.0%} of {_JUDGED} other neighbours\n{file}")
+  return page.Explained(number, image, label, int(own.argmax()), (
+      f"a {label}: {name} says {own.argmax()} with p = {own.max():.3f}; the linear "
+      f"student agrees with it on {agreed:.0%} of {_JUDGED} other neighbours"),
+                        file)
 
 
 def _values(workdir: pathlib.Path) -> dict[str, Any]:
@@ -95,7 +112,9 @@ def _net(
   except KeyError as error:
     raise UserError(f"{workdir / 'config.json'}: has no {error}; it is of another "
                     "version of kd_jax") from None
-  kept = [each for each in nets if (workdir / "parameters" / each).is_dir()]
+  # Peers that trained together are explained one by one.
+  kept = [each for each, net in nets.items()
+          if not net.peers and (workdir / "parameters" / each).is_dir()]
   if not kept:
     raise UserError(
         f"--workdir={workdir}: no net is kept in it; of a sweep only those that "
@@ -110,15 +129,15 @@ def _net(
   return net
 
 
-def _image(dataset: data_lib.Dataset, number: int) -> np.ndarray:
-  """The test image, uint8 `[H, W, C]`."""
+def _check_images(dataset: data_lib.Dataset, numbers: Sequence[int]) -> None:
+  """Refuses data without uint8 images, and ids that are none."""
   inputs = dataset.test.inputs
   if not preprocess.are_images(inputs) or inputs.dtype != np.uint8:
     raise UserError(f"data.name={dataset.name}: has no uint8 images, which are all "
                     "that can be explained")
-  if not 0 <= number < len(inputs):
-    raise UserError(f"--id={number}: must be from 0 to {len(inputs) - 1}")
-  return inputs[number]
+  for number in numbers:
+    if not 0 <= number < len(inputs):
+      raise UserError(f"--id={number}: must be from 0 to {len(inputs) - 1}")
 
 
 def _asking(
