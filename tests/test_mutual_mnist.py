@@ -5,8 +5,9 @@ import numpy as np
 from experiments.mutual_mnist import study
 
 # Test errors of each arm with four seeds; the pairs as one after them.
-ERRORS = {"labels": 300, "a peer like it": 290, "a large peer": 280,
-          "two peers like it": 270, "a teacher like it": 295, "a large teacher": 260}
+ERRORS = {
+    "labels": 300, "a peer like it": 290, "a large peer": 280,
+    "two peers like it": 270, "a teacher like it": 295, "a large teacher": 260}
 PAIRS = {"labels": 250, "a peer like it": 275}
 NOISE = (-3, 1, 2, 0)
 
