@@ -3,12 +3,13 @@
 import base64
 from collections.abc import Sequence
 import html
-import io
 import pathlib
 import string
 from typing import NamedTuple
 
 import numpy as np
+
+from kd_jax.report import canvas
 
 _PAGE = string.Template("""<!doctype html>
 <html lang="en">
@@ -81,7 +82,7 @@ def page(net: str, found: Sequence[Explained]) -> str:
     says = html.escape(f"{net} says {each.answer}, it is a {each.label}")
     links.append(
         f'<a href="#image-{each.number}"{wrong} title="{says}">'
-        f'<img src="{_data(_png(each.image))}" alt="test image {each.number}: '
+        f'<img src="{_data(canvas.png(each.image))}" alt="test image {each.number}: '
         f'{says}">{each.answer}</a>')
     sections.append(
         f'<section id="image-{each.number}"><h2>Test image {each.number}</h2>'
@@ -95,15 +96,6 @@ def page(net: str, found: Sequence[Explained]) -> str:
             "it is wrong. Pick an image: its linear student learnt from neighbours "
             "of it alone. Red pixels speak for a class, blue ones against it.",
       sections="\n".join(sections))
-
-
-def _png(image: np.ndarray) -> bytes:
-  from matplotlib import image as images  # pylint: disable=g-import-not-at-top
-  grey = image.shape[-1] == 1
-  buffer = io.BytesIO()
-  images.imsave(buffer, image[..., 0] if grey else image, format="png",
-                cmap="gray" if grey else None, vmin=0, vmax=255)
-  return buffer.getvalue()
 
 
 def _data(png: bytes) -> str:

@@ -6,6 +6,8 @@ import io
 import pathlib
 from typing import Any, ParamSpec
 
+import numpy as np
+
 from kd_jax.report import names, panels
 
 # Okabe & Ito's palette, told apart by the colour-blind too; without the yellow,
@@ -76,6 +78,16 @@ def picture(axes: Any, image: Sequence[Any]) -> None:
     picture(axes, [[pixel[0] for pixel in line] for line in image])
   else:
     axes.imshow([[[v / 255 for v in pixel] for pixel in line] for line in image])
+
+
+def png(image: np.ndarray) -> bytes:
+  """A file of an image, uint8 `[H, W, 1 or 3]`, pixel by pixel."""
+  from matplotlib import image as images  # pylint: disable=g-import-not-at-top
+  grey = image.shape[-1] == 1
+  buffer = io.BytesIO()
+  images.imsave(buffer, image[..., 0] if grey else image, format="png",
+                cmap="gray" if grey else None, vmin=0, vmax=255)
+  return buffer.getvalue()
 
 
 def save(
