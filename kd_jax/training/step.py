@@ -31,7 +31,8 @@ class Learner(NamedTuple):
     pairs: The taps that the method compares, of the student and of the teacher.
     skip_nonfinite: Whether a step whose gradients are not finite changes nothing.
     schedules: How temperature and weights move over the run.
-    unlabelled: Whether a label may be -1: it has no influence, and is not counted.
+    unlabelled: Whether a label may be -1: the example then has no hard term, and
+      its error is not counted.
     mixup: a of Beta(a, a), as of `segment.mixed`; 0 mixes nothing.
     accumulate: Parts of a batch that go through the nets one after the other.
   """
@@ -146,6 +147,7 @@ def _part(learner: Learner, axis_name: str | None) -> Callable[..., Any]:
       found = terms_lib.and_state(learner.method.terms(
           own._replace(params=method, heads=heads(learner, teacher_arrays, params)),
           *_with_classes(learner, view), hparams), own)
+      found = found._replace(terms=_of_known(learner, view, found.terms))
       mean = lambda terms: share(jnp.sum(jnp.where(
           view.batch.mask, terms_lib.total(terms), 0.0)) / count)
       # One backward pass; but one for each term where the method wants them apart.
@@ -227,11 +229,26 @@ def _updated(learner, state, gradients, hparams):
 
 
 def _with_classes(learner: Learner, view: "_View") -> "_View":
-  """A view whose unknown labels are some class, which no weighted term reads."""
+  """A view whose unknown labels are some class, for equations that need one."""
   if not learner.unlabelled:
     return view
   batch = view.batch
   return view._replace(batch=batch._replace(label=jnp.maximum(batch.label, 0)))
+
+
+def _of_known(
+    learner: Learner, view: "_View", terms: terms_lib.Terms
+) -> terms_lib.Terms:
+  """Terms with that of the labels at 0 where a label is unknown.
+
+  It stays in the mean over all examples, so that an example counts the same
+  whatever is known of the others.
+  """
+  if not learner.unlabelled or "hard" not in terms:
+    return terms
+  hard = terms["hard"]
+  return {**terms, "hard": hard._replace(
+      value=jnp.where(view.batch.label >= 0, hard.value, 0.0))}
 
 
 class _View(NamedTuple):
@@ -303,8 +320,8 @@ def _totals(learner, own, view, terms, hparams):
   number = jnp.sum(batch.mask, dtype=jnp.float32)
 
   def weighted(outputs, name):
-    again = terms_lib.and_state(learner.method.terms(
-        own, outputs, teacher_outputs, batch, hparams), own).terms[name]
+    again = _of_known(learner, view, terms_lib.and_state(learner.method.terms(
+        own, outputs, teacher_outputs, batch, hparams), own).terms)[name]
     # Through statistics of the batch, padding's values depend on valid examples.
     each = (jnp.where(batch.mask, again.value, 0.0) if jnp.ndim(again.value)
             else number * again.value)
