@@ -16,6 +16,8 @@ Others:
 
 Variants:
   configs/noisy_student.py          10 epochs of each student
+  configs/noisy_student.py:once     one round
+  configs/noisy_student.py:labels   the teacher alone
   configs/noisy_student.py:smoke    the same program, 60 steps of each net
 
 The loss of an example is CE + KL at T = 1, without CE where its label is unknown.
@@ -26,13 +28,14 @@ see a label or a pseudo label of each image: 88.4% of ImageNet, a corruption err
 
 from kd_jax import config as config_lib
 
-VARIANTS = ("default", "smoke")
+VARIANTS = ("default", "once", "labels", "smoke")
 STUDENTS = ("student_1", "student_2", "student")
 
 
-def get_config(variant: str = "default", students: tuple[str, ...] = STUDENTS):
-  """The config of a variant; `students` are the rounds."""
+def get_config(variant: str = "default"):
+  """The config of a variant."""
   config_lib.check_variant(variant, VARIANTS)
+  students = {"once": ("student",), "labels": ()}.get(variant, STUDENTS)
   config = config_lib.default("teacher", *students)
 
   config.data.name = "mnist"
