@@ -12,7 +12,9 @@ from test_step import NONE, a_teacher, hyper, learner
 from kd_jax import config as config_lib
 from kd_jax import data, losses, main, teachers
 from kd_jax.config import build, identity
-from kd_jax.training import metrics, segment
+from kd_jax.config import run as run_lib
+from kd_jax.runs import estimate
+from kd_jax.training import inspection, metrics, segment
 from kd_jax.training import step as step_lib
 
 LABELS = np.random.default_rng(0).integers(0, 7, 3000)
@@ -150,6 +152,21 @@ def test_a_step_has_the_hard_term_of_known_labels_alone(key, device_data):
       totals["gradient_hard"].total, each[known][:8].sum(), rtol=1e-4)
 
 
+def test_the_first_batch_is_looked_at_with_known_labels_alone(key, device_data):
+  ids = jnp.arange(32, dtype=jnp.int32)
+  batch = segment.take(device_data, NONE, ids, ids * 0, ids < 32)
+  known = np.arange(32) % 4 == 1
+  few = batch._replace(label=jnp.where(known, batch.label, -1))
+  teacher = a_teacher(key, batch.inputs)
+  own = learner(teacher=teacher)._replace(unlabelled=True)
+  state = step_lib.init(own, key, batch.inputs, hyper())
+  _, mean, _ = inspection.make_terms(own)(
+      state, few, few.label, teacher.arrays, hyper(), key)["hard"]
+  logits = own.model.apply(state.student, batch.inputs, train=False)[0].logits
+  wanted = np.asarray(losses.hard_cross_entropy(logits, batch.label))[known].sum()
+  np.testing.assert_allclose(mean, wanted / 32, rtol=1e-5)
+
+
 # ---- Runs.
 
 
@@ -163,6 +180,17 @@ def test_a_teacher_learns_from_labels_and_a_student_from_all(run, tmp_path):
   *_, last = map(json.loads, (
       tmp_path / "run/metrics.jsonl").read_text().splitlines())
   assert last["net"] == "student" and last["train_examples"] == 21
+
+
+def test_a_plan_counts_the_steps_of_known_labels(own_data, tmp_path):
+  file = tmp_path / "few.py"
+  file.write_text(CONFIG)
+  asked, *_ = main.parse([f"--config={file}", f"--config.data.dir={own_data}",
+                          "--workdir=anywhere"])
+  groups = estimate._groups(run_lib.read(asked), print, {})
+  # Two epochs of 21 examples, and of 300, in batches of 32.
+  assert {group.net.name: group.training.total_steps for group in groups} == {
+      "teacher": 2, "student": 20}
 
 
 @pytest.mark.slow

@@ -80,20 +80,21 @@ def stages(options: Options) -> list[Stage]:
   """The teacher's settings, those of students of one round, then three rounds."""
   draws = options.seeds or (2 if options.quick else 5)
   labelled = (100,) if options.quick else LABELLED
-  typical, tried = (100, 1) if options.quick else (_TYPICAL, 2)
-  small = _shorter if options.quick else lambda config: config
+  small, choosing = (_shorter, _quickly) if options.quick else (
+      lambda config: config, _choosing)
   return [
-      Stage("teacher_choosing", config=lambda _: _choosing(
-          small(_config("labels")), [TEACHER], typical, tried),
-            command=f"{COMMAND}:labels"),
-      Stage("choosing", config=lambda rows: _choosing(
-          _taught(small(_config("once")), rows), STUDENTS.values(), typical, tried),
-            command=f"{COMMAND}:once"),
+      Stage("teacher_choosing", command=f"{COMMAND}:labels",
+            config=lambda _: choosing(small(_config("labels")), [TEACHER])),
+      Stage("choosing", command=f"{COMMAND}:once", config=lambda rows: choosing(
+          _taught(small(_config("once")), rows), [*STUDENTS.values()])),
       Stage("table", config=lambda rows: table(
           _taught(small(_config()), rows), rows, labelled, draws))]
 
 
-def _choosing(config, arms, labelled: int, draws: int) -> ml_collections.ConfigDict:
+def _choosing(
+    config: ml_collections.ConfigDict, arms: Sequence[Arm], *,
+    labelled: int = _TYPICAL, draws: int = 2,
+) -> ml_collections.ConfigDict:
   """Every setting of some arms, judged on held-out digits."""
   config.data.holdout, config.data.test = 0.1, "heldout"
   config.transfer.labelled = labelled
@@ -101,6 +102,14 @@ def _choosing(config, arms, labelled: int, draws: int) -> ml_collections.ConfigD
       sweep.chain(*(each.settings for each in arms)),
       _draws(arms_lib.FIRST_SEED, draws)))
   return config
+
+
+def _quickly(
+    config: ml_collections.ConfigDict, arms: Sequence[Arm]
+) -> ml_collections.ConfigDict:
+  """The same of the first setting of each, so that nothing is chosen."""
+  return _choosing(config, [each._replace(settings=each.settings[:1])
+                            for each in arms], labelled=100, draws=1)
 
 
 def table(

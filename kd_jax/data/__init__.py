@@ -138,6 +138,13 @@ def without_test(dataset: Dataset) -> Dataset:
       test=Examples(*(array[ids] for array in dataset.train)), test_labels=None)
 
 
+def with_labels(dataset: Dataset) -> Dataset:
+  """The data set of who learns from labels alone: examples that have one."""
+  ids = dataset.train_ids[dataset.train.known[dataset.train_ids]]
+  return dataset if len(ids) == len(dataset.train_ids) else dataset._replace(
+      train_ids=ids)
+
+
 def empty_classes(dataset: Dataset) -> np.ndarray:
   """The classes of which no training example has the label."""
   labels = dataset.train.label

@@ -155,17 +155,15 @@ def notices(run: Run, dataset: data_lib.Dataset) -> list[str]:
 
 def labelled(setup: Setup) -> Setup:
   """The setup of a net that learns from labels alone: examples that have one."""
-  dataset = setup.dataset
-  ids = dataset.train_ids[dataset.train.known[dataset.train_ids]]
-  if len(ids) == len(dataset.train_ids):
+  dataset = data_lib.with_labels(setup.dataset)
+  if dataset is setup.dataset:
     return setup
-  if not len(ids):
+  if not len(dataset.train_ids):
     raise UserError(
         "no training example has a label, so nothing can be trained on labels "
         "alone; give a teacher's logits with --config.teacher.logits=FILE")
-  return setup._replace(
-      dataset=dataset._replace(train_ids=ids),
-      train=setup.train._replace(ids=devices_lib.copies(setup.devices, ids)))
+  ids = devices_lib.copies(setup.devices, dataset.train_ids)
+  return setup._replace(dataset=dataset, train=setup.train._replace(ids=ids))
 
 
 def _counts(dataset: data_lib.Dataset) -> str:

@@ -142,12 +142,11 @@ def _part(learner: Learner, axis_name: str | None) -> Callable[..., Any]:
       outputs, running = learner.model.apply(
           types.Variables(params, state.student.state), batch.inputs, train=True,
           rngs=rngs, mask=batch.mask, rates=hparams.rates, axis_name=axis_name)
-      view = gathered(_View(
+      view = gathered(View(
           compared(outputs, learner.pairs, 0), teacher_outputs, batch))
-      found = terms_lib.and_state(learner.method.terms(
-          own._replace(params=method, heads=heads(learner, teacher_arrays, params)),
-          *_with_classes(learner, view), hparams), own)
-      found = found._replace(terms=_of_known(learner, view, found.terms))
+      layers = heads(learner, teacher_arrays, params)
+      found = terms_of(
+          learner, own._replace(params=method, heads=layers), view, hparams)
       mean = lambda terms: share(jnp.sum(jnp.where(
           view.batch.mask, terms_lib.total(terms), 0.0)) / count)
       # One backward pass; but one for each term where the method wants them apart.
@@ -228,30 +227,30 @@ def _updated(learner, state, gradients, hparams):
       method=method, optimizer=moments)
 
 
-def _with_classes(learner: Learner, view: "_View") -> "_View":
-  """A view whose unknown labels are some class, for equations that need one."""
-  if not learner.unlabelled:
-    return view
-  batch = view.batch
-  return view._replace(batch=batch._replace(label=jnp.maximum(batch.label, 0)))
+def terms_of(
+    learner: Learner, own: terms_lib.Own, view: "View", hparams: types.Hparams
+) -> terms_lib.Changed:
+  """The terms of a method, that of the labels where they are known.
 
-
-def _of_known(
-    learner: Learner, view: "_View", terms: terms_lib.Terms
-) -> terms_lib.Terms:
-  """Terms with that of the labels at 0 where a label is unknown.
-
-  It stays in the mean over all examples, so that an example counts the same
-  whatever is known of the others.
+  Where a label is unknown it is 0, and stays in the mean over all examples, so that
+  an example counts the same whatever is known of the others.
   """
-  if not learner.unlabelled or "hard" not in terms:
-    return terms
-  hard = terms["hard"]
-  return {**terms, "hard": hard._replace(
-      value=jnp.where(view.batch.label >= 0, hard.value, 0.0))}
+  student, teacher, batch = view
+  of = lambda batch: terms_lib.and_state(
+      learner.method.terms(own, student, teacher, batch, hparams), own)
+  if not learner.unlabelled:
+    return of(batch)
+  # Equations need some class.
+  known = batch.label >= 0
+  found = of(batch._replace(label=jnp.where(known, batch.label, 0)))
+  if "hard" not in found.terms:
+    return found
+  hard = found.terms["hard"]
+  return found._replace(terms={**found.terms, "hard": hard._replace(
+      value=jnp.where(known, hard.value, 0.0))})
 
 
-class _View(NamedTuple):
+class View(NamedTuple):
   """What a method looks at: both nets' outputs, and the examples."""
 
   student: types.Outputs
@@ -307,7 +306,7 @@ def _totals(learner, own, view, terms, hparams):
   known = view.batch.mask
   if learner.unlabelled:
     known &= view.batch.label >= 0
-  student, teacher_outputs, batch = _with_classes(learner, view)
+  student, _, batch = view
   inference = learner.method.inference
   deployed = student if inference is None else inference(own, student)
   totals = {"errors": metrics.Mean.of(
@@ -320,8 +319,8 @@ def _totals(learner, own, view, terms, hparams):
   number = jnp.sum(batch.mask, dtype=jnp.float32)
 
   def weighted(outputs, name):
-    again = _of_known(learner, view, terms_lib.and_state(learner.method.terms(
-        own, outputs, teacher_outputs, batch, hparams), own).terms)[name]
+    again = terms_of(
+        learner, own, view._replace(student=outputs), hparams).terms[name]
     # Through statistics of the batch, padding's values depend on valid examples.
     each = (jnp.where(batch.mask, again.value, 0.0) if jnp.ndim(again.value)
             else number * again.value)
