@@ -13,8 +13,9 @@ from kd_jax import config as config_lib
 from kd_jax import data, losses, main, teachers
 from kd_jax.config import build, identity
 from kd_jax.config import run as run_lib
+from kd_jax.methods import terms
 from kd_jax.runs import estimate
-from kd_jax.training import inspection, metrics, segment
+from kd_jax.training import inspection, metrics, peers, segment
 from kd_jax.training import step as step_lib
 
 LABELS = np.random.default_rng(0).integers(0, 7, 3000)
@@ -165,6 +166,28 @@ def test_the_first_batch_is_looked_at_with_known_labels_alone(key, device_data):
   logits = own.model.apply(state.student, batch.inputs, train=False)[0].logits
   wanted = np.asarray(losses.hard_cross_entropy(logits, batch.label))[known].sum()
   np.testing.assert_allclose(mean, wanted / 32, rtol=1e-5)
+
+
+def test_nets_that_train_together_have_the_terms_of_known_labels_alone(
+    key, device_data):
+  ids = jnp.arange(32, dtype=jnp.int32)
+  batch = segment.take(device_data, NONE, ids, ids * 0, ids < 32)
+  known = np.arange(32) % 4 == 1
+  few = batch._replace(label=jnp.where(known, batch.label, -1))
+  own = learner()
+  own = own._replace(
+      model=peers.model({"one": own.model, "two": own.model}), unlabelled=True,
+      method=peers.method(own.method, ("one", "two"), "probabilities"))
+  state = step_lib.init(own, key, batch.inputs, hyper())
+  outputs, _ = own.model.apply(state.student, batch.inputs, train=False)
+  found = step_lib.terms_of(
+      own, terms.Own(state.method, state.method_state),
+      step_lib.View(outputs, None, few), hyper()).terms
+  for place, name in enumerate(("one", "two")):
+    hard = losses.hard_cross_entropy(outputs.logits[:, place], batch.label)
+    np.testing.assert_allclose(
+        found[f"{name}_hard"].value, np.where(known, hard, 0), rtol=1e-6)
+    assert (found[f"{name}_soft"].value > 0).all()
 
 
 # ---- Runs.

@@ -243,11 +243,9 @@ def terms_of(
   # Equations need some class.
   known = batch.label >= 0
   found = of(batch._replace(label=jnp.where(known, batch.label, 0)))
-  if "hard" not in found.terms:
-    return found
-  hard = found.terms["hard"]
-  return found._replace(terms={**found.terms, "hard": hard._replace(
-      value=jnp.where(known, hard.value, 0.0))})
+  return found._replace(terms={
+      name: term._replace(value=jnp.where(known, term.value, 0.0))
+      if terms_lib.of_labels(name) else term for name, term in found.terms.items()})
 
 
 class View(NamedTuple):
@@ -313,7 +311,7 @@ def _totals(learner, own, view, terms, hparams):
       metrics.errors(deployed.logits, batch.label), known)}
   for name, term in terms.items():
     totals[name] = metrics.Mean.of(
-        term.value, known if name == "hard" else batch.mask)
+        term.value, known if terms_lib.of_labels(name) else batch.mask)
   if len(terms) < 2:
     return totals
   number = jnp.sum(batch.mask, dtype=jnp.float32)
