@@ -158,6 +158,9 @@ PROOFS = {
         "a_permuted_teacher_keeps_its_largest_probability_and_all_moments",
         "every_permutation_of_the_others_is_equally_likely",
         "a_permutation_is_of_an_example_and_a_step_and_not_of_its_batch")),
+    "pseudo_label": Proof(("pseudo_label_cross_entropy",), (
+        "value_by_hand",
+        "pseudo_labels_are_labels_and_the_limit_of_a_sure_teacher")),
     "several teachers, arithmetic": Proof(("mixture_logits_arithmetic",), (
         "mixtures_by_hand", "a_mixture_has_the_gradient_of_its_members",
         "a_class_that_a_member_excludes_is_the_others_in_the_arithmetic_mixture")),

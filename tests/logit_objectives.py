@@ -73,6 +73,10 @@ def z_score(z, ddof=0, epsilon=0.0):
   return (z - mean) / (deviation + epsilon)
 
 
+def pseudo_label(z, v, y, t):
+  return -np.log(pick(softmax(z, 1.0), np.broadcast_to(v.argmax(-1), z.shape[:-1])))
+
+
 def standardised_kl(**settings):
   def oracle(z, v, y, t):
     z, v = z_score(z, **settings), z_score(v, **settings)
@@ -287,6 +291,10 @@ OBJECTIVES = {
         ttm(False), least=""),
     "top_k_kl": Objective(_of_both(targets.top_k_kl, k=3), top_k_kl(3)),
     "bucket_kl": Objective(_of_both(targets.bucket_kl, k=3), bucket_kl(3)),
+    "pseudo_label_cross_entropy": Objective(
+        lambda z, v, y, t, where: targets.pseudo_label_cross_entropy(
+            z, v, where=where),
+        pseudo_label, least="", feels_temperature=False),
     "virtual_teacher_kl": Objective(
         lambda z, v, y, t, where: targets.virtual_teacher_kl(
             z, y, t, correct=0.9, where=where),

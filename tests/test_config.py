@@ -181,8 +181,9 @@ def test_every_key_is_read(own_data, monkeypatch, tmp_path):
   # What a run does beside its nets is read where it is done.
   runs = "".join(file.read_text() for file in (ROOT / "kd_jax/runs").rglob("*.py"))
   assert unread == {
-      "data.scale", "parallel", "checkpoint.every", "checkpoint.keep",
-      "checkpoint.resume", "tensorboard", "teacher.bank", "teacher.bank_dtype",
+      "data.scale", "evaluate.corruptions", "parallel", "checkpoint.every",
+      "checkpoint.keep", "checkpoint.resume", "tensorboard", "teacher.bank",
+      "teacher.bank_dtype",
       "teacher.dir", "teacher.test_logits", "teacher.check"}
   assert all(f'values["{key}"]' in runs for key in unread)
 

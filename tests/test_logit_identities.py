@@ -99,6 +99,8 @@ BY_HAND = {
         0.5 * log(15) + 0.25 * log(30 / 16) + 0.25 * log(3 / 10)),
     "transformed_teacher_kl_unweighted":
         0.5 * log(15) + 0.25 * log(30 / 16) + 0.25 * log(3 / 10),
+    # The teacher's class is 0, whatever the label and T: q_0 = 1/30.
+    "pseudo_label_cross_entropy": log(30),
     # u = (1/20, 9/10, 1/20) at T = 2 is 1 : exp(17/40) : 1; q at 1 as above.
     "virtual_teacher_kl":
         1 / (2 + math.exp(0.425)) * (log(30) + log(30 / 25))
@@ -144,6 +146,16 @@ def test_top_k_by_hand():
   np.testing.assert_allclose(
       targets.bucket_kl(z, v, 1.0, 2),
       1 / 2 * log(2) + 1 / 4 * log(1 / 2), rtol=1e-5)
+
+
+def test_pseudo_labels_are_labels_and_the_limit_of_a_sure_teacher(x64):
+  z, v, _ = example()
+  found = targets.pseudo_label_cross_entropy(z, v)
+  np.testing.assert_array_equal(
+      found, losses.hard_cross_entropy(z, jnp.asarray(v.argmax(-1))))
+  # The teacher at its own T of 1e-4, the student at 1.
+  np.testing.assert_allclose(
+      found, losses.soft_target_cross_entropy(z, 1e4 * v, 1.0), rtol=1e-12)
 
 
 def test_mixtures_by_hand():

@@ -93,6 +93,7 @@ SOFT_PART = {
     "cwtm": lambda z, v, y: teacher_max_weights(
         v, T, np.ones(len(v), bool)) * smoothed(z, y),
     "dkpp": dkpp,
+    "pseudo_label": lambda z, v, y: -np.log(pick(softmax(z, 1.0), v.argmax(-1))),
     "ctkd": lambda z, v, y: CTKD_T**2 * kl(softmax(v, CTKD_T), softmax(z, CTKD_T)),
 }
 

@@ -44,11 +44,29 @@ def transfer_set(values: Values, found: data_lib.Dataset) -> data_lib.Dataset:
   """The data set as students see it; teachers see all of it.
 
   Raises:
-    UserError: If nothing is left, or a class does not exist.
+    UserError: If nothing is left, a class does not exist, or there are no such
+      labels.
   """
+  ids = _transfer_ids(values, found)
+  number, labels = values["transfer.labelled"], found.train.label
+  if number is None:
+    return found._replace(train_ids=ids) if ids is not found.train_ids else found
+  try:
+    chosen = data_lib.labelled_ids(
+        ids, labels, number=number, seed=values["transfer.seed"])
+  except ValueError as error:
+    raise UserError(f"config.transfer.labelled={number}: {error}") from None
+  hidden = np.setdiff1d(ids, chosen)
+  labels = labels.copy()
+  labels[hidden] = -1
+  return found._replace(train_ids=ids, train=found.train._replace(label=labels))
+
+
+def _transfer_ids(values: Values, found: data_lib.Dataset) -> np.ndarray:
+  """The examples that students see."""
   classes, part = values["transfer.classes"], values["transfer.part"]
   if not classes and part == 1:
-    return found
+    return found.train_ids
   if max(classes, default=0) >= found.num_classes:
     raise UserError(
         f"config.transfer.classes={classes}: {found.name} has classes 0 to "
@@ -59,7 +77,7 @@ def transfer_set(values: Values, found: data_lib.Dataset) -> data_lib.Dataset:
   if not len(ids):
     raise UserError(
         f"config.transfer: leaves none of {len(found.train_ids)} examples")
-  return found._replace(train_ids=ids)
+  return ids
 
 
 def device_data(

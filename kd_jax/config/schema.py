@@ -266,7 +266,11 @@ _TRANSFER: dict[str, Key] = {
         "classes of the examples that students see; () for all"),
     "transfer.part": Key(
         1.0, _FRACTION, "part of the training set that students see"),
-    "transfer.seed": Key(0, _SEED, "of the choice of that part"),
+    "transfer.labelled": _optional(
+        int, _WHOLE, "number of those whose label a student knows, as many of each "
+        "class; of the others it knows what its teacher says. A net that learns "
+        "from labels alone sees these only"),
+    "transfer.seed": Key(0, _SEED, "of the choice of that part, and of these"),
 }
 _OPTIMIZER = ("label_smoothing", "optimizer.learning_rate", "optimizer.momentum",
               "optimizer.weight_decay")
@@ -396,6 +400,10 @@ _OWN: dict[str, Key] = {
             "training examples on which a single run compares the taps of student "
             "and teacher by CKA after every epoch; it then measures the share of "
             "each term in the gradient too, and makes attention maps"),
+        "evaluate.corruptions": Key(
+            False, _BOOL, "count the errors of each net that has a row on "
+            "corrupted test images too: 8 kinds in 3 strengths, which are 24 test "
+            "sets in memory"),
         "sweep.points": Key(
             (), Rule("a sweep of kd_jax.sweep: dicts of dotted keys", _all(
                 lambda point: isinstance(point, dict) and all(

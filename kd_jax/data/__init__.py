@@ -138,6 +138,13 @@ def without_test(dataset: Dataset) -> Dataset:
       test=Examples(*(array[ids] for array in dataset.train)), test_labels=None)
 
 
+def with_labels(dataset: Dataset) -> Dataset:
+  """The data set of who learns from labels alone: examples that have one."""
+  ids = dataset.train_ids[dataset.train.known[dataset.train_ids]]
+  return dataset if len(ids) == len(dataset.train_ids) else dataset._replace(
+      train_ids=ids)
+
+
 def empty_classes(dataset: Dataset) -> np.ndarray:
   """The classes of which no training example has the label."""
   labels = dataset.train.label
@@ -188,12 +195,58 @@ def transfer_ids(
     >>> transfer_ids(np.arange(4), np.array([3, 7, 8, 7]), classes=(7, 8))
     array([1, 2, 3])
   """
-  salted = _hash(ids.astype(np.uint64) ^ _hash(np.array([seed + 1])))
   kept = np.zeros(len(ids), bool)
-  kept[np.argsort(salted, kind="stable")[:round(part * len(ids))]] = True
+  order = np.argsort(_salted(ids, seed), kind="stable")
+  kept[order[:round(part * len(ids))]] = True
   if len(classes):
     kept &= np.isin(labels[ids], np.asarray(classes))
   return ids[kept]
+
+
+def labelled_ids(
+    ids: np.ndarray, labels: np.ndarray, *, number: int, seed: int = 0
+) -> np.ndarray:
+  """The examples whose label is known, of each class as many, to one.
+
+  Args:
+    ids: The ids to choose from, `[N]`; those with a label of -1 are never chosen.
+    labels: The labels of the whole training set, by id.
+    number: How many are chosen. Where a class has too few, the others have more. A
+      smaller number is a subset of a larger one.
+    seed: Seed of the choice.
+
+  Returns:
+    The ids that are chosen, in their order.
+
+  Raises:
+    ValueError: If there are not so many, or a class would have none.
+
+  Example:
+    >>> classes = np.array([0, 0, 0, 1, 1, 1])
+    >>> chosen = labelled_ids(np.arange(6), classes, number=4)
+    >>> classes[chosen]
+    array([0, 0, 1, 1])
+  """
+  known = ids[labels[ids] >= 0]
+  classes = labels[known]
+  if number > len(known):
+    raise ValueError(f"only {len(known)} examples have a label")
+  if number < (present := len(np.unique(classes))):
+    raise ValueError(f"there are {present} classes, and each needs an example")
+  salted = _salted(known, seed)
+  # The place of each example within its class; then the first of all classes, the
+  # second of all, and so on.
+  order = np.lexsort((salted, classes))
+  _, first = np.unique(classes[order], return_index=True)
+  place = np.empty(len(known), np.int64)
+  place[order] = np.arange(len(known)) - np.repeat(
+      first, np.diff([*first, len(known)]))
+  return np.sort(known[np.lexsort((salted, place))[:number]])
+
+
+def _salted(ids: np.ndarray, seed: int) -> np.ndarray:
+  """A hash of each id and the seed of a choice."""
+  return _hash(ids.astype(np.uint64) ^ _hash(np.array([seed + 1])))
 
 
 def _folder(name, directory) -> pathlib.Path | None:

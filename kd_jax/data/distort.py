@@ -76,9 +76,21 @@ def view(image: jax.Array, index: jax.Array, strength: Strength) -> jax.Array:
   height, width, _ = image.shape
   if strength.colour:
     image = coloured(image, index, strength)
-  # Our own indices and positions are in bounds: no clamping, no filling is needed.
-  at = jnp.asarray(positions(strength, height, width)).at[index].get(
-      mode="promise_in_bounds")
+  # Our own indices are in bounds: no clamping, no filling is needed.
+  return read(image, jnp.asarray(positions(strength, height, width)).at[index].get(
+      mode="promise_in_bounds"))
+
+
+def read(image: jax.Array, at: jax.Array) -> jax.Array:
+  """An image read at other places: bilinear between pixels, 0 outside.
+
+  Args:
+    image: `[H, W, C]`, uint8 or float.
+    at: Where each pixel is read, in 1/256 pixel, int32 `[H, W, 2]`, as of `mapped`.
+
+  Returns:
+    `[H, W, C]` of the image's dtype; uint8 is rounded to nearest, a half up.
+  """
   whole = jnp.issubdtype(image.dtype, jnp.integer)
   kind = jnp.int32 if whole else image.dtype
   # Positions begin at -1. Pixels beyond H and W have weight 0.
@@ -125,21 +137,28 @@ def coloured(image: jax.Array, index: jax.Array, strength: Strength) -> jax.Arra
 @functools.lru_cache(maxsize=16)
 def positions(strength: Strength, height: int, width: int) -> np.ndarray:
   """Where each pixel of each view is read, in 1/256 pixel, int32 `[V, H, W, 2]`."""
+  maps = np.empty((COUNT, height, width, 2), np.int32)
+  maps[0] = mapped(np.eye(2), np.zeros(2), height, width)
+  for index in range(1, COUNT):
+    maps[index] = mapped(
+        *affinity(strength, index), height, width,
+        displacements(strength, index, height, width))
+  maps.flags.writeable = False  # It is handed to every program.
+  return maps
+
+
+def mapped(
+    matrix: np.ndarray, shift: np.ndarray, height: int, width: int,
+    field: np.ndarray | float = 0.0,
+) -> np.ndarray:
+  """c + A (p - c) + t + u(p) of each pixel p, in 1/256 pixel, int32 `[H, W, 2]`."""
   size = np.array([height, width])
   pixel = np.stack(np.meshgrid(
       np.arange(height), np.arange(width), indexing="ij"), axis=-1)
   centre = (size - 1) / 2
-  maps = np.empty((COUNT, height, width, 2), np.int32)
-  for index in range(COUNT):
-    turned = pixel + 0.0
-    if index:
-      matrix, shift = affinity(strength, index)
-      turned = centre + (pixel - centre) @ matrix.T + shift
-      turned += displacements(strength, index, height, width)
-    # Further than one pixel outside the image, all values are 0.
-    maps[index] = np.round(_PARTS * np.clip(turned, -1, size))
-  maps.flags.writeable = False  # It is handed to every program.
-  return maps
+  turned = centre + (pixel - centre) @ matrix.T + shift + field
+  # Further than one pixel outside the image, all values are 0.
+  return np.round(_PARTS * np.clip(turned, -1, size)).astype(np.int32)
 
 
 def affinity(strength: Strength, index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -176,6 +195,10 @@ def displacements(
 
 def even(name: str, index: int, size: int) -> np.ndarray:
   """Uniform numbers in [-1, 1), the same in every version of NumPy."""
+  return (raw(name, index, size) >> np.uint64(11)) * 2.0**-52 - 1
+
+
+def raw(name: str, index: int, size: int) -> np.ndarray:
+  """Independent uint64 `[size]`, the same in every version of NumPy."""
   key = int.from_bytes(name.encode(), "little")
-  raw = np.random.Philox(key=key, counter=[0, 0, 0, index]).random_raw(size)
-  return (raw >> np.uint64(11)) * 2.0**-52 - 1
+  return np.random.Philox(key=key, counter=[0, 0, 0, index]).random_raw(size)

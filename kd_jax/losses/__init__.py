@@ -13,8 +13,9 @@ so: a method (`kd_jax.methods`) is a weighted sum of these terms.
                     NKD: confident_cross_entropy, non_target_cross_entropy
                     RLD: sample_confidence_kl, masked_correlation_kl
   transformed.py    transformed_teacher_kl (TTM, WTTM)
-  targets.py        top_k_classes, top_k_kl, bucket_kl; manual_teacher_logits,
-                    smoothed_label_logits, virtual_teacher_kl (Tf-KD)
+  targets.py        top_k_classes, top_k_kl, bucket_kl; pseudo_label_cross_entropy;
+                    manual_teacher_logits, smoothed_label_logits,
+                    virtual_teacher_kl (Tf-KD)
   born_again.py     teacher_max_weights (CWTM), permuted_logits (DKPP)
   mixtures.py       mixture_logits, confidence_weights: several teachers as one
   relations.py      over a whole batch. DIST: row_correlation, column_correlation

@@ -43,6 +43,43 @@ def top_k_classes(
   return exists & (rank < jnp.asarray(k).astype(jnp.float32))
 
 
+def pseudo_label_cross_entropy(
+    student_logits: jax.Array,
+    teacher_logits: jax.Array,
+    *,
+    where: jax.Array | None = None,
+) -> jax.Array:
+  r"""Cross-entropy with the class that the teacher holds most likely, at T = 1.
+
+  C = - log q_m,   m = argmax_i v_i
+
+  The limit of cross-entropy with the teacher's probabilities when the teacher's own
+  T goes to 0: how sure it is, and what it thinks of other classes, is lost.
+
+  Args:
+    student_logits: z, `[..., classes]`.
+    teacher_logits: v, `[..., classes]`; receives no gradient. Of equal largest
+      logits the first counts.
+    where: True for the classes that exist, bool `[..., classes]`; default all.
+
+  Returns:
+    C in nats, `[...]`.
+
+  Example:
+    >>> z = jnp.log(jnp.array([1.0, 3.0]))
+    >>> pseudo_label_cross_entropy(z, jnp.array([0.2, 0.1])).round(4)  # log 4
+    Array(1.3863, dtype=float32)
+
+  Source: Lee (2013), Pseudo-label, ICML workshop, equation 14; "hard pseudo labels"
+  of Xie et al. (2020), arXiv 1911.04252.
+  """
+  exists = losses.existing(teacher_logits, where)
+  v = jnp.where(exists, jax.lax.stop_gradient(teacher_logits), -jnp.inf)
+  value = losses.hard_cross_entropy(student_logits, jnp.argmax(v, -1), where=where)
+  # A NaN is no class, and must not look like one.
+  return jnp.where(jnp.isnan(jnp.max(v, axis=-1)), jnp.nan, value)
+
+
 @parts.checked
 def top_k_kl(
     student_logits: jax.Array,

@@ -243,6 +243,13 @@ def ctkd_init(key, student, teacher):
   return {"theta": jnp.ones((), jnp.float32)}, {}
 
 
+def pseudo_label(own, student, teacher, batch, hparams) -> Terms:
+  """hard_weight * hard + soft_weight * CE with the teacher's class (Lee 2013)."""
+  del own
+  return _beside_hard(student, batch, hparams, targets.pseudo_label_cross_entropy(
+      student.logits, teacher.logits))
+
+
 def ctkd(own, student, teacher, batch, hparams) -> Terms:
   """hard_weight * hard + soft_weight * T**2 * KL, T = start + span sigmoid(theta).
 

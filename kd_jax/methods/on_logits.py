@@ -111,4 +111,9 @@ ON_LOGITS: dict[str, Method] = {
         "T**2 * KL, all but the teacher's largest permuted" + AT_T,
         nothing, _terms("dkpp"), setting=setting(0.0, 1.0, 1.0),
         paper=_BORN_AGAIN),
+    "pseudo_label": weighted(
+        "CE of the teacher's class", nothing, _terms("pseudo_label"),
+        setting={"hard_weight": 1.0, "soft_weight": 1.0}, any_temperature=True,
+        softens=False,
+        paper="Lee (2013), ICML workshop; Xie et al. (2020), arXiv 1911.04252"),
 }

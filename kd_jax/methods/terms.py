@@ -87,6 +87,16 @@ def labels(student, batch, hparams) -> Term:
   return Term(hparams.hard_weight, value)
 
 
+def of_labels(name: str) -> bool:
+  """Whether a term is that of the labels, of one net or of one among several.
+
+  Example:
+    >>> of_labels("hard"), of_labels("peer_1_hard"), of_labels("peer_1_soft")
+    (True, True, False)
+  """
+  return name == "hard" or name.endswith("_hard")
+
+
 def beside_labels(student, batch, hparams, **others: Term) -> Terms:
   """The term of the labels and others."""
   return {"hard": labels(student, batch, hparams), **others}

@@ -18,13 +18,14 @@ import jax
 from kd_jax.config import sweep
 from kd_jax.config.run import Run
 from kd_jax.config.sweep import Lane
-from kd_jax.core import hosts
+from kd_jax.core import hosts, types
 from kd_jax.core.errors import UserError
 from kd_jax.core.screen import Screen
 from kd_jax.core.words import counted
 from kd_jax.runs import (
   alone,
   commands,
+  corrupted,
   estimate,
   inspected,
   kept_logits,
@@ -205,8 +206,8 @@ class _Driver:
     # Nets that were trained before, in another workdir or run.
     for job, lane in lanes:
       if not self._results.has([lane]) and (net := self._points.find(job, lane)):
-        kept_logits.keep(job, lane, net.variables)
-        self._add([rows.found(job, lane, net.record)])
+        more = self._looked_at(job, lane, net.variables)
+        self._add([rows.found(job, lane, net.record) | more])
       elif job.net.peer is not None and not self._done(job, lane):
         self._take(job, lane)
     self._results.convert(functools.partial(_converted, jobs, self._before))
@@ -260,9 +261,12 @@ class _Driver:
     self._results.want([lane])
     net = alone.train(job, lane)
     self._points.keep(lane, net)
-    kept_logits.keep(job, lane, net.variables)
+    more = self._looked_at(job, lane, net.variables)
+    if more:
+      self._screen.say(f"{job.net.name}: errors on corrupted test images, by "
+                       f"strength: {corrupted.in_words(more['corrupted_errors'])}")
     self._inspect(job, inspected.pictures(job, job.wanted[lane], net.variables))
-    self._alone[job.net.name] = row = alone.row(job, lane, net.record)
+    self._alone[job.net.name] = row = alone.row(job, lane, net.record) | more
     self._add([row], Shape(1, 1, 1), again=True)
 
   def _take(self, job: Job, lane: str) -> None:
@@ -272,11 +276,17 @@ class _Driver:
     packing = {key: start.record[key] for key in ("packing", "lanes")
                if start and key in start.record}
     row = rows.found(job, lane, record) | packing
-    kept_logits.keep(job, lane, variables)
+    row |= self._looked_at(job, lane, variables)
     if self._points.lacks(job, lane):
       self._points.keep(lane, nets.save(
           job.setup, job.training, job.wanted[lane].identity, variables, row))
     self._add([row], Shape(1, *packing["lanes"]) if "lanes" in packing else None)
+
+  def _looked_at(
+      self, job: Job, lane: str, variables: types.Variables) -> dict[str, Any]:
+    """What is asked for of a finished net: logits are kept, its row has more."""
+    kept_logits.keep(job, lane, variables)
+    return corrupted.errors(job, variables)
 
   def _inspect(self, job: Job, found: dict[str, Any]) -> None:
     """Writes what the report draws of the nets of a single run, if anything."""
@@ -298,7 +308,7 @@ class _Driver:
           tick=functools.partial(meter.tick, job, chunk))
       for row, variables in trained:
         lane = row["fingerprint"]
-        kept_logits.keep(job, lane, variables)
+        row |= self._looked_at(job, lane, variables)
         if self._points.lacks(job, lane):
           self._points.keep(lane, nets.save(
               job.setup, job.training, job.wanted[lane].identity, variables, row))

@@ -10,7 +10,7 @@ from kd_jax.config.recipe import Net
 from kd_jax.config.run import Run
 from kd_jax.core.screen import Screen
 from kd_jax.core.words import counted
-from kd_jax.data import Dataset
+from kd_jax.data import Dataset, with_labels
 from kd_jax.runs import plan, probe, programs, teacher_store
 from kd_jax.runs.jobs import Job
 from kd_jax.runs.plan import Chunk
@@ -191,6 +191,8 @@ def _group(
 ) -> _Group:
   """A group, of no nets yet; `members` are those of its teacher."""
   own = found if net.member is not None else build.transfer_set(net.values, found)
+  if net.member is not None or not asked.method.needs_teacher:
+    own = with_labels(own)
   training, inputs = build.training(net, own), found.train.inputs
   models = [member.training.model for member in members]
   teacher = None

@@ -189,7 +189,7 @@ def check(
   """
   with net.errors_named():
     _check_taps(net, setup, training, before)
-    _check_labels(setup.run, training)
+    _check_labels(setup, training)
   if net.start is None or net.peer is not None:
     return
   key = f"config.nets.{net.name}.init_from={net.start}"
@@ -202,10 +202,11 @@ def check(
                     "such a net is no start")
 
 
-def _check_labels(run: run_lib.Run, training: Training) -> None:
+def _check_labels(setup: Setup, training: Training) -> None:
   """Refuses a loss that needs the labels which some examples do not have."""
   if not training.unlabelled:
     return
+  run, known = setup.run, setup.dataset.train.known[setup.dataset.train_ids]
   values, method = run.values, run.values["method"]
   if values["teacher.mean"] == "confidence" and values["teacher.count"] > 1:
     raise UserError(
@@ -216,11 +217,17 @@ def _check_labels(run: run_lib.Run, training: Training) -> None:
     raise UserError(
         f"config.method={method}: may read labels, and some training examples have "
         "none (-1); use kd, or leave them out")
-  if training.hparams.hard_weight != 0 or values["schedules.alpha"] != "constant":
+  if training.hparams.hard_weight == 0 and values["schedules.alpha"] == "constant":
+    return
+  if not known.any():
     raise UserError(
-        f"config.alpha={values['alpha']}: the hard term needs labels, and some "
-        "training examples have none (-1); set --config.alpha=1 and "
-        "--config.schedules.alpha=constant, or leave them out")
+        f"config.alpha={values['alpha']}: the hard term needs labels, and no "
+        "training example has one; set --config.alpha=1 and "
+        "--config.schedules.alpha=constant")
+  if training.mixup:
+    raise UserError(
+        f"config.mixup={training.mixup:g}: mixes two labels for the hard term, and "
+        "some training examples have none (-1); use mixup=0, or --config.alpha=1")
 
 
 def _check_taps(net, setup, training, before) -> None:

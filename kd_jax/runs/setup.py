@@ -19,7 +19,7 @@ from kd_jax.core.errors import UserError
 from kd_jax.core.files import at_home
 from kd_jax.core.screen import Screen
 from kd_jax.core.words import counted
-from kd_jax.data import check, preprocess
+from kd_jax.data import check, corruptions, preprocess
 from kd_jax.runs import records
 from kd_jax.runs import workdir as workdirs
 from kd_jax.training import devices as devices_lib
@@ -42,6 +42,7 @@ class Setup(NamedTuple):
     screen: Tells the user.
     stop: Whether to stop at the next segment.
     announce: Writes down what is run, once; nothing can be refused any more.
+    corrupted: The test examples in every corruption, if these are asked for.
   """
 
   run: Run
@@ -54,6 +55,7 @@ class Setup(NamedTuple):
   screen: Screen
   stop: Callable[[], bool]
   announce: Callable[[], None]
+  corrupted: segment.DeviceData | None = None
 
   def checkpoints(self, name: str, identity: dict[str, Any]) -> Checkpoints:
     """Where an unfinished training is kept, which goes on where it was begun."""
@@ -106,6 +108,7 @@ def prepare(
   if len(dataset.heldout_ids):
     splits["heldout"] = whole(data_lib.Examples(
         *(a[dataset.heldout_ids] for a in dataset.train)))
+  corrupted = _corrupted(run.values, dataset, put)
   hosts.refuse_unlike("the data", dataset.fingerprint)
   hosts.agreed(lambda: workdirs.keep_on_other_data(
       run.values, dataset.fingerprint, workdir, screen.say))
@@ -124,7 +127,24 @@ def prepare(
 
   return Setup(
       run, dataset, put(dataset.train, dataset.train_ids), splits, workdir,
-      devices, recorder, screen, stop, announce)
+      devices, recorder, screen, stop, announce, corrupted)
+
+
+def _corrupted(
+    values: dict[str, Any], dataset: data_lib.Dataset,
+    put: Callable[[data_lib.Examples, np.ndarray], segment.DeviceData],
+) -> segment.DeviceData | None:
+  """The test examples in every corruption, on the device; None if not asked for."""
+  if not values["evaluate.corruptions"]:
+    return None
+  try:
+    inputs = corruptions.every(dataset.test.inputs)
+  except TypeError as error:
+    raise UserError(
+        f"config.evaluate.corruptions=True: {error}; {dataset.name} has others, so "
+        "leave it out") from None
+  label = np.tile(dataset.test.label, len(inputs) // len(dataset.test.label))
+  return put(data_lib.Examples(inputs, label), np.arange(len(label)))
 
 
 def notices(run: Run, dataset: data_lib.Dataset) -> list[str]:
@@ -135,17 +155,15 @@ def notices(run: Run, dataset: data_lib.Dataset) -> list[str]:
 
 def labelled(setup: Setup) -> Setup:
   """The setup of a net that learns from labels alone: examples that have one."""
-  dataset = setup.dataset
-  ids = dataset.train_ids[dataset.train.known[dataset.train_ids]]
-  if len(ids) == len(dataset.train_ids):
+  dataset = data_lib.with_labels(setup.dataset)
+  if dataset is setup.dataset:
     return setup
-  if not len(ids):
+  if not len(dataset.train_ids):
     raise UserError(
         "no training example has a label, so nothing can be trained on labels "
         "alone; give a teacher's logits with --config.teacher.logits=FILE")
-  return setup._replace(
-      dataset=dataset._replace(train_ids=ids),
-      train=setup.train._replace(ids=devices_lib.copies(setup.devices, ids)))
+  ids = devices_lib.copies(setup.devices, dataset.train_ids)
+  return setup._replace(dataset=dataset, train=setup.train._replace(ids=ids))
 
 
 def _counts(dataset: data_lib.Dataset) -> str:
@@ -169,8 +187,10 @@ def transfer(setup: Setup, run: Run) -> Setup:
   dataset = build.transfer_set(run.values, setup.dataset)
   if dataset is setup.dataset:
     return setup
-  ids = devices_lib.copies(setup.devices, dataset.train_ids)
-  return setup._replace(dataset=dataset, train=setup.train._replace(ids=ids))
+  put = lambda array: devices_lib.copies(setup.devices, array)
+  return setup._replace(dataset=dataset, train=setup.train._replace(
+      ids=put(dataset.train_ids), label=setup.train.label
+      if dataset.train is setup.dataset.train else put(dataset.train.label)))
 
 
 def _refuse_unlike(values: dict[str, Any]) -> None:

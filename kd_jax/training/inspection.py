@@ -58,9 +58,8 @@ def make_terms(
           types.Variables(params, state.student.state), batch.inputs, train=True,
           rngs={"dropout": randomness.stream(key, "dropout", 0)},
           mask=batch.mask, rates=hparams.rates)
-      found = terms_lib.and_state(learner.method.terms(
-          own, step.compared(outputs, learner.pairs, 0), asked, batch,
-          hparams), own).terms
+      found = step.terms_of(learner, own, step.View(
+          step.compared(outputs, learner.pairs, 0), asked, batch), hparams).terms
       values = {name: (jnp.float32(term.weight), jnp.mean(term.value))
                 for name, term in found.items()}
       return {name: weight * mean

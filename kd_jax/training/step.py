@@ -31,7 +31,8 @@ class Learner(NamedTuple):
     pairs: The taps that the method compares, of the student and of the teacher.
     skip_nonfinite: Whether a step whose gradients are not finite changes nothing.
     schedules: How temperature and weights move over the run.
-    unlabelled: Whether a label may be -1: it has no influence, and is not counted.
+    unlabelled: Whether a label may be -1: the example then has no hard term, and
+      its error is not counted.
     mixup: a of Beta(a, a), as of `segment.mixed`; 0 mixes nothing.
     accumulate: Parts of a batch that go through the nets one after the other.
   """
@@ -141,11 +142,11 @@ def _part(learner: Learner, axis_name: str | None) -> Callable[..., Any]:
       outputs, running = learner.model.apply(
           types.Variables(params, state.student.state), batch.inputs, train=True,
           rngs=rngs, mask=batch.mask, rates=hparams.rates, axis_name=axis_name)
-      view = gathered(_View(
+      view = gathered(View(
           compared(outputs, learner.pairs, 0), teacher_outputs, batch))
-      found = terms_lib.and_state(learner.method.terms(
-          own._replace(params=method, heads=heads(learner, teacher_arrays, params)),
-          *_with_classes(learner, view), hparams), own)
+      layers = heads(learner, teacher_arrays, params)
+      found = terms_of(
+          learner, own._replace(params=method, heads=layers), view, hparams)
       mean = lambda terms: share(jnp.sum(jnp.where(
           view.batch.mask, terms_lib.total(terms), 0.0)) / count)
       # One backward pass; but one for each term where the method wants them apart.
@@ -226,15 +227,28 @@ def _updated(learner, state, gradients, hparams):
       method=method, optimizer=moments)
 
 
-def _with_classes(learner: Learner, view: "_View") -> "_View":
-  """A view whose unknown labels are some class, which no weighted term reads."""
+def terms_of(
+    learner: Learner, own: terms_lib.Own, view: "View", hparams: types.Hparams
+) -> terms_lib.Changed:
+  """The terms of a method, that of the labels where they are known.
+
+  Where a label is unknown it is 0, and stays in the mean over all examples, so that
+  an example counts the same whatever is known of the others.
+  """
+  student, teacher, batch = view
+  of = lambda batch: terms_lib.and_state(
+      learner.method.terms(own, student, teacher, batch, hparams), own)
   if not learner.unlabelled:
-    return view
-  batch = view.batch
-  return view._replace(batch=batch._replace(label=jnp.maximum(batch.label, 0)))
+    return of(batch)
+  # Equations need some class.
+  known = batch.label >= 0
+  found = of(batch._replace(label=jnp.where(known, batch.label, 0)))
+  return found._replace(terms={
+      name: term._replace(value=jnp.where(known, term.value, 0.0))
+      if terms_lib.of_labels(name) else term for name, term in found.terms.items()})
 
 
-class _View(NamedTuple):
+class View(NamedTuple):
   """What a method looks at: both nets' outputs, and the examples."""
 
   student: types.Outputs
@@ -290,21 +304,21 @@ def _totals(learner, own, view, terms, hparams):
   known = view.batch.mask
   if learner.unlabelled:
     known &= view.batch.label >= 0
-  student, teacher_outputs, batch = _with_classes(learner, view)
+  student, _, batch = view
   inference = learner.method.inference
   deployed = student if inference is None else inference(own, student)
   totals = {"errors": metrics.Mean.of(
       metrics.errors(deployed.logits, batch.label), known)}
   for name, term in terms.items():
     totals[name] = metrics.Mean.of(
-        term.value, known if name == "hard" else batch.mask)
+        term.value, known if terms_lib.of_labels(name) else batch.mask)
   if len(terms) < 2:
     return totals
   number = jnp.sum(batch.mask, dtype=jnp.float32)
 
   def weighted(outputs, name):
-    again = terms_lib.and_state(learner.method.terms(
-        own, outputs, teacher_outputs, batch, hparams), own).terms[name]
+    again = terms_of(
+        learner, own, view._replace(student=outputs), hparams).terms[name]
     # Through statistics of the batch, padding's values depend on valid examples.
     each = (jnp.where(batch.mask, again.value, 0.0) if jnp.ndim(again.value)
             else number * again.value)
