@@ -82,8 +82,8 @@ def page(net: str, found: Sequence[Explained]) -> str:
     says = html.escape(f"{net} says {each.answer}, it is a {each.label}")
     links.append(
         f'<a href="#image-{each.number}"{wrong} title="{says}">'
-        f'<img src="{_data(canvas.png(each.image))}" alt="test image {each.number}: '
-        f'{says}">{each.answer}</a>')
+        f'<img src="{_data(canvas.png(each.image))}" alt="{each.number}: {says}">'
+        f"{each.answer}</a>")
     sections.append(
         f'<section id="image-{each.number}"><h2>Test image {each.number}</h2>'
         f"<p>{html.escape(each.text)}</p>"
