@@ -106,6 +106,8 @@ PROOFS = {
     "mse": Proof(("logit_matching",), (
         "logit_matching_by_hand",
         "logit_matching_is_the_limit_at_high_temperature")),
+    "annealed": Proof(("logit_matching",), (
+        "the_annealing_factor_by_hand", "annealed_of_one_level_is_mse")),
     "reverse_kl": Proof(("reverse_kl",), (
         "value_by_hand", "reverse_kl_is_kl_with_the_nets_swapped",
         "excluded_by_the_teacher_is_infinite_in_reverse_only")),

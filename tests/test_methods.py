@@ -278,6 +278,18 @@ def test_temperature_alpha_and_warm_up_move():
       schedules.in_words(moving, start))
 
 
+def test_a_jump_is_at_the_end_of_its_part():
+  """KD that stops early: both terms for 6 steps, then labels alone."""
+  stops = schedules.Schedules(20, alpha=schedules.Course("jump", 6))
+  start = hyper(hard_weight=0.1, soft_weight=0.9, ends={"alpha": 0.0})
+  found = [schedules.at(stops, jnp.int32(step), start) for step in range(8)]
+  assert [float(h.soft_weight) for h in found] == pytest.approx(
+      [0.9] * 6 + [0.0] * 2)
+  assert [float(h.hard_weight) for h in found] == pytest.approx(
+      [0.1] * 6 + [1.0] * 2)
+  assert float(found[-1].soft_weight) == 0.0
+
+
 def test_what_does_not_move_keeps_its_bits():
   start = hyper(temperature=0.1)
   found = schedules.at(schedules.Schedules(20), jnp.int32(7), start)

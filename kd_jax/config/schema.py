@@ -225,7 +225,8 @@ def _course(what: str, rule: Rule) -> dict[str, Key]:
   """Keys of how a value moves over the run."""
   return {
       f"schedules.{what}": Key(
-          "constant", _one_of("constant", "linear", "cosine"), f"how {what} moves"),
+          "constant", _one_of("constant", "linear", "cosine", "jump"),
+          f"how {what} moves; jump: all at once, when its percent are over"),
       f"schedules.{what}_end": _optional(
           float, rule, f"the {what} it moves to, from {what}"),
       f"schedules.{what}_percent": Key(
