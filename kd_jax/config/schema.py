@@ -340,8 +340,9 @@ _OWN: dict[str, Key] = {
     }, later=("teacher.bank_dtype",)),
     **_of(OBJECTIVE, {
         "teacher.sees": Key(
-            "views", _one_of("views", "clean"),
-            "the views of its student, or the clean images, as they are"),
+            "views", _one_of("views", "clean", "independent"),
+            "the views of its student, or the clean images, as they are, or views "
+            "that are drawn for it alone (independent)"),
     }, later=("teacher.sees",)),
     **_of(PROGRAM, {
         "teacher.bank": Key(

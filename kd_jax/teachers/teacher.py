@@ -130,8 +130,8 @@ def streamed(
 def _stored(arrays: types.Tree, batch: types.Batch) -> types.Outputs:
   """The outputs that a bank holds."""
   views = jax.tree.leaves(arrays)[0].shape[1]
-  return _looked_up(
-      arrays, batch.id, batch.view if views > 1 else jnp.zeros_like(batch.view))
+  view = batch.view if batch.other is None else batch.other
+  return _looked_up(arrays, batch.id, view if views > 1 else jnp.zeros_like(view))
 
 
 def _looked_up(
