@@ -183,6 +183,11 @@ def test_no_methods_name_is_a_key_of_the_config():
     (("--config.method=ctkd",), "ctkd asks at others; use teacher.mean=logits"),
     (("--config.teacher.mean=confidence", "--config.teacher.weights=(1.0,2.0)"),
      "weights of its own"),
+    (("--config.teacher.mean=agreement", "--config.teacher.weights=(1.0,2.0)"),
+     "teacher.mean=agreement has weights of its own"),
+    (("--config.method=ctkd", "--config.teacher.mean=certainty"),
+     "certainty: its mixture belongs to one temperature"),
+    (("--config.teacher.classes=((0,1),)",), "the classes of each of 2 members"),
 ])
 def test_mixtures_that_cannot_be_are_refused(words, says):
   config = parsed("--config.teacher.count=2", *words)
