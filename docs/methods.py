@@ -186,9 +186,9 @@ _SEVERAL = """
 every method that has a teacher. `teacher.weights` are the fixed w_m of the first
 two. Methods that soften the teacher at other temperatures than T take `logits`
 only. With `teacher.classes` each teacher counts for the classes that it knows, such
-as those of its own task or data; of each class the weights of those that know it
-are made to sum to 1. Hinton's specialists, which know some classes and see the rest
-as one, are in [hinton15_specialists](../experiments/hinton15_specialists).
+as those of its own task or data: of each class the mean is over those that know
+it. Hinton's specialists, which know some classes and see the rest as one, are in
+[hinton15_specialists](../experiments/hinton15_specialists).
 """
 _MEANS = (
     ("probabilities", "v = T log sum_m w_m softmax(v_m / T)",

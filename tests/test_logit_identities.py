@@ -586,20 +586,20 @@ def test_members_that_know_some_classes_by_hand():
   v = jnp.log(jnp.array([[1.0, 3, 0, 0], [0, 1, 1, 0]]))
   w = jnp.array([1 / 3, 2 / 3])
   mix = functools.partial(mixtures.mixture_logits, v, 1.0, w, partial=True)
-  # 0: 1/4 by the first alone; 1: 3/4 / 3 + 1/2 * 2/3; 2: 1/2; over their sum.
-  parts_of = np.array([1 / 4, 1 / 4 + 1 / 3, 1 / 2, 0])
+  # 2/1 * 1/3 * 1/4 by the first alone; by both; 2/1 * 2/3 * 1/2 by the second.
+  parts_of = np.array([1 / 6, 1 / 4 + 1 / 3, 2 / 3, 0])
   np.testing.assert_allclose(
       losses.tempered_softmax(mix(), 1.0), parts_of / parts_of.sum(), rtol=1e-6)
   geometric = np.array([1 / 4, (3 / 4)**(1 / 3) * (1 / 2)**(2 / 3), 1 / 2, 0])
   np.testing.assert_allclose(
       losses.tempered_softmax(mix(mean="geometric"), 1.0),
       geometric / geometric.sum(), rtol=1e-6)
-  # Of members that share no class, both side by side, each of mass 1/2.
+  # Of members that share no class, both side by side: of mass w, or of 1/2 each.
   apart = jnp.log(jnp.array([[1.0, 3, 0, 0], [0, 0, 2, 3]]))
-  for mean in mixtures.MEANS:
+  for mean, mass in (("arithmetic", w), ("geometric", [1 / 2, 1 / 2])):
     np.testing.assert_allclose(losses.tempered_softmax(
         mixtures.mixture_logits(apart, 1.0, w, mean=mean, partial=True), 1.0),
-        [1 / 8, 3 / 8, 1 / 5, 3 / 10], rtol=1e-6)
+        np.repeat(mass, 2) * np.array([1 / 4, 3 / 4, 2 / 5, 3 / 5]), rtol=1e-6)
   # Members that know all classes: as before, to the bit.
   full = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 4)), jnp.float32)
   for mean in mixtures.MEANS:

@@ -282,6 +282,20 @@ def test_several_teachers_at_once(once, chain):
       rows[name][0]["parameters_sha256"] for name in ("first", "teacher")]
 
 
+def test_teachers_of_some_classes_are_asked_for_these(once, chain):
+  several = ("--config.nets.student.teachers=('first','teacher')",
+             "--config.nets.student.teacher_mean=certainty")
+  whole, = chain(*several, copy=once)["student"]
+  parts, = chain(*several, "--config.nets.student.teacher_classes=((0,1,2),())",
+                 workdir="parts", copy=once)["student"]
+  assert whole["teacher_sha256"] == parts["teacher_sha256"]
+  for key in ("fingerprint", "parameters_sha256"):
+    assert whole[key] != parts[key]
+  with pytest.raises(UserError, match=r"teacher_classes: 9 is no class of blobs"):
+    chain(*several, "--config.nets.student.teacher_classes=((9,),())",
+          workdir="refused", copy=once)
+
+
 def test_a_teacher_at_an_epoch_is_that_of_its_training(once, chain, tmp_path):
   # 300 examples in batches of 64: 5 steps an epoch.
   at = "--config.nets.first.teacher_epochs=(1,)"

@@ -99,10 +99,16 @@ def test_members_of_some_classes_count_for_these_alone(members):
       mixed("logits"), (share[:, None] * members).sum(0), rtol=1e-5)
   np.testing.assert_array_equal(mixed("logits")[:, 4], members[2, :, 4])
   p = softmax(np.where(known[:, None], members, -np.inf), 2.0)
-  expected = (share[:, None] * p).sum(0)
+  expected = (w[:, None, None] * p).sum(0) / known.sum(0)
   np.testing.assert_allclose(
       losses.tempered_softmax(mixed("probabilities"), 2.0),
       expected / expected.sum(-1, keepdims=True), rtol=2e-5)
+  # One that is certain says whose the example is, where no class is shared.
+  sure = jnp.array([[[9.0, -9.0, 0, 0]], [[0, 0, 1.0, 1.0]]])
+  found = losses.tempered_softmax(teachers.combine(
+      sure, jnp.full((2,), 0.5), 1.0, mean="certainty",
+      classes=((0, 1), (2, 3))), 1.0)
+  np.testing.assert_allclose(found, [[1, 0, 0, 0]], atol=1e-3)
   # A class that nobody knows.
   none = teachers.combine(jnp.asarray(members[:2]), jnp.asarray(w[:2]), 2.0,
                           mean="logits", classes=classes[:2])

@@ -52,8 +52,10 @@ def mixture_logits(
     mean: "arithmetic" or "geometric".
     where: True for the classes that exist, bool `[..., classes]`; default all.
     partial: Whether a class that is -inf for a member is one that it knows nothing
-      of, and not one that it excludes. Of each class, the weights of those members
-      that know it are then made to sum to 1 (`shares`).
+      of, and not one that it excludes. Of n_i of M members that know class i, the
+      mean is then taken alone: p_i ~ M / n_i sum_m w_m p_mi, or the product with
+      weights that sum to 1 over them (`shares`). Of members that share no class,
+      the arithmetic mixture has w_m as the probability that it is one of m's.
 
   Returns:
     v, `[..., classes]`, at least float32; -inf for a masked class. As any teacher's
@@ -81,11 +83,14 @@ def mixture_logits(
   w = jax.lax.stop_gradient(weights)
   w = w.reshape(w.shape + (1,) * (rank - w.ndim)).astype(log_p.dtype)
   exists = losses.existing(member_logits, _of_members(where))
-  if partial:
-    w = shares(w, exists)
   if mean == "arithmetic":
+    if partial:
+      known = jnp.mean(exists, axis=0, keepdims=True, dtype=log_p.dtype)
+      w = w / jnp.where(known > 0, known, 1.0)
     # Of a class that no member has, log 0 = -inf.
     return temperature * jax.nn.logsumexp(log_p, axis=0, b=w)
+  if partial:
+    w = shares(w, exists)
   log_p = jnp.where(exists, log_p, 0.0)
   exists = (jnp.any if partial else jnp.all)(exists, axis=0)
   mixed = jnp.sum(w * jnp.where(exists, log_p, 0.0), axis=0)

@@ -203,7 +203,7 @@ def combine(
     mean: One of `MEANS`. Confidence is in the weights of `outputs`: where labels
       are not known, as in evaluation, all members count alike.
     classes: Those that each member knows, () for all; () for all of all members.
-      Of each class those that know it count, with weights that sum to 1.
+      Of each class those that know it count (`mixtures.mixture_logits`).
 
   Returns:
     v, `[..., classes]`; a single member's logits unchanged.
