@@ -185,7 +185,7 @@ MUTANTS = (
     Mutant("bank row permuted", "_looked_up", "x.at[ids, view]",
            "x.at[ids[::-1], view]", "test_segment.py -k live_teacher"),
     Mutant("bank of the wrong view", "_stored",
-           "batch.view if views > 1 else _1", "_1",
+           "view if views > 1 else _1", "_1",
            "test_segment.py -k live_teacher"),
     Mutant("a bank on the host sends one epoch for all", "_teacher_arrays",
            "step // per_epoch", "0 * step", "test_fit.py -k bank_on_the_host"),
