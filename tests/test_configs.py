@@ -104,8 +104,12 @@ def test_a_variant_builds(name, variant):
                    for step in (0, training.total_steps - 1))
     assert 0 <= last <= first <= 1
   # The last that learns from a net: a recipe may end with labels alone.
-  net, training = [each for each in _nets(name, variant) if run_lib.read(
-      each[0].values).method.needs_teacher][-1]
+  learners = [each for each in _nets(name, variant) if run_lib.read(
+      each[0].values).method.needs_teacher]
+  assert learners or variant == "labels"
+  if not learners:
+    return
+  net, training = learners[-1]
   hparams = training.hparams
   if net.values["alpha"] is None:
     assert hparams.soft_weight == np.float32(net.values["soft_weight"])
