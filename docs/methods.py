@@ -106,6 +106,8 @@ PROOFS = {
     "mse": Proof(("logit_matching",), (
         "logit_matching_by_hand",
         "logit_matching_is_the_limit_at_high_temperature")),
+    "annealed": Proof(("logit_matching",), (
+        "the_annealing_factor_by_hand", "annealed_of_one_level_is_mse")),
     "reverse_kl": Proof(("reverse_kl",), (
         "value_by_hand", "reverse_kl_is_kl_with_the_nets_swapped",
         "excluded_by_the_teacher_is_infinite_in_reverse_only")),
@@ -169,6 +171,13 @@ PROOFS = {
         "weights_are_even_by_default_and_one_teacher_is_itself")),
     "several teachers, by confidence": Proof(("confidence_weights",), (
         "mixtures_by_hand", "confidence_weights_are_shares")),
+    "several teachers, by certainty or agreement": Proof((), (
+        "weights_by_certainty_by_hand", "weights_by_agreement_by_hand",
+        "weights_by_certainty_and_agreement_are_their_definitions",
+        "weights_of_examples_are_shares_and_even_of_equal_members")),
+    "several teachers, of some classes": Proof((), (
+        "members_that_know_some_classes_by_hand",
+        "members_of_some_classes_count_for_these_alone")),
 }
 _SEVERAL = """
 ## Several teachers
@@ -176,7 +185,10 @@ _SEVERAL = """
 `teacher.count` says how many there are, and `teacher.mean` how they are mixed, for
 every method that has a teacher. `teacher.weights` are the fixed w_m of the first
 two. Methods that soften the teacher at other temperatures than T take `logits`
-only.
+only. With `teacher.classes` each teacher counts for the classes that it knows, such
+as those of its own task or data: of each class the mean is over those that know
+it. Hinton's specialists, which know some classes and see the rest as one, are in
+[hinton15_specialists](../experiments/hinton15_specialists).
 """
 _MEANS = (
     ("probabilities", "v = T log sum_m w_m softmax(v_m / T)",
@@ -187,6 +199,11 @@ _MEANS = (
     ("confidence", "as probabilities",
      "w_m of each example, from how near m is to its label",
      "Zhang et al. (2022), arXiv 2201.00007"),
+    ("certainty", "as probabilities",
+     "w_m of each example, from how sure m is, 1 / entropy; no label",
+     "Kwon et al. (2020), ICASSP, in a form of ours"),
+    ("agreement", "as probabilities",
+     "w_m of each example, from how much the others agree with m; no label", "-"),
 )
 _LEFT_OUT = """
 ## Left out

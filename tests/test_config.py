@@ -37,7 +37,8 @@ def test_a_new_key_makes_no_other_programs_of_its_default():
 def test_how_teachers_are_combined_is_part_of_a_students_identity():
   values = dict(run_lib.read(config_lib.default()).values)
   before = identity.mixture(values, ["a"], [1.0])
-  others = {"teacher.mean": "logits", "teacher.bank_dtype": "float16"}
+  others = {"teacher.mean": "logits", "teacher.bank_dtype": "float16",
+            "teacher.classes": ((0, 1), (2,))}
   # These two are the members and the weights that it is given.
   assert others.keys() | {"teacher.count", "teacher.weights"} == {
       name for name, key in schema.every().items() if key.affects == schema.MIXTURE}

@@ -517,6 +517,96 @@ def test_a_class_that_a_member_excludes_is_the_others_in_the_arithmetic_mixture(
   np.testing.assert_array_equal(mix(mean="geometric"), -np.inf)
 
 
+def test_weights_by_certainty_by_hand():
+  # H = log 2 of (1/2, 1/2), 2 log 2 of four alike, so 2/3 and 1/3.
+  v = jnp.log(jnp.array([[1.0, 1.0, 0, 0], [1, 1, 1, 1]]))
+  np.testing.assert_allclose(
+      mixtures.certainty_weights(v), [2 / 3, 1 / 3], rtol=1e-6)
+  # One that is sure counts alone, whatever its class is; two that are, alike.
+  sure = jnp.log(jnp.array([[0.0, 0, 0, 1], [1, 0, 0, 0]]))
+  several = jnp.stack([v[0], sure[0], v[1]])
+  mixed = mixtures.mixture_logits(several, 2.0, mixtures.certainty_weights(several))
+  np.testing.assert_allclose(
+      losses.tempered_softmax(mixed, 2.0), [0, 0, 0, 1], atol=1e-6)
+  np.testing.assert_allclose(mixtures.certainty_weights(
+      jnp.stack([sure[0], v[0], sure[1]])), [0.5, 0, 0.5], atol=1e-6)
+
+
+def test_weights_by_agreement_by_hand():
+  # p.p' of three: 1 & 2 1/2, 1 & 3 0, 2 & 3 1/2; so a = 1/2, 1, 1/2.
+  v = jnp.log(jnp.array([[1.0, 0, 0], [1, 1, 0], [0, 1, 0]]))
+  np.testing.assert_allclose(
+      mixtures.agreement_weights(v), [0.25, 0.5, 0.25], rtol=1e-6)
+  # Two outvote a third that is as sure; two alone count alike.
+  p = jnp.array([[0.9, 0.1, 0], [0.9, 0.1, 0], [0, 0, 1.0]])
+  np.testing.assert_allclose(
+      mixtures.agreement_weights(jnp.log(p)), [0.5, 0.5, 0], atol=1e-6)
+  np.testing.assert_allclose(
+      mixtures.agreement_weights(jnp.log(p)[1:]), [0.5, 0.5], rtol=1e-6)
+  # Nobody agrees with anybody.
+  np.testing.assert_allclose(mixtures.agreement_weights(
+      jnp.log(jnp.eye(3))), np.full(3, 1 / 3), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", mixtures.BY_EXAMPLE)
+def test_weights_of_examples_are_shares_and_even_of_equal_members(x64, name):
+  weights = mixtures.BY_EXAMPLE[name]
+  v = jnp.asarray(2.0 * np.random.default_rng(5).gumbel(size=(3, 4, 7)))
+  w = np.asarray(weights(v))
+  assert w.shape == (3, 4) and (w > 0).all()
+  np.testing.assert_allclose(w.sum(axis=0), 1.0, rtol=1e-12)
+  # Of an example, whoever stands beside it; of no class more than of another.
+  np.testing.assert_allclose(weights(v[:, 1:2]), w[:, 1:2], rtol=1e-12)
+  np.testing.assert_allclose(weights(v[..., ::-1] + 3.0), w, rtol=1e-12)
+  order = np.array([2, 0, 1])
+  np.testing.assert_allclose(weights(v[order]), w[order], rtol=1e-12)
+  np.testing.assert_allclose(
+      weights(jnp.stack([v[0]] * 4)), np.full((4, 4), 0.25), rtol=1e-12)
+  np.testing.assert_array_equal(weights(v[:1]), np.ones((1, 4)))
+  where = jnp.arange(7) < 5
+  np.testing.assert_allclose(
+      weights(v.at[..., 5:].set(1e30), where=jnp.broadcast_to(where, (4, 7))),
+      weights(v[..., :5]), rtol=1e-12)
+
+
+def test_weights_by_certainty_and_agreement_are_their_definitions(x64):
+  v = 2.0 * np.random.default_rng(5).gumbel(size=(3, 4, 7))
+  p = softmax(v, 1.0)
+  each = 1 / -(p * np.log(p)).sum(-1)
+  np.testing.assert_allclose(
+      mixtures.certainty_weights(jnp.asarray(v)), each / each.sum(0), rtol=1e-12)
+  alike = np.array([sum((p[m] * p[j]).sum(-1) for j in range(3) if j != m)
+                    for m in range(3)])
+  np.testing.assert_allclose(
+      mixtures.agreement_weights(jnp.asarray(v)), alike / alike.sum(0), rtol=1e-12)
+
+
+def test_members_that_know_some_classes_by_hand():
+  """(1/4, 3/4) of classes 0, 1 and (1/2, 1/2) of 1, 2; weights 1/3, 2/3."""
+  v = jnp.log(jnp.array([[1.0, 3, 0, 0], [0, 1, 1, 0]]))
+  w = jnp.array([1 / 3, 2 / 3])
+  mix = functools.partial(mixtures.mixture_logits, v, 1.0, w, partial=True)
+  # 2/1 * 1/3 * 1/4 by the first alone; by both; 2/1 * 2/3 * 1/2 by the second.
+  parts_of = np.array([1 / 6, 1 / 4 + 1 / 3, 2 / 3, 0])
+  np.testing.assert_allclose(
+      losses.tempered_softmax(mix(), 1.0), parts_of / parts_of.sum(), rtol=1e-6)
+  geometric = np.array([1 / 4, (3 / 4)**(1 / 3) * (1 / 2)**(2 / 3), 1 / 2, 0])
+  np.testing.assert_allclose(
+      losses.tempered_softmax(mix(mean="geometric"), 1.0),
+      geometric / geometric.sum(), rtol=1e-6)
+  # Of members that share no class, both side by side: of mass w, or of 1/2 each.
+  apart = jnp.log(jnp.array([[1.0, 3, 0, 0], [0, 0, 2, 3]]))
+  for mean, mass in (("arithmetic", w), ("geometric", [1 / 2, 1 / 2])):
+    np.testing.assert_allclose(losses.tempered_softmax(
+        mixtures.mixture_logits(apart, 1.0, w, mean=mean, partial=True), 1.0),
+        np.repeat(mass, 2) * np.array([1 / 4, 3 / 4, 2 / 5, 3 / 5]), rtol=1e-6)
+  # Members that know all classes: as before, to the bit.
+  full = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 4)), jnp.float32)
+  for mean in mixtures.MEANS:
+    whole = functools.partial(mixtures.mixture_logits, full, 2.0, mean=mean)
+    np.testing.assert_allclose(whole(partial=True), whole(), rtol=1e-6)
+
+
 def test_confidence_weights_are_shares(x64):
   v = 2.0 * np.random.default_rng(5).gumbel(size=(3, 4, 7))
   y = jnp.asarray(example()[2])

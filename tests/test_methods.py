@@ -183,6 +183,11 @@ def test_no_methods_name_is_a_key_of_the_config():
     (("--config.method=ctkd",), "ctkd asks at others; use teacher.mean=logits"),
     (("--config.teacher.mean=confidence", "--config.teacher.weights=(1.0,2.0)"),
      "weights of its own"),
+    (("--config.teacher.mean=agreement", "--config.teacher.weights=(1.0,2.0)"),
+     "teacher.mean=agreement has weights of its own"),
+    (("--config.method=ctkd", "--config.teacher.mean=certainty"),
+     "certainty: its mixture belongs to one temperature"),
+    (("--config.teacher.classes=((0,1),)",), "the classes of each of 2 members"),
 ])
 def test_mixtures_that_cannot_be_are_refused(words, says):
   config = parsed("--config.teacher.count=2", *words)
@@ -276,6 +281,18 @@ def test_temperature_alpha_and_warm_up_move():
   assert values("progress") == [0.0, 0.1, 0.25, 1.0]
   assert "T from 8 to 2 (linear, 10 steps); alpha from 0.8 to 0.4" in (
       schedules.in_words(moving, start))
+
+
+def test_a_jump_is_at_the_end_of_its_part():
+  """KD that stops early: both terms for 6 steps, then labels alone."""
+  stops = schedules.Schedules(20, alpha=schedules.Course("jump", 6))
+  start = hyper(hard_weight=0.1, soft_weight=0.9, ends={"alpha": 0.0})
+  found = [schedules.at(stops, jnp.int32(step), start) for step in range(8)]
+  assert [float(h.soft_weight) for h in found] == pytest.approx(
+      [0.9] * 6 + [0.0] * 2)
+  assert [float(h.hard_weight) for h in found] == pytest.approx(
+      [0.1] * 6 + [1.0] * 2)
+  assert float(found[-1].soft_weight) == 0.0
 
 
 def test_what_does_not_move_keeps_its_bits():

@@ -134,12 +134,12 @@ MODELS = ("mlp", "cnn", "cnn_small", "convnet", "resnet8")
 VIEWS = ("none", "shift2", "crop4_flip", "crop4_flip_cutout", "crop4_flip_strong",
          "affine", "elastic", "distort")
 METHODS = (
-    "hard", "kd", "logits", "mse", "reverse_kl", "jsd", "ls", "normkd", "dkd",
-    "nkd", "rld", "wttm", "topk", "topk_renormalised", "tfkd", "dist", "mlkd",
-    "ctkd", "cwtm", "dkpp", "pseudo_label", "hint", "rkd", "at", "sp", "pkt", "vid",
-    "cc", "cc_kernel", "nst", "fsp", "ab", "ft", "ft_attention", "pefd", "srd",
-    "itrd", "nd", "wkd_l", "wkd_f", "reviewkd", "ofd", "cat", "simkd", "crd",
-    "crd_drawn")
+    "hard", "kd", "logits", "mse", "annealed", "reverse_kl", "jsd", "ls", "normkd",
+    "dkd", "nkd", "rld", "wttm", "topk", "topk_renormalised", "tfkd", "dist",
+    "mlkd", "ctkd", "cwtm", "dkpp", "pseudo_label", "hint", "rkd", "at", "sp",
+    "pkt", "vid", "cc", "cc_kernel", "nst", "fsp", "ab", "ft", "ft_attention",
+    "pefd", "srd", "itrd", "nd", "wkd_l", "wkd_f", "reviewkd", "ofd", "cat",
+    "simkd", "crd", "crd_drawn")
 
 TEXTS = sorted([
     ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks/README.md",

@@ -282,6 +282,23 @@ def test_several_teachers_at_once(once, chain):
       rows[name][0]["parameters_sha256"] for name in ("first", "teacher")]
 
 
+def test_teachers_of_some_classes_are_asked_for_these(
+    once, chain, own_data, tmp_path, capsys):
+  several = ("--config.nets.student.teachers=('first','teacher')",
+             "--config.nets.student.teacher_mean=certainty")
+  whole, = chain(*several, copy=once)["student"]
+  parts, = chain(*several, "--config.nets.student.teacher_classes=((0,1,2),())",
+                 workdir="parts", copy=once)["student"]
+  assert whole["teacher_sha256"] == parts["teacher_sha256"]
+  for key in ("fingerprint", "parameters_sha256"):
+    assert whole[key] != parts[key]
+  assert main.run([
+      *CHAIN, *several, "--config.nets.student.teacher_classes=((9,),())",
+      f"--config.data.dir={own_data}", f"--workdir={tmp_path}/refused"]) == 2
+  assert "config.nets.student.teacher_classes: 9 is no class of blobs" in (
+      capsys.readouterr().err)
+
+
 def test_a_teacher_at_an_epoch_is_that_of_its_training(once, chain, tmp_path):
   # 300 examples in batches of 64: 5 steps an epoch.
   at = "--config.nets.first.teacher_epochs=(1,)"

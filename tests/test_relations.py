@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 from kd_jax import losses
+from kd_jax.core import types
 from kd_jax.losses import curriculum, relations
+from kd_jax.methods import METHODS
+from kd_jax.methods import terms as terms_lib
 
 BATCH = {
     "column_correlation": relations.column_correlation,
@@ -288,6 +291,33 @@ def test_the_ramp_by_hand():
   assert ramp(1 / 6, 0.5) == pytest.approx(0.25)  # cos(pi / 3) = 1/2
   assert ramp(0.5, 0.5) == ramp(1.0, 0.5) == 1.0
   assert ramp(0.0, 0.0) == ramp(0.3, 0.0) == 1.0, "no ramp"
+
+
+def test_the_annealing_factor_by_hand():
+  # T = 4, 3, 2, 1 of T_max = 4: 1 - 3/4, 1 - 2/4, 1 - 1/4, 1 - 0.
+  found = [float(curriculum.annealing_factor(step / 8, 4.0)) for step in range(9)]
+  assert found == [0.25, 0.25, 0.5, 0.5, 0.75, 0.75, 1.0, 1.0, 1.0]
+  # The authors' code: 200 epochs, T one more every 20 of them, T / 10.
+  epochs = np.arange(200)
+  found = jax.vmap(lambda p: curriculum.annealing_factor(p, 10.0))(
+      jnp.float32(epochs) / 200)
+  np.testing.assert_allclose(found, (1 + epochs // 20) / 10, rtol=1e-6)
+
+
+def test_annealed_of_one_level_is_mse(x64):
+  (z, v), y = example(), jnp.arange(6) % 5
+  soft = lambda name, progress, levels: METHODS[name].terms(
+      terms_lib.Own({}, {}), types.Outputs(jnp.asarray(z), {}),
+      types.Outputs(jnp.asarray(v), {}), types.Batch(None, y, None, None, None),
+      types.Hparams(progress=progress, numbers={"levels": levels}))["soft"].value
+  mse = ((z - v)**2).mean(-1)
+  np.testing.assert_allclose(soft("mse", None, None), mse, rtol=1e-12)
+  for progress, levels in ((0.0, 1.0), (0.5, 1.0), (1.0, 1.0), (0.9, 10.0)):
+    np.testing.assert_allclose(
+        soft("annealed", progress, levels), mse, rtol=1e-12)
+  # The first of four: a quarter of the teacher is where it is least.
+  np.testing.assert_allclose(
+      soft("annealed", 0.1, 4.0), ((z - v / 4)**2).mean(-1), rtol=1e-12)
 
 
 def test_the_authors_first_temperature():

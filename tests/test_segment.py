@@ -225,13 +225,56 @@ def test_both_nets_see_the_same_view_unless_the_teacher_sees_the_image(
     return totals["soft" if method == "kd" else "instances"].compute()
 
   live = teachers.live([model], [held])
-  predict = segment_lib.make_predict(model, SHIFT.of_teacher)
+  predict = segment_lib.make_predict(model, clean.of_teacher)
+  predict_shifted = segment_lib.make_predict(model, SHIFT)
   assert clean.of_teacher is NONE and SHIFT.of_teacher is SHIFT
   bank = predict(held, device_data, jnp.int32(0))[:, None, None]
   assert soft(live, SHIFT) == pytest.approx(0.0, abs=1e-6)
   assert soft(live, clean) > 1e-3
   assert soft(live, clean) == pytest.approx(
       soft(teachers.banked(bank), clean), rel=1e-4)
+  # Another view than the student's, and stored as well as live.
+  apart = dataclasses.replace(SHIFT, independent=True)
+  whole = jnp.stack([predict_shifted(held, device_data, jnp.int32(view))
+                     for view in range(25)], axis=1)[:, :, None]
+  assert soft(live, apart) > 1e-3 and soft(live, apart) != soft(live, clean)
+  assert soft(live, apart) == pytest.approx(
+      soft(teachers.banked(whole), apart), rel=1e-4)
+  assert soft(teachers.banked(whole), SHIFT) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_independent_views_are_drawn_for_the_teacher_alone(key):
+  """Each pair of views is as likely as any other, whatever the student sees."""
+  apart = dataclasses.replace(SHIFT, independent=True)
+  number = 20_000
+  other = segment_lib.other_views(key, 3, number, apart)
+  np.testing.assert_array_equal(
+      other, segment_lib.views_of_epoch(key, 3, number, apart))
+  own = segment_lib.views_of_epoch(key, 3, number, SHIFT)
+  assert segment_lib.other_views(key, 3, number, SHIFT) is None
+  assert other.min() == 0 and other.max() == 24
+  # The same by chance: 1 in 25 of them, 800 with a deviation of 28.
+  assert abs(int((own == other).sum()) - number // 25) < 140
+  # 32 of each of 625 pairs: 624 of chi**2, with a deviation of 35.
+  counts = np.bincount(25 * np.asarray(own) + np.asarray(other), minlength=625)
+  assert abs(((counts - 32)**2 / 32).sum() - 624) < 180
+  again = segment_lib.other_views(key, 4, number, apart)
+  assert (again != other).mean() > 0.9
+
+
+def test_independent_views_are_mixed_with_one_share(device_data):
+  apart = dataclasses.replace(SHIFT, independent=True)
+  other = jnp.arange(len(device_data.label), dtype=jnp.int32) % 25
+  first, second = (jnp.arange(4) + start for start in (0, 10))
+  seen = lambda ids: segment_lib.take(
+      device_data, apart, ids, jnp.full(4, 3), jnp.full(4, True), other)
+  batch = segment_lib.mixed(seen(first), seen(second), jnp.float32(0.25))
+  view = lambda ids: device_data.preprocess(
+      jax.vmap(SHIFT.view)(device_data.inputs[ids], other[ids]))
+  np.testing.assert_allclose(
+      batch.clean, 0.75 * view(first) + 0.25 * view(second), rtol=1e-5, atol=1e-6)
+  np.testing.assert_array_equal(batch.other, other[first])
+  np.testing.assert_array_equal(batch.view, 3)
 
 
 def test_prediction_covers_ragged_splits(key, device_data):

@@ -68,6 +68,53 @@ def test_members_are_heard_by_their_confidence(members):
       losses.tempered_softmax(said.logits, 2.0), expected, rtol=2e-5)
 
 
+@pytest.mark.parametrize("mean", ["certainty", "agreement"])
+def test_members_weigh_by_example_without_labels(members, mean):
+  """In evaluation too: nothing but their logits says how much each counts."""
+  even = jnp.full((3,), 1 / 3)
+  p = softmax(members)
+  each = {"certainty": 1 / -(p * np.log(p)).sum(-1),
+          "agreement": np.stack([(p[m] * (p.sum(0) - p[m])).sum(-1)
+                                 for m in range(3)])}[mean]
+  expected = np.einsum("mb,mbc->bc", each / each.sum(0), softmax(members, 2.0))
+  teacher = teachers.Teacher(
+      lambda arrays, batch: types.Outputs(arrays, {}), jnp.asarray(members), even,
+      mean)
+  batch = types.Batch(None, None, None, None, None)
+  for logits in (teachers.combine(jnp.asarray(members), even, 2.0, mean=mean),
+                 teachers.outputs(teacher, teacher.arrays, batch, 2.0).logits):
+    np.testing.assert_allclose(
+        losses.tempered_softmax(logits, 2.0), expected, rtol=2e-5)
+
+
+def test_members_of_some_classes_count_for_these_alone(members):
+  classes = ((0, 1), (1, 2, 3), ())
+  known = np.array([[1, 1, 0, 0, 0], [0, 1, 1, 1, 0], [1, 1, 1, 1, 1]], bool)
+  w = np.array([0.2, 0.3, 0.5], np.float32)
+  mixed = lambda mean: np.asarray(teachers.combine(
+      jnp.asarray(members), jnp.asarray(w), 2.0, mean=mean, classes=classes))
+  share = w[:, None] * known / (w[:, None] * known).sum(0)
+  # The level of logits is kept: a member's own, where it alone knows a class.
+  np.testing.assert_allclose(
+      mixed("logits"), (share[:, None] * members).sum(0), rtol=1e-5)
+  np.testing.assert_array_equal(mixed("logits")[:, 4], members[2, :, 4])
+  p = softmax(np.where(known[:, None], members, -np.inf), 2.0)
+  expected = (w[:, None, None] * p).sum(0) / known.sum(0)
+  np.testing.assert_allclose(
+      losses.tempered_softmax(mixed("probabilities"), 2.0),
+      expected / expected.sum(-1, keepdims=True), rtol=2e-5)
+  # One that is certain says whose the example is, where no class is shared.
+  sure = jnp.array([[[9.0, -9.0, 0, 0]], [[0, 0, 1.0, 1.0]]])
+  found = losses.tempered_softmax(teachers.combine(
+      sure, jnp.full((2,), 0.5), 1.0, mean="certainty",
+      classes=((0, 1), (2, 3))), 1.0)
+  np.testing.assert_allclose(found, [[1, 0, 0, 0]], atol=1e-3)
+  # A class that nobody knows.
+  none = teachers.combine(jnp.asarray(members[:2]), jnp.asarray(w[:2]), 2.0,
+                          mean="logits", classes=classes[:2])
+  assert (none[:, 4] == -jnp.inf).all() and np.isfinite(none[:, :4]).all()
+
+
 def test_one_member_keeps_its_bits(members):
   one = jnp.asarray(members[:1])
   np.testing.assert_array_equal(

@@ -95,8 +95,9 @@ def student(values: Values, found: data_lib.Dataset) -> Training:
   values = flatten(values)
   training = _training(values, found, "student", student_hparams(values))
   seen = training.views
-  if values["teacher.sees"] == "clean" and seen.count > 1:
-    seen = dataclasses.replace(seen, clean=True)
+  if values["teacher.sees"] != "views" and seen.count > 1:
+    clean = values["teacher.sees"] == "clean"
+    seen = dataclasses.replace(seen, clean=clean, independent=not clean)
   return training._replace(
       views=seen, schedules=_schedules(values, training.total_steps))
 

@@ -86,9 +86,10 @@ def mixture(
     members: The hash of the parameters, or the logits, of each member.
     weights: The weight of each member.
   """
-  dtype = values["teacher.bank_dtype"]
+  dtype, classes = values["teacher.bank_dtype"], values["teacher.classes"]
   return {"teacher.mean": values["teacher.mean"], "teachers": list(members),
           "member_weights": list(weights),
+          **({"teacher.classes": classes} if classes else {}),
           **({} if dtype == "float32" else {"teacher.bank_dtype": dtype})}
 
 

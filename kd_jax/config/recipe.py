@@ -215,4 +215,5 @@ def _errors_named(name: str) -> Iterator[None]:
 _RENAMED = {"config.student.": "config.", "teacher.count=1": "one of its teachers",
             "config.teacher.count": "the number of config.teachers",
             "teacher.mean": "teacher_mean", "teacher.weights": "teacher_weights",
+            "teacher.classes": "teacher_classes",
             "teacher.bank": "teacher_bank"}

@@ -91,8 +91,13 @@ def _member_weights(values: Mapping[str, Any]) -> tuple[float, ...]:
     raise UserError(
         f"config.teacher.weights={given}: must be {counted(count, 'number')} >= 0, "
         "not all 0, one for each of teacher.count members")
-  if given and values["teacher.mean"] == "confidence":
+  mean, classes = values["teacher.mean"], values["teacher.classes"]
+  if given and mean not in ("probabilities", "logits"):
     raise UserError(
-        "config.teacher.weights: teacher.mean=confidence has weights of its own; "
+        f"config.teacher.weights: teacher.mean={mean} has weights of its own; "
         "give one of them")
+  if classes and len(classes) != count:
+    raise UserError(
+        f"config.teacher.classes={classes}: must be the classes of each of "
+        f"{counted(count, 'member')}, () for all")
   return tuple(weight / sum(weights) for weight in weights)

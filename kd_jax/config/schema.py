@@ -225,7 +225,8 @@ def _course(what: str, rule: Rule) -> dict[str, Key]:
   """Keys of how a value moves over the run."""
   return {
       f"schedules.{what}": Key(
-          "constant", _one_of("constant", "linear", "cosine"), f"how {what} moves"),
+          "constant", _one_of("constant", "linear", "cosine", "jump"),
+          f"how {what} moves; jump: all at once, when its percent are over"),
       f"schedules.{what}_end": _optional(
           float, rule, f"the {what} it moves to, from {what}"),
       f"schedules.{what}_percent": Key(
@@ -327,20 +328,30 @@ _OWN: dict[str, Key] = {
                     lambda v: _integer(v) and 1 <= v <= 1000),
             "members of the ensemble"),
         "teacher.mean": Key(
-            "probabilities", _one_of("probabilities", "logits", "confidence"),
+            "probabilities", _one_of("probabilities", "logits", "confidence",
+                                     "certainty", "agreement"),
             "mixture of the members: the arithmetic mean of probabilities, the "
-            "geometric one (logits), or the first weighed by example (confidence)"),
+            "geometric one (logits), or the first weighed by example: by how near "
+            "a member is to the label (confidence), how sure it is (certainty), or "
+            "how much the others agree with it (agreement)"),
         "teacher.weights": Key(
             (), Rule("numbers >= 0, one a member", _all(_NOT_NEGATIVE.check)),
             "weights of the members; () for all alike"),
+        "teacher.classes": Key(
+            (), Rule("classes for each member, such as ((0,1,2),(2,3,4)), () for "
+                     "all", _all(lambda each: isinstance(each, tuple) and all(
+                         _integer(v) and v >= 0 for v in each))),
+            "the classes that each member knows; of each class only those that "
+            "know it count; () for all of all"),
         "teacher.bank_dtype": Key(
             "float32", _one_of("float32", "float16"),
             "of stored logits; what the rounding costs is told"),
-    }, later=("teacher.bank_dtype",)),
+    }, later=("teacher.bank_dtype", "teacher.classes")),
     **_of(OBJECTIVE, {
         "teacher.sees": Key(
-            "views", _one_of("views", "clean"),
-            "the views of its student, or the clean images, as they are"),
+            "views", _one_of("views", "clean", "independent"),
+            "the views of its student, or the clean images, as they are, or views "
+            "that are drawn for it alone (independent)"),
     }, later=("teacher.sees",)),
     **_of(PROGRAM, {
         "teacher.bank": Key(
@@ -439,7 +450,7 @@ _RECIPE: dict[str, Key] = {
         str, _TEXT, "a net before it, of the same shape, that it starts from"),
 }
 # Keys of the main job's teacher that say how teachers are asked.
-_COMBINED = ("teacher.mean", "teacher.weights", "teacher.bank",
+_COMBINED = ("teacher.mean", "teacher.weights", "teacher.classes", "teacher.bank",
              "teacher.bank_dtype", "teacher.sees")
 
 

@@ -23,6 +23,7 @@ class Batch(NamedTuple):
     clean: What the teacher takes, where it does not see these views; else None.
     mixed: Of inputs that are mixed, the second class of each, int32 `[B]`, and its
       share in [0, 1/2], float32 `[B]`; else None.
+    other: The view that `clean` is, int32 `[B]`; None where it is the image itself.
   """
 
   inputs: Tree
@@ -32,6 +33,7 @@ class Batch(NamedTuple):
   mask: jax.Array
   clean: Tree = None
   mixed: tuple[jax.Array, jax.Array] | None = None
+  other: jax.Array | None = None
 
 
 class Outputs(NamedTuple):

@@ -23,11 +23,13 @@ class Views:
     count: Number of views V; indices are in [0, V).
     view: `(image, index) -> image`, `[H, W, C]` of any dtype to the same shape.
     clean: Whether a student alone sees them, and its teacher the images themselves.
+    independent: Whether its teacher sees views that are drawn for it alone.
   """
 
   count: int
   view: Callable[[jax.Array, jax.Array], jax.Array]
   clean: bool = False
+  independent: bool = False
 
   @property
   def of_teacher(self) -> "Views":

@@ -21,6 +21,7 @@ so: a method (`kd_jax.methods`) is a weighted sum of these terms.
   relations.py      over a whole batch. DIST: row_correlation, column_correlation
                     MLKD: multi_level_kl, batch_relations, class_relations
   curriculum.py     CTKD: learned_temperature, reverse_gradient, cosine_ramp
+                    Annealing-KD: annealing_factor
   features.py       of taps: mean_squared_error (FitNets), negative_log_likelihood
                     (VID), boundary_distance (AB), pooled_alike, unit
   maps.py           of maps: attention_distance (AT), factor_distance (FT),

@@ -1,4 +1,6 @@
-r"""CTKD: a temperature that learns to make the student's task harder.
+r"""From easy to hard: how a soft target changes over a run.
+
+CTKD: a temperature that learns to make the student's task harder.
 
 One parameter theta gives T = start + span * sigmoid(theta). It is trained with
 the student on the same loss, but up its gradient: the student descends T**2 KL, T
@@ -6,6 +8,9 @@ climbs it. How strongly, lambda, rises along a cosine, from easy to hard.
 
 Source: Li et al. (2023), Curriculum temperature for knowledge distillation, AAAI,
 arXiv 2211.16231; the global version.
+
+Annealing-KD: the student regresses the teacher's logits, first a small part of them
+and last all of them (`annealing_factor`).
 """
 
 import jax
@@ -96,6 +101,31 @@ def cosine_decay(progress: losses.Scalar, begin: losses.Scalar) -> jax.Array:
   since = jnp.asarray(progress, jnp.float32) - 1.0 + rest
   done = jnp.where(falls, since / jnp.where(falls, rest, 1.0), 0.0)
   return 0.5 + 0.5 * jnp.cos(jnp.pi * jnp.maximum(done, 0.0))
+
+
+def annealing_factor(progress: losses.Scalar, levels: losses.Scalar) -> jax.Array:
+  r"""The part of the teacher's logits that a student regresses, in equal steps.
+
+  a = 1 - (T - 1) / T_max,   T = T_max, ..., 2, 1 for equal parts of the run
+
+  Args:
+    progress: Part of the run that is done, in [0, 1].
+    levels: T_max >= 1, a whole number. The paper's code has 10.
+
+  Returns:
+    a in {1 / T_max, 2 / T_max, ..., 1}, a float32 scalar.
+
+  Example:
+    >>> annealing_factor(0.0, 4.0), annealing_factor(0.6, 4.0)
+    (Array(0.25, dtype=float32), Array(0.75, dtype=float32))
+
+  Source: Jafari et al. (2021), Annealing knowledge distillation, EACL, arXiv
+  2104.07163, and the authors' code, which has T / T_max for T from 1 up.
+  """
+  levels = jnp.asarray(levels, jnp.float32)
+  # Of a quotient that is a little too small, the next level all the same.
+  done = jnp.floor(jnp.asarray(progress, jnp.float32) * levels * (1 + 1e-6))
+  return jnp.minimum(done + 1.0, levels) / levels
 
 
 def learned_temperature(

@@ -59,6 +59,21 @@ def mse(own, student, teacher, batch, hparams) -> Terms:
   return _beside_hard(student, batch, hparams, square / student.logits.shape[-1])
 
 
+def annealed(own, student, teacher, batch, hparams) -> Terms:
+  """hard_weight * hard + soft_weight * |z - a v|**2 / N (Jafari et al. 2021).
+
+  a = 1 / levels, 2 / levels, ..., 1 for equal parts of the run, so that the teacher
+  grows sharper. This is the paper's first phase; the second has labels alone, and
+  is another net of a recipe (`configs/annealed.py`).
+  """
+  del own
+  v = losses.at_least_float32(teacher.logits)
+  factor = curriculum.annealing_factor(
+      hparams.progress, hparams.numbers["levels"]).astype(v.dtype)
+  square = 2 * losses.logit_matching(student.logits, factor * v)
+  return _beside_hard(student, batch, hparams, square / student.logits.shape[-1])
+
+
 def reverse_kl(own, student, teacher, batch, hparams) -> Terms:
   """hard_weight * hard + soft_weight * T**2 * KL(q || p) (Gu et al. 2024)."""
   del own

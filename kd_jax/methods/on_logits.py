@@ -30,6 +30,12 @@ ON_LOGITS: dict[str, Method] = {
         "|z - v|**2 / N, not centred", nothing, _terms("mse"),
         setting={"hard_weight": 0.0, "soft_weight": 1.0}, any_temperature=True,
         softens=False, paper="Kim et al. (2021), arXiv 2105.08919"),
+    "annealed": weighted(
+        "|z - a v|**2 / N, a from 1/{levels:g} to 1 in {levels:g} steps",
+        nothing, _terms("annealed"), numbers={"levels": 10.0},
+        within={"levels": (1.0, 1e6)}, whole=("levels",),
+        setting={"hard_weight": 0.0, "soft_weight": 1.0}, any_temperature=True,
+        softens=False, paper="Jafari et al. (2021), arXiv 2104.07163"),
     "reverse_kl": weighted(
         "T**2 * KL(student || teacher)" + AT_T,
         nothing, _terms("reverse_kl"),

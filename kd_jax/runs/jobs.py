@@ -190,6 +190,7 @@ def check(
   with net.errors_named():
     _check_taps(net, setup, training, before)
     _check_labels(setup, training)
+    _check_classes(setup)
   if net.start is None or net.peer is not None:
     return
   key = f"config.nets.{net.name}.init_from={net.start}"
@@ -228,6 +229,15 @@ def _check_labels(setup: Setup, training: Training) -> None:
     raise UserError(
         f"config.mixup={training.mixup:g}: mixes two labels for the hard term, and "
         "some training examples have none (-1); use mixup=0, or --config.alpha=1")
+
+
+def _check_classes(setup: Setup) -> None:
+  """Refuses classes of members that the data do not have."""
+  number, named = setup.dataset.num_classes, setup.run.values["teacher.classes"]
+  if most := [each for member in named for each in member if each >= number]:
+    raise UserError(
+        f"config.teacher.classes: {max(most)} is no class of {setup.dataset.name}, "
+        f"whose classes are 0 to {number - 1}")
 
 
 def _check_taps(net, setup, training, before) -> None:

@@ -82,6 +82,7 @@ def _of_nets(
 ) -> PreparedTeacher:
   """The teacher that trained nets are together, for a student's training."""
   run, mean = setup.run, setup.run.values["teacher.mean"]
+  classes = run.values["teacher.classes"]
   stored: dict[str, Any] = {}
   each = [nets.logits(setup, net.training.model, net.variables)
           for net in members]
@@ -90,7 +91,8 @@ def _of_nets(
   for logits in member_logits["test"]:
     _look(setup, np.asarray(logits))
   splits = {name: split._replace(teacher_logits=teachers.combine(
-      member_logits[name], jnp.float32(run.weights), 1.0, mean=mean))
+      member_logits[name], jnp.float32(run.weights), 1.0, mean=mean,
+      classes=classes))
             for name, split in setup.splits.items()}
   if banked:
     bank, stored = _bank(setup, student, members)
@@ -117,8 +119,8 @@ def _of_nets(
   record = members[0].record if len(members) == 1 else _ensemble_record(
       members, splits)
   return PreparedTeacher(
-      teacher, splits, record | stored, [net.sha256 for net in members],
-      member_logits, members)
+      teacher._replace(classes=classes), splits, record | stored,
+      [net.sha256 for net in members], member_logits, members)
 
 
 def _look(setup: Setup, logits: np.ndarray) -> None:

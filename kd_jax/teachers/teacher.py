@@ -18,7 +18,7 @@ from kd_jax import losses
 from kd_jax.core import types
 from kd_jax.losses import mixtures
 
-MEANS = ("probabilities", "logits", "confidence")
+MEANS = ("probabilities", "logits", "confidence", *mixtures.BY_EXAMPLE)
 _NO_TAPS: Mapping[str, tuple[int, ...]] = python_types.MappingProxyType({})
 
 
@@ -32,6 +32,7 @@ class Teacher(NamedTuple):
     weights: Weight of each member, float32 `[M]`, summing to 1.
     mean: What is averaged over members, one of `MEANS`.
     taps: Shapes of its taps of one example, by name; none of stored logits.
+    classes: Those that each member knows, () for all; () for all of all members.
     rows: Of a bank that stays on the host: `arrays` of an epoch, by the view that
       it shows of each example, int `[N]`.
   """
@@ -41,6 +42,7 @@ class Teacher(NamedTuple):
   weights: jax.Array
   mean: str = "probabilities"
   taps: Mapping[str, tuple[int, ...]] = _NO_TAPS
+  classes: tuple[tuple[int, ...], ...] = ()
   rows: Callable[[np.ndarray], np.ndarray] | None = None
 
 
@@ -130,8 +132,8 @@ def streamed(
 def _stored(arrays: types.Tree, batch: types.Batch) -> types.Outputs:
   """The outputs that a bank holds."""
   views = jax.tree.leaves(arrays)[0].shape[1]
-  return _looked_up(
-      arrays, batch.id, batch.view if views > 1 else jnp.zeros_like(batch.view))
+  view = batch.view if batch.other is None else batch.other
+  return _looked_up(arrays, batch.id, view if views > 1 else jnp.zeros_like(view))
 
 
 def _looked_up(
@@ -167,7 +169,8 @@ def outputs(
   if teacher.mean == "confidence":
     weights = mixtures.confidence_weights(logits, batch.label)
   return types.Outputs(
-      combine(logits, weights, temperature, mean=teacher.mean), features)
+      combine(logits, weights, temperature, mean=teacher.mean,
+              classes=teacher.classes), features)
 
 
 def combine(
@@ -176,6 +179,7 @@ def combine(
     temperature: jax.Array | float,
     *,
     mean: str = "probabilities",
+    classes: Sequence[Sequence[int]] = (),
 ) -> jax.Array:
   r"""Logits of an ensemble.
 
@@ -183,6 +187,8 @@ def combine(
   mean of logits:         v = sum_m w_m v_m                      (geometric)
   by confidence:          the arithmetic mean, w_m of each example from how near
                           m is to its label (Zhang et al. 2022)
+  by certainty, agreement: the same, from how sure m is of the example, or how much
+                          the others agree with it
 
   The first are the logits whose softmax at T is the arithmetic mean of the
   members' softmaxes at T, so they hold for this T only; the second have the
@@ -196,6 +202,8 @@ def combine(
     temperature: T > 0, a scalar; of no effect on the mean of logits.
     mean: One of `MEANS`. Confidence is in the weights of `outputs`: where labels
       are not known, as in evaluation, all members count alike.
+    classes: Those that each member knows, () for all; () for all of all members.
+      Of each class those that know it count (`mixtures.mixture_logits`).
 
   Returns:
     v, `[..., classes]`; a single member's logits unchanged.
@@ -208,12 +216,22 @@ def combine(
   """
   if logits.shape[0] == 1:
     return logits[0]
+  if classes:
+    logits = mixtures.knowing(logits, classes)
+  if mean in mixtures.BY_EXAMPLE:
+    weights = mixtures.BY_EXAMPLE[mean](logits)
   if mean != "logits":
-    return mixtures.mixture_logits(logits, temperature, weights)
+    return mixtures.mixture_logits(
+        logits, temperature, weights, partial=bool(classes))
   # Not the geometric mixture, which forgets the level of logits: logit matching
   # is of that too.
-  return jnp.sum(weights.reshape(
-      weights.shape + (1,) * (logits.ndim - weights.ndim)) * logits, axis=0)
+  each = weights.reshape(weights.shape + (1,) * (logits.ndim - weights.ndim))
+  if classes:
+    known = losses.existing(logits, None)
+    each = mixtures.shares(each, known)
+    mixed = jnp.sum(each * jnp.where(known, logits, 0.0), axis=0)
+    return jnp.where(jnp.any(known, axis=0), mixed, -jnp.inf)
+  return jnp.sum(each * logits, axis=0)
 
 
 def _weights(weights: Sequence[float] | None, count: int) -> jax.Array:

@@ -24,13 +24,15 @@ _MOST_EXAMPLES = 2048
 
 def first_batch(training: Training, data: segment.DeviceData) -> types.Batch:
   """The examples of the first step in their views, without any padding."""
-  key = randomness.stream(jax.random.key(training.seed), "data")
+  own = jax.random.key(training.seed)
+  key = randomness.stream(own, "data")
   number = min(training.batch_size, len(data.ids), _MOST_EXAMPLES)
   ids = randomness.epoch_order(key, 0, data.ids)[:number]
   view = randomness.epoch_views(
       key, 0, num_examples=len(data.label), num_views=training.views.count)
+  other = segment.other_views(own, 0, len(data.label), training.views)
   return segment.take(
-      data, training.views, ids, view[ids], jnp.ones((number,), bool))
+      data, training.views, ids, view[ids], jnp.ones((number,), bool), other)
 
 
 def make_terms(

@@ -20,6 +20,8 @@ SHAPES: dict[str, Callable[[jax.Array], jax.Array]] = {
     "constant": jnp.zeros_like,
     "linear": lambda x: x,
     "cosine": lambda x: 0.5 - 0.5 * jnp.cos(jnp.pi * x),
+    # All at once at its end, as where KD stops early (Cho & Hariharan 2019).
+    "jump": lambda x: (x >= 1.0).astype(x.dtype),
 }
 
 
@@ -54,7 +56,8 @@ STILL = Schedules()
 def fraction(course: Course, step: jax.Array) -> jax.Array:
   """How far a value has come: 0 at step 0, 1 from `course.steps` on.
 
-  linear x, cosine (1 - cos(pi x)) / 2, constant 0, of x = step / steps
+  linear x, cosine (1 - cos(pi x)) / 2, jump 1 from x = 1 on, constant 0,
+  of x = step / steps
 
   Args:
     course: Its shape and length.

@@ -49,15 +49,22 @@ def take(
     ids: jax.Array,
     view: jax.Array,
     mask: jax.Array,
+    other: jax.Array | None = None,
 ) -> types.Batch:
-  """The batch of the examples `ids` `[B]`, each in its `view` `[B]`."""
+  """The batch of the examples `ids` `[B]`, each in its `view` `[B]`.
+
+  `other` `[N]` are the views that a teacher sees, as of `other_views`.
+  """
   # Ids are ours, so in bounds: no clamping, no filling.
   rows = lambda x: x.at[ids].get(mode="promise_in_bounds")
   stored = jax.tree.map(rows, data.inputs)
-  inputs = views_lib.batch_views(views, stored, view)
-  return types.Batch(
-      data.preprocess(inputs), rows(data.label), ids, view, mask,
+  seen = lambda view: data.preprocess(views_lib.batch_views(views, stored, view))
+  batch = types.Batch(
+      seen(view), rows(data.label), ids, view, mask,
       data.preprocess(stored) if views.clean else None)
+  if other is None:
+    return batch
+  return batch._replace(clean=seen(other[ids]), other=other[ids])
 
 
 def mixed(batch: types.Batch, other: types.Batch, share: jax.Array) -> types.Batch:
@@ -118,13 +125,14 @@ def make_segment(
     epoch, first = jnp.divmod(state.step, num_steps)
     order, mask, view = _epoch(
         data, views, batch_size, num_steps, randomness.stream(key, "data"), epoch)
+    other = other_views(key, epoch, len(data.label), views)
     partners, shares = _mixing(
         learner.mixup, order, mask, randomness.stream(key, "data"), epoch)
     order, mask, partners = jax.tree.map(own, (order, mask, partners))
 
     def next_step(state, position):
       row = lambda x: jax.lax.dynamic_index_in_dim(x, position, keepdims=False)
-      seen = lambda ids: take(data, views, ids, view[ids], row(mask))
+      seen = lambda ids: take(data, views, ids, view[ids], row(mask), other)
       batch = seen(row(order))
       if learner.mixup:
         batch = mixed(batch, seen(row(partners)), row(shares))
@@ -152,8 +160,8 @@ def batch_of_step(
   epoch, position = divmod(number, num_steps)
   order, mask, view = _epoch(data, views, batch_size, num_steps,
                              randomness.stream(key, "data"), epoch)
-  ids = order[position]
-  return take(data, views, ids, view[ids], mask[position])
+  ids, other = order[position], other_views(key, epoch, len(data.label), views)
+  return take(data, views, ids, view[ids], mask[position], other)
 
 
 def make_init(
@@ -199,8 +207,22 @@ def _mixing(mixup, order, mask, key, epoch):
 def views_of_epoch(
     key: jax.Array, epoch: int, examples: int, views: views_lib.Views
 ) -> jax.Array:
-  """The view of each example in an epoch of a training, int32 `[examples]`."""
-  return _views(randomness.stream(key, "data"), epoch, examples, views)
+  """The view of each example that a teacher sees in an epoch of a training.
+
+  int32 `[examples]`; those of its student, unless they are independent.
+  """
+  other = other_views(key, epoch, examples, views)
+  return other if other is not None else _views(
+      randomness.stream(key, "data"), epoch, examples, views)
+
+
+def other_views(
+    key: jax.Array, epoch: jax.Array | int, examples: int, views: views_lib.Views
+) -> jax.Array | None:
+  """The views that are drawn for the teacher alone, or None if none are."""
+  if not views.independent:
+    return None
+  return _views(randomness.stream(key, "teacher"), epoch, examples, views)
 
 
 def _views(key, epoch, examples, views):

@@ -60,7 +60,7 @@ def key_of(learner: Learner) -> Hashable:
   """What a learner's programs depend on: learners alike in it share them."""
   asked = learner.teacher
   teacher = asked and (asked.members, asked.mean, tuple(asked.weights.tolist()),
-                       tuple(sorted(asked.taps.items())))
+                       tuple(sorted(asked.taps.items())), asked.classes)
   # A method is not hashed: the program that is kept keeps it alive.
   return learner._replace(method=id(learner.method), teacher=teacher)  # type: ignore[arg-type]
 

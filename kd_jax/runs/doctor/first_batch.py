@@ -91,7 +91,8 @@ def _teacher(
       [each.training.model for each in members],
       [each.state.student for each in members],
       weights=run.weights, mean=run.values["teacher.mean"],
-      taps=members[0].training.taps)
+      taps=members[0].training.taps)._replace(
+          classes=run.values["teacher.classes"])
 
 
 def terms(student: Begun) -> list[Term]:

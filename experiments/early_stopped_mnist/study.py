@@ -1,0 +1,191 @@
+"""Does a teacher that stopped early teach more than the whole one?
+
+Students of 2x30 learn from a teacher of 2x400 as it is after 1, 2, 5, 10, 20 and 40
+epochs, and one from the whole teacher for the first half of its own training alone.
+T of each is chosen on held-out digits; each seed has a teacher of its own.
+"""
+
+from collections.abc import Sequence
+import pathlib
+
+import ml_collections
+
+from configs import early_stopped as recipe
+from experiments import fair
+from experiments.protocol import Options, Rows, Stage
+from kd_jax.config import sweep
+from kd_jax.report import Row, canvas, comparison, statistics, tables
+from kd_jax.runs import arms as arms_lib
+from kd_jax.runs.arms import arm
+
+CLAIM = ("a larger, longer trained teacher need not teach more: one that stopped "
+         "early does, and KD itself is to stop early; ResNet-18 on ImageNet: top-1 "
+         "error 30.24% from labels, 30.57, 30.79, 30.95% from ResNet-18, 34, 50, "
+         "and 29.01, 29.16, 29.35% with both stopped early")
+COMMAND = "--config=configs/early_stopped.py"
+REFERENCE = None
+NOT_COMMITTED = dict.fromkeys(("choosing", "table"), fair.NOT_COMMITTED)
+
+TEMPERATURES = (2.0, 4.0, 8.0)
+ARMS = {name: arm(name.replace("of_", "epoch "), {"temperature": TEMPERATURES})
+        for name in (*recipe.STUDENTS, "stopped")}
+ARMS["stopped"] = ARMS["stopped"]._replace(name="KD for half of it")
+# The student of the whole teacher.
+WHOLE = recipe.STUDENTS[-1]
+
+
+def stages(options: Options) -> list[Stage]:
+  """T of each student, then all of them with it."""
+  tried, seeds = 2, options.seeds or (2 if options.quick else 10)
+  small = _smaller if options.quick else lambda config: config
+  return [
+      Stage("choosing", config=lambda _: choosing(small(_config()), tried)),
+      Stage("table", config=lambda rows: table(small(_config()), rows, seeds))]
+
+
+def choosing(
+    config: ml_collections.ConfigDict, seeds: int
+) -> ml_collections.ConfigDict:
+  """All nets with one T for all students, for each T, judged on held-out digits."""
+  config.data.holdout, config.data.test = 0.1, "heldout"
+  first = arms_lib.FIRST_SEED
+  config.sweep.points = tuple(
+      arms_lib.tried([ARMS[WHOLE]], range(first, first + seeds)))
+  return config
+
+
+def table(
+    config: ml_collections.ConfigDict, rows: Rows, seeds: int
+) -> ml_collections.ConfigDict:
+  """All nets, each student with the T that is chosen for it."""
+  for name in ARMS:
+    config.nets[name].temperature = chosen(name, rows)
+  config.sweep.points = tuple(sweep.product({"seed": range(seeds)}))
+  return config
+
+
+def chosen(name: str, rows: Rows) -> float:
+  """T of a student, by its held-out errors."""
+  return fair.best(ARMS[name], _of(name, rows.get("choosing", ())))["temperature"]
+
+
+def _of(name: str, rows: Sequence[Row]) -> list[Row]:
+  return arms_lib.judged(rows, name)
+
+
+def _config() -> ml_collections.ConfigDict:
+  config = recipe.get_config()
+  config.data.embedded = "never"
+  config.sweep.lanes = "2x1"
+  return config
+
+
+def _smaller(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """The same program in a minute or two: few digits, small nets, short runs."""
+  config.data.embedded = "only"
+  config.epochs = 2
+  config.nets.teacher.widths = (40, 40)
+  for name in ("labels", *ARMS):
+    config.nets[name].widths = (12, 12)
+  return config
+
+
+# ---- What the rows say.
+
+
+def found(rows: Rows) -> list[comparison.Result]:
+  """What the rows say of each student that has a teacher."""
+  results = []
+  for name, each in ARMS.items():
+    # In the table T is of the config, as it is another for each net.
+    setting = {"temperature": chosen(name, rows)}
+    final = [row | {"overrides": setting} for row in _of(name, rows["table"])]
+    results.append(comparison.result(
+        each, setting, _of(name, rows["choosing"]), final))
+  return results
+
+
+def teachers(rows: Rows) -> dict[int, statistics.Summary]:
+  """The test errors of the teacher after each number of epochs."""
+  errors = {epoch: [*_errors(_at(epoch), rows).values()] for epoch in recipe.EPOCHS}
+  return {epoch: statistics.summary(each) for epoch, each in errors.items() if each}
+
+
+def _at(epoch: int) -> str:
+  """The net that the teacher is after an epoch."""
+  return "teacher" if epoch == recipe.WHOLE else f"teacher_at_{epoch}"
+
+
+def _errors(net: str, rows: Rows) -> dict[int, int]:
+  """The test errors of a net, by seed."""
+  return {row["seed"]: row["test_errors"] for row in _of(net, rows["table"])
+          if row["failed"] is None}
+
+
+def conclude(rows: Rows) -> str:
+  """Each student against that of the whole teacher; labels; the teachers."""
+  results = found(rows)
+  lines = [f"**{status(rows)}.**\n", comparison.markdown(
+      results, ARMS[WHOLE].name, [*ARMS.values()], _of(WHOLE, rows["choosing"]))]
+  labels = _errors("labels", rows)
+  if test := statistics.paired_by_seed(_errors(WHOLE, rows), labels):
+    mean = statistics.summary([*labels.values()])
+    lines.append(
+        f"Labels alone: {_with_half(mean)} ({mean.n}); {ARMS[WHOLE].name} minus "
+        f"labels: {tables.with_interval(test.difference, test.low, test.high)}, "
+        f"p {tables.probability(test.p)}.\n")
+  lines += ["| after epoch | the teacher's test errors | its student's |",
+            "|--:|--:|--:|"]
+  of = {each.name: each.errors for each in results}
+  for epoch, mean in teachers(rows).items():
+    if own := [*of[f"epoch {epoch}"].values()]:
+      lines.append(f"| {epoch} | {_with_half(mean)} | "
+                   f"{_with_half(statistics.summary(own))} |")
+  return "\n".join(lines) + "\n"
+
+
+def _with_half(mean: statistics.Summary) -> str:
+  return tables.with_half(mean.mean, mean.high and mean.high - mean.mean)
+
+
+def status(rows: Rows) -> str:
+  """Which students are better than the whole teacher's, which worse; the best."""
+  results = [each for each in found(rows) if each.errors]
+  means = {each.name: statistics.summary([*each.errors.values()]).mean
+           for each in results}
+  best = min(means, key=lambda name: means[name])
+  return (f"{fair.phrase(results, ARMS[WHOLE].name)}; fewest errors {best}, "
+          f"{tables.number(means[best], 1)}")
+
+
+@canvas.styled
+def _draw(rows: Rows, file: pathlib.Path) -> bool:
+  """Test errors of the teacher and of its student, against the teacher's epochs."""
+  drawn, axes = canvas.figure(1, 1, (5.0, 3.2))
+  at = axes[0][0]
+  students = {epoch: statistics.summary([*errors.values()])
+              for epoch, name in zip(recipe.EPOCHS, recipe.STUDENTS, strict=True)
+              if (errors := _errors(name, rows))}
+  for index, (label, points) in enumerate((
+      ("teacher", teachers(rows)), ("its student", students))):
+    at.errorbar([*points], [each.mean for each in points.values()],
+                yerr=[(each.high or each.mean) - each.mean
+                      for each in points.values()],
+                capsize=2, label=label, **canvas.style(index))
+  for index, (label, net) in enumerate((
+      ("labels alone", "labels"), (ARMS["stopped"].name, "stopped"))):
+    if errors := _errors(net, rows):
+      at.axhline(statistics.summary([*errors.values()]).mean, linewidth=0.8,
+                 color=canvas.style(index + 2)["color"],
+                 linestyle=canvas.DASHES[index + 1], label=label)
+  at.set_xscale("log")
+  at.set_xticks([*recipe.EPOCHS], [*map(str, recipe.EPOCHS)])
+  at.minorticks_off()
+  at.set(xlabel="epochs of the teacher, of 40", ylabel="test errors, 95% interval")
+  at.legend()
+  return canvas.save(drawn, file)
+
+
+def pictures(rows: Rows, folder: pathlib.Path) -> None:
+  """What a teacher teaches, against how long it was trained."""
+  _draw(rows, folder / "epochs.png")
