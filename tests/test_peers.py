@@ -219,6 +219,8 @@ def test_peers_are_one_net_and_then_each_of_them():
     ("two.hidden_dropout", 0.5, "config.nets.two.hidden_dropout=0.5: one+two"),
     ("student.teacher_epochs", (2,), "at their last epoch alone"),
     ("student.teachers", ("one+two",), "is no net before it"),
+    ("one.teacher_classes", ((1, 2),), "one.teacher_classes: one is of one+two"),
+    ("one.teacher_sees", "clean", "all see the same"),
     ("two.method", "dkd", "config.nets.two.method=dkd: one+two train together"),
 ])
 def test_peers_that_cannot_be_are_refused(key, value, words):

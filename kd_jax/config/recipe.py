@@ -145,13 +145,17 @@ def _together(
   own: dict[str, dict[str, Any]] = {}
   for name in (names_of := schema.peers(entry)):
     given = _own(values, name)
-    for key in ("teachers", "teacher_epochs", "init_from"):
+    for key in _NOT_OF_A_PEER:
       if given.pop(key, ()):
         raise UserError(
             f"config.nets.{name}.{key}: {name} is of {entry}, which train together "
             "from new weights and have no other teacher; leave it out")
     own[name] = _of_net(shared, given, name, len(names_of) - 1, peers=True)
   first = own[names_of[0]]
+  if first["teacher.sees"] != "views":
+    raise UserError(
+        f"config.teacher.sees={first['teacher.sees']}: {entry} train together, and "
+        "all see the same; leave it out")
   for name, config in own.items():
     for key in ("method", *config):  # A method brings other keys with it.
       if (value := config[key]) != first[key] and not key.startswith(_OF_A_PEER):
@@ -164,6 +168,8 @@ def _together(
     yield Net(name, own[name], start=entry, in_config=True, peer=place)
 
 
+_NOT_OF_A_PEER = ("teachers", "teacher_epochs", "teacher_weights",
+                  "teacher_classes", "teacher_bank", "init_from")
 # Keys in which nets that train together may differ.
 _OF_A_PEER = ("student.name", "student.widths", "student.model.")
 
