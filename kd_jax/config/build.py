@@ -36,7 +36,13 @@ def dataset(
       values["data.name"], directory=values["data.dir"],
       holdout=values["data.holdout"], embedded=values["data.embedded"],
       resize=resize and tuple(resize), num_classes=values["data.num_classes"],
+      split=values["data.split"], split_size=values["data.split_size"],
       say=say, fetching=fetching)
+  if values["data.pseudo"] != "none":
+    found = data_lib.with_pseudo(
+        found, values["data.pseudo"], number=values["data.pseudo_size"],
+        seed=values["data.pseudo_seed"], p=values["data.munge_p"],
+        s=values["data.munge_s"])
   return data_lib.without_test(found) if values["data.test"] == "heldout" else found
 
 
