@@ -12,6 +12,7 @@ are functions of a seed and of the number of a copy, so that more examples begin
 those of fewer.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -19,8 +20,8 @@ import numpy as np
 from kd_jax.core.errors import UserError
 from kd_jax.data.tables import Nominal
 
-# Copies of the table that are made at once.
-_AT_ONCE = 32
+# Copies of the table that are made at once, and examples of one stream of draws.
+_AT_ONCE, _CHUNK = 32, 4096
 # Mixtures that are tried, the part of the table that chooses, and steps of EM.
 _PARTS = (1, 3, 10, 30, 100)
 _CHOOSING = 0.2
@@ -166,9 +167,21 @@ def random(table: Table, number: int, *, seed: int = 0) -> np.ndarray:
     `[number, A]`; attributes are independent, and each has its own distribution.
   """
   values = table.values
-  rng = np.random.default_rng(seed)
-  rows = rng.integers(0, len(values), (number, values.shape[1]))
-  return np.take_along_axis(values, rows, axis=0)
+
+  def drawn(size: int, rng: np.random.Generator) -> np.ndarray:
+    rows = rng.integers(0, len(values), (size, values.shape[1]))
+    return np.take_along_axis(values, rows, axis=0)
+
+  return _in_chunks(drawn, number, seed)
+
+
+def _in_chunks(
+    drawn: Callable[[int, np.random.Generator], np.ndarray], number: int, seed: int
+) -> np.ndarray:
+  """Draws of whole chunks, each of a stream of its own, the last one cut."""
+  chunks = range(-(-number // _CHUNK))
+  return np.concatenate([drawn(_CHUNK, np.random.default_rng([seed, chunk]))
+                         for chunk in chunks])[:number]
 
 
 def nbe(table: Table, number: int, *, seed: int = 0) -> np.ndarray:
@@ -191,7 +204,8 @@ def nbe(table: Table, number: int, *, seed: int = 0) -> np.ndarray:
   sizes = [parts for parts in _PARTS if parts <= max(1, len(apart[0].values) // 4)]
   parts = max(sizes, key=lambda size: _likelihood(
       fit_mixture(apart[0], size, rng, codes=_codes(table)), apart[1]))
-  return fit_mixture(table, parts, rng, codes=_codes(table)).drawn(number, rng)
+  mixture = fit_mixture(table, parts, rng, codes=_codes(table))
+  return _in_chunks(mixture.drawn, number, seed)
 
 
 class Mixture(NamedTuple):
