@@ -4,7 +4,7 @@ Is a letter an O? Ten nets learn from 5,000 labelled examples. One net learns th
 of their probabilities on these, and on 100,000 pseudo examples that MUNGE makes of
 them. The baseline learns from the 5,000 labels.
 
-  KD_JAX_DATA=DIR python -m kd_jax.main --config=configs/compress.py
+  python -m kd_jax.main --config=configs/compress.py --config.data.dir=DIR
 
 DIR has letter-recognition.data, or uci/letter-recognition.data. Others:
 

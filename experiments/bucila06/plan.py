@@ -76,8 +76,8 @@ FULL = Form(
     munges=_PS, choosing=36_000, sizes=(8000, 20_000, 36_000, 100_000, 400_000),
     most={"munge": 400_000, "nbe": 100_000, "random": 100_000})
 QUICK = Form(
-    ("toy",), splits=2, labelled=500, rounds=10, hidden=(4, 32), steps=600,
-    settings=((200, 0.0), (600, 0.0)), munges=((0.25, 2.0), (0.5, 10.0)),
+    ("toy",), splits=2, labelled=500, rounds=10, hidden=(4, 32), steps=2000,
+    settings=((500, 0.0), (2000, 0.0)), munges=((0.25, 2.0), (0.5, 10.0)),
     choosing=2000, sizes=(1000, 4000),
     most={"munge": 4000, "nbe": 4000, "random": 4000}, quick=True)
 

@@ -96,7 +96,9 @@ class Cell:
         "data.split_size": self.form.labelled, "data.holdout": _HOLDOUT,
         "data.pseudo_seed": self.split, "steps": self.form.steps,
         "seed": self.split, "sweep.logits": True, "sweep.lanes": "1x1",
-        "tensorboard": False, "student.widths": (self.form.hidden[-1],)}
+        # Of two classes an ensemble may well say 0.5 and 0.5.
+        "teacher.check": "off", "tensorboard": False,
+        "student.widths": (self.form.hidden[-1],)}
     if self.form.quick:
       shared["data.dir"] = str(self._place.folder.parent)
     return sweep.applied(config, shared | values)

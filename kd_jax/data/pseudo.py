@@ -26,6 +26,9 @@ _AT_ONCE, _CHUNK = 32, 4096
 _PARTS = (1, 3, 10, 30, 100)
 _CHOOSING = 0.2
 _STEPS = 20
+# Each part of a mixture has, beside its own, so many examples like the whole table:
+# its deviations are not 0, and none of the table's values is impossible.
+_PRIOR = 0.1
 
 
 class Table(NamedTuple):
@@ -275,22 +278,20 @@ def fit_mixture(
 def _fitted(table: Table, share: np.ndarray, codes: np.ndarray) -> Mixture:
   """The mixture of examples that belong to its parts by `share` `[N, C]`."""
   values, nominal = table
-  # As if each part had one example more, of the frequencies of the whole table.
-  weight = share.sum(axis=0)
-  whole_mean, whole_variance = values.mean(axis=0), values.var(axis=0)
-  mean = (share.T @ values + whole_mean) / (weight[:, None] + 1)
-  second = (share.T @ np.square(values) + whole_mean**2 + whole_variance) / (
-      weight[:, None] + 1)
-  variance = np.maximum(second - mean**2, 1e-6 * np.maximum(whole_variance, 1e-12))
+  weight = share.sum(axis=0) + _PRIOR
+  square = np.square(values)
+  mean = (share.T @ values + _PRIOR * values.mean(axis=0)) / weight[:, None]
+  second = (share.T @ square + _PRIOR * square.mean(axis=0)) / weight[:, None]
+  variance = np.maximum(second - mean**2, 1e-12)
   frequency = {}
   for place in np.flatnonzero(nominal):
     code = values[:, place].astype(int)
     counts = np.stack([np.bincount(code, own, codes[place]) for own in share.T])
-    # No value of the table has probability 0 in any part.
-    counts += (np.bincount(code, minlength=codes[place]) + 1e-3) / len(values)
+    # A code of the whole table may be absent from those that are fitted.
+    whole = (np.bincount(code, minlength=codes[place]) + 1e-3) / len(code)
+    counts = counts + _PRIOR * whole
     frequency[int(place)] = counts / counts.sum(axis=1, keepdims=True)
-  return Mixture((weight + 1) / (weight + 1).sum(), mean, np.sqrt(variance),
-                 frequency)
+  return Mixture(weight / weight.sum(), mean, np.sqrt(variance), frequency)
 
 
 def _shares(log_joint: np.ndarray) -> np.ndarray:

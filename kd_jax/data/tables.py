@@ -24,6 +24,8 @@ from kd_jax.core.errors import UserError
 _ADULT = (0, 8, 0, 16, 0, 7, 14, 6, 5, 2, 0, 0, 0, 41)
 _ATTRIBUTES = 16
 _LETTERS_TEST = 4000
+# Rows of each file.
+_ROWS = {"letter": (20_000,), "adult": (32_561, 16_281)}
 _POSITIVE = {"letter.p1": "O", "letter.p2": string.ascii_uppercase[:13]}
 
 # The spans of columns, first and one past the last, of nominal attributes.
@@ -57,10 +59,10 @@ def letters(name: str, texts: Sequence[str]) -> list[np.ndarray]:
   Raises:
     ValueError: If the text is not that of the file.
   """
-  rows = _rows(texts[0], 1 + _ATTRIBUTES)
+  rows, = _rows("letter", texts, 1 + _ATTRIBUTES)
   labels, numbers = [row[0] for row in rows], _numbers([row[1:] for row in rows])
-  if len(rows) <= _LETTERS_TEST or not set(labels) <= set(string.ascii_uppercase):
-    raise ValueError("not a letter and 16 numbers in each of 20,000 lines")
+  if not set(labels) <= set(string.ascii_uppercase):
+    raise ValueError("a row does not begin with a capital letter")
   positive = _POSITIVE.get(name)
   label = np.array([string.ascii_uppercase.index(each) if positive is None
                     else each in positive for each in labels], np.int32)
@@ -75,7 +77,7 @@ def adult(texts: Sequence[str]) -> list[np.ndarray]:
     ValueError: If the texts are not those of the files.
   """
   # The first line of adult.test is a remark, and its classes end in a full stop.
-  parts = [[row for row in _rows(text, len(_ADULT) + 1)] for text in texts]
+  parts = _rows("adult", texts, len(_ADULT) + 1)
   rows, number = [row for part in parts for row in part], len(parts[0])
   earns = [row[-1].rstrip(".") for row in rows]
   if set(earns) != {"<=50K", ">50K"}:
@@ -100,17 +102,20 @@ def _attribute(cells: Sequence[str], values: int) -> np.ndarray:
   return found[:, -_columns(values):]
 
 
-def _rows(text: str, length: int) -> list[list[str]]:
-  """The cells of each line; lines that are empty or a remark are passed over."""
-  lines = [line.strip() for line in text.splitlines()]
-  rows = [[cell.strip() for cell in line.split(",")] for line in lines
-          if line and not line.startswith("|")]
-  for number, row in enumerate(rows, 1):
-    if len(row) != length:
-      raise ValueError(f"row {number} has {len(row)} cells, not {length}")
-  if not rows:
-    raise ValueError("no rows")
-  return rows
+def _rows(name: str, texts: Sequence[str], length: int) -> list[list[list[str]]]:
+  """The cells of each line of each file, but for lines that are empty or a remark."""
+  found = []
+  for text, number in zip(texts, _ROWS[name], strict=True):
+    lines = [line.strip() for line in text.splitlines()]
+    rows = [[cell.strip() for cell in line.split(",")] for line in lines
+            if line and not line.startswith("|")]
+    for place, row in enumerate(rows, 1):
+      if len(row) != length:
+        raise ValueError(f"row {place} has {len(row)} cells, not {length}")
+    if len(rows) != number:
+      raise ValueError(f"{len(rows)} rows where there must be {number}")
+    found.append(rows)
+  return found
 
 
 def _numbers(cells: Sequence[Sequence[str]]) -> np.ndarray:
