@@ -1,8 +1,8 @@
 r"""Model compression (Bucila, Caruana & Niculescu-Mizil 2006) on UCI's letters.
 
-Is a letter an O? Ten nets learn from 5,000 labelled examples. One net learns the mean
-of their probabilities on these, and on 100,000 pseudo examples that MUNGE makes of
-them. The baseline learns from the 5,000 labels.
+Is a letter an O? Ten nets learn from 5,000 labelled examples. One net learns the
+mean of their probabilities on these, and on 100,000 pseudo examples that MUNGE
+makes of them. The baseline learns from the 5,000 labels.
 
   python -m kd_jax.main --config=configs/compress.py --config.data.dir=DIR
 

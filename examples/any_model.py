@@ -28,7 +28,8 @@ MODELS = {
     "forest": lambda: ensemble.ExtraTreesClassifier(500, random_state=0),
     "boosted": lambda: ensemble.HistGradientBoostingClassifier(random_state=0),
     # Its scores become probabilities by Platt's curve.
-    "svm": lambda: calibration.CalibratedClassifierCV(svm.SVC(C=10), ensemble=False)}
+    "svm": lambda: calibration.CalibratedClassifierCV(
+        svm.SVC(C=10), ensemble=False)}
 
 
 def own_table(folder: pathlib.Path) -> None:
@@ -52,7 +53,7 @@ def main():
   parser.add_argument("--model", choices=MODELS, default="forest")
   parser.add_argument("--workdir", type=pathlib.Path,
                       default=pathlib.Path("runs/any_model"),
-                      help="gets the logits, and a folder for the run of each model")
+                      help="gets the logits, and a folder for each run")
   arguments, others = parser.parse_known_args()
   folder = arguments.workdir.resolve()
   folder.mkdir(parents=True, exist_ok=True)

@@ -150,7 +150,8 @@ def test_encode_and_decode_are_each_others_inverse():
 @pytest.mark.parametrize("kind", ["munge", "random", "nbe"])
 def test_every_generator_keeps_columns_and_begins_alike(kind):
   x = columns(60, 4)
-  made = lambda number, seed=0: pseudo.made(kind, x, NOMINAL, number=number, seed=seed)
+  made = lambda number, seed=0: pseudo.made(
+      kind, x, NOMINAL, number=number, seed=seed)
   found = made(6000)
   assert found.shape == (6000, 7) and found.dtype == np.float32
   assert set(np.unique(found[:, [1, 2, 3, 5]])) == {0.0, 1.0}
@@ -196,7 +197,8 @@ def test_em_never_lowers_the_likelihood_by_much_and_sums_to_one():
   rng = np.random.default_rng(0)
   codes = pseudo._codes(table)
   assert codes.tolist() == [0, 4, 0, 2, 0]
-  one, many = (pseudo.fit_mixture(table, parts, rng, codes=codes) for parts in (1, 8))
+  one, many = (pseudo.fit_mixture(table, parts, rng, codes=codes)
+               for parts in (1, 8))
   assert pseudo._likelihood(many, table) > pseudo._likelihood(one, table)
   for mixture in (one, many):
     np.testing.assert_allclose(mixture.weight.sum(), 1)

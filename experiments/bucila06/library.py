@@ -48,23 +48,26 @@ class Fitted(NamedTuple):
 
 
 def models(seed: int, *, quick: bool = False) -> dict[str, Any]:
-  """The models, not fitted, by name; with `quick` one of each kind, of small ones."""
+  """The models, not fitted, by name; with `quick` a few small ones."""
   trees = 20 if quick else 100
   found: dict[str, Any] = {}
   for k, weights in itertools.product((1, 5, 25), ("uniform", "distance")):
-    found[f"knn k={k} {weights}"] = neighbors.KNeighborsClassifier(k, weights=weights)
+    found[f"knn k={k} {weights}"] = neighbors.KNeighborsClassifier(
+        k, weights=weights)
   for c, factor in itertools.product((1, 10, 100), (1, 4, 16)):
     found[f"svm C={c} gamma={factor:g}/(F var)"] = make_svm(c, factor)
   for fraction in ("sqrt", 0.5):
-    options = {"n_estimators": trees, "max_features": fraction, "random_state": seed}
+    options = {"n_estimators": trees, "max_features": fraction,
+               "random_state": seed}
     found[f"forest {fraction}"] = ensemble.RandomForestClassifier(**options)
     found[f"extra trees {fraction}"] = ensemble.ExtraTreesClassifier(**options)
   found["bagged trees"] = ensemble.BaggingClassifier(
       n_estimators=trees, random_state=seed)
   for rate, leaves in ((0.1, 31), (0.05, 15)):
-    found[f"boosted trees {rate} {leaves}"] = ensemble.HistGradientBoostingClassifier(
+    boosted = ensemble.HistGradientBoostingClassifier(
         learning_rate=rate, max_leaf_nodes=leaves, max_iter=2 * trees,
         early_stopping=False, random_state=seed)
+    found[f"boosted trees {rate} {leaves}"] = boosted
   found["boosted stumps"] = ensemble.AdaBoostClassifier(
       n_estimators=trees, random_state=seed)
   found["tree"] = tree.DecisionTreeClassifier(min_samples_leaf=5, random_state=seed)
@@ -72,8 +75,9 @@ def models(seed: int, *, quick: bool = False) -> dict[str, Any]:
       linear_model.LogisticRegression(max_iter=1000))
   found["naive Bayes"] = naive_bayes.GaussianNB(var_smoothing=1e-3)
   for width, penalty in itertools.product((32, 128), (1e-4, 1e-2)):
-    found[f"net {width} L2={penalty:g}"] = _standardised(neural_network.MLPClassifier(
-        (width,), alpha=penalty, max_iter=300, random_state=seed))
+    net = neural_network.MLPClassifier(
+        (width,), alpha=penalty, max_iter=300, random_state=seed)
+    found[f"net {width} L2={penalty:g}"] = _standardised(net)
   return {name: model for name, model in found.items()
           if not quick or name in _FEW}
 
@@ -91,7 +95,8 @@ def make_svm(c: float, factor: float) -> "svm.SVC":
 
 def fit(
     unfitted: Mapping[str, Any], train: tuple[np.ndarray, np.ndarray],
-    choosing: tuple[np.ndarray, np.ndarray], stop: Callable[[], None] = lambda: None,
+    choosing: tuple[np.ndarray, np.ndarray],
+    stop: Callable[[], None] = lambda: None,
 ) -> list[Fitted]:
   """All models, fitted.
 
@@ -120,7 +125,9 @@ def fit(
   return found
 
 
-def asked(library: Sequence[Fitted], weights: np.ndarray, x: np.ndarray) -> np.ndarray:
+def asked(
+    library: Sequence[Fitted], weights: np.ndarray, x: np.ndarray
+) -> np.ndarray:
   """The weighted mean of the models' probabilities of class 1, `[N]`.
 
   Args:
@@ -143,7 +150,8 @@ def platt(
     x: Examples that the score was not fitted to, `[N, F]`.
     label: In {0, 1}, `[N]`; as Platt does, n of a class count (n + 1) / (n + 2).
   """
-  from_score = linear_model.LogisticRegression(C=np.inf, max_iter=1000)
+  from_score = linear_model.LogisticRegression(
+      C=np.inf, tol=1e-8, max_iter=1000)
   # Each example counts for both classes, by its smoothed target.
   number = np.bincount(label, minlength=2)
   high, low = (number[1] + 1) / (number[1] + 2), 1 / (number[0] + 2)

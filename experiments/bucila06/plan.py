@@ -13,7 +13,8 @@ PAPER = {
 # By arm, in words.
 ARMS = {
     "ensemble": "ensemble", "single": "best single model",
-    "labels": "net, labels", "soft": "net, ensemble's probabilities, no pseudo data",
+    "labels": "net, labels",
+    "soft": "net, ensemble's probabilities, no pseudo data",
     "munge": "net, MUNGE", "nbe": "net, NBE", "random": "net, RANDOM"}
 GENERATORS = ("munge", "nbe", "random")
 

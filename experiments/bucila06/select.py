@@ -60,8 +60,8 @@ def select(
   """The best of the ensembles that greedy selection with replacement goes through.
 
   Each round adds the model with which the mean of the probabilities has the least
-  score, whether it is in the ensemble or not; of equals the first. What is given back
-  is the ensemble of the round with the least score, the earliest of equals.
+  score, whether it is in the ensemble or not; of equals the first. What is given
+  back is the ensemble of the round with the least score, the earliest of equals.
 
   Args:
     p: Probabilities of class 1 on examples that no model has seen, `[M, N]`.

@@ -44,7 +44,8 @@ def pictures(rows: Rows, folder: pathlib.Path) -> None:
 
 
 def _problems(rows: Rows) -> list[str]:
-  there = dict.fromkeys(row["overrides"]["problem"] for row in rows.get("table", ()))
+  there = dict.fromkeys(
+      row["overrides"]["problem"] for row in rows.get("table", ()))
   return [problem for problem in there
           if all(_main(rows, problem, arm) for arm in plan.ARMS)]
 
@@ -79,7 +80,8 @@ def kept(rows: Rows, problem: str) -> list[float]:
 
   (RMSE of labels - RMSE of MUNGE) / (RMSE of labels - RMSE of the ensemble).
   """
-  own = (_rmse(_main(rows, problem, arm)) for arm in ("labels", "munge", "ensemble"))
+  own = (_rmse(_main(rows, problem, arm))
+         for arm in ("labels", "munge", "ensemble"))
   return [(labels - munge) / (labels - ensemble)
           for labels, munge, ensemble in zip(*own) if labels != ensemble]
 
@@ -89,17 +91,18 @@ def _table_2(rows: Rows, problems: Sequence[str]) -> str:
   lines = []
   for problem in problems:
     paper = plan.PAPER.get(problem)
-    cells = [words.interval(_rmse(_main(rows, problem, arm)), ".4f") for arm in arms]
+    cells = [words.interval(_rmse(_main(rows, problem, arm)), ".4f")
+             for arm in arms]
     cells.append(words.interval(kept(rows, problem), ".2f"))
     lines.append([problem, *(
         f"{cell} [{of:.3f}]" if paper else cell
         for cell, of in zip(cells, paper or cells))])
   return "\n".join([
-      "**Table 2**: RMSE on the test set, sqrt(mean (p - y)**2) with p the probability "
-      "of class 1 and y its label, 0 or 1. Mean ± half the 95% t-interval over "
-      "splits (n); the paper's in brackets, of one split and other models. The ratio "
-      "is the share of the ensemble's gain over labels that the net keeps, a mean of "
-      "those of the splits.\n",
+      "**Table 2**: RMSE on the test set, sqrt(mean (p - y)**2) with p the "
+      "probability of class 1 and y its label, 0 or 1. Mean ± half the 95% "
+      "t-interval over splits (n); the paper's in brackets, of one split and other "
+      "models. The ratio is the share of the ensemble's gain over labels that the "
+      "net keeps, a mean of those of the splits.\n",
       words.table(["problem", "net, MUNGE", "ensemble", "net, labels",
                    "best single model", "ratio"], lines)])
 
@@ -114,8 +117,8 @@ def _costs(rows: Rows, problems: Sequence[str]) -> str:
                   *(f"{mean(arm, 'bytes') / 1e6:.3g}" for arm in arms)])
   return "\n".join([
       "**Tables 3 and 4**: seconds of a processor for 10,000 examples (the paper's "
-      "means 5.62, 5396, 2.17 and 93.4), and MB (0.33, 550, 0.09 and 1.41). Models are "
-      "as large as Python stores them, a net has 4 bytes a parameter.\n",
+      "means 5.62, 5396, 2.17 and 93.4), and MB (0.33, 550, 0.09 and 1.41). Models "
+      "are as large as Python stores them, a net has 4 bytes a parameter.\n",
       words.table(["problem", *(
           f"{plan.ARMS[arm]}, {unit}" for unit in ("s", "MB") for arm in arms)],
                   lines)])
@@ -140,8 +143,8 @@ def _tested(rows: Rows, problems: Sequence[str]) -> str:
             _better(test, adjusted.get(name))]
            for name, test in tests.items() for problem, other in [name]]
   return "\n".join([
-      "**Differences** of RMSE by split, and their 95% t-intervals; p corrected (Holm) "
-      f"for these {len(lines)}. NBE and RANDOM with as many examples each.\n",
+      "**Differences** of RMSE by split, and their 95% t-intervals; p corrected "
+      f"(Holm) for these {len(lines)}. NBE and RANDOM: as many examples each.\n",
       words.table(["", "difference", "p (Holm)", "better"], lines)])
 
 
@@ -198,9 +201,10 @@ def _draw(rows: Rows, problems: Sequence[str], file: pathlib.Path) -> bool:
       size = _main(rows, problem, arm)[0]["overrides"]["size"]
       units = sorted({row["overrides"]["hidden"] for row in _of(rows, problem, arm)
                       if row["overrides"]["size"] == size})
-      below.plot(units, [mean(_at(rows, problem, arm, size, each)) for each in units],
-                 markersize=4, label=plan.ARMS[arm] if number else None,
-                 **canvas.style(3 * number))
+      below.plot(
+          units, [mean(_at(rows, problem, arm, size, each)) for each in units],
+          markersize=4, label=plan.ARMS[arm] if number else None,
+          **canvas.style(3 * number))
     for panel in (above, below):
       panel.axhline(mean(_main(rows, problem, "ensemble")), color=canvas.GREY,
                     linestyle="--", label="ensemble" if panel is above else None)

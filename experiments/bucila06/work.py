@@ -85,8 +85,7 @@ class Cell:
   @functools.cached_property
   def dataset(self) -> Any:
     """The labelled examples and the test set, without pseudo examples."""
-    found = build.dataset(config_lib.flatten(self.config({})), say=lambda _: None)
-    return found
+    return build.dataset(config_lib.flatten(self.config({})), say=lambda _: None)
 
   def config(self, values: Mapping[str, Any]) -> Any:
     """A config of the cell with some values changed."""
@@ -140,7 +139,8 @@ class Cell:
     alone = np.eye(len(models))
     heldout = [self._judged(models, each)["heldout_rmse"] for each in alone]
     best = int(np.argmin(heldout))
-    used = lambda w: {models[i].name: round(float(w[i]), 4) for i in np.flatnonzero(w)}
+    used = lambda w: {
+        models[i].name: round(float(w[i]), 4) for i in np.flatnonzero(w)}
     return {Item(arm): self._judged(models, w, timed=True) | {
         "models": used(w), "bytes": sum(models[i].size for i in np.flatnonzero(w)),
         "fit_seconds": round(sum(model.seconds for model in models), 2)}
@@ -160,7 +160,7 @@ class Cell:
     return row
 
   def _unassisted(self) -> dict[Item, Row]:
-    """Nets without pseudo examples: on labels, and on the ensemble's probabilities."""
+    """Nets without pseudo examples: of labels, of the ensemble's probabilities."""
     found: dict[Item, Row] = {}
     for arm, method in (("labels", "hard"), ("soft", "kd")):
       values = {"method": method} | (
@@ -176,7 +176,8 @@ class Cell:
           found[item] = tried[best] | {"chosen": list(best.setting)}
       rest = [item for item in plan.items(self.form)
               if item.arm == arm and item not in found]
-      points = [_setting(best) | {"student.widths": (item.hidden,)} for item in rest]
+      points = [_setting(best) | {"student.widths": (item.hidden,)}
+                for item in rest]
       found |= {item: row | {"chosen": list(best.setting)} for item, row in zip(
           rest, self._nets(f"{arm}-hidden", values, points) if rest else [])}
     return found
@@ -254,33 +255,35 @@ class Cell:
     """What a row of the study says of a net's row."""
     said = kept_logits.load(folder, row)
     data = self.dataset
-    labels = {"heldout": data.train.label[data.heldout_ids], "test": data.test.label}
+    labels = {"heldout": data.train.label[data.heldout_ids],
+              "test": data.test.label}
     width = row["overrides"].get("student.widths", self.form.hidden[-1:])[0]
     return {**{f"{part}_rmse": _rmse(probability(said[part]), label)
                for part, label in labels.items()},
-            "test_errors": row["test_errors"], "test_examples": row["test_examples"],
-            "seconds": row["seconds"], "bytes": 4 * row["parameters"],
-            "seconds_10k": self._seconds(width)}
+            **{key: row[key]
+               for key in ("test_errors", "test_examples", "seconds")},
+            "bytes": 4 * row["parameters"], "seconds_10k": self._seconds(width)}
 
   def _seconds(self, width: int) -> float:
     """Of the processor, that a net of this width takes for 10,000 examples."""
-    if ("seconds", width) not in _TIMED:
+    columns = self.dataset.test.inputs.shape[1]
+    if (columns, width) not in _TIMED:
       training = build.student(
           self.config({"student.widths": (width,)}), self.dataset)
-      x = jnp.asarray(np.resize(self.dataset.test.inputs, (
-          10_000, self.dataset.test.inputs.shape[1])))
+      x = jnp.asarray(np.resize(self.dataset.test.inputs, (10_000, columns)))
       variables = training.model.init(jax.random.key(0), x[:1])
-      ask = jax.jit(lambda x: training.model.apply(variables, x, train=False)[0].logits)
+      ask = jax.jit(lambda x: training.model.apply(
+          variables, x, train=False)[0].logits)
       ask(x).block_until_ready()
       began = time.process_time()
       for _ in range(10):
         ask(x).block_until_ready()
-      _TIMED["seconds", width] = round((time.process_time() - began) / 10, 5)
-    return _TIMED["seconds", width]
+      _TIMED[columns, width] = round((time.process_time() - began) / 10, 5)
+    return _TIMED[columns, width]
 
 
-# By the width of a net; a net of one hidden layer takes alike for every problem.
-_TIMED: dict[tuple[str, int], float] = {}
+# By columns and units: nets of one shape take alike.
+_TIMED: dict[tuple[int, int], float] = {}
 
 
 def logits(p: np.ndarray) -> np.ndarray:
@@ -322,4 +325,5 @@ def _toy(folder: pathlib.Path) -> None:
   x = (x - x.min(axis=0)) / np.ptp(x, axis=0)
   x, y = np.hstack([x, noise]).astype(np.float32), y.astype(np.int32)
   folder.mkdir(parents=True, exist_ok=True)
-  np.savez(file, x_train=x[:2000], y_train=y[:2000], x_test=x[2000:], y_test=y[2000:])
+  np.savez(file, x_train=x[:2000], y_train=y[:2000], x_test=x[2000:],
+           y_test=y[2000:])

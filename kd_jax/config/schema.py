@@ -275,9 +275,10 @@ _TRANSFER: dict[str, Key] = {
 # Examples that are drawn: another split, and pseudo examples beside it.
 _DRAWN: dict[str, Key] = {
     "data.split": _optional(
-        int, _SEED, "seed of a new draw of training and test set from all examples"),
+        int, _SEED, "seed of a new draw of training and test set from all "
+        "examples"),
     "data.split_size": Key(
-        5000, _WHOLE, "training examples of that draw; all others are the test set"),
+        5000, _WHOLE, "training examples of that draw; the rest is the test set"),
     "data.pseudo": Key(
         "none", _one_of("none", "munge", "random", "nbe"),
         "examples without labels that are made of the training set, a table: only "
@@ -286,7 +287,7 @@ _DRAWN: dict[str, Key] = {
     "data.pseudo_seed": Key(0, _SEED, "of their draws"),
     "data.munge_p": Key(0.5, _SHARE, "probability that MUNGE changes an attribute"),
     "data.munge_s": Key(
-        10.0, _POSITIVE, "MUNGE's deviation is the distance of two numbers by this"),
+        10.0, _POSITIVE, "the distance of two numbers by MUNGE's deviation"),
 }
 _OPTIMIZER = ("label_smoothing", "optimizer.learning_rate", "optimizer.momentum",
               "optimizer.weight_decay")

@@ -1,15 +1,15 @@
 r"""Pseudo examples of a table: MUNGE, RANDOM and NBE.
 
 Bucila, Caruana & Niculescu-Mizil (2006), "Model compression", section 3: a student
-needs far more examples than there are, and a teacher can label as many as one makes.
-Inputs alone are made; their labels are unknown (-1), so they are for students of a
-teacher.
+needs far more examples than there are, and a teacher can label as many as one
+makes. Inputs alone are made; their labels are unknown (-1), so they are for
+students of a teacher.
 
 An *attribute* is a number or nominal. Here a table is `[N, A]` float64, of which
 `nominal` `[A]` says which attributes are codes of values; `encode` makes it of
 columns, with a column for each value, and `decode` makes columns of it. All draws
-are functions of a seed and of the number of a copy, so that more examples begin with
-those of fewer.
+are functions of a seed and of the number of a copy, so that more examples begin
+with those of fewer.
 """
 
 from collections.abc import Callable
@@ -86,10 +86,10 @@ def munge(
     nominal     swap e_a and e'_a
     a number    sd = |e_a - e'_a| / s;  e_a ~ N(e'_a, sd),  e'_a ~ N(e_a, sd)
 
-  with the values before on the right. What comes out is the union of all T'. Nearest
-  is by Euclid's distance of numbers, each divided by its range in T, a nominal
-  attribute counting 1 where it differs; of equally near ones it is the first. A
-  number may leave its range by some sd; nothing is cut.
+  with the values before on the right. What comes out is the union of all T'.
+  Nearest is by Euclid's distance of numbers, each divided by its range in T, a
+  nominal attribute counting 1 where it differs; of equally near ones it is the
+  first. A number may leave its range by some sd; nothing is cut.
 
   Args:
     table: T, two examples or more.
@@ -137,7 +137,7 @@ def _munged(table: Table, near, copies: range, *, p, s, seed) -> np.ndarray:
 
 
 def nearest(table: Table, rows: int = 256) -> np.ndarray:
-  """The example nearest to each, itself apart, `[N]`; `rows` are looked at at once."""
+  """The example nearest to each but itself, `[N]`; `rows` are compared at once."""
   scaled = _scaled(table)
   found = np.empty(len(scaled), np.int64)
   for first in range(0, len(scaled), rows):
@@ -289,8 +289,8 @@ def _fitted(table: Table, share: np.ndarray, codes: np.ndarray) -> Mixture:
     counts = np.stack([np.bincount(code, own, codes[place]) for own in share.T])
     # A code of the whole table may be absent from those that are fitted.
     whole = (np.bincount(code, minlength=codes[place]) + 1e-3) / len(code)
-    counts = counts + _PRIOR * whole
-    frequency[int(place)] = counts / counts.sum(axis=1, keepdims=True)
+    smooth = counts + _PRIOR * whole
+    frequency[int(place)] = smooth / smooth.sum(axis=1, keepdims=True)
   return Mixture(weight / weight.sum(), mean, np.sqrt(variance), frequency)
 
 
@@ -326,8 +326,8 @@ def encode(inputs: np.ndarray, nominal: Nominal = ()) -> Table:
     columns = inputs[:, first:last]
     if codes and not (np.isin(columns, (0, 1)).all()
                       and (columns.sum(axis=1) <= 1).all()):
-      raise UserError(f"columns {first} to {last - 1} are of a nominal attribute, so "
-                      "they must be 0 but for at most one 1")
+      raise UserError(f"columns {first} to {last - 1} are of a nominal attribute, "
+                      "so they must be 0 but for at most one 1")
     found.append(np.where(columns.any(axis=1), columns.argmax(axis=1), last - first)
                  if codes else columns[:, 0])
     kinds.append(codes)

@@ -6,10 +6,10 @@
   letter.p2   the same rows; class 1 is a letter from A to M
   adult       adult.data and adult.test: 14 attributes; class 1 earns above 50K
 
-Columns are float32 in [0, 1]: a number minus the least of its column, divided by its
-range over all rows. A nominal attribute has a column for each of its values; all of
-them are 0 where the value is unknown ("?"). An attribute of two values has one
-column. So adult has 104 columns.
+Columns are float32 in [0, 1]: a number minus the least of its column, divided by
+its range over all rows (letters: 0 to 15). A nominal attribute has a column for
+each of its values; all of them are 0 where the value is unknown ("?"). An attribute
+of two values has one column. So adult has 104 columns.
 """
 
 from collections.abc import Callable, Sequence
@@ -103,7 +103,7 @@ def _attribute(cells: Sequence[str], values: int) -> np.ndarray:
 
 
 def _rows(name: str, texts: Sequence[str], length: int) -> list[list[list[str]]]:
-  """The cells of each line of each file, but for lines that are empty or a remark."""
+  """The cells of each line of each file; empty lines and remarks are left out."""
   found = []
   for text, number in zip(texts, _ROWS[name], strict=True):
     lines = [line.strip() for line in text.splitlines()]
@@ -148,8 +148,8 @@ def split(
   inputs = np.concatenate(arrays[::2])
   label = np.concatenate(arrays[1::2])
   if number >= len(label):
-    raise UserError(f"data.split_size={number}: there are {len(label)} examples, and "
-                    "some must be left for the test set; give less")
+    raise UserError(f"data.split_size={number}: there are {len(label)} examples, "
+                    "and some must be left for the test set; give less")
   order = np.random.default_rng(seed).permutation(len(label))
   train, test = order[:number], order[number:]
   return inputs[train], label[train], inputs[test], label[test]
