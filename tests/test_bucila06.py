@@ -1,4 +1,4 @@
-"""Model compression: ensemble selection, the library, what a cell runs, the verdict."""
+"""Model compression: ensemble selection, the library, a cell, the verdict."""
 
 import itertools
 import pathlib
