@@ -58,7 +58,7 @@ PROMISED: dict[str, dict[str, str | None]] = {
         "data.load": "name, *, directory=, holdout=, embedded=, resize=, split=, "
                      "split_size=, say=",
         "data.split_ids": "num_examples, holdout",
-        "data.with_pseudo": "dataset, kind, *, number=, seed=, p=, s=",
+        "data.with_pseudo": "dataset, kind, *, number, seed=, p=, s=",
     },
     "from kd_jax import models": {
         "models.MODELS": None,
