@@ -73,7 +73,8 @@ _PS = tuple(itertools.product((0.1, 0.25, 0.5), (5.0, 20.0)))
 FULL = Form(
     tuple(PAPER), splits=5, labelled=5000, rounds=60,
     hidden=(1, 2, 4, 8, 16, 32, 64, 128, 256), steps=20_000,
-    settings=tuple(itertools.product((2000, 6000, 20_000), (0.0, 1e-4))),
+    # By length alone, as the paper's nets stop early; on adult soon, else late.
+    settings=tuple((steps, 0.0) for steps in (300, 1000, 2000, 4000, 8000, 20_000)),
     munges=_PS, choosing=36_000, sizes=(8000, 20_000, 36_000, 100_000, 400_000),
     most={"munge": 400_000, "nbe": 100_000, "random": 100_000})
 QUICK = Form(

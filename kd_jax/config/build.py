@@ -38,11 +38,10 @@ def dataset(
       resize=resize and tuple(resize), num_classes=values["data.num_classes"],
       split=values["data.split"], split_size=values["data.split_size"],
       say=say, fetching=fetching)
-  if values["data.pseudo"] != "none":
-    found = data_lib.with_pseudo(
-        found, values["data.pseudo"], number=values["data.pseudo_size"],
-        seed=values["data.pseudo_seed"], p=values["data.munge_p"],
-        s=values["data.munge_s"])
+  kind, number, seed, p, s = (values[f"data.{key}"] for key in (
+      "pseudo", "pseudo_size", "pseudo_seed", "munge_p", "munge_s"))
+  if kind != "none":
+    found = data_lib.with_pseudo(found, kind, number=number, seed=seed, p=p, s=s)
   return data_lib.without_test(found) if values["data.test"] == "heldout" else found
 
 
