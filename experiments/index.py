@@ -20,8 +20,8 @@ from kd_jax.core.errors import UserError
 from kd_jax.report import Row
 
 ROOT = pathlib.Path(__file__).parent
-STUDIES = ("ban_mnist", "deepvid19", "early_stopped_mnist", "features_cifar",
-           "fitnets_mnist", "hinton15_mnist", "hinton15_omitted",
+STUDIES = ("ban_mnist", "bucila06", "deepvid19", "early_stopped_mnist",
+           "features_cifar", "fitnets_mnist", "hinton15_mnist", "hinton15_omitted",
            "hinton15_regulariser", "hinton15_specialists", "hinton15_speech",
            "hinton15_temperature", "keras_example", "methods_mnist",
            "mutual_mnist", "noisy_student_mnist", "open_mnist", "patient_mnist",

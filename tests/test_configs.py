@@ -21,15 +21,16 @@ from kd_jax.losses import mixtures
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FILES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
-# (image, classes, training examples) of the real sets.
+# (image or columns, classes, training examples) of the real sets.
 SHAPES = {
     "mnist": ((28, 28, 1), 10, 60_000),
     "fashion_mnist": ((28, 28, 1), 10, 60_000),
     "cifar10": ((32, 32, 3), 10, 50_000),
     "cifar100": ((32, 32, 3), 100, 50_000),
+    "letter.p1": ((16,), 2, 5000),
 }
 # Of the files that are not called like their data, and are not of MNIST.
-DATA = {"takd": "cifar10"}
+DATA = {"takd": "cifar10", "compress": "letter.p1"}
 
 
 @functools.cache
@@ -53,8 +54,9 @@ def _parse(*arguments: str):
 def _dataset(config) -> data_lib.Dataset:
   """As many examples as the set has, without pixels of their own."""
   shape, classes, number = SHAPES[config.data.name]
+  zero = np.uint8(0) if len(shape) == 3 else np.float32(0)
   examples = data_lib.Examples(
-      np.broadcast_to(np.uint8(0), (number, *shape)), np.zeros(number, np.int32))
+      np.broadcast_to(zero, (number, *shape)), np.zeros(number, np.int32))
   return data_lib.Dataset(
       name=config.data.name, source="fake", notice="", train=examples,
       test=examples, train_ids=np.arange(number, dtype=np.int32),

@@ -189,7 +189,8 @@ def run(tmp_path, monkeypatch, capsys):
     if code:
       return told.err
     rows = (tmp_path / workdir / "results.jsonl").read_text().splitlines()
-    return {row.get("net", "student"): row for row in map(json.loads, rows)}, told.out
+    return {row.get("net", "student"): row
+            for row in map(json.loads, rows)}, told.out
   return go
 
 

@@ -68,6 +68,23 @@ def test_a_numpy_function_may_be_the_teacher(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("model", ["forest", "svm"])
+def test_any_model_of_scikit_learn_may_be_the_teacher(model, tmp_path):
+  _run("any_model.py", f"--model={model}", f"--workdir={tmp_path}",
+       "--config.steps=1000", "--config.tensorboard=false")
+  logits, test_logits = (
+      np.load(tmp_path / f"{model}{part}.npy") for part in ("", "_test"))
+  assert logits.shape == (400 + 20_000, 2) and test_logits.shape == (169, 2)
+  np.testing.assert_allclose(np.exp(test_logits).sum(axis=1), 1, atol=1e-5)
+  summary = json.loads((tmp_path / model / "summary.json").read_text())
+  assert summary["teacher"]["test_errors"] <= 12
+  # More than a third of the patients have cancer.
+  assert summary["distilled"]["test_errors"] <= 14
+  assert summary["distilled"]["agreement"] > 0.94
+  assert summary["baseline"]["test_examples"] == 169
+
+
+@pytest.mark.slow
 def test_a_pytorch_module_may_be_the_teacher(tmp_path):
   pytest.importorskip("torch", reason="needs PyTorch, which kd_jax does not")
   _distils("torch", tmp_path, best=100)

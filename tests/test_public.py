@@ -55,8 +55,10 @@ PROMISED: dict[str, dict[str, str | None]] = {
         "losses.distillation_weights": "alpha=, hard_weight=, soft_weight=",
     },
     "from kd_jax import data": {
-        "data.load": "name, *, directory=, holdout=, embedded=, resize=, say=",
+        "data.load": "name, *, directory=, holdout=, embedded=, resize=, split=, "
+                     "split_size=, say=",
         "data.split_ids": "num_examples, holdout",
+        "data.with_pseudo": "dataset, kind, *, number, seed=, p=, s=",
     },
     "from kd_jax import models": {
         "models.MODELS": None,

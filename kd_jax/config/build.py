@@ -36,7 +36,12 @@ def dataset(
       values["data.name"], directory=values["data.dir"],
       holdout=values["data.holdout"], embedded=values["data.embedded"],
       resize=resize and tuple(resize), num_classes=values["data.num_classes"],
+      split=values["data.split"], split_size=values["data.split_size"],
       say=say, fetching=fetching)
+  kind, number, seed, p, s = (values[f"data.{key}"] for key in (
+      "pseudo", "pseudo_size", "pseudo_seed", "munge_p", "munge_s"))
+  if kind != "none":
+    found = data_lib.with_pseudo(found, kind, number=number, seed=seed, p=p, s=s)
   return data_lib.without_test(found) if values["data.test"] == "heldout" else found
 
 

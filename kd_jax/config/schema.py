@@ -273,6 +273,23 @@ _TRANSFER: dict[str, Key] = {
         "from labels alone sees these only"),
     "transfer.seed": Key(0, _SEED, "of the choice of that part, and of these"),
 }
+# Examples that are drawn: another split, and pseudo examples beside it.
+_DRAWN: dict[str, Key] = {
+    "data.split": _optional(
+        int, _SEED, "seed of a new draw of training and test set from all "
+        "examples"),
+    "data.split_size": Key(
+        5000, _WHOLE, "training examples of that draw; the rest is the test set"),
+    "data.pseudo": Key(
+        "none", _one_of("none", "munge", "random", "nbe"),
+        "examples without labels that are made of the training set, a table: only "
+        "students of a teacher see them"),
+    "data.pseudo_size": Key(100_000, _WHOLE, "how many of them"),
+    "data.pseudo_seed": Key(0, _SEED, "of their draws"),
+    "data.munge_p": Key(0.5, _SHARE, "probability that MUNGE changes an attribute"),
+    "data.munge_s": Key(
+        10.0, _POSITIVE, "the distance of two numbers by MUNGE's deviation"),
+}
 _OPTIMIZER = ("label_smoothing", "optimizer.learning_rate", "optimizer.momentum",
               "optimizer.weight_decay")
 _LATER_IN_TRAINING = ("accumulate", "mixup")
@@ -310,7 +327,8 @@ _OWN: dict[str, Key] = {
             "unit", _one_of("unit", "standard"),
             "pixels of uint8 to [0, 1], floats as stored; or both to the training "
             "set's mean 0 and deviation 1"),
-    }, later=("data.num_classes", "data.test")),
+        **_DRAWN,
+    }, later=("data.num_classes", "data.test", *_DRAWN)),
     **_of(STUDENT, _TRANSFER, later=_TRANSFER),
     **_under("student", _of(
         STUDENT, _net((800, 800), "none"), traced=_NET, later=_LATER)),

@@ -15,7 +15,7 @@ import numpy as np
 
 from kd_jax.core.errors import UserError
 from kd_jax.core.files import at_home
-from kd_jax.data import check, raw, tfds_source
+from kd_jax.data import check, pseudo, raw, tables, tfds_source
 from kd_jax.data import embedded as embedded_source
 
 ENVIRONMENT_VARIABLE = "KD_JAX_DATA"
@@ -73,6 +73,8 @@ def load(
     embedded: str = "auto",
     resize: tuple[int, int] | None = None,
     num_classes: int | None = None,
+    split: int | None = None,
+    split_size: int = 5000,
     say: Callable[[str], None] = print,
     fetching: Callable[[str], None] | None = None,
 ) -> Dataset:
@@ -87,6 +89,9 @@ def load(
       MNIST, "never" forbids them, "only" takes nothing else.
     resize: `(height, width)` for sets whose images differ in size; TFDS only.
     num_classes: Number of classes, if the labels do not tell it.
+    split: Seed of a new draw of the training and the test set from all examples;
+      None for those that the set has.
+    split_size: Training examples of that draw.
     say: Receives a line for each thing worth telling.
     fetching: Receives the line before a download instead; it may refuse it.
 
@@ -104,6 +109,8 @@ def load(
         f"data.embedded={embedded!r}: must be 'auto', 'never' or 'only'")
   source, arrays, found_classes = _find(
       name, directory, embedded, resize, say, fetching)
+  if split is not None:
+    arrays = tables.split(arrays, split, split_size)
   train, test = Examples(*arrays[:2]), Examples(*arrays[2:])
   if resize and source != "tfds" and train.inputs.shape[1:3] != tuple(resize):
     raise UserError(
@@ -143,6 +150,40 @@ def with_labels(dataset: Dataset) -> Dataset:
   ids = dataset.train_ids[dataset.train.known[dataset.train_ids]]
   return dataset if len(ids) == len(dataset.train_ids) else dataset._replace(
       train_ids=ids)
+
+
+def with_pseudo(
+    dataset: Dataset, kind: str, *, number: int, seed: int = 0, p: float = 0.5,
+    s: float = 10.0,
+) -> Dataset:
+  """The data set with pseudo examples after its own, whose labels are unknown.
+
+  They are made of the examples to train on; what is held out has no say in them. So
+  students of a teacher see both, and nets that learn from labels alone the others.
+
+  Args:
+    dataset: A table, float32 `[N, F]`.
+    kind: As of `pseudo.made`, like `seed`, `p` and `s`.
+    number: How many are added.
+
+  Raises:
+    UserError: If it is no table.
+  """
+  inputs = dataset.train.inputs
+  if inputs.ndim != 2 or inputs.dtype != np.float32:
+    raise UserError(
+        f"config.data.pseudo={kind}: makes examples of a table of floats, and "
+        f"{dataset.name} has {check.in_words(inputs, inputs)}; use none")
+  more = pseudo.made(
+      kind, inputs[dataset.train_ids], tables.nominal(dataset.name), number=number,
+      seed=seed, p=p, s=s)
+  train = Examples(
+      np.concatenate([inputs, more]),
+      np.concatenate([dataset.train.label, np.full(number, -1, np.int32)]))
+  ids = np.arange(len(inputs), len(train.label), dtype=np.int32)
+  return dataset._replace(
+      train=train, train_ids=np.concatenate([dataset.train_ids, ids]),
+      fingerprint=_fingerprint((*train, *dataset.test)))
 
 
 def empty_classes(dataset: Dataset) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Raw files in a folder: idx, CIFAR's binary version, or one .npz."""
+"""Raw files in a folder: idx, CIFAR's binary version, UCI's tables, or one .npz."""
 
 from collections.abc import Callable, Sequence
 import functools
@@ -16,6 +16,7 @@ import numpy as np
 from kd_jax.core import hosts
 from kd_jax.core.errors import UserError
 from kd_jax.core.files import damage, refuse_pipes
+from kd_jax.data import tables
 
 # (train images, train labels, test images, test labels)
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -40,6 +41,7 @@ _KNOWN = {
     "kmnist": ("idx", "KMNIST/raw"),
     "cifar10": ("cifar10", "cifar-10-batches-bin"),
     "cifar100": ("cifar100", "cifar-100-binary"),
+    **{name: (name, "uci") for name in tables.KINDS},
 }
 _NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -58,8 +60,8 @@ def find(
     say: Receives a line for each folder that is passed over.
 
   Returns:
-    uint8 images `[N, H, W, C]` and int32 labels `[N]`, train then test; None if
-    no folder holds files of a known kind.
+    uint8 images `[N, H, W, C]`, or another kind of inputs, and int32 labels `[N]`,
+    train then test; None if no folder holds files of a known kind.
 
   Raises:
     UserError: If a file is missing beside others of its set, truncated,
@@ -71,7 +73,7 @@ def find(
   kinds, folders = _KINDS, [directory / name, directory]
   if name in _KNOWN:
     kind, official = _KNOWN[name]
-    kinds = {kind: _KINDS[kind]}
+    kinds = {kind: _KINDS.get(kind) or _table(kind)}
     folders.insert(1, directory / official)
   for folder in filter(pathlib.Path.is_dir, folders):
     for names, read in kinds.values():
@@ -83,7 +85,7 @@ def find(
     if archive := _archive(name, folder):
       return _as_arrays(_read_npz(archive), archive)
     say(f"data: {folder} passed over: no files of {name} of a known kind (idx, "
-        "CIFAR's binary version, .npz)")
+        "CIFAR's binary version, UCI's tables, .npz)")
   return None
 
 
@@ -210,6 +212,20 @@ _KINDS: dict[str, tuple[Sequence[str], Callable[..., list[np.ndarray]]]] = {
     "cifar100": (("train.bin", "test.bin"),
                  functools.partial(_read_cifar, label_bytes=2)),
 }
+
+
+def _table(name: str) -> tuple[Sequence[str], Callable[..., list[np.ndarray]]]:
+  """File names of a table, and what reads the files."""
+  names, parse = tables.KINDS[name]
+
+  def read(files: list[pathlib.Path]) -> list[np.ndarray]:
+    try:
+      return parse([_content(file).decode("ascii") for file in files])
+    except ValueError as error:
+      raise UserError(f"{files[0]}: not the official file of {name} "
+                      f"({damage(error)}); fetch it again") from None
+
+  return names, read
 
 
 def _read_npz(path: pathlib.Path) -> list[np.ndarray]:
