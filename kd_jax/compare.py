@@ -28,7 +28,7 @@ import sys
 import time
 
 from kd_jax import main as door
-from kd_jax.config import command_line, sweep
+from kd_jax.config import command_line, schema, sweep
 from kd_jax.core import exits
 from kd_jax.core.errors import (
   Parser,
@@ -101,7 +101,7 @@ class _Comparison:
       return door.show_plan(table(each.settings[0] for each in self._arms))
     # A stage that was stopped early may have none.
     judged = lambda stage: self._lib.judged(
-        read(self._workdir / stage), (choosing.recipe or ("student",))[-1]) if (
+        read(self._workdir / stage), schema.judged(choosing.recipe)) if (
             self._workdir / stage / "results.jsonl").exists() else []
     code = self._train("choosing", choosing)
     tried = judged("choosing")

@@ -54,6 +54,13 @@ def test_students_and_pairs_are_judged_apart():
   assert np.mean([*known["two peers, as one"].errors.values()]) == 275
 
 
+def test_seconds_are_of_all_that_trained_together():
+  known = {each.name: each for each in study.found(rows())}
+  # One row of each setting tried, four of the table, and four of both as one.
+  assert known["a large teacher"].seconds == 6 + 4
+  assert known["labels"].seconds == 6 + 4 + 4
+
+
 def test_the_verdict_compares_with_labels_and_with_trained_teachers():
   text = study.conclude(rows())
   assert "a large teacher minus" not in text

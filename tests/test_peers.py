@@ -35,8 +35,7 @@ def together(method="kd", names=NAMES, mean="probabilities", name="mlp", **width
   """The learner of peers, of the small nets of other tests."""
   one = learner(method=method, name=name)
   return one._replace(
-      model=peers.model({each: a_model(name, widths.get(each, (16,)))
-                         for each in names}),
+      model=peers.model([a_model(name, widths.get(each, (16,))) for each in names]),
       method=peers.method(one.method, names, mean))
 
 
@@ -96,13 +95,15 @@ def test_nets_that_do_not_ask_each_other_are_nets_alone(key, device_data, name):
     own = learner((9,) if net == "b" else (16,), method="hard", name=name)
     alone = step_lib.init(own, key, batch.inputs, asked).replace(
         student=types.Variables(
-            state.student.params[net], state.student.state[net]))
+            state.student.params[f"peer_{place}"],
+            state.student.state[f"peer_{place}"]))
     # Where weights come from.
     drawn = own.model.init(jax.random.fold_in(_named(key), place), batch.inputs)
     assert distance(drawn.params, alone.student.params) == 0
     alone, _ = jax.jit(step_lib.make_step(own))(alone, batch, (), asked, key)
-    assert distance(after.student.params[net], alone.student.params) < 1e-6
-    for left, right in zip(jax.tree.leaves(after.student.state[net]),
+    at = f"peer_{place}"
+    assert distance(after.student.params[at], alone.student.params) < 1e-6
+    for left, right in zip(jax.tree.leaves(after.student.state[at]),
                            jax.tree.leaves(alone.student.state)):
       np.testing.assert_allclose(left, right, rtol=1e-6)
 
@@ -115,12 +116,12 @@ def _named(key):
 
 def test_peers_begin_apart_and_drop_other_units(key, device_data):
   batch = a_batch(device_data)
-  net = peers.model({name: a_model("mlp", (16,)) for name in NAMES})
+  net = peers.model([a_model("mlp", (16,))] * 3)
   held = net.init(key, batch.inputs)
-  kernels = [held.params[name]["Dense_0"]["kernel"] for name in NAMES]
+  kernels = [each["Dense_0"]["kernel"] for each in held.params.values()]
   assert not jnp.allclose(kernels[0], kernels[1])
   # Of the same weights: only what is dropped can differ.
-  same = held._replace(params={name: held.params["a"] for name in NAMES})
+  same = held._replace(params=dict.fromkeys(held.params, held.params["peer_0"]))
   says = lambda **more: net.apply(same, batch.inputs, **more)[0].logits
   dropped = says(train=True, rngs={"dropout": key}, rates={
       "input": jnp.float32(0.0), "hidden": jnp.float32(0.5)})
@@ -155,7 +156,8 @@ def test_what_comes_out_is_the_mean_of_their_probabilities(key, device_data):
   net = step_lib.deployed_variables(joined, state)
   logits = step_lib.deployed(joined).apply(net, batch.inputs, train=False)[0].logits
   each = [a_model("mlp", (16,)).apply(
-      peers.net(net, name), batch.inputs, train=False)[0].logits for name in NAMES]
+      peers.net(net, place), batch.inputs, train=False)[0].logits
+          for place in range(3)]
   np.testing.assert_allclose(
       softmax(logits), np.mean([softmax(z) for z in each], axis=0), atol=1e-6)
   # The errors of a step are of the same.
@@ -178,10 +180,10 @@ def test_each_peer_has_what_a_method_learns_of_its_own(key, device_data):
   asked = hyper(numbers=dict(METHODS["ctkd"].numbers))
   state = step_lib.init(joined, key, batch.inputs, asked).replace(
       step=jnp.int32(20))
-  assert [*state.method] == [*NAMES]
+  assert len(state.method) == 3
   after, _ = jax.jit(step_lib.make_step(joined))(state, batch, (), asked, key)
-  for name in NAMES:
-    assert distance(after.method[name], state.method[name]) > 0
+  for at in state.method:
+    assert distance(after.method[at], state.method[at]) > 0
 
 
 # ---- The recipe
@@ -214,13 +216,14 @@ def test_peers_are_one_net_and_then_each_of_them():
 @pytest.mark.parametrize(("key", "value", "words"), [
     ("two.teachers", ("one",), "config.nets.two.teachers: two is of one+two"),
     ("two.init_from", "one", "leave it out"),
-    ("two.temperature", 3.0, "config.nets.two.temperature=3.0: one+two train "
-                             "together, and have 4.0 in common"),
-    ("two.hidden_dropout", 0.5, "config.nets.two.hidden_dropout=0.5: one+two"),
+    ("two.temperature", 3.0, "config.nets.one.temperature=4.0 and config.nets.two."
+                             "temperature=3.0: one+two train together"),
+    ("one.hidden_dropout", 0.5, "config.nets.one.hidden_dropout=0.5 and "),
+    ("two.teacher_mean", "logits", "config.nets.two.teacher_mean=logits: one+two"),
     ("student.teacher_epochs", (2,), "at their last epoch alone"),
     ("student.teachers", ("one+two",), "is no net before it"),
     ("one.teacher_classes", ((1, 2),), "one.teacher_classes: one is of one+two"),
-    ("one.teacher_sees", "clean", "all see the same"),
+    ("one.teacher_sees", "clean", "config.teacher.sees=clean: one+two train"),
     ("two.method", "dkd", "config.nets.two.method=dkd: one+two train together"),
 ])
 def test_peers_that_cannot_be_are_refused(key, value, words):
@@ -270,7 +273,7 @@ def test_they_run_alone_and_as_lanes_and_are_found_again(
       rows[name][0]["parameters_sha256"] for name in ("one", "two")]
   joined = parameters.load_parameters(tmp_path / "alone/parameters/one+two")
   two = parameters.load_parameters(tmp_path / "alone/parameters/two")
-  assert distance(peers.net(joined, "two").params, two.params) == 0
+  assert distance(peers.net(joined, 1).params, two.params) == 0
   capsys.readouterr()
   again = run(own_data, tmp_path / "alone", *single)
   assert capsys.readouterr().out.count("already trained") == 4
@@ -284,8 +287,9 @@ def test_they_run_alone_and_as_lanes_and_are_found_again(
                 if row["overrides"] == {"seed": 0, "temperature": 2})
     assert mine["test_nll"] == pytest.approx(rows[name][0]["test_nll"], rel=1e-4)
     # One that is taken from them ran where they did.
-    assert mine["command"] and (
-        name == "student" or mine["packing"] == "2x1x2")
+    if name != "student":
+      assert mine["packing"] == "2x1x2"
+      assert mine["command"].endswith("--config.sweep.lanes=1x2")
   # Who is taken from them is of the bits of that packing, as any student is.
   assert swept[NETS[0]][0]["fingerprint"] == rows[NETS[0]][0]["fingerprint"]
 
@@ -319,5 +323,75 @@ def test_a_method_that_peers_cannot_learn_by_is_a_line(own_data, tmp_path, capsy
     assert main.run([
         *PEERS, f"--config.data.dir={own_data}", f"--workdir={tmp_path / 'w'}",
         "--config.nets.one.method=hint", "--config.nets.two.method=hint"]) == 2
-  message = "config.nets.one.method=hint: is none for one+two"
+  message = "config.method=hint: is none for one+two"
   assert message in capsys.readouterr().err
+
+
+def test_what_diverged_is_told_of_each_of_them(own_data, tmp_path):
+  """A lane of NaN is none to choose; the other ends as it should."""
+  place = tmp_path / "w"
+  with _as_users_run_it():
+    main.run([*PEERS, f"--config.data.dir={own_data}", f"--workdir={place}",
+              "--config.optimizer.name=sgd", "--config.sweep.lanes=1x2",
+              "--config.nets.student.teachers=()",
+              "--sweep.optimizer.learning_rate=0.001,1e30"])
+  assert (place / "summary.json").is_file()
+  rows, _ = results.split(place)
+  for name in NETS[:3]:
+    failed = {row["overrides"]["optimizer.learning_rate"]: row["failed"]
+              for row in rows if row["net"] == name}
+    assert failed[0.001] is None and "not finite" in failed[1e30]
+
+
+def test_names_make_no_other_nets(own_data, tmp_path, capsys):
+  """Under other names they are found again in a store."""
+  first = run(own_data, tmp_path / "a", "--config.parallel=single")
+  other = tmp_path / "peers.py"
+  text = (ROOT / "tests/fixtures/peers.py").read_text()
+  other.write_text(text.replace('"one', '"left').replace("+two", "+right").replace(
+      '"two"', '"right"').replace("nets.two", "nets.right"))
+  capsys.readouterr()
+  with _as_users_run_it():
+    assert main.run([
+        f"--config={other}", *PEERS[1:], f"--config.data.dir={own_data}",
+        f"--workdir={tmp_path / 'b'}", "--config.parallel=single",
+        f"--config.teacher.dir={tmp_path / 'a/teachers'}"]) == 0
+  assert capsys.readouterr().out.count("already trained") == 4
+  again = {row["net"]: row for row in results.split(tmp_path / "b")[0]}
+  assert [*again] == ["left+right", "left", "right", "student"]
+  assert again["right"]["parameters_sha256"] == first["two"][0]["parameters_sha256"]
+
+
+def test_the_mean_of_one_other_is_no_other_run():
+  from kd_jax.config import run as run_lib
+  from kd_jax.runs import jobs
+  class Setup:
+    dataset = type("Data", (), {"fingerprint": "f"})
+  def identity(entry, mean):
+    config = small(entry)
+    config.teacher.mean = mean
+    net = nets(config)[entry]
+    setup = Setup()
+    setup.run = run_lib.read(net.values)
+    return jobs.identity(net, setup)
+  assert identity("a+b", "logits") == identity("a+b", "probabilities")
+  assert identity("a+b+c", "logits") != identity("a+b+c", "probabilities")
+  assert identity("a+b", "logits") == identity("c+d", "logits")
+
+
+def test_a_plan_and_the_doctor_count_them_once(own_data, tmp_path, capsys):
+  from kd_jax.runs.doctor import command
+  own = [*PEERS, f"--config.data.dir={own_data}", f"--workdir={tmp_path / 'w'}"]
+  with _as_users_run_it():
+    assert main.run([*own, "--plan", "--sweep.seed=0,1"]) == 0
+  assert "4 runs in 2 compilations" in " ".join(capsys.readouterr().out.split())
+  with _as_users_run_it():
+    assert command.run(own) == 0
+  told = capsys.readouterr().out
+  assert "not foreseen" not in told and "one_soft" not in told  # Of the student.
+
+
+def test_the_first_of_the_last_peers_is_judged():
+  from kd_jax.config import schema
+  assert schema.judged(("teacher", "one+two")) == "one"
+  assert schema.judged(("one+two", "student")) == schema.judged(()) == "student"

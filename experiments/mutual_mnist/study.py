@@ -86,7 +86,8 @@ def _config(variant: str, *, quick: bool) -> ml_collections.ConfigDict:
 def found(rows: Rows) -> list[comparison.Result]:
   """What the rows say of every arm, and of pairs of students as one."""
   stages_of = [f"{prefix}table" for prefix in _KINDS]
-  results = fair.results(ARMS, rows, stages_of)
+  results = [each._replace(seconds=each.seconds + _together(each, rows))
+             for each in fair.results(ARMS, rows, stages_of)]
   pairs = [row for row in rows.get("table", ())
            if row.get("net") == "student+peer"]
   by_name = {each.name: each for each in ARMS}
@@ -95,6 +96,13 @@ def found(rows: Rows) -> list[comparison.Result]:
     results.append(comparison.result(
         each, fair.chosen(each, rows), [], pairs)._replace(name=shown))
   return results
+
+
+def _together(each: comparison.Result, rows: Rows) -> float:
+  """Seconds of the chosen setting's nets as they trained together."""
+  return sum(row["seconds"] for name, found in rows.items()
+             if name.endswith("table") for row in found
+             if "+" in (row.get("net") or "") and arms_lib.of(row) == each.setting)
 
 
 def conclude(rows: Rows) -> str:

@@ -127,12 +127,15 @@ def training(net: recipe.Net, found: data_lib.Dataset) -> Training:
   Raises:
     UserError: Naming the key that is wrong.
   """
+  each = []
+  for name, values in net.peers:
+    with recipe.errors_named(name):
+      each.append(student(values, found).model)
   with net.errors_named():
     made = (student(net.values, found) if net.member is None
             else teacher(net.values, found, net.member))
-    if net.peers:
-      made = made._replace(taps={}, model=peers.model(
-          {name: student(values, found).model for name, values in net.peers}))
+  if net.peers:
+    made = made._replace(taps={}, model=peers.model(each))
   made = made._replace(seed=randomness.of_role(made.seed, net.role))
   if net.epoch is None:
     return made
@@ -211,6 +214,9 @@ def bound(
 
 def check_net(net: recipe.Net) -> None:
   """`check_names`, of a net of a recipe."""
+  for name, values in net.peers:
+    with recipe.errors_named(name):
+      check_names(values)
   with net.errors_named():
     method(net, run_lib.read(net.values))
     check_names(net.values)

@@ -47,9 +47,12 @@ class Net(NamedTuple):
   peer: int | None = None
 
   def errors_named(self) -> contextlib.AbstractContextManager[None]:
-    """Tells mistakes in its config by the keys that its user knows."""
-    name, _ = self.peers[0] if self.peers else (self.name, None)
-    return _errors_named(name) if self.in_config else contextlib.nullcontext()
+    """Tells mistakes in its config by the keys that its user knows.
+
+    What peers have in common has the run's own keys.
+    """
+    own = self.in_config and not self.peers
+    return errors_named(self.name) if own else contextlib.nullcontext()
 
 
 def nets(values: Values, *, swept: bool) -> list[Net]:
@@ -152,16 +155,20 @@ def _together(
             "from new weights and have no other teacher; leave it out")
     own[name] = _of_net(shared, given, name, len(names_of) - 1, peers=True)
   first = own[names_of[0]]
-  if first["teacher.sees"] != "views":
-    raise UserError(
-        f"config.teacher.sees={first['teacher.sees']}: {entry} train together, and "
-        "all see the same; leave it out")
+  for key, usual in (("teacher.sees", "views"), ("teacher.bank", "auto")):
+    if first[key] not in (usual, "never"):
+      raise UserError(
+          f"config.{key}={first[key]}: {entry} train together, each the teacher of "
+          "the others as they see the same batch; leave it out")
+  shown = {of: key for key, of in schema.of_nets().items()}
   for name, config in own.items():
     for key in ("method", *config):  # A method brings other keys with it.
-      if (value := config[key]) != first[key] and not key.startswith(_OF_A_PEER):
-        raise UserError(
-            f"config.nets.{name}.{key.removeprefix('student.')}={value}: {entry} "
-            f"train together, and have {first[key]} in common; give all the same")
+      if config[key] != first[key] and not key.startswith(_OF_A_PEER):
+        both = " and ".join(
+            f"config.nets.{net}.{shown.get(key, key)}={own[net][key]}"
+            for net in (names_of[0], name))
+        raise UserError(f"{both}: {entry} train together and have it in common; "
+                        "give it to all, or to the run")
   yield Net(entry, first, in_config=True, peers=tuple(own.items()),
             role=int(any(name in learnt_from for name in own)))
   for place, name in enumerate(own):
@@ -193,7 +200,7 @@ def _of_net(
     point["teacher.count"] = teachers
   else:
     point.setdefault("method", "hard")
-  with _errors_named(name):
+  with errors_named(name):
     values = config_lib.changed(shared, point)
     needs = names.method(values["method"]).needs_teacher
   if needs != bool(teachers) and not peers:
@@ -205,7 +212,7 @@ def _of_net(
 
 
 @contextlib.contextmanager
-def _errors_named(name: str) -> Iterator[None]:
+def errors_named(name: str) -> Iterator[None]:
   """Tells mistakes in a student's keys as mistakes in those of a recipe's net."""
   try:
     yield

@@ -6,7 +6,7 @@ recipe, `nets.NAME.KEY`, are the student's.
 """
 
 import ast
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 import functools
 import re
 from typing import Any, NamedTuple
@@ -489,6 +489,16 @@ def peers(entry: str) -> list[str]:
     (['student'], ['first', 'second'])
   """
   return entry.split("+")
+
+
+def judged(recipe: Sequence[str]) -> str:
+  """The net that a recipe is for: its last; of peers, the first of them.
+
+  Example:
+    >>> judged(("teacher", "student+peer")), judged(())
+    ('student', 'student')
+  """
+  return peers(recipe[-1])[0] if recipe else "student"
 
 
 def every(*entries: str) -> dict[str, Key]:

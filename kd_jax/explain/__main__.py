@@ -46,9 +46,9 @@ def _ids(text: str) -> list[int]:
     if not match:
       raise argparse.ArgumentTypeError(f"{text!r} must be ids such as 7 or 0-39")
     first, last = int(match[1]), int(match[2] or match[1])
-    if not first <= last < first + _MOST:
+    if not first <= last < first + _MOST - len(found):
       raise argparse.ArgumentTypeError(
-          f"{part!r} must go up, and be of {_MOST} images at most")
+          f"{text!r} must go up, and be of {_MOST} images at most")
     found |= dict.fromkeys(range(first, last + 1))
   return list(found)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from kd_jax import data as data_lib
 from kd_jax import report
-from kd_jax.config import build, names, recipe
+from kd_jax.config import build, names, recipe, schema
 from kd_jax.core import files, randomness
 from kd_jax.core.errors import UserError, nearest
 from kd_jax.data import preprocess
@@ -121,7 +121,8 @@ def _net(
         "others learn from are")
   if name is not None and name not in kept:
     raise UserError(f"--net={name}: no such net there; {nearest(name, kept)}")
-  net = nets[name or kept[-1]]
+  last = schema.judged(values["recipe"]) if values["recipe"] else kept[-1]
+  net = nets[name or (last if last in kept else kept[-1])]
   if net.member is None and names.method(net.values["method"]).inference:
     raise UserError(
         f"--net={net.name}: {net.values['method']} keeps a module of the teacher's "

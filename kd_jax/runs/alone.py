@@ -4,6 +4,7 @@ It then has numbers of every epoch, and its best net of held-out data.
 """
 
 import contextlib
+import math
 import pathlib
 import time
 from typing import Any
@@ -76,13 +77,17 @@ def take(job: Job, fingerprint: str) -> tuple[Row, types.Variables]:
   """One of several nets that trained together: its record, and the net."""
   began = time.perf_counter()
   fitted = _taken(job, job.wanted[fingerprint])
-  return _record(fingerprint, fitted, began), fitted.variables
+  # NaN is no JSON.
+  lost = lambda value: isinstance(value, float) and not math.isfinite(value)
+  record = _record(fingerprint, fitted, began)
+  return {key: None if lost(value) else value
+          for key, value in record.items()}, fitted.variables
 
 
 def _taken(job: Job, wanted: Wanted) -> fit.Fitted:
-  assert wanted.start is not None
+  assert wanted.start is not None and job.net.peer is not None
   return fit.untrained(
-      job.training.model, peers.net(wanted.start.variables, job.net.name),
+      job.training.model, peers.net(wanted.start.variables, job.net.peer),
       job.setup.splits, job.setup.devices)
 
 

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import itertools
 import pathlib
+import re
 import time
 from typing import Any, NamedTuple
 
@@ -273,14 +274,15 @@ class _Driver:
     """Takes a net from those that it trained with, as they have a row."""
     record, variables = alone.take(job, lane)
     start = job.wanted[lane].start
-    packing = {key: start.record[key] for key in ("packing", "lanes")
-               if start and key in start.record}
-    row = rows.found(job, lane, record) | packing
+    ran = {key: start.record[key] for key in ("packing", "lanes", "failed")
+           if start and key in start.record}
+    row = rows.found(job, lane, record | ran)
     row |= self._looked_at(job, lane, variables)
     if self._points.lacks(job, lane):
       self._points.keep(lane, nets.save(
           job.setup, job.training, job.wanted[lane].identity, variables, row))
-    self._add([row], Shape(1, *packing["lanes"]) if "lanes" in packing else None)
+    sizes = re.fullmatch("([0-9]+)x([0-9]+)x([0-9]+)", ran.get("packing") or "")
+    self._add([row], Shape(*map(int, sizes.groups())) if sizes else None)
 
   def _looked_at(
       self, job: Job, lane: str, variables: types.Variables) -> dict[str, Any]:

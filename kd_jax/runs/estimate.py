@@ -164,6 +164,7 @@ def _groups(
       build.check_net(net)
       asked = run_lib.read(net.values)
       member = net.member is not None
+      of_peers = [run_lib.read(values).part("") for _, values in net.peers]
       part = asked.part(*(("data.", "teacher.") if member else ("",)))
       if not member and asked.values["method"] == "hard":
         # T, and weights of terms that it has not, make it no other net.
@@ -171,10 +172,11 @@ def _groups(
             net.values, content="", source=asked.sources["student"], method="hard",
             weights=()))
       # What it is, and all that it learns from; two members of a teacher are one.
-      whole[net.name] = part + str([net.name, net.epoch, *(
+      whole[net.name] = part + str([net.name, net.epoch, *of_peers, *(
           whole[other] for other in (*net.teachers, net.start) if other)])
       # The members of a teacher are a group: as many nets as there are.
-      key = part if member else net.name + identity.group(net.values)
+      key = part if member else net.name + "".join(identity.group(values) for values
+          in (net.values, *(values for _, values in net.peers)))
       if key not in groups:
         place = asked.part("data.")
         if place not in datasets:
@@ -183,7 +185,9 @@ def _groups(
             net, asked, datasets[place], [own[each] for each in net.teachers])
       own[net.name] = groups[key]
       own[net.name].runs.setdefault(whole[net.name], asked.values["seed"])
-  return sorted(groups.values(), key=lambda group: not group.member)
+  # Peers are trained as one, and taken from there.
+  return sorted((group for group in groups.values() if group.net.peer is None),
+                key=lambda group: not group.member)
 
 
 def _group(

@@ -157,11 +157,20 @@ def identity(
       run.values, teacher.identity, teacher.teacher.weights.tolist()))
   return found | ({"init_from": start.sha256} if start else {}) | (
       {"ends_at_epoch": net.epoch} if net.epoch else {}) | (
-          {"role": net.role} if net.role else {}) | (
-              {"peer": net.peer} if net.peer is not None else {}) | ({
-                  "teacher.mean": run.values["teacher.mean"],
-                  "peers": [_of_student(run_lib.read(values), content)
-                            for _, values in net.peers]} if net.peers else {})
+          {"role": net.role} if net.role else {}) | _of_peers(net, content)
+
+
+def _of_peers(net: Net, content: str) -> dict[str, Any]:
+  """What determines nets that train together, or which of them a net is."""
+  if net.peer is not None:
+    return {"peer": net.peer}
+  if not net.peers:
+    return {}
+  runs = [run_lib.read(values) for _, values in net.peers]
+  # Of one other, or of none that is asked, there is no mean.
+  several = len(runs) > 2 and runs[0].method.needs_teacher
+  return {"peers": [_of_student(run, content) for run in runs]} | (
+      {"teacher.mean": net.values["teacher.mean"]} if several else {})
 
 
 def _of_student(

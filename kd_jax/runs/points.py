@@ -6,7 +6,7 @@ import json
 import pathlib
 from typing import Any
 
-from kd_jax.config import build, identity, recipe
+from kd_jax.config import build, identity, recipe, schema
 from kd_jax.config import run as run_lib
 from kd_jax.config.recipe import Net
 from kd_jax.config.run import Run
@@ -202,9 +202,11 @@ class Points:
             f"sweep: {other.name} is the same run as {first.name}")
       return first
     name = self._known_as.setdefault(fingerprint, net.name)
-    if name != net.name:
-      self._screen.say(f"{net.name}: is the same net as {name}; give it "
-                       f"another seed, --config.nets.{net.name}.seed=N")
+    if name != net.name and net.peer is None:
+      keys = " ".join(f"--config.nets.{each}.seed=N" for each in schema.peers(
+          net.name))
+      self._screen.say(
+          f"{net.name}: is the same net as {name}; give it another seed, {keys}")
     # It is named by what all points that want it have in common.
     return first._replace(point={
         key: value for key, value in first.point.items()

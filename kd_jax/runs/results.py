@@ -121,7 +121,7 @@ class Results:
   def describe(self, names: Mapping[str, Row]) -> None:
     """Calls rows of earlier runs as this one calls its lanes; None goes away."""
     for key, row in self._known.items():
-      own = names.get(row["fingerprint"], row)
+      own = names.get(row["fingerprint"], {})
       if any(row.get(name) != value for name, value in own.items()):
         self._known[key] = {name: value for name, value in (row | own).items()
                             if value is not None or name not in own}

@@ -22,7 +22,9 @@ def found(job: Job, fingerprint: str, record: Row) -> Row:
   record = {key: value for key, value in record.items()
             if key not in ("schema", parameters.CHECKSUM)}
   return {"curve": {}, **record, **about(job, fingerprint),
-          **loss(job, fingerprint), "net": job.net.name, "failed": None,
+          **loss(job, fingerprint), "net": job.net.name,
+          # Of a lane that has diverged its record says so.
+          "failed": record.get("failed"),
           "alpha": job.setup.run.values["alpha"]}
 
 

@@ -11,12 +11,12 @@ p_k): as p_k enters the KL through a cross-entropy, which is linear in the teach
 the mean may stand inside or outside. All nets are updated at once, from the same
 batch; in the paper's algorithm one after the other.
 
-The nets are one model here, with the parameters of each under its name, so all
-that trains a net trains them: devices, lanes, resuming. Its logits are
+The nets are one model here, with the parameters of each by its place, so all that
+trains a net trains them: devices, lanes, resuming. Its logits are
 `[B, K, classes]`; what comes of the training is the mean of their probabilities.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 import functools
 from typing import Any
 
@@ -32,26 +32,32 @@ from kd_jax.methods import terms as terms_lib
 _NOT_AMONG_PEERS = ("pairs", "inference", "gradients", "memory", "classes", "heads")
 
 
-def model(nets: Mapping[str, types.Model]) -> types.Model:
+def model(nets: Sequence[types.Model]) -> types.Model:
   """The nets as one model, of logits `[B, K, classes]` and no taps."""
   def init(key, inputs):
-    made = {name: net.init(randomness.stream(key, "peer", place), inputs)
-            for place, (name, net) in enumerate(nets.items())}
-    return types.Variables({name: each.params for name, each in made.items()},
-                           {name: each.state for name, each in made.items()})
+    made = {_at(place): net.init(randomness.stream(key, "peer", place), inputs)
+            for place, net in enumerate(nets)}
+    return types.Variables({at: each.params for at, each in made.items()},
+                           {at: each.state for at, each in made.items()})
 
   def apply(variables, inputs, *, rngs=None, **context):
     logits, state = [], {}
-    for place, (name, net) in enumerate(nets.items()):
-      outputs, state[name] = net.apply(
-          types.Variables(variables.params[name], variables.state[name]), inputs,
+    for place, net in enumerate(nets):
+      at = _at(place)
+      outputs, state[at] = net.apply(
+          types.Variables(variables.params[at], variables.state[at]), inputs,
           rngs=rngs and {stream: jax.random.fold_in(key, place)
                          for stream, key in rngs.items()}, **context)
       logits.append(outputs.logits)
     return types.Outputs(jnp.stack(logits, axis=1), {}), state
 
   return types.Model(init, apply, frozenset.intersection(
-      *(net.understands for net in nets.values())))
+      *(net.understands for net in nets)))
+
+
+def _at(place: int) -> str:
+  """Where the numbers of a peer are: names make no other net."""
+  return f"peer_{place}"
 
 
 def method(
@@ -61,7 +67,7 @@ def method(
 
   Args:
     own: A method on logits.
-    names: Those of the peers, as of `model`.
+    names: Those of the peers, for their terms.
     mean: What is averaged over the others, one of `teachers.MEANS`.
 
   Raises:
@@ -71,22 +77,22 @@ def method(
   if lacking:
     raise ValueError("peers learn from each other's logits alone")
   return own._replace(
-      init=functools.partial(_init, own, names),
+      init=functools.partial(_init, own, len(names)),
       terms=functools.partial(_terms, own, names, mean),
       needs_teacher=False, members=None, inference=_together)
 
 
-def net(variables: types.Variables, name: str) -> types.Variables:
+def net(variables: types.Variables, place: int) -> types.Variables:
   """One of the nets, out of what came of their training."""
-  return types.Variables(variables.params["student"][name],
-                         variables.state["student"][name])
+  return types.Variables(variables.params["student"][_at(place)],
+                         variables.state["student"][_at(place)])
 
 
-def _init(own, names, key, student, teacher):
-  made = {name: own.init(jax.random.fold_in(key, place), student, teacher)
-          for place, name in enumerate(names)}
-  return ({name: params for name, (params, _) in made.items()},
-          {name: state for name, (_, state) in made.items()})
+def _init(own, number, key, student, teacher):
+  made = {_at(place): own.init(jax.random.fold_in(key, place), student, teacher)
+          for place in range(number)}
+  return ({at: params for at, (params, _) in made.items()},
+          {at: state for at, (_, state) in made.items()})
 
 
 def _terms(own_method, names, mean, own, student, teacher, batch, hparams):
@@ -101,13 +107,14 @@ def _terms(own_method, names, mean, own, student, teacher, batch, hparams):
     weights = jnp.full((len(names) - 1,), 1.0 / (len(names) - 1))
     if mean == "confidence":
       weights = mixtures.confidence_weights(among, batch.label)
-    part = own._replace(params=own.params[name], state=own.state[name])
+    at = _at(place)
+    part = own._replace(params=own.params[at], state=own.state[at])
     result = terms_lib.and_state(own_method.terms(
         part, types.Outputs(logits[place], {}),
         types.Outputs(teachers.combine(
             among, weights, hparams.temperature, mean=mean), {}),
         batch, hparams), part)
-    states[name] = result.state
+    states[at] = result.state
     found |= {f"{name}_{term}": value for term, value in result.terms.items()}
   return terms_lib.Changed(found, states)
 

@@ -64,13 +64,15 @@ def examine(
     begun = begin(visit, setup, nets)
     if len(begun) < len(nets):
       return  # What is wrong with the others has been told.
+    # Nets that trained together are taken from there, one by one.
+    trained = [net.name for net in nets if net.peer is None]
     found: list[Term] = []
     with visit.check("first batch"):
-      found = terms(visit, begun[nets[-1].name])
+      found = terms(visit, begun[trained[-1]])
     tell_of_disk(visit, setup, begun, workdir)
     if all(term.finite for term in found):
       needed = {}
-      for each in begun.values():
+      for each in (begun[name] for name in trained):
         with visit.check(each.net.name):
           needed[each.net.name] = size(memory(visit, setup, each))
       visit.fact("memory", ", ".join(map(" ".join, needed.items())))

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import jax
 
-from kd_jax import methods, teachers
+from kd_jax import teachers
 from kd_jax.config import build, names
 from kd_jax.config import run as run_lib
 from kd_jax.config.recipe import Net
@@ -64,15 +64,15 @@ def begin(setup: Setup, net: Net, before: Mapping[str, Begun]) -> Begun:
   """
   run = run_lib.read(net.values)
   setup = setup._replace(run=run)
-  own, method, teacher = setup, methods.METHODS["hard"], None
+  own, method, teacher = setup, build.method(net, run), None
   if net.member is None:
-    own, method = setup_lib.transfer(setup, run), run.method
+    own = setup_lib.transfer(setup, run)
   training = build.training(net, own.dataset)
   if net.member is None:
     jobs.check(net, setup, training,
                {name: each.training for name, each in before.items()},
                [net, *(each.net for each in before.values())])
-    if method.needs_teacher:
+    if method.needs_teacher and net.peer is None:
       teacher = _teacher(setup, training, [before[name] for name in net.teachers])
   learner = build.learner(run, training, method, teacher)
   start = devices_lib.compiled_init(own.devices, learner, own.train)
