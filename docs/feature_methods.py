@@ -52,8 +52,9 @@ Where a method here is not its paper's, by choice:
 - `simkd`: its projector and the teacher's last layer are in the net that comes out,
   and are counted: *parameters* of a row are the student's with its own last layer,
   in place of the teacher's, and the projector's. Such a net belongs in a column of
-  its own. The student's own last layer learns nothing, as the paper's hard weight
-  is 0, so the training errors that a run tells are those of an untrained layer.
+  its own; the training errors of a row are those of this net, too. The student's
+  own last layer learns nothing, as the paper's hard weight is 0: the term `hard` of
+  the curves is the cross-entropy of that layer, which nobody uses.
 - The weights of `wkd_f`, `reviewkd`, `nd` and `cat` are those of resnet32x4 to
   resnet8x4; the papers have others for other pairs."""
 _PROOF = """

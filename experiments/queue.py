@@ -14,12 +14,13 @@ in time.
 
 How long a cell takes is reckoned from the committed rows: what the most similar net
 took an example, on the same kind of machine. `--run` needs MNIST's files in
-`$KD_JAX_DATA/mnist`.
+`$KD_JAX_DATA/mnist`, and for cells on CIFAR-10 those in `$KD_JAX_DATA/cifar10`.
 """
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
 import functools
+import itertools
 import json
 import math
 import os
@@ -58,6 +59,7 @@ class Rate(NamedTuple):
     machine: One of `MACHINES`.
     study: That it is of.
     parameters: Of its net.
+    work: Of its net, see `_work`.
     augmented: Whether its images were shifted, turned or bent.
     seconds: An example of an epoch.
   """
@@ -65,6 +67,7 @@ class Rate(NamedTuple):
   machine: str
   study: str
   parameters: int
+  work: int
   augmented: bool
   seconds: float
 
@@ -165,14 +168,25 @@ def rates() -> list[Rate]:
   found = []
   for study in index.STUDIES:
     stages = index.committed(index.ROOT / study)
+    works = _works(study, stages)
     for stage, rows in stages.items():
       for row in rows:
         device = row.get("device") or _device(stages, stage)
         if device and (seconds := _seconds(row)):
           found.append(Rate(
               MACHINES[0] if device == "cpu" else MACHINES[1], study,
-              row["parameters"], _augmented(row), seconds))
+              row["parameters"], works.get(row["parameters"], row["parameters"]),
+              _augmented(row), seconds))
   return found
+
+
+def _works(study: str, rows: Mapping[str, Sequence[Row]]) -> dict[int, int]:
+  """The work of the nets that a study's cells have, by their parameters."""
+  nets = [net for cell in getattr(index.study(study), "CELLS", ())
+          for config in [cell.config(rows)]
+          for net in (_net(config.student, config.data.name),
+                      _net(config.teacher, config.data.name))]
+  return dict(itertools.starmap(_work, nets))
 
 
 def _device(stages: Mapping[str, Sequence[Row]], stage: str) -> str | None:
@@ -229,33 +243,51 @@ def _passes(training, examples: float) -> float:
 
 def _second_an_example(known, study: str, data: str, net, augmented: bool) -> float:
   """Seconds an example of the recorded nets that are most like this one."""
-  size = _parameters(net.name, tuple(net.widths), data)
-  unlike = lambda rate: (abs(math.log(rate.parameters / size)),
-                         rate.augmented != augmented, rate.study != study)
+  size, work = _work(*_net(net, data))
+  unlike = lambda rate: (
+      abs(math.log(rate.parameters / size)) + abs(math.log(rate.work / work)),
+      rate.augmented != augmented, rate.study != study)
   least = min(map(unlike, known))
   alike = [rate for rate in known if unlike(rate) == least]
   # A larger net takes longer in proportion; a smaller one need not be faster.
-  scale = max(1.0, size / alike[0].parameters)
+  scale = max(1.0, work / alike[0].work)
   return scale * statistics.median(rate.seconds for rate in alike)
 
 
+def _net(net, data: str) -> tuple[str, tuple[tuple[str, Any], ...], str]:
+  """What `_work` takes: the name of a net, its size, and the set of its images."""
+  # Late: the number of host devices is fixed from then on.
+  from kd_jax.config import names
+  own = config_lib.flatten(net).__getitem__
+  return net.name, tuple(names.sizes(own).items()), data
+
+
 @functools.cache
-def _parameters(name: str, widths: tuple[int, ...], data: str) -> int:
-  """Of a net of this name on images of this set."""
+def _work(
+    name: str, size: tuple[tuple[str, Any], ...], data: str
+) -> tuple[int, int]:
+  """Parameters of a net, and the same times the uses of one for an image.
+
+  A dense layer uses each of them once, a convolution once for every pixel.
+  """
   import jax  # Late: the number of host devices is fixed from then on.
   import numpy as np
 
   from kd_jax import data as data_lib
   from kd_jax.config import names
+  from kd_jax.training import cost
   shape, classes, _ = _SETS[data]
   few = data_lib.Examples(np.zeros((1, *shape), np.uint8), np.zeros(1, np.int32))
   model, *_ = names.model(
-      name, {"widths": widths} if widths else {}, data_lib.Dataset(
+      name, dict(size), data_lib.Dataset(
           data, "", "", few, few, np.arange(1), np.arange(0), classes, ""),
       prefix="student")
   held = jax.eval_shape(
       model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *shape), np.float32))
-  return sum(leaf.size for leaf in jax.tree.leaves(held.params))
+  parameters = sum(leaf.size for leaf in jax.tree.leaves(held.params))
+  # A use is a multiplication and an addition.
+  uses = round(cost.forward_flops(model, few.inputs, 1) / (2 * parameters))
+  return parameters, parameters * max(1, uses)
 
 
 def page() -> str:
@@ -271,8 +303,9 @@ def page() -> str:
       "H100 were made ten programs at a time, so that alone a run may take less.",
       "",
       "To travel: the repository, and MNIST's four files (11 MB) in a folder that "
-      "`KD_JAX_DATA` names, as `DIR/mnist`. Teachers are trained where the runs "
-      "are made, unless `runs/queue/teachers` comes along.", "",
+      "`KD_JAX_DATA` names, as `DIR/mnist`; for features_cifar CIFAR-10's binary "
+      "files (170 MB), as `DIR/cifar10`. Teachers are trained where the runs are "
+      "made, unless `runs/queue/teachers` comes along.", "",
       "`python -m experiments.queue --run --minutes=N` makes the next ones on any "
       "machine; `--record FILE` takes their rows in.", "",
       "| value | what it settles | runs | minutes on 2 cores | on an H100 "

@@ -42,24 +42,25 @@ def teacher() -> teachers.Teacher:
 
 
 @functools.cache
-def live_teacher() -> teachers.Teacher:
+def live_teacher(dtype: str = "float32") -> teachers.Teacher:
   """A wider net than the student of taps, with taps of its own."""
-  model = MODELS["mlp"](num_classes=10, widths=(12,))
+  model = MODELS["mlp"](num_classes=10, widths=(12,), dtype=dtype)
   image = jnp.zeros((1, 28, 28, 1), jnp.float32)
   return teachers.live([model], [model.init(jax.random.key(5), image)],
                        taps={"hidden_0": (12,), "pooled": (12,)})
 
 
 @functools.cache
-def _of_maps() -> teachers.Teacher:
+def _of_maps(dtype: str) -> teachers.Teacher:
   """A convolutional net that is like the student but for its weights."""
-  return _alive(MODELS["cnn"](num_classes=10, widths=(4, 6)))
+  return _alive(MODELS["cnn"](num_classes=10, widths=(4, 6), dtype=dtype))
 
 
 @functools.cache
-def _of_stages() -> teachers.Teacher:
+def _of_stages(dtype: str) -> teachers.Teacher:
   """A residual net like the student but for its weights and one width."""
-  return _alive(MODELS["resnet"](num_classes=10, depth=8, widths=(2, 3, 5)))
+  return _alive(MODELS["resnet"](
+      num_classes=10, depth=8, widths=(2, 3, 5), dtype=dtype))
 
 
 def _alive(model: types.Model) -> teachers.Teacher:
@@ -76,13 +77,13 @@ def _taps(model: types.Model) -> methods.Shapes:
   return {name: tap.shape[1:] for name, tap in outputs.features.items()}
 
 
-def learner(method: str) -> step_lib.Learner:
+def learner(method: str, dtype: str = "float32") -> step_lib.Learner:
   """A small student of a method, with hidden layers or stages as it needs them."""
   own = methods.find(method)
   constant = optimizers.schedule("constant", total_steps=100)
-  student = _student() if own.on_logits else MODELS["mlp"](
-      num_classes=10, widths=(8,))
-  asked = teacher() if own.on_logits else live_teacher()
+  student = _student(dtype) if own.on_logits else MODELS["mlp"](
+      num_classes=10, widths=(8,), dtype=dtype)
+  asked = teacher() if own.on_logits else live_teacher(dtype)
   for name, widths, other in (("cnn", (4, 6), _of_maps),
                               ("resnet", (2, 3, 4), _of_stages)):
     try:
@@ -90,8 +91,8 @@ def learner(method: str) -> step_lib.Learner:
       break
     except ValueError:  # It compares maps, or stages of a net that pools.
       depth = {"depth": 8} if name == "resnet" else {}
-      student = MODELS[name](num_classes=10, widths=widths, **depth)
-      asked = other()
+      student = MODELS[name](num_classes=10, widths=widths, dtype=dtype, **depth)
+      asked = other(dtype)
   else:
     own, pairs = methods.bind(own, _taps(student), asked.taps, ())
   return step_lib.Learner(
@@ -101,9 +102,9 @@ def learner(method: str) -> step_lib.Learner:
 
 
 @functools.cache
-def _student() -> types.Model:
+def _student(dtype: str) -> types.Model:
   """A linear net whose first weights are drawn by NumPy: nothing to compile."""
-  model = MODELS["mlp"](num_classes=10, widths=())
+  model = MODELS["mlp"](num_classes=10, widths=(), dtype=dtype)
   image = jax.ShapeDtypeStruct((1, 28, 28, 1), jnp.float32)
   draw = np.random.default_rng(0)
   first = jax.tree.map(
@@ -121,14 +122,15 @@ def hparams(method: str, **changes):
                   | own.setting | changes))
 
 
-def single(method: str, numbers, seed: int = 0, cuts=(LENGTH,), state=None):
+def single(method: str, numbers, seed: int = 0, cuts=(LENGTH,), state=None,
+           dtype: str = "float32"):
   """State and totals of a run on one device."""
-  learns = learner(method)
+  learns = learner(method, dtype)
   data, key = digits(), jax.random.key(seed)
   if state is None:
     state = begun(learns, key, numbers)
   arrays = learns.teacher.arrays if learns.teacher else ()
-  segment = _segment(method)
+  segment = _segment(method, dtype)
   for length in cuts:
     state, told = segment(state, data, arrays, numbers, key, length)
   return state, told
@@ -143,8 +145,8 @@ def begun(learns: step_lib.Learner, key: jax.Array, numbers):
 
 
 @functools.cache
-def _segment(method: str):
-  return segment_lib.compiled_segment(learner(method), NONE, BATCH)
+def _segment(method: str, dtype: str):
+  return segment_lib.compiled_segment(learner(method, dtype), NONE, BATCH)
 
 
 def own(state):
@@ -210,6 +212,26 @@ def check_resume(method: str, folder: pathlib.Path) -> None:
   saved.close()
   again, _ = single(method, numbers, cuts=(LENGTH - 1,), state=state)
   jax.tree.map(np.testing.assert_array_equal, own(again), own(whole))
+
+
+def check_half_precision(method: str) -> float:
+  """Nets in bfloat16 learn nearly what nets in float32 do; gives the distance."""
+  # Where a large weight makes large steps, roundings grow from step to step.
+  numbers = hparams(method, learning_rate=0.001)
+  exact, totals = single(method, numbers)
+  rounded, others = single(method, numbers, dtype="bfloat16")
+  for leaf in jax.tree.leaves((own(rounded), others)):
+    assert np.isfinite(leaf).all(), method
+  # Parameters, modules and memories stay in float32.
+  kinds = lambda state: [leaf.dtype for leaf in jax.tree.leaves(own(state))]
+  assert kinds(rounded) == kinds(exact), method
+  for name, total in totals.items():
+    if not name.startswith("gradient_"):
+      np.testing.assert_allclose(
+          others[name].total, total.total, rtol=0.06, atol=2.0, err_msg=name)
+  apart = distance(own(rounded), own(exact))
+  assert 0 < apart < 0.05, (method, apart)
+  return apart
 
 
 def check_training(method: str) -> tuple[float, float]:

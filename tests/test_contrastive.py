@@ -6,7 +6,10 @@ from jax.test_util import check_grads
 import numpy as np
 import pytest
 
+from kd_jax import methods
+from kd_jax.core import types
 from kd_jax.losses import contrastive
+from kd_jax.methods import terms as terms_lib
 
 T = 0.07
 
@@ -212,3 +215,101 @@ def test_padding_has_no_part_in_the_normaliser():
 def test_a_row_of_zeros_has_a_finite_gradient():
   gradient = jax.grad(lambda x: contrastive.normalised(x).sum())(jnp.zeros((1, 3)))
   assert np.isfinite(gradient).all()
+
+
+# The methods as wholes, over two steps.
+
+LABELS = np.arange(9) % 3
+NUMBERS = {"weight": 0.8, "tau": 0.5, "negatives": 4.0}
+# Three are left of the second batch; what the fourth holds does not matter.
+STEPS = ((np.array([2, 3, 7, 5]), np.ones(4, bool)),
+         (np.array([3, 8, 2, 0]), np.array([True, True, True, False])))
+
+
+def begun(name):
+  """Parameters and state of a method on vectors of 5 and 6 channels."""
+  shapes = {"pooled-pooled": (5,)}, {"pooled-pooled": (6,)}
+  return methods.find(name).init(jax.random.key(3), *shapes, len(LABELS))
+
+
+def after(name, params, state, step, taps):
+  """The terms of a step, and the state after it."""
+  id, mask = STEPS[step]
+  batch = types.Batch(None, jnp.asarray(LABELS[id]), jnp.asarray(id), None,
+                      jnp.asarray(mask))
+  hparams = types.Hparams(hard_weight=0.3, numbers=NUMBERS)
+  own = terms_lib.Own(params, state, labels=jnp.asarray(LABELS),
+                      key=jax.random.key(step))
+  student, teacher = ({"pooled-pooled": tap} for tap in taps)
+  return methods.find(name).terms(
+      own, types.Outputs(jnp.zeros((4, 3)), student),
+      types.Outputs(None, teacher), batch, hparams)
+
+
+def taps_of(step):
+  draw = np.random.default_rng(step)
+  s, t = draw.standard_normal((4, 5)), draw.standard_normal((4, 6))
+  s[~STEPS[step][1]], t[~STEPS[step][1]] = np.nan, np.inf
+  return np.float32(s), np.float32(t)
+
+
+def whole(name, params, state):
+  """Both steps by NumPy: values of the valid examples, normalisers, memories."""
+  bare = lambda tree: jax.tree.map(np.float64, tree)["pooled-pooled"]
+  params, state = bare(params), bare(state)
+  memories = {net: state[net]["memory"] for net in state}
+  z, found = {}, []
+  for step, (id, mask) in enumerate(STEPS):
+    id = id[mask]
+    vectors = {net: unit(tap[mask] @ params[net]["kernel"] + params[net]["bias"])
+               for net, tap in zip(("student", "teacher"), taps_of(step))}
+    if name == "crd":  # Six of other classes, so that each counts 4 / 6.
+      weights = 4 / 6 * (LABELS[id][:, None] != LABELS)
+    else:
+      weights = np.asarray(contrastive.drawn_negatives(
+          jax.random.key(step), jnp.asarray(id), LABELS[id], LABELS, 4.0))
+    total, before = 0.0, dict(memories)
+    for net, other in (("student", "teacher"), ("teacher", "student")):
+      e = np.exp(vectors[net] @ before[other].T / 0.5)
+      positive = e[np.arange(len(id)), id]
+      if net not in z:
+        z[net] = 9 * np.mean((positive + (weights * e).sum(1)) / 5)
+      c = 4 / 9
+      total = total - np.log(positive / z[net] / (
+          positive / z[net] + c + 1e-7)) - (
+              weights * np.log(c / (e / z[net] + c + 1e-7))).sum(1)
+      memories[net] = before[net].copy()
+      memories[net][id] = unit((before[net][id] + vectors[net]) / 2)
+    found.append((total, dict(z), dict(memories)))
+  return found
+
+
+@pytest.mark.parametrize("name", ["crd", "crd_drawn"])
+def test_two_steps_are_the_papers(name):
+  """Each net against the other's memory; Z is that of the first batch."""
+  params, state = begun(name)
+  run = jax.jit(after, static_argnums=(0, 3))
+  for step, (value, z, memories) in enumerate(whole(name, params, state)):
+    terms, state = run(name, params, state, step, taps_of(step))
+    assert set(terms) == {"hard", "contrast"}
+    assert (terms["hard"].weight, terms["contrast"].weight) == (0.3, 0.8)
+    np.testing.assert_allclose(
+        terms["contrast"].value[STEPS[step][1]], value, rtol=1e-5)
+    for net, held in state["pooled-pooled"].items():
+      np.testing.assert_allclose(held["normaliser"], z[net], rtol=1e-5)
+      np.testing.assert_allclose(held["memory"], memories[net], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["crd", "crd_drawn"])
+def test_both_embeddings_are_trained_and_no_teacher(name):
+  params, state = begun(name)
+
+  def loss(params, student, teacher):
+    terms, after_it = after(name, params, state, 0, (student, teacher))
+    return jnp.mean(terms["contrast"].value), after_it
+
+  (of_params, *of_taps), _ = jax.jit(jax.grad(loss, (0, 1, 2), has_aux=True))(
+      params, *taps_of(0))
+  assert all(np.abs(x).max() > 1e-6 for x in jax.tree.leaves(of_params))
+  assert (np.abs(of_taps[0]).max(1) > 1e-6).all()
+  np.testing.assert_array_equal(of_taps[1], 0.0)

@@ -297,6 +297,36 @@ def test_hard_labels_need_no_teacher(looked_at):
   assert "pooled [64, 2]" in found.visit.facts["baseline"]
 
 
+STAGES = (
+    "--config.method=hint", "--config.student.name=resnet",
+    "--config.student.widths=(2,2,3)", "--config.student.model.depth=8",
+    "--config.teacher.name=resnet", "--config.teacher.widths=(2,3,4)",
+    "--config.teacher.model.depth=8", "--config.teacher.steps=1")
+
+
+@pytest.mark.parametrize(("pairs", "shown"), [
+    # A kernel, its bias, and the two numbers of a channel's norm; the state is a
+    # mean and a variance of each of the teacher's channels.
+    ("(('stage2','stage2'),)",
+     ["stage2 6x5x2 with stage2 6x5x3, 15 parameters", "24 B of state"]),
+    ("(('stage1','stage2'),('pooled','pooled'))",
+     ["stage1 12x10x2 with stage2 6x5x3, 63 parameters",
+      "pooled 3 with pooled 4, 24 parameters", "56 B of state"])])
+def test_pairs_of_taps_by_their_names_are_shown(looked_at, pairs, shown):
+  found = looked_at(*STAGES, f"--config.features.pairs={pairs}")
+  assert found.visit.facts["compared"].split("; ") == shown
+  assert not found.visit.problems
+
+
+def test_a_pair_that_does_not_fit_comes_with_those_that_do(doctor, quick):
+  code, text = doctor(*STAGES, "--config.features.pairs=(('stage3','stage1'),)")
+  assert code == 1
+  problem, = lines(text, "problem:")
+  for words in ("stage3 (3x3x3)", "stage1 (12x10x2)", "config.features.pairs",
+                "what fits"):
+    assert words in problem
+
+
 def test_dropout_is_looked_at(looked_at):
   found = looked_at("--config.student.hidden_dropout=0.5")
   hard = [each.terms()[0].value for each in (found, looked_at())]

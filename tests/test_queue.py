@@ -2,17 +2,26 @@
 
 import json
 
+import jax
+import jax.numpy as jnp
+import modes
 import pytest
 
 from experiments import index, queue
+from experiments.features_cifar import study
 from experiments.protocol import Cell
+from kd_jax import config as config_lib
+from kd_jax import methods
+from kd_jax.config import names
 from kd_jax.core.errors import UserError
+from kd_jax.methods import fitting
+from kd_jax.models import MODELS
 
 
 def a_rate(parameters, seconds, **more):
   return queue.Rate(**{"machine": "2 cores", "study": "hinton15_temperature",
-                       "parameters": parameters, "augmented": False,
-                       "seconds": seconds, **more})
+                       "parameters": parameters, "work": parameters,
+                       "augmented": False, "seconds": seconds, **more})
 
 
 def the_cell(name="hinton15_temperature.more_seeds"):
@@ -59,6 +68,52 @@ def test_a_larger_net_takes_longer_in_proportion():
   small = [a_rate(164_405, 1e-6), a_rate(2_395_210, 1e-9, augmented=True)]
   assert queue.estimate(each, "2 cores", small).each == pytest.approx(
       2 * 15 * 60_000 * 1e-6)
+
+
+def test_a_convolution_uses_its_parameters_for_every_pixel():
+  cells = {cell.name: cell.config({}) for cell in study.CELLS}
+  same, other = cells["others"], cells["unlike"]
+  work = lambda net: queue._work(*queue._net(net, "cifar10"))
+  # As docs/nets.md: 12.51 and 26.66 million multiplications, 6.52 for another net.
+  for net, parameters, millions in (
+      (same.student, 78_042, 12.51), (same.teacher, 175_258, 26.66),
+      (other.student, 697_546, 6.52)):
+    found = work(net)
+    assert found[0] == parameters
+    assert found[1] == pytest.approx(1e6 * millions, rel=0.1)
+  # A net of an unlike kind with as many parameters takes as long as its work does.
+  each = the_cell("features_cifar.others")
+  dense = [a_rate(78_042, 1e-6), a_rate(175_258, 1e-6, augmented=True)]
+  own = [a_rate(78_042, 1e-3, work=work(same.student)[1], study="features_cifar"),
+         a_rate(175_258, 2e-3, work=work(same.teacher)[1], augmented=True)]
+  assert queue.estimate(each, "2 cores", dense + own).each == pytest.approx(
+      7 * 50_000 * 1e-3)
+  uses = work(same.student)[1] / 78_042
+  assert queue.estimate(each, "2 cores", dense[:1]).each == pytest.approx(
+      7 * 50_000 * 1e-6 * uses)
+
+
+@pytest.mark.parametrize("name", ["others", "unlike"])
+def test_cells_compare_methods_that_fit_their_nets(name):
+  config = next(cell for cell in study.CELLS if cell.name == name).config({})
+  taps = [_taps(net) for net in (config.student, config.teacher)]
+  tried = [point["method"] for point in config.sweep.points if point["seed"] == 0]
+  assert tried[:2] == ["hard", "kd"] and len(set(tried)) == len(tried)
+  for method in tried[2:]:
+    own, pairs = methods.bind(methods.find(method), *taps, ())
+    fitting.check(own, *taps, pairs, modes.hparams(method))
+  if name == "others":
+    assert {*tried[2:], *study._WEIGHTS} == {
+        name for name, own in methods.METHODS.items() if not own.on_logits}
+
+
+def _taps(net):
+  model = MODELS[net.name](num_classes=10, **names.sizes(
+      config_lib.flatten(net).__getitem__))
+  image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+  outputs, _ = jax.eval_shape(lambda image: model.apply(
+      model.init(jax.random.key(0), image), image, train=False), image)
+  return {tap: x.shape[1:] for tap, x in outputs.features.items()}
 
 
 def a_file(tmp_path, *lines):

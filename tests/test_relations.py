@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_features import maps as golden_maps
 
 from kd_jax import losses
 from kd_jax.core import types
@@ -91,6 +92,15 @@ def test_values_and_gradients_are_the_papers(name, x64):
   np.testing.assert_array_equal(teacher, 0.0)
   np.testing.assert_allclose(gradient, derivatives.slopes(
       lambda z: oracle(name, z, v, 2.0), z, step=1e-5), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(("name", "golden"), [
+    ("row_correlation", 29.2205288706), ("column_correlation", 29.3579937063)])
+def test_the_authors_code_gives_these(name, golden, x64):
+  """DIST with T**2 and its epsilon; the logits are taps that have formulas."""
+  s, t = map(jnp.asarray, golden_maps())
+  value = (ROWS | BATCH)[name](s[:, 0, 0], t[:, 1, 2], 4.0, epsilon=1e-8)
+  np.testing.assert_allclose(4.0**2 * np.mean(value), golden, atol=5.1e-11)
 
 
 def test_correlations_and_relations_by_hand(x64):

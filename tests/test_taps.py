@@ -445,6 +445,28 @@ def test_of_several_methods_only_what_stays_is_in_the_net():
     methods.find("kd+simkd+simkd")
 
 
+def test_training_errors_of_a_module_that_stays_are_those_of_the_whole_net():
+  learns, numbers = modes.learner("simkd"), modes.hparams("simkd")
+  digits, key, arrays = modes.digits(), jax.random.key(0), learns.teacher.arrays
+  batch = segment_lib.take(
+      digits, modes.NONE, digits.ids, digits.ids * 0, digits.ids < 60)
+  step = jax.jit(step_lib.make_step(learns))
+  # After the first step it has the teacher's last layer.
+  state, _ = step(
+      modes.begun(learns, key, numbers), batch, arrays, numbers, key, digits.label)
+  outputs, _ = learns.model.apply(
+      state.student, batch.inputs, train=True, mask=batch.mask)
+  whole = learns.method.inference(
+      terms_lib.Own(state.method, state.method_state),
+      step_lib.compared(outputs, learns.pairs, 0))
+  # If the labels are what the whole net says, it makes no error.
+  for logits, none in ((whole.logits, True), (outputs.logits, False)):
+    label = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    _, totals = step(
+        state, batch._replace(label=label), arrays, numbers, key, digits.label)
+    assert (totals["errors"].total == 0) == none
+
+
 @pytest.mark.slow
 def test_a_method_that_looks_at_weights_asks_a_live_teacher(run):
   row, said = run("--config.method=kd+wkd_l")

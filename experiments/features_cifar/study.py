@@ -11,7 +11,8 @@ import ml_collections
 
 from configs import cifar10
 from experiments import fair
-from experiments.protocol import Options, Rows, Stage
+from experiments.protocol import Cell, Options, Rows, Stage
+from kd_jax.config import sweep
 from kd_jax.report import comparison
 from kd_jax.runs import arms as arms_lib
 from kd_jax.runs.arms import Arm, arm
@@ -27,6 +28,13 @@ _WEIGHTS = {"at": 1000.0, "sp": 3000.0, "rkd": 1.0, "pkt": 30_000.0, "crd": 0.8,
             "wkd_f": 0.08}
 # A schedule of a few epochs leaves less time for the labels.
 _PARTS = (1.0, 0.25)
+# The methods on features that are in no arm, and some that compare unlike nets.
+OTHERS = ("hint", "vid", "cc", "cc_kernel", "nst", "fsp", "ab", "ft",
+          "ft_attention", "ofd", "reviewkd", "simkd", "cat", "wkd_l", "pefd", "srd",
+          "itrd", "nd", "crd_drawn")
+UNLIKE = ("at", "sp", "rkd", "pkt", "crd", "vid", "reviewkd", "wkd_l", "pefd",
+          "srd", "itrd", "nd")
+_SEEDS = 4
 
 
 def stages(options: Options) -> list[Stage]:
@@ -37,7 +45,7 @@ def stages(options: Options) -> list[Stage]:
       fair.choosing("choosing", lambda _: {"": _alone()[:2 + few]}, made, seeds=1),
       fair.choosing("sum_choosing", lambda rows: {"": [_sum(rows)]}, made, seeds=1),
       fair.table("table", lambda rows: {"": arms(rows, few)}, made,
-                 seeds=options.seeds or (2 if options.quick else 4))]
+                 seeds=options.seeds or (2 if options.quick else _SEEDS))]
 
 
 def arms(rows: Rows, few: int = len(_WEIGHTS)) -> list[Arm]:
@@ -82,6 +90,36 @@ def _config() -> ml_collections.ConfigDict:
     run.optimizer.learning_rate = 0.1
   config.sweep.lanes = "1x1"
   return config
+
+
+def others(rows: Rows) -> ml_collections.ConfigDict:
+  """The other methods on features with their papers' weights, of the same nets."""
+  del rows
+  return _beside_kd(_config(), OTHERS)
+
+
+def unlike(rows: Rows) -> ml_collections.ConfigDict:
+  """Another family as the student, with the rate of Tian et al. (2020) for such."""
+  del rows
+  config = _config()
+  config.student.name, config.student.widths = "mobilenetv2_half", ()
+  config.student.model.depth = None
+  config.optimizer.learning_rate = 0.01
+  return _beside_kd(config, UNLIKE)
+
+
+def _beside_kd(config, names) -> ml_collections.ConfigDict:
+  """Labels, KD and some methods with each seed, whose teacher they share."""
+  config.sweep.points = tuple(sweep.product(
+      {"method": ("hard", "kd", *names), "seed": range(_SEEDS)}))
+  return config
+
+
+CELLS = (
+    Cell("others", 2, "is any of the other methods on features better than KD, "
+         "from resnet14 to resnet8 on CIFAR-10?", others, "4x1"),
+    Cell("unlike", 2, "do features teach more than KD between nets of two "
+         "families, from resnet14 to mobilenetv2_half on CIFAR-10?", unlike, "4x1"))
 
 
 def _smaller() -> ml_collections.ConfigDict:

@@ -27,7 +27,8 @@ _HEAD = """\
 # Every method in every mode
 
 Printed by `python tests/soak/methods.py`, at commit {commit}, with jax {jax} on the
-CPU. The tests run all methods, but only some of them in all modes.
+CPU. The tests run all methods, in all modes those that are unlike KD, and those on
+features also with both nets in bfloat16.
 
 Each method trains on real digits for a few steps. *loss*: its value before and
 after; no gradient reaches the teacher's logits. *lanes*, *pmap*, *sharded*: the
@@ -66,7 +67,7 @@ def main(methods: list[str]) -> int:
   failed = 0
   print(_HEAD.format(commit=commit(), jax=jax.__version__))
   print("| method | " + " | ".join(CHECKS) + " |\n|" + "---|" * (len(CHECKS) + 1))
-  for method in methods or [*methods_lib.METHODS, "kd+rkd", "kd+sp+fsp"]:
+  for method in methods or [*methods_lib.METHODS, "kd+rkd", "kd+sp+fsp", "kd+crd"]:
     told = []
     for check in CHECKS.values():
       try:
