@@ -43,6 +43,7 @@ def top_k_classes(
   return exists & (rank < jnp.asarray(k).astype(jnp.float32))
 
 
+@parts.checked
 def pseudo_label_cross_entropy(
     student_logits: jax.Array,
     teacher_logits: jax.Array,
