@@ -189,6 +189,14 @@ def test_nominal_attributes_of_adult_stay_nominal(uci):
     assert (made[:, first:last].sum(axis=1) <= 1).all()
 
 
+def test_without_its_files_a_table_says_which(tmp_path, monkeypatch):
+  monkeypatch.delenv(data_lib.ENVIRONMENT_VARIABLE, raising=False)
+  with pytest.raises(UserError, match="no folder is given that has letter-recogn"):
+    data_lib.load("letter.p2")
+  with pytest.raises(UserError, match=r"none in .* adult\.data and adult\.test"):
+    data_lib.load("adult", directory=str(tmp_path))
+
+
 def test_images_are_refused():
   found = data_lib.load("mnist", embedded="only", **_SILENT)
   with pytest.raises(UserError, match="makes examples of a table of floats"):

@@ -318,6 +318,12 @@ def _find(
   folder = _folder(name, directory)
   if folder is not None and (arrays := raw.find(name, folder, say=say)):
     return _labelled("raw", arrays)
+  if name in tables.KINDS:  # TFDS has none of them.
+    files = " and ".join(tables.KINDS[name][0])
+    where = "no folder is given" if folder is None else f"none in {folder}"
+    raise UserError(
+        f"data.name={name}: {where} that has {files}, of UCI's repository; give it "
+        f"with --config.data.dir=DIR or {ENVIRONMENT_VARIABLE}=DIR")
   try:
     return "tfds", *tfds_source.load(
         name, directory=folder, resize=resize, say=say, fetching=fetching)
