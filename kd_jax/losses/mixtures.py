@@ -75,13 +75,9 @@ def mixture_logits(
   """
   if mean not in MEANS:
     raise ValueError(f"mean must be one of {', '.join(MEANS)}, got {mean!r}")
-  members, rank = member_logits.shape[0], member_logits.ndim
   log_p = losses.teacher_log_softmax(
       member_logits, _of_members(temperature), _of_members(where))
-  if weights is None:
-    weights = jnp.full((members,), 1.0 / members, log_p.dtype)
-  w = jax.lax.stop_gradient(weights)
-  w = w.reshape(w.shape + (1,) * (rank - w.ndim)).astype(log_p.dtype)
+  w = _weights(weights, log_p)
   exists = losses.existing(member_logits, _of_members(where))
   if mean == "arithmetic":
     if partial:
@@ -95,6 +91,14 @@ def mixture_logits(
   exists = (jnp.any if partial else jnp.all)(exists, axis=0)
   mixed = jnp.sum(w * jnp.where(exists, log_p, 0.0), axis=0)
   return jnp.where(exists, temperature * mixed, -jnp.inf)
+
+
+def _weights(weights: jax.Array | None, log_p: jax.Array) -> jax.Array:
+  """Weights of members as constants, with the axes of `log_p`; default all alike."""
+  if weights is None:
+    weights = jnp.full((len(log_p),), 1.0 / len(log_p), log_p.dtype)
+  w = jax.lax.stop_gradient(weights)
+  return w.reshape(w.shape + (1,) * (log_p.ndim - w.ndim)).astype(log_p.dtype)
 
 
 def shares(weights: jax.Array, known: jax.Array) -> jax.Array:
