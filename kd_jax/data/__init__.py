@@ -102,11 +102,7 @@ def load(
     UserError: If no source has the set, a file is damaged, or its arrays look like
       something else than a net would take them for.
   """
-  if not 0 <= holdout < 1:
-    raise UserError(f"data.holdout={holdout}: must be in [0, 1)")
-  if embedded not in ("auto", "never", "only"):
-    raise UserError(
-        f"data.embedded={embedded!r}: must be 'auto', 'never' or 'only'")
+  _refuse(holdout, embedded)
   source, arrays, found_classes = _find(
       name, directory, embedded, resize, say, fetching)
   if split is not None:
@@ -133,6 +129,15 @@ def load(
       "label (-1), and are left out")
   return dataset._replace(
       test=Examples(*(array[test.known] for array in test)), test_labels=test.label)
+
+
+def _refuse(holdout: float, embedded: str) -> None:
+  """Refuses values that mean nothing."""
+  if not 0 <= holdout < 1:
+    raise UserError(f"data.holdout={holdout}: must be in [0, 1)")
+  if embedded not in ("auto", "never", "only"):
+    raise UserError(
+        f"data.embedded={embedded!r}: must be 'auto', 'never' or 'only'")
 
 
 def without_test(dataset: Dataset) -> Dataset:

@@ -94,7 +94,7 @@ def mixture_logits(
 
 
 def _weights(weights: jax.Array | None, log_p: jax.Array) -> jax.Array:
-  """Weights of members as constants, with the axes of `log_p`; default all alike."""
+  """Weights of members as constants, with the axes of `log_p`; none: all alike."""
   if weights is None:
     weights = jnp.full((len(log_p),), 1.0 / len(log_p), log_p.dtype)
   w = jax.lax.stop_gradient(weights)

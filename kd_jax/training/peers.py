@@ -101,19 +101,17 @@ def _terms(own_method, names, mean, own, student, teacher, batch, hparams):
   found: dict[str, Any] = {}
   states = {}
   logits = jnp.moveaxis(student.logits, 1, 0)
-  others = jax.lax.stop_gradient(logits)
+  # Who is asked is a teacher whose members' logits are at hand.
+  asked = teachers.Teacher(
+      lambda logits, batch: types.Outputs(logits, {}), (),
+      jnp.full((len(names) - 1,), 1.0 / (len(names) - 1)), mean)
   for place, name in enumerate(names):
-    among = jnp.delete(others, place, axis=0)
-    weights = jnp.full((len(names) - 1,), 1.0 / (len(names) - 1))
-    if mean == "confidence":
-      weights = mixtures.confidence_weights(among, batch.label)
+    others = teachers.outputs(
+        asked, jnp.delete(logits, place, axis=0), batch, hparams.temperature)
     at = _at(place)
     part = own._replace(params=own.params[at], state=own.state[at])
     result = terms_lib.and_state(own_method.terms(
-        part, types.Outputs(logits[place], {}),
-        types.Outputs(teachers.combine(
-            among, weights, hparams.temperature, mean=mean), {}),
-        batch, hparams), part)
+        part, types.Outputs(logits[place], {}), others, batch, hparams), part)
     states[at] = result.state
     found |= {f"{name}_{term}": value for term, value in result.terms.items()}
   return terms_lib.Changed(found, states)
