@@ -176,7 +176,7 @@ def test_nets_that_train_together_have_the_terms_of_known_labels_alone(
   few = batch._replace(label=jnp.where(known, batch.label, -1))
   own = learner()
   own = own._replace(
-      model=peers.model({"one": own.model, "two": own.model}), unlabelled=True,
+      model=peers.model([own.model, own.model]), unlabelled=True,
       method=peers.method(own.method, ("one", "two"), "probabilities"))
   state = step_lib.init(own, key, batch.inputs, hyper())
   outputs, _ = own.model.apply(state.student, batch.inputs, train=False)
