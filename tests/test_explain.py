@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from kd_jax import main
+from kd_jax.config import build
 from kd_jax.explain import __main__ as command
 from kd_jax.explain import picture
 from kd_jax.report import plots
+from kd_jax.runs import trained
 from kd_jax.training import parameters
 
 SMALL = (
@@ -70,10 +72,9 @@ def test_of_several_images_there_is_a_page(run, capsys):
 
 def test_the_net_is_asked_as_in_its_run(run):
   # Its errors on the test set, of pixels in [0, 1], are those of its record.
-  values = picture._values(run)
-  net = picture._net(values, run, None)
-  dataset = picture.build.dataset(values)
-  ask = picture._asking(net, dataset, run)
+  net = trained.load(run)
+  dataset = build.dataset(net.values)
+  ask = picture._asking(net)
   images = dataset.test.inputs.reshape(len(dataset.test.label), -1)
   wrong = np.argmax(ask(images / np.float32(255)), axis=-1) != dataset.test.label
   record = parameters.load_record(run / "parameters" / net.name)
@@ -93,12 +94,9 @@ def test_mistakes_are_one_line(run, words, says, capsys):
 def test_what_cannot_be_explained_is_refused(run, tmp_path, capsys):
   values = json.loads((run / "config.json").read_text())
   for changes, says in (
-      ({}, "no net is kept in it"), ({"method": "simkd"}, "keeps a module"),
-      ({"recipe": None}, "another version")):
+      ({}, "no net is kept in it"), ({"recipe": None}, "another version")):
     folder = tmp_path / says.split()[0]
-    if "method" in changes:
-      (folder / "parameters" / "distilled").mkdir(parents=True)
-    folder.mkdir(exist_ok=True)
+    folder.mkdir()
     changed = {key: value for key, value in (values | changes).items()
                if value is not None or key not in changes}
     (folder / "config.json").write_text(json.dumps(changed))

@@ -3,6 +3,8 @@
 import contextlib
 import importlib.util
 import os
+import pathlib
+import platform
 import sys
 
 from kd_jax.core.errors import UserError
@@ -13,6 +15,15 @@ def cores() -> int:
   if hasattr(os, "sched_getaffinity"):
     return len(os.sched_getaffinity(0))
   return os.cpu_count() or 1
+
+
+def processor() -> str:
+  """The name of the processor, as far as the system tells it."""
+  with contextlib.suppress(OSError):
+    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+      if line.startswith("model name"):
+        return line.partition(":")[2].strip()
+  return platform.processor() or platform.machine()
 
 
 def check_installed() -> None:

@@ -51,6 +51,7 @@ class Dataset(NamedTuple):
     num_classes: Number of classes.
     fingerprint: SHA-256 over the content of the training and the test set.
     test_labels: Of all test examples, -1 where unknown; None if all are known.
+    named: The names of its classes, where its source tells them.
   """
 
   name: str
@@ -63,6 +64,14 @@ class Dataset(NamedTuple):
   num_classes: int
   fingerprint: str
   test_labels: np.ndarray | None = None
+  named: tuple[str, ...] = ()
+
+  @property
+  def class_names(self) -> tuple[str, ...]:
+    """A name for each class, its number if there is no other."""
+    if len(self.named) == self.num_classes:
+      return self.named
+    return tuple(map(str, range(self.num_classes)))
 
 
 def load(
@@ -103,7 +112,7 @@ def load(
       something else than a net would take them for.
   """
   _refuse(holdout, embedded)
-  source, arrays, found_classes = _find(
+  source, arrays, found_classes, named = _find(
       name, directory, embedded, resize, say, fetching)
   if split is not None:
     arrays = tables.split(arrays, split, split_size)
@@ -119,10 +128,14 @@ def load(
       name=name, source=source,
       notice=embedded_source.NOTICE if source == "embedded" else "",
       train=train, test=test, train_ids=train_ids, heldout_ids=heldout_ids,
-      num_classes=num_classes or found_classes, fingerprint=_fingerprint(arrays))
+      num_classes=num_classes or found_classes, fingerprint=_fingerprint(arrays),
+      named=named)
   counted = num_classes is None and source != "tfds"
   if problem := _problem(dataset, counted=counted):
     raise UserError(f"data.name={name}: {problem}")
+  if named and len(named) != dataset.num_classes:
+    say(f"data: names of {len(named)} classes lie beside {name}, which has "
+        f"{dataset.num_classes}; numbers stand for them")
   if test.known.all():
     return dataset
   say(f"data: {(~test.known).sum()} of {len(test.label)} test examples have no "
@@ -138,6 +151,16 @@ def _refuse(holdout: float, embedded: str) -> None:
   if embedded not in ("auto", "never", "only"):
     raise UserError(
         f"data.embedded={embedded!r}: must be 'auto', 'never' or 'only'")
+
+
+def stand_in(inputs: np.ndarray, class_names: tuple[str, ...]) -> Dataset:
+  """What stands for a data set whose shape and classes alone are needed."""
+  examples = Examples(inputs, np.zeros(len(inputs), np.int32))
+  ids = np.arange(len(inputs), dtype=np.int32)
+  return Dataset(
+      name="", source="", notice="", train=examples, test=examples, train_ids=ids,
+      heldout_ids=ids[:0], num_classes=len(class_names), fingerprint="",
+      named=class_names)
 
 
 def without_test(dataset: Dataset) -> Dataset:
@@ -313,16 +336,16 @@ def _folder(name, directory) -> pathlib.Path | None:
 
 def _find(
     name, directory, embedded, resize, say, fetching
-) -> tuple[str, raw.Arrays, int]:
-  """The first source that has the set, its arrays, and the number of classes."""
+) -> tuple[str, raw.Arrays, int, tuple[str, ...]]:
+  """The first source that has the set: its arrays, class count and class names."""
   if embedded == "only":
     if name != "mnist":
       raise UserError(
           f"data.embedded='only' needs data.name=mnist, got {name!r}")
-    return _labelled("embedded", embedded_source.load())
+    return *_labelled("embedded", embedded_source.load()), ()
   folder = _folder(name, directory)
   if folder is not None and (arrays := raw.find(name, folder, say=say)):
-    return _labelled("raw", arrays)
+    return *_labelled("raw", arrays), raw.class_names(name, folder)
   if name in tables.KINDS:  # TFDS has none of them.
     files = " and ".join(tables.KINDS[name][0])
     where = "no folder is given" if folder is None else f"none in {folder}"
@@ -335,7 +358,7 @@ def _find(
   except tfds_source.Unavailable as error:
     if name == "mnist" and embedded == "auto":
       say(f"mnist: {error}")
-      return _labelled("embedded", embedded_source.load())
+      return *_labelled("embedded", embedded_source.load()), ()
     forbidden = ""
     if name == "mnist":
       forbidden = f"; data.embedded={embedded!r} forbids the embedded digits"

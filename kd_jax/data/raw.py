@@ -5,6 +5,7 @@ import functools
 import gzip
 import hashlib
 import io
+import itertools
 import math
 import pathlib
 import struct
@@ -43,6 +44,8 @@ _KNOWN = {
     "cifar100": ("cifar100", "cifar-100-binary"),
     **{name: (name, "uci") for name in tables.KINDS},
 }
+# Files that name the classes, one a line.
+_NAMES = ("classes.txt", "batches.meta.txt", "fine_label_names.txt")
 _NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 
@@ -87,6 +90,21 @@ def find(
     say(f"data: {folder} passed over: no files of {name} of a known kind (idx, "
         "CIFAR's binary version, UCI's tables, .npz)")
   return None
+
+
+def class_names(name: str, directory: pathlib.Path) -> tuple[str, ...]:
+  """The names of the classes of a set, from a file beside it; () if there is none.
+
+  A user writes a name a line into `classes.txt`; the archives of CIFAR have files
+  of their own.
+  """
+  folders = [directory / name, *(
+      [directory / _KNOWN[name][1]] if name in _KNOWN else [])]
+  for folder, file in itertools.product(folders, _NAMES):
+    if (folder / file).is_file():
+      lines = (folder / file).read_text(errors="replace").splitlines()
+      return tuple(line.strip() for line in lines if line.strip())
+  return ()
 
 
 def is_mnist(arrays: Arrays) -> bool:

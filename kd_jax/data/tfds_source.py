@@ -35,7 +35,8 @@ def load(
     resize: tuple[int, int] | None = None,
     say: Callable[[str], None] = print,
     fetching: Callable[[str], None] | None = None,
-) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], int]:
+) -> tuple[
+    tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], int, tuple[str, ...]]:
   """Reads a set through TFDS, preparing it first where the network allows.
 
   Args:
@@ -48,7 +49,7 @@ def load(
 
   Returns:
     uint8 images `[N, H, W, C]` and int32 labels `[N]`, train then test (or
-    validation, where a set has no test part), and the class count.
+    validation, where a set has no test part), the class count, and their names.
 
   Raises:
     Unavailable: If the set is not prepared and cannot be.
@@ -71,7 +72,8 @@ def load(
     say(f"data: {name} was prepared as {file_format}: read once through "
         "TensorFlow (array_record would not need it)")
   train, test = (_read(builder, name, split, keys, resize) for split in splits)
-  return (*train, *test), builder.info.features[keys[1]].num_classes
+  label = builder.info.features[keys[1]]
+  return (*train, *test), label.num_classes, tuple(label.names)
 
 
 def prepare(builder) -> None:

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from kd_jax import data as data_lib
-from kd_jax import report
-from kd_jax.config import build, names, recipe, schema
+from kd_jax.config import build
 from kd_jax.core import files, randomness
-from kd_jax.core.errors import UserError, nearest
+from kd_jax.core.errors import UserError
 from kd_jax.data import preprocess
 from kd_jax.explain import linear, page
 from kd_jax.report import canvas
+from kd_jax.runs import trained
 from kd_jax.training import parameters, vae
 
 # b, T, neighbours to learn from and to judge by, and the fit: as in
@@ -43,11 +43,10 @@ def write(
   Raises:
     UserError: If there is no such net or image, or inputs are no uint8 images.
   """
-  values = _values(workdir)
-  chosen = _net(values, workdir, net)
-  dataset = build.dataset(values, say=say)
+  chosen = trained.load(workdir, net)
+  dataset = build.dataset(chosen.values, say=say)
   _check_images(dataset, numbers)
-  ask = _asking(chosen, dataset, workdir)
+  ask = _asking(chosen)
   say(f"{chosen.name}: training a VAE of {len(dataset.train_ids)} images")
   parameters.quiet()
   flat = dataset.train.inputs[dataset.train_ids].reshape(
@@ -90,46 +89,6 @@ def _explain(
                         file)
 
 
-def _values(workdir: pathlib.Path) -> dict[str, Any]:
-  """The config of a run, flat, with tuples where JSON has lists."""
-  values = report.side_file(workdir, "config.json")
-  if not isinstance(values, dict) or "data.name" not in values:
-    raise UserError(f"--workdir={workdir}: holds no run; give the folder of one")
-  return {key: _plain(value) for key, value in values.items()}
-
-
-def _plain(value: Any) -> Any:
-  return tuple(map(_plain, value)) if isinstance(value, list) else value
-
-
-def _net(
-    values: dict[str, Any], workdir: pathlib.Path, name: str | None
-) -> recipe.Net:
-  """The net of a recipe that is asked for, of those that are kept."""
-  try:
-    nets = {net.name: net for net in recipe.nets(
-        values, swept=bool(values["sweep.points"]))}
-  except KeyError as error:
-    raise UserError(f"{workdir / 'config.json'}: has no {error}; it is of another "
-                    "version of kd_jax") from None
-  # Peers that trained together are explained one by one.
-  kept = [each for each, net in nets.items()
-          if not net.peers and (workdir / "parameters" / each).is_dir()]
-  if not kept:
-    raise UserError(
-        f"--workdir={workdir}: no net is kept in it; of a sweep only those that "
-        "others learn from are")
-  if name is not None and name not in kept:
-    raise UserError(f"--net={name}: no such net there; {nearest(name, kept)}")
-  last = schema.judged(values["recipe"]) if values["recipe"] else kept[-1]
-  net = nets[name or (last if last in kept else kept[-1])]
-  if net.member is None and names.method(net.values["method"]).inference:
-    raise UserError(
-        f"--net={net.name}: {net.values['method']} keeps a module of the teacher's "
-        "in the net, which cannot be explained yet; give another net")
-  return net
-
-
 def _check_images(dataset: data_lib.Dataset, numbers: Sequence[int]) -> None:
   """Refuses data without uint8 images, and ids that are none."""
   inputs = dataset.test.inputs
@@ -141,22 +100,9 @@ def _check_images(dataset: data_lib.Dataset, numbers: Sequence[int]) -> None:
       raise UserError(f"--id={number}: must be from 0 to {len(inputs) - 1}")
 
 
-def _asking(
-    net: recipe.Net, dataset: data_lib.Dataset, workdir: pathlib.Path
-) -> Callable[[jax.Array], jax.Array]:
+def _asking(net: trained.Trained) -> Callable[[jax.Array], jax.Array]:
   """The net's logits of pixels `[B, pixels]` in [0, 1]."""
-  variables = parameters.load_parameters(workdir / "parameters" / net.name)
-  model = build.training(net, dataset).model
-  scaling = preprocess.of(net.values["data.scale"], dataset.train.inputs)
-  shape = dataset.train.inputs.shape[1:]
-
-  @jax.jit
-  def ask(x):
-    outputs, _ = model.apply(
-        variables, scaling(255 * x.reshape(-1, *shape)), train=False)
-    return outputs.logits
-
-  return ask
+  return jax.jit(lambda x: net.logits(255 * x.reshape(-1, *net.shape)))
 
 
 @canvas.styled

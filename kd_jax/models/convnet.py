@@ -57,7 +57,7 @@ class Convnet(nn.Module):
       x = Conv(width, size, stride, self.dtype)(x, train=train)
       x = nn.relu(BatchNorm()(x, train=train, mask=mask, axis_name=axis_name))
       features[f"conv_{index}"] = x
-    x = drop(x.reshape((len(x), -1)), "hidden")
+    x = drop(x.reshape((x.shape[0], -1)), "hidden")
     x = nn.relu(nn.Dense(
         units, kernel_init=nn.initializers.he_normal(), dtype=self.dtype)(x))
     features["hidden"] = x

@@ -38,4 +38,4 @@ class Cnn(nn.Module):
     x = conv(second)(x)
     features["conv_1"] = x
     dense = nn.Dense(self.num_classes, dtype=self.dtype)
-    return dense(x.reshape((len(x), -1))), features
+    return dense(x.reshape((x.shape[0], -1))), features

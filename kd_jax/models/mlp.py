@@ -43,7 +43,7 @@ class Mlp(nn.Module):
     dense = lambda width, **options: nn.Dense(
         width, dtype=self.dtype, **options)
     features = {}
-    x = drop(image.reshape((len(image), -1)), "input")
+    x = drop(image.reshape((image.shape[0], -1)), "input")
     for index, width in enumerate(self.widths):
       x = nn.relu(dense(width, kernel_init=nn.initializers.he_normal())(x))
       features[f"hidden_{index}"] = x

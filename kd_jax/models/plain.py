@@ -86,7 +86,7 @@ class Plane(TappedNet):
         x = _max_pool(x)
       taps[f"stage{block + 1}"] = x
     # In the order of the released nets: channels, rows, columns.
-    x = jnp.moveaxis(x, -1, 1).reshape((len(x), -1))
+    x = jnp.moveaxis(x, -1, 1).reshape((x.shape[0], -1))
     if self.hidden:
       taps["hidden"] = x = nn.relu(layers.dense(x, self.hidden))
     return layers.dense(x, self.num_classes), taps

@@ -38,8 +38,8 @@ def train(job: Job, fingerprint: str) -> Kept:
   with nets.stored(setup, fingerprint) as path:
     record = obtain(job, wanted, path, wanted.identity)
   kept = nets.checked(setup, job.training, path, record)
-  parameters.save_net(own, kept.variables, nets.with_identity(
-      record, wanted.identity))
+  parameters.save_net(own, kept.variables, nets.described(
+      setup, record, wanted.identity))
   return kept
 
 
@@ -154,7 +154,7 @@ def obtain(
          "epoch": int(fitted.best.epoch),
          "heldout_errors": int(fitted.best.errors)})
   nets.replace(setup, path, fitted.variables,
-               nets.with_identity(record, identity))
+               nets.described(setup, record, identity))
   hosts.together(f"{name} is saved")
   checkpoints.drop()
   return record

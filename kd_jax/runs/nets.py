@@ -19,7 +19,7 @@ from kd_jax.core.errors import UserError
 from kd_jax.core.words import counted
 from kd_jax.data import preprocess
 from kd_jax.data.views import VIEWS
-from kd_jax.runs import records
+from kd_jax.runs import records, trained
 from kd_jax.runs.setup import Setup
 from kd_jax.training import checkpoints, fit, parameters
 from kd_jax.training import devices as devices_lib
@@ -69,15 +69,22 @@ def save(
   record = row | {
       "parameters_sha256": parameters.parameters_sha256(variables.params)}
   with stored(setup, row["fingerprint"]) as path:
-    parameters.save_net(path, variables, with_identity(record, identity))
+    parameters.save_net(path, variables, described(setup, record, identity))
   return checked(setup, training, path, record)
 
 
-def with_identity(
-    record: dict[str, Any], identity: dict[str, Any]
+def described(
+    setup: Setup, record: dict[str, Any], identity: dict[str, Any]
 ) -> dict[str, Any]:
-  """A record as it is written: with what determines its net, key by key."""
-  return record | {_IDENTITY: identity | {"numerics": kd_jax.NUMERICS}}
+  """A record as it is written: with what determines its net, and how it is used."""
+  return record | {
+      _IDENTITY: _determining(identity),
+      trained.USE: trained.use(setup.dataset, setup.train.preprocess)}
+
+
+def _determining(identity: dict[str, Any]) -> dict[str, Any]:
+  """What determines a net, key by key."""
+  return identity | {"numerics": kd_jax.NUMERICS}
 
 
 def look(wanted: Iterable[tuple[Setup, dict[str, Any]]]) -> None:
@@ -155,7 +162,7 @@ def _differing(
     path: pathlib.Path, record: dict[str, Any], identity: dict[str, Any]
 ) -> tuple[int, str]:
   """In how many keys a net is another than the one wanted, and in which."""
-  now = json.loads(json.dumps(with_identity({}, identity)[_IDENTITY], default=list))
+  now = json.loads(json.dumps(_determining(identity), default=list))
   before = record.get(_IDENTITY)
   if not isinstance(before, dict):
     return 98, f"{path}: its record does not say with what it was trained"
@@ -212,7 +219,8 @@ def finished(
   except UserError as error:
     setup.screen.say(f"{name}: {error}")
     return None
-  record.pop(_IDENTITY, None)
+  for own in (_IDENTITY, trained.USE):
+    record.pop(own, None)
   if record.pop(parameters.RECORD_CHECKSUM, None) is None:
     setup.screen.say(f"{name}: {path} has a record without a checksum, of an "
                      "earlier version; it is taken as it is")

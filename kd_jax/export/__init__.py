@@ -1,0 +1,1 @@
+"""From a trained net to a file that another runtime reads, and what that costs."""

@@ -1,0 +1,86 @@
+r"""Writes a trained net as a file that another runtime reads, and what it costs.
+
+  python -m kd_jax.export runs/mnist
+  python -m kd_jax.export runs/mnist --net=teacher,distilled --format=litert,onnx \
+      --int8=dynamic,static
+
+Every file takes inputs as the data set stores them (pixels from 0 to 255) and gives
+logits and probabilities; classes and preprocessing are inside. Each is run in its
+own runtime on the whole test set and compared with the net: one that differs too
+much is not kept. `WORKDIR/exports.jsonl` gets a row of each: bytes, test errors,
+agreement, microseconds and memory on one core. `--int8` writes the int8 form beside
+the float one.
+"""
+
+import argparse
+import pathlib
+import sys
+
+from kd_jax.core import exits
+from kd_jax.core.errors import Parser, UserError, nearest, printable
+from kd_jax.export.formats import FORMATS, KINDS, installed
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Runs the command; returns its exit code."""
+  parser = _parser()
+  arguments = parser.parse_args(argv)
+  say = lambda line: print(printable(line), flush=True)
+  try:
+    names = installed(arguments.format, say)
+    if kinds := [kind for kind in arguments.int8 if kind != "none"]:
+      _refuse_no_int8(arguments.format)
+    # jax takes seconds to import, so mistakes before are reported first.
+    # pylint: disable-next=g-import-not-at-top
+    from kd_jax.export import command
+    command.run(arguments.workdir, arguments.net, names, kinds,
+                arguments.out or arguments.workdir / "exports", say=say)
+  except (UserError, OSError) as error:
+    print(f"error: {UserError(error)}", file=sys.stderr)
+    return 2
+  return 0
+
+
+def _refuse_no_int8(asked: list[str] | None) -> None:
+  if asked and not any(FORMATS[name].int8 for name in asked):
+    able = ", ".join(name for name, each in FORMATS.items() if each.int8)
+    raise UserError(f"--int8: no net is int8 in {', '.join(asked)}; add {able} to "
+                    "--format")
+
+
+def _some(known, what: str):
+  """One or several names of those that are known."""
+  def names(text: str) -> list[str]:
+    found = list(dict.fromkeys(part.strip() for part in text.split(",")))
+    for name in found:
+      if name not in known:
+        raise argparse.ArgumentTypeError(
+            f"{name!r} is no {what}; {nearest(name, known)}")
+    return found
+  return names
+
+
+def _parser() -> Parser:
+  parser = Parser(
+      prog="python -m kd_jax.export", description=__doc__, allow_abbrev=False,
+      formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("workdir", type=pathlib.Path, help="of a finished run")
+  parser.add_argument(
+      "--net", type=lambda text: text.split(","), metavar="NAME[,NAME]",
+      help="of WORKDIR/parameters (default: the one that the run is about)")
+  parser.add_argument(
+      "--format", type=_some(FORMATS, "format"), metavar="NAME[,NAME]",
+      help=f"of {', '.join(FORMATS)} (default: all whose packages are installed)")
+  parser.add_argument(
+      "--int8", type=_some(KINDS, "kind of int8"), default=["none"],
+      metavar="KIND[,KIND]",
+      help="none (default); dynamic, good for MLPs; static, good for convolutions: "
+           "its ranges are those of training inputs")
+  parser.add_argument(
+      "--out", type=pathlib.Path, metavar="DIR",
+      help="where the files go (default: WORKDIR/exports)")
+  return parser
+
+
+if __name__ == "__main__":
+  exits.command(main)

@@ -1,0 +1,153 @@
+"""A finished net of a run, opened again: to explain, to export or to use it.
+
+What a net needs to be used lies beside its parameters, so it needs no data set.
+"""
+
+from collections.abc import Mapping
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from kd_jax import data as data_lib
+from kd_jax.config import build, recipe, schema
+from kd_jax.config import run as run_lib
+from kd_jax.core import strict, types
+from kd_jax.core.errors import UserError, nearest
+from kd_jax.data import preprocess as preprocess_lib
+from kd_jax.training import parameters, step
+
+# What the record of a net says of its inputs and classes.
+USE = "use"
+
+
+class Trained(NamedTuple):
+  """A finished net.
+
+  Attributes:
+    name: In its run.
+    model: The net as it is used: what a method leaves in it is part of it.
+    variables: Its arrays.
+    preprocess: What makes the model's inputs of stored ones, such as pixels.
+    shape: Of one stored input.
+    dtype: Of stored inputs.
+    classes: Their names, in the order of the logits.
+    values: The config whose net it is, flat.
+  """
+
+  name: str
+  model: types.Model
+  variables: types.Variables
+  preprocess: preprocess_lib.Scaling | preprocess_lib.AsStored
+  shape: tuple[int, ...]
+  dtype: np.dtype
+  classes: tuple[str, ...]
+  values: dict[str, Any]
+
+  def logits(self, inputs: Any) -> jax.Array:
+    """Of inputs `[B, *shape]` as they are stored, `[B, classes]`; may be traced."""
+    outputs, _ = self.model.apply(
+        self.variables, self.preprocess(inputs), train=False)
+    return outputs.logits
+
+
+def use(
+    dataset: data_lib.Dataset,
+    preprocess: preprocess_lib.Scaling | preprocess_lib.AsStored,
+) -> dict[str, Any]:
+  """What the record of a net says, so that it can be used without its data."""
+  inputs = dataset.train.inputs
+  return {"shape": inputs.shape[1:], "dtype": inputs.dtype.name,
+          "classes": list(dataset.class_names),
+          **{name: np.asarray(numbers).tolist()
+             for name, numbers in preprocess._asdict().items()}}
+
+
+def config(workdir: pathlib.Path) -> dict[str, Any]:
+  """The config of a run, flat, with tuples where JSON has lists.
+
+  Raises:
+    UserError: If the folder is of no run.
+  """
+  try:
+    values = strict.read(workdir / "config.json")
+  except (OSError, ValueError):
+    values = None
+  if not isinstance(values, dict) or "data.name" not in values:
+    raise UserError(f"--workdir={workdir}: holds no run; give the folder of one")
+  return {key: _plain(value) for key, value in values.items()}
+
+
+def load(workdir: pathlib.Path, name: str | None = None) -> Trained:
+  """Opens a net that is kept in `workdir/parameters`.
+
+  Args:
+    workdir: Of a run.
+    name: Of the net; by default that which the run is about.
+
+  Raises:
+    UserError: If there is no such net, or it is damaged.
+  """
+  values = config(workdir)
+  try:
+    nets = {net.name: net for net in recipe.nets(
+        values, swept=bool(values["sweep.points"]))}
+  except KeyError as error:
+    raise UserError(f"{workdir / 'config.json'}: has no {error}; it is of another "
+                    "version of kd_jax") from None
+  net = nets[_chosen(workdir, values, nets, name)]
+  path = workdir / "parameters" / net.name
+  record = parameters.load_record(path) or {}
+  known = record.get(USE) or _of_data(values)
+  inputs = np.zeros((1, *known["shape"]), known["dtype"])
+  like = data_lib.stand_in(inputs, tuple(known["classes"]))
+  scaling = ({name: np.float32(known[name]) for name in ("scale", "offset")}
+             if "scale" in known else None)
+  return Trained(
+      net.name, _deployed(net, nets, like), parameters.load_parameters(path),
+      preprocess_lib.Scaling(**scaling) if scaling else preprocess_lib.AsStored(),
+      inputs.shape[1:], inputs.dtype, like.class_names, net.values)
+
+
+def _of_data(values: Mapping[str, Any]) -> dict[str, Any]:
+  """Of a net of an earlier version, whose data set must be at hand."""
+  dataset = build.dataset(values, say=lambda line: None)
+  return use(dataset, preprocess_lib.of(
+      values["data.scale"], dataset.train.inputs))
+
+
+def _chosen(
+    workdir: pathlib.Path, values: Mapping[str, Any],
+    nets: Mapping[str, recipe.Net], name: str | None,
+) -> str:
+  """The name of the net that is asked for, one of those that are kept."""
+  kept = [each for each in nets if (workdir / "parameters" / each).is_dir()]
+  if not kept:
+    raise UserError(
+        f"--workdir={workdir}: no net is kept in it; of a sweep only those that "
+        "others learn from are")
+  if name is not None and name not in kept:
+    raise UserError(f"--net={name}: no such net there; {nearest(name, kept)}")
+  last = schema.judged(values["recipe"]) if values["recipe"] else kept[-1]
+  return name or (last if last in kept else kept[-1])
+
+
+def _deployed(
+    net: recipe.Net, nets: Mapping[str, recipe.Net], dataset: data_lib.Dataset
+) -> types.Model:
+  """The model of a net, with what its method leaves in it."""
+  net = net._replace(epoch=None)  # Its length in steps is that of real data.
+  run, training = run_lib.read(net.values), build.training(net, dataset)
+  method = build.method(net, run)
+  if method.inference is None:
+    return training.model
+  teachers = [nets[name]._replace(epoch=None) for name in net.teachers]
+  taps = build.training(teachers[0], dataset).taps if teachers else {}
+  method, pairs = build.bound(run, training, method, taps)
+  return step.deployed(step.Learner(
+      training.model, method, training.optimizer_spec, pairs=pairs))
+
+
+def _plain(value: Any) -> Any:
+  return tuple(map(_plain, value)) if isinstance(value, list) else value

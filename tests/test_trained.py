@@ -1,0 +1,128 @@
+"""A finished net of a run, opened again without its data set."""
+
+import json
+import pathlib
+
+from conftest import ROOT
+import jax
+import numpy as np
+import pytest
+
+from kd_jax import data as data_lib
+from kd_jax import main
+from kd_jax.config import build
+from kd_jax.core.errors import UserError
+from kd_jax.report import plots
+from kd_jax.runs import trained
+from kd_jax.training import parameters
+
+SMALL = (
+    "--config.data.name=blobs", "--config.steps=40", "--config.min_steps=0",
+    "--config.tensorboard=false", "--config.parallel=single")
+MLPS = ("--config=configs/mnist.py", "--config.teacher.steps=40",
+        "--config.student.widths=(12,)", "--config.teacher.widths=(24,)")
+# What is left in the net: the teacher's last layer, and the mean of two nets.
+RUNS = {
+    "distilled": MLPS,
+    "simkd": (
+        "--config=configs/mnist.py", "--config.teacher.steps=40",
+        "--config.method=simkd", *(
+            f"--config.{net}.name=resnet8" for net in ("student", "teacher")),
+        *(f"--config.{net}.widths=(4,4,4,4)" for net in ("student", "teacher"))),
+    "mutual": ("--config=configs/mutual.py", "--config.student.widths=(12,)"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _as_users_run_it():
+  with jax.numpy_dtype_promotion("standard"):
+    yield
+
+
+@pytest.fixture(scope="module")
+def runs(own_data, tmp_path_factory):
+  """The folder of a finished run of each kind."""
+  made: dict[str, pathlib.Path] = {}
+
+  def run(kind: str) -> pathlib.Path:
+    if kind not in made:
+      folder = tmp_path_factory.mktemp(kind) / "run"
+      with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        patch.setattr(plots, "write", lambda *_: {})
+        assert main.run([*RUNS[kind], *SMALL, f"--config.data.dir={own_data}",
+                         f"--workdir={folder}"]) == 0
+      made[kind] = folder
+    return made[kind]
+
+  return run
+
+
+@pytest.mark.parametrize("kind", RUNS)
+def test_every_net_of_a_run_errs_as_its_record_says(runs, own_data, kind):
+  folder = runs(kind)
+  names = [path.name for path in (folder / "parameters").iterdir()]
+  assert len(names) >= 2
+  test = data_lib.load("blobs", directory=own_data).test
+  for name in names:
+    net = trained.load(folder, name)
+    assert net.name == name and net.shape == (12, 10, 1)
+    assert net.dtype == np.uint8 and net.classes == tuple("0123456")
+    wrong = np.argmax(net.logits(test.inputs), axis=-1) != test.label
+    record = parameters.load_record(folder / "parameters" / name)
+    assert np.flatnonzero(wrong).tolist() == record["test_wrong_ids"]
+
+
+def test_a_net_needs_no_data_to_be_opened(runs, monkeypatch):
+  folder = runs("distilled")
+  monkeypatch.setattr(build, "dataset", None)
+  assert trained.load(folder).name == "distilled"
+  assert trained.load(folder, "teacher").name == "teacher"
+
+
+def test_a_net_of_an_earlier_version_is_opened_by_its_data(runs, tmp_path):
+  folder = runs("distilled")
+  path = folder / "parameters/distilled"
+  record = parameters.load_record(path)
+  before = trained.load(folder)
+  plain = {key: value for key, value in record.items()
+           if key not in (trained.USE, parameters.RECORD_CHECKSUM)}
+  kept = (path / "record.json").read_bytes()
+  try:
+    (path / "record.json").write_text(json.dumps(plain))
+    after = trained.load(folder)
+  finally:
+    (path / "record.json").write_bytes(kept)
+  inputs = np.arange(2 * 120, dtype=np.uint8).reshape(2, 12, 10, 1)
+  np.testing.assert_array_equal(before.logits(inputs), after.logits(inputs))
+  assert after.classes == before.classes
+
+
+def test_what_is_no_run_or_no_net_is_refused(runs, tmp_path):
+  with pytest.raises(UserError, match="holds no run"):
+    trained.load(tmp_path)
+  with pytest.raises(UserError, match="did you mean teacher"):
+    trained.load(runs("distilled"), "teachers")
+
+
+def test_classes_have_the_names_that_lie_beside_the_data(own_data, tmp_path):
+  (tmp_path / "own.npz").write_bytes((own_data / "blobs.npz").read_bytes())
+  (tmp_path / "own").mkdir()
+  file = tmp_path / "own/classes.txt"
+  names = ["left", "right", "up", "down", "in", "out", "none"]
+  file.write_text("\n".join(names) + "\n\n")
+  said: list[str] = []
+  load = lambda: data_lib.load("own", directory=tmp_path, say=said.append)
+  assert load().class_names == tuple(names) and not said
+  file.write_text("left\nright\n")
+  assert load().class_names == tuple("0123456")
+  assert "names of 2 classes" in said[0]
+
+
+def test_cifar_names_its_own_classes(tmp_path):
+  from kd_jax.data import raw  # pylint: disable=g-import-not-at-top
+  folder = tmp_path / "cifar-10-batches-bin"
+  folder.mkdir()
+  (folder / "batches.meta.txt").write_text("airplane\nautomobile\n\n")
+  assert raw.class_names("cifar10", tmp_path) == ("airplane", "automobile")
+  assert raw.class_names("mnist", tmp_path) == ()
