@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 import pathlib
 from typing import Any
 
+from kd_jax import report
+from kd_jax.config import sweep
 from kd_jax.core.screen import Screen
 from kd_jax.core.words import counted
 from kd_jax.export import files
+from kd_jax.runs import exports, trained
 from kd_jax.training import parameters
-
-_COLUMNS = ("net", "format", "int8", "size", "errors", "agreement", "1 input",
-            "64 inputs", "memory")
 
 
 def run(
@@ -37,29 +37,21 @@ def run(
     net = files.net(workdir, name, say)
     folder.mkdir(parents=True, exist_ok=True)
     for row in files.write(net, names, kinds, folder, say=say):
-      files.record(workdir, [row])
+      exports.record(workdir, [row])
       rows.append(row)
   Screen().table(
-      f"{rows[0]['data']}: errors of {rows[0]['test_examples']:,} test examples; "
-      "microseconds and memory on one core", list(_COLUMNS),
-      list(map(_cells, rows)))
-  say(f"{counted(len(rows), 'file')} in {folder}, rows in {workdir / files.ROWS}")
+      f"exports of {rows[0]['data']}; microseconds and memory on one core",
+      list(exports.COLUMNS), list(map(exports.cells, rows)))
+  say(f"{counted(len(rows), 'file')} in {folder}, rows in {workdir / exports.NAME}")
+  _into_report(workdir)
   return rows
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
-  latency = lambda found: "" if found is None else f"{found[0]:,.0f}"
-  return [
-      row["net"], row["format"], row["int8"], size(row["bytes"]),
-      f"{row['test_errors']:,}", f"{row['agreement']:.2%}",
-      latency(row.get("latency_us")),
-      latency(row.get("latency_us_64")),
-      "" if row.get("memory_bytes") is None else size(row["memory_bytes"])]
-
-
-def size(number: int) -> str:
-  """A number of bytes in words, in powers of 1000."""
-  for unit, scale in (("MB", 1e6), ("kB", 1e3)):
-    if number >= scale:
-      return f"{number / scale:.3g} {unit}"
-  return f"{number} bytes"
+def _into_report(workdir: pathlib.Path) -> None:
+  """Writes the run's page again, if it has one, now with the files."""
+  if not (workdir / "report.html").is_file():
+    return
+  reference = dict(trained.config(workdir)["sweep.reference"])
+  there = any(sweep.matches(row["overrides"], reference)
+              for row in report.read(workdir))
+  report.write(workdir, reference=reference if there else None)

@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
   name, file, asked = argv
   if hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-  inputs = np.load(asked)
+  inputs = np.load(asked, allow_pickle=False)
   code = FORMATS[name].code
   before = _memory("VmRSS")
   run = code.load(pathlib.Path(file))

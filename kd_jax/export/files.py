@@ -13,7 +13,7 @@ import numpy as np
 import kd_jax
 from kd_jax import data as data_lib
 from kd_jax.config import build
-from kd_jax.core import files, machine, strict
+from kd_jax.core import machine
 from kd_jax.core.errors import UserError, message
 from kd_jax.export import cost
 from kd_jax.export.formats import FORMATS, Served
@@ -26,7 +26,6 @@ TOLERANCE, DISAGREEMENT = 1e-3, 0.05
 # Training inputs by which static int8 knows the ranges of its layers.
 _CALIBRATION = 256
 _BATCH = 256
-ROWS = "exports.jsonl"
 
 
 class Net(NamedTuple):
@@ -225,23 +224,3 @@ def _refuse_wrong(net, name, kind, logits, probabilities) -> None:
   if not np.max(np.abs(probabilities - wanted)) <= 0.01:
     raise UserError(f"--format={name} --int8={kind}: its probabilities are not "
                     "those of its logits; nothing is left of the file")
-
-
-def record(workdir: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
-  """Puts rows into `workdir/exports.jsonl`, each in the place of one like it."""
-  key = lambda row: (row["net"], row["format"], row["int8"])
-  known = {key(row): row for row in [*read(workdir), *rows]}
-  files.write(workdir / ROWS, "".join(
-      strict.dumps(row) + "\n" for row in known.values()))
-
-
-def read(workdir: pathlib.Path) -> list[dict[str, Any]]:
-  """The rows of a folder; lines that are none are left out."""
-  found = []
-  with contextlib.suppress(OSError):
-    for line in (workdir / ROWS).read_text(errors="replace").splitlines():
-      with contextlib.suppress(ValueError):
-        row = strict.loads(line)
-        if isinstance(row, dict) and {"net", "format", "int8"} <= row.keys():
-          found.append(row)
-  return found

@@ -23,7 +23,7 @@ from kd_jax.core import files
 from kd_jax.core.errors import UserError
 from kd_jax.report import fields
 from kd_jax.report.main_table import PAPER, curves, table
-from kd_jax.runs import results
+from kd_jax.runs import exports, results
 from kd_jax.runs.results import Row, read, side_file
 
 __all__ = ["PAPER", "Row", "curves", "into", "main", "read",
@@ -93,6 +93,7 @@ def write_rows(
   written = tables.write(sweep, folder)
   sides = {name: side_file(folder, f"{name}.json") for name in (
       "config", "manifest", "summary", "teacher", "inspected")}
+  sides["exports"] = exports.read(folder)
   pictures = plots.write(sweep, sides, folder)
   written += list(pictures.values())
   file = folder / "report.html"

@@ -19,6 +19,7 @@ from kd_jax.core.words import counted
 from kd_jax.report import names, panels, svg, tables
 from kd_jax.report.main_table import Row
 from kd_jax.report.sweep import MOST, Point, Sweep
+from kd_jax.runs import exports
 
 # The text of a cell, or this and what sorts it.
 Cell = str | tuple[str, str]
@@ -69,11 +70,11 @@ def page(
   Args:
     sweep: Its points.
     pictures: PNG files by the name of the plot.
-    sides: The contents of `config`, `manifest` and `summary`; None where there
-      is no such file.
+    sides: The contents of `config`, `manifest` and `summary`, None where there is
+      no such file; and the rows of `exports`.
   """
   parts = [_head(sweep), _main_plot(sweep), _table(sweep), _pictures(pictures),
-          _setup(sweep, sides), _runs(sweep)]
+          _exports(sides.get("exports")), _setup(sweep, sides), _runs(sweep)]
   text = lambda name: (_HERE / name).read_text(encoding="utf-8")
   return string.Template(text("page.html")).substitute(
       title=html.escape(f"{sweep.study or 'study'}: report"),
@@ -238,6 +239,18 @@ def _pictures(pictures: Mapping[str, pathlib.Path]) -> str:
                   f"{figure}</details>")
       parts.append(figure)
   return "\n".join(["<h2>Pictures</h2>", *parts]) if parts else ""
+
+
+def _exports(rows: Sequence[dict[str, Any]] | None) -> str:
+  """The table of files that nets were exported to."""
+  if not rows:
+    return ""
+  heads = [(title, "" if place < 3 else "number")
+           for place, title in enumerate(exports.COLUMNS)]
+  parts = iter([[("", *exports.cells(row)) for row in rows]])
+  return ("<h2>Exports</h2>\n<p>Each file was run in its own runtime on the test "
+          "set; agreement is with the net in jax, time and memory are of one core."
+          f"</p>\n{_sortable('exports', 'exports', heads, parts, len(rows))}")
 
 
 def _pairs(pairs: Iterable[tuple[str, str]], label: str) -> str:
