@@ -175,7 +175,7 @@ def _resets(values: Values, given: Values) -> dict[str, Any]:
   for prefix in ("student.", "teacher.", *nets):
     if f"{prefix}name" in given:
       made |= {f"{prefix}widths": (), f"{prefix}model.depth": None,
-               f"{prefix}model.width": None}
+               f"{prefix}model.width": None, f"{prefix}model.rank": None}
   for prefix in ("", "teacher."):
     if f"{prefix}epochs" in given:
       made |= {f"{prefix}steps": None, f"{prefix}min_steps": 0}

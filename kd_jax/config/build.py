@@ -16,6 +16,7 @@ from kd_jax.core import randomness, types
 from kd_jax.core.errors import UserError
 from kd_jax.data import preprocess, views
 from kd_jax.methods import fitting
+from kd_jax.models import compression
 from kd_jax.training import optimizers, peers, schedules, segment, step
 from kd_jax.training.settings import Training
 
@@ -137,6 +138,8 @@ def training(net: recipe.Net, found: data_lib.Dataset) -> Training:
   if net.peers:
     made = made._replace(taps={}, model=peers.model(each))
   made = made._replace(seed=randomness.of_role(made.seed, net.role))
+  if net.prune:
+    made = made._replace(model=compression.sparse(made.model))
   if net.epoch is None:
     return made
   steps = net.epoch * segment.steps_per_epoch(
@@ -347,6 +350,9 @@ def _training(
   built, taps, remark = names.model(
       name, names.sizes(own), found, prefix=net,
       dtype=own("dtype") or values["dtype"])
+  bits = values["student.weight_bits"] if net == "student" else None
+  if bits is not None:
+    built = compression.few_bits(built, bits)
   if hparams.rates is not None and "rates" not in built.understands:
     raise UserError(
         f"config.{net}.input_dropout, hidden_dropout: {name} has no dropout; set "

@@ -27,7 +27,8 @@ def sizes(own: Callable[[str], Any]) -> dict[str, Any]:
     own: Reads a key of the net.
   """
   given = {"widths": tuple(own("widths")) or None, "depth": own("model.depth"),
-           "width": own("model.width"), "remat": own("model.remat") or None}
+           "width": own("model.width"), "rank": own("model.rank"),
+           "remat": own("model.remat") or None}
   return {name: value for name, value in given.items() if value is not None}
 
 

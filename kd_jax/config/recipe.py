@@ -25,6 +25,7 @@ class Net(NamedTuple):
     teachers: Names of the nets before it that it learns from.
     member: Which member of the main job's teacher it is; None for a student.
     start: Name of the net before it that it starts from, or None.
+    prune: Share of the weights of `start` that are set to 0, and by what; or None.
     epoch: The epoch that its training ends at, or None for the whole training.
     in_config: Whether it is of `config.nets`.
     role: For its draws: 0 for a net that nobody learns from, else 1 more than the
@@ -40,6 +41,7 @@ class Net(NamedTuple):
   teachers: tuple[str, ...] = ()
   member: int | None = None
   start: str | None = None
+  prune: tuple[float, str] | None = None
   epoch: int | None = None
   in_config: bool = False
   role: int = 0
@@ -111,6 +113,11 @@ def _written(values: Values) -> Iterator[Net]:
     own = _own(values, name)
     start, teachers = own.pop("init_from", None), tuple(own.pop("teachers"))
     epochs = tuple(own.pop("teacher_epochs")) or (0,) * len(teachers)
+    share, by = own.pop("prune"), own.pop("prune_by")
+    if share and start is None:
+      raise UserError(
+          f"config.nets.{name}.prune={share:g}: is of the net that it starts from; "
+          f"name one with config.nets.{name}.init_from")
     for key, wanted in (("teachers", teachers), ("init_from", (start,))):
       for other in wanted:
         if other is not None and other not in made:
@@ -137,7 +144,8 @@ def _written(values: Values) -> Iterator[Net]:
     above[name] = max((above[teacher] + 1 for teacher in teachers), default=0)
     made[name] = Net(
         name, _of_net(shared, own, name, len(asked)), tuple(asked), start=start,
-        in_config=True, role=above[name] + 1 if name in learnt_from else 0)
+        prune=(share, by) if share else None, in_config=True,
+        role=above[name] + 1 if name in learnt_from else 0)
     yield made[name]
 
 
@@ -148,6 +156,7 @@ def _together(
   own: dict[str, dict[str, Any]] = {}
   for name in (names_of := schema.peers(entry)):
     given = _own(values, name)
+    del given["prune_by"]
     for key in _NOT_OF_A_PEER:
       if given.pop(key, ()):
         raise UserError(
@@ -176,7 +185,7 @@ def _together(
 
 
 _NOT_OF_A_PEER = ("teachers", "teacher_epochs", "teacher_weights",
-                  "teacher_classes", "teacher_bank", "init_from")
+                  "teacher_classes", "teacher_bank", "init_from", "prune")
 # Keys in which nets that train together may differ.
 _OF_A_PEER = ("student.name", "student.widths", "student.model.")
 

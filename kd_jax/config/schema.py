@@ -170,6 +170,9 @@ def _net(widths: tuple[int, ...], views: str) -> dict[str, Key]:
       "model.depth": _optional(
           int, _WHOLE, "layers, of a family such as resnet, wrn or vgg"),
       "model.width": _optional(float, _POSITIVE, "factor on the widths"),
+      "model.rank": _optional(
+          int, _WHOLE, "of the weights of hidden layers, of mlp; they are two "
+          "matrices"),
       "input_dropout": Key(0.0, _PART, "rate at which pixels are dropped"),
       "hidden_dropout": Key(0.0, _PART, "rate at which units are dropped"),
       "max_norm": _optional(
@@ -294,7 +297,7 @@ _OPTIMIZER = ("label_smoothing", "optimizer.learning_rate", "optimizer.momentum"
               "optimizer.weight_decay")
 _LATER_IN_TRAINING = ("accumulate", "mixup")
 _NET = ("input_dropout", "hidden_dropout", "max_norm", "init_scale")
-_LATER = ("init_scale", "model.depth", "model.width")
+_LATER = ("init_scale", "model.depth", "model.rank", "model.width")
 
 _OWN: dict[str, Key] = {
     **_of(OBJECTIVE, _OBJECTIVE, traced=(
@@ -332,6 +335,12 @@ _OWN: dict[str, Key] = {
     **_of(STUDENT, _TRANSFER, later=_TRANSFER),
     **_under("student", _of(
         STUDENT, _net((800, 800), "none"), traced=_NET, later=_LATER)),
+    **_under("student", _of(STUDENT, {
+        "weight_bits": _optional(
+            int, Rule("an integer from 2 to 8",
+                      lambda v: _integer(v) and 2 <= v <= 8),
+            "of its weights: it is trained as they are rounded"),
+    }, later=("weight_bits",))),
     **_under("teacher", _of(
         TEACHER, _net((1200, 1200), "shift2"), later=_LATER)),
     **_under("teacher", _of(TEACHER, _training(20), later=_LATER_IN_TRAINING)),
@@ -465,7 +474,13 @@ _RECIPE: dict[str, Key] = {
         (), Rule("epochs, one a teacher; 0 for its last", _all(_COUNT.check)),
         "the epoch of each teacher that it learns from"),
     "init_from": _optional(
-        str, _TEXT, "a net before it, of the same shape, that it starts from"),
+        str, _TEXT, "a net before it that it starts from: of the same shape, or of "
+        "full rank, whose largest singular values it takes"),
+    "prune": Key(
+        0.0, _PART, "share of each layer of its start that is set to 0, "
+        "and stays 0"),
+    "prune_by": Key("weights", _one_of("weights", "channels"),
+                    "what is set to 0: single weights, or outputs of a layer"),
 }
 # Keys of the main job's teacher that say how teachers are asked.
 _COMBINED = ("teacher.mean", "teacher.weights", "teacher.classes", "teacher.bank",

@@ -60,11 +60,13 @@ class Model(NamedTuple):
       examples, `rates` holds the dropout rates by name as traced scalars, and
       `axis_name` names the mapped device axis, where there is one.
     understands: Those of the keywords that its module takes.
+    settle: What becomes of its variables when it is used; None if nothing does.
   """
 
   init: Callable[..., Variables]
   apply: Callable[..., tuple[Outputs, Tree]]
   understands: frozenset[str] = frozenset()
+  settle: Callable[[Variables], Variables] | None = None
 
 
 @flax.struct.dataclass

@@ -12,7 +12,7 @@ import inspect
 import jax.numpy as jnp
 
 from kd_jax.core import types
-from kd_jax.models import linen, nnx
+from kd_jax.models import compression, linen, nnx
 from kd_jax.models.convnet import Convnet
 from kd_jax.models.convolutional import Cnn
 from kd_jax.models.head import head
@@ -29,8 +29,8 @@ from kd_jax.models.plain import Fitnet, Plane, Vgg
 from kd_jax.models.resnet import BottleneckResnet, Resnet, WideResnet
 
 __all__ = [
-    "MODELS", "check", "head", "linen_model", "nnx_model", "options", "own_model",
-    "understands"]
+    "MODELS", "check", "compression", "head", "linen_model", "nnx_model", "options",
+    "own_model", "understands"]
 
 # Of modules that are not ours.
 linen_model = checking(linen.linen_model)
@@ -62,11 +62,11 @@ def options(name: str) -> frozenset[str]:
     >>> sorted(options("vgg8"))
     ['depth', 'remat', 'width']
     >>> sorted(options("mlp"))
-    ['width']
+    ['rank', 'width']
   """
   made_of = inspect.unwrap(MODELS[name])
   fields = getattr(made_of, "__dataclass_fields__", {})
-  return frozenset({"width"} | (fields.keys() & {"depth", "remat"}))
+  return frozenset({"width"} | (fields.keys() & {"depth", "rank", "remat"}))
 
 
 _RESNET, _VGG = (16, 32, 64), (64, 128, 256, 512, 512)

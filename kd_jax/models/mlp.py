@@ -16,6 +16,8 @@ class Mlp(nn.Module):
     num_classes: Number of logits.
     widths: Units of each hidden layer.
     dtype: Of the arithmetic; default that of the parameters.
+    rank: Of the weights of hidden layers, which then are a product of two matrices;
+      None for full rank.
 
   `rates["input"]` drops pixels, `rates["hidden"]` hidden units. The features
   are the hidden layers after their ReLU, `hidden_0`, `hidden_1`, ...; the last is
@@ -25,6 +27,7 @@ class Mlp(nn.Module):
   num_classes: int
   widths: Sequence[int]
   dtype: jnp.dtype | None = None
+  rank: int | None = None
 
   @nn.compact
   def __call__(
@@ -45,8 +48,12 @@ class Mlp(nn.Module):
     features = {}
     x = drop(image.reshape((image.shape[0], -1)), "input")
     for index, width in enumerate(self.widths):
-      x = nn.relu(dense(width, kernel_init=nn.initializers.he_normal())(x))
+      name = f"Dense_{index}"
+      if self.rank is not None and self.rank < min(x.shape[-1], width):
+        x = dense(self.rank, use_bias=False, name=f"{name}_in")(x)
+      x = nn.relu(dense(
+          width, kernel_init=nn.initializers.he_normal(), name=name)(x))
       features[f"hidden_{index}"] = x
       features["pooled"] = x  # The last one's, as of nets that pool.
       x = drop(x, "hidden")
-    return dense(self.num_classes)(x), features
+    return dense(self.num_classes, name=f"Dense_{len(self.widths)}")(x), features

@@ -1,6 +1,7 @@
 """Jobs: nets that are alike in all but traced values, ready to be trained."""
 
 from collections.abc import Iterable, Mapping
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ from kd_jax.config.recipe import Net
 from kd_jax.config.sweep import Lane
 from kd_jax.core.errors import UserError
 from kd_jax.data import preprocess
+from kd_jax.models import compression
 from kd_jax.runs import teacher_store
 from kd_jax.runs.nets import Kept
 from kd_jax.runs.setup import Setup
@@ -156,6 +158,7 @@ def identity(
   found = _of_student(run, content, teacher and identity_lib.mixture(
       run.values, teacher.identity, teacher.teacher.weights.tolist()))
   return found | ({"init_from": start.sha256} if start else {}) | (
+      {"prune": net.prune} if net.prune else {}) | (
       {"ends_at_epoch": net.epoch} if net.epoch else {}) | (
           {"role": net.role} if net.role else {}) | _of_peers(net, content)
 
@@ -183,6 +186,18 @@ def _of_student(
       weights=(hparams.hard_weight, hparams.soft_weight), mixture=mixture)
 
 
+def begun(net: Net, setup: Setup, training: Training, start: Kept) -> Kept:
+  """The net that another starts from, as it is before the first step."""
+  params = start.variables.params
+  if _shapes(setup, training) != _shapes(setup, start.training):
+    like = jax.eval_shape(training.model.init, jax.random.key(0),
+                          preprocess.blank(setup.train.inputs)).params
+    params = compression.factored(params, like)
+  if net.prune:
+    params = compression.pruned(params, *net.prune)
+  return start._replace(variables=start.variables._replace(params=params))
+
+
 def check(
     net: Net, setup: Setup, training: Training, before: Mapping[str, Training],
     nets: Iterable[Net],
@@ -203,13 +218,36 @@ def check(
   if net.start is None or net.peer is not None:
     return
   key = f"config.nets.{net.name}.init_from={net.start}"
-  if _shapes(setup, training) != _shapes(setup, before[net.start]):
-    raise UserError(f"{key}: the two nets have not the same parameters; give both "
-                    "the same name and size")
+  _check_start(key, net, setup, training, before[net.start])
   if any(run_lib.read(each.values).method.inference
          for each in nets if each.name in (net.name, net.start)):
     raise UserError(f"{key}: the method of one of them keeps a module in its net; "
                     "such a net is no start")
+
+
+def _check_start(
+    key: str, net: Net, setup: Setup, training: Training, start: Training
+) -> None:
+  """Refuses a start of another shape, unless it has factors of that shape."""
+  blank = preprocess.blank(setup.train.inputs)
+  own, other = (jax.eval_shape(each.model.init, jax.random.key(0), blank)
+                for each in (training, start))
+  try:
+    if _shapes(setup, training) != _shapes(setup, start):
+      made = jax.eval_shape(compression.factored, other.params, own.params)
+      if jax.tree.map(jnp.shape, made) != jax.tree.map(jnp.shape, own.params):
+        raise ValueError("their layers have other sizes")
+  except (AttributeError, KeyError, TypeError, ValueError):
+    raise UserError(
+        f"{key}: the two nets have not the same parameters; give both the same "
+        "name and size, or this one a model.rank") from None
+  if net.prune:
+    try:
+      jax.eval_shape(functools.partial(
+          compression.pruned, share=net.prune[0], by=net.prune[1]), own.params)
+    except ValueError as error:
+      raise UserError(f"config.nets.{net.name}.prune_by={net.prune[1]}: {error}"
+                      ) from None
 
 
 def _check_labels(setup: Setup, training: Training) -> None:

@@ -153,7 +153,8 @@ class Points:
     if not net.in_config:
       return identity.group(net.values)
     of = self._recipes[number]
-    return json.dumps([identity.group(net.values), net.name, net.start is None, *(
+    return json.dumps([identity.group(net.values), net.name, net.start is None,
+                       net.prune is None, *(
         identity.group(of[teacher].values) for teacher in net.teachers), *(
             identity.group(values) for _, values in net.peers)])
 
@@ -185,6 +186,8 @@ class Points:
     teacher = None if alone else self._teachers.of(
         setup, training, [self._trained(number, each) for each in net.teachers])
     start = self._trained(number, net.start) if net.start else None
+    if start and net.peer is None:
+      start = jobs.begun(net, setup, training, start)
     return Wanted(
         lane, jobs.identity(net, setup, teacher, start), teacher, start)
 

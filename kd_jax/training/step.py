@@ -363,7 +363,9 @@ def deployed(learner: Learner) -> types.Model:
 
 def deployed_variables(learner: Learner, state: TrainState) -> types.Variables:
   """The variables of that net."""
-  method = learner.method
+  method, settle = learner.method, learner.model.settle
+  if settle is not None:
+    state = state.replace(student=settle(state.student))  # type: ignore[attr-defined]
   if method.inference is None:
     return state.student
   own, own_state = (methods.staying(method, tree)
