@@ -239,8 +239,8 @@ def test_ranges_of_static_int8_are_those_of_training_inputs(run):
 
 @pytest.mark.parametrize(("words", "says"), [
     (["--format=tflite"], "did you mean"), (["--net=destilled"], "distilled"),
-    (["--format=npz", "--int8=static"], "add litert, onnx to --format"),
-    (["--int8=static4"], "is no kind of int8")])
+    (["--format=npz", "--int8=static"], "add litert or onnx to --format"),
+    (["--int8=static9"], "is no kind of int8")])
 def test_mistakes_are_one_line(run, words, says, capsys):
   with contextlib.suppress(SystemExit):
     assert command.main([str(run), *words]) == 2

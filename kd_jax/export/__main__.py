@@ -17,7 +17,7 @@ import pathlib
 import sys
 
 from kd_jax.core import exits
-from kd_jax.core.errors import Parser, UserError, nearest, printable
+from kd_jax.core.errors import Parser, UserError, nearest, part, printable
 from kd_jax.export.formats import FORMATS, KINDS, installed
 
 
@@ -28,24 +28,27 @@ def main(argv: list[str] | None = None) -> int:
   say = lambda line: print(printable(line), flush=True)
   try:
     names = installed(arguments.format, say)
-    if kinds := [kind for kind in arguments.int8 if kind != "none"]:
-      _refuse_no_int8(arguments.format)
+    kinds = [kind for kind in arguments.int8 if kind != "none"]
+    _refuse_without(kinds, arguments.format)
     # jax takes seconds to import, so mistakes before are reported first.
     # pylint: disable-next=g-import-not-at-top
     from kd_jax.export import command
     command.run(arguments.workdir, arguments.net, names, kinds,
-                arguments.out or arguments.workdir / "exports", say=say)
+                arguments.out or arguments.workdir / "exports",
+                disagreement=arguments.disagreement, say=say)
   except (UserError, OSError) as error:
     print(f"error: {UserError(error)}", file=sys.stderr)
     return 2
   return 0
 
 
-def _refuse_no_int8(asked: list[str] | None) -> None:
-  if asked and not any(FORMATS[name].int8 for name in asked):
-    able = ", ".join(name for name, each in FORMATS.items() if each.int8)
-    raise UserError(f"--int8: no net is int8 in {', '.join(asked)}; add {able} to "
-                    "--format")
+def _refuse_without(kinds: list[str], asked: list[str] | None) -> None:
+  """Refuses a kind of int8 that none of the formats has that are asked for."""
+  for kind in kinds:
+    able = [name for name, each in FORMATS.items() if kind in each.int8]
+    if asked and not set(able) & set(asked):
+      raise UserError(f"--int8={kind}: {', '.join(asked)} has it not; add "
+                      f"{' or '.join(able)} to --format")
 
 
 def _some(known, what: str):
@@ -75,7 +78,11 @@ def _parser() -> Parser:
       "--int8", type=_some(KINDS, "kind of int8"), default=["none"],
       metavar="KIND[,KIND]",
       help="none (default); dynamic, good for MLPs; static, good for convolutions: "
-           "its ranges are those of training inputs")
+           "its ranges are those of training inputs; dynamic4: weights of 4 bits")
+  parser.add_argument(
+      "--disagreement", type=part, default=0.05, metavar="PART",
+      help="an int8 file that names another class than the net for more of the "
+           "test set is not kept (default: 0.05)")
   parser.add_argument(
       "--out", type=pathlib.Path, metavar="DIR",
       help="where the files go (default: WORKDIR/exports)")

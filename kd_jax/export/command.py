@@ -15,7 +15,8 @@ from kd_jax.training import parameters
 
 def run(
     workdir: pathlib.Path, nets: Sequence[str] | None, names: Sequence[str],
-    kinds: Sequence[str], folder: pathlib.Path, *, say: Callable[[str], None],
+    kinds: Sequence[str], folder: pathlib.Path, *, disagreement: float,
+    say: Callable[[str], None],
 ) -> list[dict[str, Any]]:
   """Exports nets of a run; returns the rows, which stand in the folder as well.
 
@@ -25,6 +26,7 @@ def run(
     names: Of formats.
     kinds: Of int8.
     folder: Where the files go.
+    disagreement: As of `files.write`.
     say: Tells the user.
 
   Raises:
@@ -36,7 +38,8 @@ def run(
   for name in wanted:
     net = files.net(workdir, name, say)
     folder.mkdir(parents=True, exist_ok=True)
-    for row in files.write(net, names, kinds, folder, say=say):
+    for row in files.write(
+        net, names, kinds, folder, disagreement=disagreement, say=say):
       exports.record(workdir, [row])
       rows.append(row)
   Screen().table(

@@ -17,11 +17,12 @@ from kd_jax.core import machine
 from kd_jax.core.errors import UserError, message
 from kd_jax.export import cost
 from kd_jax.export.formats import FORMATS, Served
+from kd_jax.models import MODELS, compression
 from kd_jax.runs import trained
 from kd_jax.training import parameters
 
-# A float file may differ by this part of the largest logit, an int8 file may name
-# another class for this part of the test set.
+# A float file may differ by this part of the largest logit; an int8 file may name
+# another class for this part of the test set, if no other is asked for.
 TOLERANCE, DISAGREEMENT = 1e-3, 0.05
 # Training inputs by which static int8 knows the ranges of its layers.
 _CALIBRATION = 256
@@ -54,7 +55,7 @@ def net(workdir: pathlib.Path, name: str | None, say: Callable[[str], None]) -> 
   Raises:
     UserError: If there is no such net, or no data to compare with.
   """
-  found = trained.load(workdir, name)
+  found = _without_dead(trained.load(workdir, name))
   dataset = build.dataset(found.values, say=say)
   chosen = np.linspace(0, len(dataset.train_ids) - 1, _CALIBRATION).astype(int)
 
@@ -69,6 +70,22 @@ def net(workdir: pathlib.Path, name: str | None, say: Callable[[str], None]) -> 
   return Net(served, inputs, dataset.test.label, logits,
              dataset.train.inputs[dataset.train_ids[np.unique(chosen)]],
              parameters.parameters_sha256(found.variables.params))
+
+
+def _without_dead(found: trained.Trained) -> trained.Trained:
+  """An MLP without the units that are always 0, such as pruned ones."""
+  if found.values["student.name"] != "mlp":
+    return found
+  try:
+    params = compression.without_dead(found.variables.params)
+  except ValueError:  # Factors, say.
+    return found
+  hidden = [params[f"Dense_{layer}"]["bias"].size
+            for layer in range(len(params) - 1)]
+  return found._replace(
+      model=MODELS["mlp"](num_classes=len(found.classes), widths=tuple(hidden),
+                          dtype=found.values["dtype"]),
+      variables=found.variables._replace(params=params))
 
 
 def _card(
@@ -107,15 +124,16 @@ def _asked(
 
 def write(
     net: Net, names: Sequence[str], kinds: Sequence[str], folder: pathlib.Path, *,
-    say: Callable[[str], None],
+    disagreement: float = DISAGREEMENT, say: Callable[[str], None],
 ) -> Iterator[dict[str, Any]]:
   """Writes a net in some formats, each float and then int8 as `kinds` say.
 
   Args:
     net: The net.
     names: Of formats.
-    kinds: Of int8, without "none"; those formats that have none are passed over.
+    kinds: Of int8, without "none"; a format passes over those that it has not.
     folder: Where the files go; it is there.
+    disagreement: For what part of the test set an int8 file may name another class.
     say: Tells the user what comes next.
 
   Yields:
@@ -133,14 +151,15 @@ def write(
     say(f"{own}: {name}")
     with _kept(plain) as fresh, _expressed(name, own):
       chosen.code.write(net.served, fresh)
-      row = _compared(net, name, "none", fresh)
+      row = _compared(net, name, "none", fresh, disagreement)
     yield row | {"file": plain.name}
-    for kind in kinds if chosen.int8 else ():
-      file = folder / f"{own}.int8-{kind}{chosen.suffix}"
-      say(f"{own}: {name}, int8 {kind}")
+    for kind in (kind for kind in kinds if kind in chosen.int8):
+      bits = "int4" if kind.endswith("4") else "int8"
+      file = folder / f"{own}.{bits}-{kind}{chosen.suffix}"
+      say(f"{own}: {name}, {bits} {kind}")
       with _kept(file) as fresh, _expressed(name, own):
         chosen.code.quantise(plain, fresh, kind, net.calibration)
-        row = _compared(net, name, kind, fresh)
+        row = _compared(net, name, kind, fresh, disagreement)
       yield row | {"file": file.name}
 
 
@@ -169,7 +188,7 @@ def _expressed(name: str, own: str) -> Iterator[None]:
 
 
 def _compared(
-    net: Net, name: str, kind: str, file: pathlib.Path
+    net: Net, name: str, kind: str, file: pathlib.Path, disagreement: float
 ) -> dict[str, Any]:
   """The row of a file that was run on the whole test set.
 
@@ -181,7 +200,7 @@ def _compared(
   if chosen.runs:
     logits, probabilities = _asked(chosen.code.load(file), net.inputs)
     found = np.argmax(logits, axis=-1)
-    _refuse_wrong(net, name, kind, logits, probabilities)
+    _refuse_wrong(net, name, kind, logits, probabilities, disagreement)
   elif not _same(chosen.code.arrays(file), net.served.arrays):
     raise UserError(f"--format={name}: the arrays that were written are not those "
                     "of the net")
@@ -203,7 +222,7 @@ def _same(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> bool:
       np.array_equal(found[key], wanted[key], equal_nan=True) for key in wanted)
 
 
-def _refuse_wrong(net, name, kind, logits, probabilities) -> None:
+def _refuse_wrong(net, name, kind, logits, probabilities, disagreement) -> None:
   """Refuses a file that is another net than the one it was made of."""
   if kind == "none":
     allowed = TOLERANCE * max(1.0, float(np.max(np.abs(net.logits))))
@@ -215,10 +234,10 @@ def _refuse_wrong(net, name, kind, logits, probabilities) -> None:
   else:
     share = float(np.mean(
         np.argmax(logits, axis=-1) != np.argmax(net.logits, axis=-1)))
-    if not share <= DISAGREEMENT:
+    if not share <= disagreement:
       raise UserError(
           f"--format={name} --int8={kind}: it names another class than the net for "
-          f"{share:.1%} of the test set, and {DISAGREEMENT:.0%} is allowed; "
+          f"{share:.1%} of the test set, and {disagreement:.0%} is allowed; "
           "nothing is left of the file")
   wanted = np.asarray(jax.nn.softmax(logits))
   if not np.max(np.abs(probabilities - wanted)) <= 0.01:

@@ -22,7 +22,9 @@ from kd_jax.core.errors import UserError
 # Without a resolver, as two of the packages ask for older versions of ours
 # than they need (docs/export.md).
 INSTALL = "pip install --no-deps -r requirements-export.txt"
-KINDS = ("none", "dynamic", "static")
+# Weights of 8 bits, and sums by ranges measured at every call or known before; or
+# weights of 4 bits.
+KINDS = ("none", "dynamic", "static", "dynamic4")
 # The names of a file's input and outputs.
 INPUT, OUTPUTS = "inputs", ("logits", "probabilities")
 
@@ -55,17 +57,17 @@ class Format(NamedTuple):
 
   Attributes:
     module: In this package, with `write(served, file)` and `load(file) -> Run`; and
-      `quantise(file, to, kind, calibration)`, if a net can be int8 in it.
+      `quantise(file, to, kind, calibration)`, if a net can have few bits in it.
     suffix: Of its files.
     packages: That it needs beside those of the project.
-    int8: Whether a net can be int8 in it.
+    int8: Those of `KINDS` that it has beside "none".
     runs: Whether a file is a program; else it has the arrays alone.
   """
 
   module: str
   suffix: str
   packages: tuple[str, ...] = ()
-  int8: bool = False
+  int8: tuple[str, ...] = ()
   runs: bool = True
 
   @property
@@ -82,9 +84,10 @@ class Format(NamedTuple):
 FORMATS: Mapping[str, Format] = {
     "litert": Format(
         "litert", ".tflite",
-        ("litert_converter", "ai_edge_litert", "ai_edge_quantizer"), int8=True),
+        ("litert_converter", "ai_edge_litert", "ai_edge_quantizer"),
+        KINDS[1:]),
     "onnx": Format(
-        "onnx_file", ".onnx", ("jax2onnx", "onnx", "onnxruntime"), int8=True),
+        "onnx_file", ".onnx", ("jax2onnx", "onnx", "onnxruntime"), KINDS[1:3]),
     "stablehlo": Format("stablehlo", ".jaxexport"),
     "npz": Format("npz", ".npz", runs=False),
 }

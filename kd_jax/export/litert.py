@@ -88,8 +88,10 @@ def _quantise(file, to, kind, calibration) -> None:
   # pylint: enable=g-import-not-at-top
   quantiser = quantizer.Quantizer(str(file))
   result = None
-  if kind == "dynamic":
-    quantiser.load_quantization_recipe(recipe.dynamic_wi8_afp32())
+  if kind != "static":
+    quantiser.load_quantization_recipe(
+        recipe.dynamic_wi8_afp32() if kind == "dynamic"
+        else recipe.dynamic_wi4_afp32())
   else:
     quantiser.load_quantization_recipe(recipe.static_wi8_ai8())
     # What goes in and out stays as in the float file.

@@ -9,6 +9,10 @@ import numpy as np
 
 from kd_jax.export.formats import INPUT, OUTPUTS, Run, Served, quiet
 
+# What static int8 quantises; probabilities would have no third digit.
+_LAYERS = ["Conv", "Gemm", "MatMul", "Add", "Relu", "Clip", "Max", "MaxPool",
+           "AveragePool", "GlobalAveragePool", "ReduceMean", "Concat", "Reshape",
+           "Transpose", "Flatten"]
 _OPSET = 21  # The newest that the runtimes of phones and browsers of 2025 read.
 
 
@@ -66,7 +70,8 @@ def quantise(
       quantization.quantize_static(
           ready, str(to), _Reader(calibration),
           quant_format=quantization.QuantFormat.QDQ, per_channel=True,
-          activation_type=signed, weight_type=signed)
+          activation_type=signed, weight_type=signed,
+          op_types_to_quantize=_LAYERS)
 
 
 class _Reader:

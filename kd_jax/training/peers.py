@@ -51,16 +51,18 @@ def model(nets: Sequence[types.Model]) -> types.Model:
       logits.append(outputs.logits)
     return types.Outputs(jnp.stack(logits, axis=1), {}), state
 
+  settled = [net.settle for net in nets if net.settle]
+
   def settle(variables):
-    made = {_at(place): net.settle(types.Variables(
+    made = {_at(place): each(types.Variables(
         variables.params[_at(place)], variables.state[_at(place)]))
-            for place, net in enumerate(nets)}
+            for place, each in enumerate(settled)}
     return types.Variables({at: each.params for at, each in made.items()},
                            {at: each.state for at, each in made.items()})
 
   return types.Model(
       init, apply, frozenset.intersection(*(net.understands for net in nets)),
-      settle if all(net.settle for net in nets) else None)
+      settle if settled else None)
 
 
 def _at(place: int) -> str:

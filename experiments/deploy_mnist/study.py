@@ -1,0 +1,187 @@
+"""Which road from a large net makes the best small file, on MNIST?
+
+Files of LiteRT by their bytes and microseconds: of small nets that learn from
+labels or are distilled, float, with weights of 8 and of 4 bits, trained for these
+or not; and of the teacher itself, pruned, by units or by weights, or of low rank.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import functools
+import pathlib
+
+from experiments import words
+from experiments.deploy_mnist import plan
+from experiments.protocol import Options, Place, Rows, Stage
+from kd_jax.report import Row, canvas, statistics
+
+CLAIM = ("no paper's: a distilled small net is the usual road to a small file; "
+         "pruned, quantised or low-rank teachers are its rivals (Han et al. 2015, "
+         "Li et al. 2017, Jacob et al. 2018)")
+# Its runs are made within a task.
+COMMAND = ""
+# Sizes at which the roads are compared, in kB as stored and compressed; the largest
+# file of each road that fits is taken, whatever its errors are.
+BUDGETS = (30, 60, 120, 250)
+_SIZES = {"bytes": "as stored", "bytes_compressed": "compressed by zlib"}
+
+
+def stages(options: Options) -> list[Stage]:
+  """One stage: each seed is a task."""
+  form = plan.QUICK if options.quick else plan.FULL
+  if options.seeds:
+    form = form._replace(seeds=options.seeds)
+  return [Stage("table", run=functools.partial(_table, form))]
+
+
+def _table(form: plan.Form, rows: Rows, place: Place) -> None:
+  from experiments.deploy_mnist import work  # jax, which a plan does not need
+  work.run(form, place)
+
+
+# ---- What the rows say.
+
+# A road, its size on it, and the form of the file.
+File = tuple[str, float, str]
+
+
+def by_file(rows: Rows) -> dict[File, list[Row]]:
+  """The rows of each file, those that the last run asked for."""
+  found: dict[File, list[Row]] = {}
+  for row in rows.get("table", ()):
+    own = row["overrides"]
+    found.setdefault((own["road"], own["size"], own["form"]), []).append(row)
+  return found
+
+
+def _mean(rows: Sequence[Row], key: str) -> float:
+  return statistics.summary([row[key] for row in rows]).mean
+
+
+def largest(
+    files: Mapping[File, Sequence[Row]], road: str, key: str, budget: float
+) -> File | None:
+  """The largest file of a road within a budget in kB, of whatever form."""
+  fitting = {file: _mean(own, key) for file, own in files.items()
+             if file[0] == road and _mean(own, key) <= 1000 * budget}
+  return max(fitting, key=lambda file: fitting[file], default=None)
+
+
+def compared(
+    rows: Rows, key: str
+) -> dict[tuple[float, str], tuple[File, statistics.Paired | None]]:
+  """By budget and road: the file, and its errors minus the distilled net's."""
+  files = by_file(rows)
+  errors = lambda file: {row["seed"]: row["test_errors"] for row in files[file]}
+  found = {}
+  for budget in BUDGETS:
+    reference = largest(files, "distilled", key, budget)
+    for road in plan.ROADS:
+      if (file := largest(files, road, key, budget)) is None:
+        continue
+      test = statistics.paired_by_seed(errors(file), errors(reference)) if (
+          reference and file != reference) else None
+      found[budget, road] = file, test
+  return found
+
+
+def conclude(rows: Rows) -> str:
+  """All files; then the largest of each road within a budget."""
+  files = by_file(rows)
+  if not files:
+    return "No rows yet.\n"
+  lines = [words.table(
+      ("file", "weights", "errors", "kB", "compressed", "us"),
+      [_line(file, own) for file, own in sorted(files.items(), key=_place)])]
+  for key, how in _SIZES.items():
+    lines.append(f"Of each road the largest file within a budget, {how}: errors, "
+                 "and their difference from the distilled net's, paired by seed, "
+                 "with Holm's correction over this table.\n")
+    lines.append(_budgets(rows, key))
+  return "\n".join(lines)
+
+
+def _place(item: tuple[File, list[Row]]) -> tuple[int, float, int]:
+  (road, size, form), _ = item
+  return [*plan.ROADS].index(road), size, plan.FORMS.index(form)
+
+
+def _line(file: File, rows: Sequence[Row]) -> list[str]:
+  road, size, form = file
+  unit = {"pruned": "% kept", "gradual": "% kept", "low_rank": " ranks"}.get(
+      road, " units")
+  bits = {"none": "float", "dynamic": "8 bits", "dynamic4": "4 bits"}[form]
+  median = statistics.summary([row["latency_us"][0] for row in rows]).mean
+  return [f"{plan.ROADS[road]}, {size:g}{unit}", bits,
+          words.spread(rows, [row["test_errors"] for row in rows]),
+          f"{_mean(rows, 'bytes') / 1e3:.0f}",
+          f"{_mean(rows, 'bytes_compressed') / 1e3:.0f}", f"{median:.1f}"]
+
+
+def _budgets(rows: Rows, key: str) -> str:
+  files, found = by_file(rows), compared(rows, key)
+  p_values = statistics.holm({
+      place: test.p for place, (_, test) in found.items()
+      if test and test.p is not None})
+  lines = []
+  for (budget, road), (file, test) in found.items():
+    _, size, form = file
+    told = words.difference(test) if test else ""
+    lines.append([f"{budget} kB: {plan.ROADS[road]}", f"{size:g}, {form}",
+                  words.spread(files[file], [
+                      row["test_errors"] for row in files[file]]),
+                  told, words.p_value(p_values.get((budget, road)))])
+  return words.table(
+      ("budget and road", "file", "errors", "difference", "p (Holm)"), lines)
+
+
+def status(rows: Rows) -> str:
+  """Which road has the fewest errors within each budget as stored."""
+  files = by_file(rows)
+  parts = []
+  for budget in BUDGETS:
+    means = {road: _mean(files[file], "test_errors")
+             for (within, road), (file, _) in compared(rows, "bytes").items()
+             if within == budget}
+    if means:
+      best = min(means, key=lambda road: means[road])
+      parts.append(f"{budget} kB: {best} {means[best]:.0f}")
+  return "fewest errors within " + "; ".join(parts) if parts else "no rows yet"
+
+
+def pictures(rows: Rows, folder: pathlib.Path) -> None:
+  """Errors against bytes, compressed bytes and microseconds."""
+  if by_file(rows):
+    _draw(rows, folder / "roads.png")
+
+
+@canvas.styled
+def _draw(rows: Rows, file: pathlib.Path) -> bool:
+  """A panel a cost; of each road and form a line through its sizes."""
+  costs: dict[str, Callable[[Row], float]] = {
+      "kB as stored": lambda row: row["bytes"] / 1e3,
+      "kB compressed": lambda row: row["bytes_compressed"] / 1e3,
+      "microseconds, one core": lambda row: row["latency_us"][0]}
+  drawn, axes = canvas.figure(1, 3, (11.0, 3.8))
+  lines: dict[tuple[str, str], list[list[Row]]] = {}
+  for (road, _, form), own in sorted(by_file(rows).items(), key=_place):
+    lines.setdefault((road, form), []).append(own)
+  for at, (title, cost) in zip(axes[0], costs.items()):
+    for (road, form), points in lines.items():
+      style = {**canvas.style([*plan.ROADS].index(road)), "linestyle": {
+          "none": "-", "dynamic": "--", "dynamic4": ":"}[form]}
+      means = [(statistics.summary([*map(cost, own)]).mean, statistics.summary(
+          [row["test_errors"] for row in own])) for own in points]
+      at.errorbar(
+          [x for x, _ in means], [mean.mean for _, mean in means],
+          yerr=[(mean.high or mean.mean) - mean.mean for _, mean in means],
+          capsize=2, markersize=3, linewidth=1,
+          label=f"{plan.ROADS[road]}{_BITS[form]}", **style)
+    at.set_xscale("log")
+    at.set_yscale("log")
+    at.set(xlabel=title)
+  axes[0][0].set(ylabel="test errors, 95% interval")
+  axes[0][-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7)
+  return canvas.save(drawn, file)
+
+
+_BITS = {"none": "", "dynamic": ", 8 bits", "dynamic4": ", 4 bits"}
