@@ -98,6 +98,20 @@ def test_a_net_of_an_earlier_version_is_opened_by_its_data(runs, tmp_path):
   assert after.classes == before.classes
 
 
+def test_a_run_of_a_version_with_fewer_keys_is_opened(runs, tmp_path):
+  for kind in ("distilled", "mutual"):
+    folder = tmp_path / kind
+    folder.mkdir()
+    (folder / "parameters").symlink_to(runs(kind) / "parameters")
+    values = json.loads((runs(kind) / "config.json").read_text())
+    came_later = ("model.rank", "weight_bits", ".prune", "prune_by")
+    left = {key: value for key, value in values.items()
+            if not key.endswith(came_later)}
+    assert len(left) < len(values)
+    (folder / "config.json").write_text(json.dumps(left))
+    assert trained.load(folder).name == trained.load(runs(kind)).name
+
+
 def test_what_is_no_run_or_no_net_is_refused(runs, tmp_path):
   with pytest.raises(UserError, match="holds no run"):
     trained.load(tmp_path)

@@ -3,6 +3,7 @@ r"""Writes a trained net as a file that another runtime reads, and what it costs
   python -m kd_jax.export runs/mnist
   python -m kd_jax.export runs/mnist --net=teacher,distilled --format=litert,onnx \
       --int8=dynamic,static
+  python -m kd_jax.export runs/mnist --page --web=DIR    # to try both in a browser
 
 Every file takes inputs as the data set stores them (pixels from 0 to 255) and gives
 logits and probabilities; classes and preprocessing are inside. Each is run in its
@@ -33,6 +34,11 @@ def main(argv: list[str] | None = None) -> int:
     # jax takes seconds to import, so mistakes before are reported first.
     # pylint: disable-next=g-import-not-at-top
     from kd_jax.export import command
+    if arguments.page or arguments.web:
+      command.page(
+          arguments.workdir, arguments.net, arguments.web,
+          arguments.out or arguments.workdir / "exports", say=say)
+      return 0
     command.run(arguments.workdir, arguments.net, names, kinds,
                 arguments.out or arguments.workdir / "exports",
                 disagreement=arguments.disagreement, say=say)
@@ -83,6 +89,14 @@ def _parser() -> Parser:
       "--disagreement", type=part, default=0.05, metavar="PART",
       help="an int8 file that names another class than the net for more of the "
            "test set is not kept (default: 0.05)")
+  parser.add_argument(
+      "--page", action="store_true",
+      help="instead write a page on which the nets (default: teacher and student) "
+           "are tried by hand")
+  parser.add_argument(
+      "--web", type=pathlib.Path, metavar="DIR",
+      help="that holds the npm package onnxruntime-web, which the page then holds; "
+           "else it is loaded from the network")
   parser.add_argument(
       "--out", type=pathlib.Path, metavar="DIR",
       help="where the files go (default: WORKDIR/exports)")

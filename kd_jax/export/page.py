@@ -52,7 +52,7 @@ class Shown(NamedTuple):
   name: str
   model: bytes
   classes: tuple[str, ...]
-  shape: tuple[int, int, int]
+  shape: tuple[int, ...]
   facts: dict[str, str]
 
 

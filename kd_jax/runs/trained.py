@@ -76,7 +76,11 @@ def config(workdir: pathlib.Path) -> dict[str, Any]:
     values = None
   if not isinstance(values, dict) or "data.name" not in values:
     raise UserError(f"--workdir={workdir}: holds no run; give the folder of one")
-  return {key: _plain(value) for key, value in values.items()}
+  # Keys that came later have the default that means what was done without them.
+  later = {name: key.default for name, key in schema.every(
+      *values.get("recipe") or ()).items()
+           if key.later or name.startswith("nets.")}
+  return later | {key: _plain(value) for key, value in values.items()}
 
 
 def load(workdir: pathlib.Path, name: str | None = None) -> Trained:
