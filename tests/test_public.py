@@ -128,8 +128,8 @@ TOLD = (
     "kd_jax.conformance",
     "kd_jax.conformance.ours:kd", "kd_jax.data", "kd_jax.data.load",
     "kd_jax.losses.maps:attention_distance",
-    "kd_jax.methods", "kd_jax.doctor", "kd_jax.explain", "kd_jax.main",
-    "kd_jax.models",
+    "kd_jax.methods", "kd_jax.doctor", "kd_jax.explain", "kd_jax.export",
+    "kd_jax.main", "kd_jax.models",
     "kd_jax.report")
 # Words that a config may have: of student.name, student.views and method.
 MODELS = ("mlp", "cnn", "cnn_small", "convnet", "resnet8")
@@ -290,7 +290,7 @@ WITH_ARGPARSE = (
     "benchmarks.mnist_step", "benchmarks.sweep", "benchmarks.lane_parts",
     "benchmarks.scaling", "benchmarks.accelerator", "benchmarks.report",
     "benchmarks.convolution", "benchmarks.memory",
-    "experiments.queue", "kd_jax.explain")
+    "experiments.queue", "kd_jax.explain", "kd_jax.export")
 WITHOUT_FLAGS = ("docs.methods", "docs.nets", "experiments.index")
 # Flags that the documents and --help tell of, in no whole command.
 TOLD_FLAGS = (
@@ -470,6 +470,7 @@ def test_a_sweep_of_a_file_is_accepted(tmp_path, monkeypatch):
     ("kd_jax.main", ["--config=configs/mnist.py", "--confg=1"]),
     ("kd_jax.doctor", ["--config=configs/mnist.py", "--config.alpha=2"]),
     ("kd_jax.explain", ["--workdir=DIR"]),
+    ("kd_jax.export", ["DIR", "--format=tflit"]),
     ("kd_jax.report", ["merge", "DIR"]), ("kd_jax.data", ["prepare", "mnist"]),
     ("kd_jax.conformance", ["TARGET", "--alpha=half"]),
     ("experiments.reproduce", ["hinton15_mnist", "--minute"]),
@@ -589,6 +590,8 @@ def test_keys_in_documents_are_promised():
     ("kd_jax.doctor --config=nowhere.py", 1),
     ("kd_jax.explain --help", 0),
     ("kd_jax.explain --workdir=nowhere --id=0", 2),
+    ("kd_jax.export --help", 0),
+    ("kd_jax.export nowhere --format=npz", 2),
     ("kd_jax.report --help", 0),
     ("kd_jax.report", 2),
     ("kd_jax.report nowhere", 2),
