@@ -40,8 +40,8 @@ class Form(NamedTuple):
 
 
 FULL = Form()
-QUICK = Form(seeds=2, teacher=(48, 48), units=(8, 16), shares=(0.5, 0.8),
-             ranks=(4, 8), epochs=1, quick=True)
+QUICK = Form(seeds=2, teacher=(48, 48), units=(8,), shares=(0.5, 0.8),
+             ranks=(4,), epochs=1, quick=True)
 
 
 class Net(NamedTuple):

@@ -22,7 +22,7 @@ from kd_jax.export.formats import FORMATS, Run
 
 BATCHES = (1, 64)
 # Calls that are timed for at most so many seconds, after some that are not.
-_CALLS, _FEWEST, _SECONDS, _WARM = 1000, 20, 1.0, 5
+_CALLS, _FEWEST, _SECONDS, _WARM = 1000, 20, 0.5, 5
 
 
 def of(name: str, file: pathlib.Path, inputs: np.ndarray) -> dict[str, Any]:
