@@ -7,6 +7,7 @@ converter's functions are not documented: its version is pinned, and tested.
 
 import json
 import pathlib
+import struct
 import zipfile
 
 import jax
@@ -15,6 +16,8 @@ import numpy as np
 from kd_jax.export.formats import INPUT, OUTPUTS, Run, Served, quiet
 
 _SIGNATURE = "serving_default"
+# The place of the field `tensor_index` in a TensorMap's table of offsets.
+_TENSOR_INDEX = 6
 
 
 def write(served: Served, file: pathlib.Path) -> None:
@@ -107,15 +110,16 @@ def _named(model: bytes) -> bytes:
   """A model whose signature names the outputs of its graph.
 
   ai-edge-quantizer 0.10 leaves there the outputs before it made them float again.
+  The numbers are changed where they stand: weights may lie behind the tables, and
+  would be lost if these were written anew.
   """
-  # pylint: disable=g-import-not-at-top
+  # pylint: disable-next=g-import-not-at-top
   from ai_edge_litert import schema_py_generated as schema
-  import flatbuffers
-  # pylint: enable=g-import-not-at-top
-  tree = schema.ModelT.InitFromPackedBuf(model, 0)
-  graph, signature = tree.subgraphs[0], tree.signatureDefs[0]
-  for output, tensor in zip(signature.outputs, graph.outputs):
-    output.tensorIndex = tensor
-  builder = flatbuffers.Builder()
-  builder.Finish(tree.Pack(builder), b"TFL3")
-  return bytes(builder.Output())
+  data = bytearray(model)
+  root = schema.Model.GetRootAs(data)
+  signature, graph = root.SignatureDefs(0), root.Subgraphs(0)
+  for place in range(signature.OutputsLength()):
+    table = signature.Outputs(place)._tab  # pylint: disable=protected-access
+    struct.pack_into("<I", data, table.Pos + table.Offset(_TENSOR_INDEX),
+                     graph.Outputs(place))
+  return bytes(data)
