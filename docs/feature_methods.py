@@ -22,7 +22,7 @@ in `('stage2','wide.stage3')`. NET is what the recipe calls it; the members of
 `teacher.count` are `teacher_0`, `teacher_1`, ... The loss is the sum of the terms
 with each teacher alone, `NET_TERM`, each with modules of its own; `teacher.weights`
 are of logits only. `all` and a method's own choice are taken with each teacher.
-`simkd`, `cat` and `wkd_l` look at the last layer of one teacher, and are refused. An
+`simkd`, `cat` and `wkd_l` look at the last layer of one teacher and are refused. An
 example is `configs/tasks.py:features`.
 """
 _DEPARTURES = """
