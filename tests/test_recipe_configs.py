@@ -21,6 +21,7 @@ from kd_jax.training import train_loop
 # What a recipe needs beside small nets to be of 300 examples.
 RECIPES = {
     "annealed": (), "assistant": (), "assistant_paths": (), "born_again": (),
+    "deploy": (),
     "mutual": (), "patient": ("--config.nets.teacher.views=none",), "tasks": (),
     "compress": ("--config.data.name=table", "--config.data.split_size=200",
                  "--config.data.pseudo_size=100", "--config.student.widths=(6,)",
