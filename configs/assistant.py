@@ -1,8 +1,7 @@
 r"""Teacher assistants (Mirzadeh et al. 2020, arXiv 1902.03393) on MNIST.
 
 A 2x1200 teacher, then ever smaller nets, each the student of the one before: 2x400,
-2x100, 2x30. The last is far smaller than the first, and learns from a net of about
-its own size.
+2x100, 2x30. The last is far smaller than the first, and learns from one like it.
 
   python -m kd_jax.main --config=configs/assistant.py --workdir=runs/assistant
 
@@ -20,14 +19,11 @@ Variants:
   configs/assistant.py:smoke      the same program with small nets, 300 steps
 
 The loss of each student is hard_weight * CE + soft_weight * T**2 * KL; alpha is the
-share of the SOFT term. In `densely` (Son et al. 2021, arXiv 2009.08825) KL is that
-from the mean of the probabilities at T of the n nets above: the gradient is that of
-the mean of the losses from each of them. The authors' code (wonchulSon/DGKD,
-2599350) has CE once and the sum of the n KLs, for which soft_weight would be n
-times as large; and it leaves one of them out in each step, at random, which is not
-done here. The settings are those of configs/mnist.py, not chosen for these chains;
-the papers have other data and nets. Expected score: not measured. All paths from
-one teacher to one student: configs/assistant_paths.py.
+share of the SOFT term. In `densely` (Son et al. 2021, arXiv 2009.08825) KL is from
+the mean of the probabilities at T of the n nets above; the authors' code (2599350)
+sums the n KLs, and leaves one out in each step, at random. The settings are of
+configs/mnist.py, not chosen for these chains. Expected score: not measured. All
+paths from one teacher to one student: configs/assistant_paths.py.
 """
 
 from kd_jax import config as config_lib

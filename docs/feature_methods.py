@@ -16,6 +16,14 @@ net that comes out, but for `simkd`. *Taps* are the method's own choice;
 one of a batch relates its examples, on all devices. The weight of the labels is h =
 1 as in the released code, which has no term of logits; `--config.method=kd+NAME`
 adds one.
+
+With several teachers, which may be unlike nets, a tap of a teacher is `NET.tap`, as
+in `('stage2','wide.stage3')`. NET is what the recipe calls it; the members of
+`teacher.count` are `teacher_0`, `teacher_1`, ... The loss is the sum of the terms
+with each teacher alone, `NET_TERM`, each with modules of its own; `teacher.weights`
+are of logits only. `all` and a method's own choice are taken with each teacher.
+`simkd`, `cat` and `wkd_l` look at the last layer of one teacher and are refused. An
+example is `configs/tasks.py:features`.
 """
 _DEPARTURES = """
 Where a method here is not its paper's, by choice:
@@ -65,7 +73,8 @@ one and two examples, equal rows and zeros are finite (`test_maps.py`,
 `test_similarity.py`, `test_rkd.py`, `test_contrastive.py`, `test_features.py`,
 `test_projected.py`, `test_stages.py`, `test_wasserstein.py`). Whole losses, with
 weights and modules, are compared in `test_feature_terms.py` and
-`test_module_terms.py`.
+`test_module_terms.py`; with several teachers, each method with the sum of single
+ones in `test_unlike_teachers.py`.
 """
 # By method: equations of `kd_jax.losses`, and names of tests less their `test_`.
 PROOFS = {

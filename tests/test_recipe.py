@@ -367,7 +367,7 @@ def test_a_net_starts_from_another(chain, sweep):
     (("--config.teacher.widths=(3,)",), "is of the main job's teacher"),
     (("--config.teacher.logits=t.npy",), "is of the main job's teacher"),
     (("--config.nets.student.teachers=('teacher','first')",
-      "--config.nets.student.method=hint"), "use one of its teachers"),
+      "--config.nets.student.method=simkd"), "use one of its teachers"),
 ])
 def test_a_mistake_is_a_line_before_anything_is_trained(
     more, words, own_data, tmp_path, capsys):

@@ -244,7 +244,7 @@ def test_the_identity_of_several_has_the_numbers_of_each_and_no_other():
     (("--config.method=kd+foo",), "no such method"),
     (("--config.method=rkd+kd",), "kd cannot follow a +"),
     (("--config.method=kd+rkd+rkd",), "once each"),
-    (("--config.method=hint", "--config.teacher.count=2"), "one net"),
+    (("--config.method=kd+simkd", "--config.teacher.count=2"), "of one alone"),
     (("--config.method=kd+rkd", "--config.teacher.logits=x.npy"), "has none"),
 ])
 def test_mistakes_are_told_before_any_work(words, says):

@@ -270,10 +270,11 @@ def check_names(values: Values) -> None:
       raise UserError(
           f"config.teacher.logits={logits}: method {name} compares features, and a "
           "file of logits has none; let the run train its teacher")
-    if count > 1:
+    if count > 1 and (method.heads or method.inference or method.gradients):
       raise UserError(
-          f"config.teacher.count={count}: method {name} compares the features of "
-          "one net; use teacher.count=1")
+          f"config.teacher.count={count}: method {name} asks for more of a teacher "
+          "than its taps, such as its last layer, and is of one alone; use "
+          "teacher.count=1, or a method that compares taps, such as hint")
   if (count > 1 and mean != "logits" and method.needs_teacher
       and method.any_temperature):
     raise UserError(

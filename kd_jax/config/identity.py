@@ -76,6 +76,29 @@ def student(
   return identity | dict(mixture or {}) | data(values, content)
 
 
+def by_place(values: Values, teachers: Sequence[str]) -> dict[str, Any]:
+  """A student's config with the places of its teachers in its pairs of taps.
+
+  Their names make no other student, but which of them has a tap does.
+
+  Example:
+    >>> by_place({"features.pairs": (("stage1", "wide.stage2"),)},
+    ...          ["deep", "wide"])
+    {'features.pairs': (('stage1', '1.stage2'),)}
+  """
+  pairs = values["features.pairs"]
+  if len(teachers) < 2 or pairs in ((), ("all",)):
+    return dict(values)
+  places = {name: str(place) for place, name in enumerate(teachers)}
+
+  def placed(tap: str) -> str:
+    name, dot, rest = tap.partition(".")
+    return places.get(name, name) + dot + rest
+
+  return {**values, "features.pairs": tuple(
+      (own, placed(other)) for own, other in pairs)}
+
+
 def mixture(
     values: Values, members: Sequence[str], weights: Sequence[float]
 ) -> Identity:

@@ -255,8 +255,9 @@ _FEATURES: dict[str, Key] = {
             lambda pairs: tuple(pairs) == ("all",) or all(
                 len(pair) == 2 and all(isinstance(tap, str) for tap in pair)
                 for pair in pairs)),
-        "taps of student and teacher that a method on features compares; () for "
-        "the method's own, ('all',) for every stage that both nets have"),
+        "taps of student and teacher, of several teachers NAME.tap, that a method "
+        "on features compares; () for the method's own, ('all',) for every stage "
+        "that both nets have"),
 }
 _SCHEDULES: dict[str, Key] = {
     **_course("temperature", _TEMPERATURE),

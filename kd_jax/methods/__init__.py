@@ -1,10 +1,10 @@
 """Methods: which named terms a student's loss is the weighted sum of."""
 
 from kd_jax.methods.method import NAMES, Method, nothing, sizes
-from kd_jax.methods.pairs import ALL, Pairs, Shapes
+from kd_jax.methods.pairs import ALL, OfSeveral, Pairs, Shapes, joined, parted
 from kd_jax.methods.registry import METHODS, add, add_own, find, parts
 from kd_jax.methods.several import bind, staying
 
-__all__ = ["ALL", "METHODS", "NAMES", "Method", "Pairs", "Shapes", "add",
-           "add_own", "bind", "find", "nothing", "parts", "sizes",
-           "staying"]
+__all__ = ["ALL", "METHODS", "NAMES", "Method", "OfSeveral", "Pairs", "Shapes",
+           "add", "add_own", "bind", "find", "joined", "nothing", "parted", "parts",
+           "sizes", "staying"]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from kd_jax.core import types
 from kd_jax.methods.method import Method, sizes
-from kd_jax.methods.pairs import Pairs, Shapes, TooFew
+from kd_jax.methods.pairs import OfSeveral, Pairs, Shapes, TooFew, parted
 from kd_jax.methods.several import bind
 from kd_jax.methods.terms import Own
 
@@ -49,10 +49,13 @@ def check(
     raise ValueError(problem)
   own, other = wrong
   shown = lambda shape: "x".join(map(str, shape))
-  # A few of each, those at the same depth first.
+  # A few of each, those of the same teacher and at the same depth first.
+  of = parted if isinstance(teacher, OfSeveral) else lambda tap: ("", tap)
+  name, depth = of(other)
   near = [pair for pairs in (
-      [(own, tap) for tap in sorted(teacher, key=lambda tap: tap != own)],
-      [(tap, other) for tap in sorted(student, key=lambda tap: tap != other)])
+      [(own, tap) for tap in sorted(teacher, key=lambda tap: (
+          of(tap)[0] != name, of(tap)[1] != own))],
+      [(tap, other) for tap in sorted(student, key=lambda tap: tap != depth)])
           for pair in itertools.islice(filter(fits, pairs), 3)]
   raise ValueError(
       f"it cannot compare the student's {own} ({shown(student[own])}) with the "

@@ -1,12 +1,57 @@
 """Which taps of two nets a method compares, by their names and shapes."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 Shapes = Mapping[str, tuple[int, ...]]
 # Names of taps, of the student and of the teacher.
 Pairs = tuple[tuple[str, str], ...]
 # Stands for every stage that both nets have.
 ALL: Pairs = (("all", "all"),)
+
+
+class OfSeveral(dict[str, tuple[int, ...]]):
+  """Shapes of the taps of several teachers, each called `NAME.tap`.
+
+  Attributes:
+    names: Those of the teachers, in order; a name has no dot.
+  """
+
+  def __init__(self, taps: Shapes, names: Sequence[str]):
+    super().__init__(taps)
+    self.names = tuple(names)
+
+  def of(self, name: str) -> Shapes:
+    """Those of one teacher, as it calls them itself."""
+    return {tap: shape for whole, shape in self.items()
+            for teacher, tap in [parted(whole)] if teacher == name}
+
+
+def parted(tap: str) -> tuple[str, str]:
+  """The teacher and the tap of `NAME.tap`.
+
+  Example:
+    >>> parted("wide.stage1.preact")
+    ('wide', 'stage1.preact')
+  """
+  name, _, tap = tap.partition(".")
+  return name, tap
+
+
+def joined(names: Sequence[str], taps: Sequence[Shapes]) -> Shapes:
+  """The taps of nets that are one teacher: a single net's own, or `NAME.tap`.
+
+  Args:
+    names: Of the nets.
+    taps: Shapes of their taps, of one example.
+
+  Example:
+    >>> joined(["wide", "deep"], [{"pooled": (4,)}, {"pooled": (8,)}])
+    {'wide.pooled': (4,), 'deep.pooled': (8,)}
+  """
+  if len(names) == 1:
+    return taps[0]
+  return OfSeveral({f"{name}.{tap}": shape for name, of in zip(
+      names, taps, strict=True) for tap, shape in of.items()}, names)
 
 
 class TooFew(ValueError):

@@ -54,9 +54,10 @@ def attention(found: Found, path: pathlib.Path) -> bool:
            for example in net.get("examples") or []]
   if not shown:
     return False
-  # Both nets' first stages beside each other, then their second ones.
+  # All nets' first stages beside each other, then their second ones.
   columns = [(net, tap) for both in itertools.zip_longest(*(
-      [(net, tap) for tap in shown[0][1][net]] for net in ("student", "teacher")))
+      [(net, tap) for tap in taps] for net, taps in shown[0][1].items()
+      if net.startswith(("student", "teacher"))))
              for net, tap in filter(None, both)]
   drawn, axes = canvas.figure(
       len(shown), 1 + len(columns),

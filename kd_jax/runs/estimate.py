@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from kd_jax import teachers
+from kd_jax import methods, teachers
 from kd_jax.config import build, identity, recipe, schema, sweep
 from kd_jax.config import run as run_lib
 from kd_jax.config.recipe import Net
@@ -201,8 +201,9 @@ def _group(
   models = [member.training.model for member in members]
   teacher = None
   # Looking outputs up in a bank takes no time.
-  if members and not teacher_store.wants_bank(
-      asked, found, training, members[0].training.taps):
+  taps = methods.joined(
+      net.teachers, [member.training.taps for member in members]) if members else {}
+  if members and not teacher_store.wants_bank(asked, found, training, taps):
     teacher = teachers.live(models, [
         cost.variables(model, inputs) for model in models])
   released = net.member is not None and asked.values["teacher.state_dict"]

@@ -1,6 +1,6 @@
 """A net looked at beside its teacher: after each epoch, and in pictures."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -29,12 +29,13 @@ def after_epochs(
 
   `share_TERM` is the norm of the gradient of a weighted term with respect to the
   student's parameters, on the first batch of the training, without mixup, as a part
-  of the sum of these norms. `cka_STUDENT-TEACHER` is the CKA of two compared taps.
+  of the sum of these norms. `cka_STUDENT-TEACHER` is the CKA of two compared taps,
+  of several teachers `NAME.tap`.
   """
   if not job.setup.run.values["inspect"] or wanted.teacher is None:
     return lambda state: {}
-  gradients, net = _gradients(job), _net(job, wanted)
-  cka = net and _cka(job, net)
+  gradients, nets = _gradients(job), _nets(job, wanted)
+  cka = _cka(job, nets) if nets else None
 
   def measured(state: TrainState) -> dict[str, float | None]:
     norms = gradients(state)
@@ -58,30 +59,37 @@ def pictures(
   `cka` has the CKA of all taps of both nets, before and after the training;
   `examples` a few test images, with where the stages of both nets are large.
   """
-  if (net := _net(job, wanted)) is None:
+  if not (asked := _nets(job, wanted)):
     return {}
   start = fit.start(job.training, job.learner, job.setup.train, job.setup.devices,
                     wanted.start and wanted.start.variables)
-  cka = _cka(job, net)
+  cka = _cka(job, asked)
   found: dict[str, Any] = {"cka": {
       "before": cka(step.deployed_variables(job.learner, start)),
       "after": cka(variables)}}
   data = job.setup.splits["test"].data
-  nets = {"student": (job.training, variables),
-          "teacher": (net.training, net.variables)}
+  nets = {"student": (job.training, variables), **{
+      name: (net.training, net.variables) for name, net in zip(
+          _titles(job.net.teachers), asked, strict=True)}}
   if preprocess.are_images(data.inputs) and all(
       _maps(training) for training, _ in nets.values()):
     found["examples"] = _examples(data, nets)
   return found
 
 
-def _net(job: Job, wanted: Wanted) -> Kept | None:
-  """The one net that a net is looked at beside, if there is such a one."""
+def _nets(job: Job, wanted: Wanted) -> Sequence[Kept]:
+  """The nets that a net is looked at beside, if all of them have taps."""
   nets = wanted.teacher.nets if wanted.teacher else ()
   asked = min(job.setup.run.values["inspect"], len(job.setup.train.ids))
-  if len(nets) != 1 or asked < alignment.LEAST:
-    return None
-  return nets[0] if nets[0].training.taps and job.training.taps else None
+  if asked < alignment.LEAST or not job.training.taps:
+    return ()
+  return nets if all(net.training.taps for net in nets) else ()
+
+
+def _titles(teachers: Sequence[str]) -> list[str]:
+  """What the teachers are called beside the student."""
+  several = len(teachers) > 1
+  return [f"teacher {name}" if several else "teacher" for name in teachers]
 
 
 def _gradients(job: Job) -> Callable[[TrainState], dict[str, float]]:
@@ -108,19 +116,24 @@ def _gradients(job: Job) -> Callable[[TrainState], dict[str, float]]:
 
 
 def _cka(
-    job: Job, teacher: Kept
+    job: Job, teachers: Sequence[Kept]
 ) -> Callable[[types.Variables], dict[str, dict[str, float | None]]]:
-  """CKA of a student with its teacher, by their taps, on training examples."""
+  """CKA of a student with its teachers, by their taps, on training examples."""
   data = job.setup.train
   data = data._replace(ids=data.ids[:job.setup.run.values["inspect"]])
-  others = _in_order(teacher.training.taps)
-  right = inspection.make_relations(teacher.training.model, others)(
-      teacher.variables, data)
+  others: list[str] = []
+  relations = []
+  for name, net in zip(job.net.teachers, teachers, strict=True):
+    taps = _in_order(net.training.taps)
+    others += [f"{name}.{tap}" if len(teachers) > 1 else tap for tap in taps]
+    relations.append(inspection.make_relations(net.training.model, taps)(
+        net.variables, data))
+  right = np.concatenate(relations)
   own = _in_order(job.training.taps)
   left = inspection.make_relations(job.training.model, own)
 
   def cka(variables: types.Variables) -> dict[str, dict[str, float | None]]:
-    table = np.asarray(left(variables, data)) @ np.asarray(right).T
+    table = np.asarray(left(variables, data)) @ right.T
     return {tap: {other: _plain(value) for other, value in zip(others, row)}
             for tap, row in zip(own, table)}
 

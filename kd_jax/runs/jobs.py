@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kd_jax import models
+from kd_jax import methods, models
 from kd_jax.config import build
 from kd_jax.config import identity as identity_lib
 from kd_jax.config import run as run_lib
@@ -155,6 +155,7 @@ def identity(
     return identity_lib.member(
         run.values, content=content, seed=run.values["teacher.seed"] + net.member,
         source=run.sources["teacher"])
+  run = run._replace(values=identity_lib.by_place(run.values, net.teachers))
   found = _of_student(run, content, teacher and identity_lib.mixture(
       run.values, teacher.identity, teacher.teacher.weights.tolist()))
   return found | ({"init_from": start.sha256} if start else {}) | (
@@ -291,8 +292,12 @@ def _check_taps(net, setup, training, before) -> None:
   """Refuses taps that are not there, and those that cannot be stored."""
   if not net.teachers:
     return
-  taps = before[net.teachers[0]].taps if len(net.teachers) == 1 else {}
-  run = setup.run
+  run, names = setup.run, net.teachers
+  if run.method.pairs is not None and len(set(names)) < len(names):
+    raise UserError(
+        f"config.teachers={names}: method {run.values['method']} compares the taps "
+        "of each, and one is named twice; name it once")
+  taps = methods.joined(names, [before[name].taps for name in names])
   for each in (training, before[net.teachers[0]]) if run.method.heads else ():
     models.head(jax.eval_shape(each.model.init, jax.random.key(0),
                                preprocess.blank(setup.train.inputs)).params)

@@ -153,7 +153,8 @@ class Points:
     if not net.in_config:
       return identity.group(net.values)
     of = self._recipes[number]
-    return json.dumps([identity.group(net.values), net.name, net.start is None,
+    own = identity.by_place(net.values, net.teachers)
+    return json.dumps([identity.group(own), net.name, net.start is None,
                        net.prune is None, *(
         identity.group(of[teacher].values) for teacher in net.teachers), *(
             identity.group(values) for _, values in net.peers)])
@@ -184,7 +185,8 @@ class Points:
     # Peers are asked in the step, and one that is taken from them asks nobody.
     alone = net.member is not None or net.peers or net.peer is not None
     teacher = None if alone else self._teachers.of(
-        setup, training, [self._trained(number, each) for each in net.teachers])
+        setup, training, [self._trained(number, each) for each in net.teachers],
+        net.teachers)
     start = self._trained(number, net.start) if net.start else None
     if start and net.peer is None:
       start = jobs.begun(net, setup, training, start)

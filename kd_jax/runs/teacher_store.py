@@ -57,28 +57,38 @@ class Teachers:
     self._made: dict[str, PreparedTeacher] = {}
 
   def of(
-      self, setup: Setup, student: Training, members: Sequence[Kept]
+      self, setup: Setup, student: Training, members: Sequence[Kept],
+      names: Sequence[str] = (),
   ) -> PreparedTeacher | None:
-    """Whom a student asks; None where its method asks nobody."""
+    """Whom a student asks; None where its method asks nobody.
+
+    Args:
+      setup: The student's.
+      student: Its training.
+      members: Whom it asks; none where it asks a file.
+      names: What the recipe calls them.
+    """
     run = setup.run
     if not run.method.needs_teacher:
       return None
     file = run.values["teacher.logits"]
-    banked = file is not None or wants_bank(
-        run, setup.dataset, student, members[0].training.taps)
+    taps = {} if file is not None else methods.joined(
+        names, [net.training.taps for net in members])
+    banked = file is not None or wants_bank(run, setup.dataset, student, taps)
     # Which taps are stored is a matter of the method.
-    taps = () if run.method.pairs is None else ("method", "features.", "student.")
-    key = run.part("student.views", "teacher.", "data.", *taps) + str(
-        [banked, *(net.sha256 for net in members)])
+    own = () if run.method.pairs is None else ("method", "features.", "student.")
+    key = run.part("student.views", "teacher.", "data.", *own) + str(
+        [banked, *(net.sha256 for net in members), *(own and names)])
     if key not in self._made:
       self._made[key] = (
           from_file(setup, student) if file is not None
-          else _of_nets(setup, student, members, banked))
+          else _of_nets(setup, student, members, taps, banked))
     return self._made[key]
 
 
 def _of_nets(
-    setup: Setup, student: Training, members: Sequence[Kept], banked: bool
+    setup: Setup, student: Training, members: Sequence[Kept], taps: methods.Shapes,
+    banked: bool,
 ) -> PreparedTeacher:
   """The teacher that trained nets are together, for a student's training."""
   run, mean = setup.run, setup.run.values["teacher.mean"]
@@ -96,14 +106,14 @@ def _of_nets(
             for name, split in setup.splits.items()}
   if banked:
     bank, stored = _bank(setup, student, members)
-    if streams(run, setup.dataset, student, members[0].training.taps):
+    if streams(run, setup.dataset, student, taps):
       setup.screen.say(f"bank: of {bank.nbytes / 2**30:.1f} GiB, of which the "
                        "device has the rows of an epoch at a time")
       teacher = teachers.streamed(bank, weights=run.weights, mean=mean)
     else:
       teacher = teachers.banked(
           devices_lib.copies(setup.devices, bank), weights=run.weights, mean=mean,
-          features=_tap_bank(setup, student, members[0]))
+          **_tap_bank(setup, student, members, taps))
   else:
     method = f"method {run.values['method']}"
     why = ("mixup mixes what it sees" if student.mixup else
@@ -115,7 +125,7 @@ def _of_nets(
     teacher = teachers.live(
         [net.training.model for net in members],
         [net.variables for net in members], weights=run.weights,
-        mean=mean, taps=members[0].training.taps)
+        mean=mean, taps=taps)
   record = members[0].record if len(members) == 1 else _ensemble_record(
       members, splits)
   return PreparedTeacher(
@@ -197,19 +207,26 @@ def _told(setup: Setup, rounding: logit_bank.Rounding | None) -> dict[str, Any]:
 
 
 def _tap_bank(
-    setup: Setup, student: Training, net: Kept
-) -> dict[str, jax.Array]:
-  """The compared taps of every view of every input, `[N, V, ...]`; not on disk."""
-  names = compared(setup.run, student, net.training.taps)
-  if not names:
-    return {}
-  predict = devices_lib.make_predict(
-      setup.devices, net.training.model, student.views.of_teacher,
-      lambda outputs: {name: outputs.features[name] for name in names})
-  views = [predict(net.variables, setup.train, jnp.int32(view))
-           for view in range(student.views.of_teacher.count)]
-  return devices_lib.copies(setup.devices, jax.tree.map(
-      lambda *taps: np.stack(taps, axis=1), *views))
+    setup: Setup, student: Training, members: Sequence[Kept], taps: methods.Shapes
+) -> dict[str, Any]:
+  """The compared taps of every view of every input, `[N, V, ...]`, for a teacher of
+  a bank; not on disk."""
+  wanted = compared(setup.run, student, taps)
+  names = taps.names if isinstance(taps, methods.OfSeveral) else ("",)
+  found: dict[str, Any] = {}
+  for name, net in zip(names, members, strict=True) if wanted else ():
+    before = name and f"{name}."
+    own = [tap for tap in net.training.taps if before + tap in wanted]
+    if not own:
+      continue
+    predict = devices_lib.make_predict(
+        setup.devices, net.training.model, student.views.of_teacher,
+        lambda outputs, own=own: {tap: outputs.features[tap] for tap in own})
+    views = [predict(net.variables, setup.train, jnp.int32(view))
+             for view in range(student.views.of_teacher.count)]
+    found |= {before + tap: np.stack([view[tap] for view in views], axis=1)
+              for tap in own}
+  return {"features": devices_lib.copies(setup.devices, found), "names": names}
 
 
 def compared(

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kd_jax import losses
+from kd_jax import losses, methods
 from kd_jax.core import types
 from kd_jax.losses import mixtures
 
@@ -27,11 +27,12 @@ class Teacher(NamedTuple):
 
   Attributes:
     members: `(arrays, batch) -> Outputs`: logits `[M, B, classes]`, and the taps of
-      the net where there is one alone.
+      the nets, of several as `NAME.tap`.
     arrays: What `members` needs: parameters, or a bank.
     weights: Weight of each member, float32 `[M]`, summing to 1.
     mean: What is averaged over members, one of `MEANS`.
-    taps: Shapes of its taps of one example, by name; none of stored logits.
+    taps: Shapes of its taps of one example, by name, of several members as of
+      `methods.joined`; none of stored logits.
     classes: Those that each member knows, () for all; () for all of all members.
     rows: Of a bank that stays on the host: `arrays` of an epoch, by the view that
       it shows of each example, int `[N]`.
@@ -61,24 +62,28 @@ def live(
     variables: Their variables.
     weights: Weight of each member; default all alike.
     mean: What is averaged over members, one of `MEANS`.
-    taps: Shapes of the taps of one example; of several members there are none.
+    taps: Shapes of the taps of one example, of several members as of
+      `methods.joined`; without their names there are none.
   """
+  names = taps.names if isinstance(taps, methods.OfSeveral) else ()
   return Teacher(
-      _nets(tuple(models)), tuple(variables), _weights(weights, len(models)), mean,
-      taps if len(models) == 1 else _NO_TAPS)
+      _nets(tuple(models), names), tuple(variables), _weights(weights, len(models)),
+      mean, taps if names or len(models) == 1 else _NO_TAPS)
 
 
 # Teachers of the same nets share compiled programs.
 @functools.lru_cache(maxsize=32)
-def _nets(models: tuple[types.Model, ...]):
-  """The outputs of nets, `(variables, batch) -> Outputs`."""
+def _nets(models: tuple[types.Model, ...], names: tuple[str, ...] = ()):
+  """The outputs of nets, `(variables, batch) -> Outputs`; of several by `names`."""
   def members(arrays, batch):
     seen = batch.inputs if batch.clean is None else batch.clean
     found = [
         model.apply(held, seen, train=False, mask=batch.mask)[0]
         for model, held in zip(models, arrays, strict=True)]
-    return types.Outputs(jnp.stack([each.logits for each in found]),
-                         found[0].features if len(models) == 1 else {})
+    taps = found[0].features if len(models) == 1 else {
+        f"{name}.{tap}": value for name, each in zip(names, found)
+        for tap, value in each.features.items()}
+    return types.Outputs(jnp.stack([each.logits for each in found]), taps)
   return members
 
 
@@ -88,6 +93,7 @@ def banked(
     weights: Sequence[float] | None = None,
     mean: str = "probabilities",
     features: Mapping[str, jax.Array] | None = None,
+    names: Sequence[str] = (),
 ) -> Teacher:
   """A teacher whose outputs were computed before: `bank[id, view, member]`.
 
@@ -95,12 +101,16 @@ def banked(
     bank: Logits, float32 or float16 `[N, V, M, classes]`; V = 1 serves every view.
     weights: Weight of each member; default all alike.
     mean: What is averaged over members, one of `MEANS`.
-    features: Taps of the one member there is, `[N, V, ...]` each, by name.
+    features: Taps, `[N, V, ...]` each, by name; of several members as `NAME.tap`.
+    names: Of the members, where there are several.
 
   Returns:
     The teacher.
   """
-  taps = {name: tap.shape[2:] for name, tap in (features or {}).items()}
+  taps: methods.Shapes = {
+      name: tap.shape[2:] for name, tap in (features or {}).items()}
+  if features and len(names) > 1:
+    taps = methods.OfSeveral(taps, names)
   arrays = (bank, dict(features)) if features else bank
   return Teacher(_stored, arrays, _weights(weights, bank.shape[2]), mean, taps)
 

@@ -130,7 +130,7 @@ def terms(visit: Visit, last: Begun) -> list[Term]:
   """Shows every term of the loss on the first batch; some would break a run."""
   run = last.setup.run
   loss = teacher_store.loss_record(
-      run.method, last.training.hparams, last.training.schedules)["loss"]
+      last.learner.method, last.training.hparams, last.training.schedules)["loss"]
   found = first_batch.terms(last)
   visit.screen.table(
       f"first batch: {loss}", ["term", "weight", "value", "gradient norm"],

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import jax
 
-from kd_jax import teachers
+from kd_jax import methods, teachers
 from kd_jax.config import build, names
 from kd_jax.config import run as run_lib
 from kd_jax.config.recipe import Net
@@ -91,7 +91,8 @@ def _teacher(
       [each.training.model for each in members],
       [each.state.student for each in members],
       weights=run.weights, mean=run.values["teacher.mean"],
-      taps=members[0].training.taps)._replace(
+      taps=methods.joined([each.net.name for each in members],
+                          [each.training.taps for each in members]))._replace(
           classes=run.values["teacher.classes"])
 
 
@@ -145,10 +146,14 @@ def compared(begun: Begun) -> str:
   shown = lambda shape: "x".join(map(str, shape))
   own = jax.tree_util.tree_leaves_with_path(begun.state.method)
   lines = []
-  for pair in learner.pairs:
-    student, other = pair
+  names = (teacher.taps.names if teacher and isinstance(
+      teacher.taps, methods.OfSeveral) else ())
+  for student, other in learner.pairs:
+    # Of several teachers each has modules of its own, by its place.
+    name, tap = methods.parted(other) if names else ("", other)
+    at = {f"{student}-{tap}", *([f"teacher_{names.index(name)}"] if names else [])}
     number = sum(leaf.size for path, leaf in own
-                 if jax.tree_util.DictKey("-".join(pair)) in path)
+                 if at <= {getattr(key, "key", None) for key in path})
     lines.append(
         f"{student} {shown(begun.training.taps[student])} with {other} "
         f"{shown(teacher.taps[other]) if teacher else ''}, {number:,} parameters")
