@@ -237,6 +237,21 @@ def test_ranges_of_static_int8_are_those_of_training_inputs(run):
   assert all(image.tobytes() in known for image in net.calibration)
 
 
+@pytest.mark.parametrize("name", of_format("onnx", "litert"))
+def test_static_int8_holds_the_largest_it_was_calibrated_with(name, tmp_path):
+  net = served("mlp", widths=(20, 12))
+  # One input of many is bright: a mean of the largest values would cut it off.
+  inputs = pixels(40) // 16
+  inputs[20] = pixels(1)[0]
+  chosen = formats.FORMATS[name]
+  plain, small = (tmp_path / f"{each}{chosen.suffix}" for each in ("net", "int8"))
+  chosen.code.write(net, plain)
+  chosen.code.quantise(plain, small, "static", inputs)
+  wanted, found = (chosen.code.load(file)(inputs[20:21])[0]
+                   for file in (plain, small))
+  assert np.abs(found - wanted).max() < 0.1 * np.abs(wanted).max()
+
+
 @pytest.mark.parametrize(("words", "says"), [
     (["--format=tflite"], "did you mean"), (["--net=destilled"], "distilled"),
     (["--format=npz", "--int8=static"], "add litert or onnx to --format"),

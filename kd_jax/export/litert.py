@@ -87,7 +87,14 @@ def quantise(
 
 def _quantise(file, to, kind, calibration) -> None:
   # pylint: disable=g-import-not-at-top
-  from ai_edge_quantizer import qtyping, quantizer, recipe
+  from ai_edge_quantizer import (
+    calibrator,
+    qtyping,
+    quantizer,
+    recipe,
+    recipe_manager,
+  )
+  from ai_edge_quantizer.utils import qsv_utils
   # pylint: enable=g-import-not-at-top
   quantiser = quantizer.Quantizer(str(file))
   result = None
@@ -101,8 +108,16 @@ def _quantise(file, to, kind, calibration) -> None:
     for place in ("INPUT", "OUTPUT", "SOFTMAX"):
       quantiser.update_quantization_recipe(
           ".*", qtyping.TFLOperationName[place], algorithm_key="no_quantize")
-    result = quantiser.calibrate(
-        {_SIGNATURE: [{INPUT: one[None]} for one in calibration]})
+    # Its own way takes a moving average of the largest values, above which logits
+    # would be cut off.
+    manager = recipe_manager.RecipeManager()
+    manager.load_quantization_recipe(quantiser.get_quantization_recipe())
+    observer = calibrator.Calibrator(
+        str(file), mode=calibrator.CalibrationMode.CALIBRATION_PRESERVE_ALL_TENSORS,
+        qsv_update_func=qsv_utils.min_max_update)
+    observer.calibrate(
+        {_SIGNATURE: [{INPUT: one[None]} for one in calibration]}, manager)
+    result = observer.get_model_qsvs()
   to.write_bytes(_named(bytes(quantiser.quantize(result).quantized_model)))
 
 
