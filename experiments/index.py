@@ -20,7 +20,7 @@ from kd_jax.core.errors import UserError
 from kd_jax.report import Row
 
 ROOT = pathlib.Path(__file__).parent
-STUDIES = ("ban_mnist", "bucila06", "deepvid19", "deploy_mnist",
+STUDIES = ("ban_mnist", "bucila06", "deepvid19", "deploy_cifar", "deploy_mnist",
            "early_stopped_mnist", "features_cifar", "fitnets_mnist",
            "hinton15_mnist", "hinton15_omitted", "hinton15_regulariser",
            "hinton15_specialists", "hinton15_speech", "hinton15_temperature",

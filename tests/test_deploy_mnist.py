@@ -52,7 +52,7 @@ def test_roads_are_compared_with_the_distilled_net_by_seed(rows):
 
 def test_the_conclusion_has_each_file_and_each_budget(rows):
   text = study.conclude(rows)
-  assert "| small net, distilled, 32 units | float | 201.0 ± 2.5 (3) |" in text
+  assert "| small net, distilled, 32 | float | 201.0 ± 2.5 (3) |" in text
   assert "| 120 kB: small net on labels | 32, none |" in text
   assert "120 kB: distilled 201" in study.status(rows)
   assert study.conclude({"table": []}) == "No rows yet.\n"
@@ -60,9 +60,9 @@ def test_the_conclusion_has_each_file_and_each_budget(rows):
 
 def test_each_net_is_of_the_recipe_and_gradual_ones_start_from_the_last():
   from experiments.deploy_mnist import work  # pylint: disable=g-import-not-at-top
-  values = run.read(work.config(plan.FULL, 3)).values
+  values = run.read(work.config(plan.MNIST, 3)).values
   nets = {net.name: net for net in recipe.nets(values, swept=False)}
-  assert list(nets) == [net.name for net in plan.nets(plan.FULL)]
+  assert list(nets) == [net.name for net in plan.nets(plan.MNIST)]
   assert len(nets) == 1 + 3 * 5 + 2 * 4 + 5 + 4
   assert all(net.values["seed"] == 3 for net in nets.values())
   assert nets["pruned_2"].start == "teacher" and nets["pruned_2"].prune[0] == 0.98

@@ -2,9 +2,8 @@
 
 from typing import Any, NamedTuple
 
-NAME = "deploy_mnist"
-# Forms of a file: as it is, with 8-bit and with 4-bit weights.
-FORMS = ("none", "dynamic", "dynamic4")
+# Forms of a file, as kinds of int8: as it is, and with weights of 8 and of 4 bits.
+FORMS = ("none", "dynamic", "static", "dynamic4")
 # A road, in words.
 ROADS = {
     "teacher": "the teacher itself",
@@ -21,27 +20,49 @@ class Form(NamedTuple):
   """Sizes of the study.
 
   Attributes:
+    name: Of the study.
     seeds: Runs, each with a teacher of its own.
-    teacher: Widths of the teacher.
-    units: Units a layer of small nets.
+    teacher: Keys of the teacher.
+    units: Sizes of small nets: units a layer of an MLP, or the factor on the widths
+      of a ResNet of depth 8.
     shares: Of the teacher's weights that are pruned.
-    ranks: Of low-rank nets.
+    ranks: Of low-rank nets; with units to prune, of an MLP alone.
     epochs: Of each net; the teacher has twice as many.
+    bits8: The kind of int8 that suits the nets.
+    part: Of the training images that all nets learn from.
     quick: Whether to take few digits.
   """
 
-  seeds: int = 5
-  teacher: tuple[int, int] = (800, 800)
-  units: tuple[int, ...] = (16, 32, 64, 128, 256)
-  shares: tuple[float, ...] = (0.8, 0.9, 0.95, 0.98)
-  ranks: tuple[int, ...] = (8, 16, 32, 64)
+  name: str
+  seeds: int
+  teacher: dict[str, Any]
+  units: tuple[float, ...]
+  shares: tuple[float, ...]
+  ranks: tuple[int, ...] = ()
   epochs: int = 10
+  bits8: str = "dynamic"
+  part: float = 1.0
   quick: bool = False
 
+  @property
+  def width(self) -> int:
+    """Units a layer of a teacher that is an MLP; 0 of another."""
+    return self.teacher["widths"][0] if "widths" in self.teacher else 0
 
-FULL = Form()
-QUICK = Form(seeds=2, teacher=(48, 48), units=(8,), shares=(0.5, 0.8),
-             ranks=(4,), epochs=1, quick=True)
+
+MNIST = Form(
+    "deploy_mnist", 5, {"widths": (800, 800), "hidden_dropout": 0.2},
+    (16, 32, 64, 128, 256), (0.8, 0.9, 0.95, 0.98), (8, 16, 32, 64))
+CIFAR = Form(
+    "deploy_cifar", 3, {"name": "resnet14"}, (0.25, 0.5, 1.0), (0.8, 0.95),
+    epochs=6, bits8="static", part=0.4)
+# The same program in a minute or two.
+QUICK = {
+    "deploy_mnist": Form("deploy_mnist", 2, {"widths": (48, 48)}, (8,), (0.5, 0.8),
+                         (4,), epochs=1, quick=True),
+    "deploy_cifar": Form(
+        "deploy_cifar", 2, {"name": "resnet8", "model.width": 0.25}, (0.25,),
+        (0.5,), epochs=1, bits8="static", part=0.1, quick=True)}
 
 
 class Net(NamedTuple):
@@ -51,46 +72,49 @@ class Net(NamedTuple):
     road: A key of `ROADS`.
     size: Units a layer, weights kept in percent, or the rank.
     own: Keys of the net in the recipe.
+    forms: Of its file.
   """
 
   road: str
   size: float
   own: dict[str, Any]
+  forms: tuple[str, ...]
 
   @property
   def name(self) -> str:
     return self.road if self.road == "teacher" else (
         f"{self.road}_{self.size:g}".replace(".", "_"))
 
-  @property
-  def forms(self) -> tuple[str, ...]:
-    """The forms of its file: 4 bits are asked of the small nets alone."""
-    small = self.road in ("teacher", "labels", "distilled")
-    return {"few_bits": FORMS[2:]}.get(self.road, FORMS if small else FORMS[:2])
-
 
 def nets(form: Form) -> list[Net]:
   """All nets of a seed, each after those that it needs."""
-  width = form.teacher[0]
-  of_units = lambda road, **own: [
-      Net(road, units, {"widths": (units, units), **own}) for units in form.units]
-  start = {"widths": form.teacher, "init_from": "teacher",
-           "optimizer.learning_rate": 3e-4}
+  mlp = "widths" in form.teacher
+  eight = ("none", form.bits8)
+  # Weights of 4 bits are asked of nets that are not pruned.
+  all_forms = (*eight, "dynamic4")
+  size = lambda units: ({"widths": (units, units)} if mlp else
+                        {"name": "resnet8", "model.width": units})
+  small = lambda road, forms, **own: [
+      Net(road, units, {**size(units), **own}, forms) for units in form.units]
+  start = {**form.teacher, "init_from": "teacher", "optimizer.learning_rate": (
+      3e-4 if mlp else 0.02)}
+  start.pop("hidden_dropout", None)
   found = [
-      Net("teacher", width, {
-          "widths": form.teacher, "hidden_dropout": 0.2,
-          "epochs": 2 * form.epochs}),
-      *of_units("labels"), *of_units("distilled", teachers=("teacher",)),
-      *of_units("few_bits", teachers=("teacher",), weight_bits=4)]
+      Net("teacher", 1, {**form.teacher, "epochs": 2 * form.epochs}, all_forms),
+      *small("labels", all_forms),
+      *small("distilled", all_forms, teachers=("teacher",)),
+      *small("few_bits", ("dynamic4",), teachers=("teacher",), weight_bits=4)]
   before = "teacher"
   for share in form.shares:
     kept = round(100 * (1 - share), 1)
-    found.append(Net("pruned", kept, {**start, "prune": share}))
+    found.append(Net("pruned", kept, {**start, "prune": share}, eight))
     found.append(Net(
-        "gradual", kept, {**start, "prune": share, "init_from": before}))
+        "gradual", kept, {**start, "prune": share, "init_from": before}, eight))
     before = found[-1].name
+  if not mlp:
+    return found
   found += [Net("channels", units, {
-      **start, "prune": 1 - units / width, "prune_by": "channels"})
+      **start, "prune": 1 - units / form.width, "prune_by": "channels"}, eight)
             for units in form.units]
-  return found + [Net("low_rank", rank, {**start, "model.rank": rank})
+  return found + [Net("low_rank", rank, {**start, "model.rank": rank}, eight)
                   for rank in form.ranks]

@@ -25,9 +25,10 @@ BUDGETS = (30, 60, 120, 250)
 _SIZES = {"bytes": "as stored", "bytes_compressed": "compressed by zlib"}
 
 
-def stages(options: Options) -> list[Stage]:
+def stages(options: Options, form: plan.Form = plan.MNIST) -> list[Stage]:
   """One stage: each seed is a task."""
-  form = plan.QUICK if options.quick else plan.FULL
+  if options.quick:
+    form = plan.QUICK[form.name]
   if options.seeds:
     form = form._replace(seeds=options.seeds)
   return [Stage("table", run=functools.partial(_table, form))]
@@ -107,9 +108,9 @@ def _place(item: tuple[File, list[Row]]) -> tuple[int, float, int]:
 
 def _line(file: File, rows: Sequence[Row]) -> list[str]:
   road, size, form = file
-  unit = {"pruned": "% kept", "gradual": "% kept", "low_rank": " ranks"}.get(
-      road, " units")
-  bits = {"none": "float", "dynamic": "8 bits", "dynamic4": "4 bits"}[form]
+  kept = dict.fromkeys(("pruned", "gradual"), "% kept")
+  unit = {**kept, "low_rank": " ranks"}.get(road, "")
+  bits = {"none": "float", "dynamic4": "4 bits"}.get(form, "8 bits")
   median = statistics.summary([row["latency_us"][0] for row in rows]).mean
   return [f"{plan.ROADS[road]}, {size:g}{unit}", bits,
           words.spread(rows, [row["test_errors"] for row in rows]),
@@ -168,7 +169,7 @@ def _draw(rows: Rows, file: pathlib.Path) -> bool:
   for at, (title, cost) in zip(axes[0], costs.items()):
     for (road, form), points in lines.items():
       style = {**canvas.style([*plan.ROADS].index(road)), "linestyle": {
-          "none": "-", "dynamic": "--", "dynamic4": ":"}[form]}
+          "none": "-", "dynamic4": ":"}.get(form, "--")}
       means = [(statistics.summary([*map(cost, own)]).mean, statistics.summary(
           [row["test_errors"] for row in own])) for own in points]
       at.errorbar(
@@ -184,4 +185,5 @@ def _draw(rows: Rows, file: pathlib.Path) -> bool:
   return canvas.save(drawn, file)
 
 
-_BITS = {"none": "", "dynamic": ", 8 bits", "dynamic4": ", 4 bits"}
+_BITS = {"none": "", "dynamic": ", 8 bits", "static": ", 8 bits",
+         "dynamic4": ", 4 bits"}

@@ -1,7 +1,7 @@
 """What the study runs: all nets of a seed, and a file of each in LiteRT.
 
-A seed is a run of `configs/deploy.py` with more nets, in a folder of its own, which
-a study that goes on finds again.
+A seed is a run of a recipe such as `configs/deploy.py`, with more nets, in a folder
+of its own, which a study that goes on finds again.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ import pathlib
 from typing import Any
 import zlib
 
-from configs import deploy
+from configs import cifar10, deploy
 from experiments import tasks
 from experiments.deploy_mnist import plan
 from experiments.protocol import Place
@@ -24,6 +24,10 @@ from kd_jax.report import Row
 from kd_jax.runs import driver
 from kd_jax.training.train_loop import Interrupted
 
+# Of the config that a study starts from, with its optimiser.
+_SHARED = ("data.name", "data.scale", "method", "temperature", "alpha",
+           "batch_size")
+
 
 def run(form: plan.Form, place: Place) -> None:
   """A task a seed."""
@@ -35,27 +39,31 @@ def run(form: plan.Form, place: Place) -> None:
         {key: value for key, value in config_lib.flatten(made).items()
          if key != "data.dir"})
     names = [identity.fingerprint({
-        "study": plan.NAME, "run": content, "net": net.name, "form": kind})
+        "study": form.name, "run": content, "net": net.name, "form": kind})
              for net in plan.nets(form) for kind in net.forms]
     todo.append(tasks.Task(f"seed {seed}", tuple(names), functools.partial(
         _rows, form, place, seed, names)))
-  tasks.run(todo, place, study=plan.NAME)
+  tasks.run(todo, place, study=form.name)
 
 
 def config(form: plan.Form, seed: int) -> Any:
   """The config of a seed."""
   nets = plan.nets(form)
   made = config_lib.default(*(net.name for net in nets))
-  shared = deploy.get_config()
-  for key in ("data.name", "method", "temperature", "alpha"):
-    value = functools.reduce(getattr, key.split("."), shared)
-    made.update_from_flattened_dict({key: value})
-  made.data.embedded = "only" if form.quick else "never"
+  shared = (deploy if form.width else cifar10).get_config()
+  made.update_from_flattened_dict({
+      key: functools.reduce(getattr, key.split("."), shared)
+      for key in (*_SHARED, *(f"optimizer.{name}" for name in shared.optimizer))})
+  if form.quick:
+    made.data.name, made.data.embedded = "mnist", "only"
+  made.transfer.part = form.part
   made.epochs, made.seed, made.tensorboard = form.epochs, seed, False
-  made.parallel = "single"
+  if form.width:
+    made.parallel = "single"
   for net in nets:
+    own = {**net.own, "views": shared.student.views}
     made.update_from_flattened_dict(
-        {f"nets.{net.name}.{key}": value for key, value in net.own.items()})
+        {f"nets.{net.name}.{key}": value for key, value in own.items()})
   return made
 
 
@@ -67,7 +75,7 @@ def _rows(
   folder = place.folder.parent / "nets" / f"seed-{seed}"
   with Screen() as screen:
     driver.train(run_lib.read(config(form, seed)), folder, screen=screen,
-                 asked=driver.Asked(stop=stop, study=plan.NAME))
+                 asked=driver.Asked(stop=stop, study=form.name))
   found = []
   for net in plan.nets(form):
     held = files.net(folder, net.name, lambda line: None)
