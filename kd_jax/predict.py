@@ -13,6 +13,7 @@ has inputs as the data set stores them: uint8 pixels [N, H, W, C], a float table
 
 import argparse
 from collections.abc import Callable, Iterable, Iterator, Sequence
+import os
 import pathlib
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -46,7 +47,9 @@ class Prediction(NamedTuple):
   labels: tuple[str, ...]
 
 
-def predict(workdir: Any, inputs: Any, net: str | None = None) -> Prediction:
+def predict(
+    workdir: str | os.PathLike, inputs: Any, net: str | None = None
+) -> Prediction:
   """Asks a net of a finished run.
 
   Args:
@@ -68,7 +71,7 @@ def predict(workdir: Any, inputs: Any, net: str | None = None) -> Prediction:
     kd_jax.errors.UserError: --workdir=nowhere: holds no run; give the folder of one
   """
   from kd_jax.runs import trained  # pylint: disable=g-import-not-at-top
-  opened = trained.load(pathlib.Path(workdir), net)
+  opened = trained.load(workdir, net)
   return ask(opened, checked(opened, np.asarray(inputs), "inputs"))
 
 

@@ -202,17 +202,17 @@ def test_a_camera_held_upright_is_honoured(tmp_path):
       [[40], [10]], [[50], [20]], [[60], [30]]]
 
 
-def test_another_size_is_scaled_and_told(tmp_path):
-  said: list[str] = []
+def test_another_size_is_scaled_and_reported(tmp_path):
+  lines: list[str] = []
   file = tmp_path / "a.png"
   pixels([[0, 100], [100, 200]], "L").save(file)
   # Bilinear, to one pixel: their mean.
-  assert image_files.read(file, (1, 1, 1), say=said.append).tolist() == [[[100]]]
-  assert said == [f"{file}: scaled from 2 x 2 to 1 x 1 pixels"]
-  image_files.read(file, (1, 2, 1), say=said.append)
-  assert "scaled from 2 x 2 to 2 x 1 pixels, which changes its prop" in said[1]
-  image_files.read(file, (2, 2, 1), say=said.append)
-  assert len(said) == 2
+  assert image_files.read(file, (1, 1, 1), say=lines.append).tolist() == [[[100]]]
+  assert lines == [f"{file}: scaled from 2 x 2 to 1 x 1 pixels"]
+  image_files.read(file, (1, 2, 1), say=lines.append)
+  assert "scaled from 2 x 2 to 2 x 1 pixels, which changes its prop" in lines[1]
+  image_files.read(file, (2, 2, 1), say=lines.append)
+  assert len(lines) == 2
 
 
 @pytest.mark.parametrize("mode", ["1", "CMYK", "YCbCr", "LAB", "HSV"])
@@ -342,12 +342,12 @@ def test_the_inverse_of_an_inverted_image_is_the_image(run, pictures, capsys):
   image = Image.open(pictures / "0.png")
   Image.fromarray(255 - np.asarray(image)).save(pictures / "9.png")
   np.save(pictures / "8.npy", 255 - np.asarray(image)[None])
-  told = lambda *words: predict.main([str(run), *words, "--json"]) or json.loads(
+  top = lambda *words: predict.main([str(run), *words, "--json"]) or json.loads(
       capsys.readouterr().out)["top"]
-  wanted = told(str(pictures / "0.png"))
-  assert told(str(pictures / "9.png")) != wanted
-  assert told(str(pictures / "9.png"), "--invert") == wanted
-  assert told(str(pictures / "8.npy"), "--invert") == wanted
+  wanted = top(str(pictures / "0.png"))
+  assert top(str(pictures / "9.png")) != wanted
+  assert top(str(pictures / "9.png"), "--invert") == wanted
+  assert top(str(pictures / "8.npy"), "--invert") == wanted
 
 
 def test_a_wrong_file_among_others_is_one_line(run, pictures, capsys):
@@ -401,15 +401,15 @@ def test_no_data_set_is_asked_for(run, pictures, monkeypatch, capsys):
 # ---- Light paper
 
 
-def test_a_border_that_is_like_training_when_inverted_is_told(tmp_path, capsys):
+def test_a_border_that_is_as_in_training_when_inverted_is_reported(tmp_path):
   net = a_net((4, 4, 1), "uint8", border=(0.0, 3.0))
-  said: list[str] = []
+  lines: list[str] = []
   def hint(brightness, invert=False):
-    said.clear()
+    lines.clear()
     image = np.full((1, 4, 4, 1), brightness, np.uint8)
     image[:, 1:-1, 1:-1] = 128
-    predict._hint(net, image, tmp_path / "a.png", invert, said.append)
-    return list(said)
+    predict._hint(net, image, tmp_path / "a.png", invert, lines.append)
+    return list(lines)
   assert hint(250) == [
       f"{tmp_path}/a.png: its border is 250 of 255 bright, and that of almost all "
       "training images 0 to 3: try it with --invert"]

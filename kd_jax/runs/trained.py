@@ -4,6 +4,7 @@ What a net needs to be used lies beside its parameters, so it needs no data set.
 """
 
 from collections.abc import Mapping
+import os
 import pathlib
 from typing import Any, NamedTuple
 
@@ -105,7 +106,7 @@ def config(workdir: pathlib.Path) -> dict[str, Any]:
   return later | {key: _plain(value) for key, value in values.items()}
 
 
-def load(workdir: pathlib.Path, name: str | None = None) -> Trained:
+def load(workdir: str | os.PathLike, name: str | None = None) -> Trained:
   """Opens a net that is kept in `workdir/parameters`.
 
   Args:
@@ -115,6 +116,7 @@ def load(workdir: pathlib.Path, name: str | None = None) -> Trained:
   Raises:
     UserError: If there is no such net, or it is damaged.
   """
+  workdir = pathlib.Path(workdir)
   values = config(workdir)
   try:
     nets = {net.name: net for net in recipe.nets(
