@@ -149,6 +149,30 @@ def test_arrays_come_back_in_their_places_to_the_bit(name, kind, tmp_path):
     assert np.asarray(own).tobytes() == np.asarray(other).tobytes()
 
 
+def test_an_mlp_may_have_fewer_units_in_a_file(run, tmp_path):
+  net = trained.load(run)
+  params = jax.tree.map(np.array, net.variables.params)
+  for leaf in (params["Dense_0"]["kernel"], params["Dense_0"]["bias"]):
+    leaf[..., 5:] = 0
+  small = {"Dense_0": {name: leaf[..., :5] for name, leaf in params[
+      "Dense_0"].items()}, "Dense_1": params["Dense_1"] | {
+          "kernel": params["Dense_1"]["kernel"][:5]}}
+  np.savez(tmp_path / "small.npz", **{
+      f"params/{layer}/{name}": leaf for layer, each in small.items()
+      for name, leaf in each.items()})
+  inputs = np.random.default_rng(0).integers(0, 256, (3, 12, 10, 1), dtype=np.uint8)
+  full = net._replace(variables=net.variables._replace(params=params))
+  found = arrays.into(net, tmp_path / "small.npz")
+  np.testing.assert_allclose(
+      found.logits(inputs), full.logits(inputs), rtol=1e-5, atol=1e-5)
+
+
+def test_a_net_that_only_looks_as_an_mlp_stays_what_it_is(run):
+  net = trained.load(run)
+  other = net._replace(model="another")
+  assert arrays.with_params(other, net.variables.params).model == "another"
+
+
 @needs("safetensors")
 def test_a_safetensors_file_has_the_card_and_the_names_of_the_npz(run, tmp_path):
   from safetensors import safe_open  # pylint: disable=g-import-not-at-top
@@ -290,11 +314,16 @@ def test_a_card_has_the_files_that_are_there_and_of_this_net(run, tmp_path):
     exports.record(run, [other | {"int8": "dynamic", "file": "gone.npz"},
                          other | {"int8": "static", "parameters_sha256": "other"}])
     card = json.loads((tmp_path / "distilled.json").read_text())
-    text = model_card.write(run, card, tmp_path).read_text()
+    sha = other["parameters_sha256"]
+    text = model_card.write(run, card, sha, tmp_path).read_text()
+    pruned = model_card.write(run, card, "other", tmp_path).read_text()
   finally:
     (run / exports.NAME).unlink()
     exports.record(run, rows)
   assert len(re.findall(r"^\| \w+\.npz", text, re.M)) == 1
+  line = "- The files are without units that are always 0."
+  assert line not in text and line in pruned
+  assert len(re.findall(r"^\| \w+\.npz", pruned, re.M)) == 1
 
 
 def test_a_card_of_a_run_that_lost_its_rows_says_so(run, tmp_path):
@@ -305,7 +334,7 @@ def test_a_card_of_a_run_that_lost_its_rows_says_so(run, tmp_path):
     for text in ("{damaged", None):
       (run / "results.jsonl").write_text(text) if text else (
           run / "results.jsonl").unlink()
-      found = model_card.write(run, card, tmp_path).read_text()
+      found = model_card.write(run, card, "", tmp_path).read_text()
       assert "- Teacher: not known; the run has no row of this net." in found
       assert "- Loss: not known" in found
   finally:
@@ -364,7 +393,7 @@ def test_the_python_of_the_page_runs(number, folder, monkeypatch, capsys):
   exec(block, names)
   if "logits" in names:
     np.testing.assert_allclose(names["logits"], wanted, rtol=1e-4, atol=1e-4)
-    if "load_variables" in block:
+    if "arrays.into" in block:
       np.testing.assert_array_equal(names["logits"], wanted)
   else:
     np.testing.assert_allclose(

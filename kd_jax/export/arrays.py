@@ -55,7 +55,7 @@ def load_variables(path: str | os.PathLike) -> types.Variables:
 
 
 def into(net: trained.Trained, path: str | os.PathLike) -> trained.Trained:
-  """A net of a run with the arrays of a file, which another program may have changed.
+  """A net of a run with the arrays of a file, which may have been changed.
 
   Args:
     net: As `trained.load` opens it.
@@ -69,14 +69,17 @@ def into(net: trained.Trained, path: str | os.PathLike) -> trained.Trained:
     UserError: As of `load_variables`.
   """
   variables = load_variables(path)
-  return with_params(net._replace(variables=variables), variables.params)
+  return with_params(net, variables.params)._replace(variables=variables)
 
 
 def with_params(net: trained.Trained, params: types.Tree) -> trained.Trained:
   """A net with other parameters; an MLP has as many units as they have."""
+  shapes = lambda tree: jax.tree.map(jnp.shape, tree)
   known = {f"Dense_{layer}" for layer in range(len(params))}
   model = net.model
-  if net.values["student.name"] == "mlp" and params.keys() == known:
+  # A teacher of the main job may be another net, and is never pruned.
+  if shapes(params) != shapes(net.variables.params) and (
+      net.values["student.name"] == "mlp" and params.keys() == known):
     hidden = [params[f"Dense_{layer}"]["bias"].size
               for layer in range(len(params) - 1)]
     model = MODELS["mlp"](num_classes=len(net.classes), widths=tuple(hidden),

@@ -72,11 +72,13 @@ def write(
   rows = [row for row in exports.read(workdir)
           if row["net"] == net and row.get("parameters_sha256") == sha256
           and row.get("file") and (folder / row["file"]).is_file()]
+  pruned = ["- The files are without units that are always 0."] if (
+      sha256 != record.get("parameters_sha256")) else []
   file = folder / f"{net}.md"
   files_lib.write(file, "\n".join([
       *_front(card, record, rows, licence), "", *_about(workdir, card, record),
-      *([] if sha256 == record.get("parameters_sha256") else [
-          "- The files have no units that are always 0, such as pruned ones."]), "", *_licence(licence), "", *_files(rows), "", *_use(card, rows)]) + "\n")
+      *pruned, "", *_licence(licence), "", *_files(rows), "",
+      *_use(card, rows)]) + "\n")
   return file
 
 
