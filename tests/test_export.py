@@ -169,7 +169,8 @@ def test_an_onnx_file_says_what_it_is(run, tmp_path):
   assert command.main([str(run), "--format=onnx", f"--out={tmp_path}"]) == 0
   model = onnx.load(tmp_path / "distilled.onnx")
   said = {entry.key: entry.value for entry in model.metadata_props}
-  assert said["classes"] == str(list("abcdefg")) and said["net"] == "distilled"
+  assert json.loads(said["classes"]) == list("abcdefg")
+  assert json.loads(said["net"]) == "distilled"
   batch = model.graph.input[0].type.tensor_type.shape.dim[0]
   assert batch.dim_param  # Any number of inputs.
 

@@ -86,6 +86,10 @@ PROMISED: dict[str, dict[str, str | None]] = {
     },
     "from kd_jax import main": {"main.run": "argv"},
     "from kd_jax.checkpoint import load_parameters": {"load_parameters": "path"},
+    "from kd_jax.predict import predict": {"predict": "workdir, inputs, net="},
+    "from kd_jax.export import arrays": {
+        "arrays.load_variables": "path", "arrays.into": "net, path"},
+    "from kd_jax.runs import trained": {"trained.load": "workdir, name="},
     "from kd_jax import config": {
         "config.default": "*nets", "config.check_variant": "variant, known"},
     "from kd_jax.errors import UserError": {"UserError": None},
@@ -129,8 +133,7 @@ TOLD = (
     "kd_jax.conformance.ours:kd", "kd_jax.data", "kd_jax.data.load",
     "kd_jax.losses.maps:attention_distance",
     "kd_jax.methods", "kd_jax.doctor", "kd_jax.explain", "kd_jax.export",
-    "kd_jax.main", "kd_jax.models",
-    "kd_jax.report")
+    "kd_jax.main", "kd_jax.models", "kd_jax.predict", "kd_jax.report")
 # Words that a config may have: of student.name, student.views and method.
 MODELS = ("mlp", "cnn", "cnn_small", "convnet", "resnet8")
 VIEWS = ("none", "shift2", "crop4_flip", "crop4_flip_cutout", "crop4_flip_strong",
@@ -290,7 +293,7 @@ WITH_ARGPARSE = (
     "benchmarks.mnist_step", "benchmarks.sweep", "benchmarks.lane_parts",
     "benchmarks.scaling", "benchmarks.accelerator", "benchmarks.report",
     "benchmarks.convolution", "benchmarks.memory",
-    "experiments.queue", "kd_jax.explain", "kd_jax.export")
+    "experiments.queue", "kd_jax.explain", "kd_jax.predict", "kd_jax.export")
 WITHOUT_FLAGS = ("docs.methods", "docs.nets", "experiments.index")
 # Flags that the documents and --help tell of, in no whole command.
 TOLD_FLAGS = (
@@ -306,6 +309,9 @@ TOLD_FLAGS = (
     ("kd_jax.doctor", "--config=configs/mnist.py:sweep --shard=1/2 --plan"),
     ("kd_jax.report", "DIR --compare ID ID --readme FILE"),
     ("kd_jax.data", "prepare mnist --from DIR --dir DIR"),
+    ("kd_jax.predict", "DIR a.png b.npy --net=teacher --top=5 --json --invert"),
+    ("kd_jax.export", "DIR --net=teacher,distilled --format=onnx,safetensors "
+                      "--int8=dynamic,static --licence=apache-2.0 --out=DIR"),
     ("kd_jax.conformance", "TARGET --framework=torch --only=temperature,softmax "
                            "--kind=kd --json"),
     ("kd_jax.conformance", "TARGET --kind=features --shape=4,4,5 --shape=5,4,4 "
@@ -469,7 +475,7 @@ def test_a_sweep_of_a_file_is_accepted(tmp_path, monkeypatch):
     ("kd_jax.main", ["--config=configs/mnist.py", "--config.temperature=-1"]),
     ("kd_jax.main", ["--config=configs/mnist.py", "--confg=1"]),
     ("kd_jax.doctor", ["--config=configs/mnist.py", "--config.alpha=2"]),
-    ("kd_jax.explain", ["--workdir=DIR"]),
+    ("kd_jax.explain", ["--workdir=DIR"]), ("kd_jax.predict", ["DIR"]),
     ("kd_jax.export", ["DIR", "--format=tflit"]),
     ("kd_jax.report", ["merge", "DIR"]), ("kd_jax.data", ["prepare", "mnist"]),
     ("kd_jax.conformance", ["TARGET", "--alpha=half"]),
@@ -590,6 +596,8 @@ def test_keys_in_documents_are_promised():
     ("kd_jax.doctor --config=nowhere.py", 1),
     ("kd_jax.explain --help", 0),
     ("kd_jax.explain --workdir=nowhere --id=0", 2),
+    ("kd_jax.predict --help", 0),
+    ("kd_jax.predict nowhere README.md", 2),
     ("kd_jax.export --help", 0),
     ("kd_jax.export nowhere --format=npz", 2),
     ("kd_jax.report --help", 0),

@@ -10,11 +10,13 @@ logits and probabilities; classes and preprocessing are inside. Each is run in i
 own runtime on the whole test set and compared with the net: one that differs too
 much is not kept. `WORKDIR/exports.jsonl` gets a row of each: bytes, test errors,
 agreement, microseconds and memory on one core. `--int8` writes the int8 form beside
-the float one.
+the float one. NET.md beside the files is a model card for a hub, and says how each
+file is used.
 """
 
 import argparse
 import pathlib
+import re
 import sys
 
 from kd_jax.core import exits
@@ -41,7 +43,8 @@ def main(argv: list[str] | None = None) -> int:
       return 0
     command.run(arguments.workdir, arguments.net, names, kinds,
                 arguments.out or arguments.workdir / "exports",
-                disagreement=arguments.disagreement, say=say)
+                licence=arguments.licence, disagreement=arguments.disagreement,
+                say=say)
   except (UserError, OSError) as error:
     print(f"error: {UserError(error)}", file=sys.stderr)
     return 2
@@ -67,6 +70,15 @@ def _some(known, what: str):
             f"{name!r} is no {what}; {nearest(name, known)}")
     return found
   return names
+
+
+def _licence(text: str) -> str:
+  """A licence as hubs call it."""
+  if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", text):
+    raise argparse.ArgumentTypeError(
+        f"{text!r}: must be the identifier of a licence, such as apache-2.0, or "
+        "cc-by-4.0")
+  return text
 
 
 def _parser() -> Parser:
@@ -100,6 +112,10 @@ def _parser() -> Parser:
   parser.add_argument(
       "--out", type=pathlib.Path, metavar="DIR",
       help="where the files go (default: WORKDIR/exports)")
+  parser.add_argument(
+      "--licence", type=_licence, default="other", metavar="ID",
+      help="of the net, for its model card, such as apache-2.0; the default says "
+           "that the run's owner must choose one")
   return parser
 
 

@@ -10,7 +10,7 @@ from kd_jax.core import files as files_lib
 from kd_jax.core.errors import UserError
 from kd_jax.core.screen import Screen
 from kd_jax.core.words import counted
-from kd_jax.export import files
+from kd_jax.export import files, model_card
 from kd_jax.export import page as page_lib
 from kd_jax.runs import exports, trained
 from kd_jax.training import parameters
@@ -19,7 +19,7 @@ from kd_jax.training import parameters
 def run(
     workdir: pathlib.Path, nets: Sequence[str] | None, names: Sequence[str],
     kinds: Sequence[str], folder: pathlib.Path, *, disagreement: float,
-    say: Callable[[str], None],
+    licence: str = model_card.UNCHOSEN, say: Callable[[str], None],
 ) -> list[dict[str, Any]]:
   """Exports nets of a run; returns the rows, which stand in the folder as well.
 
@@ -30,6 +30,7 @@ def run(
     kinds: Of int8.
     folder: Where the files go.
     disagreement: As of `files.write`.
+    licence: Of the nets, for their model cards.
     say: Tells the user.
 
   Raises:
@@ -44,6 +45,8 @@ def run(
     for row in files.write(
         net, names, kinds, folder, disagreement=disagreement, say=say):
       exports.record(workdir, [row])
+      model_card.write(
+            workdir, net.served.card, net.sha256, folder, licence)
       rows.append(row)
   Screen().table(
       f"{rows[0]['data']}: errors of {rows[0]['test_examples']:,}, agreement with "

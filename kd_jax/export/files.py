@@ -15,9 +15,9 @@ from kd_jax import data as data_lib
 from kd_jax.config import build
 from kd_jax.core import machine
 from kd_jax.core.errors import UserError, message
-from kd_jax.export import cost
+from kd_jax.export import arrays, cost
 from kd_jax.export.formats import FORMATS, Served
-from kd_jax.models import MODELS, compression
+from kd_jax.models import compression
 from kd_jax.runs import trained
 from kd_jax.training import parameters
 
@@ -80,12 +80,7 @@ def _without_dead(found: trained.Trained) -> trained.Trained:
     params = compression.without_dead(found.variables.params)
   except ValueError:  # Factors, say.
     return found
-  hidden = [params[f"Dense_{layer}"]["bias"].size
-            for layer in range(len(params) - 1)]
-  return found._replace(
-      model=MODELS["mlp"](num_classes=len(found.classes), widths=tuple(hidden),
-                          dtype=found.values["dtype"]),
-      variables=found.variables._replace(params=params))
+  return arrays.with_params(found, params)
 
 
 def _card(

@@ -9,6 +9,7 @@ import contextlib
 import importlib
 from importlib import util
 import io
+import json
 import logging
 import os
 import sys
@@ -90,6 +91,8 @@ FORMATS: Mapping[str, Format] = {
         "onnx_file", ".onnx", ("jax2onnx", "onnx", "onnxruntime"), KINDS[1:3]),
     "stablehlo": Format("stablehlo", ".jaxexport"),
     "npz": Format("npz", ".npz", runs=False),
+    "safetensors": Format(
+        "safetensors_file", ".safetensors", ("safetensors",), runs=False),
 }
 
 
@@ -109,6 +112,16 @@ def installed(names: list[str] | None, say: Callable[[str], None]) -> list[str]:
       raise UserError(f"--format={name}: {line}")
     say(f"left out: {line}")
   return found
+
+
+def as_strings(card: Mapping[str, Any]) -> dict[str, str]:
+  """A card for files whose metadata are strings: each value as JSON.
+
+  Example:
+    >>> as_strings({"net": "a", "classes": ["x", "y"]})
+    {'net': '"a"', 'classes': '["x", "y"]'}
+  """
+  return {key: json.dumps(value) for key, value in card.items()}
 
 
 @contextlib.contextmanager

@@ -2,12 +2,11 @@
 
 import pathlib
 import tempfile
-from typing import Any
 
 import jax
 import numpy as np
 
-from kd_jax.export.formats import INPUT, OUTPUTS, Run, Served, quiet
+from kd_jax.export.formats import INPUT, OUTPUTS, Run, Served, as_strings, quiet
 
 # What static int8 quantises; probabilities would have no third digit.
 _LAYERS = ["Conv", "Gemm", "MatMul", "Add", "Relu", "Clip", "Max", "MaxPool",
@@ -17,7 +16,7 @@ _OPSET = 21  # The newest that the runtimes of phones and browsers of 2025 read.
 
 
 def write(served: Served, file: pathlib.Path) -> None:
-  """Writes the net with a dynamic batch; its card is in the file's metadata."""
+  """Writes the net with a dynamic batch, and its card as metadata, in JSON."""
   import onnx  # pylint: disable=g-import-not-at-top
   with quiet():
     import jax2onnx  # pylint: disable=g-import-not-at-top
@@ -28,9 +27,7 @@ def write(served: Served, file: pathlib.Path) -> None:
   # Some shapes of inner tensors are those before a transpose, and refused by
   # strict readers; none is needed.
   del model.graph.value_info[:]
-  for key, value in served.card.items():
-    entry = model.metadata_props.add()
-    entry.key, entry.value = key, _text(value)
+  onnx.helper.set_model_props(model, as_strings(served.card))
   onnx.checker.check_model(model, full_check=True)
   onnx.save(model, str(file))
 
@@ -83,7 +80,3 @@ class _Reader:
   def get_next(self) -> dict[str, np.ndarray] | None:
     one = next(self._left, None)
     return None if one is None else {INPUT: one[None]}
-
-
-def _text(value: Any) -> str:
-  return value if isinstance(value, str) else repr(value)

@@ -4,9 +4,9 @@ Values are plain numbers, one a run, such as test errors; intervals and standard
 deviations are in their unit. One run has no error bar: what it cannot tell is
 None. Where t is used, runs or their differences are independent, near normal.
 
-Sources: Student (1908), Biometrika 6; McNemar (1947), Psychometrika 12; Holm
-(1979), Scand. J. Statist. 6; Schuirmann (1987), J. Pharmacokinet. Biopharm. 15;
-Dietterich (1998), Neural Computation 10.
+Sources: Student (1908), Biometrika 6; Clopper & Pearson (1934), Biometrika 26;
+McNemar (1947), Psychometrika 12; Holm (1979), Scand. J. Statist. 6; Schuirmann
+(1987), J. Pharmacokinet. Biopharm. 15; Dietterich (1998), Neural Computation 10.
 """
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -303,6 +303,30 @@ def binomial_error(errors: int, examples: int) -> float:
   if examples <= 0 or not 0 <= errors <= examples:
     raise ValueError(f"{errors} errors of {examples} examples: no such count")
   return float((errors * (1 - errors / examples)) ** 0.5)
+
+
+def binomial_interval(
+    errors: int, examples: int, *, level: float = 0.95
+) -> tuple[float, float]:
+  """Exact interval of an error rate, of the choice of n test examples.
+
+  With B(q; a, b) the quantile of a beta distribution, and a = (1 - level) / 2:
+  from B(a; errors, n - errors + 1) to B(1 - a; errors + 1, n - errors), and to 0
+  or 1 at the ends.                                  (Clopper & Pearson 1934)
+
+  Raises:
+    ValueError: If not 0 <= errors <= examples, or there is no example.
+
+  Example:
+    >>> [round(x, 4) for x in binomial_interval(0, 10)]  # 1 - 0.025**(1 / 10)
+    [0.0, 0.3085]
+  """
+  from scipy import special  # pylint: disable=g-import-not-at-top
+  binomial_error(errors, examples)
+  tail, right = (1 - level) / 2, examples - errors
+  low = special.betaincinv(errors, right + 1, tail) if errors else 0.0
+  high = special.betaincinv(errors + 1, right, 1 - tail) if right else 1.0
+  return float(low), float(high)
 
 
 def finite(values: Values) -> np.ndarray:

@@ -1,0 +1,284 @@
+"""Asks a trained net what it sees: in image files, folders of them, or arrays.
+
+  python -m kd_jax.predict runs/mnist seven.png
+  python -m kd_jax.predict runs/mnist photos/ more.npy --net=teacher --top=5
+  python -m kd_jax.predict runs/mnist scan.png --invert --json
+
+Each image gets a block: its class, and the likeliest classes with their
+probabilities. The net needs its run's folder and no data set. Images are made grey
+or RGB as the net's own, and scaled to their size, which is said. An array (.npy)
+has inputs as the data set stores them: uint8 pixels [N, H, W, C], a float table
+[N, F] or token ids [N, L].
+"""
+
+import argparse
+from collections.abc import Callable, Iterable, Iterator, Sequence
+import os
+import pathlib
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from kd_jax.core import exits, files, strict
+from kd_jax.core.errors import Parser, UserError, printable, whole
+from kd_jax.core.words import counted
+
+if TYPE_CHECKING:
+  from kd_jax.runs.trained import Trained
+
+# Inputs that a net is asked at once.
+_BATCH = 256
+# By how much a border may be brighter or darker than those of the training images.
+_NEAR = 16
+
+
+class Prediction(NamedTuple):
+  """What a net says of N inputs.
+
+  Attributes:
+    classes: The names of all classes, in the order of the columns.
+    probabilities: float32 `[N, classes]`, the softmax of the logits.
+    labels: The name of the likeliest class of each input.
+  """
+
+  classes: tuple[str, ...]
+  probabilities: np.ndarray
+  labels: tuple[str, ...]
+
+
+def predict(
+    workdir: str | os.PathLike, inputs: Any, net: str | None = None
+) -> Prediction:
+  """Asks a net of a finished run.
+
+  Args:
+    workdir: The run's folder.
+    inputs: As the data set stores them, `[N, *shape]`: uint8 pixels, float tables
+      or token ids. Grey images may lack their last axis.
+    net: Its name in the run; by default the one that the run is about.
+
+  Returns:
+    Class names with their probabilities.
+
+  Raises:
+    UserError: If there is no such net, or it takes other inputs.
+
+  Example:
+    >>> predict("nowhere", np.zeros((1, 28, 28), np.uint8))
+    Traceback (most recent call last):
+    ...
+    kd_jax.errors.UserError: --workdir=nowhere: holds no run; give the folder of one
+  """
+  from kd_jax.runs import trained  # pylint: disable=g-import-not-at-top
+  opened = trained.load(workdir, net)
+  return ask(opened, checked(opened, np.asarray(inputs), "inputs"))
+
+
+def ask(net: "Trained", inputs: np.ndarray) -> Prediction:
+  """What an open net says of checked inputs."""
+  import jax  # pylint: disable=g-import-not-at-top
+  run = jax.jit(lambda batch: jax.nn.softmax(net.logits(batch)))
+  found = [np.zeros((0, len(net.classes)), np.float32)]
+  with jax.numpy_dtype_promotion("standard"):
+    for first in range(0, len(inputs), _BATCH):
+      found.append(np.asarray(run(inputs[first:first + _BATCH])))
+  probabilities = np.concatenate(found)
+  return Prediction(net.classes, probabilities, tuple(
+      net.classes[index] for index in np.argmax(probabilities, axis=-1)))
+
+
+def checked(net: "Trained", inputs: np.ndarray, name: str) -> np.ndarray:
+  """Inputs as the net takes them, `[N, *shape]` in its dtype.
+
+  Args:
+    net: The net.
+    inputs: Of a user.
+    name: What they are called in messages.
+
+  Raises:
+    UserError: If their shape or dtype is another, or a number is not finite.
+  """
+  if inputs.shape[1:] == net.shape[:-1] and net.shape[-1:] == (1,):
+    inputs = inputs[..., None]
+  if inputs.ndim == 0 or inputs.shape[1:] != net.shape:
+    raise UserError(
+        f"{name}: has shape {_listed(inputs.shape)}, and {net.name} takes "
+        f"{_listed(('N', *net.shape))}")
+  kinds = {"u": "u", "f": "f", "i": "iu"}[net.dtype.kind]
+  if inputs.dtype.kind not in kinds or (
+      kinds == "u" and inputs.dtype != np.uint8):
+    raise UserError(f"{name}: is of {inputs.dtype}, and {net.name} takes "
+                    f"{net.dtype}" + (", pixels from 0 to 255" if kinds == "u" else
+                                      ""))
+  with np.errstate(over="ignore", invalid="ignore"):
+    found = inputs.astype(net.dtype)
+  if kinds == "f" and not np.isfinite(found).all():
+    raise UserError(f"{name}: has numbers that are not finite in {net.dtype}")
+  if kinds == "iu" and not np.array_equal(found, inputs):
+    raise UserError(f"{name}: has ids that {net.dtype} does not hold")
+  return found
+
+
+def _listed(sizes: Iterable[Any]) -> str:
+  return f"[{', '.join(map(str, sizes))}]"
+
+
+class _Asked(NamedTuple):
+  """Inputs of one file, and how each of them is called."""
+
+  names: list[str]
+  inputs: np.ndarray
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Runs the command; returns its exit code."""
+  arguments = _parser().parse_args(argv)
+  # With --json the output is JSON alone.
+  notes = sys.stderr if arguments.json else sys.stdout
+  say = lambda line: print(printable(line), file=notes, flush=True)
+  code = 0
+
+  def failed(error: Exception) -> None:
+    nonlocal code
+    code = 2
+    print(f"error: {UserError(error)}", file=sys.stderr)
+
+  try:
+    paths = list(_paths(arguments.inputs, say))
+    # jax takes seconds to import, so mistakes before are reported first.
+    # pylint: disable=g-import-not-at-top
+    from kd_jax.runs import trained
+    from kd_jax.training import parameters
+    # pylint: enable=g-import-not-at-top
+    parameters.quiet()
+    net = trained.load(arguments.workdir, arguments.net)
+    asked = list(_read(paths, net, arguments.invert, say, failed))
+    if asked:
+      _show(asked, ask(net, np.concatenate([each.inputs for each in asked])),
+            arguments.top, arguments.json)
+  except (UserError, OSError) as error:
+    failed(error)
+  return code
+
+
+def _paths(
+    given: Sequence[pathlib.Path], say: Callable[[str], None]
+) -> Iterator[pathlib.Path]:
+  """Files, and those of folders that are images or arrays, by their names."""
+  for path in given:
+    if not path.exists():
+      raise UserError(f"{path}: no such file or folder")
+    if not path.is_dir():
+      yield path
+      continue
+    from kd_jax.data import image_files  # pylint: disable=g-import-not-at-top
+    known = image_files.suffixes() | {".npy"}
+    there = sorted(file for file in path.iterdir() if file.is_file())
+    found = [file for file in there if file.suffix.lower() in known]
+    if not found:
+      raise UserError(f"{path}: has no image and no .npy in it; folders within it "
+                      "are not looked into")
+    if len(found) < len(there):
+      say(f"{path}: left out {counted(len(there) - len(found), 'file')} of other "
+          "kinds than images and .npy")
+    yield from found
+
+
+def _read(
+    paths: Iterable[pathlib.Path], net: "Trained", invert: bool,
+    say: Callable[[str], None], failed: Callable[[Exception], None],
+) -> Iterator[_Asked]:
+  """The inputs of files; those that cannot be read are told, one a line."""
+  from kd_jax.data import image_files  # pylint: disable=g-import-not-at-top
+  for path in paths:
+    try:
+      if path.suffix.lower() == ".npy":
+        array = checked(net, _array(path), str(path))
+        pixels = net.dtype == np.uint8
+        if invert and not pixels:
+          raise UserError(f"--invert: is for pixels, and {path} has none")
+        yield _Asked([f"{path}[{row}]" for row in range(len(array))],
+                     255 - array if invert else array)
+      else:
+        _refuse_images(net, path)
+        image = image_files.read(path, net.shape, invert=invert, say=say)[None]
+        _hint(net, image, path, invert, say)
+        yield _Asked([str(path)], image)
+    except (UserError, OSError) as error:
+      failed(error)
+
+
+def _array(path: pathlib.Path) -> np.ndarray:
+  files.refuse_pipes(path)
+  try:
+    found = np.load(path, allow_pickle=False)
+  except (ValueError, EOFError) as error:
+    raise UserError(f"{path}: cannot be read: {files.damage(error)}") from None
+  if not isinstance(found, np.ndarray):
+    raise UserError(f"{path}: holds several arrays; give one, saved by np.save")
+  return found
+
+
+def _refuse_images(net: "Trained", path: pathlib.Path) -> None:
+  """Refuses image files for a net that learnt from something else."""
+  if len(net.shape) == 3 and net.shape[-1] in (1, 3) and net.dtype == np.uint8:
+    return
+  raise UserError(f"{path}: {net.name} takes {net.dtype} {_listed(net.shape)}, and "
+                  "no image files; give an array, saved by np.save as .npy")
+
+
+def _hint(
+    net: "Trained", image: np.ndarray, path: pathlib.Path, invert: bool,
+    say: Callable[[str], None],
+) -> None:
+  """Says so if the border of an image is like the net's own, but inverted."""
+  if net.border is None:
+    return
+  from kd_jax.runs import trained  # pylint: disable=g-import-not-at-top
+  (low, high), own = net.border, float(trained.borders(image)[0])
+  like = lambda brightness: low - _NEAR <= brightness <= high + _NEAR
+  if not like(own) and like(255 - own):
+    say(f"{path}: its border is {own:.0f} of 255 bright, and that of almost all "
+        f"training images {low:.0f} to {high:.0f}: try it "
+        f"{'without' if invert else 'with'} --invert")
+
+
+def _show(
+    asked: Sequence[_Asked], found: Prediction, top: int, as_json: bool
+) -> None:
+  """Prints a block for each input, or a line of JSON."""
+  names = [name for each in asked for name in each.names]
+  for name, label, row in zip(names, found.labels, found.probabilities):
+    # Of equal ones the first, as argmax has it.
+    best = [(found.classes[index], float(row[index]))
+            for index in np.argsort(-row, kind="stable")[:top]]
+    if as_json:
+      print(strict.dumps({"input": name, "label": label, "top": [
+          {"class": each, "probability": p} for each, p in best]}))
+    else:
+      width = max(len(each) for each, _ in best)
+      print(printable("\n".join([f"{name}: {label}", *(
+          f"  {each:<{width}}  {p:.4f}" for each, p in best)])))
+
+
+def _parser() -> Parser:
+  parser = Parser(
+      prog="python -m kd_jax.predict", description=__doc__, allow_abbrev=False,
+      formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("workdir", type=pathlib.Path, help="of a finished run")
+  parser.add_argument("inputs", type=pathlib.Path, nargs="+", metavar="INPUT",
+                      help="an image file, a folder of them, or an array (.npy)")
+  parser.add_argument("--net", metavar="NAME", help="one of WORKDIR/parameters "
+                      "(default: the one that the run is about)")
+  parser.add_argument("--top", type=whole, default=3, metavar="N",
+                      help="how many classes of each input (default: 3)")
+  parser.add_argument("--json", action="store_true",
+                      help="a line of JSON for each input, and nothing else")
+  parser.add_argument("--invert", action="store_true",
+                      help="255 - pixel, for dark digits on light paper")
+  return parser
+
+
+if __name__ == "__main__":
+  exits.command(main)
