@@ -247,3 +247,56 @@ def test_mistakes_are_one_line(run, words, says, capsys):
   code, _ = run(*words)
   error = capsys.readouterr().err
   assert code == 2 and says in error and "Traceback" not in error, error
+
+
+OWN = """
+import flax.linen as nn
+from flax import nnx
+import jax.numpy as jnp
+
+
+class Plain(nn.Module):
+  num_classes: int
+
+  @nn.compact
+  def __call__(self, image, train):
+    w = self.param("w", nn.initializers.normal(), (120, self.num_classes))
+    return image.reshape((image.shape[0], -1)) @ w
+
+
+class Nnx(nnx.Module):
+  def __init__(self, num_classes, rngs):
+    self.layer = nnx.Linear(120, num_classes, rngs=rngs)
+
+  def __call__(self, image):
+    return self.layer(image.reshape((image.shape[0], -1)))
+"""
+
+
+@pytest.mark.parametrize("key", ["few_bits", "pruned"])
+def test_a_net_whose_weights_have_another_name_is_refused(
+    run, tmp_path, capsys, key):
+  file = tmp_path / "own.py"
+  file.write_text(OWN)
+  names = ("teacher", "pruned", "channels", "low_rank") if key == "pruned" else (
+      "few_bits",)
+  code, _ = run(*(f"--config.nets.{name}.name={file}:Plain" for name in names),
+                *(f"--config.nets.{name}.widths=()" for name in names),
+                "--config.nets.low_rank.model.rank=None",
+                "--config.nets.teacher.hidden_dropout=0.0")
+  error = capsys.readouterr().err
+  assert code == 2 and error.startswith("error: ") and (
+      "called kernel" in error or "chain of layers" in error), error
+
+
+def test_an_nnx_net_is_rounded_too(run, tmp_path):
+  file = tmp_path / "own.py"
+  file.write_text(OWN)
+  code, folder = run(f"--config.nets.few_bits.name={file}:Nnx",
+                     "--config.nets.few_bits.widths=()",
+                     "--config.parallel=single")
+  assert code == 0
+  params = parameters.load_parameters(folder / "parameters/few_bits").params
+  kernel, = (leaf for leaf in jax.tree.leaves(params) if leaf.ndim == 2)
+  np.testing.assert_allclose(kernel, compression.rounded(kernel, 4), rtol=1e-5)
+  assert all(len(np.unique(column)) <= 15 for column in np.asarray(kernel).T)

@@ -193,6 +193,9 @@ def _on_kernels(
     change: Callable[[jax.Array], jax.Array], params: types.Tree
 ) -> types.Tree:
   return jax.tree_util.tree_map_with_path(
-      lambda path, leaf: change(leaf) if (
-          getattr(path[-1], "key", None) == "kernel" and leaf.ndim > 1) else leaf,
-      params)
+      lambda path, leaf: change(leaf) if is_kernel(path, leaf) else leaf, params)
+
+
+def is_kernel(path: tuple[Any, ...], leaf: Any) -> bool:
+  """Whether a leaf of a net's parameters is the weights of a layer."""
+  return getattr(path[-1], "key", None) == "kernel" and leaf.ndim > 1

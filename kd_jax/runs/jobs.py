@@ -216,6 +216,7 @@ def check(
     _check_taps(net, setup, training, before)
     _check_labels(setup, training)
     _check_classes(setup)
+    _check_kernels(net, setup, training)
   if net.start is None or net.peer is not None:
     return
   key = f"config.nets.{net.name}.init_from={net.start}"
@@ -224,6 +225,20 @@ def check(
          for each in nets if each.name in (net.name, net.start)):
     raise UserError(f"{key}: the method of one of them keeps a module in its net; "
                     "such a net is no start")
+
+
+def _check_kernels(net: Net, setup: Setup, training: Training) -> None:
+  """Refuses to prune or round weights of a net that has none of that name."""
+  bits = net.values["student.weight_bits"] if net.member is None else None
+  if bits is None and not net.prune:
+    return
+  made = jax.eval_shape(training.model.init, jax.random.key(0),
+                        preprocess.blank(setup.train.inputs))
+  if not any(compression.is_kernel(path, leaf) for path, leaf in
+             jax.tree_util.tree_flatten_with_path(made.params)[0]):
+    key = f"weight_bits={bits}" if bits is not None else f"prune={net.prune[0]:g}"  # type: ignore[index]
+    raise UserError(f"config.student.{key}: no weights of this net are called "
+                    "kernel, so it would change nothing; leave it out")
 
 
 def _check_start(
