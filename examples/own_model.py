@@ -17,5 +17,5 @@ class Net(nn.Module):
 
   @nn.compact
   def __call__(self, image: jax.Array) -> jax.Array:
-    x = image.reshape((len(image), -1))
+    x = image.reshape((image.shape[0], -1))
     return nn.Dense(self.num_classes)(nn.tanh(nn.Dense(64)(x)))

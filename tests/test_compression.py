@@ -236,6 +236,20 @@ def test_shares_are_swept_in_one_program_and_as_single_runs(run):
   assert alone["test_nll"] == pytest.approx(pruned[0.5]["test_nll"], rel=1e-2)
 
 
+def test_a_lane_of_rounded_weights_has_scales_of_its_own(run):
+  # Another learns from them: a teacher must be what its record says.
+  code, folder = run("--sweep.seed=0,1,2", "--config.sweep.lanes=3x1",
+                     "--config.nets.few_bits.teachers=()",
+                     "--config.nets.low_rank.teachers=('few_bits',)")
+  assert code == 0
+  for path in (folder / "teachers").iterdir():
+    params = path.is_dir() and parameters.load_parameters(path).params
+    if params and params["Dense_0"]["kernel"].shape == (120, 8):
+      kernel = params["Dense_0"]["kernel"]
+      np.testing.assert_allclose(
+          kernel, compression.rounded(kernel, 4), rtol=1e-5)
+
+
 @pytest.mark.parametrize(("words", "says"), [
     (["--config.nets.labels.prune=0.5"], "nets.labels.init_from"),
     (["--config.nets.pruned.prune=1.0"], "[0, 1)"),

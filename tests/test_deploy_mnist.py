@@ -29,11 +29,11 @@ def rows():
 
 def test_the_largest_file_that_fits_is_taken_whatever_its_errors(rows):
   files = study.by_file(rows)
-  largest = lambda road, budget, key="bytes": study.largest(
-      files, road, key, budget)
+  largest = lambda road, budget, key="bytes", of="float": study.largest(
+      files, road, of, key, budget)
   assert largest("distilled", 120) == ("distilled", 32, "none")
-  assert largest("distilled", 60) == ("distilled", 16, "none")  # Of more errors.
-  assert largest("distilled", 30) == ("distilled", 32, "dynamic")
+  assert largest("distilled", 60) == ("distilled", 16, "none")
+  assert largest("distilled", 60, of="8 bits") == ("distilled", 32, "dynamic")
   assert largest("distilled", 20) is None
   assert largest("pruned", 250) is None
   assert largest("pruned", 60, "bytes_compressed") == ("pruned", 2, "none")
@@ -41,20 +41,20 @@ def test_the_largest_file_that_fits_is_taken_whatever_its_errors(rows):
 
 def test_roads_are_compared_with_the_distilled_net_by_seed(rows):
   found = study.compared(rows, "bytes")
-  file, test = found[120, "labels"]
+  file, test = found[120, "float", "labels"]
   assert file == ("labels", 32, "none")
   assert test.difference == pytest.approx(60 + 1)  # 60, 61 and 62.
-  assert found[120, "distilled"][1] is None
-  assert (250, "pruned") not in found
-  _, test = study.compared(rows, "bytes_compressed")[60, "pruned"]
+  assert found[120, "float", "distilled"][1] is None
+  assert (250, "float", "pruned") not in found
+  _, test = study.compared(rows, "bytes_compressed")[60, "float", "pruned"]
   assert test.difference == pytest.approx(-110 - 2)  # -110, -112, -114.
 
 
 def test_the_conclusion_has_each_file_and_each_budget(rows):
   text = study.conclude(rows)
   assert "| small net, distilled, 32 | float | 201.0 ± 2.5 (3) |" in text
-  assert "| 120 kB: small net on labels | 32, none |" in text
-  assert "120 kB: distilled 201" in study.status(rows)
+  assert "| 120 kB, float: small net on labels | 32 |" in text
+  assert "120 kB: distilled (float) 201" in study.status(rows)
   assert study.conclude({"table": []}) == "No rows yet.\n"
 
 

@@ -7,6 +7,7 @@ or not; and of the teacher itself, pruned, by units or by weights, or of low ran
 
 from collections.abc import Callable, Mapping, Sequence
 import functools
+import itertools
 import pathlib
 
 from experiments import words
@@ -58,30 +59,39 @@ def _mean(rows: Sequence[Row], key: str) -> float:
   return statistics.summary([row[key] for row in rows]).mean
 
 
+def bits(form: str) -> str:
+  """The bits of weights in a form of file, in words."""
+  return {"none": "float", "dynamic4": "4 bits"}.get(form, "8 bits")
+
+
 def largest(
-    files: Mapping[File, Sequence[Row]], road: str, key: str, budget: float
+    files: Mapping[File, Sequence[Row]], road: str, of: str, key: str, budget: float
 ) -> File | None:
-  """The largest file of a road within a budget in kB, of whatever form."""
+  """The largest file of a road, of weights of such bits, within a budget in kB."""
   fitting = {file: _mean(own, key) for file, own in files.items()
-             if file[0] == road and _mean(own, key) <= 1000 * budget}
+             if file[0] == road and bits(file[2]) == of
+             and _mean(own, key) <= 1000 * budget}
   return max(fitting, key=lambda file: fitting[file], default=None)
 
 
 def compared(
     rows: Rows, key: str
-) -> dict[tuple[float, str], tuple[File, statistics.Paired | None]]:
-  """By budget and road: the file, and its errors minus the distilled net's."""
+) -> dict[tuple[float, str, str], tuple[File, statistics.Paired | None]]:
+  """By budget, bits and road: the file, and its errors minus the distilled net's.
+
+  Both have weights of the same bits, so that the roads are compared and not these.
+  """
   files = by_file(rows)
   errors = lambda file: {row["seed"]: row["test_errors"] for row in files[file]}
   found = {}
-  for budget in BUDGETS:
-    reference = largest(files, "distilled", key, budget)
+  for budget, of in itertools.product(BUDGETS, ("float", "8 bits", "4 bits")):
+    reference = largest(files, "distilled", of, key, budget)
     for road in plan.ROADS:
-      if (file := largest(files, road, key, budget)) is None:
+      if (file := largest(files, road, of, key, budget)) is None:
         continue
       test = statistics.paired_by_seed(errors(file), errors(reference)) if (
           reference and file != reference) else None
-      found[budget, road] = file, test
+      found[budget, of, road] = file, test
   return found
 
 
@@ -95,8 +105,9 @@ def conclude(rows: Rows) -> str:
       [_line(file, own) for file, own in sorted(files.items(), key=_place)])]
   for key, how in _SIZES.items():
     lines.append(f"Of each road the largest file within a budget, {how}: errors, "
-                 "and their difference from the distilled net's, paired by seed, "
-                 "with Holm's correction over this table.\n")
+                 "and their difference from the distilled net's with weights of as "
+                 "many bits, paired by seed, with Holm's correction over this "
+                 "table.\n")
     lines.append(_budgets(rows, key))
   return "\n".join(lines)
 
@@ -110,9 +121,8 @@ def _line(file: File, rows: Sequence[Row]) -> list[str]:
   road, size, form = file
   kept = dict.fromkeys(("pruned", "gradual"), "% kept")
   unit = {**kept, "low_rank": " ranks"}.get(road, "")
-  bits = {"none": "float", "dynamic4": "4 bits"}.get(form, "8 bits")
   median = statistics.summary([row["latency_us"][0] for row in rows]).mean
-  return [f"{plan.ROADS[road]}, {size:g}{unit}", bits,
+  return [f"{plan.ROADS[road]}, {size:g}{unit}", bits(form),
           words.spread(rows, [row["test_errors"] for row in rows]),
           f"{_mean(rows, 'bytes') / 1e3:.0f}",
           f"{_mean(rows, 'bytes_compressed') / 1e3:.0f}", f"{median:.1f}"]
@@ -124,15 +134,14 @@ def _budgets(rows: Rows, key: str) -> str:
       place: test.p for place, (_, test) in found.items()
       if test and test.p is not None})
   lines = []
-  for (budget, road), (file, test) in found.items():
-    _, size, form = file
+  for (budget, of, road), (file, test) in found.items():
     told = words.difference(test) if test else ""
-    lines.append([f"{budget} kB: {plan.ROADS[road]}", f"{size:g}, {form}",
+    lines.append([f"{budget} kB, {of}: {plan.ROADS[road]}", f"{file[1]:g}",
                   words.spread(files[file], [
                       row["test_errors"] for row in files[file]]),
-                  told, words.p_value(p_values.get((budget, road)))])
+                  told, words.p_value(p_values.get((budget, of, road)))])
   return words.table(
-      ("budget and road", "file", "errors", "difference", "p (Holm)"), lines)
+      ("budget, bits and road", "size", "errors", "difference", "p (Holm)"), lines)
 
 
 def status(rows: Rows) -> str:
@@ -140,12 +149,12 @@ def status(rows: Rows) -> str:
   files = by_file(rows)
   parts = []
   for budget in BUDGETS:
-    means = {road: _mean(files[file], "test_errors")
-             for (within, road), (file, _) in compared(rows, "bytes").items()
+    means = {file: _mean(files[file], "test_errors")
+             for (within, *_), (file, _) in compared(rows, "bytes").items()
              if within == budget}
     if means:
-      best = min(means, key=lambda road: means[road])
-      parts.append(f"{budget} kB: {best} {means[best]:.0f}")
+      best = min(means, key=lambda file: means[file])
+      parts.append(f"{budget} kB: {best[0]} ({bits(best[2])}) {means[best]:.0f}")
   return "fewest errors within " + "; ".join(parts) if parts else "no rows yet"
 
 

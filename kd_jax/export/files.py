@@ -57,6 +57,7 @@ def net(workdir: pathlib.Path, name: str | None, say: Callable[[str], None]) -> 
   """
   found = _without_dead(trained.load(workdir, name))
   dataset = build.dataset(found.values, say=say)
+  _refuse_other_data(workdir, found, dataset)
   chosen = np.linspace(0, len(dataset.train_ids) - 1, _CALIBRATION).astype(int)
 
   def function(inputs):
@@ -70,6 +71,19 @@ def net(workdir: pathlib.Path, name: str | None, say: Callable[[str], None]) -> 
   return Net(served, inputs, dataset.test.label, logits,
              dataset.train.inputs[dataset.train_ids[np.unique(chosen)]],
              parameters.parameters_sha256(found.variables.params))
+
+
+def _refuse_other_data(
+    workdir: pathlib.Path, found: trained.Trained, dataset: data_lib.Dataset
+) -> None:
+  """Refuses data that are not those of the run: their errors would be others."""
+  record = parameters.load_record(workdir / "parameters" / found.name) or {}
+  before = (record.get("identity") or {}).get("data")
+  if before not in (None, dataset.fingerprint):
+    raise UserError(
+        f"{workdir}: the data set that {dataset.name} is now, from "
+        f"{dataset.source}, is not that of the run; give the folder that it had "
+        "with KD_JAX_DATA=DIR")
 
 
 def _without_dead(found: trained.Trained) -> trained.Trained:

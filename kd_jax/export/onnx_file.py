@@ -18,7 +18,7 @@ _OPSET = 21  # The newest that the runtimes of phones and browsers of 2025 read.
 def write(served: Served, file: pathlib.Path) -> None:
   """Writes the net with a dynamic batch, and its card as metadata, in JSON."""
   import onnx  # pylint: disable=g-import-not-at-top
-  with quiet():
+  with quiet(), jax.numpy_rank_promotion("allow"):  # Its convolutions need it.
     import jax2onnx  # pylint: disable=g-import-not-at-top
     model = jax2onnx.to_onnx(
         served.function, [jax.ShapeDtypeStruct(("B", *served.shape), served.dtype)],

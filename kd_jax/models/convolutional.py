@@ -34,7 +34,7 @@ class Cnn(nn.Module):
     x = conv(first)(image)
     x = nn.leaky_relu(x, 0.2)
     features = {"conv_0": x}
-    x = nn.max_pool(x, (2, 2), strides=(1, 1), padding="SAME")
+    x = nn.max_pool(x, window_shape=(2, 2), strides=(1, 1), padding="SAME")
     x = conv(second)(x)
     features["conv_1"] = x
     dense = nn.Dense(self.num_classes, dtype=self.dtype)

@@ -51,15 +51,15 @@ def _inception(
   """1x1, 3x3 and 5x5 after fewer channels, and 1x1 of a maximum, side by side."""
   part = lambda sixteenths: max(1, width * sixteenths // 16)
   fewer = lambda sixteenths: nn.relu(layers.conv_norm(x, part(sixteenths), 1))
-  y = jnp.concatenate([
+  y = jax.lax.concatenate([
       layers.conv_norm(x, part(4), 1),
       layers.conv_norm(fewer(6), part(8)),
       layers.conv_norm(fewer(1), part(2), 5),
-      layers.conv_norm(_pooled(x, 1), part(2), 1)], axis=-1)
+      layers.conv_norm(_pooled(x, 1), part(2), 1)], 3)
   return nn.relu(y), y
 
 
 def _pooled(x: jax.Array, stride: int) -> jax.Array:
   """The maximum over 3x3."""
-  return nn.max_pool(
-      x, (3, 3), strides=(stride, stride), padding=((1, 1), (1, 1)))
+  padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
+  return nn.max_pool(padded, window_shape=(3, 3), strides=(stride, stride))

@@ -164,8 +164,9 @@ def _shuffled(
   if not first:
     return y + x
   # The mean over 3x3 counts the padding.
-  halved = nn.avg_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
-  return jnp.concatenate([y, halved], axis=-1)
+  padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+  halved = nn.avg_pool(padded, window_shape=(3, 3), strides=(2, 2))
+  return jax.lax.concatenate([y, halved], 3)
 
 
 class ShufflenetV2(TappedNet):
@@ -209,7 +210,7 @@ def _halving(layers: Layers, x: jax.Array, width: int) -> jax.Array:
   right = nn.relu(layers.conv_norm(x, half, 1))
   right = layers.conv_norm(right, half, stride=2, groups=half)
   right = nn.relu(layers.conv_norm(right, half, 1))
-  return shuffle(jnp.concatenate([left, right], axis=-1), 2)
+  return shuffle(jax.lax.concatenate([left, right], 3), 2)
 
 
 def _half_passed(layers: Layers, x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -218,7 +219,7 @@ def _half_passed(layers: Layers, x: jax.Array) -> tuple[jax.Array, jax.Array]:
   y = nn.relu(layers.conv_norm(y, half, 1))
   y = layers.conv_norm(y, half, groups=half)
   y = layers.conv_norm(y, half, 1)
-  joined = lambda y: jnp.concatenate([passed, y], axis=-1)
+  joined = lambda y: jax.lax.concatenate([passed, y], 3)
   return shuffle(joined(nn.relu(y)), 2), joined(y)
 
 

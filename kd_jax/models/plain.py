@@ -134,7 +134,7 @@ def _convolutions(
 def _max_pool(x: jax.Array) -> jax.Array:
   """The maximum over 2x2; a side of one pixel stays."""
   window = tuple(min(2, side) for side in x.shape[1:3])
-  return nn.max_pool(x, window, strides=window)
+  return nn.max_pool(x, window_shape=window, strides=window)
 
 
 def _known(table: Mapping[int, Sequence[int]], depth: int) -> Sequence[int]:

@@ -90,8 +90,7 @@ def train(
         per_epoch=job.per_epoch, segment_steps=_segment_steps(job, chunk),
         checkpoints=checkpoints, stop=job.setup.stop, ended=ended,
         resumed=resumed, monitor=train_loop.Monitor(), tick=tick)
-  trained = _rows(job, chunk, step.deployed_variables(job.learner, state),
-                  last["evaluated"])
+  trained = _rows(job, chunk, state, last["evaluated"])
   seconds = round((time.perf_counter() - began) / len(trained), 2)
   return [(row | {"seconds": seconds}, net) for row, net in trained]
 
@@ -125,8 +124,9 @@ def _started(job: Job, chunk: Chunk, state: TrainState) -> TrainState:
   return state.replace(student=student)  # type: ignore[attr-defined]
 
 
-def _rows(job: Job, chunk: Chunk, net: types.Variables, evaluated):
+def _rows(job: Job, chunk: Chunk, state: TrainState, evaluated):
   """The row and the net of each lane of a chunk, padding left out."""
+  state = state.replace(step=(), optimizer=())  # type: ignore[attr-defined]
   epochs = rows.epochs(job.setup.workdir, "sweep", chunk.fingerprint)
   trained = []
   for lane in dict.fromkeys(chunk.lanes):
@@ -134,7 +134,9 @@ def _rows(job: Job, chunk: Chunk, net: types.Variables, evaluated):
     place = divmod(number, chunk.shape.points)
     own = [{key: value[number] if isinstance(value, list) else value
             for key, value in row.items()} for row in epochs]
-    variables = jax.tree.map(lambda leaf, at=place: leaf[at], net)
+    # What comes out of a lane may be a function of its arrays, such as rounding.
+    variables = step.deployed_variables(job.learner, jax.tree.map(
+        lambda leaf, at=place: leaf[at], state))
     broken = [row["epoch"] for row in own if not row["finite"]]
     trained.append(({
         **rows.about(job, lane), "loss": rows.loss(job, lane)["loss"],
