@@ -84,6 +84,10 @@ def ask(net: "Trained", inputs: np.ndarray) -> Prediction:
     for first in range(0, len(inputs), _BATCH):
       found.append(np.asarray(run(inputs[first:first + _BATCH])))
   probabilities = np.concatenate(found)
+  if wrong := np.flatnonzero(~np.isfinite(probabilities).all(axis=-1)).tolist():
+    raise UserError(
+        f"input {wrong[0]}: {net.name} has no finite answer to it; is it an input "
+        "as the data set has them?")
   return Prediction(net.classes, probabilities, tuple(
       net.classes[index] for index in np.argmax(probabilities, axis=-1)))
 

@@ -1,6 +1,7 @@
 """The command: nets of a run into files, rows and a table."""
 
 from collections.abc import Callable, Sequence
+import itertools
 import pathlib
 from typing import Any
 
@@ -38,16 +39,30 @@ def run(
   """
   parameters.quiet()
   rows: list[dict[str, Any]] = []
-  wanted: Sequence[str | None] = nets or [None]
-  for name in wanted:
-    net = files.net(workdir, name, say)
-    folder.mkdir(parents=True, exist_ok=True)
-    for row in files.write(
-        net, names, kinds, folder, disagreement=disagreement, say=say):
-      exports.record(workdir, [row])
-      model_card.write(
+  failed: list[str] = []
+  wanted: Sequence[str | None] = list(dict.fromkeys(nets or [])) or [None]
+  # All are opened before a file is written: a wrong name is told at once.
+  ready = [files.net(workdir, name, say) for name in wanted]
+  folder.mkdir(parents=True, exist_ok=True)
+  for net, name in itertools.product(ready, names):
+    try:
+      for row in files.write(
+          net, [name], kinds, folder, disagreement=disagreement, say=say):
+        exports.record(workdir, [row])
+        model_card.write(
             workdir, net.served.card, net.sha256, folder, licence)
-      rows.append(row)
+        rows.append(row)
+    except UserError as error:  # The others are written.
+      failed.append(str(error))
+  if rows:
+    _told(workdir, folder, rows, say)
+  if failed:
+    raise UserError("\n".join(failed))
+  return rows
+
+
+def _told(workdir, folder, rows, say) -> None:
+  """The table on the screen, and the one of the report."""
   Screen().table(
       f"{rows[0]['data']}: errors of {rows[0]['test_examples']:,}, agreement with "
       "the net, and microseconds of 1 and of 64 inputs on one core",
@@ -55,7 +70,6 @@ def run(
       list(map(_cells, rows)))
   say(f"{counted(len(rows), 'file')} in {folder}, rows in {workdir / exports.NAME}")
   _into_report(workdir)
-  return rows
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
@@ -103,7 +117,8 @@ def page(
   rows = run(workdir, names, ["onnx"], [], folder, disagreement=0.0, say=say)
   shown = []
   for row, net in zip(rows, opened, strict=True):
-    number = parameters.num_parameters(net.variables.params)
+    held = files.without_dead(net).variables.params
+    number = parameters.num_parameters(held)
     shown.append(page_lib.Shown(
         row["net"], (folder / row["file"]).read_bytes(), net.classes, net.shape, {
             "test errors": f"{row['test_errors']:,} of {row['test_examples']:,}",

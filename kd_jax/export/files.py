@@ -55,7 +55,7 @@ def net(workdir: pathlib.Path, name: str | None, say: Callable[[str], None]) -> 
   Raises:
     UserError: If there is no such net, or no data to compare with.
   """
-  found = _without_dead(trained.load(workdir, name))
+  found = without_dead(trained.load(workdir, name))
   dataset = build.dataset(found.values, say=say)
   _refuse_other_data(workdir, found, dataset)
   chosen = np.linspace(0, len(dataset.train_ids) - 1, _CALIBRATION).astype(int)
@@ -86,7 +86,7 @@ def _refuse_other_data(
         "with KD_JAX_DATA=DIR")
 
 
-def _without_dead(found: trained.Trained) -> trained.Trained:
+def without_dead(found: trained.Trained) -> trained.Trained:
   """An MLP without the units that are always 0, such as pruned ones."""
   if found.values["student.name"] != "mlp":
     return found
@@ -239,16 +239,16 @@ def _refuse_wrong(net, name, kind, logits, probabilities, disagreement) -> None:
     if not gap <= allowed:  # NaN is refused too.
       raise UserError(
           f"--format={name}: its logits differ from the net's by {gap:.3g}, and "
-          f"{allowed:.3g} is allowed; nothing is left of the file")
+          f"{allowed:.3g} is allowed; it is not kept")
   else:
     share = float(np.mean(
         np.argmax(logits, axis=-1) != np.argmax(net.logits, axis=-1)))
     if not share <= disagreement:
       raise UserError(
           f"--format={name} --int8={kind}: it names another class than the net for "
-          f"{share:.1%} of the test set, and {disagreement:.0%} is allowed; "
-          "nothing is left of the file")
+          f"{share:.1%} of the test set, and {disagreement:.2g} is allowed; "
+          "it is not kept")
   wanted = np.asarray(jax.nn.softmax(logits))
   if not np.max(np.abs(probabilities - wanted)) <= 0.01:
     raise UserError(f"--format={name} --int8={kind}: its probabilities are not "
-                    "those of its logits; nothing is left of the file")
+                    "those of its logits; it is not kept")

@@ -8,6 +8,8 @@ from typing import Any
 from kd_jax.core import files, strict
 
 NAME = "exports.jsonl"
+_SHOWN = {"net", "format", "int8", "bytes", "test_errors", "test_examples",
+          "agreement"}
 # The columns of a table of them.
 COLUMNS = ("net", "format", "int8", "size", "errors", "agreement", "1 input, us",
            "64 inputs, us", "memory")
@@ -28,7 +30,7 @@ def read(workdir: pathlib.Path) -> list[dict[str, Any]]:
     for line in (workdir / NAME).read_text(errors="replace").splitlines():
       with contextlib.suppress(ValueError):
         row = strict.loads(line)
-        if isinstance(row, dict) and {"net", "format", "int8"} <= row.keys():
+        if isinstance(row, dict) and row.keys() >= _SHOWN:
           found.append(row)
   return found
 
