@@ -133,9 +133,7 @@ def load(
   counted = num_classes is None and source != "tfds"
   if problem := _problem(dataset, counted=counted):
     raise UserError(f"data.name={name}: {problem}")
-  if named and len(named) != dataset.num_classes:
-    say(f"data: names of {len(named)} classes lie beside {name}, which has "
-        f"{dataset.num_classes}; numbers stand for them")
+  _tell_of_names(dataset, say)
   if test.known.all():
     return dataset
   say(f"data: {(~test.known).sum()} of {len(test.label)} test examples have no "
@@ -151,6 +149,13 @@ def _refuse(holdout: float, embedded: str) -> None:
   if embedded not in ("auto", "never", "only"):
     raise UserError(
         f"data.embedded={embedded!r}: must be 'auto', 'never' or 'only'")
+
+
+def _tell_of_names(dataset: Dataset, say: Callable[[str], None]) -> None:
+  """Says so if there are names of another number of classes."""
+  if dataset.named and len(dataset.named) != dataset.num_classes:
+    say(f"data: names of {len(dataset.named)} classes lie beside {dataset.name}, "
+        f"which has {dataset.num_classes}; numbers stand for them")
 
 
 def stand_in(inputs: np.ndarray, class_names: tuple[str, ...]) -> Dataset:

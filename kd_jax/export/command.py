@@ -55,13 +55,13 @@ def run(
     except UserError as error:  # The others are written.
       failed.append(str(error))
   if rows:
-    _told(workdir, folder, rows, say)
+    _show(workdir, folder, rows, say)
   if failed:
     raise UserError("\n".join(failed))
   return rows
 
 
-def _told(workdir, folder, rows, say) -> None:
+def _show(workdir, folder, rows, say) -> None:
   """The table on the screen, and the one of the report."""
   Screen().table(
       f"{rows[0]['data']}: errors of {rows[0]['test_examples']:,}, agreement with "

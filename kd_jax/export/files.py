@@ -166,7 +166,7 @@ def write(
       bits = "int4" if kind.endswith("4") else "int8"
       file = folder / f"{own}.{bits}-{kind}{chosen.suffix}"
       say(f"{own}: {name}, {bits} {kind}")
-      with _kept(file) as fresh, _expressed(name, own):
+      with _kept(file) as fresh, _expressed(f"{name} --int8={kind}", own):
         chosen.code.quantise(plain, fresh, kind, net.calibration)
         row = _compared(net, name, kind, fresh, disagreement)
       yield row | {"file": file.name}
@@ -184,7 +184,7 @@ def _kept(file: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 @contextlib.contextmanager
-def _expressed(name: str, own: str) -> Iterator[None]:
+def _expressed(asked: str, own: str) -> Iterator[None]:
   """Tells in a line what a format, or its package, cannot do with a net."""
   try:
     yield
@@ -193,7 +193,7 @@ def _expressed(name: str, own: str) -> Iterator[None]:
   except Exception as error:  # Whatever the packages raise.
     line = " ".join(message(error).split())[:300]
     raise UserError(
-        f"--format={name}: cannot express {own}: {line}; leave it out") from None
+        f"--format={asked}: cannot express {own}: {line}; leave it out") from None
 
 
 def _compared(
