@@ -173,7 +173,8 @@ def learner(
       training.model, method, training.optimizer_spec, teacher, pairs=pairs,
       skip_nonfinite=run.values["nonfinite"] == "skip",
       schedules=training.schedules, unlabelled=training.unlabelled,
-      mixup=training.mixup, accumulate=training.accumulate)
+      mixup=training.mixup, accumulate=training.accumulate,
+      class_weights=training.class_weights)
 
 
 def method(net: recipe.Net, run: run_lib.Run) -> methods.Method:
@@ -364,7 +365,30 @@ def _training(
       hparams=hparams, batch_size=batch_size, total_steps=total,
       seed=own("seed"), taps=taps, remark=remark, mixup=own("mixup"),
       accumulate=own("accumulate"),
+      class_weights=_class_weights(_key(values, net, "class_weights"), values, found),
       unlabelled=not found.train.known[found.train_ids].all())
+
+
+def _class_weights(
+    key: str, values: Values, found: data_lib.Dataset
+) -> tuple[float, ...]:
+  """The weight of the hard term of each class; () where all are alike."""
+  given, number = values[key], found.num_classes
+  if given and values[key.replace("class_weights", "mixup")]:
+    raise UserError(f"config.{key}: is of one class, and mixup mixes two; leave one "
+                    "of them out")
+  labels = found.train.label[found.train_ids]
+  if given == ("balanced",):
+    counts = np.bincount(labels[labels >= 0], minlength=number)
+    present = np.count_nonzero(counts)
+    return tuple((counts.sum() / (present * np.maximum(counts, 1))).tolist())
+  if given and len(given) != number:
+    raise UserError(
+        f"config.{key}={given}: there are {number} classes, and each needs a "
+        "weight; or give balanced")
+  if given and not any(given):
+    raise UserError(f"config.{key}={given}: no class counts; give one a weight")
+  return given
 
 
 def _schedules(values: Values, total_steps: int) -> schedules.Schedules:
@@ -385,7 +409,8 @@ def _hparams(values: Values, net: str) -> types.Hparams:
       momentum=own("optimizer.momentum"),
       weight_decay=own("optimizer.weight_decay"),
       rates=rates if any(rates.values()) else None, max_norm=own("max_norm"),
-      init_scale=None if own("init_scale") == 1 else own("init_scale"))
+      init_scale=None if own("init_scale") == 1 else own("init_scale"),
+      clip_norm=own("optimizer.clip_norm"))
 
 
 def _traced(hparams: types.Hparams) -> types.Hparams:

@@ -195,6 +195,12 @@ def _training(epochs: int) -> dict[str, Key]:
       "steps": _optional(int, _WHOLE, "length in steps, over epochs"),
       "min_steps": Key(0, _COUNT, "at least so many steps, for small data"),
       "label_smoothing": Key(0.0, _SHARE, "of the hard term only"),
+      "class_weights": Key(
+          (), Rule("numbers >= 0, one a class, or balanced",
+                   lambda values: tuple(values) == ("balanced",) or _all(
+                       _NOT_NEGATIVE.check)(values)),
+          "of the hard term, by the class of an example; balanced: N / (classes * "
+          "examples of the class); () for all alike"),
       "mixup": Key(0.0, _NOT_NEGATIVE, "a of Beta(a, a), the shares of two inputs "
                    "that are mixed, for both nets; 0 mixes none"),
       "optimizer.name": Key(
@@ -203,6 +209,9 @@ def _training(epochs: int) -> dict[str, Key]:
       "optimizer.momentum": Key(0.9, _PART, "of SGD; b1 of Adam"),
       "optimizer.nesterov": Key(False, _BOOL, "Nesterov's form (sgd)"),
       "optimizer.weight_decay": Key(0.0, _NOT_NEGATIVE, "L2 coefficient"),
+      "optimizer.clip_norm": _optional(
+          float, _POSITIVE, "largest norm of the gradient of all parameters "
+          "together; a larger one is scaled to it"),
       "optimizer.b2": Key(0.999, _PART, "decay of the second moment"),
       "optimizer.epsilon": Key(1e-8, _POSITIVE, "added to its root"),
       "optimizer.schedule": Key(
@@ -295,8 +304,9 @@ _DRAWN: dict[str, Key] = {
         10.0, _POSITIVE, "the distance of two numbers by MUNGE's deviation"),
 }
 _OPTIMIZER = ("label_smoothing", "optimizer.learning_rate", "optimizer.momentum",
-              "optimizer.weight_decay")
-_LATER_IN_TRAINING = ("accumulate", "mixup")
+              "optimizer.weight_decay", "optimizer.clip_norm")
+_LATER_IN_TRAINING = (
+    "accumulate", "class_weights", "mixup", "optimizer.clip_norm")
 _NET = ("input_dropout", "hidden_dropout", "max_norm", "init_scale")
 _LATER = ("init_scale", "model.depth", "model.rank", "model.width")
 

@@ -84,6 +84,7 @@ class Hparams:
     rates: Dropout rates by the place they act on, or None without dropout.
     max_norm: Largest norm of a unit's incoming weights, or None without it.
     init_scale: Factor on the model's initial kernels, or None without it.
+    clip_norm: Largest norm of the whole gradient, or None without it.
     numbers: The method's own hyper-parameters by name, or None if it has none.
     ends: What the temperature, and alpha, move to, where they are scheduled.
     progress: Part of the run that is done, in [0, 1]; the step sets it.
@@ -99,6 +100,7 @@ class Hparams:
   rates: Mapping[str, jax.Array | float] | None = None
   max_norm: jax.Array | float | None = None
   init_scale: jax.Array | float | None = None
+  clip_norm: jax.Array | float | None = None
   numbers: Mapping[str, jax.Array | float] | None = None
   ends: Mapping[str, jax.Array | float] | None = None
   progress: jax.Array | float | None = None

@@ -46,10 +46,12 @@ def optimizer(
 
   Args:
     optimizer_spec: The static part.
-    hparams: Learning rate, momentum and weight decay, scalars.
+    hparams: Learning rate, momentum, weight decay and clip_norm, scalars.
 
   Returns:
-    update = -learning_rate * schedule(step) * direction(gradient).
+    update = -learning_rate * schedule(step) * direction(gradient), the gradient
+    scaled to a norm of at most clip_norm first, over all parameters together
+    (Pascanu et al. 2013, algorithm 1).
   """
   spec = optimizer_spec
   decay = optax.add_decayed_weights(hparams.weight_decay)
@@ -66,8 +68,10 @@ def optimizer(
           optax.scale_by_rms(decay=spec.b2, eps=spec.epsilon, eps_in_sqrt=False),
           optax.trace(hparams.momentum)),
   }[spec.name]
+  clip = () if hparams.clip_norm is None else (
+      optax.clip_by_global_norm(hparams.clip_norm),)  # type: ignore[arg-type]
   return optax.chain(
-      *direction, optax.scale_by_schedule(spec.schedule),
+      *clip, *direction, optax.scale_by_schedule(spec.schedule),
       optax.scale(-hparams.learning_rate))
 
 

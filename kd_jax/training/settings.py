@@ -29,6 +29,7 @@ class Training(NamedTuple):
     remark: What its user should know of the net, or "".
     mixup: a of Beta(a, a), as of `segment.mixed`; 0 mixes nothing.
     accumulate: Parts of a batch that go through the nets one after the other.
+    class_weights: Of the hard term, one a class; () for all alike.
   """
 
   model: types.Model
@@ -45,6 +46,7 @@ class Training(NamedTuple):
   remark: str = ""
   mixup: float = 0.0
   accumulate: int = 1
+  class_weights: tuple[float, ...] = ()
 
   @property
   def last_step(self) -> int:

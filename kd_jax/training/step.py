@@ -35,6 +35,7 @@ class Learner(NamedTuple):
       its error is not counted.
     mixup: a of Beta(a, a), as of `segment.mixed`; 0 mixes nothing.
     accumulate: Parts of a batch that go through the nets one after the other.
+    class_weights: Of the hard term, one a class; () for all alike.
   """
 
   model: types.Model
@@ -47,6 +48,7 @@ class Learner(NamedTuple):
   unlabelled: bool = False
   mixup: float = 0.0
   accumulate: int = 1
+  class_weights: tuple[float, ...] = ()
 
 
 def without_arrays(learner: Learner) -> Learner:
@@ -230,22 +232,30 @@ def _updated(learner, state, gradients, hparams):
 def terms_of(
     learner: Learner, own: terms_lib.Own, view: "View", hparams: types.Hparams
 ) -> terms_lib.Changed:
-  """The terms of a method, that of the labels where they are known.
+  """The terms of a method, that of the labels where they are known, by class.
 
   Where a label is unknown it is 0, and stays in the mean over all examples, so that
   an example counts the same whatever is known of the others.
   """
   student, teacher, batch = view
-  of = lambda batch: terms_lib.and_state(
-      learner.method.terms(own, student, teacher, batch, hparams), own)
-  if not learner.unlabelled:
-    return of(batch)
-  # Equations need some class.
   known = batch.label >= 0
-  found = of(batch._replace(label=jnp.where(known, batch.label, 0)))
+  if learner.unlabelled:  # Equations need some class.
+    batch = batch._replace(label=jnp.where(known, batch.label, 0))
+  found = terms_lib.and_state(
+      learner.method.terms(own, student, teacher, batch, hparams), own)
+
+  def counted(term: terms_lib.Term) -> terms_lib.Term:
+    value = term.value
+    if learner.class_weights:
+      value *= jnp.asarray(learner.class_weights, jnp.float32)[batch.label]
+    return term._replace(
+        value=jnp.where(known, value, 0.0) if learner.unlabelled else value)
+
+  if not (learner.unlabelled or learner.class_weights):
+    return found
   return found._replace(terms={
-      name: term._replace(value=jnp.where(known, term.value, 0.0))
-      if terms_lib.of_labels(name) else term for name, term in found.terms.items()})
+      name: counted(term) if terms_lib.of_labels(name) else term
+      for name, term in found.terms.items()})
 
 
 class View(NamedTuple):
