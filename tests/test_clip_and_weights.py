@@ -15,7 +15,6 @@ from kd_jax import losses, main, teachers
 from kd_jax.config import build
 from kd_jax.core.errors import UserError
 from kd_jax.data import Dataset, Examples
-from kd_jax.training import step as step_lib
 
 WEIGHTS = (0.0, 3.0, 1.0, 0.25, 1.0, 2.0, 0.5)
 

@@ -148,7 +148,7 @@ def training(net: recipe.Net, found: data_lib.Dataset) -> Training:
     raise UserError(
         f"config.nets: {net.name} is a teacher at an epoch after its training, "
         f"which has {made.total_steps} steps")
-  return made._replace(ends=steps)
+  return made._replace(ends=steps, patience=None)
 
 
 def teacher(values: Values, found: data_lib.Dataset, member: int) -> Training:
@@ -252,6 +252,11 @@ def check_names(values: Values) -> None:
       raise UserError(
           "config.data.test=heldout: teacher.test_logits are of the test set, "
           "which stays unseen; leave them out")
+  for key in ("patience", "teacher.patience"):
+    if values[key] is not None and not values["data.holdout"]:
+      raise UserError(
+          f"config.{key}={values[key]}: waits for fewer held-out errors, and "
+          "nothing is held out; give data.holdout, such as 0.1")
   if values["teacher.test_logits"] is not None and logits is None:
     raise UserError(
         f"config.teacher.test_logits={values['teacher.test_logits']}: is of a "
@@ -365,7 +370,9 @@ def _training(
       hparams=hparams, batch_size=batch_size, total_steps=total,
       seed=own("seed"), taps=taps, remark=remark, mixup=own("mixup"),
       accumulate=own("accumulate"),
-      class_weights=_class_weights(_key(values, net, "class_weights"), values, found),
+      class_weights=_class_weights(
+          _key(values, net, "class_weights"), values, found),
+      patience=own("patience"),
       unlabelled=not found.train.known[found.train_ids].all())
 
 
@@ -375,8 +382,8 @@ def _class_weights(
   """The weight of the hard term of each class; () where all are alike."""
   given, number = values[key], found.num_classes
   if given and values[key.replace("class_weights", "mixup")]:
-    raise UserError(f"config.{key}: is of one class, and mixup mixes two; leave one "
-                    "of them out")
+    raise UserError(f"config.{key}: are of one class, and mixup mixes two; leave "
+                    "one of them out")
   labels = found.train.label[found.train_ids]
   if given == ("balanced",):
     counts = np.bincount(labels[labels >= 0], minlength=number)

@@ -194,6 +194,9 @@ def _training(epochs: int) -> dict[str, Key]:
       "epochs": Key(epochs, _WHOLE, "length of the training"),
       "steps": _optional(int, _WHOLE, "length in steps, over epochs"),
       "min_steps": Key(0, _COUNT, "at least so many steps, for small data"),
+      "patience": _optional(
+          int, _WHOLE, "epochs without fewer held-out errors, after which the "
+          "training ends; its net is that of the fewest, the first of these"),
       "label_smoothing": Key(0.0, _SHARE, "of the hard term only"),
       "class_weights": Key(
           (), Rule("numbers >= 0, one a class, or balanced",
@@ -306,7 +309,7 @@ _DRAWN: dict[str, Key] = {
 _OPTIMIZER = ("label_smoothing", "optimizer.learning_rate", "optimizer.momentum",
               "optimizer.weight_decay", "optimizer.clip_norm")
 _LATER_IN_TRAINING = (
-    "accumulate", "class_weights", "mixup", "optimizer.clip_norm")
+    "accumulate", "class_weights", "mixup", "optimizer.clip_norm", "patience")
 _NET = ("input_dropout", "hidden_dropout", "max_norm", "init_scale")
 _LATER = ("init_scale", "model.depth", "model.rank", "model.width")
 

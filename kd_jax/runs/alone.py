@@ -144,6 +144,10 @@ def obtain(
         report=report, tick=tick, inspect=inspected.after_epochs(job, wanted),
         initial=wanted.start and wanted.start.variables,
         begun=bool(rows.epochs(setup.workdir, name, fingerprint[:16])))
+  if training.patience is not None:
+    setup.screen.advance(
+        name, training.last_step, training.last_step,
+        f"the net of epoch {fitted.row['epoch']} has the fewest held-out errors")
   record = _record(fingerprint, fitted, began) | checkpoints.forced()
   if fitted.best is not None:
     # The net of the best held-out epoch, beside the last one.

@@ -25,6 +25,7 @@ from kd_jax.training import (
   train_loop,
 )
 from kd_jax.training.checkpoints import Checkpoints
+from kd_jax.training.monitor import LanesMonitor
 from kd_jax.training.state import TrainState
 
 # Digits that a record keeps of a float: float32 has seven.
@@ -56,12 +57,13 @@ def train(
                        for lane in asked[::chunk.shape.points]], jnp.uint32)
   arrays, splits = job.of_rows(chunk.lanes, chunk.shape)
   program = program.bound(job.setup.train, arrays)
-  total = job.training.last_step
+  total, patience = job.training.last_step, job.training.patience
   last: dict[str, Any] = {}
 
   def evaluate(state, done):
     # The test set is looked at once, when the training is over.
-    wanted = [name for name in splits if name != "test" or done == total]
+    wanted = [name for name in splits if name != "test" or (
+        done == total and patience is None)]
     return lanes.finite(state), {
         name: program.evaluate(state, splits[name]) for name in wanted}
 
@@ -79,6 +81,8 @@ def train(
         "sweep", {"event": "resumed", "step": done, "chunk": chunk.fingerprint})
     tick(done)
 
+  monitor = train_loop.Monitor() if patience is None else LanesMonitor(
+      patience, per_epoch=job.per_epoch)
   checkpoints = _checkpoints(job, chunk)
   with contextlib.closing(checkpoints):
     state = train_loop.run_to_end(
@@ -89,8 +93,14 @@ def train(
         _started(job, chunk, program.init(seeds, hparams)), total_steps=total,
         per_epoch=job.per_epoch, segment_steps=_segment_steps(job, chunk),
         checkpoints=checkpoints, stop=job.setup.stop, ended=ended,
-        resumed=resumed, monitor=train_loop.Monitor(), tick=tick)
-  trained = _rows(job, chunk, state, last["evaluated"])
+        resumed=resumed, monitor=monitor, tick=tick)
+  best = None
+  if isinstance(monitor, LanesMonitor):
+    state, best = monitor.best(state), monitor.kept.epoch
+    last["evaluated"] = {name: program.evaluate(state, splits[name])
+                         for name in splits}
+    tick(total)
+  trained = _rows(job, chunk, state, last["evaluated"], best)
   seconds = round((time.perf_counter() - began) / len(trained), 2)
   return [(row | {"seconds": seconds}, net) for row, net in trained]
 
@@ -124,8 +134,11 @@ def _started(job: Job, chunk: Chunk, state: TrainState) -> TrainState:
   return state.replace(student=student)  # type: ignore[attr-defined]
 
 
-def _rows(job: Job, chunk: Chunk, state: TrainState, evaluated):
-  """The row and the net of each lane of a chunk, padding left out."""
+def _rows(job: Job, chunk: Chunk, state: TrainState, evaluated, best):
+  """The row and the net of each lane of a chunk, padding left out.
+
+  `best` `[rows, points]` is the epoch that each net is of, None for the last.
+  """
   state = state.replace(step=(), optimizer=())  # type: ignore[attr-defined]
   epochs = rows.epochs(job.setup.workdir, "sweep", chunk.fingerprint)
   trained = []
@@ -134,6 +147,9 @@ def _rows(job: Job, chunk: Chunk, state: TrainState, evaluated):
     place = divmod(number, chunk.shape.points)
     own = [{key: value[number] if isinstance(value, list) else value
             for key, value in row.items()} for row in epochs]
+    last = len(own) if best is None else int(best[place])
+    if job.training.patience:  # The epochs that it would have by itself.
+      own = own[:last + job.training.patience]
     # What comes out of a lane may be a function of its arrays, such as rounding.
     variables = step.deployed_variables(job.learner, jax.tree.map(
         lambda leaf, at=place: leaf[at], state))
@@ -145,7 +161,7 @@ def _rows(job: Job, chunk: Chunk, state: TrainState, evaluated):
         "lanes": [chunk.shape.rows, chunk.shape.points],
         **_numbers(evaluated, *place),
         "failed": f"not finite in epoch {broken[0]}" if broken else None,
-        "train_errors": own[-1]["train_errors"], **rows.curves(own),
+        "train_errors": own[last - 1]["train_errors"], **rows.curves(own),
         "parameters": parameters.num_parameters(variables.params)}, variables))
   return trained
 

@@ -134,6 +134,11 @@ def fit(
           training, data.inputs, learner.teacher)),
       checkpoints=checkpoints, stop=stop, ended=ended, resumed=resumed,
       monitor=monitor, tick=tick)
+  if training.patience is not None and monitor.best is not None:
+    best = untrained(training.model, monitor.best.variables, splits, devices)
+    number = int(monitor.best.epoch)
+    return best._replace(row=best.row | {
+        "epoch": number, "step": min(number * per_epoch, training.last_step)})
   row, wrong = last
   return Fitted(net(state), row, np.flatnonzero(wrong).tolist(), monitor.best)
 

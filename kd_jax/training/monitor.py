@@ -1,6 +1,7 @@
 """Watching one net train: its last good state, and the best on held-out data."""
 
 from collections.abc import Callable
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -97,9 +98,12 @@ class NetMonitor(Monitor):
     if not self._keep_best:
       return
     errors = epoch.evaluated["heldout"][0]["errors"].total
+    number = -(-epoch.step // self._per_epoch)
     if int(errors) < int(self.kept.errors):
-      number = -(-epoch.step // self._per_epoch)
       self.kept = Best(self._net(self._good), jnp.int32(number), errors)
+    patience = self._training.patience
+    self.over = patience is not None and (
+        number - int(self.kept.epoch) >= patience)
 
   def _diverged(self, end: int) -> None:
     """Saves the last good state, finds the step, and says what to do."""
@@ -133,6 +137,62 @@ class NetMonitor(Monitor):
       else:
         bad = middle
     return bad
+
+
+class LanesMonitor(Monitor):
+  """Keeps the best state of each lane; a lane that is over keeps the one it has.
+
+  Each ends where it would end by itself, and the chunk with the last of them.
+  """
+
+  def __init__(self, patience: int, *, per_epoch: int):
+    self.patience, self._per_epoch = patience, per_epoch
+
+  def begin(self, state: TrainState, kept: Any = None) -> None:
+    first = jax.tree.leaves(state.student.params)[0]
+    nothing = jnp.zeros(first.shape[:2], jnp.int32)
+    self.kept = kept or Best(
+        observe(_net_of(state)).state, nothing,
+        nothing + jnp.iinfo(jnp.int32).max)
+
+  def observe(self, state: TrainState) -> Observed:
+    return observe(_net_of(state))
+
+  def check(self, epoch: Epoch) -> None:
+    if epoch.evaluated is None:
+      return
+    number = -(-epoch.step // self._per_epoch)
+    errors = epoch.evaluated[1]["heldout"][0]["errors"].total
+    # Those of a checkpoint lie on one device.
+    kept = self.kept._replace(**{name: jax.device_put(
+        getattr(self.kept, name), errors.sharding) for name in ("epoch", "errors")})
+    self.kept = _better(kept, Best(
+        epoch.observed.state, jnp.full_like(errors, number), errors), self.patience)
+    self.over = bool((number - self.kept.epoch >= self.patience).all())
+
+  def best(self, state: TrainState) -> TrainState:
+    """A state with the best net of each lane."""
+    best = self.kept.variables
+    return state.replace(  # type: ignore[attr-defined]
+        student=best.student, method=best.method, method_state=best.method_state)
+
+
+def _net_of(state: TrainState) -> TrainState:
+  """A state without what a net that is trained has no use for."""
+  return state.replace(step=(), optimizer=())  # type: ignore[attr-defined]
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _better(before: Best, after: Best, patience: int) -> Best:
+  """Of each lane the one with fewer errors, the first if the lane was over."""
+  alive = after.epoch - 1 - before.epoch < patience
+  better = alive & (after.errors < before.errors)
+
+  def chosen(new, old):
+    return jnp.where(better.reshape(
+        better.shape + (1,) * (new.ndim - better.ndim)), new, old)
+
+  return jax.tree.map(chosen, after, before)
 
 
 def _finite(totals: dict[str, metrics.Mean], observed: Observed) -> bool:

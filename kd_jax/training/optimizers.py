@@ -69,7 +69,7 @@ def optimizer(
           optax.trace(hparams.momentum)),
   }[spec.name]
   clip = () if hparams.clip_norm is None else (
-      optax.clip_by_global_norm(hparams.clip_norm),)  # type: ignore[arg-type]
+      optax.clip_by_global_norm(hparams.clip_norm),)
   return optax.chain(
       *clip, *direction, optax.scale_by_schedule(spec.schedule),
       optax.scale(-hparams.learning_rate))

@@ -30,6 +30,7 @@ class Training(NamedTuple):
     mixup: a of Beta(a, a), as of `segment.mixed`; 0 mixes nothing.
     accumulate: Parts of a batch that go through the nets one after the other.
     class_weights: Of the hard term, one a class; () for all alike.
+    patience: Epochs without fewer held-out errors after which it ends, or None.
   """
 
   model: types.Model
@@ -47,6 +48,7 @@ class Training(NamedTuple):
   mixup: float = 0.0
   accumulate: int = 1
   class_weights: tuple[float, ...] = ()
+  patience: int | None = None
 
   @property
   def last_step(self) -> int:

@@ -64,9 +64,11 @@ class Monitor:
 
   Attributes:
     kept: Arrays that belong into a checkpoint.
+    over: Whether the training is to end with the last epoch that was checked.
   """
 
   kept: Any = ()
+  over: bool = False
 
   def begin(self, state: Any, kept: Any = None) -> None:
     """Training begins with this state; or goes on, with what was kept."""
@@ -88,7 +90,7 @@ def run_to_end(
     monitor: Monitor,
     tick: Callable[[int], None] = lambda step: None,
 ) -> Any:
-  """Runs a program to its end, segment by segment; gives the last state.
+  """Runs a program to its end, or its monitor's; gives the last state.
 
   Args:
     program: What is run, from `state`, or from where it was interrupted.
@@ -113,12 +115,13 @@ def run_to_end(
   unread: list[Epoch] = []
 
   def read() -> None:
-    while unread:
+    # Of an epoch after the end nothing is read, however segments were cut.
+    while unread and not monitor.over:
       epoch = unread.pop()
       monitor.check(epoch)
       ended(epoch)
 
-  while done < total_steps:
+  while done < total_steps and not monitor.over:
     end = min((done // per_epoch + 1) * per_epoch, total_steps)
     length = min(pace.steps, end - done)
     state, more = program.run(state, done, length)
@@ -139,6 +142,8 @@ def run_to_end(
     stopping = hosts.any_of(stop()) and done < total_steps
     if done < total_steps and (stopping or hosts.any_of(checkpoints.due(done))):
       read()
+      if monitor.over:
+        break
       _save(checkpoints, monitor, state, totals, done, wait=stopping)
     if stopping:
       raise Interrupted()
