@@ -6,21 +6,25 @@ import signal
 
 from conftest import ROOT
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from kd_jax import main
+from kd_jax.core import types
 from kd_jax.report import plots
 from kd_jax.runs import results
-from kd_jax.training import cost, train_loop
+from kd_jax.training import cost, metrics, monitor, train_loop
+from kd_jax.training.state import TrainState
 
 EPOCHS, PATIENCE = 9, 2
 # A constant rate, so that a training of fewer epochs is the same up to there.
 BASE = (
     "--config=configs/mnist.py", "--config.data.name=blobs",
-    f"--config.epochs={EPOCHS}", "--config.min_steps=0", "--config.teacher.epochs=1",
-    "--config.teacher.min_steps=0", "--config.student.widths=(12,)",
-    "--config.teacher.widths=(12,)", "--config.batch_size=32",
+    f"--config.epochs={EPOCHS}", "--config.min_steps=0",
+    "--config.teacher.epochs=1", "--config.teacher.min_steps=0",
+    "--config.student.widths=(12,)", "--config.teacher.widths=(12,)",
+    "--config.batch_size=32",
     "--config.optimizer.schedule=constant", "--config.optimizer.learning_rate=0.03",
     "--config.data.holdout=0.3", "--config.tensorboard=false",
     "--config.sweep.lanes=2x2", "--config.parallel=single")
@@ -37,8 +41,9 @@ def run(own_data, tmp_path, teachers):
       patch.setattr(jax, "local_device_count", lambda: 1)
       patch.setattr(plots, "write", lambda *_: {})
       assert main.run([
-          *BASE, f"--config.data.dir={own_data}", f"--config.teacher.dir={teachers}",
-          f"--workdir={tmp_path / name}", *words]) == code
+          *BASE, f"--config.data.dir={own_data}",
+          f"--config.teacher.dir={teachers}", f"--workdir={tmp_path / name}",
+          *words]) == code
     return results.split(tmp_path / name)[0] if code == 0 else []
   return runs
 
@@ -120,6 +125,30 @@ def test_each_lane_ends_as_it_would_by_itself(run, tmp_path):
     same = swept[row["fingerprint"]]
     for key in ("heldout_curve", "test_nll", "test_wrong_ids", "train_errors"):
       assert row[key] == same[key]
+
+
+def test_a_lane_that_is_over_keeps_its_net_whatever_comes():
+  def state(number):
+    leaf = jnp.full((1, 3, 2), number, jnp.float32)
+    return TrainState(
+        jnp.int32(number), types.Variables({"w": leaf}, {}), {}, {}, {"m": leaf})
+
+  watch = monitor.LanesMonitor(2, per_epoch=10)
+  watch.begin(state(0))
+  told = []
+  for number, errors in enumerate(
+      [(5, 9, 7), (6, 8, 7), (6, 7, 6), (1, 7, 7), (0, 7, 7), (0, 0, 0)], start=1):
+    totals = {"errors": metrics.Mean(jnp.array([errors]), jnp.array([[9, 9, 9]]))}
+    watch.check(train_loop.Epoch(
+        10 * number, {}, (None, {"heldout": (totals, None)}),
+        watch.observe(state(number))))
+    told.append(watch.over)
+  # By themselves they end after epochs 3, 5 and 5.
+  assert told == [False] * 4 + [True] * 2
+  assert watch.kept.epoch.tolist() == [[1, 3, 3]]
+  assert watch.kept.errors.tolist() == [[5, 7, 6]]
+  best = watch.best(state(6)).student.params["w"]
+  assert best[..., 0].tolist() == [[1, 3, 3]]
 
 
 @pytest.mark.parametrize("key", ["patience", "teacher.patience"])
