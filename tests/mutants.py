@@ -52,6 +52,9 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = (
+    Mutant("the start of another run is left out", "Points._wanted",
+           "self._of_another_run(net, setup, training)", "None",
+           "test_init_from.py -k each_net"),
     Mutant("the last net instead of the best one", "fit",
            "training.patience is not None and monitor.best is not None", "False",
            "test_patience.py -k best_epoch"),

@@ -415,6 +415,12 @@ _OWN: dict[str, Key] = {
         "teacher.test_logits": _optional(
             str, _TEXT, ".npy of its logits [N, C] of the test set"),
     }, later=("teacher.state_dict",)),
+    **_of(INPUT, {
+        "init_from": _optional(
+            str, _TEXT, "folder of a finished run: students start from its nets of "
+            "the same names; or of one net, RUN/parameters/NAME. The optimiser and "
+            "its schedule begin anew"),
+    }, later=("init_from",)),
     **_of(NETS, {
         "dtype": Key(
             "float32", _one_of("float32", "bfloat16"),

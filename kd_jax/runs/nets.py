@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 import kd_jax
 from kd_jax.config import identity as identity_lib
+from kd_jax.config.recipe import Net
 from kd_jax.core import hosts, types
 from kd_jax.core.errors import UserError
 from kd_jax.core.words import counted
@@ -246,6 +247,39 @@ def checked(
         f"{path}: this teacher makes {errors} test errors of {number}, its "
         f"record says {record['test_errors']}; delete the folder")
   return Kept(training, variables, record)
+
+
+def given(net: Net, setup: Setup, training: Training) -> Kept | None:
+  """The net of another run that a student starts from, if its config names one.
+
+  Raises:
+    UserError: If it is not there, or has other parameters.
+  """
+  folder = setup.run.values["init_from"]
+  if folder is None or net.member is not None or net.start is not None:
+    return None
+  key, path = f"config.init_from={folder}", pathlib.Path(folder)
+  if net.peers:
+    raise UserError(
+        f"{key}: {net.name} train together from new weights; leave it out")
+  if not (path / parameters.ARRAYS).is_dir():
+    there = sorted(each.parent.name for each in path.glob(
+        f"parameters/[!.]*/{parameters.ARRAYS}"))
+    path = path / "parameters" / net.name
+    if net.name not in there:
+      hint = (f"it holds {', '.join(there)}; give one of them, "
+              f"{path.with_name(there[-1])}" if there else
+              "give the folder of a finished run, or of one of its nets")
+      raise UserError(f"{key}: there is no net {net.name}; {hint}")
+  variables = load(setup, training.model, path)
+  shapes = lambda tree: jax.tree.map(lambda x: (x.shape, str(x.dtype)), tree)
+  if shapes(variables) != shapes(jax.eval_shape(
+      training.model.init, jax.random.key(0),
+      preprocess.blank(setup.train.inputs))):
+    raise UserError(f"{key}: the net in {path} has not the parameters of "
+                    f"{net.name}; give both the same name and size")
+  return Kept(training, variables, {
+      "parameters_sha256": parameters.parameters_sha256(variables.params)})
 
 
 def load(

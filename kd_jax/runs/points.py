@@ -36,6 +36,7 @@ class Points:
     self._workdir, self._screen, self._stop = workdir, screen, stop
     self._stack, self._lanes = stack, lanes
     self._setups: dict[str, Setup] = {}
+    self._given: dict[str, Kept | None] = {}
     self._teachers = teacher_store.Teachers()
     recipes = [recipe.nets(lane.values, swept=bool(run.sweep.points))
                for lane in lanes]
@@ -89,7 +90,8 @@ class Points:
              for net in nets_of.values()
              if net.name in self._learnt_from and not _needs(net)]
     return [(setup, jobs.identity(net, setup)) for net, setup in found
-            if net.member is not None or not setup.run.method.needs_teacher]
+            if net.member is not None or not (
+                setup.run.method.needs_teacher or net.values["init_from"])]
 
   def _setup(self, net: Net) -> Setup:
     """The setup in which a net is trained, with the data of its run, loaded once.
@@ -134,6 +136,7 @@ class Points:
         known[key] = made
         if net.member is None:
           jobs.check(net, setup, known[key], before, found)
+          self._of_another_run(net, setup, known[key])
           if setup.run.values["teacher.logits"] is not None:
             self._teachers.of(setup, known[key], ())  # The file is read now.
       if known[key].ends == known[key].total_steps:
@@ -187,11 +190,20 @@ class Points:
     teacher = None if alone else self._teachers.of(
         setup, training, [self._trained(number, each) for each in net.teachers],
         net.teachers)
-    start = self._trained(number, net.start) if net.start else None
+    start = self._trained(number, net.start) if net.start else (
+        self._of_another_run(net, setup, training))
     if start and net.peer is None:
       start = jobs.begun(net, setup, training, start)
     return Wanted(
         lane, jobs.identity(net, setup, teacher, start), teacher, start)
+
+  def _of_another_run(
+      self, net: Net, setup: Setup, training: Training) -> Kept | None:
+    """The net of `config.init_from` that a net starts from, which is read once."""
+    key = net.name + identity.group(net.values)
+    if key not in self._given:
+      self._given[key] = nets.given(net, setup, training)
+    return self._given[key]
 
   def _trained(self, number: int, name: str) -> Kept:
     net = self._nets[self._fingerprints[number, name]]

@@ -110,7 +110,8 @@ def refuse_other(
   elif changed and (finished or (swept != sweeps and _saved(workdir))):
     raise UserError(
         f"--workdir={workdir}: holds work of another config: "
-        f"{'; '.join(changed)}. Use another --workdir, or keep the old one in "
+        f"{'; '.join(changed)}. Use another --workdir (to go on from its nets, "
+        f"with --config.init_from={workdir}), or keep the old one in "
         f"{workdir / 'kept'} with --resume=keep")
 
 

@@ -24,7 +24,7 @@ from kd_jax.core.errors import UserError
 from kd_jax.core.files import refuse_pipes
 
 SCHEMA = 1
-_ARRAYS = "arrays"
+ARRAYS = "arrays"
 _RECORD = "record.json"
 CHECKSUM = "arrays_sha256"
 RECORD_CHECKSUM = "record_sha256"
@@ -140,16 +140,16 @@ def load_parameters(path: str | os.PathLike) -> types.Variables:
     kd_jax.errors.UserError: no/such/folder: no saved net here
   """
   path = pathlib.Path(path)
-  if not (path / _ARRAYS).is_dir():
+  if not (path / ARRAYS).is_dir():
     raise UserError(f"{path}: no saved net here")
   try:
     record = load_record(path) or {}
   except Damaged:
     record = _said(path / _RECORD)
   try:
-    refuse_pipes(path / _ARRAYS)
+    refuse_pipes(path / ARRAYS)
     with _checkpointer() as checkpointer:
-      saved = checkpointer.restore((path / _ARRAYS).absolute())
+      saved = checkpointer.restore((path / ARRAYS).absolute())
   except Exception as error:  # Whatever damage makes orbax raise.
     line = " ".join(str(error).split())[:160]
     raise Damaged(f"{path}: a damaged net ({line}); the command that made it "
@@ -226,7 +226,7 @@ def _put(path: pathlib.Path, tree: Any, record: dict[str, Any]) -> None:
   shutil.rmtree(fresh, ignore_errors=True)
   fresh.mkdir(parents=True)
   with _checkpointer() as checkpointer:
-    checkpointer.save((fresh / _ARRAYS).absolute(), tree)
+    checkpointer.save((fresh / ARRAYS).absolute(), tree)
   write_with_checksum(fresh / _RECORD, record)
   shutil.rmtree(old, ignore_errors=True)
   if path.exists():
