@@ -38,6 +38,7 @@ or 141 when nobody reads its output any more.
 Keys and their defaults, which a config file may change:
 """
 
+from collections.abc import Callable
 import contextlib
 import os
 import pathlib
@@ -45,7 +46,7 @@ import signal
 import sys
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kd_jax import config as config_lib
 from kd_jax.config import command_line
@@ -54,6 +55,9 @@ from kd_jax.core import exits
 from kd_jax.core.errors import UserError, out_of_memory
 from kd_jax.core.machine import check_installed, use_all_cores
 from kd_jax.runs import shard as shards
+
+if TYPE_CHECKING:
+  from kd_jax.core.screen import Screen
 
 
 class Signals:
@@ -158,32 +162,15 @@ def train(
     use_all_cores()
   # jax takes seconds to import, so mistakes above are reported first.
   # pylint: disable=g-import-not-at-top
-  from kd_jax import report
-  from kd_jax.config.run import read
-  from kd_jax.core import compilation
   from kd_jax.core import hosts as hosts_lib
   from kd_jax.core.screen import Screen
-  from kd_jax.runs import driver, records
-  from kd_jax.runs import workdir as workdirs
   from kd_jax.training import monitor, parameters, train_loop
   # pylint: enable=g-import-not-at-top
   if processes:
     hosts_lib.join(**processes)
-  compilation.use_cache()
-  parameters.quiet()
-  alone = hosts_lib.first()
-  check_installed()
+  screen = Screen(quiet=not hosts_lib.first())
   try:
-    with contextlib.ExitStack() as stack:
-      hosts_lib.agreed(lambda: workdirs.refuse_foreign(workdir))
-      hosts_lib.agreed(
-          lambda: stack.enter_context(records.locked(workdir)))
-      screen = stack.enter_context(Screen(quiet=not alone))
-      driver.train(read(config), workdir, screen=screen, asked=driver.Asked(
-          stop=lambda: stop() or screen.closed, study=study, command=command,
-          shard=shard,
-          report=lambda folder, reference: (
-              report.write(folder, reference=reference))))
+    execute(config, workdir, screen, stop, command, study=study, shard=shard)
     return 0
   except train_loop.Interrupted:
     print(f"stopped; what is done is kept in {workdir}. To go on: {again}",
@@ -202,6 +189,41 @@ def train(
     if processes:
       hosts_lib.leave(error)
     raise error from None
+
+
+def execute(
+    config, workdir: pathlib.Path, screen: "Screen", stop: Callable[[], bool],
+    command: str = "", *, study: str | None = None,
+    shard: shards.Shard | None = None,
+) -> dict[str, Any]:
+  """Runs a checked config in a workdir that is its own; gives the summary.
+
+  Args:
+    config, workdir, command, study, shard: As of `train`.
+    screen: Shows how far it is.
+    stop: Whether to save and stop.
+  """
+  # pylint: disable=g-import-not-at-top
+  from kd_jax import report
+  from kd_jax.config.run import read
+  from kd_jax.core import compilation
+  from kd_jax.core import hosts as hosts_lib
+  from kd_jax.runs import driver, records
+  from kd_jax.runs import workdir as workdirs
+  from kd_jax.training import parameters
+  # pylint: enable=g-import-not-at-top
+  compilation.use_cache()
+  parameters.quiet()
+  check_installed()
+  with contextlib.ExitStack() as stack:
+    hosts_lib.agreed(lambda: workdirs.refuse_foreign(workdir))
+    hosts_lib.agreed(lambda: stack.enter_context(records.locked(workdir)))
+    stack.enter_context(screen)
+    return driver.train(read(config), workdir, screen=screen, asked=driver.Asked(
+        stop=lambda: stop() or screen.closed, study=study, command=command,
+        shard=shard,
+        report=lambda folder, reference: (
+            report.write(folder, reference=reference))))
 
 
 if __name__ == "__main__":

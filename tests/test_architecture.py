@@ -9,7 +9,8 @@ import pytest
 # An arrow may point to the left only; what has a comma between is apart.
 ORDER = """core < losses < methods, models, data < teachers < training < config
            < runs < report < export < main
-           < compare, predict, explain, sweep, doctor, checkpoint, errors"""
+           < compare, predict, explain, sweep, doctor, checkpoint, errors
+           < api"""
 LEVEL = {name.strip(): level for level, names in enumerate(ORDER.split("<"))
          for name in names.split(",")}
 # Judges losses of any framework, and knows no training.

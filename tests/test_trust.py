@@ -5,6 +5,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from conftest import ROOT
 import pytest
 
 from kd_jax import main, report
+from kd_jax.config import command_line
 from kd_jax.core import exits, strict
 from kd_jax.core.errors import UserError
 from kd_jax.core.screen import Screen
@@ -106,13 +108,16 @@ def test_a_config_file_that_is_interrupted_ends_in_a_line(tmp_path):
 
 def test_a_path_that_is_refused_is_not_advised(tmp_path, capsys, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  for words in ([], ["--config=configs/mnist.py"]):
+  for words, near in (
+      ([], "mnist"), (["--config=configs/mnist.py"], "mnist"),
+      (["--config=born_agian"], "born_again"),
+      (["--config=/no/cifar.py"], "cifar")):
     assert main.run(words) == 2
     told = capsys.readouterr().err
-    assert "try --config=configs/mnist.py" not in told and "get_config" in told
-  monkeypatch.chdir(ROOT)
-  assert main.run(["--config=nothing.py"]) == 2
-  assert "try --config=configs/mnist.py" in capsys.readouterr().err
+    advised = re.search(r"try (--config=(\w+):smoke)", told)
+    assert advised[2].startswith(near) and "get_config" in told
+    # What is advised is there, from any folder.
+    assert command_line.parse([advised[1]])[0].student.widths
 
 
 def test_signals_are_left_alone_in_a_thread():

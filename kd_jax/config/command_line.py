@@ -1,6 +1,7 @@
 """From a command line to a checked config: every mistake is told in a line."""
 
 from collections.abc import Iterable, Mapping, Sequence
+import difflib
 import os
 import pathlib
 import re
@@ -10,6 +11,7 @@ from typing import Any
 
 import ml_collections
 
+import kd_jax
 from kd_jax import config as config_lib
 from kd_jax import methods
 from kd_jax.config import schema, sweep
@@ -51,9 +53,28 @@ def parse(
     flags[name] = text if equals else "true"
   file, workdir = flags.pop("--config", None), flags.pop("--workdir", None)
   if not file:
-    raise UserError(f"--config=FILE is missing; {_some_config()}")
+    raise UserError(f"--config=FILE is missing; {_some_config('mnist')}")
   words = {name.removeprefix("--config."): text for name, text in flags.items()}
-  values = _with_methods(_load(file), words, points or ())
+  name = pathlib.Path(_apart(file)[0]).stem
+  default = f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+  return changed(_load(file), words, points), at_home(workdir or default)
+
+
+def changed(
+    values: dict[str, Any], words: Mapping[str, str],
+    points: sweep.Sweep | None = None,
+) -> ml_collections.ConfigDict:
+  """A flat config with what was given, in words, and another sweep.
+
+  Args:
+    values: The config.
+    words: Of keys, such as `{"student.widths": "(30,30)"}`.
+    points: The sweep; None for that of the config.
+
+  Raises:
+    UserError: For anything that is not right about them.
+  """
+  values = _with_methods(values, words, points or ())
   given = {name: _value(name, text, values["recipe"])
            for name, text in words.items()}
   _check_method({**values, **given}, given, points or ())
@@ -62,18 +83,17 @@ def parse(
     reference = dict(values["sweep.reference"])
     if not any(sweep.matches(point, reference) for point in points):
       given.setdefault("sweep.reference", ())  # It was one of the file's points.
-  name = pathlib.Path(_apart(file)[0]).stem
-  default = f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-  return config_lib.nested(config_lib.changed(values, given)), at_home(
-      workdir or default)
+  return config_lib.nested(config_lib.changed(values, given))
 
 
 def _load(file: str) -> dict[str, Any]:
   """The flat config of `FILE` or `FILE:VARIANT`; every failure as a UserError."""
   path, *variant = _apart(file)
+  if not at_home(path).is_file():
+    path = _shipped().get(path, path)
   if not (place := at_home(path)).is_file():
     what = "is no file" if place.exists() else "there is no such file"
-    raise UserError(f"--config={file}: {what}; {_some_config()}")
+    raise UserError(f"--config={file}: {what}; {_some_config(path)}")
   make = sources.load("--config", f"{path}:get_config")
   try:
     with exits.refused():
@@ -99,13 +119,19 @@ def _load(file: str) -> dict[str, Any]:
   return values
 
 
-def _some_config() -> str:
-  """Advice to those without a config: only what is there is named."""
-  shipped = "configs/mnist.py"
-  if pathlib.Path(shipped).is_file():
-    return f"try --config={shipped}"
-  return ("the repository of kd_jax has some in configs/, its package has none; "
-          "one of your own has a get_config() that returns kd_jax.config.default()")
+def _shipped() -> dict[str, str]:
+  """The configs that come with kd_jax, by their names alone, such as `mnist`."""
+  inside = pathlib.Path(kd_jax.__file__).parent / "configs"  # Of an installed one.
+  folder = inside if inside.is_dir() else inside.parents[1] / "configs"
+  return {file.stem: str(file) for file in sorted(folder.glob("[!_]*.py"))}
+
+
+def _some_config(path: str) -> str:
+  """Advice to those without a config, of the nearest that there is."""
+  close = difflib.get_close_matches(
+      pathlib.PurePath(path).stem, _shipped(), n=1, cutoff=0) or ["mnist"]
+  return (f"try --config={close[0]}:smoke; one of your own has a get_config() that "
+          "returns kd_jax.config.default()")
 
 
 def _apart(file: str) -> list[str]:

@@ -22,7 +22,8 @@ Identity = dict[str, Any]
 # Keys of these kinds have no influence on what comes out.
 _WITHOUT_INFLUENCE = (schema.RUN, schema.PROGRAM, schema.INPUT)
 # What is left out of the command of a row: it tells how the sweep was run.
-_NOT_IN_COMMANDS = ("sweep.", "tensorboard", "teacher.dir", "checkpoint.")
+_NOT_IN_COMMANDS = (
+    "sweep.", "tensorboard", "tracker", "teacher.dir", "checkpoint.")
 
 
 def fingerprint(identity: Values) -> str:

@@ -452,6 +452,10 @@ _OWN: dict[str, Key] = {
             "force: go on from a checkpoint of another config too; keep: move a "
             "run of another config to kept/FINGERPRINT and begin anew"),
         "tensorboard": Key(True, _BOOL, "write event files"),
+        "tracker": _optional(
+            str, _TEXT, "module:NAME or file.py:NAME of a function (config, "
+            "workdir) -> log, whose log(kind, what) is told of every epoch, "
+            "result, figure and the end (examples/trackers)"),
         "inspect": Key(
             0, Rule("0, or an integer from 4 to 5000",
                     lambda v: _integer(v) and (v == 0 or 4 <= v <= 5000)),

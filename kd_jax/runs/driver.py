@@ -36,6 +36,7 @@ from kd_jax.runs import (
   rows,
   schema_1,
   summary,
+  tracker,
 )
 from kd_jax.runs import chunk as chunks
 from kd_jax.runs import shard as shards
@@ -102,7 +103,8 @@ def train(
     check_reference(lanes, run.sweep.reference)
   hosts.agreed(lambda: workdirs.refuse_other(run.values, workdir, screen.say))
   with contextlib.ExitStack() as stack:
-    points = Points(run, lanes, workdir, stack, screen, asked.stop)
+    log = tracker.start(run.values, workdir, screen.say)
+    points = Points(run, lanes, workdir, stack, screen, asked.stop, log)
     driver = _Driver(run, workdir, screen, asked, points)
     try:
       for name in points.names:
@@ -117,6 +119,7 @@ def train(
   if not run.sweep.points:
     summary.show(screen, whole)
   driver.report(began)
+  log("end", whole)
   return whole
 
 
@@ -173,6 +176,9 @@ class _Driver:
       return
     there = any(sweep.matches(row["overrides"], reference) for row in done)
     files = self._asked.report(self._workdir, reference if there else None)
+    for file in files:
+      if file.suffix == ".png":
+        self._recorder.log("figure", {"name": file.stem, "path": file})
     more = counted(len(files) - 1, "more file")
     beside = f"; report.html and {more} beside it" if files else ""
     self._screen.say(f"{seconds}, {counted(len(done), 'row')} in "
@@ -324,12 +330,14 @@ class _Driver:
       self, made: list[Row], shape: Shape | None = None, *,
       again: bool = False) -> None:
     """Writes rows; those that this run has trained so have a command."""
-    self._results.add([row | {
+    whole = [row | {
         "study": self._study,
         "command": "" if shape is None else commands.single_run(
             self._run.values, self._asked.command, self._base, row["overrides"],
-            shape)}
-                       for row in rows.stamp(made)], again=again)
+            shape)} for row in rows.stamp(made)]
+    self._results.add(whole, again=again)
+    for row in whole:
+      self._recorder.log("result", row)
 
 
 def _converted(

@@ -12,7 +12,7 @@ from kd_jax.config.recipe import Net
 from kd_jax.config.run import Run
 from kd_jax.config.sweep import Lane
 from kd_jax.core.screen import Screen
-from kd_jax.runs import jobs, nets, teacher_store
+from kd_jax.runs import jobs, nets, teacher_store, tracker
 from kd_jax.runs import setup as setup_lib
 from kd_jax.runs.jobs import Job, Wanted
 from kd_jax.runs.nets import Kept
@@ -32,8 +32,10 @@ class Points:
 
   def __init__(
       self, run: Run, lanes: Sequence[Lane], workdir: pathlib.Path,
-      stack: contextlib.ExitStack, screen: Screen, stop: Callable[[], bool]):
+      stack: contextlib.ExitStack, screen: Screen, stop: Callable[[], bool],
+      log: tracker.Log = tracker.nothing):
     self._workdir, self._screen, self._stop = workdir, screen, stop
+    self._log = log
     self._stack, self._lanes = stack, lanes
     self._setups: dict[str, Setup] = {}
     self._given: dict[str, Kept | None] = {}
@@ -102,7 +104,7 @@ class Points:
     data = run.part("data.")
     if data not in self._setups:
       self._setups[data] = setup_lib.prepare(
-          run, self._workdir, self._screen, self._stop)
+          run, self._workdir, self._screen, self._stop, log=self._log)
       self._stack.callback(self._setups[data].recorder.close)
     setup = self._setups[data]._replace(run=run)
     if net.member is None:

@@ -23,6 +23,7 @@ from kd_jax.core import hosts, strict
 from kd_jax.core.errors import UserError
 from kd_jax.core.files import refuse_pipes
 from kd_jax.core.machine import cores
+from kd_jax.runs import tracker
 from kd_jax.training import parameters
 
 SCHEMA = 1
@@ -60,8 +61,12 @@ class Recorder:
 
   def __init__(
       self, workdir: pathlib.Path, *, tensorboard: bool,
-      say: Callable[[str], None] = print):
-    """Opens the files of a workdir; `say` is told what the user must know."""
+      say: Callable[[str], None] = print, log: tracker.Log = tracker.nothing):
+    """Opens the files of a workdir.
+
+    `say` is told what the user must know, and `log` what happens.
+    """
+    self.log = log
     self.workdir, self._say = workdir, say
     self._writes = hosts.first()
     self._metrics: IO | None = None
@@ -94,6 +99,8 @@ class Recorder:
     line = {"net": net, "time": round(time.time(), 3), **row}
     self._metrics.write(strict.dumps(line) + "\n")
     self._metrics.flush()
+    if "event" not in row:
+      self.log("epoch", line)
     if self._tensorboard and "step" in row and "event" not in row:
       writer = self._writer(net)
       for key, value in row.items():

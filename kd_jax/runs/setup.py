@@ -20,7 +20,7 @@ from kd_jax.core.files import at_home
 from kd_jax.core.screen import Screen
 from kd_jax.core.words import counted
 from kd_jax.data import check, corruptions, preprocess
-from kd_jax.runs import records
+from kd_jax.runs import records, tracker
 from kd_jax.runs import workdir as workdirs
 from kd_jax.training import devices as devices_lib
 from kd_jax.training import fit, segment
@@ -80,6 +80,7 @@ def prepare(
     screen: Screen,
     stop: Callable[[], bool],
     fetching: Callable[[str], None] | None = None,
+    log: tracker.Log = tracker.nothing,
 ) -> Setup:
   """Loads the data, puts it on the device and opens the records.
 
@@ -89,6 +90,7 @@ def prepare(
     screen: Tells the user.
     stop: Whether to stop at the next segment.
     fetching: As of `data.load`.
+    log: Told of every epoch.
   """
   devices = _devices(run)
   _refuse_unlike(run.values)
@@ -113,7 +115,7 @@ def prepare(
   hosts.agreed(lambda: workdirs.keep_on_other_data(
       run.values, dataset.fingerprint, workdir, screen.say))
   recorder = records.Recorder(
-      workdir, tensorboard=run.values["tensorboard"], say=screen.say)
+      workdir, tensorboard=run.values["tensorboard"], say=screen.say, log=log)
 
   @functools.cache
   def announce():

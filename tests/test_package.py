@@ -1,0 +1,51 @@
+"""What `pip install .` leaves: all packages, their files, and the configs."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import tomllib
+
+from conftest import ROOT
+import pytest
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def test_all_packages_are_installed():
+  there = {".".join(file.parent.relative_to(ROOT).parts)
+           for file in (ROOT / "kd_jax").rglob("__init__.py")}
+  assert set(PROJECT["tool"]["setuptools"]["packages"]) == there | {
+      "kd_jax.configs"}
+
+
+def test_files_that_are_no_modules_are_installed():
+  given = PROJECT["tool"]["setuptools"]["package-data"]
+  there = {(".".join(file.parent.relative_to(ROOT).parts), file.name)
+           for file in (ROOT / "kd_jax").rglob("*")
+           if file.is_file() and file.suffix not in (".py", ".pyc")}
+  assert there == {(package, name) for package in given for name in given[package]}
+
+
+@pytest.mark.slow
+def test_an_installed_one_has_the_configs_from_any_folder(tmp_path):
+  python = lambda *words, **more: subprocess.run(
+      [sys.executable, *words], check=True, capture_output=True, text=True, **more)
+  source = tmp_path / "source"
+  subprocess.run(["git", "clone", "-q", str(ROOT), str(source)], check=True)
+  # What is not committed yet, too.
+  for name in ("pyproject.toml", "kd_jax", "configs"):
+    subprocess.run(["cp", "-r", str(ROOT / name), str(source)], check=True)
+  place = tmp_path / "site"
+  python("-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation",
+         f"--target={place}", str(source))
+  elsewhere = tmp_path / "elsewhere"
+  elsewhere.mkdir()
+  told = python(
+      "-c", "import kd_jax, runpy, sys; print(kd_jax.__file__); "
+      "sys.argv[1:] = ['--config=born_again:smoke', '--plan', "
+      "'--config.data.embedded=only']; "
+      "runpy.run_module('kd_jax.main', run_name='__main__')",
+      cwd=elsewhere, env={**os.environ, "PYTHONPATH": str(place)}).stdout
+  assert pathlib.Path(told.splitlines()[0]).is_relative_to(place)
+  assert "generation" in told or "born" in told
