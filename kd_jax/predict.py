@@ -13,6 +13,7 @@ has inputs as the data set stores them: uint8 pixels [N, H, W, C], a float table
 
 import argparse
 from collections.abc import Callable, Iterable, Iterator, Sequence
+import contextlib
 import os
 import pathlib
 import sys
@@ -20,8 +21,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from kd_jax.core import exits, files, strict
-from kd_jax.core.errors import Parser, UserError, printable, whole
+from kd_jax.core import exits, files, sources, strict
+from kd_jax.core.errors import Parser, UserError, message, printable, whole
 from kd_jax.core.words import counted
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _BATCH = 256
 # By how much a border may be brighter or darker than those of the training images.
 _NEAR = 16
+_NO_MEMORY = "out of memory; give fewer inputs at once"
 
 
 class Prediction(NamedTuple):
@@ -72,17 +74,28 @@ def predict(
   """
   from kd_jax.runs import trained  # pylint: disable=g-import-not-at-top
   opened = trained.load(workdir, net)
-  return ask(opened, checked(opened, np.asarray(inputs), "inputs"))
+  try:
+    given = np.asarray(inputs)
+  except ValueError:  # Of lists of several lengths.
+    raise UserError("inputs: are no array; give one, or lists of equal "
+                    "lengths") from None
+  return ask(opened, checked(opened, given, "inputs"))
 
 
 def ask(net: "Trained", inputs: np.ndarray) -> Prediction:
-  """What an open net says of checked inputs."""
+  """What an open net says of checked inputs.
+
+  Raises:
+    UserError: If an answer is not finite, or a net of the user's own fails, such as
+      one whose file was edited after it was trained.
+  """
   import jax  # pylint: disable=g-import-not-at-top
   run = jax.jit(lambda batch: jax.nn.softmax(net.logits(batch)))
   found = [np.zeros((0, len(net.classes)), np.float32)]
   with jax.numpy_dtype_promotion("standard"):
     for first in range(0, len(inputs), _BATCH):
-      found.append(np.asarray(run(inputs[first:first + _BATCH])))
+      with _own_errors(net):
+        found.append(np.asarray(run(inputs[first:first + _BATCH])))
   probabilities = np.concatenate(found)
   if wrong := np.flatnonzero(~np.isfinite(probabilities).all(axis=-1)).tolist():
     raise UserError(
@@ -90,6 +103,21 @@ def ask(net: "Trained", inputs: np.ndarray) -> Prediction:
         "as the data set has them?")
   return Prediction(net.classes, probabilities, tuple(
       net.classes[index] for index in np.argmax(probabilities, axis=-1)))
+
+
+@contextlib.contextmanager
+def _own_errors(net: "Trained") -> Iterator[None]:
+  """Names the file of a net of the user's own that fails; ours must not."""
+  try:
+    yield
+  except Exception as error:  # Whatever a user's file raises.
+    own = [value for key, value in net.values.items() if sources.named(str(value))
+           and key.endswith((".name", "method"))]
+    if not own:
+      raise
+    line = " ".join(message(error).split())[:160] or type(error).__name__
+    raise UserError(f"{net.name}: cannot be run: {line}; is {' or '.join(own)} as "
+                    "it was when the net was trained?") from None
 
 
 def checked(net: "Trained", inputs: np.ndarray, name: str) -> np.ndarray:
@@ -146,7 +174,8 @@ def main(argv: list[str] | None = None) -> int:
   def failed(error: Exception) -> None:
     nonlocal code
     code = 2
-    print(f"error: {UserError(error)}", file=sys.stderr)
+    line = _NO_MEMORY if isinstance(error, MemoryError) else UserError(error)
+    print(f"error: {line}", file=sys.stderr)
 
   try:
     paths = list(_paths(arguments.inputs, say))
@@ -161,7 +190,7 @@ def main(argv: list[str] | None = None) -> int:
     if asked:
       _show(asked, ask(net, np.concatenate([each.inputs for each in asked])),
             arguments.top, arguments.json)
-  except (UserError, OSError) as error:
+  except (UserError, OSError, MemoryError) as error:
     failed(error)
   return code
 
@@ -202,6 +231,8 @@ def _read(
         pixels = net.dtype == np.uint8
         if invert and not pixels:
           raise UserError(f"--invert: is for pixels, and {path} has none")
+        if not len(array):
+          say(f"{path}: holds no inputs")
         yield _Asked([f"{path}[{row}]" for row in range(len(array))],
                      255 - array if invert else array)
       else:
@@ -216,9 +247,13 @@ def _read(
 def _array(path: pathlib.Path) -> np.ndarray:
   files.refuse_pipes(path)
   try:
-    found = np.load(path, allow_pickle=False)
-  except (ValueError, EOFError) as error:
-    raise UserError(f"{path}: cannot be read: {files.damage(error)}") from None
+    with path.open("rb") as content:  # NumPy leaves a damaged archive open.
+      found = np.load(content, allow_pickle=False)
+  except OSError:  # Of the disk; the others are of what lies on it.
+    raise
+  except Exception as error:  # Whatever damage makes NumPy raise.
+    raise UserError(f"{path}: cannot be read: {files.damage(error)[:300]}; give an "
+                    "array of numbers, saved by np.save") from None
   if not isinstance(found, np.ndarray):
     raise UserError(f"{path}: holds several arrays; give one, saved by np.save")
   return found

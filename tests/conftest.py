@@ -16,6 +16,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.02")
 os.environ.setdefault("XLA_FLAGS", " ".join((
     "--xla_backend_optimization_level=0", "--xla_cpu_use_fusion_emitters=false")))
 
+import filelock
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -122,6 +123,37 @@ def own_data(tmp_path_factory) -> pathlib.Path:
   np.savez(folder / "blobs.npz", x_train=x_train, y_train=y_train,
            x_test=x_test, y_test=y_test)
   return folder
+
+
+@pytest.fixture(scope="session")
+def finished_run(own_data, tmp_path_factory) -> pathlib.Path:
+  """A run of blobs, with classes a to g: teacher, baseline and distilled.
+
+  It is trained once for all files and processes. Copy it before you change it.
+  """
+  from kd_jax import main
+  root = tmp_path_factory.getbasetemp()
+  if "PYTEST_XDIST_WORKER" in os.environ:
+    root = root.parent  # The processes have a folder in it each.
+  folder = root / "finished_run"
+  with filelock.FileLock(root / "finished_run.lock"):
+    if (folder / "run/summary.json").is_file():
+      return folder / "run"
+    (folder / "blobs").mkdir(parents=True, exist_ok=True)
+    (folder / "blobs.npz").write_bytes((own_data / "blobs.npz").read_bytes())
+    (folder / "blobs/classes.txt").write_text("\n".join("abcdefg"))
+    with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion(
+        "standard"):
+      patch.chdir(ROOT)
+      patch.setattr(plots, "write", lambda *_: {})
+      assert main.run([
+          "--config=configs/mnist.py", "--config.data.name=blobs",
+          f"--config.data.dir={folder}", f"--workdir={folder / 'run'}",
+          "--config.steps=150", "--config.teacher.steps=150",
+          "--config.min_steps=0", "--config.student.widths=(32,)",
+          "--config.teacher.widths=(24,)", "--config.tensorboard=false",
+          "--config.parallel=single"]) == 0
+  return folder / "run"
 
 
 @pytest.fixture(scope="module")

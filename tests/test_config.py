@@ -14,6 +14,7 @@ from kd_jax import config as config_lib
 from kd_jax import data
 from kd_jax.config import build, command_line, identity, recipe, schema
 from kd_jax.config import run as run_lib
+from kd_jax.core import sources
 from kd_jax.core.errors import UserError
 from kd_jax.data import preprocess
 
@@ -257,7 +258,10 @@ def test_an_unknown_name_is_told_with_the_nearest(key, value, hint):
 
 
 @pytest.mark.parametrize(("name", "hint"), [
-    ("no_such_module:Net", "cannot be imported"),
+    ("no_such_module:Net", "there is none in .*, and none is installed; start"),
+    ("examples.no_such:Net", "there is none in .*, and none is installed; start"),
+    ("nowhere/net.py:Net", "cannot be imported: there is none in .*; start"),
+    ("/nowhere/net.py:Net", "FileNotFoundError"),
     ("flax.linen:Nope", "cannot be imported"),
     ("flax.linen:Dense", r"missing|features"),
 ])
@@ -266,6 +270,17 @@ def test_a_users_class_that_does_not_fit_is_told(name, hint, own_data):
   config.student.name = name
   with pytest.raises(UserError, match=hint):
     build.student(config, data.load("blobs", directory=own_data))
+
+
+@pytest.mark.parametrize(("text", "hint"), [
+    ("open('no.txt')", "FileNotFoundError.*no.txt"),
+    ("import no_such_one", "ModuleNotFoundError.*no_such_one")])
+def test_a_users_file_that_misses_another_is_named(
+    text, hint, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "net.py").write_text(text)
+  with pytest.raises(UserError, match=hint + r".*net.py, line 1\)"):
+    sources.load("name", "net.py:Net")
 
 
 @pytest.mark.parametrize(("changes", "words"), [

@@ -3,10 +3,10 @@
 import io
 import json
 import pathlib
+import shutil
 import struct
 import zlib
 
-from conftest import ROOT
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,20 +14,13 @@ from PIL import Image
 import pytest
 
 from kd_jax import data as data_lib
-from kd_jax import main, predict
+from kd_jax import predict
 from kd_jax.config import build
 from kd_jax.core import types
 from kd_jax.core.errors import UserError
 from kd_jax.data import image_files, preprocess
-from kd_jax.report import plots
 from kd_jax.runs import trained
 from kd_jax.training import parameters
-
-SMALL = (
-    "--config=configs/mnist.py", "--config.data.name=blobs", "--config.steps=40",
-    "--config.min_steps=0", "--config.teacher.steps=40",
-    "--config.student.widths=(12,)", "--config.teacher.widths=(24,)",
-    "--config.tensorboard=false", "--config.parallel=single")
 
 
 @pytest.fixture(autouse=True)
@@ -37,20 +30,14 @@ def _as_users_run_it():
 
 
 @pytest.fixture(scope="module")
-def run(own_data, tmp_path_factory):
+def run(finished_run, tmp_path_factory):
   """The folder of a run whose data are gone, and whose classes have names."""
-  folder = tmp_path_factory.mktemp("run")
-  data = folder / "blobs.npz"
-  data.write_bytes((own_data / "blobs.npz").read_bytes())
-  (folder / "blobs").mkdir()
-  (folder / "blobs/classes.txt").write_text("\n".join("abcdefg"))
-  with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):
-    patch.chdir(ROOT)
-    patch.setattr(plots, "write", lambda *_: {})
-    assert main.run([*SMALL, f"--config.data.dir={folder}",
-                     f"--workdir={folder / 'run'}"]) == 0
-  data.unlink()
-  return folder / "run"
+  folder = tmp_path_factory.mktemp("copy") / "run"
+  shutil.copytree(finished_run, folder)
+  config = json.loads((folder / "config.json").read_text())
+  (folder / "config.json").write_text(json.dumps(
+      config | {"data.dir": str(folder / "gone")}))
+  return folder
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +132,27 @@ def test_other_inputs_are_refused(shape, dtype, inputs, says):
   assert "\n" not in str(error.value)
 
 
+def test_lists_of_several_lengths_are_no_inputs(run):
+  with pytest.raises(UserError, match="lists of equal lengths"):
+    predict.predict(run, [[[1, 2], [3]]])
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_an_own_net_that_was_edited_is_named(own):
+  net = a_net((4,), "float32")
+  def apply(*_, **__):
+    raise ValueError("kernel has shape (4, 3)\nand not (4, 2)")
+  net = net._replace(
+      model=types.Model(lambda *_: None, apply), values={
+          "student.name": "own/net.py:Net" if own else "mlp", "data.dir": "C:data",
+          "method": "kd"})
+  # That of a net of ours is our mistake, and not the user's.
+  says = (r"net: cannot be run: kernel has shape \(4, 3\) and not \(4, 2\); is "
+          r"own/net.py:Net as it was when") if own else "kernel"
+  with pytest.raises(UserError if own else ValueError, match=says):
+    predict.ask(net, np.zeros((1, 4), np.float32))
+
+
 # ---- Image files
 
 
@@ -230,14 +238,15 @@ def test_images_of_other_colours_are_read_or_refused(mode, channels, tmp_path):
     assert mode == "LAB" and "\n" not in str(error)
 
 
-def png_of_16_bits() -> bytes:
-  """A PNG of one RGB pixel of 16 bits a channel, which Pillow cannot write."""
+def png_of_16_bits(width: int = 1, height: int = 1) -> bytes:
+  """A PNG of RGB pixels of 16 bits a channel, which Pillow cannot write."""
   def chunk(kind, data):
     return struct.pack(">I", len(data)) + kind + data + struct.pack(
         ">I", zlib.crc32(kind + data))
   return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(
-      ">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)) + chunk(
-          b"IDAT", zlib.compress(b"\0" + b"\1\2" * 3)) + chunk(b"IEND", b"")
+      ">IIBBBBB", width, height, 16, 2, 0, 0, 0)) + chunk(
+          b"IDAT", zlib.compress((b"\0" + b"\1\2" * 3 * width) * height)) + chunk(
+              b"IEND", b"")
 
 
 def written(save) -> bytes:
@@ -359,6 +368,78 @@ def test_a_wrong_file_among_others_is_one_line(run, pictures, capsys):
   lines = [line for line in error.splitlines() if line.startswith("error: ")]
   assert len(lines) == 2 and "Traceback" not in error
   assert "broken.png: is no image" in lines[0] and "flat.npy: has shape" in lines[1]
+
+
+def with_header(header: str) -> bytes:
+  """A .npy with a header and three bytes after it."""
+  text = header.encode("latin1") + b"\n"
+  return b"\x93NUMPY\x01\0" + struct.pack("<H", len(text)) + text + b"abc"
+
+
+def wrong_arrays() -> dict[str, bytes]:
+  """Arrays that cannot be read: NumPy raises six kinds of error for them."""
+  of = lambda shape, kind="|u1": with_header(
+      f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}}}")
+  return {
+      "empty": b"", "text": b"text", "huge": of((10**15, 12, 10)),
+      "larger than an index": of((10**30, 12, 10)), "cut": of((5, 12, 10)),
+      "negative": of((-1, 12, 10)), "many axes": of((1,) * 70),
+      "no dtype": of((1,), "zzz"), "objects": of((1,), "|O"),
+      "no end": with_header("{'descr':"), "nested": with_header("(" * 9000),
+      "a future version": b"\x93NUMPY\x09\0abc", "an archive": b"PK\x03\x04abc"}
+
+
+@pytest.mark.parametrize("name", wrong_arrays())
+def test_an_array_that_cannot_be_read_is_one_line(name, tmp_path):
+  file = tmp_path / "a.npy"
+  file.write_bytes(wrong_arrays()[name])
+  with pytest.raises(UserError) as error:
+    predict._array(file)
+  line = str(error.value)
+  assert line.startswith(f"{file}: cannot be read: ") and "\n" not in line
+  assert line.endswith("; give an array of numbers, saved by np.save")
+  assert len(line) < 500
+
+
+def test_what_no_memory_is_left_for_is_one_line(run, pictures, monkeypatch, capsys):
+  def ask(*_):
+    raise MemoryError
+  monkeypatch.setattr(predict, "ask", ask)
+  assert predict.main([str(run), str(pictures / "0.png")]) == 2
+  assert capsys.readouterr().err == (
+      "error: out of memory; give fewer inputs at once\n")
+
+
+def test_an_array_of_no_inputs_is_named(run, tmp_path, capsys):
+  np.save(tmp_path / "none.npy", np.zeros((0, 12, 10), np.uint8))
+  assert predict.main([str(run), str(tmp_path / "none.npy")]) == 0
+  assert capsys.readouterr() == (f"{tmp_path}/none.npy: holds no inputs\n", "")
+
+
+def test_a_file_that_may_not_be_read_is_one_line(
+    run, pictures, monkeypatch, capsys):
+  np.save(pictures / "2.npy", np.zeros((1, 12, 10), np.uint8))
+  own = pathlib.Path.open
+  def refused(self, *words, **more):
+    if self.parent == pictures:
+      raise PermissionError(13, "Permission denied", str(self))
+    return own(self, *words, **more)
+  monkeypatch.setattr(pathlib.Path, "open", refused)
+  assert predict.main([str(run), str(pictures)]) == 2
+  lines = capsys.readouterr().err.splitlines()
+  assert len(lines) == 3 and all("Permission denied" in line for line in lines)
+
+
+def test_files_that_only_other_programs_read_are_no_images(tmp_path):
+  # Pillow would start Ghostscript for one, and knows no reader of the other.
+  names = image_files.suffixes()
+  assert {".png", ".jpg", ".jpeg", ".gif", ".webp", ".tiff", ".bmp"} <= names
+  assert not names & {".eps", ".ps", ".h5", ".pdf", ".mpg", ".grib"}
+  file = tmp_path / "a.png"
+  file.write_bytes(
+      b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 2 2\n%%EndComments\n")
+  with pytest.raises(UserError, match="is no image that Pillow can read"):
+    image_files.read(file, (2, 2, 1))
 
 
 @pytest.mark.parametrize(("words", "says"), [

@@ -65,8 +65,22 @@ def _module(place: str) -> ModuleType:
   except UserError:
     raise
   except BaseException as error:  # Whatever a user's file raises.
-    raise UserError(
-        f"{place}: cannot be imported: {in_words(error, file)}") from None
+    why = _absent(place, file, error) or in_words(error, file)
+    raise UserError(f"{place}: cannot be imported: {why}") from None
+
+
+def _absent(place: str, file: str, error: BaseException) -> str:
+  """What to do if a name is not where it was, such as that of a run of before."""
+  start = "start from the folder to which the name is relative"
+  if place.endswith(".py"):
+    # Not one that the file itself has looked for.
+    if isinstance(error, FileNotFoundError) and str(error.filename) == file and (
+        not os.path.isabs(at_home(place))):
+      return f"there is none in {os.getcwd()}; {start}"
+  elif isinstance(error, ModuleNotFoundError) and error.name and (
+      f"{place}.".startswith(f"{error.name}.")):
+    return f"there is none in {os.getcwd()}, and none is installed; {start}"
+  return ""
 
 
 @functools.cache

@@ -12,11 +12,22 @@ from kd_jax.core.errors import UserError, message
 
 # Pillow's mode of as many channels.
 _MODES = {1: "L", 3: "RGB"}
+# Formats that Pillow does not read itself: of EPS it would start Ghostscript.
+_OF_OTHERS = frozenset(("EPS", "WMF", "HDF5", "BUFR", "GRIB", "MPEG"))
 
 
 def suffixes() -> frozenset[str]:
   """How the names of image files end, in lower case."""
-  return frozenset(_pillow().registered_extensions())
+  known = _formats()
+  named = _pillow().registered_extensions().items()
+  return frozenset(suffix for suffix, name in named if name in known)
+
+
+def _formats() -> list[str]:
+  """Those that are read; of others, such as PDF, Pillow only writes files."""
+  pillow = _pillow()
+  pillow.init()
+  return [name for name in pillow.ID if name not in _OF_OTHERS]
 
 
 def read(
@@ -29,7 +40,7 @@ def read(
   0.299 R + 0.587 G + 0.114 B, and another size is scaled (bilinear).
 
   Args:
-    file: Of any format that Pillow reads.
+    file: Of any format that Pillow reads without another program.
     shape: `(height, width, channels)` that are wanted, of 1 or 3 channels.
     invert: Whether to give 255 - p for a pixel p.
     say: Is told if the image is scaled.
@@ -72,7 +83,7 @@ def _opened(file: pathlib.Path, mode: str) -> Any:
       # Pillow's for broken tags; a bomb is an image too large to be meant.
       warnings.simplefilter("ignore")
       warnings.simplefilter("error", pillow.DecompressionBombWarning)
-      image = pillow.open(content)
+      image = pillow.open(content, formats=_formats())
       _refuse_frames_and_bits(file, image)
       image.load()
       return _on_white(ImageOps.exif_transpose(image)).convert(mode)
