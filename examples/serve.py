@@ -14,6 +14,8 @@ is: `python examples/load_test.py FILE.onnx`.
 import argparse
 import io
 import json
+import pathlib
+import sys
 import warnings
 
 from fastapi import FastAPI, Request
@@ -22,6 +24,7 @@ import onnxruntime
 from PIL import Image, ImageOps
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 MOST_INPUTS, MOST_BYTES = 64, 10_000_000
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
@@ -34,20 +37,33 @@ class Net:
     options = onnxruntime.SessionOptions()
     # A small net is fastest on one core; requests share the others.
     options.intra_op_num_threads = 1
+    if not pathlib.Path(file).is_file():
+      raise SystemExit(f"error: {file}: no such file")
     try:
       self._session = onnxruntime.InferenceSession(
           file, options, providers=["CPUExecutionProvider"])
       metadata = self._session.get_modelmeta().custom_metadata_map
       self.name, self.classes, takes = (
           json.loads(metadata[key]) for key in ("net", "classes", "input"))
+      self.shape, self.dtype = tuple(takes["shape"][1:]), np.dtype(takes["dtype"])
+      if self._run(np.zeros((1, *self.shape), self.dtype)).shape != (
+          1, len(self.classes)):
+        raise ValueError
     except Exception:  # onnxruntime's, or of metadata that others wrote.
       raise SystemExit(f"error: {file}: is no ONNX file with the names of its "
                        "classes; python -m kd_jax.export writes one") from None
-    self.shape, self.dtype = tuple(takes["shape"][1:]), np.dtype(takes["dtype"])
+
+  def _run(self, inputs: np.ndarray) -> np.ndarray:
+    return self._session.run(["probabilities"], {"inputs": inputs})[0]
 
   def __call__(self, inputs: np.ndarray) -> list[dict]:
     """Label and probabilities of inputs `[N, *shape]`."""
-    found, = self._session.run(["probabilities"], {"inputs": inputs})
+    try:
+      found = self._run(inputs)
+    except Exception as error:  # onnxruntime's, such as of an id without a row.
+      refuse(f"the net refuses the inputs: {str(error).rpartition('Message: ')[2]}")
+    if not np.isfinite(found).all():
+      refuse("the net has no finite answer to the inputs")
     return [{"label": self.classes[int(row.argmax())],
              "probabilities": dict(zip(self.classes, row.tolist()))}
             for row in found]
@@ -63,7 +79,11 @@ class Net:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
         # Before it is unpacked: a small file may have billions of pixels.
         if sorted(image.size) == sorted((width, height)):
-          if image.mode[0] in "IF" or getattr(image, "n_frames", 1) > 1:
+          # Of 16 bits in three channels only the raw mode says so; the first of an
+          # MPO, as telephones make them, is the photograph.
+          deep = image.mode[0] in "IF" or ";16" in str([t[3] for t in image.tile])
+          frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+          if deep or frames > 1:
             raise ValueError("must have one frame and 8 bits a channel")
           image = ImageOps.exif_transpose(image)
         if image.size != (width, height):
@@ -103,7 +123,10 @@ class Net:
 
 
 def refuse(line: str, status: int = 422):
-  """Answers that a request is wrong."""
+  """Answers that a request is wrong, in a line."""
+  # A name of a file may have what UTF-8 has no bytes for, or commands a terminal.
+  line = "".join(letter if letter.isprintable() else ascii(letter)[1:-1]
+                 for letter in " ".join(line.split()))
   raise HTTPException(status, line[:300])
 
 
@@ -138,7 +161,7 @@ async def inputs_of(request: Request, net: Net) -> np.ndarray:
     async with request.form(max_files=MOST_INPUTS) as form:
       files = [(each.filename, await each.read()) for _, each in form.multi_items()
                if not isinstance(each, str)]
-  except HTTPException:
+  except (HTTPException, ClientDisconnect):
     raise
   except Exception:  # Whatever a broken form makes the parser raise.
     refuse("the form cannot be read")
@@ -159,7 +182,10 @@ def app(file: str) -> FastAPI:
 
   @server.post("/predict")
   async def predict(request: Request) -> dict:
-    inputs = await inputs_of(request, net)
+    try:
+      inputs = await inputs_of(request, net)
+    except ClientDisconnect:  # Nobody reads it; a traceback would be logged else.
+      refuse("the body is not whole", 400)
     if not 0 < len(inputs) <= MOST_INPUTS:
       refuse(f"{len(inputs)} inputs: send 1 to {MOST_INPUTS}")
     return {"predictions": await run_in_threadpool(net, inputs)}
@@ -175,7 +201,10 @@ def main():
   parser.add_argument("--host", default="127.0.0.1")
   parser.add_argument("--port", type=int, default=8000)
   arguments = parser.parse_args()
-  uvicorn.run(app(arguments.file), host=arguments.host, port=arguments.port,
+  server = app(arguments.file)
+  print(f"http://{arguments.host}:{arguments.port}: POST /predict, GET /health",
+        file=sys.stderr)
+  uvicorn.run(server, host=arguments.host, port=arguments.port,
               log_level="warning", access_log=False)
 
 

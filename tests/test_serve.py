@@ -1,5 +1,7 @@
 """The server of examples/serve.py: what it answers, and what it refuses."""
 
+import asyncio
+import concurrent.futures
 import importlib.util
 import io
 import json
@@ -13,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 import pytest
+from test_predict import png_of_16_bits
 
 from kd_jax.data import image_files
 from kd_jax.export import formats
@@ -47,6 +50,30 @@ def exported(folder, shape, dtype):
     net = formats.Served(function, shape, np.dtype(dtype), card, {})
     ONNX.code.write(net, file)
   return file
+
+
+IDS = """
+<ir_version: 10, opset_import: ["": 21]>
+net (int32[{batch},2] inputs) => (float[{batch},3] probabilities) {{
+  rows = Gather(table, inputs)
+  logits = ReduceSum<keepdims = 0>(rows, axis)
+  probabilities = Softmax(logits)
+}}
+"""
+
+
+def of_ids(folder, batch="B", shape=(2,), classes=CLASSES):
+  """An ONNX file of a net of two ids from 0 to 3, written by hand."""
+  onnx = pytest.importorskip("onnx", reason="needs pip install onnx")
+  net = onnx.parser.parse_model(IDS.format(batch=batch))
+  for name, values in (("table", WEIGHTS[:4]), ("axis", np.array([1]))):
+    net.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+  card = {"net": "ids", "classes": classes,
+          "input": {"shape": ["batch", *shape], "dtype": "int32"}}
+  onnx.helper.set_model_props(
+      net, {key: json.dumps(value) for key, value in card.items()})
+  (folder / "ids.onnx").write_bytes(net.SerializeToString())
+  return str(folder / "ids.onnx")
 
 
 def wanted(inputs) -> np.ndarray:
@@ -84,6 +111,7 @@ def client_of(tmp_path_factory):
       made[shape, dtype] = TestClient(serve.app(str(file)))
     return made[shape, dtype]
 
+  client.of_file = lambda file: TestClient(serve.app(file))
   return client
 
 
@@ -144,6 +172,48 @@ def test_tables_are_lists_of_numbers(client_of):
   assert answer.status_code == 422 and "takes no images" in answer.text
 
 
+def test_what_the_runtime_refuses_is_one_line(client_of, tmp_path):
+  client = client_of.of_file(of_ids(tmp_path))
+  # Logits are the sums of two rows.
+  logits = (WEIGHTS[1] + WEIGHTS[3]).astype(np.float64)
+  answer = client.post("/predict", json=[1, 3])
+  p = np.exp(logits) / np.exp(logits).sum()
+  np.testing.assert_allclose(
+      list(answer.json()["predictions"][0]["probabilities"].values()), p, atol=1e-5)
+  answer = client.post("/predict", json=[[1, 3], [0, 4]])
+  detail = answer.json()["detail"]
+  assert answer.status_code == 422 and "\n" not in detail
+  assert detail.startswith("the net refuses the inputs: ") and "idx=4" in detail
+
+
+def test_a_batch_that_the_net_cannot_take_is_one_line(client_of, tmp_path):
+  client = client_of.of_file(of_ids(tmp_path, batch=1))
+  assert client.post("/predict", json=[[1, 3]]).status_code == 200
+  answer = client.post("/predict", json=[[1, 3], [0, 2]])
+  assert answer.status_code == 422
+  assert answer.json()["detail"].startswith("the net refuses the inputs: ")
+
+
+@pytest.mark.parametrize(("value", "says"), [
+    ("NaN", "numbers that float32 does not hold"), ("-Infinity", "does not hold"),
+    ("1e400", "does not hold"), ("1e39", "does not hold"),
+    # The sum is more than float32 holds, and the softmax of infinity is no number.
+    ("3e38", "has no finite answer to the inputs"), ("null", "other values")])
+def test_numbers_that_are_not_finite_are_refused(client_of, value, says):
+  answer = client_of((12,), "float32").post(
+      "/predict", headers=LIST, content=f"[{', '.join([value] * 12)}]")
+  assert answer.status_code == 422 and says in answer.json()["detail"]
+
+
+def test_requests_at_once_are_answered_each_its_own(client_of):
+  client, inputs = client_of(), pixels(24)
+  with concurrent.futures.ThreadPoolExecutor(8) as pool:
+    answers = pool.map(
+        lambda each: client.post("/predict", json=each.tolist()), inputs)
+    for answer, each in zip(answers, inputs, strict=True):
+      check(answer, each[None] / 255)
+
+
 LIST = {"content-type": "application/json"}
 FORM = {"content-type": "multipart/form-data; boundary=a"}
 FIELD = b'--a\r\nContent-Disposition: form-data; name="q"\r\n\r\nx\r\n--a--\r\n'
@@ -192,6 +262,40 @@ def test_a_wrong_request_is_refused_in_a_line(client_of, kind):
   assert says in detail and "\n" not in detail and len(detail) <= 300
 
 
+@pytest.mark.parametrize(("charset", "name"), [
+    # Two encodings whose texts UTF-8 has no bytes for, which the answer is in.
+    ("utf-7", b"+2AA-.png"), ("unicode_escape", b"\\ud800.png"),
+    ("utf-8", "ä\x85\u2028\x1b[2J.png".encode())])
+def test_a_strange_name_is_a_plain_line(client_of, charset, name):
+  answer = client_of().post(
+      "/predict", content=FIELD.replace(b'"q"', b'"q"; filename="' + name + b'"'),
+      headers={"content-type": f"{FORM['content-type']}; charset={charset}"})
+  assert answer.status_code == 422
+  detail = answer.json()["detail"]
+  assert "is no whole image" in detail and detail.isprintable()
+
+
+@pytest.mark.parametrize("headers", [LIST, FORM])
+def test_a_client_that_leaves_is_no_error_of_the_server(client_of, headers):
+  body = FIELD[:60] if headers is FORM else b"[1, "
+  parts = [{"type": "http.request", "body": body, "more_body": True},
+           {"type": "http.disconnect"}]
+  sent = []
+
+  async def receive():
+    return parts.pop(0)
+
+  async def send(message):
+    sent.append(message)
+
+  asyncio.run(client_of().app({
+      "type": "http", "method": "POST", "path": "/predict", "query_string": b"",
+      "headers": [(key.encode(), value.encode()) for key, value in headers.items()],
+  }, receive, send))
+  assert sent[0]["status"] == 400
+  assert json.loads(sent[1]["body"]) == {"detail": "the body is not whole"}
+
+
 def test_a_form_that_breaks_the_parser_is_refused(client_of, monkeypatch):
   from starlette import requests  # pylint: disable=g-import-not-at-top
   def form(*_, **__):
@@ -217,6 +321,7 @@ def wrong_images():
       "lying": (image(np.zeros((3, 4), np.uint8)), "has 4 x 3 pixels"),
       "a bomb": (image(np.zeros((20_000, 20_000), bool)), "a.png: "),
       "frames": (frames.getvalue(), "must have one frame and 8 bits"),
+      "48 bits": (png_of_16_bits(3, 4), "must have one frame and 8 bits"),
       "16 bits": (image(np.full((4, 3), 60_000, np.uint16)), "must have one frame"),
       "another kind": (image(noise, "TIFF"), "is no whole image of PNG")}
 
@@ -261,12 +366,19 @@ def test_other_ways_are_refused(client_of):
   assert client_of().get("/nothing").status_code == 404
 
 
-@pytest.mark.parametrize("content", [None, b"no ONNX"])
-def test_a_file_that_is_no_net_is_one_line(content, tmp_path):
+@pytest.mark.parametrize(("content", "says"), [
+    (None, "no such file"), (b"no ONNX", "is no ONNX file with the names")])
+def test_a_file_that_is_no_net_is_one_line(content, says, tmp_path):
   if content:
     (tmp_path / "net.onnx").write_bytes(content)
-  with pytest.raises(SystemExit, match="is no ONNX file with the names"):
+  with pytest.raises(SystemExit, match=says):
     example("serve").app(str(tmp_path / "net.onnx"))
+
+
+@pytest.mark.parametrize("wrong", [{"shape": (3,)}, {"classes": ["cat", "dog"]}])
+def test_a_net_is_what_its_file_says_of_it(wrong, tmp_path):
+  with pytest.raises(SystemExit, match="is no ONNX file with the names"):
+    example("serve").app(of_ids(tmp_path, **wrong))
 
 
 @pytest.mark.slow
