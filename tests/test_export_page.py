@@ -16,6 +16,7 @@ import pathlib
 import re
 import threading
 
+from conftest import ROOT
 import numpy as np
 from PIL import Image
 import pytest
@@ -134,6 +135,11 @@ def test_the_runtime_of_the_network_is_that_of_the_package():
     pytest.skip(f"needs npm install onnxruntime-web@{page_lib.VERSION}")
   assert [base64.b64encode(hashlib.sha384(part).digest()).decode()
           for part in web[1:]] == [*page_lib.FILES.values()]
+
+
+def test_the_documents_name_the_runtime_of_the_page():
+  for name in ("docs/export.md", "CONTRIBUTING.md"):
+    assert f"onnxruntime-web@{page_lib.VERSION}`" in (ROOT / name).read_text()
 
 
 def test_a_page_of_digits_has_less_than_6_mb():
@@ -568,6 +574,11 @@ def test_a_finger_draws_on_a_narrow_screen_that_does_not_scroll(page):
     assert whole <= seen == 400
     first, second = (net.rect for net in find(page, ".net"))
     assert first["y"] == second["y"] and first["x"] < second["x"], "side by side"
+    shown = [button.rect for button in find(page, "#examples button")]
+    assert {each["y"] for each in shown} == {shown[0]["y"]}, "one row"
+    assert shown[0]["y"] < first["y"], "the answers stay below what is touched"
+    heights = {fact.rect["height"] for fact in find(page, "dd")}
+    assert len(heights) == 1 and max(heights) < 30, "no number is broken"
     box = find(page, "#drawing")[0].rect
     touch = lambda kind, *points: page.execute_cdp_cmd(
         "Input.dispatchTouchEvent", {"type": kind, "touchPoints": [
@@ -644,5 +655,6 @@ def test_a_runtime_of_the_network_runs_only_if_it_is_the_known_one(
     else:
       assert status(page).startswith("The nets do not run here: ")
       assert status(page).endswith("Is there a network?")
+      assert not find(page, "#parts")[0].is_displayed()
     chromium.get("about:blank")
     server.shutdown()

@@ -57,15 +57,17 @@ function put(place, text) {
 
 const say = (text) => put(find("status"), text);
 
+const fact = (name, value) => element("div", "", "", element("dt", "", name), value);
+
 function build(net) {
   net.answer = element("p", "class", "");
   net.answer.setAttribute("aria-live", "polite");
   net.latency = element("dd", "latency", "–");
   const facts = element("dl", "", "");
   for (const [name, value] of Object.entries(net.facts)) {
-    facts.append(element("dt", "", name), element("dd", "", value));
+    facts.append(fact(name, element("dd", "", value)));
   }
-  facts.append(element("dt", "", "one image here"), net.latency);
+  facts.append(fact("one image here", net.latency));
   const bars = element("ol", "bars", "");
   bars.setAttribute("aria-label", `Probabilities of ${net.name}`);
   for (let at = 0; at < (classes.length > MOST ? 10 : classes.length); at += 1) {
@@ -439,5 +441,6 @@ try {
   listen();
   look({key: "", pixels: null});
 } catch (error) {
+  find("parts").hidden = true;  // Nothing there would do anything.
   say(`The nets do not run here: ${error.message}. ${data.advice}`);
 }
