@@ -152,8 +152,26 @@ def read_kept(folder: pathlib.Path) -> int:
   return 0
 
 
+def read_inputs(folder: pathlib.Path) -> int:
+  """Images and arrays that a net is asked about."""
+  from kd_jax import predict
+  from kd_jax.data import image_files
+  from kd_jax.errors import UserError
+  for path in sorted(folder.iterdir()):
+    try:
+      if path.suffix == ".npy":
+        predict._array(path)
+      else:
+        image_files.read(path, (12, 10, 1), say=lambda line: None)
+    except OSError as error:  # The command prints it as a line too.
+      raise UserError(error) from None
+  return 0
+
+
 def prepare_readers(folder: pathlib.Path) -> None:
   """The folder of `READERS`, for which nothing is trained."""
+  from PIL import Image
+
   from kd_jax import config
   from kd_jax.core import strict, types
   from kd_jax.training import parameters
@@ -183,6 +201,11 @@ def prepare_readers(folder: pathlib.Path) -> None:
   ) + "\n" for epoch in (1, 2)))
   (own / "logits").mkdir()
   np.savez(own / "logits/abc.npz", test=np.zeros((3, 7), np.float16))
+  (folder / "inputs").mkdir()
+  noise = np.random.default_rng(0).integers(0, 256, (12, 10), np.uint8)
+  np.save(folder / "inputs/a.npy", noise[None])
+  for kind in ("png", "jpg", "gif", "tiff", "webp"):
+    Image.fromarray(noise).save(folder / f"inputs/a.{kind}")
 
 
 def conformance(folder: pathlib.Path) -> int:
@@ -289,6 +312,7 @@ READERS: dict[str, Target] = {
         ("rows", "run/results.jsonl", report("{}/run")),
         ("README", "README.md", report(*_WORDS)),
         ("beside", "run/*.json*", lambda folder: read_beside(folder / "run")),
+        ("inputs", "inputs/*", lambda folder: read_inputs(folder / "inputs")),
         ("kept logits", "run/logits/*", lambda folder: read_kept(folder / "run")),
     )}
 TARGETS |= READERS
