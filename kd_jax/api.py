@@ -10,7 +10,6 @@ import os
 import pathlib
 from typing import TYPE_CHECKING, Any
 
-import ml_collections
 import numpy as np
 
 from kd_jax import config as config_lib
@@ -119,9 +118,9 @@ class Run:
 
 
 def run(
-    config: ml_collections.ConfigDict | str | os.PathLike,
-    workdir: str | os.PathLike, overrides: Mapping[str, Any] | None = None, *,
-    sweep: Sweep | None = None, quiet: bool = False,
+    config: Any, workdir: str | os.PathLike,
+    overrides: Mapping[str, Any] | None = None, *, sweep: Sweep | None = None,
+    quiet: bool = False,
 ) -> Run:
   """Trains what a config asks for, or goes on where the same call was stopped.
 
@@ -151,11 +150,10 @@ def run(
       sweep_lib.product(sweep) if isinstance(sweep, Mapping) else [
           dict(point) for point in sweep])
   command = ""
-  if isinstance(config, ml_collections.ConfigDict):
-    values = config_lib.flatten(config)
-  else:
+  if isinstance(config, str | os.PathLike):
     command = f"--config={os.fspath(config)}"
-    values = config_lib.flatten(command_line.parse([command])[0])
+    config, _ = command_line.parse([command])
+  values = config_lib.flatten(config)
   made = command_line.changed(values, words, points)
   if made.sweep.points:
     main.use_all_cores()

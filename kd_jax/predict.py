@@ -42,11 +42,13 @@ class Prediction(NamedTuple):
     classes: The names of all classes, in the order of the columns.
     probabilities: float32 `[N, classes]`, the softmax of the logits.
     labels: The name of the likeliest class of each input.
+    logits: float32 `[N, classes]`.
   """
 
   classes: tuple[str, ...]
   probabilities: np.ndarray
   labels: tuple[str, ...]
+  logits: np.ndarray
 
 
 def predict(
@@ -90,19 +92,20 @@ def ask(net: "Trained", inputs: np.ndarray) -> Prediction:
       one whose file was edited after it was trained.
   """
   import jax  # pylint: disable=g-import-not-at-top
-  run = jax.jit(lambda batch: jax.nn.softmax(net.logits(batch)))
+  run = jax.jit(net.logits)
   found = [np.zeros((0, len(net.classes)), np.float32)]
   with jax.numpy_dtype_promotion("standard"):
     for first in range(0, len(inputs), _BATCH):
       with _own_errors(net):
         found.append(np.asarray(run(inputs[first:first + _BATCH])))
-  probabilities = np.concatenate(found)
+  logits = np.concatenate(found)
+  probabilities = np.asarray(jax.nn.softmax(logits))
   if wrong := np.flatnonzero(~np.isfinite(probabilities).all(axis=-1)).tolist():
     raise UserError(
         f"input {wrong[0]}: {net.name} has no finite answer to it; is it an input "
         "as the data set has them?")
   return Prediction(net.classes, probabilities, tuple(
-      net.classes[index] for index in np.argmax(probabilities, axis=-1)))
+      net.classes[index] for index in np.argmax(logits, axis=-1)), logits)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import pytest
 ORDER = """core < losses < methods, models, data < teachers < training < config
            < runs < report < export < main
            < compare, predict, explain, sweep, doctor, checkpoint, errors
-           < api"""
+           < evaluate, api"""
 LEVEL = {name.strip(): level for level, names in enumerate(ORDER.split("<"))
          for name in names.split(",")}
 # Judges losses of any framework, and knows no training.
