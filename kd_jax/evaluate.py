@@ -205,9 +205,10 @@ def _write(folder, found, opened, dataset, answers) -> None:
 
 def main(argv: list[str] | None = None) -> int:
   """Runs the command; returns its exit code."""
-  given, rest = _parser().parse_known_args(argv)
+  given_words = command_line.joined(sys.argv[1:] if argv is None else argv)
+  flags = [word for word in given_words if word.startswith("--config")]
+  given = _parser().parse_args([word for word in given_words if word not in flags])
   try:
-    flags = command_line.of_config(rest)
     from kd_jax.training import parameters  # pylint: disable=g-import-not-at-top
     parameters.quiet()
     found = evaluate(given.workdir, given.net, beside=given.beside, out=given.out,

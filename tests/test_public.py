@@ -94,7 +94,12 @@ PROMISED: dict[str, dict[str, str | None]] = {
         "config.default": "*nets", "config.check_variant": "variant, known"},
     "from kd_jax.errors import UserError": {"UserError": None},
     "from kd_jax.errors import nearest": {"nearest": "word, known"},
-    "import kd_jax": {"kd_jax.NUMERICS": None, "kd_jax.__version__": None},
+    "from kd_jax.evaluate import evaluate": {
+        "evaluate": "workdir, net=, *, beside=, overrides=, out="},
+    "import kd_jax": {
+        "kd_jax.NUMERICS": None, "kd_jax.__version__": None,
+        "kd_jax.run": "config, workdir, overrides=, *, sweep=, quiet=",
+        "kd_jax.load": "workdir"},
     # Of the notebook, which trains with the library's own step.
     "from kd_jax.training import segment": {
         "segment.DeviceData": "inputs, label, ids, preprocess",
@@ -131,9 +136,10 @@ TOLD = (
     "kd_jax.NUMERICS", "kd_jax.compare", "kd_jax.config.default",
     "kd_jax.conformance",
     "kd_jax.conformance.ours:kd", "kd_jax.data", "kd_jax.data.load",
-    "kd_jax.losses.maps:attention_distance",
+    "kd_jax.evaluate", "kd_jax.load", "kd_jax.losses.maps:attention_distance",
     "kd_jax.methods", "kd_jax.doctor", "kd_jax.explain", "kd_jax.export",
-    "kd_jax.main", "kd_jax.models", "kd_jax.predict", "kd_jax.report")
+    "kd_jax.main", "kd_jax.models", "kd_jax.predict", "kd_jax.report",
+    "kd_jax.run")
 # Words that a config may have: of student.name, student.views and method.
 MODELS = ("mlp", "cnn", "cnn_small", "convnet", "resnet8")
 VIEWS = ("none", "shift2", "crop4_flip", "crop4_flip_cutout", "crop4_flip_strong",
@@ -293,7 +299,8 @@ WITH_ARGPARSE = (
     "benchmarks.mnist_step", "benchmarks.sweep", "benchmarks.lane_parts",
     "benchmarks.scaling", "benchmarks.accelerator", "benchmarks.report",
     "benchmarks.convolution", "benchmarks.memory",
-    "experiments.queue", "kd_jax.explain", "kd_jax.predict", "kd_jax.export")
+    "experiments.queue", "kd_jax.explain", "kd_jax.predict", "kd_jax.export",
+    "kd_jax.evaluate")
 WITHOUT_FLAGS = ("docs.methods", "docs.nets", "experiments.index")
 # Flags that the documents and --help tell of, in no whole command.
 TOLD_FLAGS = (

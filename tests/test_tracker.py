@@ -61,6 +61,7 @@ def lines_of(file: pathlib.Path):
   return [json.loads(line) for line in file.read_text().splitlines()]
 
 
+@pytest.mark.pictures
 def test_it_is_told_every_epoch_row_and_figure_and_the_end(run, tmp_path):
   code, told, _ = run("swept", "--sweep.temperature=6,2",
                       "--config.sweep.lanes=1x2", "--config.epochs=2",

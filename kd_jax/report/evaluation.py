@@ -270,6 +270,7 @@ def draw_flips(
     axes[row][0].text(-0.15, 0.5, title, rotation=90, va="center", ha="right",
                       fontsize=8, transform=axes[row][0].transAxes)
     row += height
+  drawn.suptitle(f"label: {nets[0]} → {nets[1]}", fontsize=9)
   return canvas.save(drawn, path, colours=None)
 
 
