@@ -70,7 +70,8 @@ def test_a_misspelt_key_is_refused():
     ("optimizer.name", "sdg"), ("optimizer.schedule", "cosinus"),
     ("optimizer.learning_rate", 0.0), ("teacher.mean", "median"),
     ("data.embedded", "maybe"), ("seed", -1), ("student.max_norm", 0.0),
-    ("data.resize", (3,)), ("label_smoothing", 2.0),
+    ("data.resize", (3, 4, 5)), ("label_smoothing", 2.0),
+    ("data.test_fraction", 1.0), ("data.channels", 2), ("data.without", (1,)),
 ])
 def test_a_value_out_of_range_is_named_with_what_is_allowed(key, value):
   config = valid()

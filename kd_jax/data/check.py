@@ -1,5 +1,7 @@
 """Do arrays mean what a net will take them for? And what they are, in words."""
 
+import hashlib
+
 import numpy as np
 
 # A test set may differ from its training set so many times in size, not more.
@@ -135,6 +137,22 @@ def remarks(train: np.ndarray, scale: str) -> list[str]:
         f"inputs reach a net as numbers up to {size:.3g} in size, where about 1 is "
         "usual; --config.data.scale=standard gives them mean 0 and deviation 1")
   return found
+
+
+def shared(train: np.ndarray, test: np.ndarray) -> list[tuple[int, int]]:
+  """Pairs `(test, train)` of equal inputs: a test example, the first equal to it.
+
+  Example:
+    >>> shared(np.array([[1], [2], [2]]), np.array([[3], [2]]))
+    [(1, 1)]
+  """
+  digest = lambda x: hashlib.blake2b(
+      np.ascontiguousarray(x).data, digest_size=16).digest()
+  first: dict[bytes, int] = {}
+  for place, x in enumerate(train):
+    first.setdefault(digest(x), place)
+  return [(place, first[found]) for place, x in enumerate(test)
+          if (found := digest(x)) in first]
 
 
 def _times_as_large(train: np.ndarray, test: np.ndarray) -> float:

@@ -1,6 +1,8 @@
 """Image files of any kind as pixels that a net takes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+import contextlib
+import functools
 import pathlib
 from typing import Any
 import warnings
@@ -14,13 +16,18 @@ from kd_jax.core.errors import UserError, message
 _MODES = {1: "L", 3: "RGB"}
 # Formats that Pillow does not read itself: of EPS it would start Ghostscript.
 _OF_OTHERS = frozenset(("EPS", "WMF", "HDF5", "BUFR", "GRIB", "MPEG"))
+# Where there is no Pillow, which is said when one of these is to be read.
+_COMMON = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
 
+@functools.cache
 def suffixes() -> frozenset[str]:
   """How the names of image files end, in lower case."""
-  known = _formats()
-  named = _pillow().registered_extensions().items()
-  return frozenset(suffix for suffix, name in named if name in known)
+  try:
+    known, named = _formats(), _pillow().registered_extensions().items()
+    return frozenset(suffix for suffix, name in named if name in known)
+  except UserError:
+    return frozenset(_COMMON)
 
 
 def _formats() -> list[str]:
@@ -28,6 +35,12 @@ def _formats() -> list[str]:
   pillow = _pillow()
   pillow.init()
   return [name for name in pillow.ID if name not in _OF_OTHERS]
+
+
+def version() -> str:
+  """Pillow's: another may decode to other pixels."""
+  import PIL  # pylint: disable=g-import-not-at-top
+  return PIL.__version__
 
 
 def read(
@@ -53,14 +66,56 @@ def read(
       more than 8 bits a channel.
   """
   height, width, channels = shape
-  image = _opened(file, _MODES[channels])
+  with strictly():
+    image = _opened(file, channels)
   if image.size != (width, height):
     say(f"{file}: scaled from {image.width} x {image.height} to {width} x {height} "
         "pixels" + ("" if image.width * height == image.height * width else
                     ", which changes its proportions; crop it for others"))
-    image = image.resize((width, height), _pillow().Resampling.BILINEAR)
-  pixels = np.asarray(image).reshape(shape)
+  pixels = _pixels(image, (height, width))
   return 255 - pixels if invert else pixels
+
+
+def decoded(
+    file: pathlib.Path, size: tuple[int, int] | None = None,
+    channels: int | None = None,
+) -> np.ndarray:
+  """The pixels of one of many image files, by the rules of `read`.
+
+  Threads may call it, all within one `strictly`.
+
+  Args:
+    file: Of any format that Pillow reads.
+    size: `(height, width)` that are wanted; None for the file's own.
+    channels: 1 or 3; None for the file's own: 1 where it is grey, else 3.
+
+  Returns:
+    uint8 `[height, width, channels]`.
+
+  Raises:
+    UserError: As `read`.
+  """
+  return _pixels(_opened(file, channels), size)
+
+
+@contextlib.contextmanager
+def strictly() -> Iterator[None]:
+  """Within it a bomb, an image too large to be meant, is refused.
+
+  It says for the whole process what Pillow's warnings are, so it stands around
+  threads and not within them.
+  """
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # Pillow's for broken tags.
+    warnings.simplefilter("error", _pillow().DecompressionBombWarning)
+    yield
+
+
+def _pixels(image: Any, size: tuple[int, int] | None) -> np.ndarray:
+  """Of an image of `_opened`, scaled to `(height, width)`."""
+  if size is not None and image.size != size[::-1]:
+    image = image.resize(size[::-1], _pillow().Resampling.BILINEAR)
+  return np.asarray(image).reshape(image.height, image.width, -1)
 
 
 def _pillow() -> Any:
@@ -71,22 +126,24 @@ def _pillow() -> Any:
   return Image
 
 
-def _opened(file: pathlib.Path, mode: str) -> Any:
-  """A file's image, upright and whole, in one of `_MODES`."""
+def _opened(file: pathlib.Path, channels: int | None) -> Any:
+  """A file's image, upright and whole, of 1 or 3 channels, or its own of these."""
   pillow = _pillow()
   from PIL import ImageOps  # pylint: disable=g-import-not-at-top
   files.refuse_pipes(file)
   if file.is_dir():
     raise UserError(f"{file}: is a folder, and no image")
+  if not file.stat().st_size:
+    raise UserError(f"{file}: is no image, as it has 0 bytes; save it again, or "
+                    "take it away")
   try:
-    with warnings.catch_warnings(), file.open("rb") as content:
-      # Pillow's for broken tags; a bomb is an image too large to be meant.
-      warnings.simplefilter("ignore")
-      warnings.simplefilter("error", pillow.DecompressionBombWarning)
+    with file.open("rb") as content:
       image = pillow.open(content, formats=_formats())
       _refuse_frames_and_bits(file, image)
       image.load()
-      return _on_white(ImageOps.exif_transpose(image)).convert(mode)
+      own = 1 if image.mode in ("1", "L", "LA", "La") else 3
+      return _on_white(ImageOps.exif_transpose(image)).convert(
+          _MODES[channels or own])
   except (UserError, FileNotFoundError, PermissionError):
     raise
   except pillow.UnidentifiedImageError:

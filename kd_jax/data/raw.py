@@ -7,6 +7,7 @@ import hashlib
 import io
 import itertools
 import math
+import os
 import pathlib
 import struct
 import zipfile
@@ -35,8 +36,9 @@ _MNIST_SHA256 = (
     "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 )
 # The kind of files a well-known set comes in, and where the official archives and
-# torchvision put them; a user's own set may be of any kind.
-_KNOWN = {
+# torchvision put them; a user's own set may be of any kind, and is called
+# otherwise.
+KNOWN = {
     "mnist": ("idx", "MNIST/raw"),
     "fashion_mnist": ("idx", "FashionMNIST/raw"),
     "kmnist": ("idx", "KMNIST/raw"),
@@ -72,24 +74,44 @@ def find(
   """
   own = directory / f"{name}.npz"
   if own.exists():  # What is no file is refused when it is read.
-    return _as_arrays(_read_npz(own), own)
+    return as_arrays(_read_npz(own), own)
   kinds, folders = _KINDS, [directory / name, directory]
-  if name in _KNOWN:
-    kind, official = _KNOWN[name]
+  if name in KNOWN:
+    kind, official = KNOWN[name]
     kinds = {kind: _KINDS.get(kind) or _table(kind)}
     folders.insert(1, directory / official)
   for folder in filter(pathlib.Path.is_dir, folders):
     for names, read in kinds.values():
       if files := _files(folder, names):
-        arrays = _as_arrays(read(files), folder)
+        arrays = as_arrays(read(files), folder)
         if names is _IDX:
           _refuse_other(name, files, arrays)
         return arrays
     if archive := _archive(name, folder):
-      return _as_arrays(_read_npz(archive), archive)
+      return as_arrays(_read_npz(archive), archive)
     say(f"data: {folder} passed over: no files of {name} of a known kind (idx, "
-        "CIFAR's binary version, UCI's tables, .npz)")
+        "CIFAR's binary version, UCI's tables, .npz, folders of images)")
   return None
+
+
+def numbered(arrays: Arrays, first_class: int) -> Arrays:
+  """The arrays with labels from 0, of such from another number; -1 stays unknown.
+
+  Example:
+    >>> labels = np.array([1, 2, -1], np.int32)
+    >>> numbered((labels, labels, labels, labels), 1)[1].tolist()
+    [0, 1, -1]
+  """
+  if not first_class:
+    return arrays
+  train, test = (np.where((label == -1) & (first_class > -1), -1, label -
+  first_class)
+                 for label in arrays[1::2])
+  for label, from_0 in zip(arrays[1::2], (train, test)):
+    if (from_0 < -1).any() or ((from_0 == -1) & (label != -1)).any():
+      raise UserError(f"data.first_class={first_class}: there are labels from "
+                      f"{label[label != -1].min()}; give the smallest")
+  return arrays[0], train, arrays[2], test
 
 
 def class_names(name: str, directory: pathlib.Path) -> tuple[str, ...]:
@@ -99,7 +121,7 @@ def class_names(name: str, directory: pathlib.Path) -> tuple[str, ...]:
   of their own.
   """
   folders = [directory / name, *(
-      [directory / _KNOWN[name][1]] if name in _KNOWN else [])]
+      [directory / KNOWN[name][1]] if name in KNOWN else [])]
   for folder, file in itertools.product(folders, _NAMES):
     if (folder / file).is_file():
       lines = (folder / file).read_text(errors="replace").splitlines()
@@ -264,14 +286,51 @@ def _read_npz(path: pathlib.Path) -> list[np.ndarray]:
     raise UserError(f"{path}: unreadable as .npz ({damage(error)})") from None
 
 
-def _as_arrays(arrays: list[np.ndarray], path: pathlib.Path) -> Arrays:
+def as_arrays(arrays: list[np.ndarray], path: pathlib.Path | str) -> Arrays:
+  """Train inputs, train labels, test inputs and test labels as a data set has them.
+
+  Args:
+    arrays: These four, of other types.
+    path: What they are called in a refusal.
+
+  Raises:
+    UserError: If one of them is of a type or shape that is not taken.
+  """
   train_inputs, train_label, test_inputs, test_label = arrays
   return (
       _as_inputs(train_inputs, path), _as_labels(train_label, path),
       _as_inputs(test_inputs, path), _as_labels(test_label, path))
 
 
-def _as_inputs(inputs: np.ndarray, path: pathlib.Path) -> np.ndarray:
+def write(file: pathlib.Path, arrays: Arrays, names: Sequence[str]) -> None:
+  """Writes arrays as an .npz that `find` takes, and `classes.txt` beside it.
+
+  Raises:
+    UserError: If there are other arrays, or other names, in that place.
+  """
+  classes = file.parent / _NAMES[0]
+  text = "".join(f"{name}\n" for name in names)
+  if file.exists():
+    there = classes.read_text(encoding="utf-8") if classes.exists() else ""
+    if there != text or any(
+        x.dtype != y.dtype or x.shape != y.shape or x.tobytes() != y.tobytes()
+        for x, y in zip(as_arrays(_read_npz(file), file), arrays)):
+      raise UserError(f"{file}: holds another data set; give another name or "
+                      "directory, or move it away")
+    return
+  file.parent.mkdir(parents=True, exist_ok=True)
+  if names:
+    classes.write_text(text, encoding="utf-8")
+  new = file.with_suffix(f".{os.getpid()}.new")
+  try:
+    with new.open("wb") as out:
+      np.savez(out, **dict(zip(_NPZ_KEYS, arrays)))  # type: ignore[arg-type]
+    new.replace(file)
+  finally:
+    new.unlink(missing_ok=True)
+
+
+def _as_inputs(inputs: np.ndarray, path: pathlib.Path | str) -> np.ndarray:
   """Images `[N, H, W, C]` and tables `[N, F]` of floats as float32, other images
   as uint8, and token ids as int32 `[N, L]`."""
   kind, images = inputs.dtype.kind, inputs.ndim in (3, 4)
@@ -313,7 +372,7 @@ def _remedy(inputs: np.ndarray, images: bool) -> str:
           "number that there can be")
 
 
-def _as_labels(label: np.ndarray, path: pathlib.Path) -> np.ndarray:
+def _as_labels(label: np.ndarray, path: pathlib.Path | str) -> np.ndarray:
   if label.ndim == 2 and label.shape[1] == 1:
     label = label[:, 0]
   if label.ndim != 1 or label.dtype.kind not in "iu":

@@ -7,7 +7,6 @@ device, so it is measured, and the choice is kept.
 
 from collections.abc import Callable, Sequence
 import contextlib
-import os
 import pathlib
 import statistics
 import time
@@ -17,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from kd_jax.config import identity
-from kd_jax.core import compilation, strict, types
+from kd_jax.core import compilation, machine, strict, types
 from kd_jax.runs import plan, records
 from kd_jax.training import lanes as lanes_lib
 from kd_jax.training import parameters
@@ -110,8 +109,7 @@ def device_bytes() -> int:
   stats = jax.local_devices()[0].memory_stats() or {}
   if "bytes_limit" in stats:
     return int(stats["bytes_limit"])
-  whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-  return whole // jax.local_device_count()
+  return machine.memory() // jax.local_device_count()
 
 
 def _measure(fitting: Sequence[Lanes], hparams: types.Hparams) -> list[float]:

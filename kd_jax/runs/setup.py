@@ -179,6 +179,9 @@ def _counts(dataset: data_lib.Dataset) -> str:
     text += f" (no example of class {first})"
     if empty[0] == 0 and len(known):
       text += f"; labels run from {known.min()}"
+      if dataset.source == "raw" and len(empty) == known.min():
+        text += (f": if they are numbered so, --config.data.first_class={known.min()}"
+                 " takes out what is below")
   if len(known) < len(labels):
     text += f"; {counted(len(labels) - len(known), 'unknown label')}"
   return text

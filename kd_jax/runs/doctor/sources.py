@@ -7,7 +7,8 @@ from typing import Any
 
 from kd_jax import data as data_lib
 from kd_jax.core.files import at_home
-from kd_jax.data import raw
+from kd_jax.data import image_folders, own_tables, raw
+from kd_jax.data.own import few
 from kd_jax.runs.doctor import Visit
 
 # The sets whose raw files are known by kind.
@@ -45,8 +46,17 @@ def _contents(folder: pathlib.Path, found: list[str]) -> str:
   if not folder.is_dir():
     return f"no folder at {folder}"
   held = [*found, *(f"{name} (TFDS)" for name in prepared(folder)),
-          *(f"{file.stem} (.npz)" for file in sorted(folder.glob("*.npz")))]
+          *(f"{file.stem} (.npz)" for file in sorted(folder.glob("*.npz"))),
+          *own(folder)]
   return f"{folder}" + (f": {', '.join(held)}" if held else "")
+
+
+def own(folder: pathlib.Path) -> list[str]:
+  """A user's folders of images, and tables, in a folder."""
+  images = [path.name for path in sorted(folder.iterdir())
+            if path.is_dir() and image_folders.parts(path)]
+  return [*(f"{name} (images)" for name in images),
+          *(f"{path.stem} ({path.suffix})" for path in own_tables.there(folder))]
 
 
 def raw_sets(visit: Visit, folder: pathlib.Path) -> list[str]:
@@ -83,5 +93,10 @@ def describe(found: data_lib.Dataset) -> str:
   return (
       f"{found.name} from {found.source}: {len(found.train.label):,} training"
       f"{held} and {len(found.test.label):,} test inputs of {shape}, "
-      f"{found.num_classes} classes; {verdict(found.name, arrays)}, sha256 "
-      f"{found.fingerprint[:16]}")
+      f"{found.num_classes} classes{_names(found)}; {verdict(found.name, arrays)}, "
+      f"sha256 {found.fingerprint[:16]}")
+
+
+def _names(found: data_lib.Dataset) -> str:
+  """The names of the classes, where they have some."""
+  return f" ({few(found.named)})" if found.class_names == found.named else ""
