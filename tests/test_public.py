@@ -56,7 +56,10 @@ PROMISED: dict[str, dict[str, str | None]] = {
     },
     "from kd_jax import data": {
         "data.load": "name, *, directory=, holdout=, embedded=, resize=, split=, "
-                     "split_size=, say=",
+                     "split_size=, test_fraction=, channels=, label=, without=, "
+                     "first_class=, say=",
+        "data.from_arrays": "x_train, y_train, x_test, y_test, class_names=, "
+                            "name=, directory=",
         "data.split_ids": "num_examples, holdout",
         "data.with_pseudo": "dataset, kind, *, number, seed=, p=, s=",
     },

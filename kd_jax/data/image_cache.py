@@ -43,18 +43,18 @@ def signature(
     paths: The image files, in their order.
     how: Whatever else decoding depends on, as JSON.
   """
-  told, latest = [], 0
+  facts, latest = [], 0
   try:
     for path in paths:
       of = path.stat()
       latest = max(latest, of.st_mtime_ns, of.st_ctime_ns)
-      told.append((ascii(str(path.relative_to(folder))), of.st_size, of.st_mtime_ns,
-                   of.st_ctime_ns, of.st_ino))
+      facts.append((ascii(str(path.relative_to(folder))), of.st_size,
+                    of.st_mtime_ns, of.st_ctime_ns, of.st_ino))
   except OSError:  # Reading it will say what is wrong.
     return None
   if latest > time.time_ns() - int(1e9 * _SETTLED):
     return None
-  return f"{_hash(str(folder.resolve()))[:16]}-{_hash([_FORMAT, how, told])[:32]}"
+  return f"{_hash(str(folder.resolve()))[:16]}-{_hash([_FORMAT, how, facts])[:32]}"
 
 
 def load(name: str) -> np.ndarray | None:

@@ -26,7 +26,7 @@ from kd_jax.data import image_cache, image_files, own
 _LEFT_BY_SYSTEMS = ("thumbs.db", "desktop.ini", "__macosx", "@eadir")
 _TEST = ("test", "val", "valid", "validation")
 # After so many seconds it is said how far decoding is; its result is worth keeping.
-_SAID, _WORTH_KEEPING = 5.0, 1.0
+_REPORTED, _WORTH_KEEPING = 5.0, 1.0
 # So many broken files are named, and so many files are decoded at a time.
 _NAMED, _AT_ONCE = 3, 512
 
@@ -227,15 +227,15 @@ def _each(
 ) -> Iterator[np.ndarray | str]:
   """Each file's pixels in turn, or why it has none."""
   read = functools.partial(_read, size=asked.resize, channels=asked.channels)
-  begun = told = time.monotonic()
+  begun = shown = time.monotonic()
   with image_files.strictly(), (
       concurrent.futures.ThreadPoolExecutor(machine.cores())) as pool:
     # So many at a time, so that a refusal does not wait for all of them.
     for start in range(0, len(paths), _AT_ONCE):
       for place, found in enumerate(
           pool.map(read, paths[start:start + _AT_ONCE]), start):
-        if (now := time.monotonic()) - told > _SAID:
-          told, left = now, (now - begun) * (len(paths) - place) / max(place, 1)
+        if (now := time.monotonic()) - shown > _REPORTED:
+          shown, left = now, (now - begun) * (len(paths) - place) / max(place, 1)
           say(f"data: {place:,} of {len(paths):,} images are decoded, "
               f"{int(left) // 60}:{int(left) % 60:02d} left")
         yield found
@@ -284,9 +284,9 @@ def _unlike(
   if shape[2] != other[2]:
     words.append("{2}")
     keys.append("--config.data.channels=1 to make all grey, or 3 for colours")
-  told = [" and ".join(words).format(
+  both = [" and ".join(words).format(
       *of[:2], "grey" if of[2] == 1 else "coloured") for of in (shape, other)]
-  return f"{first} is {told[0]}, {path} is {told[1]}; give {', and '.join(keys)}"
+  return f"{first} is {both[0]}, {path} is {both[1]}; give {', and '.join(keys)}"
 
 
 def _has_classes(folder: pathlib.Path) -> bool:

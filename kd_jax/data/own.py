@@ -82,7 +82,7 @@ def held_back(names: Sequence[str], fraction: float) -> np.ndarray:
   of the others at most changes its part.
 
   Args:
-    names: Of the examples; equal ones stand together.
+    names: Of the examples; equal ones come to one part, unless all are equal.
     fraction: Part of them, in (0, 1), rounded to whole examples.
 
   Returns:
@@ -94,8 +94,12 @@ def held_back(names: Sequence[str], fraction: float) -> np.ndarray:
   """
   digests = np.array([_number(name) for name in names], np.uint64)
   number = min(max(round(fraction * len(names)), 1), len(names) - 1)
-  chosen = np.zeros(len(names), bool)
-  chosen[np.argsort(digests, kind="stable")[:number]] = True
+  order = np.argsort(digests, kind="stable")
+  chosen = digests <= digests[order[number - 1]]
+  if chosen.all():
+    chosen = digests < digests[order[-1]]
+  if not chosen.any():  # All are equal.
+    chosen[order[:number]] = True
   return chosen
 
 

@@ -243,8 +243,10 @@ def _held(
   test = np.zeros(table.rows, bool)
   if fraction is None:
     return test
-  rows = ["\x1f".join(row) for row in zip(
-      *(column.texts for column in table.columns.values()))]
+  # Numbers as Python writes them, however a file does.
+  rows = ["\x1f".join(row) for row in zip(*(
+      column.texts if column.numbers is None else map(repr, column.numbers.tolist())
+      for column in table.columns.values()))]
   for number in np.unique(label[label >= 0]):
     places = np.flatnonzero(label == number)
     if len(places) < 2:

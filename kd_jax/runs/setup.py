@@ -95,14 +95,10 @@ def prepare(
   devices = _devices(run)
   _refuse_unlike(run.values)
   dataset = build.dataset(run.values, say=screen.say, fetching=fetching)
-  sizes = f"{len(dataset.train_ids)} training, {len(dataset.test.label)} test"
-  inputs, scale = dataset.train.inputs, run.values["data.scale"]
-  screen.say(f"data: {dataset.name} from {dataset.source}, {sizes} examples, "
-             f"{dataset.num_classes} classes{_counts(dataset)}; "
-             f"{check.in_words(inputs, dataset.test.inputs)}")
+  screen.say(in_words(dataset))
   for notice in notices(run, dataset):
     screen.say(f"\n*** {notice} ***\n", style="bold yellow")
-  scaling = preprocess.of(scale, inputs)
+  scaling = preprocess.of(run.values["data.scale"], dataset.train.inputs)
   put = lambda part, ids: devices_lib.copies(
       devices, build.device_data(part, ids, scaling))
   whole = lambda part: fit.Split(put(part, np.arange(len(part.label))))
@@ -149,6 +145,15 @@ def _corrupted(
   return put(data_lib.Examples(inputs, label), np.arange(len(label)))
 
 
+def in_words(dataset: data_lib.Dataset) -> str:
+  """A line on what was read: examples, classes, and what inputs are."""
+  inputs = check.in_words(dataset.train.inputs, dataset.test.inputs)
+  return (
+      f"data: {dataset.name} from {dataset.source}, {len(dataset.train_ids)} "
+      f"training, {len(dataset.test.label)} test examples, {dataset.num_classes} "
+      f"classes{_counts(dataset)}; {inputs}")
+
+
 def notices(run: Run, dataset: data_lib.Dataset) -> list[str]:
   """What may be wrong with the data of a run, and may be meant."""
   of_inputs = check.remarks(dataset.train.inputs, run.values["data.scale"])
@@ -180,8 +185,8 @@ def _counts(dataset: data_lib.Dataset) -> str:
     if empty[0] == 0 and len(known):
       text += f"; labels run from {known.min()}"
       if dataset.source == "raw" and len(empty) == known.min():
-        text += (f": if they are numbered so, --config.data.first_class={known.min()}"
-                 " takes out what is below")
+        text += (": if they are numbered so, give --config.data.first_class="
+                 f"{known.min()}")
   if len(known) < len(labels):
     text += f"; {counted(len(labels) - len(known), 'unknown label')}"
   return text
