@@ -18,6 +18,7 @@ from kd_jax import main
 from kd_jax.core import machine
 from kd_jax.core.errors import UserError
 from kd_jax.data import image_cache, image_files, image_folders, own
+from kd_jax.runs.doctor import sources
 
 
 @pytest.fixture(autouse=True)
@@ -470,3 +471,10 @@ def test_a_run_on_an_image_folder_names_its_classes(pets, capsys):
   assert main.run(words) == 0
   rows = (workdir / "results.jsonl").read_text().splitlines()
   assert len({json.loads(row)["fingerprint"] for row in rows}) == len(rows)
+
+
+def test_the_doctor_says_which_own_files_there_are(pets, flat):
+  (pets / "trees.csv").write_text("a,b")
+  assert sources.own(pets) == ["flat (images)", "pets (images)", "trees (.csv)"]
+  told = sources.describe(load(pets)[0])
+  assert "12 training and 6 test inputs of 6x5x3, 3 classes (an owl, chat, été)" in told

@@ -1,5 +1,6 @@
 """Where data could come from, and whether it is what its name says."""
 
+import contextlib
 import importlib.util
 import os
 import pathlib
@@ -53,8 +54,10 @@ def _contents(folder: pathlib.Path, found: list[str]) -> str:
 
 def own(folder: pathlib.Path) -> list[str]:
   """A user's folders of images, and tables, in a folder."""
-  images = [path.name for path in sorted(folder.iterdir())
-            if path.is_dir() and image_folders.parts(path)]
+  images = []
+  for path in sorted(filter(pathlib.Path.is_dir, folder.iterdir())):
+    with contextlib.suppress(OSError):  # A folder that is not ours to look into.
+      images += [path.name] if image_folders.parts(path) else []
   return [*(f"{name} (images)" for name in images),
           *(f"{path.stem} ({path.suffix})" for path in own_tables.there(folder))]
 
