@@ -84,7 +84,7 @@ MUTANTS = (
            "dict(sorted(found.items()))", "dict(sorted(found.items())[::-1])",
            "test_image_folders.py -k order_of_names"),
     Mutant("own files: an image of the same size and time is not seen", "signature",
-           "facts.append((_1, of.st_size, of.st_mtime_ns, of.st_ctime_ns, of.st_ino))",
+           "facts.append((_1, of.st_size, of.st_mtime_ns, of.st_ctime_ns, _2))",
            "facts.append((_1, of.st_size, of.st_mtime_ns))",
            "test_image_folders.py -k decoded_anew"),
     Mutant("own files: decoded images are those of another size", "_images",

@@ -477,4 +477,5 @@ def test_the_doctor_says_which_own_files_there_are(pets, flat):
   (pets / "trees.csv").write_text("a,b")
   assert sources.own(pets) == ["flat (images)", "pets (images)", "trees (.csv)"]
   told = sources.describe(load(pets)[0])
-  assert "12 training and 6 test inputs of 6x5x3, 3 classes (an owl, chat, été)" in told
+  assert "12 training and 6 test inputs of 6x5x3" in told
+  assert "3 classes (an owl, chat, été)" in told
