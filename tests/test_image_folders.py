@@ -169,6 +169,22 @@ def test_an_image_or_a_folder_in_a_wrong_place_is_refused(pets):
   assert "more: is a folder within a class" in refusal(pets)
 
 
+def test_classes_that_differ_in_capitals_are_reported(pets):
+  train = pets / "pets/train"
+  for i in range(2):
+    save(train / f"An Owl/{i}.png", drawn(60 + i))
+  assert "'An Owl' and 'an owl' differ in capitals" in load(pets)[0].notice
+  (train / "An Owl").rename(train / "an\nowl")
+  assert "more than one line" in refusal(pets)
+
+
+def test_a_known_set_is_never_read_from_images_and_a_line_says_how(pets):
+  place = pets / "pets"
+  found, told = load(place, "mnist", embedded="auto")
+  assert found.source == "embedded"
+  assert f"{place} has images in folders" in told and "data.name" in told
+
+
 # Images that differ, or cannot be read.
 
 
@@ -240,6 +256,10 @@ def test_images_larger_than_the_memory_are_refused_before_all_are_read(
   monkeypatch.setattr(machine, "memory", lambda: 18 * 6 * 5 * 3 - 1)
   told = refusal(pets)
   assert "18 images of 6 x 5 x 3 take 0.0 GiB" in told and "data.resize" in told
+  # Of another size it is known before any is decoded.
+  with monkeypatch.context() as patch:
+    patch.setattr(image_files, "decoded", None)
+    assert "take 167638063.4 GiB" in refusal(pets, resize=(10**8, 10**8))
   monkeypatch.setattr(machine, "memory", lambda: 18 * 6 * 5 * 3)
   assert load(pets)[0].train.inputs.shape == (12, 6, 5, 3)
 

@@ -499,6 +499,10 @@ def _in_folder(
     found = None if name in raw.KNOWN else _of_images(name, folder, asked, say)
   for line in passed if arrays or found is None else ():
     say(line)
+  if found is None and name in raw.KNOWN and (
+      image_folders.parts(folder) or own_tables.files(name, folder)):
+    say(f"data: {folder} has images in folders, or a table; for these give "
+        "--config.data.name a name of your own")
   return found
 
 

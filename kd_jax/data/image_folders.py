@@ -11,6 +11,7 @@ file is an image if its name ends as those of images do.
 from collections.abc import Callable, Iterator, Sequence
 import concurrent.futures
 import functools
+import math
 import pathlib
 import time
 import unicodedata
@@ -83,7 +84,7 @@ def find(
   inputs = [_taken(images, [place[path] for path in each]) for each in paths]
   return own.Found(
       "images", (inputs[0], labels[0], inputs[1], labels[1]), len(named), named,
-      where=tuple([str(path.relative_to(folder)) for path in each]
+      own.alike(named), where=tuple([str(path.relative_to(folder)) for path in each]
                   for each in paths))
 
 
@@ -202,6 +203,8 @@ def _decoded(
     say: Callable[[str], None],
 ) -> np.ndarray:
   """The images of all files, decoded by as many threads as there are cores."""
+  if asked.resize:
+    _refuse_larger(folder, len(paths), (*asked.resize, asked.channels or 1))
   images: np.ndarray | None = None
   wrong: list[str] = []
   first = paths[0]
@@ -209,7 +212,8 @@ def _decoded(
     if isinstance(found, str):
       wrong.append(found)
     elif images is None:
-      images, first = _room(folder, len(paths), found), path
+      _refuse_larger(folder, len(paths), found.shape)
+      images, first = np.empty((len(paths), *found.shape), np.uint8), path
     elif found.shape != images.shape[1:]:
       raise UserError(_unlike(first, images.shape[1:], path, found.shape))
     if images is not None and not isinstance(found, str):
@@ -259,16 +263,17 @@ def _taken(images: np.ndarray, places: Sequence[int]) -> np.ndarray:
   return images[np.array(places, np.int64)]
 
 
-def _room(folder: pathlib.Path, number: int, image: np.ndarray) -> np.ndarray:
-  """Memory for so many images of this shape, or a refusal that says how much."""
-  height, width, channels = image.shape
-  needed, there = number * image.size, machine.memory()
+def _refuse_larger(
+    folder: pathlib.Path, number: int, shape: tuple[int, ...]
+) -> None:
+  """Refuses so many images of a shape if they do not fit into memory."""
+  needed, there = number * math.prod(shape), machine.memory()
   if needed > there:
+    height, width, channels = shape
     raise UserError(
         f"{folder}: {number:,} images of {height} x {width} x {channels} take "
         f"{needed / 2**30:.1f} GiB, and this machine has {there / 2**30:.1f} GiB "
         "of memory; give a smaller --config.data.resize='(HEIGHT,WIDTH)'")
-  return np.empty((number, *image.shape), np.uint8)
 
 
 def _unlike(

@@ -132,11 +132,30 @@ def refuse_classes(train: Sequence[str], test: Sequence[str], where: str) -> Non
   if len(train) < 2:
     raise UserError(f"{where}: has {'no class' if not train else 'one class, '}"
                     f"{', '.join(train)}, and there must be two or more")
+  for name in train:
+    if len(name.splitlines()) > 1:
+      raise UserError(f"{where}: class {name!r} has more than one line in its "
+                      "name; call it otherwise")
   for name in test:
     if name not in train:
       raise UserError(
           f"{where}: class {name!r} is in the test set and not in the training "
           f"set, which has {few(train)}; call it as there, or leave it out")
+
+
+def alike(named: Sequence[str]) -> str:
+  """A sentence on classes that might be meant as one; "" if there are none.
+
+  Example:
+    >>> alike(["Cat", "cat ", "dog"])
+    "classes 'Cat' and 'cat ' differ in capitals or spaces alone; are they one?"
+  """
+  seen: dict[str, str] = {}
+  for name in named:
+    if (other := seen.setdefault("".join(name.casefold().split()), name)) != name:
+      return (f"classes {other!r} and {name!r} differ in capitals or spaces alone; "
+              "are they one?")
+  return ""
 
 
 def few(names: Sequence[str], most: int = 6) -> str:

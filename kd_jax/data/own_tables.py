@@ -83,7 +83,8 @@ def find(
   own.refuse_classes(there[0], there[1], str(tables[0].path))
   return own.Found(
       "table", (inputs[0], labels[0], inputs[1], labels[1]), len(named), named,
-      _counting(tables[0], names), nominal, where)
+      "; ".join(filter(None, [own.alike(named), _counting(tables[0], names)])),
+      nominal, where)
 
 
 def _one(folder: pathlib.Path, stem: str) -> pathlib.Path | None:

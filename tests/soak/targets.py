@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import numpy as np
+import pandas as pd
+from PIL import Image
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NUMBERS = "numbers.json"  # Of the unharmed runs.
@@ -97,9 +99,9 @@ def read_net(folder: pathlib.Path) -> int:
   return 0
 
 
-def read_data(folder: pathlib.Path, name: str) -> int:
+def read_data(folder: pathlib.Path, name: str, **how) -> int:
   from kd_jax import data
-  data.load(name, directory=folder)
+  data.load(name, directory=folder, **how)
   return 0
 
 
@@ -296,12 +298,17 @@ TARGETS: dict[str, Target] = {
                                   folder / "run/parameters/distilled")),
     "conformance": Target("files", "own_loss.py", conformance),
 }
+_TREES = {"label": "kind", "test_fraction": 0.2}
 # The same by what reads them, without the rest of a run: tests try some of these.
 READERS: dict[str, Target] = {
     f"read {name}": Target("read", files, read) for name, files, read in (
         ("npz", "blobs.npz", lambda folder: read_data(folder, "blobs")),
         ("idx", "letters/*", lambda folder: read_data(folder, "letters")),
         ("cifar", "colours/*", lambda folder: read_data(folder, "colours")),
+        ("images", "pets/**/*", lambda folder: read_data(folder, "pets")),
+        ("csv", "trees.csv", lambda folder: read_data(folder, "trees", **_TREES)),
+        ("parquet", "rocks.parquet", lambda folder: read_data(
+            folder, "rocks", **_TREES)),
         ("logits", "logits.npy", read_logits),
         ("config file", "config.py", lambda folder: parsed(
             f"--config={folder}/config.py")),
@@ -332,7 +339,7 @@ _README = "# Run\n\n<!-- results: run -->\n<!-- end of results -->\n"
 
 
 def write_data(folder: pathlib.Path) -> None:
-  """Data sets of three formats."""
+  """Data sets of six formats."""
   from conftest import blobs
   folder.mkdir(parents=True)
   (x, y), (x_test, y_test) = blobs(60, seed=1), blobs(30, seed=2)
@@ -350,6 +357,15 @@ def write_data(folder: pathlib.Path) -> None:
     name = f"data_batch_{number}" if number else "test_batch"
     (folder / f"colours/{name}.bin").write_bytes(b"".join(
         bytes((label,)) + draw.randbytes(3072) for label in range(10)))
+  for number in range(12):
+    file = folder / ("pets/{}/{}/{}.png".format(
+        ("train", "test")[number % 3 == 0], ("cat", "dog")[number % 2], number))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(x[number, ..., 0]).save(file)
+  trees = {"width": np.arange(0, 80, 2), "colour": ["red", "blue"] * 20,
+           "kind": ["oak", "oak", "elm", "elm"] * 10}
+  pd.DataFrame(trees).to_csv(folder / "trees.csv", index=False)
+  pd.DataFrame(trees).to_parquet(folder / "rocks.parquet")
 
 
 def prepare(base: pathlib.Path) -> None:
