@@ -82,10 +82,10 @@ def find(
   images = _images(folder, every, asked, say)
   place = {path: number for number, path in enumerate(every)}
   inputs = [_taken(images, [place[path] for path in each]) for each in paths]
+  where = [[str(path.relative_to(folder)) for path in each] for each in paths]
   return own.Found(
       "images", (inputs[0], labels[0], inputs[1], labels[1]), len(named), named,
-      own.alike(named), where=tuple([str(path.relative_to(folder)) for path in each]
-                  for each in paths))
+      own.alike(named), where=where)
 
 
 def _both(
