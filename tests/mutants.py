@@ -553,7 +553,7 @@ MUTANTS = (
            "not known.any()", "False",
            "test_teacher_check.py -k hard_term_without"),
     Mutant("an unknown label is a class", "terms_of",
-           "jnp.where(known, term.value, 0.0)", "term.value",
+           "jnp.where(known, value, 0.0)", "value",
            "test_labelled.py -k hard_term"),
     Mutant("hidden labels are known to the step", "transfer",
            "dataset.train is setup.dataset.train", "True",

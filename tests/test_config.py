@@ -185,8 +185,8 @@ def test_every_key_is_read(own_data, monkeypatch, tmp_path):
   runs = "".join(file.read_text() for file in (ROOT / "kd_jax/runs").rglob("*.py"))
   assert unread == {
       "data.scale", "evaluate.corruptions", "parallel", "checkpoint.every",
-      "checkpoint.keep", "checkpoint.resume", "tensorboard", "teacher.bank",
-      "teacher.bank_dtype",
+      "checkpoint.keep", "checkpoint.resume", "tensorboard", "tracker",
+      "teacher.bank", "teacher.bank_dtype",
       "teacher.dir", "teacher.test_logits", "teacher.check"}
   assert all(f'values["{key}"]' in runs for key in unread)
 
