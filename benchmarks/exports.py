@@ -47,7 +47,8 @@ def main(argv: list[str]) -> None:
   dataset = _dataset()
   if args.dynamic_batch:
     for name in args.nets:
-      print(_of_any_batch(_served(name, dataset), dataset.test.inputs), flush=True)
+      line = _of_any_batch(_served(name, dataset), dataset.test.inputs)
+      print(f"{name} on {dataset.name} ({dataset.source}): {line}", flush=True)
     return
   lines = []
   for name in args.nets:
@@ -130,7 +131,7 @@ def _of_any_batch(served: Served, test: np.ndarray) -> str:
       with quiet():
         file.write_bytes(litert.converted(served, batch))
       found.append(cost.of("litert", file, test[:_BATCH])["latency_us"][0])
-  return (f"{served.card['net']}: {found[0]:,.0f} us for a batch of 1, "
+  return (f"{found[0]:,.0f} us for a batch of 1, "
           f"{found[1]:,.0f} us for any batch, {found[1] / found[0]:.1f} times")
 
 
