@@ -1,11 +1,13 @@
 """Each net of the project as a file of each format, run on real test images.
 
   python -m benchmarks.exports --readme docs/export.md
+  python -m benchmarks.exports --nets resnet8 --dynamic-batch
 
 The nets are new, with statistics of BatchNorm of training images: of CIFAR-10, if
 `KD_JAX_DATA` has it, or else of the embedded digits. A file is compared with its
 net on 256 test images: the largest difference of a logit, beside the largest logit,
 and how many classes are the same; bytes, and microseconds of one image on one core.
+`--dynamic-batch` times LiteRT instead, for a batch of 1 and for one of any size.
 """
 
 import argparse
@@ -21,8 +23,8 @@ import numpy as np
 from benchmarks import mnist_step, tables
 from kd_jax import data
 from kd_jax.core.errors import UserError
-from kd_jax.export import cost
-from kd_jax.export.formats import FORMATS, Served
+from kd_jax.export import cost, litert
+from kd_jax.export.formats import FORMATS, Served, quiet
 from kd_jax.models import MODELS
 
 # One or two of each family.
@@ -38,8 +40,16 @@ def main(argv: list[str]) -> None:
   parser = argparse.ArgumentParser(prog="python -m benchmarks.exports")
   parser.add_argument("--nets", nargs="+", default=NETS)
   parser.add_argument("--readme", help="put the table into this file")
+  parser.add_argument("--dynamic-batch", action="store_true",
+                      help="print what one image costs LiteRT if a file is for "
+                           "batches of any size, beside one for a single image")
   args = parser.parse_args(argv)
   dataset = _dataset()
+  if args.dynamic_batch:
+    for name in args.nets:
+      line = _of_any_batch(_served(name, dataset), dataset.test.inputs)
+      print(f"{name} on {dataset.name} ({dataset.source}): {line}", flush=True)
+    return
   lines = []
   for name in args.nets:
     for row in _rows(name, dataset):
@@ -110,6 +120,19 @@ def _rows(name: str, dataset: data.Dataset) -> list[list[str]]:
           if kind == "none":
             break
   return found
+
+
+def _of_any_batch(served: Served, test: np.ndarray) -> str:
+  """Microseconds of an image where the batch is 1, and where it may be any."""
+  found = []
+  with tempfile.TemporaryDirectory() as place:
+    for batch in (1, *jax.export.symbolic_shape("b")):
+      file = pathlib.Path(place) / f"{batch}.tflite"
+      with quiet():
+        file.write_bytes(litert.converted(served, batch))
+      found.append(cost.of("litert", file, test[:_BATCH])["latency_us"][0])
+  return (f"{found[0]:,.0f} us for a batch of 1, "
+          f"{found[1]:,.0f} us for any batch, {found[1] / found[0]:.1f} times")
 
 
 def _compared(

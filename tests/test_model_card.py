@@ -167,6 +167,40 @@ def test_an_mlp_may_have_fewer_units_in_a_file(run, tmp_path):
       found.logits(inputs), full.logits(inputs), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(("change", "says"), [
+    ({"params/Dense_0/bias": None}, "lacks params/Dense_0/bias"),
+    ({"params/more": np.zeros(2)}, "params/more is none of the net's"),
+    ({"params/Dense_1/kernel": np.zeros((33, 7))},
+     r"params/Dense_1/kernel has shape \[33, 7\], and the net takes \[32, 7\]"),
+    ({"params/Dense_0/kernel": np.zeros((121, 32))}, r"the net takes \[120, 32\]"),
+    ({"params/Dense_0/bias": np.zeros(5)},
+     r"has shape \[120, 32\], and the net takes \[120, 5\]"),
+    ({"params/Dense_0/bias": np.zeros((2, 2))}, "has shape"),
+    ({"params/Dense_1/bias": np.array([0, 0, 0, 0, np.nan, 0, 0])},
+     "params/Dense_1/bias has a number that is not finite"),
+    ({"params/Dense_1/bias": np.zeros(7, complex)}, "is of complex64"),
+    ({"params/Dense_1/bias": np.array(["a"] * 7)}, "is no exported net")])
+def test_arrays_that_are_not_those_of_the_net_are_one_line(
+    run, tmp_path, change, says):
+  net = trained.load(run)
+  held = files._arrays(net) | change
+  np.savez(tmp_path / "net.npz", **{
+      name: leaf for name, leaf in held.items() if leaf is not None})
+  with pytest.raises(UserError, match=says) as error:
+    arrays.into(net, tmp_path / "net.npz")
+  text = str(error.value)
+  assert "\n" not in text and str(tmp_path / "net.npz") in text
+
+
+def test_arrays_of_another_precision_are_those_of_the_net(run, tmp_path):
+  net = trained.load(run)
+  np.savez(tmp_path / "net.npz", **{
+      name: leaf.astype(np.float64) for name, leaf in files._arrays(net).items()})
+  found = arrays.into(net, tmp_path / "net.npz")
+  jax.tree.map(np.testing.assert_array_equal, found.variables, net.variables)
+  assert found.variables.params["Dense_0"]["kernel"].dtype == np.float32
+
+
 def test_a_net_that_only_looks_as_an_mlp_stays_what_it_is(run):
   net = trained.load(run)
   other = net._replace(model="another")
@@ -266,6 +300,7 @@ def test_a_hub_reads_licence_task_and_accuracy(run, card):
 
 
 def test_without_a_licence_the_owner_must_choose(run, tmp_path):
+  (run / exports.NAME).unlink(missing_ok=True)  # With it goes what was chosen.
   assert export.main([str(run), "--format=npz", f"--out={tmp_path}"]) == 0
   card = (tmp_path / "distilled.md").read_text()
   assert front(card)["license"] == "other"
@@ -315,8 +350,10 @@ def test_a_card_has_the_files_that_are_there_and_of_this_net(run, tmp_path):
                          other | {"int8": "static", "parameters_sha256": "other"}])
     card = json.loads((tmp_path / "distilled.json").read_text())
     sha = other["parameters_sha256"]
-    text = model_card.write(run, card, sha, tmp_path).read_text()
-    pruned = model_card.write(run, card, "other", tmp_path).read_text()
+    text = model_card.write(
+        run, card, sha, tmp_path, exports.read(run)).read_text()
+    pruned = model_card.write(
+        run, card, "other", tmp_path, exports.read(run)).read_text()
   finally:
     (run / exports.NAME).unlink()
     exports.record(run, rows)
@@ -334,7 +371,7 @@ def test_a_card_of_a_run_that_lost_its_rows_says_so(run, tmp_path):
     for text in ("{damaged", None):
       (run / "results.jsonl").write_text(text) if text else (
           run / "results.jsonl").unlink()
-      found = model_card.write(run, card, "", tmp_path).read_text()
+      found = model_card.write(run, card, "", tmp_path, []).read_text()
       assert "- Teacher: not known; the run has no row of this net." in found
       assert "- Loss: not known" in found
   finally:

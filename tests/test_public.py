@@ -301,7 +301,7 @@ WITH_ARGPARSE = (
     "experiments.reproduce", "experiments.temperature_sweep",
     "benchmarks.mnist_step", "benchmarks.sweep", "benchmarks.lane_parts",
     "benchmarks.scaling", "benchmarks.accelerator", "benchmarks.report",
-    "benchmarks.convolution", "benchmarks.memory",
+    "benchmarks.convolution", "benchmarks.memory", "benchmarks.exports",
     "experiments.queue", "kd_jax.explain", "kd_jax.predict", "kd_jax.export",
     "kd_jax.evaluate")
 WITHOUT_FLAGS = ("docs.methods", "docs.nets", "experiments.index")
@@ -321,7 +321,8 @@ TOLD_FLAGS = (
     ("kd_jax.data", "prepare mnist --from DIR --dir DIR"),
     ("kd_jax.predict", "DIR a.png b.npy --net=teacher --top=5 --json --invert"),
     ("kd_jax.export", "DIR --net=teacher,distilled --format=onnx,safetensors "
-                      "--int8=dynamic,static --licence=apache-2.0 --out=DIR"),
+                      "--int8=dynamic,static --licence=apache-2.0 --out=DIR "
+                      "--data=DIR"),
     ("kd_jax.conformance", "TARGET --framework=torch --only=temperature,softmax "
                            "--kind=kd --json"),
     ("kd_jax.conformance", "TARGET --kind=features --shape=4,4,5 --shape=5,4,4 "

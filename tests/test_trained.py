@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 
 from conftest import ROOT
 import jax
@@ -117,6 +118,32 @@ def test_what_is_no_run_or_no_net_is_refused(runs, tmp_path):
     trained.load(tmp_path)
   with pytest.raises(UserError, match="did you mean teacher"):
     trained.load(runs("distilled"), "teachers")
+  with pytest.raises(UserError, match="--net=teacher_best: no such net there"):
+    trained.load(runs("distilled"), "teacher_best")
+
+
+def test_data_that_moved_open_a_net_of_an_earlier_version(runs, own_data, tmp_path):
+  folder = tmp_path / "run"
+  folder.mkdir()
+  values = json.loads((runs("distilled") / "config.json").read_text())
+  (folder / "config.json").write_text(json.dumps(
+      values | {"data.dir": str(tmp_path / "nowhere")}))
+  path = folder / "parameters/distilled"
+  path.parent.mkdir()
+  shutil.copytree(runs("distilled") / "parameters/distilled", path)
+  record = parameters.load_record(path)
+  del record[trained.USE], record[parameters.RECORD_CHECKSUM]
+  (path / "record.json").write_text(json.dumps(record))
+  with pytest.raises(UserError, match="there is no such folder"):
+    trained.load(folder)
+  assert trained.load(folder, data=own_data).classes == tuple("0123456")
+
+
+@pytest.mark.parametrize(("key", "value", "is_half"), [
+    ("dtype", "bfloat16", True), ("nets.a.teacher.dtype", "bfloat16", True),
+    ("teacher.bank_dtype", "bfloat16", False), ("dtype", "float32", False)])
+def test_keys_of_nets_in_bfloat16(key, value, is_half):
+  assert trained.in_bfloat16({key: value}, key) is is_half
 
 
 def test_classes_have_the_names_that_lie_beside_the_data(own_data, tmp_path):

@@ -7,6 +7,7 @@ import io
 import os
 import signal
 import sys
+import threading
 from typing import Any, NoReturn
 
 # What is given the words of a command line, and gives its exit code.
@@ -92,6 +93,42 @@ def on_interrupt() -> None:
       sys.orig_argv[-len(sys.argv)].split(".")[0].endswith("kd_jax"))
   if ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, _leave)
+
+
+class Stopped(BaseException):
+  """Ctrl-C or SIGTERM; `code` is the exit code that a shell expects then."""
+
+  def __init__(self, code: int):
+    super().__init__(code)
+    self.code = code
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+  """Makes an exception of Ctrl-C and SIGTERM, so that what is half done is removed.
+
+  The second of them ends the program at once. One that is ignored stays ignored.
+
+  Raises:
+    Stopped: Wherever the program is.
+  """
+  before: dict[int, Any] = {}
+
+  def receive(number: int, frame: Any) -> NoReturn:
+    for each in before:
+      signal.signal(each, _leave)
+    raise Stopped(128 + number)
+
+  # Python hands signals to the main thread alone.
+  if threading.current_thread() is threading.main_thread():
+    for each in (signal.SIGINT, signal.SIGTERM):
+      if signal.getsignal(each) is not signal.SIG_IGN:
+        before[each] = signal.signal(each, receive)
+  try:
+    yield
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, handler)
 
 
 def _leave(number: int, frame: Any) -> NoReturn:

@@ -1,7 +1,10 @@
-"""What lies at a path, before it is read."""
+"""What lies at a path, before it is read; files that come whole or not at all."""
 
+from collections.abc import Iterator
+import contextlib
 import os
 import pathlib
+import secrets
 
 from kd_jax.core.errors import UserError
 
@@ -53,6 +56,28 @@ def write(path: pathlib.Path, text: str) -> None:
   if path.exists() and not path.is_dir():
     refuse_pipes(path)
   path.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Where to write a file that takes the place of `path` if nothing fails.
+
+  Its name is of this call alone, as two programs may write the same file at once.
+  Its mode is that of any new file, whatever writes it.
+
+  Example:
+    with replacing(folder / "net.npz") as fresh:
+      np.savez(fresh, **arrays)
+  """
+  fresh = path.with_name(f"new-{secrets.token_hex(4)}-{path.name}")
+  try:
+    fresh.touch()
+    mode = fresh.stat().st_mode
+    yield fresh
+    fresh.chmod(mode)
+    fresh.replace(path)
+  finally:
+    fresh.unlink(missing_ok=True)
 
 
 def refuse_pipes(path: pathlib.Path) -> None:

@@ -15,56 +15,82 @@ file is used.
 """
 
 import argparse
+from collections.abc import Callable
 import pathlib
 import re
 import sys
 
 from kd_jax.core import exits
 from kd_jax.core.errors import Parser, UserError, nearest, part, printable
-from kd_jax.export.formats import FORMATS, KINDS, installed
+from kd_jax.export.formats import FORMATS, INSTALL, KINDS, installed
 
 
 def main(argv: list[str] | None = None) -> int:
   """Runs the command; returns its exit code."""
-  parser = _parser()
-  arguments = parser.parse_args(argv)
-  say = lambda line: print(printable(line), flush=True)
+  arguments = _parser().parse_args(argv)
   try:
-    names = installed(arguments.format, say)
-    kinds = [kind for kind in arguments.int8 if kind != "none"]
-    _refuse_without(kinds, arguments.format)
-    # jax takes seconds to import, so mistakes before are reported first.
-    # pylint: disable-next=g-import-not-at-top
-    from kd_jax.export import command
-    if arguments.page or arguments.web:
-      command.page(
-          arguments.workdir, arguments.net, arguments.web,
-          arguments.out or arguments.workdir / "exports", say=say)
-      return 0
-    command.run(arguments.workdir, arguments.net, names, kinds,
-                arguments.out or arguments.workdir / "exports",
-                licence=arguments.licence, disagreement=arguments.disagreement,
-                say=say)
+    with exits.stoppable():
+      _run(arguments, lambda line: print(printable(line), flush=True))
+  except exits.Stopped as stopped:
+    print("\nstopped; the files that were finished are kept", file=sys.stderr)
+    return stopped.code
+  except BrokenPipeError:
+    raise
   except (UserError, OSError) as error:
     print(f"error: {UserError(error)}", file=sys.stderr)
     return 2
   return 0
 
 
-def _refuse_without(kinds: list[str], asked: list[str] | None) -> None:
-  """Refuses a kind of int8 that none of the formats has that are asked for."""
+def _run(arguments: argparse.Namespace, say: Callable[[str], None]) -> None:
+  """Writes what is asked for."""
+  kinds = [kind for kind in arguments.int8 if kind != "none"]
+  if page := arguments.page or arguments.web is not None:
+    if kinds or arguments.format not in (None, ["onnx"]):
+      raise UserError("--page: is made of float ONNX files alone; leave out "
+                      "--format and --int8, or export without --page")
+    arguments.format = ["onnx"]
+  names = installed(arguments.format, say)
+  _refuse_without(kinds, names, asked=arguments.format)
+  # jax takes seconds to import, so mistakes before are reported first.
+  # pylint: disable-next=g-import-not-at-top
+  from kd_jax.export import command
+  asked = command.Asked(
+      arguments.workdir, arguments.out or arguments.workdir / "exports", say,
+      arguments.data, arguments.licence, arguments.disagreement)
+  if page:
+    command.page(asked, arguments.net, arguments.web)
+  else:
+    command.run(asked, arguments.net, names, kinds)
+
+
+def _refuse_without(
+    kinds: list[str], names: list[str], asked: list[str] | None
+) -> None:
+  """Refuses a kind of int8 that none of the formats has that are written."""
   for kind in kinds:
     able = [name for name, each in FORMATS.items() if kind in each.int8]
-    if asked and not set(able) & set(asked):
+    if set(able) & set(names):
+      continue
+    if asked:
       raise UserError(f"--int8={kind}: {', '.join(asked)} has it not; add "
                       f"{' or '.join(able)} to --format")
+    raise UserError(f"--int8={kind}: {' and '.join(able)} alone has it, and its "
+                    f"packages are not installed: {INSTALL}")
+
+
+def _names(text: str) -> list[str]:
+  """One or several names, each once."""
+  found = list(dict.fromkeys(name.strip() for name in text.split(",")))
+  if "" in found:
+    raise argparse.ArgumentTypeError(f"{text!r}: must be NAME or NAME,NAME")
+  return found
 
 
 def _some(known, what: str):
   """One or several names of those that are known."""
   def names(text: str) -> list[str]:
-    found = list(dict.fromkeys(part.strip() for part in text.split(",")))
-    for name in found:
+    for name in (found := _names(text)):
       if name not in known:
         raise argparse.ArgumentTypeError(
             f"{name!r} is no {what}; {nearest(name, known)}")
@@ -87,8 +113,9 @@ def _parser() -> Parser:
       formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("workdir", type=pathlib.Path, help="of a finished run")
   parser.add_argument(
-      "--net", type=lambda text: text.split(","), metavar="NAME[,NAME]",
-      help="of WORKDIR/parameters (default: the one that the run is about)")
+      "--net", type=_names, metavar="NAME[,NAME]",
+      help="of WORKDIR/parameters, such as NAME_best, of the epoch with the fewest "
+           "held-out errors (default: the one that the run is about)")
   parser.add_argument(
       "--format", type=_some(FORMATS, "format"), metavar="NAME[,NAME]",
       help=f"of {', '.join(FORMATS)} (default: all whose packages are installed)")
@@ -113,9 +140,13 @@ def _parser() -> Parser:
       "--out", type=pathlib.Path, metavar="DIR",
       help="where the files go (default: WORKDIR/exports)")
   parser.add_argument(
-      "--licence", type=_licence, default="other", metavar="ID",
-      help="of the net, for its model card, such as apache-2.0; the default says "
-           "that the run's owner must choose one")
+      "--data", type=pathlib.Path, metavar="DIR",
+      help="that holds the run's data set, where it has moved; without it arrays "
+           "alone are written (npz, safetensors)")
+  parser.add_argument(
+      "--licence", type=_licence, metavar="ID",
+      help="of the net, for its model card, such as apache-2.0 (default: the last "
+           "that was given; or other, which says that the run's owner must choose)")
   return parser
 
 

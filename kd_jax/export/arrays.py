@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 import os
 import pathlib
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -44,14 +44,15 @@ def load_variables(path: str | os.PathLike) -> types.Variables:
     raise UserError(f"{path}: needs {', '.join(missing)}: {formats.INSTALL}")
   try:
     files.refuse_pipes(path)
-    tree = _tree(chosen[path.suffix].code.arrays(path))
+    tree = jax.tree.map(
+        jnp.asarray, _tree(chosen[path.suffix].code.arrays(path)))
   except OSError:
     raise
   except Exception as error:  # Whatever damage makes the readers raise.
     line = " ".join(message(error).split())[:160]
     raise UserError(
         f"{path}: is no exported net ({line}); export it again") from None
-  return types.Variables(**jax.tree.map(jnp.asarray, tree))
+  return types.Variables(**tree)
 
 
 def into(net: trained.Trained, path: str | os.PathLike) -> trained.Trained:
@@ -66,10 +67,39 @@ def into(net: trained.Trained, path: str | os.PathLike) -> trained.Trained:
     The same net, whose logits are those of the file's arrays.
 
   Raises:
-    UserError: As of `load_variables`.
+    UserError: As of `load_variables`; and if an array is missing, is one more, has
+      another shape than the net takes, or a number that is not finite.
   """
+  def refuse(text: str) -> NoReturn:
+    raise UserError(f"{path}: {text}; give arrays of {net.name}, named as its "
+                    "export has them")
+
   variables = load_variables(path)
-  return with_params(net, variables.params)._replace(variables=variables)
+  found, wanted = by_name(variables), by_name(net.variables)
+  for name in sorted(found.keys() ^ wanted.keys()):
+    refuse(f"{name} is none of the net's" if name in found else f"lacks {name}")
+  made = with_params(net, variables.params)
+  if made.model is not net.model:
+    wanted = by_name(jax.eval_shape(
+        made.model.init, jax.random.key(0),
+        net.preprocess(jnp.zeros((1, *net.shape), net.dtype))))
+  for name, leaf in found.items():
+    if leaf.shape != wanted[name].shape:
+      refuse(f"{name} has shape {list(leaf.shape)}, and the net takes "
+             f"{list(wanted[name].shape)}")
+    if not jnp.can_cast(leaf.dtype, wanted[name].dtype, "same_kind"):
+      refuse(f"{name} is of {leaf.dtype}, and the net takes {wanted[name].dtype}")
+    if not np.isfinite(leaf).all():
+      refuse(f"{name} has a number that is not finite")
+  return made._replace(variables=jax.tree.map(
+      lambda leaf, own: leaf.astype(own.dtype), variables, net.variables))
+
+
+def by_name(variables: types.Variables) -> dict[str, Any]:
+  """Arrays by their place, such as `params/Dense_0/kernel`."""
+  leaves = jax.tree_util.tree_flatten_with_path(variables._asdict())[0]
+  return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+          for path, leaf in leaves}
 
 
 def with_params(net: trained.Trained, params: types.Tree) -> trained.Trained:

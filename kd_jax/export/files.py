@@ -13,7 +13,8 @@ import numpy as np
 import kd_jax
 from kd_jax import data as data_lib
 from kd_jax.config import build
-from kd_jax.core import machine
+from kd_jax.core import files as files_lib
+from kd_jax.core import machine, strict
 from kd_jax.core.errors import UserError, message
 from kd_jax.export import arrays, cost
 from kd_jax.export.formats import FORMATS, Served
@@ -34,11 +35,12 @@ class Net(NamedTuple):
 
   Attributes:
     served: The net.
-    inputs: Of the test set, as they are stored.
+    inputs: Of the test set, as they are stored; none without data.
     label: Of these.
     logits: The net's own, float32 `[N, classes]`.
     calibration: Some training inputs.
     sha256: Of its parameters.
+    lacking: Why there are no data, so that arrays alone can be written; or "".
   """
 
   served: Served
@@ -47,43 +49,107 @@ class Net(NamedTuple):
   logits: np.ndarray
   calibration: np.ndarray
   sha256: str
+  lacking: str = ""
 
 
-def net(workdir: pathlib.Path, name: str | None, say: Callable[[str], None]) -> Net:
+class Refused(UserError):
+  """A file that is not kept.
+
+  Attributes:
+    older: The row of the file that was there before, if that is as good as the net.
+    gone: Whether there was one that is not, and is removed.
+  """
+
+  def __init__(
+      self, text: str, older: dict[str, Any] | None = None, gone: bool = False):
+    super().__init__(text)
+    self.older, self.gone = older, gone
+
+
+class _Differs(UserError):
+  """A file was run, and is another net than the one it should be."""
+
+
+def net(
+    workdir: pathlib.Path, name: str | None, say: Callable[[str], None], *,
+    data: pathlib.Path | None = None,
+) -> Net:
   """A net of a run, with the logits that its files must have.
 
+  Its programs compute in float32, whatever it was trained in: few runtimes have
+  bfloat16.
+
+  Args:
+    workdir: Of the run.
+    name: Of the net; None for the one that the run is about.
+    say: Tells the user.
+    data: The folder of its data set, where that has moved.
+
   Raises:
-    UserError: If there is no such net, or no data to compare with.
+    UserError: If there is no such net.
   """
-  found = without_dead(trained.load(workdir, name))
-  dataset = build.dataset(found.values, say=say)
-  _refuse_other_data(workdir, found, dataset)
-  chosen = np.linspace(0, len(dataset.train_ids) - 1, _CALIBRATION).astype(int)
+  own = trained.load(workdir, name, data=data)
+  found = without_dead(own)
+  if halves := any(trained.in_bfloat16(own.values, key) for key in own.values):
+    found = without_dead(trained.load(workdir, name, data=data, float32=True))
+  empty = np.zeros((0, *found.shape), found.dtype)
+  lacking, test, calibration = "", data_lib.Examples(empty, np.zeros(0, int)), empty
+  try:
+    dataset = build.dataset(found.values, say=say)
+    _refuse_other_data(workdir, found, dataset)
+    chosen = np.linspace(0, len(dataset.train_ids) - 1, _CALIBRATION).astype(int)
+    test = dataset.test
+    calibration = dataset.train.inputs[dataset.train_ids[np.unique(chosen)]]
+  except (UserError, OSError) as error:
+    lacking = _with_remedy(str(UserError(error)))
 
   def function(inputs):
     logits = found.logits(inputs)
     return logits, jax.nn.softmax(logits)
 
-  served = Served(function, found.shape, found.dtype,
-                  _card(workdir, found, dataset), _arrays(found))
-  inputs = dataset.test.inputs
-  logits, _ = _asked(jax.jit(function), inputs)
-  return Net(served, inputs, dataset.test.label, logits,
-             dataset.train.inputs[dataset.train_ids[np.unique(chosen)]],
-             parameters.parameters_sha256(found.variables.params))
+  logits = np.zeros((0, len(found.classes)), np.float32)
+  if not lacking:
+    logits, _ = _asked(jax.jit(function), test.inputs)
+  card = _card(workdir, found)
+  if halves and not lacking:
+    card |= _remark(own, test.inputs, logits, say)
+  return Net(Served(function, found.shape, found.dtype, card, _arrays(found)),
+             test.inputs, test.label, logits, calibration,
+             parameters.parameters_sha256(found.variables.params), lacking)
+
+
+def _with_remedy(text: str) -> str:
+  """What is wrong with the data, with the flag of this command."""
+  for key in ("--config.data.dir=", "data.dir="):
+    text = text.replace(key, "--data=")
+  return text if "--data=DIR" in text else (
+      f"{text}; give the folder of the run's data with --data=DIR")
+
+
+def _remark(
+    own: trained.Trained, inputs: np.ndarray, logits: np.ndarray,
+    say: Callable[[str], None],
+) -> dict[str, str]:
+  """Says how far a net in bfloat16 is from its files, which are in float32."""
+  half, _ = _asked(jax.jit(lambda some: (own.logits(some),) * 2), inputs)
+  if np.array_equal(half, logits):  # Of a run whose teacher alone is in bfloat16.
+    return {}
+  share = np.mean(np.argmax(half, axis=-1) != np.argmax(logits, axis=-1))
+  line = ("it computes in bfloat16 in its run, its files in float32 with the same "
+          f"weights: another class for {share:.2%} of the test set")
+  say(f"{own.name}: {line}")
+  return {"arithmetic": line}
 
 
 def _refuse_other_data(
     workdir: pathlib.Path, found: trained.Trained, dataset: data_lib.Dataset
 ) -> None:
   """Refuses data that are not those of the run: their errors would be others."""
-  record = parameters.load_record(workdir / "parameters" / found.name) or {}
-  before = (record.get("identity") or {}).get("data")
+  before = (trained.record(workdir, found.name).get("identity") or {}).get("data")
   if before not in (None, dataset.fingerprint):
     raise UserError(
         f"{workdir}: the data set that {dataset.name} is now, from "
-        f"{dataset.source}, is not that of the run; give the folder that it had "
-        "with KD_JAX_DATA=DIR")
+        f"{dataset.source}, is not that of the run")
 
 
 def without_dead(found: trained.Trained) -> trained.Trained:
@@ -97,14 +163,13 @@ def without_dead(found: trained.Trained) -> trained.Trained:
   return arrays.with_params(found, params)
 
 
-def _card(
-    workdir: pathlib.Path, found: trained.Trained, dataset: data_lib.Dataset
-) -> dict[str, Any]:
+def _card(workdir: pathlib.Path, found: trained.Trained) -> dict[str, Any]:
   """What a file says of its net, so that it can be used without its run."""
   preprocess = {name: np.asarray(numbers).tolist()
                 for name, numbers in found.preprocess._asdict().items()}
   return {
-      "net": found.name, "run": workdir.resolve().name, "data": dataset.name,
+      "net": found.name, "run": workdir.resolve().name,
+      "data": found.values["data.name"],
       "classes": list(found.classes), "input": {
           "name": "inputs", "shape": ["batch", *found.shape],
           "dtype": found.dtype.name},
@@ -117,9 +182,8 @@ def _card(
 
 def _arrays(found: trained.Trained) -> dict[str, np.ndarray]:
   """Parameters and state by path, such as `params/Dense_0/kernel`."""
-  leaves = jax.tree_util.tree_flatten_with_path(found.variables._asdict())[0]
-  return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
-          for path, leaf in leaves}
+  return {name: np.asarray(leaf)
+          for name, leaf in arrays.by_name(found.variables).items()}
 
 
 def _asked(
@@ -149,38 +213,63 @@ def write(
     The row of each file that is as good as the net.
 
   Raises:
-    UserError: If a format cannot express the net, or a file differs too much; that
-      file is not left there, those before it are.
+    Refused: As of `one`; the files before it are left there.
   """
-  own = net.served.card["net"]
-  parameters.write_json(folder / f"{own}.json", net.served.card)
   for name in names:
-    chosen = FORMATS[name]
-    plain = folder / f"{own}{chosen.suffix}"
-    say(f"{own}: {name}")
-    with _kept(plain) as fresh, _expressed(name, own):
-      chosen.code.write(net.served, fresh)
-      row = _compared(net, name, "none", fresh, disagreement)
-    yield row | {"file": plain.name}
-    for kind in (kind for kind in kinds if kind in chosen.int8):
-      bits = "int4" if kind.endswith("4") else "int8"
-      file = folder / f"{own}.{bits}-{kind}{chosen.suffix}"
-      say(f"{own}: {name}, {bits} {kind}")
-      with _kept(file) as fresh, _expressed(f"{name} --int8={kind}", own):
-        chosen.code.quantise(plain, fresh, kind, net.calibration)
-        row = _compared(net, name, kind, fresh, disagreement)
-      yield row | {"file": file.name}
+    for kind in ("none", *(kind for kind in kinds if kind in FORMATS[name].int8)):
+      yield one(net, name, kind, folder, disagreement=disagreement, say=say)
 
 
-@contextlib.contextmanager
-def _kept(file: pathlib.Path) -> Iterator[pathlib.Path]:
-  """Where to write a file that takes its name when it is found good."""
-  fresh = file.with_name(f"new-{file.name}")
+def one(
+    net: Net, name: str, kind: str, folder: pathlib.Path, *,
+    disagreement: float = DISAGREEMENT, say: Callable[[str], None],
+) -> dict[str, Any]:
+  """Writes a file of a net, int8 of the float file there; arguments as of `write`.
+
+  Raises:
+    Refused: If a format cannot express the net, or a file differs too much. A file
+      that was there before stays if it is as good as the net.
+  """
+  own, chosen, asked = net.served.card["net"], FORMATS[name], name
+  file = plain = folder / f"{own}{chosen.suffix}"
+  if kind != "none":
+    bits = "int4" if kind.endswith("4") else "int8"
+    file = folder / f"{own}.{bits}-{kind}{chosen.suffix}"
+    asked = f"{name} --int8={kind}"
+  if net.lacking and chosen.runs:
+    raise Refused(net.lacking)
+  say(f"{own}: {name}" + (f", {bits} {kind}" if kind != "none" else ""))
   try:
-    yield fresh
-    fresh.replace(file)
-  finally:
-    fresh.unlink(missing_ok=True)
+    with files_lib.replacing(file) as fresh, _expressed(asked, own):
+      if kind == "none":
+        chosen.code.write(net.served, fresh)
+      else:
+        chosen.code.quantise(plain, fresh, kind, net.calibration)
+      row = _compared(net, name, kind, fresh, disagreement)
+    with files_lib.replacing(folder / f"{own}.json") as fresh:
+      fresh.write_text(strict.dumps(net.served.card, indent=2) + "\n")
+  except UserError as error:
+    raise _refused(str(error), net, name, kind, file, disagreement) from None
+  return row | {"file": file.name}
+
+
+def _refused(
+    text: str, net: Net, name: str, kind: str, file: pathlib.Path,
+    disagreement: float,
+) -> Refused:
+  """What to tell, and what becomes of the file that was there before."""
+  if not file.is_file():
+    return Refused(text)
+  try:
+    with _expressed(name, net.served.card["net"]):
+      row = _compared(net, name, kind, file, disagreement)
+  except _Differs:
+    file.unlink()
+    return Refused(f"{text}; that of before differs too, and is removed", gone=True)
+  except UserError:
+    return Refused(f"{text}; that of before cannot be compared, and stays")
+  return Refused(f"{text}; that of before is as good as the net, and is kept",
+                 older=row | {"file": file.name})
 
 
 @contextlib.contextmanager
@@ -192,6 +281,10 @@ def _expressed(asked: str, own: str) -> Iterator[None]:
     raise
   except Exception as error:  # Whatever the packages raise.
     line = " ".join(message(error).split())[:300]
+    if "_DimExpr" in line or "ymbolic dimension" in line:
+      line = ("it takes the size of its batch for a Python number, as len(x), "
+              "int(x.shape[0]) or a loop over x do; write x.shape[0], and "
+              "x.reshape(x.shape[0], -1)")
     raise UserError(
         f"--format={asked}: cannot express {own}: {line}; leave it out") from None
 
@@ -211,13 +304,16 @@ def _compared(
     found = np.argmax(logits, axis=-1)
     _refuse_wrong(net, name, kind, logits, probabilities, disagreement)
   elif not _same(chosen.code.arrays(file), net.served.arrays):
-    raise UserError(f"--format={name}: the arrays that were written are not those "
-                    "of the net")
+    raise _Differs(f"--format={name}: the arrays that were written are not those "
+                   "of the net")
   return {
       "net": net.served.card["net"], "format": name, "int8": kind,
-      "bytes": file.stat().st_size, "test_errors": int(np.sum(found != net.label)),
-      "test_examples": len(net.label), "agreement": float(np.mean(found == own)),
-      "largest_difference": float(np.max(np.abs(logits - net.logits))),
+      "bytes": file.stat().st_size,
+      "test_errors": None if net.lacking else int(np.sum(found != net.label)),
+      "test_examples": None if net.lacking else len(net.label),
+      "agreement": float(np.mean(found == own)) if chosen.runs else 1.0,
+      "largest_difference": (
+          float(np.max(np.abs(logits - net.logits))) if chosen.runs else 0.0),
       **(cost.of(name, file, net.inputs) if chosen.runs else {}),
       "parameters_sha256": net.sha256, "data": net.served.card["data"],
       "versions": {each: metadata.version(each) for each in (
@@ -237,18 +333,18 @@ def _refuse_wrong(net, name, kind, logits, probabilities, disagreement) -> None:
     allowed = TOLERANCE * max(1.0, float(np.max(np.abs(net.logits))))
     gap = float(np.max(np.abs(logits - net.logits)))
     if not gap <= allowed:  # NaN is refused too.
-      raise UserError(
+      raise _Differs(
           f"--format={name}: its logits differ from the net's by {gap:.3g}, and "
           f"{allowed:.3g} is allowed; it is not kept")
   else:
     share = float(np.mean(
         np.argmax(logits, axis=-1) != np.argmax(net.logits, axis=-1)))
     if not share <= disagreement:
-      raise UserError(
+      raise _Differs(
           f"--format={name} --int8={kind}: it names another class than the net for "
           f"{share:.1%} of the test set, and {disagreement:.2g} is allowed; "
           "it is not kept")
   wanted = np.asarray(jax.nn.softmax(logits))
   if not np.max(np.abs(probabilities - wanted)) <= 0.01:
-    raise UserError(f"--format={name} --int8={kind}: its probabilities are not "
-                    "those of its logits; it is not kept")
+    raise _Differs(f"--format={name} --int8={kind}: its probabilities are not "
+                   "those of its logits; it is not kept")

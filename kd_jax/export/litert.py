@@ -1,13 +1,14 @@
 """LiteRT (.tflite) without TensorFlow: its packages convert, quantise and run.
 
 A file takes one input at a time: with a dynamic batch the converter neither folds
-BatchNorm nor fuses layers, and a ResNet of depth 8 is 7 times as slow. The
+BatchNorm nor fuses layers (`benchmarks/exports.py --dynamic-batch` times it). The
 converter's functions are not documented: its version is pinned, and tested.
 """
 
 import json
 import pathlib
 import struct
+from typing import Any
 import zipfile
 
 import jax
@@ -26,15 +27,15 @@ def write(served: Served, file: pathlib.Path) -> None:
   The card and a line for each class stand in a zip at the file's end, where readers
   of TensorFlow Lite's metadata look for `labels.txt`.
   """
-  program = jax.export.export(jax.jit(served.function), platforms=("cpu",))(
-      jax.ShapeDtypeStruct((1, *served.shape), served.dtype)).mlir_module()
   with quiet():
-    file.write_bytes(_converted(program))
+    file.write_bytes(converted(served, 1))
   _append_card(file, served.card)
 
 
-def _converted(program: str) -> bytes:
-  """A program of StableHLO as one of LiteRT."""
+def converted(served: Served, batch: Any) -> bytes:
+  """A net as a program of LiteRT for a batch of a number, or of a symbol."""
+  program = jax.export.export(jax.jit(served.function), platforms=("cpu",))(
+      jax.ShapeDtypeStruct((batch, *served.shape), served.dtype)).mlir_module()
   # pylint: disable=g-import-not-at-top
   from litert_converter import converter_api_ext as converter
   from litert_converter.mlir import ir, passmanager

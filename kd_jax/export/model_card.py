@@ -10,8 +10,7 @@ from kd_jax.core import files as files_lib
 from kd_jax.core import strict
 from kd_jax.core.errors import UserError
 from kd_jax.report import statistics
-from kd_jax.runs import exports, results
-from kd_jax.training import parameters
+from kd_jax.runs import exports, results, trained
 
 # The licence of a net whose owner has not chosen one, as hubs call it.
 UNCHOSEN = "other"
@@ -53,7 +52,7 @@ variables = load_variables("NAME")""")}
 
 def write(
     workdir: pathlib.Path, card: Mapping[str, Any], sha256: str,
-    folder: pathlib.Path, licence: str = UNCHOSEN,
+    folder: pathlib.Path, known: Sequence[dict[str, Any]],
 ) -> pathlib.Path:
   """Writes `folder/NET.md` of a net and of its files in a folder.
 
@@ -62,23 +61,30 @@ def write(
     card: What the files say of it.
     sha256: Of its parameters as they are exported: without what was pruned.
     folder: Where they are.
-    licence: Its identifier, such as apache-2.0.
+    known: Rows of exported files; those of the net say its licence.
 
   Returns:
     The card's file.
   """
   net = card["net"]
-  record = parameters.load_record(workdir / "parameters" / net) or {}
-  rows = [row for row in exports.read(workdir)
-          if row["net"] == net and row.get("parameters_sha256") == sha256
+  record = trained.record(workdir, net)
+  own = [row for row in known if row["net"] == net]
+  licence = next((row["licence"] for row in own if "licence" in row), UNCHOSEN)
+  rows = [row for row in own
+          if row.get("parameters_sha256") == sha256
           and row.get("file") and (folder / row["file"]).is_file()]
-  pruned = ["- The files are without units that are always 0."] if (
-      sha256 != record.get("parameters_sha256")) else []
+  more = [f"- Arithmetic: {card['arithmetic']}."] if "arithmetic" in card else []
+  if record.get("parameters_sha256", sha256) != sha256:
+    more.append("- The files are without units that are always 0.")
+  # Of the best epoch its run knows held-out errors alone.
+  record = {key: row[key] for row in rows[:1] for key in (
+      "test_errors", "test_examples") if row["int8"] == "none"} | record
   file = folder / f"{net}.md"
-  files_lib.write(file, "\n".join([
-      *_front(card, record, rows, licence), "", *_about(workdir, card, record),
-      *pruned, "", *_licence(licence), "", *_files(rows), "",
-      *_use(card, rows)]) + "\n")
+  with files_lib.replacing(file) as fresh:
+    files_lib.write(fresh, "\n".join([
+        *_front(card, record, rows, licence), "", *_about(workdir, card, record),
+        *more, "", *_licence(licence), "", *_files(rows), "",
+        *_use(card, rows)]) + "\n")
   return file
 
 
@@ -113,7 +119,9 @@ def _about(
     workdir: pathlib.Path, card: Mapping[str, Any], record: Mapping[str, Any]
 ) -> Iterator[str]:
   """What the net is, by the records of its run."""
-  row, made = _row(workdir, record), _json(workdir / "manifest.json")
+  last = card["net"].removesuffix(trained.BEST) if _is_best(record) else None
+  row = _row(workdir, trained.record(workdir, last) if last else record)
+  made = _json(workdir / "manifest.json")
   versions = row.get("versions") or made.get("versions", {})
   identity = record.get("identity", {})
   kind = identity.get("student.name") or identity.get("teacher.name")
@@ -137,6 +145,9 @@ def _about(
   # A member of the main job's teacher has no other.
   yield (f"- Loss: {row.get('loss', 'cross-entropy with the labels')}." if row else
          "- Loss: not known; the run has no row of this net.")
+  if last:
+    yield (f"- Epoch: {record['epoch']}, after which {last} had the fewest "
+           f"held-out errors, {record['heldout_errors']:,}.")
   yield f"- Test errors: {errors(record)}."
   if "parameters" in record:
     yield (f"- Parameters: {record['parameters']:,} (SHA-256 "
@@ -144,6 +155,11 @@ def _about(
   yield (f"- Made by kd_jax {versions.get('kd_jax', card['kd_jax'])}, commit "
          f"{commit or 'unknown'}{' with changes' if dirty else ''}, jax "
          f"{versions.get('jax', 'unknown')}.")
+
+
+def _is_best(record: Mapping[str, Any]) -> bool:
+  """Whether a record is of a net of its best epoch."""
+  return "heldout_errors" in record and "parameters_sha256" not in record
 
 
 def errors(record: Mapping[str, Any]) -> str:
@@ -212,11 +228,14 @@ def _files(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
       "| file | format | int8 | bytes | test errors | 95% interval | as the net |",
       "|---|---|---|--:|--:|---|--:|")
   for row in rows:
-    wrong, of = row["test_errors"], row["test_examples"]
-    low, high = statistics.binomial_interval(wrong, of)
+    interval = ""
+    if row["test_examples"]:
+      low, high = statistics.binomial_interval(
+          row["test_errors"], row["test_examples"])
+      interval = f"{low:.2%} to {high:.2%}"
     yield (f"| {row['file']} | {row['format']} | {row['int8']} | "
-           f"{row['bytes']:,} | {wrong:,} of {of:,} | "
-           f"{low:.2%} to {high:.2%} | {row['agreement']:.2%} |")
+           f"{row['bytes']:,} | {exports.errors(row)} | {interval} | "
+           f"{row['agreement']:.2%} |")
 
 
 def _use(

@@ -2,6 +2,7 @@
 
 import pathlib
 import tempfile
+from typing import Any
 
 import jax
 import numpy as np
@@ -27,9 +28,23 @@ def write(served: Served, file: pathlib.Path) -> None:
   # Some shapes of inner tensors are those before a transpose, and refused by
   # strict readers; none is needed.
   del model.graph.value_info[:]
+  _drop_scalar_biases(model.graph)
   onnx.helper.set_model_props(model, as_strings(served.card))
   onnx.checker.check_model(model, full_check=True)
   onnx.save(model, str(file))
+
+
+def _drop_scalar_biases(graph: Any) -> None:
+  """A product has a bias of each output, or none: static int8 knows no other.
+
+  jax2onnx gives one without a bias the number 0.
+  """
+  from onnx import numpy_helper  # pylint: disable=g-import-not-at-top
+  zeros = {each.name for each in graph.initializer
+           if not each.dims and not numpy_helper.to_array(each)}
+  for node in graph.node:
+    if node.op_type == "Gemm" and len(node.input) == 3 and node.input[2] in zeros:
+      del node.input[2]
 
 
 def load(file: pathlib.Path) -> Run:

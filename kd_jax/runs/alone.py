@@ -16,7 +16,7 @@ from kd_jax.core import hosts, types
 from kd_jax.core.errors import UserError
 from kd_jax.data import preprocess
 from kd_jax.models import released
-from kd_jax.runs import inspected, nets, rows
+from kd_jax.runs import inspected, nets, rows, trained
 from kd_jax.runs.jobs import Job, Wanted
 from kd_jax.runs.nets import Kept
 from kd_jax.runs.rows import Row
@@ -152,7 +152,7 @@ def obtain(
   if fitted.best is not None:
     # The net of the best held-out epoch, beside the last one.
     nets.replace(
-        setup, setup.workdir / "parameters" / f"{name}_best",
+        setup, setup.workdir / "parameters" / f"{name}{trained.BEST}",
         fitted.best.variables,
         {"fingerprint": identity_lib.fingerprint({"best": fingerprint}),
          "epoch": int(fitted.best.epoch),

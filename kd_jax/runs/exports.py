@@ -1,11 +1,12 @@
 """The rows of exported files: `WORKDIR/exports.jsonl`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import pathlib
 from typing import Any
 
 from kd_jax.core import files, strict
+from kd_jax.runs import records
 
 NAME = "exports.jsonl"
 _SHOWN = {"net", "format", "int8", "bytes", "test_errors", "test_examples",
@@ -15,12 +16,36 @@ COLUMNS = ("net", "format", "int8", "size", "errors", "agreement", "1 input, us"
            "64 inputs, us", "memory")
 
 
-def record(workdir: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
-  """Writes rows, each in the place of one of the same net, format and int8."""
+@contextlib.contextmanager
+def alone(folder: pathlib.Path) -> Iterator[None]:
+  """Waits until no other program changes the rows of a folder; keeps others out."""
+  with records.alone(
+      folder / NAME, say=lambda line: None, stop=lambda: False):
+    yield
+
+
+def record(
+    folder: pathlib.Path, rows: Sequence[dict[str, Any]],
+    gone: Sequence[tuple[str, str, str]] = (),
+) -> None:
+  """Writes rows, each in the place of one of the same net, format and int8.
+
+  A licence is of a net: the last that was chosen stands in all its rows.
+
+  Args:
+    folder: Where they are, for this program alone.
+    rows: The new ones.
+    gone: Net, format and int8 of rows to remove, whose files are no more.
+  """
   key = lambda row: (row["net"], row["format"], row["int8"])
-  known = {key(row): row for row in [*read(workdir), *rows]}
-  files.write(workdir / NAME, "".join(
-      strict.dumps(row) + "\n" for row in known.values()))
+  every = [*read(folder), *rows]
+  licences = {row["net"]: {"licence": row["licence"]}
+              for row in every if "licence" in row}
+  known = {key(row): row | licences.get(row["net"], {}) for row in every}
+  with files.replacing(folder / NAME) as fresh:
+    fresh.write_text("".join(
+        strict.dumps(row) + "\n" for place, row in known.items()
+        if place not in gone), encoding="utf-8")
 
 
 def read(workdir: pathlib.Path) -> list[dict[str, Any]]:
@@ -40,10 +65,22 @@ def cells(row: dict[str, Any]) -> list[str]:
   latency = lambda found: "" if found is None else f"{found[0]:,.0f}"
   return [
       row["net"], row["format"], row["int8"], size(row["bytes"]),
-      f"{row['test_errors']:,} of {row['test_examples']:,}",
+      errors(row),
       f"{row['agreement']:.2%}", latency(row.get("latency_us")),
       latency(row.get("latency_us_64")),
       "" if row.get("memory_bytes") is None else size(row["memory_bytes"])]
+
+
+def errors(row: Mapping[str, Any]) -> str:
+  """The test errors of a row, which has none where the data were not at hand.
+
+  Example:
+    >>> errors({"test_errors": 74, "test_examples": 10_000})
+    '74 of 10,000'
+  """
+  if row["test_errors"] is None:
+    return "not counted"
+  return f"{row['test_errors']:,} of {row['test_examples']:,}"
 
 
 def size(number: int) -> str:

@@ -21,6 +21,8 @@ from kd_jax.training import parameters, step
 
 # What the record of a net says of its inputs and classes.
 USE = "use"
+# NAME_best is the net NAME as it was after its epoch of the fewest held-out errors.
+BEST = "_best"
 # The training images whose borders it tells of, at most.
 _LOOKED_AT = 1000
 
@@ -106,28 +108,49 @@ def config(workdir: pathlib.Path) -> dict[str, Any]:
   return later | {key: _plain(value) for key, value in values.items()}
 
 
-def load(workdir: str | os.PathLike, name: str | None = None) -> Trained:
+def record(workdir: pathlib.Path, name: str) -> dict[str, Any]:
+  """What is known of a net; {} if nothing is.
+
+  That of `NAME_best` has its epoch and its held-out errors; what determines it and
+  how it is used stand in that of `NAME`.
+  """
+  own = parameters.load_record(workdir / "parameters" / name) or {}
+  if name.endswith(BEST) and USE not in own:
+    last = record(workdir, name.removesuffix(BEST))
+    own = {key: last[key] for key in (USE, "identity") if key in last} | own
+  return own
+
+
+def load(
+    workdir: str | os.PathLike, name: str | None = None, *,
+    data: str | os.PathLike | None = None, float32: bool = False,
+) -> Trained:
   """Opens a net that is kept in `workdir/parameters`.
 
   Args:
     workdir: Of a run.
-    name: Of the net; by default that which the run is about.
+    name: Of the net, or `NAME_best`; by default that which the run is about.
+    data: The folder of its data set, where that has moved.
+    float32: Whether it computes in float32, though it did in bfloat16 in its run.
 
   Raises:
     UserError: If there is no such net, or it is damaged.
   """
   workdir = pathlib.Path(workdir)
   values = config(workdir)
+  if data is not None:
+    values["data.dir"] = str(data)
+  if float32:
+    values |= {key: "float32" for key in values if in_bfloat16(values, key)}
   try:
     nets = {net.name: net for net in recipe.nets(
         values, swept=bool(values["sweep.points"]))}
   except KeyError as error:
     raise UserError(f"{workdir / 'config.json'}: has no {error}; it is of another "
                     "version of kd_jax") from None
-  net = nets[_chosen(workdir, values, nets, name)]
+  net = _chosen(workdir, values, nets, name)
   path = workdir / "parameters" / net.name
-  record = parameters.load_record(path) or {}
-  known = record.get(USE) or _of_data(values)
+  known = record(workdir, net.name).get(USE) or _of_data(values)
   inputs = np.zeros((1, *known["shape"]), known["dtype"])
   like = data_lib.stand_in(inputs, tuple(known["classes"]))
   scaling = ({name: np.float32(known[name]) for name in ("scale", "offset")}
@@ -137,6 +160,11 @@ def load(workdir: str | os.PathLike, name: str | None = None) -> Trained:
       preprocess_lib.Scaling(**scaling) if scaling else preprocess_lib.AsStored(),
       inputs.shape[1:], inputs.dtype, like.class_names, net.values,
       tuple(known["border"]) if "border" in known else None)
+
+
+def in_bfloat16(values: Mapping[str, Any], key: str) -> bool:
+  """Whether a key asks for nets that compute in bfloat16."""
+  return key.rpartition(".")[2] == "dtype" and values[key] == "bfloat16"
 
 
 def _of_data(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,17 +177,20 @@ def _of_data(values: Mapping[str, Any]) -> dict[str, Any]:
 def _chosen(
     workdir: pathlib.Path, values: Mapping[str, Any],
     nets: Mapping[str, recipe.Net], name: str | None,
-) -> str:
-  """The name of the net that is asked for, one of those that are kept."""
-  kept = [each for each in nets if (workdir / "parameters" / each).is_dir()]
+) -> recipe.Net:
+  """The net that is asked for, one of those that are kept."""
+  best = {each + BEST: net._replace(name=each + BEST) for each, net in nets.items()}
+  kept = {each: net for each, net in (best | dict(nets)).items()
+          if (workdir / "parameters" / each).is_dir()}
   if not kept:
     raise UserError(
         f"--workdir={workdir}: no net is kept in it; of a sweep only those that "
         "others learn from are")
   if name is not None and name not in kept:
     raise UserError(f"--net={name}: no such net there; {nearest(name, kept)}")
-  last = schema.judged(values["recipe"]) if values["recipe"] else kept[-1]
-  return name or (last if last in kept else kept[-1])
+  # The last is of the last epoch.
+  asked = name or (schema.judged(values["recipe"]) if values["recipe"] else None)
+  return kept.get(asked or "") or [*kept.values()][-1]
 
 
 def _deployed(
