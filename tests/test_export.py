@@ -408,7 +408,7 @@ def test_the_command_waits_for_who_writes_rows(own_run):
 @pytest.mark.parametrize(("number", "code"), [
     (signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_what_is_stopped_leaves_nothing_half_done(
-    own_run, monkeypatch, capfd, number, code):
+    own_run, monkeypatch, capfd, request, number, code):
   write = formats.FORMATS["stablehlo"].code.write
 
   def stopped(served, file):
@@ -418,6 +418,9 @@ def test_what_is_stopped_leaves_nothing_half_done(
       write(served, file)
 
   monkeypatch.setattr(formats.FORMATS["stablehlo"].code, "write", stopped)
+  # Whoever runs the tests may ignore Ctrl-C, and what is ignored stays so.
+  usual = signal.signal(number, signal.default_int_handler)
+  request.addfinalizer(lambda: signal.signal(number, usual))
   before = signal.getsignal(number)
   assert command.main([str(own_run), "--format=npz,stablehlo"]) == code
   assert signal.getsignal(number) is before

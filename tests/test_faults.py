@@ -575,8 +575,11 @@ def test_every_path_may_begin_at_home(own_data, arguments, tmp_path, monkeypatch
   assert (tmp_path / "home/logits/summary.json").is_file()
   code, told = ended(*arguments(*quick, "--config.teacher.state_dict=~/none.pth"))
   assert code == 2 and f"{tmp_path}/home/none.pth" in told
-  assert {*schema.PATHS} == {"data.dir", "teacher.dir", "teacher.logits",
-                             "teacher.state_dict", "teacher.test_logits"}
+  code, told = ended(*arguments(*quick, "--config.init_from=~/none"))
+  assert code == 2 and f"{tmp_path}/home/none" in told
+  assert {*schema.PATHS} == {
+      "data.dir", "init_from", "teacher.dir", "teacher.logits",
+      "teacher.state_dict", "teacher.test_logits"}
 
 
 @pytest.mark.slow

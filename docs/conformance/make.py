@@ -245,7 +245,7 @@ def section(number: int, target: Target, found: dict[str, Any]) -> str:
     raise ValueError(f"{target.title}: notes of {sorted(notes)}, but "
                      f"{[row['property'] for row in bad]} fail")
   keras = "KERAS_BACKEND=jax " if "keras" in target.needs else ""
-  lines = [f"### {number}. {target.title}", "", "```sh",
+  lines = [f"## {number}. {target.title}", "", "```sh",
            f"pip install numpy rich {target.needs}" if target.needs else
            "pip install -r requirements.txt",
            f"{keras}python -m kd_jax.conformance {target.arguments}", "```", ""]

@@ -6,7 +6,6 @@ import pathlib
 from typing import Any
 
 from kd_jax.core import files, strict
-from kd_jax.runs import records
 
 NAME = "exports.jsonl"
 _SHOWN = {"net", "format", "int8", "bytes", "test_errors", "test_examples",
@@ -19,6 +18,8 @@ COLUMNS = ("net", "format", "int8", "size", "errors", "agreement", "1 input, us"
 @contextlib.contextmanager
 def alone(folder: pathlib.Path) -> Iterator[None]:
   """Waits until no other program changes the rows of a folder; keeps others out."""
+  # It starts jax, which those who only read rows can do without.
+  from kd_jax.runs import records  # pylint: disable=g-import-not-at-top
   with records.alone(
       folder / NAME, say=lambda line: None, stop=lambda: False):
     yield
