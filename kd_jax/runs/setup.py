@@ -96,6 +96,10 @@ def prepare(
   _refuse_unlike(run.values)
   dataset = build.dataset(run.values, say=screen.say, fetching=fetching)
   screen.say(in_words(dataset))
+  seen = len(build.transfer_set(run.values, dataset).train_ids)
+  if seen < len(dataset.train_ids) and not (
+      run.sweep.points or run.values["recipe"]):
+    screen.say(f"data: students see {seen} of these training examples")
   for notice in notices(run, dataset):
     screen.say(f"\n*** {notice} ***\n", style="bold yellow")
   scaling = preprocess.of(run.values["data.scale"], dataset.train.inputs)

@@ -70,14 +70,10 @@ def show(screen: Screen, summary: dict[str, Any]) -> None:
   """Shows the nets of a single run as a table."""
   nets = {name: value for name, value in summary.items()
           if isinstance(value, dict) and name != "dataset"}
-  columns = ["net", "test errors", "95%", "accuracy", "NLL", "ECE", "agreement",
+  columns = ["net", "test errors", "accuracy", "NLL", "ECE", "agreement",
              "parameters"]
-  rows = []
-  for name, record in nets.items():
-    errors, *more = (format(record[key], form) if key in record else "-"
-                     for key, form in _FIGURES)
-    ends = of_examples(record["test_errors"], record["test_examples"])
-    rows.append([name, errors, "{:.0f} to {:.0f}".format(*ends), *more])
+  rows = [[name, *(format(record[key], form) if key in record else "-"
+                   for key, form in _FIGURES)] for name, record in nets.items()]
   dataset, last = summary["dataset"], [*nets.values()][-1]
   title = f"{dataset['name']}: errors of {dataset['test_examples']} test examples"
   if len(nets) > 1:
@@ -85,8 +81,17 @@ def show(screen: Screen, summary: dict[str, Any]) -> None:
   if "notice" in dataset:
     title += f"\n{dataset['notice']}"
   screen.table(title, columns, rows)
-  screen.say("95%: of the choice of test examples alone. What other seeds change: "
-             "--sweep.seed=0,1,2,3,4 in another --workdir")
+  ends = {name: of_examples(record["test_errors"], record["test_examples"])
+          for name, record in nets.items()}
+  shown = "; ".join("{} {:.0f} to {:.0f}".format(name, *end)
+                    for name, end in ends.items())
+  screen.say(f"95% intervals of the choice of test examples alone: {shown}. What "
+             "other seeds change: --sweep.seed=0,1,2,3,4 in another --workdir")
+  if ends.keys() >= {"baseline", "distilled"} and (
+      max(low for low, _ in (ends["baseline"], ends["distilled"]))
+      <= min(high for _, high in (ends["baseline"], ends["distilled"]))):
+    screen.say("those of baseline and distilled overlap: this run does not tell "
+               "which of the two losses is better")
 
 
 def _of_any(jobs: Sequence[Job]) -> dict[str, Any]:
