@@ -25,21 +25,22 @@ def test_two_commands_set_up_and_run():
 
 
 def test_what_is_linked_exists():
-  for name in ("README.md", "CONTRIBUTING.md", "experiments/mnist/README.md"):
-    text = (ROOT / name).read_text()
-    for target in re.findall(r"\]\(([^)#:]+)\)", text):
-      assert ((ROOT / name).parent / target).exists(), f"{name}: {target}"
+  for file in (ROOT / "README.md", ROOT / "CONTRIBUTING.md",
+               ROOT / "experiments/mnist/README.md", *(ROOT / "docs").glob("*.md")):
+    for target in re.findall(r"\]\(([\w./-]+)(?:#[\w-]*)?\)", file.read_text()):
+      assert (file.parent / target).exists(), f"{file}: {target}"
   for path in re.findall(r"\| `([^`,]+)`", README):
     assert (ROOT / path).exists(), path
 
 
 @pytest.mark.parametrize("name", [
-    "requirements.txt", "requirements-dev.txt", "requirements-export.txt"])
+    "requirements.txt", "requirements-dev.txt", "requirements-docs.txt",
+    "requirements-export.txt"])
 def test_the_lock_pins_and_names_no_host(name):
   lines = (ROOT / name).read_text().splitlines()
   assert not re.search("://|index|find-links", "\n".join(lines))
   assert all("==" in line for line in lines)
-  if "export" in name:  # Beside those of the others.
+  if "export" in name or "docs" in name:  # They have none of their own.
     return
   jax = [line for line in lines if line.startswith("jax==")]
   assert len(jax) == 2, "one jax for Python 3.11, one above"
