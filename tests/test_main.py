@@ -22,10 +22,11 @@ from experiments import record
 from kd_jax import config as config_lib
 from kd_jax import data, main, methods, report
 from kd_jax.config import build
+from kd_jax.core.screen import Screen
 from kd_jax.data.views import VIEWS
 from kd_jax.models import MODELS
 from kd_jax.report import plots
-from kd_jax.runs import results, teacher_store
+from kd_jax.runs import results, summary, teacher_store
 from kd_jax.training import parameters, segment
 
 SMALL = (
@@ -304,6 +305,21 @@ def test_a_student_of_a_bank_of_float16_is_another_one(
           != half["distilled"]["parameters_sha256"])
 
 
+def test_a_run_says_what_one_run_does_not_tell(capsys):
+  nets = {"dataset": {"name": "d", "test_examples": 1000},
+          "teacher": {"loss": "-"}}  # Of a file of logits no errors are known.
+  net = lambda errors: {"test_errors": errors, "test_examples": 1000, "loss": "CE"}
+  for distilled, overlaps in (
+      (190, False), (230, False), (250, True), (340, True), (350, False)):
+    summary.show(Screen(), {
+        **nets, "baseline": net(286), "distilled": net(distilled)})
+    said = " ".join(capsys.readouterr().out.split())
+    assert "baseline 259 to 315; distilled" in said and "teacher 2" not in said
+    assert ("baseline and distilled overlap" in said) == overlaps
+  summary.show(Screen(), {**nets, "baseline": net(0)})
+  assert "baseline 0 to 4." in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("parallel", ["single", "pmap"])
 def test_a_bank_that_stays_on_the_host_trains_the_same_student(
     small, monkeypatch, capsys, parallel):
@@ -389,7 +405,7 @@ def test_a_users_logits_are_a_teacher(small, own_data, tmp_path):
     ((), "--config=FILE is missing"),
     (("--workdir", "--config=configs/mnist.py"), "--workdir: needs a value"),
     (("--config=configs/nope.py",), "no such file"),
-    (("--config=configs/mnist.py:huge",), "known: default, paper, smoke"),
+    (("--config=configs/mnist.py:huge",), "known: default, few, paper"),
     (("--config.tempature=3",), "did you mean temperature"),
     (("--config.student.width=3",), "did you mean student.widths"),
     (("--config.temperature=0",), "must be a number > 0"),

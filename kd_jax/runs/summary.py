@@ -82,7 +82,7 @@ def show(screen: Screen, summary: dict[str, Any]) -> None:
     title += f"\n{dataset['notice']}"
   screen.table(title, columns, rows)
   ends = {name: of_examples(record["test_errors"], record["test_examples"])
-          for name, record in nets.items()}
+          for name, record in nets.items() if "test_errors" in record}
   shown = "; ".join("{} {:.0f} to {:.0f}".format(name, *end)
                     for name, end in ends.items())
   screen.say(f"95% intervals of the choice of test examples alone: {shown}. What "
