@@ -10,13 +10,11 @@ import os
 import pathlib
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from kd_jax import config as config_lib
 from kd_jax import predict as predict_lib
 from kd_jax import sweep as sweep_lib
 from kd_jax.config import command_line, schema
-from kd_jax.core import strict
+from kd_jax.core import machine, strict
 from kd_jax.core.errors import UserError
 from kd_jax.core.files import at_home
 
@@ -61,8 +59,8 @@ class Net:
     Raises:
       UserError: If it takes other inputs.
     """
-    return predict_lib.ask(self._opened, predict_lib.checked(
-        self._opened, np.asarray(inputs), "inputs"))
+    return predict_lib.ask(
+        self._opened, predict_lib.checked(self._opened, inputs, "inputs"))
 
 
 class Run:
@@ -156,7 +154,7 @@ def run(
   values = config_lib.flatten(config)
   made = command_line.changed(values, words, points)
   if made.sweep.points:
-    main.use_all_cores()
+    machine.use_all_cores()
   from kd_jax.core.screen import Screen  # pylint: disable=g-import-not-at-top
   from kd_jax.training import train_loop  # pylint: disable=g-import-not-at-top
   folder = at_home(workdir)
@@ -180,7 +178,7 @@ def load(workdir: str | os.PathLike) -> Run:
     >>> load("nowhere")
     Traceback (most recent call last):
     ...
-    kd_jax.errors.UserError: --workdir=nowhere: holds no run; give the folder of one
+    kd_jax.errors.UserError: nowhere: holds no run; give the folder of one
   """
   found = Run(at_home(workdir))
   assert found.config  # Refuses what is no run.

@@ -131,15 +131,25 @@ def _data(opened: "Trained", overrides: Mapping[str, Any]):
                     "config.data.KEY, are given to a finished net")
   own = {**opened.values, "data.test": "own", "data.pseudo": "none"}
   values = config_lib.changed(own, overrides)
-  # What is held out is the run's own, never of another set.
   dataset = build.dataset(values)
-  source = dataset if not overrides else (
-      build.dataset(own, say=lambda line: None) if own["data.holdout"] else None)
+  # Of another set than the run's own, wherever that lies.
+  source = _own(own) if overrides.keys() - {"data.dir"} else dataset
   _check(opened, dataset)
   if source is None or not len(source.heldout_ids):
     return dataset, None
   return dataset, Examples(
       *(array[source.heldout_ids] for array in source.train))
+
+
+def _own(values: Mapping[str, Any]) -> "Dataset | None":
+  """The run's own data, if it holds some out and they are still there."""
+  from kd_jax.config import build  # pylint: disable=g-import-not-at-top
+  if not values["data.holdout"]:
+    return None
+  try:
+    return build.dataset(values, say=lambda line: None)
+  except UserError:
+    return None
 
 
 def _check(opened: "Trained", dataset: "Dataset") -> None:
@@ -190,10 +200,11 @@ def _write(folder, found, opened, dataset, answers) -> None:
       found.confusion, opened.classes,
       f"{found.net}: {found.scores.errors} errors of {found.scores.examples}",
       folder / "confusion.png")
-  evaluation.draw_reliability(answers, folder / "reliability.png")
   inputs = dataset.test.inputs
-  flips = folder / "flips.png"
-  flips.unlink(missing_ok=True)  # Of an earlier call.
+  reliability, flips = folder / "reliability.png", folder / "flips.png"
+  for each in (reliability, flips):
+    each.unlink(missing_ok=True)  # Of an earlier call.
+  evaluation.draw_reliability(answers, reliability)
   if found.beside and inputs.ndim == 4 and inputs.shape[-1] in (1, 3) and (
       inputs.dtype == np.uint8):
     name, _, changed = found.beside
@@ -224,16 +235,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _overrides(flags: Sequence[str]) -> dict[str, Any]:
   """`--config.data.KEY=VALUE` as values."""
-  from kd_jax.config import schema  # pylint: disable=g-import-not-at-top
-  found = {}
-  for flag in flags:
-    name, equals, text = flag.removeprefix("--config.").partition("=")
-    key = schema.every().get(name)
-    if not equals or key is None:
-      raise UserError(f"{flag}: give keys of the data set, --config.data.KEY=VALUE")
-    found[name] = text if key.type is str and text != "None" else (
-        schema.literal(text))
-  return found
+  words_of = (flag.removeprefix("--config.").partition("=") for flag in flags)
+  return {name: command_line.value(name, text) for name, _, text in words_of}
 
 
 def show(found: Evaluation) -> None:
@@ -252,8 +255,8 @@ def show(found: Evaluation) -> None:
         "-" if of.top5_errors is None else f"{of.top5_errors}", f"{of.nll:.4f}",
         f"{of.ece:.4f}"] for name, of in each])
   if found.temperature is None:
-    screen.say("no temperature is fitted, as the run has no held-out data "
-               "(--config.data.holdout=0.1)")
+    screen.say("no temperature is fitted, as there are no held-out data of the "
+               "run (--config.data.holdout=0.1 holds some out)")
   share = lambda of: of.errors / of.examples if of.examples else 0
   classes = found.classes
   if len(classes) > _CLASSES:

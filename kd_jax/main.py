@@ -208,6 +208,7 @@ def execute(
   from kd_jax.config.run import read
   from kd_jax.core import compilation
   from kd_jax.core import hosts as hosts_lib
+  from kd_jax.report import statistics
   from kd_jax.runs import driver, records
   from kd_jax.runs import workdir as workdirs
   from kd_jax.training import parameters
@@ -221,7 +222,7 @@ def execute(
     stack.enter_context(screen)
     return driver.train(read(config), workdir, screen=screen, asked=driver.Asked(
         stop=lambda: stop() or screen.closed, study=study, command=command,
-        shard=shard,
+        shard=shard, interval=statistics.binomial_interval,
         report=lambda folder, reference: (
             report.write(folder, reference=reference))))
 

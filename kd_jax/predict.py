@@ -72,16 +72,11 @@ def predict(
     >>> predict("nowhere", np.zeros((1, 28, 28), np.uint8))
     Traceback (most recent call last):
     ...
-    kd_jax.errors.UserError: --workdir=nowhere: holds no run; give the folder of one
+    kd_jax.errors.UserError: nowhere: holds no run; give the folder of one
   """
   from kd_jax.runs import trained  # pylint: disable=g-import-not-at-top
   opened = trained.load(workdir, net)
-  try:
-    given = np.asarray(inputs)
-  except ValueError:  # Of lists of several lengths.
-    raise UserError("inputs: are no array; give one, or lists of equal "
-                    "lengths") from None
-  return ask(opened, checked(opened, given, "inputs"))
+  return ask(opened, checked(opened, inputs, "inputs"))
 
 
 def ask(net: "Trained", inputs: np.ndarray) -> Prediction:
@@ -123,7 +118,7 @@ def _own_errors(net: "Trained") -> Iterator[None]:
                     "it was when the net was trained?") from None
 
 
-def checked(net: "Trained", inputs: np.ndarray, name: str) -> np.ndarray:
+def checked(net: "Trained", inputs: Any, name: str) -> np.ndarray:
   """Inputs as the net takes them, `[N, *shape]` in its dtype.
 
   Args:
@@ -134,6 +129,11 @@ def checked(net: "Trained", inputs: np.ndarray, name: str) -> np.ndarray:
   Raises:
     UserError: If their shape or dtype is another, or a number is not finite.
   """
+  try:
+    inputs = np.asarray(inputs)
+  except ValueError:  # Of lists of several lengths.
+    raise UserError(
+        f"{name}: are no array; give one, or lists of equal lengths") from None
   if inputs.shape[1:] == net.shape[:-1] and net.shape[-1:] == (1,):
     inputs = inputs[..., None]
   if inputs.ndim == 0 or inputs.shape[1:] != net.shape:

@@ -1,7 +1,10 @@
 """Strict settings for every test, eight devices, and data to run on."""
 
+from collections.abc import Iterator
+import contextlib
 import os
 import pathlib
+import signal
 import tempfile
 
 # Before jax starts: host devices are fixed from then on. The programs that the
@@ -26,7 +29,7 @@ from kd_jax.config import identity, sweep
 from kd_jax.core import compilation
 from kd_jax.data.preprocess import Scaling
 from kd_jax.report import plots
-from kd_jax.training import segment
+from kd_jax.training import segment, train_loop
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -168,6 +171,23 @@ def groups(config, points) -> list[list[sweep.Lane]]:
   for lane in sweep.lanes(config, points):
     found.setdefault(identity.group(lane.values), []).append(lane)
   return list(found.values())
+
+
+@contextlib.contextmanager
+def segments(stop_at: int | None = None) -> Iterator[list]:
+  """The segments of trainings, by who paces each; SIGTERM during one of them."""
+  passed: list = []
+  dispatched = train_loop._Pace.dispatched
+
+  def counted(pace, *arguments):
+    passed.append(pace)
+    if len(passed) == stop_at:
+      signal.raise_signal(signal.SIGTERM)
+    return dispatched(pace, *arguments)
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(train_loop._Pace, "dispatched", counted)
+    yield passed
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@ They are in no lock: Ray is larger than all that the tests need beside it.
 """
 
 import json
+import threading
+import time
 
 from conftest import ROOT
 import jax
@@ -38,9 +40,6 @@ def test_parts_of_a_slurm_array_are_joined(tmp_path):
 @pytest.mark.slow
 def test_a_part_whose_node_is_lost_goes_on_elsewhere(tmp_path):
   ray = pytest.importorskip("ray")
-  import threading
-  import time
-
   from ray.cluster_utils import Cluster
   cluster = Cluster(initialize_head=True, head_node_args={
       "num_cpus": 0, "include_dashboard": False})

@@ -3,7 +3,7 @@
 import contextlib
 import signal
 
-from conftest import ROOT
+from conftest import ROOT, segments
 import jax
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from kd_jax import main
 from kd_jax.checkpoint import load_parameters
 from kd_jax.report import plots
 from kd_jax.runs import results
-from kd_jax.training import cost, train_loop
+from kd_jax.training import cost
 
 # Without momentum an optimiser that begins anew goes on as it was.
 BASE = (
@@ -67,7 +67,8 @@ def test_each_net_goes_on_from_that_of_its_name(run, before, tmp_path):
     assert new[net]["test_nll"] < old[net]["test_nll"], "it goes on"
 
 
-def test_lanes_of_a_sweep_start_from_the_net_that_is_named(run, before, tmp_path):
+def test_lanes_of_a_sweep_start_from_the_net_that_is_named(
+    run, before, tmp_path, monkeypatch):
   folder, _ = before
   net = folder / "parameters/distilled"
   points = ("--sweep.optimizer.learning_rate=0.1,0.01",
@@ -78,29 +79,13 @@ def test_lanes_of_a_sweep_start_from_the_net_that_is_named(run, before, tmp_path
   lane, = (row for row in swept if "0.01" not in row["row"])
   for key in ("test_errors", "test_nll"):
     assert lane[key] == pytest.approx(single["distilled"][key], rel=1e-4)
-  with stopped_in_segment(2):
+  monkeypatch.setattr(cost, "segment_steps", lambda *_: 2)
+  with segments(stop_at=2):
     run(tmp_path / "cut", *points, "--config.sweep.lanes=1x2",
         code=128 + signal.SIGTERM)
   again = run(tmp_path / "cut", *points, "--config.sweep.lanes=1x2")
   assert [row["test_wrong_ids"] for row in again] == [
       row["test_wrong_ids"] for row in swept]
-
-
-@contextlib.contextmanager
-def stopped_in_segment(number):
-  """SIGTERM while that segment, of two steps, runs."""
-  passed, dispatched = [], train_loop._Pace.dispatched
-
-  def counted(pace, *arguments):
-    passed.append(pace)
-    if len(passed) == number:
-      signal.raise_signal(signal.SIGTERM)
-    return dispatched(pace, *arguments)
-
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(train_loop._Pace, "dispatched", counted)
-    patch.setattr(cost, "segment_steps", lambda *_: 2)
-    yield
 
 
 @pytest.mark.parametrize("words, told", [

@@ -25,7 +25,7 @@ from kd_jax.config import build
 from kd_jax.core.screen import Screen
 from kd_jax.data.views import VIEWS
 from kd_jax.models import MODELS
-from kd_jax.report import plots
+from kd_jax.report import plots, statistics
 from kd_jax.runs import results, summary, teacher_store
 from kd_jax.training import parameters, segment
 
@@ -305,18 +305,29 @@ def test_a_student_of_a_bank_of_float16_is_another_one(
           != half["distilled"]["parameters_sha256"])
 
 
+@pytest.mark.slow
+def test_few_digits_show_what_soft_targets_are_good_for(tmp_path):
+  assert main.run(["--config=mnist:few", "--config.data.embedded=only",
+                   "--config.tensorboard=false", f"--workdir={tmp_path}"]) == 0
+  nets = json.loads((tmp_path / "summary.json").read_text())
+  ends = {name: statistics.binomial_interval(nets[name]["test_errors"], 1000)
+          for name in ("baseline", "distilled")}
+  assert ends["distilled"][1] < ends["baseline"][0]
+
+
 def test_a_run_says_what_one_run_does_not_tell(capsys):
   nets = {"dataset": {"name": "d", "test_examples": 1000},
           "teacher": {"loss": "-"}}  # Of a file of logits no errors are known.
   net = lambda errors: {"test_errors": errors, "test_examples": 1000, "loss": "CE"}
+  show = lambda **more: summary.show(
+      Screen(), {**nets, **more}, statistics.binomial_interval)
   for distilled, overlaps in (
-      (190, False), (230, False), (250, True), (340, True), (350, False)):
-    summary.show(Screen(), {
-        **nets, "baseline": net(286), "distilled": net(distilled)})
+      (190, False), (229, False), (250, True), (340, True), (350, False)):
+    show(baseline=net(286), distilled=net(distilled))
     said = " ".join(capsys.readouterr().out.split())
-    assert "baseline 259 to 315; distilled" in said and "teacher 2" not in said
+    assert "baseline 258 to 315; distilled" in said and "teacher 2" not in said
     assert ("baseline and distilled overlap" in said) == overlaps
-  summary.show(Screen(), {**nets, "baseline": net(0)})
+  show(baseline=net(0))
   assert "baseline 0 to 4." in capsys.readouterr().out
 
 

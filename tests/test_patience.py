@@ -4,7 +4,7 @@ import contextlib
 import json
 import signal
 
-from conftest import ROOT
+from conftest import ROOT, segments
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,22 +53,6 @@ def sha(folder, net="distilled"):
   return record["parameters_sha256"]
 
 
-@contextlib.contextmanager
-def stopped_in_segment(number):
-  """SIGTERM while that segment runs."""
-  passed, dispatched = [], train_loop._Pace.dispatched
-
-  def counted(pace, *arguments):
-    passed.append(pace)
-    if len(passed) == number:
-      signal.raise_signal(signal.SIGTERM)
-    return dispatched(pace, *arguments)
-
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(train_loop._Pace, "dispatched", counted)
-    yield passed
-
-
 def test_the_net_is_that_of_the_best_epoch_and_training_ends_after_it(
     run, tmp_path, monkeypatch):
   row, = (row for row in run("waits", WAITS) if row["net"] == "distilled")
@@ -93,10 +77,10 @@ def test_the_net_is_that_of_the_best_epoch_and_training_ends_after_it(
 def test_stopped_between_the_best_epoch_and_the_end_it_goes_on_to_the_same_net(
     run, tmp_path, monkeypatch):
   monkeypatch.setattr(cost, "segment_steps", lambda *_: 5)
-  with stopped_in_segment(None) as passed:
+  with segments(None) as passed:
     row, = (row for row in run("whole", WAITS) if row["net"] == "distilled")
   # Two segments an epoch of 7 steps; the last two epochs wait in vain.
-  with stopped_in_segment(len(passed) - 3):
+  with segments(len(passed) - 3):
     run("again", WAITS, code=128 + signal.SIGTERM)
   again, = (row for row in run("again", WAITS) if row["net"] == "distilled")
   assert sha(tmp_path / "again") == sha(tmp_path / "whole")
@@ -119,7 +103,7 @@ def test_each_lane_ends_as_it_would_by_itself(run, tmp_path):
     assert row["test_nll"] == pytest.approx(alone["test_nll"], rel=1e-3)
     ends.add(len(row["heldout_curve"]))
   assert len(ends) > 1, "lanes that end together show nothing"
-  with stopped_in_segment(3):
+  with segments(3):
     run("cut", WAITS, *points, code=128 + signal.SIGTERM)
   for row in run("cut", WAITS, *points):
     same = swept[row["fingerprint"]]
@@ -147,7 +131,7 @@ def test_a_lane_that_is_over_keeps_its_net_whatever_comes():
   assert told == [False] * 4 + [True] * 2
   assert watch.kept.epoch.tolist() == [[1, 3, 3]]
   assert watch.kept.errors.tolist() == [[5, 7, 6]]
-  best = watch.best(state(6)).student.params["w"]
+  best = watch.with_best(state(6)).student.params["w"]
   assert best[..., 0].tolist() == [[1, 3, 3]]
 
 

@@ -6,7 +6,7 @@ import importlib
 import json
 import signal
 
-from conftest import ROOT
+from conftest import ROOT, segments
 import jax
 import numpy as np
 import pytest
@@ -16,7 +16,6 @@ from kd_jax import main
 from kd_jax.config import recipe, schema
 from kd_jax.report import plots
 from kd_jax.runs import results
-from kd_jax.training import train_loop
 
 # What a recipe needs beside small nets to be of 300 examples.
 RECIPES = {
@@ -122,22 +121,6 @@ def whole(run, tmp_path_factory):
           if passed[number - 1] is passed[number])
     return done[name]
   return of
-
-
-@contextlib.contextmanager
-def segments(stop_at=None):
-  """The segments of trainings, by who paces each; SIGTERM during one of them."""
-  passed, dispatched = [], train_loop._Pace.dispatched
-
-  def counted(pace, *arguments):
-    passed.append(pace)
-    if len(passed) == stop_at:
-      signal.raise_signal(signal.SIGTERM)
-    return dispatched(pace, *arguments)
-
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(train_loop._Pace, "dispatched", counted)
-    yield passed
 
 
 def test_these_are_all_recipes():

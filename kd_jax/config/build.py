@@ -390,7 +390,7 @@ def _class_weights(
   labels = found.train.label[found.train_ids]
   if given == ("balanced",):
     counts = np.bincount(labels[labels >= 0], minlength=number)
-    present = np.count_nonzero(counts)
+    present = max(np.count_nonzero(counts), 1)  # None where no label is known.
     return tuple((counts.sum() / (present * np.maximum(counts, 1))).tolist())
   if given and len(given) != number:
     raise UserError(

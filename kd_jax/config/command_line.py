@@ -75,7 +75,7 @@ def changed(
     UserError: For anything that is not right about them.
   """
   values = _with_methods(values, words, points or ())
-  given = {name: _value(name, text, values["recipe"])
+  given = {name: value(name, text, values["recipe"])
            for name, text in words.items()}
   _check_method({**values, **given}, given, points or ())
   if points is not None:
@@ -153,7 +153,7 @@ def _with_methods(
       if schema.owner(re.sub(r"^nets\.\w+\.", "", name)) and name not in values}
 
 
-def _value(name: str, text: str, nets: Sequence[str]) -> Any:
+def value(name: str, text: str, nets: Sequence[str] = ()) -> Any:
   """What `--config.NAME=TEXT` says; what cannot be read is left for `check`."""
   if name == "recipe":
     raise UserError(

@@ -151,6 +151,11 @@ def load(
     shared = own.shared(arrays, found.where if split is None else ())
     dataset = dataset._replace(
         notice="; ".join(filter(None, [found.notice, shared])))
+  return _with_known_test(dataset, say)
+
+
+def _with_known_test(dataset: Dataset, say: Callable[[str], None]) -> Dataset:
+  """The data set without test examples of an unknown label, which is said."""
   test = dataset.test
   if test.known.all():
     return dataset
@@ -196,9 +201,9 @@ def from_arrays(
   names = tuple(class_names or ())
   found = _labelled("raw", arrays)
   _dataset(name, found, 0.0, None)
-  if names and (len({*names}) < len(names) or len(names) != found.num_classes or
-  any(
-      each.strip() != each or len(each.splitlines()) != 1 for each in names)):
+  lines = all(each.strip() == each and len(each.splitlines()) == 1
+              for each in names)
+  if names and not (lines and len({*names}) == len(names) == found.num_classes):
     raise UserError(f"class_names={names}: must be {found.num_classes} different "
                     "names, each a line of text")
   content = hashlib.sha256("\n".join([_fingerprint(arrays), *names]).encode()

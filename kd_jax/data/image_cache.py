@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from kd_jax.core import compilation, hosts
+from kd_jax.core import compilation, files, hosts
 
 # Another number, and nothing that was kept before is used.
 _FORMAT = 1
@@ -83,14 +83,9 @@ def save(name: str, images: np.ndarray) -> None:
     return
   path = _path(name)
   path.parent.mkdir(parents=True, exist_ok=True)
-  new = path.with_suffix(f".{os.getpid()}.new")
-  try:
-    with new.open("wb") as file:
-      file.write(_checksum(images))
-      np.save(file, images, allow_pickle=False)
-    os.replace(new, path)
-  finally:
-    new.unlink(missing_ok=True)
+  with files.replacing(path) as fresh, fresh.open("wb") as file:
+    file.write(_checksum(images))
+    np.save(file, images, allow_pickle=False)
   kept = sorted(path.parent.glob(f"{name.partition('-')[0]}-*.npy"),
                 key=lambda path: path.stat().st_mtime)
   for old in kept[:-_KEPT]:

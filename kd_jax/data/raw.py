@@ -7,7 +7,6 @@ import hashlib
 import io
 import itertools
 import math
-import os
 import pathlib
 import struct
 import zipfile
@@ -17,7 +16,7 @@ import numpy as np
 
 from kd_jax.core import hosts
 from kd_jax.core.errors import UserError
-from kd_jax.core.files import damage, refuse_pipes
+from kd_jax.core.files import damage, refuse_pipes, replacing
 from kd_jax.data import tables
 
 # (train images, train labels, test images, test labels)
@@ -104,9 +103,9 @@ def numbered(arrays: Arrays, first_class: int) -> Arrays:
   """
   if not first_class:
     return arrays
-  train, test = (np.where((label == -1) & (first_class > -1), -1, label -
-  first_class)
-                 for label in arrays[1::2])
+  train, test = (
+      np.where((label == -1) & (first_class > -1), -1, label - first_class)
+      for label in arrays[1::2])
   for label, from_0 in zip(arrays[1::2], (train, test)):
     if (from_0 < -1).any() or ((from_0 == -1) & (label != -1)).any():
       raise UserError(f"data.first_class={first_class}: there are labels from "
@@ -321,13 +320,8 @@ def write(file: pathlib.Path, arrays: Arrays, names: Sequence[str]) -> None:
   file.parent.mkdir(parents=True, exist_ok=True)
   if names:
     classes.write_text(text, encoding="utf-8")
-  new = file.with_suffix(f".{os.getpid()}.new")
-  try:
-    with new.open("wb") as out:
-      np.savez(out, **dict(zip(_NPZ_KEYS, arrays)))  # type: ignore[arg-type]
-    new.replace(file)
-  finally:
-    new.unlink(missing_ok=True)
+  with replacing(file) as fresh, fresh.open("wb") as out:
+    np.savez(out, **dict(zip(_NPZ_KEYS, arrays)))  # type: ignore[arg-type]
 
 
 def _as_inputs(inputs: np.ndarray, path: pathlib.Path | str) -> np.ndarray:

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 import pathlib
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
-from kd_jax.report import canvas, statistics
+from kd_jax.report import canvas, line_plots, statistics
+from kd_jax.training import metrics
 
 # Top-5 says little of fewer classes than these.
 _TOP, _MANY = 5, 10
-# Equal widths of confidence.
-_BINS = 15
 # Of classes above this, the picture of the confusion has no numbers, and no names.
 _NUMBERS, _NAMES = 20, 40
 _SHOWN = 12
@@ -77,8 +77,8 @@ def scores(
     (1, 0.72)
   """
   number, classes = logits.shape
-  log_p = _log_softmax(logits / temperature)
-  wrong = int(np.sum(logits.argmax(-1) != label))
+  found = _measured(logits / temperature, label)
+  wrong = int(found["errors"].total)
   top5 = None
   if classes >= _MANY:
     # A label is among the five where fewer than five classes are above it.
@@ -86,9 +86,8 @@ def scores(
     top5 = int(np.sum(above >= _TOP))
   low, high = statistics.binomial_interval(wrong, number)
   return Scores(
-      number, wrong, low, high, top5,
-      float(-log_p[np.arange(number), label].mean()),
-      _ece(np.exp(log_p).max(-1), logits.argmax(-1) == label))
+      number, wrong, low, high, top5, found["nll"].compute(),
+      found["ece"].compute())
 
 
 def fitted_temperature(logits: np.ndarray, label: np.ndarray) -> float:
@@ -186,14 +185,11 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
   return z - np.log(np.exp(z).sum(-1, keepdims=True))
 
 
-def _bins(confidence: np.ndarray) -> np.ndarray:
-  """The bin of each confidence: bin b has those in (b / bins, (b + 1) / bins]."""
-  return np.clip(np.ceil(confidence * _BINS).astype(int), 1, _BINS) - 1
-
-
-def _ece(confidence: np.ndarray, right: np.ndarray) -> float:
-  gap = np.bincount(_bins(confidence), right - confidence, _BINS)
-  return float(np.abs(gap).sum() / len(right))
+def _measured(logits: np.ndarray, label: np.ndarray) -> dict[str, Any]:
+  """Errors, NLL and calibration, as of any split of a run."""
+  return metrics.classification(
+      jnp.asarray(logits, jnp.float32), jnp.asarray(label),
+      jnp.ones(len(label), bool))
 
 
 @canvas.styled
@@ -227,20 +223,21 @@ def draw_reliability(
     answers: Sequence[tuple[str, np.ndarray, np.ndarray]], path: pathlib.Path
 ) -> bool:
   """Accuracy against confidence; `(name, logits, label)` of each curve."""
+  curves = []
+  for name, logits, label in answers:
+    bins = _measured(logits, label)["ece"]
+    if points := line_plots.accuracy_by_confidence(
+        bins.count.tolist(), bins.confidence.tolist(), bins.correct.tolist()):
+      curves.append((name, points))
+  if not curves:
+    return False  # Too few examples for any bin.
   drawn, ((axes,),) = canvas.figure(1, 1, (4.4, 4.0))
   axes.plot([0, 1], [0, 1], color=canvas.GREY, linewidth=0.8, linestyle="--")
-  for index, (name, logits, label) in enumerate(answers):
-    confidence = np.exp(_log_softmax(logits)).max(-1)
-    right = logits.argmax(-1) == label
-    place = _bins(confidence)
-    counts = np.bincount(place, minlength=_BINS)
-    there = counts > 0
-    mean = lambda values, p=place, c=counts, t=there: np.bincount(
-        p, values, _BINS)[t] / c[t]
-    axes.plot(mean(confidence), mean(right * 1.0), markersize=4, label=name,
-              **canvas.style(index))
-  axes.set(xlabel="confidence, mean of a bin", ylabel="accuracy", xlim=(0, 1),
-           ylim=(0, 1), title="Is a net as often right as it is sure?")
+  for index, (name, points) in enumerate(curves):
+    axes.plot(*zip(*points), markersize=4, label=name, **canvas.style(index))
+  axes.set(xlabel=f"confidence (bins of {line_plots.LEAST_IN_BIN} or more)",
+           ylabel="accuracy", xlim=(0, 1), ylim=(0, 1),
+           title="Is a net as often right as it is sure?")
   axes.legend(loc="upper left")
   return canvas.save(drawn, path)
 

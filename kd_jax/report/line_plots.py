@@ -9,7 +9,7 @@ from kd_jax.report.main_table import Row
 from kd_jax.report.sweep import Point, Sweep
 
 # Of bins with fewer examples the accuracy is noise.
-_LEAST_IN_BIN = 50
+LEAST_IN_BIN = 50
 _ABOVE = 90  # letters of a title above a row of two axes
 _TERMS, _POINTS = 5, 4  # at most beside each other, and below each other
 
@@ -181,7 +181,7 @@ def reliability(sweep: Sweep, path: pathlib.Path) -> bool:
     _named([whole, gap], panel)
     _legend([whole, gap])
   for at in axes[-1]:
-    at.set_xlabel(f"confidence (bins of {_LEAST_IN_BIN} or more, all seeds)")
+    at.set_xlabel(f"confidence (bins of {LEAST_IN_BIN} or more, all seeds)")
   return canvas.save(drawn, path)
 
 
@@ -189,6 +189,18 @@ def _bins(rows: Sequence[Row]) -> list[tuple[float, float]]:
   """Mean confidence and accuracy of the bins that hold enough."""
   bins = [row["test_bins"] for row in rows if row.get("test_bins")]
   total = lambda name: [sum(values) for values in zip(*(b[name] for b in bins))]
-  return [(confidence / count, correct / count) for count, confidence, correct
-          in zip(total("count"), total("confidence"), total("correct"))
-          if count >= _LEAST_IN_BIN]
+  return accuracy_by_confidence(
+      total("count"), total("confidence"), total("correct"))
+
+
+def accuracy_by_confidence(
+    count: Sequence[int], confidence: Sequence[float], correct: Sequence[int]
+) -> list[tuple[float, float]]:
+  """Mean confidence and accuracy of each bin that holds enough, from its sums.
+
+  Example:
+    >>> accuracy_by_confidence([100, 1], [60.0, 0.9], [50, 1])
+    [(0.6, 0.5)]
+  """
+  return [(sure / each, right / each) for each, sure, right
+          in zip(count, confidence, correct) if each >= LEAST_IN_BIN]

@@ -50,11 +50,7 @@ def train(
     train_loop.Interrupted: After saving, if the setup's `stop` says so.
   """
   began = time.perf_counter()
-  asked = [job.wanted[lane].lane for lane in chunk.lanes]
-  hparams = lanes.stack(
-      [build.student_hparams(lane.values) for lane in asked], chunk.shape)
-  seeds = jnp.asarray([randomness.of_role(lane.seed, job.net.role)
-                       for lane in asked[::chunk.shape.points]], jnp.uint32)
+  hparams, seeds = _given(job, chunk)
   arrays, splits = job.of_rows(chunk.lanes, chunk.shape)
   program = program.bound(job.setup.train, arrays)
   total, patience = job.training.last_step, job.training.patience
@@ -96,13 +92,23 @@ def train(
         resumed=resumed, monitor=monitor, tick=tick)
   best = None
   if isinstance(monitor, LanesMonitor):
-    state, best = monitor.best(state), monitor.kept.epoch
+    state, best = monitor.with_best(state), monitor.kept.epoch
     last["evaluated"] = {name: program.evaluate(state, splits[name])
                          for name in splits}
     tick(total)
   trained = _rows(job, chunk, state, last["evaluated"], best)
   seconds = round((time.perf_counter() - began) / len(trained), 2)
   return [(row | {"seconds": seconds}, net) for row, net in trained]
+
+
+def _given(job: Job, chunk: Chunk) -> tuple[types.Hparams, jax.Array]:
+  """The numbers of each lane `[rows, points]`, and the seed of each row."""
+  asked = [job.wanted[lane].lane for lane in chunk.lanes]
+  hparams = lanes.stack(
+      [build.student_hparams(lane.values) for lane in asked], chunk.shape)
+  return hparams, jnp.asarray([
+      randomness.of_role(lane.seed, job.net.role)
+      for lane in asked[::chunk.shape.points]], jnp.uint32)
 
 
 def forget(job: Job, chunk: Chunk) -> None:

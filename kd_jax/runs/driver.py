@@ -64,6 +64,8 @@ class Asked(NamedTuple):
     command: `--config=FILE` of the config, for the command of each row.
     shard: The part of a sweep to run; None for all of it.
     report: Writes tables and pictures of a folder's rows, such as `report.write`.
+    interval: Of a count of errors, such as `report.statistics.binomial_interval`;
+      None to show none.
   """
 
   stop: Callable[[], bool] = lambda: False
@@ -71,6 +73,7 @@ class Asked(NamedTuple):
   command: str = ""
   shard: Shard | None = None
   report: Report = lambda folder, reference: []
+  interval: summary.Interval | None = None
 
 
 _PLAINLY = Asked()
@@ -117,7 +120,7 @@ def train(
     whole["seconds"] = round(time.perf_counter() - began, 2)
     points.first.recorder.write("summary.json", whole)
   if not run.sweep.points:
-    summary.show(screen, whole)
+    summary.show(screen, whole, asked.interval)
   driver.report(began)
   log("end", whole)
   return whole

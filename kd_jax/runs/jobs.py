@@ -17,7 +17,7 @@ from kd_jax.core.errors import UserError
 from kd_jax.data import preprocess
 from kd_jax.models import compression
 from kd_jax.runs import teacher_store
-from kd_jax.runs.nets import Kept
+from kd_jax.runs.nets import Kept, shapes
 from kd_jax.runs.setup import Setup
 from kd_jax.runs.teacher_store import PreparedTeacher
 from kd_jax.training import segment, step
@@ -324,7 +324,6 @@ def _check_taps(net, setup, training, before) -> None:
 
 
 def _shapes(setup: Setup, training: Training) -> Any:
-  made = jax.eval_shape(
+  return shapes(jax.eval_shape(
       training.model.init, jax.random.key(0),
-      preprocess.blank(setup.train.inputs))
-  return jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), made)
+      preprocess.blank(setup.train.inputs)))

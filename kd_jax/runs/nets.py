@@ -272,10 +272,7 @@ def given(net: Net, setup: Setup, training: Training) -> Kept | None:
               "give the folder of a finished run, or of one of its nets")
       raise UserError(f"{key}: there is no net {net.name}; {hint}")
   variables = load(setup, training.model, path)
-  shapes = lambda tree: jax.tree.map(lambda x: (x.shape, str(x.dtype)), tree)
-  if shapes(variables) != shapes(jax.eval_shape(
-      training.model.init, jax.random.key(0),
-      preprocess.blank(setup.train.inputs))):
+  if shapes(variables) != shapes(_blank(setup, training.model)):
     raise UserError(f"{key}: the net in {path} has not the parameters of "
                     f"{net.name}; give both the same name and size")
   return Kept(training, variables, {
@@ -286,10 +283,19 @@ def load(
     setup: Setup, model: types.Model, path: pathlib.Path
 ) -> types.Variables:
   """The net at a path, on every device."""
-  like = jax.eval_shape(
-      model.init, jax.random.key(0), preprocess.blank(setup.train.inputs))
   return devices_lib.copies(setup.devices, hosts.agreed_arrays(
-      lambda: parameters.load_parameters(path), like))
+      lambda: parameters.load_parameters(path), _blank(setup, model)))
+
+
+def shapes(tree: Any) -> Any:
+  """Shape and type of each array of a tree, or of its shapes."""
+  return jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), tree)
+
+
+def _blank(setup: Setup, model: types.Model) -> types.Variables:
+  """The shapes of a model's variables on the data of a run."""
+  return jax.eval_shape(
+      model.init, jax.random.key(0), preprocess.blank(setup.train.inputs))
 
 
 def logits(

@@ -1,6 +1,6 @@
 """`summary.json`: what a run was, for scripts, and its table for people."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kd_jax.core.screen import Screen
@@ -11,6 +11,8 @@ from kd_jax.runs.programs import Programs
 from kd_jax.runs.results import Results, Row
 from kd_jax.runs.shard import Shard
 
+# (errors, examples) -> the ends of an interval of their ratio
+Interval = Callable[[int, int], tuple[float, float]]
 # What a row says of where it was made and how it is found again.
 _OF_ROWS = {
     "schema", "study", "row", "net", "overrides", "command", "packing", "data",
@@ -47,27 +49,10 @@ def of_sweep(
       **({"shard": str(shard)} if shard else {})}
 
 
-def of_examples(errors: int, examples: int) -> tuple[float, float]:
-  r"""The errors of so many examples that other draws of them would give, in 95%.
-
-    (p + z**2 / 2n -+ z sqrt(p (1 - p) / n + z**2 / 4n**2)) / (1 + z**2 / n),
-    times n, with p = errors / n and z = 1.96
-
-  Source: Wilson (1927). Another seed gives another net, of which it says nothing.
-
-  Example:
-    >>> [round(end) for end in of_examples(74, 10_000)]
-    [59, 93]
-  """
-  n, p, z = examples, errors / examples, 1.96
-  middle = p + z * z / (2 * n)
-  half = z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
-  low, high = ((middle + sign * half) * n / (1 + z * z / n) for sign in (-1, 1))
-  return max(low, 0.0), high
-
-
-def show(screen: Screen, summary: dict[str, Any]) -> None:
-  """Shows the nets of a single run as a table."""
+def show(
+    screen: Screen, summary: dict[str, Any], interval: Interval | None = None
+) -> None:
+  """Shows the nets of a single run as a table, then intervals of their errors."""
   nets = {name: value for name, value in summary.items()
           if isinstance(value, dict) and name != "dataset"}
   columns = ["net", "test errors", "accuracy", "NLL", "ECE", "agreement",
@@ -81,17 +66,26 @@ def show(screen: Screen, summary: dict[str, Any]) -> None:
   if "notice" in dataset:
     title += f"\n{dataset['notice']}"
   screen.table(title, columns, rows)
-  ends = {name: of_examples(record["test_errors"], record["test_examples"])
-          for name, record in nets.items() if "test_errors" in record}
-  shown = "; ".join("{} {:.0f} to {:.0f}".format(name, *end)
-                    for name, end in ends.items())
+  if interval is not None:
+    _show_intervals(screen, nets, interval)
+
+
+def _show_intervals(
+    screen: Screen, nets: Mapping[str, Any], interval: Interval) -> None:
+  # Of a teacher in a file of logits no errors are known.
+  ends = {
+      name: [rate * record["test_examples"] for rate in interval(
+          record["test_errors"], record["test_examples"])]
+      for name, record in nets.items() if "test_errors" in record}
+  shown = "; ".join(f"{name} {low:.0f} to {high:.0f}"
+                    for name, (low, high) in ends.items())
   screen.say(f"95% intervals of the choice of test examples alone: {shown}. What "
              "other seeds change: --sweep.seed=0,1,2,3,4 in another --workdir")
-  if ends.keys() >= {"baseline", "distilled"} and (
-      max(low for low, _ in (ends["baseline"], ends["distilled"]))
-      <= min(high for _, high in (ends["baseline"], ends["distilled"]))):
-    screen.say("those of baseline and distilled overlap: this run does not tell "
-               "which of the two losses is better")
+  if ends.keys() >= {"baseline", "distilled"}:
+    lows, highs = zip(ends["baseline"], ends["distilled"])
+    if max(lows) <= min(highs):
+      screen.say("those of baseline and distilled overlap: this run does not tell "
+                 "which of the two losses is better")
 
 
 def _of_any(jobs: Sequence[Job]) -> dict[str, Any]:

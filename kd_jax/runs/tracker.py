@@ -7,9 +7,8 @@ from typing import Any
 from kd_jax.core import exits, hosts, sources
 from kd_jax.core.errors import UserError, in_words
 
-# (kind, what) -> None: one of `KINDS`, and what there is to say of it.
+# (kind, what) -> None, of each kind as `start` says.
 Log = Callable[[str, Mapping[str, Any]], None]
-KINDS = ("epoch", "result", "figure", "end")
 
 
 def nothing(kind: str, what: Mapping[str, Any]) -> None:

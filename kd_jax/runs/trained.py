@@ -100,7 +100,7 @@ def config(workdir: pathlib.Path) -> dict[str, Any]:
   except (OSError, ValueError):
     values = None
   if not isinstance(values, dict) or "data.name" not in values:
-    raise UserError(f"--workdir={workdir}: holds no run; give the folder of one")
+    raise UserError(f"{workdir}: holds no run; give the folder of one")
   # Keys that came later have the default that means what was done without them.
   later = {name: key.default for name, key in schema.every(
       *values.get("recipe") or ()).items()
@@ -184,7 +184,7 @@ def _chosen(
           if (workdir / "parameters" / each).is_dir()}
   if not kept:
     raise UserError(
-        f"--workdir={workdir}: no net is kept in it; of a sweep only those that "
+        f"{workdir}: no net is kept in it; of a sweep only those that "
         "others learn from are")
   if name is not None and name not in kept:
     raise UserError(f"--net={name}: no such net there; {nearest(name, kept)}")

@@ -124,10 +124,10 @@ def fit(
     if step or begun:
       report({"event": "resumed", "step": step})
 
-  monitor = NetMonitor(training, program, checkpoints, per_epoch=per_epoch,
-                       keep_best="heldout" in splits, net=net,
-                       teacher=functools.partial(
-                           _not_finite, training, learner, data, arrays))
+  monitor = NetMonitor(
+      training, program, checkpoints, per_epoch=per_epoch, net=net,
+      keep_best="heldout" in splits, teacher=functools.partial(
+          _not_finite, training, learner, data, arrays))
   state = train_loop.run_to_end(
       program, state, total_steps=training.last_step, per_epoch=per_epoch,
       segment_steps=cost.segment_steps(per_epoch, cost.step_seconds(
@@ -135,12 +135,17 @@ def fit(
       checkpoints=checkpoints, stop=stop, ended=ended, resumed=resumed,
       monitor=monitor, tick=tick)
   if training.patience is not None and monitor.best is not None:
-    best = untrained(training.model, monitor.best.variables, splits, devices)
-    number = int(monitor.best.epoch)
-    return best._replace(row=best.row | {
-        "epoch": number, "step": min(number * per_epoch, training.last_step)})
+    return _of_epoch(training, monitor.best, per_epoch, splits, devices)
   row, wrong = last
   return Fitted(net(state), row, np.flatnonzero(wrong).tolist(), monitor.best)
+
+
+def _of_epoch(training, best: Best, per_epoch: int, splits, devices) -> Fitted:
+  """The net of an epoch, as the one that comes out."""
+  number = int(best.epoch)
+  found = untrained(training.model, best.variables, splits, devices)
+  return found._replace(row=found.row | {
+      "epoch": number, "step": min(number * per_epoch, training.last_step)})
 
 
 def _not_finite(

@@ -170,7 +170,7 @@ class LanesMonitor(Monitor):
         epoch.observed.state, jnp.full_like(errors, number), errors), self.patience)
     self.over = bool((number - self.kept.epoch >= self.patience).all())
 
-  def best(self, state: TrainState) -> TrainState:
+  def with_best(self, state: TrainState) -> TrainState:
     """A state with the best net of each lane."""
     best = self.kept.variables
     return state.replace(  # type: ignore[attr-defined]
