@@ -168,7 +168,7 @@ def draw(results: Sequence[Result], reference: str, file: pathlib.Path) -> bool:
   """Differences from the reference with their intervals; filled if sure."""
   tests, adjusted = differences(results, reference)
   found = sorted(tests.items(), key=lambda item: item[1].difference)
-  drawn, axes = canvas.figure(1, 1, (4.6, 1.2 + 0.24 * len(found)))
+  drawn, axes = canvas.figure(1, 1, (4.6, 1.35 + 0.24 * len(found)))
   at = axes[0][0]
   for place, (name, test) in enumerate(found):
     canvas.difference(at, place, test.difference, test.low, test.high,
@@ -176,6 +176,7 @@ def draw(results: Sequence[Result], reference: str, file: pathlib.Path) -> bool:
   at.axvline(0, color="black", linewidth=0.8)
   at.set_yticks(range(len(found)), [name for name, _ in found])
   at.set(ylim=(len(found) - 0.4, -0.6),
-         xlabel=f"test errors minus those of {reference}\n95% interval; filled: "
-                f"p (Holm) < {LEVEL}, blue better, orange worse")
+         xlabel=f"test errors minus those of {reference}\n"
+                f"95% interval; filled: p (Holm) < {LEVEL},\n"
+                "blue better, orange worse")
   return canvas.save(drawn, file)
