@@ -52,6 +52,15 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = (
+    Mutant("answers of a function do not tell its students apart", "_asked",
+           "parameters.parameters_sha256(answers)", "fingerprint",
+           "test_function_teacher.py -k other_answers"),
+    Mutant("lanes of a function are taken for its batch", "model",
+           "inputs.shape[:1 - len(seen.shape)]", "()",
+           "test_function_teacher.py -k compiled_and_in_lanes"),
+    Mutant("a function sees no views", "make_asked",
+           "jnp.full_like(ids, view)", "jnp.zeros_like(ids)",
+           "test_function_teacher.py -k views_that_nets_see"),
     Mutant("the start of another run is left out", "Points._wanted",
            "self._of_another_run(net, setup, training)", "None",
            "test_init_from.py -k each_net"),

@@ -159,7 +159,27 @@ def teacher(values: Values, found: data_lib.Dataset, member: int) -> Training:
   values = flatten(values)
   training = _training(
       values, found, "teacher", _traced(_hparams(values, "teacher")))
+  if training.model.on_host is not None:
+    _check_asked(values)
   return training._replace(seed=training.seed + member)
+
+
+def _check_asked(values: Values) -> None:
+  """Refuses what a teacher that is a function on the host cannot be or give."""
+  method, name = names.method(values["method"]), values["teacher.name"]
+  for key in ("teacher.count", "teacher.state_dict", "teacher.dir"):
+    if values[key] not in (None, 1):
+      raise UserError(
+          f"config.{key}={values[key]}: is of nets that are trained or loaded "
+          f"here, and teacher.name={name} is a function; leave one of them out")
+  if method.heads:
+    raise UserError(
+        f"config.method={values['method']}: looks into its teacher, and "
+        f"teacher.name={name} is a function, of which outputs alone are known; use "
+        "a method on logits or features, such as kd or hint")
+  if jax.process_count() > 1:
+    raise UserError(f"config.teacher.name={name}: is a function, which one process "
+                    "can ask; leave out --processes")
 
 
 def learner(

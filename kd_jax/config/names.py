@@ -76,7 +76,7 @@ def model(
         f"config.{prefix}.name={name}: gives logits {logits.shape} for 2 "
         f"examples, must be (2, {found.num_classes})")
   remark = ""
-  if sources.named(name):
+  if sources.named(name) and built.on_host is None:
     made_of = (
         name, sources.sha256(name), tuple(size.items()), dtype, found.num_classes,
         learns := prefix != "teacher")
@@ -101,7 +101,7 @@ def _outputs(
 ) -> types.Outputs:
   """What a net gives for inputs; it must have parameters, and arrays as taps."""
   variables = built.init(key, inputs)
-  if not jax.tree.leaves(variables.params):
+  if not jax.tree.leaves(variables.params) and built.on_host is None:
     raise TypeError("has no parameters, so there is nothing to train")
   outputs = built.apply(variables, inputs, train=False)[0]
   for name, tap in outputs.features.items():
@@ -180,6 +180,17 @@ def _own_model(
   """A user's class or function as a model."""
   key = f"config.{prefix}.name"
   own = sources.load(key, name)
+  if models.function.of_inputs(own):
+    if prefix != "teacher":
+      raise UserError(f"{key}={name}: is a function of inputs, which is asked and "
+                      "cannot be trained; give one as config.teacher.name")
+    inputs = preprocess.seen(found.train.inputs, 2)
+    return compilation.once(
+        ("function", name, sources.sha256(name), found.num_classes,
+         compilation.shapes(inputs)),
+        lambda: models.function.model(
+            own, inputs, found.num_classes, key=f"{key}={name}",
+            file=sources.file(name)))
   given: dict[str, Any] = {
       "num_classes": found.num_classes,
       "image_shape": tuple(found.train.inputs.shape[1:])}

@@ -75,7 +75,7 @@ class Screen:
       return
     self.advance(net, row["step"], row["total_steps"], _message(row))
 
-  def advance(self, what: str, done: int, total: int, message: str) -> None:
+  def advance(self, what: str, done: float, total: int, message: str) -> None:
     """Shows that `done` of `total` parts of something are done."""
     tasks = [task for task in self._bar.tasks if task.description == what]
     # Fewer than before: another task of the same name begins, such as a next bank.

@@ -53,6 +53,12 @@ def sha256(name: str) -> str:
   return hashlib.sha256(source.encode()).hexdigest()
 
 
+def file(name: str) -> str:
+  """The file that a name lies in, or its module, as `errors.in_words` wants it."""
+  place = name.rpartition(":")[0]
+  return os.path.abspath(at_home(place)) if place.endswith(".py") else place
+
+
 def _module(place: str) -> ModuleType:
   file = os.path.abspath(at_home(place))
   try:

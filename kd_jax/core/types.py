@@ -61,12 +61,15 @@ class Model(NamedTuple):
       `axis_name` names the mapped device axis, where there is one.
     understands: Those of the keywords that its module takes.
     settle: What becomes of its variables when it is used; None if nothing does.
+    on_host: Of a net that is asked outside JAX, `inputs -> Outputs`, both
+      NumPy arrays; it has no parameters. Else None.
   """
 
   init: Callable[..., Variables]
   apply: Callable[..., tuple[Outputs, Tree]]
   understands: frozenset[str] = frozenset()
   settle: Callable[[Variables], Variables] | None = None
+  on_host: Callable[[Any], Outputs] | None = None
 
 
 @flax.struct.dataclass

@@ -12,7 +12,7 @@ import inspect
 import jax.numpy as jnp
 
 from kd_jax.core import types
-from kd_jax.models import compression, linen, nnx
+from kd_jax.models import compression, function, linen, nnx
 from kd_jax.models.convnet import Convnet
 from kd_jax.models.convolutional import Cnn
 from kd_jax.models.head import head
@@ -29,8 +29,8 @@ from kd_jax.models.plain import Fitnet, Plane, Vgg
 from kd_jax.models.resnet import BottleneckResnet, Resnet, WideResnet
 
 __all__ = [
-    "MODELS", "check", "compression", "head", "linen_model", "nnx_model", "options",
-    "own_model", "understands"]
+    "MODELS", "check", "compression", "function", "head", "linen_model",
+    "nnx_model", "options", "own_model", "understands"]
 
 # Of modules that are not ours.
 linen_model = checking(linen.linen_model)

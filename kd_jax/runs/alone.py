@@ -10,13 +10,14 @@ import time
 from typing import Any
 
 import jax
+import numpy as np
 
 from kd_jax.config import identity as identity_lib
 from kd_jax.core import hosts, types
 from kd_jax.core.errors import UserError
 from kd_jax.data import preprocess
 from kd_jax.models import released
-from kd_jax.runs import inspected, nets, rows, trained
+from kd_jax.runs import inspected, nets, rows, teacher_store, trained
 from kd_jax.runs.jobs import Job, Wanted
 from kd_jax.runs.nets import Kept
 from kd_jax.runs.rows import Row
@@ -27,6 +28,8 @@ from kd_jax.training import fit, parameters, peers
 def train(job: Job, fingerprint: str) -> Kept:
   """Trains a net of a job, or finds it; it lies in `workdir/parameters/NAME`."""
   setup, name, wanted = job.setup, job.net.name, job.wanted[fingerprint]
+  if job.training.model.on_host is not None:
+    return _asked(job, fingerprint)
   own = setup.workdir / "parameters" / name
   if not job.net.in_config and job.net.member is None:
     # Of the main job's students nobody learns, so they are in no store.
@@ -53,6 +56,25 @@ def row(job: Job, fingerprint: str, record: Row) -> Row:
   # A net that a sweep left has its own packing and curves.
   return {"packing": packing, **rows.found(job, fingerprint, record),
           **(rows.curves(epochs) if epochs else {})}
+
+
+def _asked(job: Job, fingerprint: str) -> Kept:
+  """The teacher that is a function, which only its answers tell from another.
+
+  They may hang on a file of weights that is not known here, so they are asked anew
+  each time, and the students of other answers are other students.
+  """
+  began, setup = time.perf_counter(), job.setup
+  number = sum(len(split.data.label) for split in setup.splits.values())
+  model = nets.counting(job.training.model, lambda done: setup.screen.advance(
+      job.net.name, done, number, f"asked {done} of {number} inputs"))
+  answers = nets.logits(setup, model, nothing := types.Variables({}, {}))
+  teacher_store.look(setup, np.asarray(answers["test"]))
+  record = {
+      "fingerprint": fingerprint, **teacher_store.judged(setup.splits, answers),
+      "parameters_sha256": parameters.parameters_sha256(answers),
+      "seconds": round(time.perf_counter() - began, 2)}
+  return Kept(job.training, nothing, record, answers)
 
 
 def _released(job: Job) -> fit.Fitted:

@@ -206,7 +206,8 @@ def _group(
   if members and not teacher_store.wants_bank(asked, found, training, taps):
     teacher = teachers.live(models, [
         cost.variables(model, inputs) for model in models])
-  released = net.member is not None and asked.values["teacher.state_dict"]
+  released = net.member is not None and (
+      training.model.on_host is not None or asked.values["teacher.state_dict"])
   return _Group(net, training, inputs, 0.0 if released else cost.step_seconds(
       training, inputs, teacher), {})
 

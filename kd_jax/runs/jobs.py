@@ -67,9 +67,10 @@ class Job(NamedTuple):
 
   @property
   def released(self) -> bool:
-    """Whether its net is taken as it is, with weights that the config gives."""
+    """Whether its net is taken as it is: a function, or weights of a file."""
     return (self.net.member is not None
-            and self.setup.run.values["teacher.state_dict"] is not None)
+            and (self.training.model.on_host is not None
+                 or self.setup.run.values["teacher.state_dict"] is not None))
 
   @property
   def prepared(self) -> PreparedTeacher | None:

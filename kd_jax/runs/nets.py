@@ -1,6 +1,6 @@
 """Trained nets: the store of those that others learn from, and what they say."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 import contextlib
 import functools
 import json
@@ -40,11 +40,13 @@ class Kept(NamedTuple):
     variables: The net, on every device.
     record: Its numbers. Its bits, `parameters_sha256`, stand for it in the identity
       of those who learn from it: another machine's teacher is another teacher.
+    logits: On every split, of a net that is slow to ask; else None.
   """
 
   training: Training
   variables: types.Variables
   record: dict[str, Any]
+  logits: dict[str, jax.Array] | None = None
 
   @property
   def sha256(self) -> str:
@@ -305,6 +307,22 @@ def logits(
   predict = devices_lib.make_predict(setup.devices, model, VIEWS["none"])
   return {name: predict(variables, split.data, jnp.int32(0))
           for name, split in setup.splits.items()}
+
+
+def counting(model: types.Model, tick: Callable[[int], None]) -> types.Model:
+  """A net on the host that tells of how many inputs it was asked; others as is."""
+  if model.on_host is None:
+    return model
+  on_host, done = model.on_host, 0
+
+  def asked(inputs):
+    nonlocal done
+    outputs = on_host(inputs)
+    done += len(inputs)
+    tick(done)
+    return outputs
+
+  return model._replace(on_host=asked)
 
 
 def _folder(setup: Setup, fingerprint: str) -> pathlib.Path:

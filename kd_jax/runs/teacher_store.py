@@ -94,12 +94,13 @@ def _of_nets(
   run, mean = setup.run, setup.run.values["teacher.mean"]
   classes = run.values["teacher.classes"]
   stored: dict[str, Any] = {}
-  each = [nets.logits(setup, net.training.model, net.variables)
+  each = [net.logits or nets.logits(setup, net.training.model, net.variables)
           for net in members]
   member_logits = {
       name: jnp.stack([logits[name] for logits in each]) for name in setup.splits}
-  for logits in member_logits["test"]:
-    _look(setup, np.asarray(logits))
+  for net, logits in zip(members, member_logits["test"], strict=True):
+    if net.training.model.on_host is None:  # Which was looked at when it was asked.
+      look(setup, np.asarray(logits))
   splits = {name: split._replace(teacher_logits=teachers.combine(
       member_logits[name], jnp.float32(run.weights), 1.0, mean=mean,
       classes=classes))
@@ -133,7 +134,7 @@ def _of_nets(
       [net.sha256 for net in members], member_logits, members)
 
 
-def _look(setup: Setup, logits: np.ndarray) -> None:
+def look(setup: Setup, logits: np.ndarray) -> None:
   """Refuses a net whose logits of the test set cannot be meant so."""
   run, labels = setup.run, setup.dataset.test.label
   key = f"config.teacher.name={run.values['teacher.name']}"
@@ -167,14 +168,16 @@ def _bank(
   everywhere = setup.devices if not setup.run.sweep.points else (
       devices_lib.choose(most=jax.local_device_count()))
   copies = lambda tree: devices_lib.copies(everywhere, tree)
+  examples = len(setup.dataset.train.label)
+  asked = lambda inputs: tick(inputs / examples)
   source = logit_bank.Source(
-      [net.training.model for net in members],
+      [nets.counting(net.training.model, asked) for net in members],
       copies([net.variables for net in members]), copies(setup.train), views,
       everywhere)
 
   def tick(done):
     setup.screen.advance(
-        "bank", done, views.count, f"{done} of {views.count} views")
+        "bank", done, views.count, f"{int(done)} of {views.count} views")
     if hosts.any_of(setup.stop()):
       raise train_loop.Interrupted()  # A bank that is not whole is gone on with.
 
@@ -259,16 +262,24 @@ def loss_record(
   return {"loss": loss, **numbers, **({"numbers": own} if own else {})}
 
 
-def _ensemble_record(members: Sequence[Kept], splits) -> dict[str, Any]:
-  """The ensemble's own numbers, and its members'."""
+def judged(
+    splits: dict[str, fit.Split], logits: dict[str, jax.Array]
+) -> dict[str, Any]:
+  """The numbers of logits on every split, as a record has them."""
   record: dict[str, Any] = {}
   for name, split in splits.items():
-    totals, wrong = fit.judge(split.teacher_logits, split.data.label)
+    totals, wrong = fit.judge(logits[name], split.data.label)
     record |= fit.computed(name, totals)
     if name == "test":
       record["test_wrong_ids"] = np.flatnonzero(wrong).tolist()
+  return record
+
+
+def _ensemble_record(members: Sequence[Kept], splits) -> dict[str, Any]:
+  """The ensemble's own numbers, and its members'."""
   records = [net.record for net in members]
-  return record | {
+  return judged(splits, {
+      name: split.teacher_logits for name, split in splits.items()}) | {
       "fingerprint": identity_lib.fingerprint(
           {"members": [each["fingerprint"] for each in records]}),
       "seconds": sum(each["seconds"] for each in records),

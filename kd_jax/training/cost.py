@@ -109,7 +109,8 @@ def lane_bytes(training: Training, inputs: Any) -> int:
   """Weights, gradients and two moments; activations forth and back."""
   held = variables(training.model, inputs)
   weights = sum(leaf.size for leaf in jax.tree.leaves(held))
-  widest = max(leaf.shape[-1] for leaf in jax.tree.leaves(held) if leaf.shape)
+  widest = max(
+      (leaf.shape[-1] for leaf in jax.tree.leaves(held) if leaf.shape), default=0)
   layers = len(jax.tree.leaves(held.params))
   return 4 * (4 * weights + 2 * training.batch_size * widest * layers)
 

@@ -177,6 +177,8 @@ def make_predict(
   Each device computes whole batches, so that an example's logits have the same
   bits whatever the number of devices.
   """
+  if model.on_host is not None:
+    return segment_lib.make_asked(model.on_host, views, of=of)
   return make(devices, segment_lib.make_predict(
       model, views, parts=devices.size, of=of, spread=lambda batches: spread(
           devices, batches, (None, None, None, 0), 0)))

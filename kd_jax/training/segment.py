@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from kd_jax.core import randomness, types
 from kd_jax.data import preprocess
@@ -272,5 +273,23 @@ def make_predict(
         variables, data, view, ids.reshape(num_batches, size))
     return jax.tree.map(lambda x: x.reshape(
         (num_batches * size,) + x.shape[2:])[:number], found)
+
+  return predict
+
+
+def make_asked(
+    on_host: Callable[[np.ndarray], types.Outputs], views: views_lib.Views,
+    batch_size: int = 500, *, of: Callable[[types.Outputs], Any],
+) -> Callable[[types.Variables, DeviceData, jax.Array], Any]:
+  """As `make_predict`, of a net outside JAX, whose arrays stay on the host."""
+  @jax.jit
+  def see(data, view, ids):
+    return take(data, views, ids, jnp.full_like(ids, view), ids >= 0).inputs
+
+  def predict(variables, data, view):
+    ids = np.arange(len(data.label), dtype=np.int32)
+    found = [of(on_host(np.asarray(see(data, view, ids[at:at + batch_size]))))
+             for at in range(0, len(ids), batch_size)]
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
 
   return predict
