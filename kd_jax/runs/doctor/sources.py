@@ -67,9 +67,9 @@ def raw_sets(visit: Visit, folder: pathlib.Path) -> list[str]:
   found = []
   for name in _RAW:
     with visit.check(name, fatal=False):
-      arrays = raw.find(name, folder, say=lambda text: None)
-      if arrays is not None:
-        found.append(f"{name} ({verdict(name, arrays)})")
+      read = raw.find(name, folder, say=lambda text: None)
+      if read is not None:
+        found.append(f"{name} ({verdict(name, read[0])})")
   return found
 
 
