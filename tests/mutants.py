@@ -98,6 +98,8 @@ MUTANTS = (
            "weights if weights is None else weights[~test]",
            "weights if weights is None else weights[:(~test).sum()]",
            "test_example_weights.py -k any_split"),
+    Mutant("a notebook has a bar for every epoch", "Screen._draw",
+           "self._drawn is None", "True", "test_screen.py -k one_bar"),
     Mutant("more widths than a net has places for are left out", "_check_widths",
            "len(given) != len(own)", "False", "test_nets.py -k 'another_number'"),
     Mutant("own files: classes are not in the order of their names", "_classes",
