@@ -437,7 +437,7 @@ def test_both_nets_are_told(doctor):
       "--config.teacher.name=cnn", "--config.teacher.widths=(3,)")
   assert code == 1
   assert {line.split(":")[1] for line in lines(said, "problem:")} == {
-      " config.student", " config.teacher"}
+      " config.student.widths=(3,)", " config.teacher.widths=(3,)"}
 
 
 def test_a_warning_does_not_fail(looked_at):

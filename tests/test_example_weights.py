@@ -17,6 +17,7 @@ from kd_jax.config import build, identity
 from kd_jax.core.errors import UserError
 from kd_jax.data.preprocess import AsStored
 from kd_jax.runs import setup
+from kd_jax.runs.doctor import sources
 from kd_jax.training import lanes, segment
 
 CLASS_WEIGHTS = (0.5, 3.0, 1.0, 0.25, 1.0, 2.0, 0.0)
@@ -215,7 +216,9 @@ def test_example_weights_of_arrays_of_any_numbers(form, tmp_path):
   found = load(saved(tmp_path, W.astype(form)), holdout=0.1)
   assert found.weights.dtype == np.float32
   np.testing.assert_array_equal(found.weights, W.astype(form).astype("f4"))
-  assert f"weights 0 to {W.astype(form).max():.4g};" in setup.in_words(found)
+  words = f"weights 0 to {W.astype(form).max():.4g}"
+  assert f"; of {words};" in setup.in_words(found)
+  assert f"40 training of {words} (4 held out)" in sources.describe(found)
 
 
 def test_example_weights_are_part_of_the_hash_unless_all_are_alike(tmp_path):

@@ -363,7 +363,7 @@ def _training(
   seen = names.known(f"{net}.views", own("views"), views.VIEWS)
   if seen.count > 1 and not preprocess.are_images(found.train.inputs):
     raise UserError(
-        f"config.{net}.views={own('views')}: moves images, and {found.name} has "
+        f"config.{net}.views={own('views')}: is for images, and {found.name} has "
         f"inputs {found.train.inputs.shape[1:]}; give --config.{net}.views=none")
   if own("mixup") and not jnp.issubdtype(
       preprocess.seen(found.train.inputs, 1).dtype, jnp.floating):
