@@ -50,6 +50,9 @@ def fixture_place(tmp_path_factory) -> pathlib.Path:
   (place / "data/flowers.csv").write_text("id,length,colour,species\n" + "".join(
       f"{i},{i % 2 * 7.5 + i / 20:.2f},{('red', 'blue', 'white')[i % 3]},"
       f"{('rose', 'daisy')[i % 2]}\n" for i in range(100)))
+  (place / "data/survey.csv").write_text("age,income,people,answer\n" + "".join(
+      f"{i},{99 - i},{0.5 if i % 7 else 12},{('no', 'yes')[i % 2]}\n"
+      for i in draw.permutation(100)))
   arrays = {}
   for part, number in (("train", 60), ("test", 30)):
     arrays[f"x_{part}"] = draw.integers(0, 256, (number, 8, 8), dtype=np.uint8)
@@ -72,7 +75,7 @@ def words(text: str) -> str:
 
 def test_the_page_shows_every_kind():
   names = {re.search(r"data\.name=(\w+)", command)[1] for command, _ in SHOWN}
-  assert names == {"pets", "mixed", "flat", "flowers", "mine"}
+  assert names == {"pets", "mixed", "flat", "flowers", "mine", "survey"}
 
 
 @pytest.mark.parametrize(("command", "output"), SHOWN)

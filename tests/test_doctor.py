@@ -387,7 +387,7 @@ def bad_logits(tmp_path):
     (("--config.method=kdd",), "did you mean kd"),
     (("--config.student.name=mpl",), "did you mean mlp"),
     (("--config.student.name=cnn", "--config.student.widths=(3,)"),
-     "fails on inputs (12, 10, 1)"),
+     "cnn takes 2 widths, such as (256,512); there is 1"),
     (("--config.teacher.weights=(1.0,2.0)",), "must be 1 number >="),
     (("--config.teacher.logits=/no/such.npy",), "cannot be read"),
     (("--config.student.init_scale=1e30", "--config.method=hard"),
@@ -437,7 +437,7 @@ def test_both_nets_are_told(doctor):
       "--config.teacher.name=cnn", "--config.teacher.widths=(3,)")
   assert code == 1
   assert {line.split(":")[1] for line in lines(said, "problem:")} == {
-      " config.student", " config.teacher"}
+      " config.student.widths=(3,)", " config.teacher.widths=(3,)"}
 
 
 def test_a_warning_does_not_fail(looked_at):

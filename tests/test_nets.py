@@ -4,6 +4,7 @@ import functools
 import importlib.util
 import json
 import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +13,11 @@ import pytest
 from test_step import distance
 
 from docs import nets as docs_nets
+from kd_jax import data as data_lib
 from kd_jax import models
+from kd_jax.config import names
 from kd_jax.core import types
+from kd_jax.core.errors import UserError
 from kd_jax.models.mobile import shuffle
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
@@ -322,3 +326,44 @@ def test_channels_are_shuffled_by_turns():
   x = jnp.arange(12).reshape(1, 1, 1, 12)
   assert shuffle(x, 3).ravel().tolist() == [0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11]
   np.testing.assert_array_equal(shuffle(shuffle(x, 3), 4), x)
+
+
+# Widths that are none of a net.
+
+FOUND = data_lib.stand_in(np.zeros((2, 32, 32, 3), np.uint8), ("a", "b", "c"))
+
+
+@pytest.mark.parametrize("name", sorted(models.MODELS))
+def test_another_number_of_widths_is_refused_with_those_that_there_are(name):
+  if name == "mlp" or (name.startswith(("resnet", "wrn")) and name != "resnet50"):
+    for widths in ((8,), (8, 8), (8, 8, 8, 8)):
+      models.MODELS[name](num_classes=3, widths=widths)
+    return
+  for number in (1, 30):
+    with pytest.raises(UserError) as refused:
+      names.model(name, {"widths": (8,) * number}, FOUND, prefix="student")
+    said = str(refused.value)
+    assert said.startswith("config.student.widths=(8,") and "\n" not in said
+    assert f"there {'is' if number == 1 else 'are'} {number}" in said
+    # The widths that it names are some that the net takes.
+    given = re.search(r"takes (\d+) widths, such as \(([\d,]+)\);", said)
+    widths = tuple(map(int, given[2].split(",")))
+    assert len(widths) == int(given[1])
+    models.MODELS[name](num_classes=3, widths=widths)
+
+
+@pytest.mark.parametrize("width", [0, -3])
+def test_a_width_below_1_is_refused(width):
+  for name in models.MODELS:
+    with pytest.raises(ValueError, match=f"a width of {width}; each must be 1 or"):
+      models.MODELS[name](num_classes=3, widths=(8, width))
+
+
+@pytest.mark.parametrize(("name", "widths", "words"), [
+    ("shufflenetv1", (12, 24, 36), "12 channels after 24: widths must grow"),
+    ("shufflenetv1", (36, 50, 72), "50 channels after 36: .* by multiples of 12"),
+    ("shufflenetv2", (24, 1, 48), "1 channel: must have 2 or more")])
+def test_widths_that_blocks_cannot_part_are_refused(name, widths, words):
+  with pytest.raises(UserError, match=words):
+    names.model(name, {"widths": widths}, FOUND, prefix="student")
+  names.model("shufflenetv1", {"widths": (36, 60, 72)}, FOUND, prefix="student")

@@ -57,9 +57,9 @@ PROMISED: dict[str, dict[str, str | None]] = {
     "from kd_jax import data": {
         "data.load": "name, *, directory=, holdout=, embedded=, resize=, split=, "
                      "split_size=, test_fraction=, channels=, label=, without=, "
-                     "first_class=, say=",
+                     "first_class=, weights=, say=",
         "data.from_arrays": "x_train, y_train, x_test, y_test, class_names=, "
-                            "name=, directory=",
+                            "name=, directory=, w_train=",
         "data.split_ids": "num_examples, holdout",
         "data.with_pseudo": "dataset, kind, *, number, seed=, p=, s=",
     },
@@ -105,7 +105,7 @@ PROMISED: dict[str, dict[str, str | None]] = {
         "kd_jax.load": "workdir"},
     # Of the notebook, which trains with the library's own step.
     "from kd_jax.training import segment": {
-        "segment.DeviceData": "inputs, label, ids, preprocess",
+        "segment.DeviceData": "inputs, label, ids, preprocess, weight=",
         "segment.steps_per_epoch": "num_examples, batch_size",
         "segment.make_segment": "learner, views, batch_size",
     },

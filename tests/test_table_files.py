@@ -5,12 +5,14 @@ import json
 import re
 import sys
 
+from conftest import ROOT
 import numpy as np
 import pandas as pd
 import pytest
 
 from kd_jax import data as data_lib
 from kd_jax import main
+from kd_jax.config import build, command_line
 from kd_jax.core.errors import UserError
 from kd_jax.data import own, own_tables, raw, table_files
 
@@ -276,6 +278,28 @@ def blobs(number: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
   label = draw.permutation(np.arange(number) % 3)
   return draw.integers(0, 50, (number, 4, 4), np.uint8) + np.uint8(
       60) * label[:, None, None].astype(np.uint8), label
+
+
+def test_views_of_a_table_are_refused_with_the_words_that_leave_them_out(
+    trees, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  words = ["--config=configs/mnist.py", f"--config.data.dir={trees()}",
+           "--config.data.name=trees", "--config.data.label=kind",
+           "--config.data.test_fraction=0.25"]
+
+  def made(*more):
+    config, _ = command_line.parse([*words, *more])
+    found = build.dataset(config, say=lambda line: None)
+    return build.student(config, found), build.teacher(config, found, 0)
+
+  for net, given in (("student", ["--config.student.views=crop4_flip"]),
+                     ("teacher", [])):
+    with pytest.raises(UserError, match=f"config.{net}.views=.* images") as refused:
+      made(*given)
+    remedy = re.search(r"give (--config\S+)$", str(refused.value))
+    assert remedy and remedy[1] == f"--config.{net}.views=none"
+    words.append(remedy[1])
+  assert [each.views.count for each in made()] == [1, 1]
 
 
 @pytest.fixture(name="run")

@@ -41,7 +41,8 @@ def dataset(
       split=values["data.split"], split_size=values["data.split_size"],
       test_fraction=values["data.test_fraction"], channels=values["data.channels"],
       label=values["data.label"], without=values["data.without"],
-      first_class=values["data.first_class"], say=say, fetching=fetching)
+      first_class=values["data.first_class"], weights=values["data.weights"],
+      say=say, fetching=fetching)
   kind, number, seed, p, s = (values[f"data.{key}"] for key in (
       "pseudo", "pseudo_size", "pseudo_seed", "munge_p", "munge_s"))
   if kind != "none":
@@ -92,11 +93,34 @@ def _transfer_ids(values: Values, found: data_lib.Dataset) -> np.ndarray:
 def device_data(
     examples: data_lib.Examples, ids: np.ndarray,
     preprocess: preprocess.Scaling | preprocess.AsStored,
+    weight: np.ndarray | None = None,
 ) -> segment.DeviceData:
   """Puts examples on the device, those of `ids` in use."""
   return jax.device_put(segment.DeviceData(
       examples.inputs, examples.label, ids.astype(np.int32),  # type: ignore[arg-type]
-      preprocess))
+      preprocess, weight))  # type: ignore[arg-type]
+
+
+def example_weights(found: data_lib.Dataset) -> np.ndarray | None:
+  r"""The weight of the hard term of each example, float32 `[N]` by id; or None.
+
+    w_i / mean_j w_j   over the j to train on whose label is known
+
+  So the mean over an epoch is the weighted mean, sum_i w_i l_i / sum_i w_i, and
+  alpha means the same whatever the weights add up to. Divided by the sum of a
+  batch instead, an example would count by what is drawn beside it.
+
+  Raises:
+    UserError: If these weights are all 0.
+  """
+  weights, ids = found.weights, found.train_ids
+  if weights is None or not len(labelled := ids[found.train.known[ids]]):
+    return weights
+  if not (mean := weights[labelled].mean(dtype=np.float64)):
+    raise UserError(
+        f"data.name={found.name}: the {len(labelled)} examples with a label that a "
+        "net would train on all weigh 0; give some a weight, or keep others")
+  return (weights / mean).astype(np.float32)
 
 
 def student(values: Values, found: data_lib.Dataset) -> Training:
@@ -360,12 +384,17 @@ def _training(
   if seen.count > 1 and not preprocess.are_images(found.train.inputs):
     raise UserError(
         f"config.{net}.views={own('views')}: is for images, and {found.name} has "
-        f"inputs {found.train.inputs.shape[1:]}; use none")
+        f"inputs {found.train.inputs.shape[1:]}; give --config.{net}.views=none")
   if own("mixup") and not jnp.issubdtype(
       preprocess.seen(found.train.inputs, 1).dtype, jnp.floating):
     raise UserError(
         f"config.{_key(values, net, 'mixup')}={own('mixup'):g}: mixes pixels or "
         f"floats, and {found.name} has {found.train.inputs.dtype}; use 0")
+  if own("mixup") and found.weights is not None:
+    raise UserError(
+        f"config.{_key(values, net, 'mixup')}={own('mixup'):g}: mixes two examples"
+        f", and each of {found.name} has a weight of its own; use 0, or leave out "
+        "the weights")
   number, batch_size = len(found.train_ids), own("batch_size")
   if batch_size > max(number, _SMALL):
     raise UserError(

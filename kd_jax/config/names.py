@@ -57,7 +57,11 @@ def model(
       raise UserError(
           f"config.{prefix}.model.{option}={size[option]}: {name} has no {option}; "
           f"those that have: {', '.join(_having(option))}")
-    built = builder(num_classes=found.num_classes, dtype=dtype, **size)
+    try:
+      built = builder(num_classes=found.num_classes, dtype=dtype, **size)
+    except ValueError as error:
+      raise UserError(
+          f"config.{prefix}.widths={size.get('widths')}: {name} {error}") from None
   inputs = preprocess.seen(found.train.inputs, 2)
   try:
     outputs = lambda: jax.eval_shape(

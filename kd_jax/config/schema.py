@@ -318,6 +318,9 @@ _FILES: dict[str, Key] = {
     "data.label": _optional(
         str, _TEXT, "column of a table (.csv, .tsv, .parquet) that names the "
         "classes"),
+    "data.weights": _optional(
+        str, _TEXT, "column of a table that weighs the labels of its training "
+        "examples; arrays have w_train"),
     "data.without": Key(
         (), Rule("names of columns, such as ('id','name')", _all(
             lambda v: isinstance(v, str))), "columns of a table that are left out"),

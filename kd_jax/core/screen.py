@@ -1,4 +1,9 @@
-"""What the user sees: a progress bar with the time left, or lines; and tables."""
+"""What the user sees: a progress bar with the time left, or lines; and tables.
+
+A notebook is no terminal: what is drawn there is an output, which is kept. So the
+bar is one output that is replaced, and a saved notebook has its last state. Rich's
+own bar in a notebook is a widget: it needs ipywidgets, and is lost on saving.
+"""
 
 import time
 from typing import Any
@@ -14,6 +19,8 @@ from kd_jax.core.errors import printable
 # The least time between plain lines, where there is no terminal for a bar: seconds,
 # and a share of the time since the task began.
 _LINE_SECONDS, _LINE_SHARE = 5.0, 0.02
+# The least time between two bars of a notebook, in seconds.
+_DRAW_SECONDS = 0.5
 
 
 class _Console(rich.console.Console):
@@ -30,8 +37,8 @@ class _Console(rich.console.Console):
 class Screen:
   """Shows the progress of nets that train one after another.
 
-  Use it as a context manager. A terminal shows a live bar. Elsewhere there is a
-  line from time to time, and always one for the last epoch.
+  Use it as a context manager. A terminal and a notebook show a live bar. Elsewhere
+  there is a line from time to time, and always one for the last epoch.
   """
 
   def __init__(
@@ -49,6 +56,7 @@ class Screen:
         # The time left is told by all that was done of a task.
         speed_estimate_period=float("inf"), get_time=time.monotonic)
     self._last_line = 0.0
+    self._drawn: Any = None  # Where the bar is, of a notebook.
 
   def __enter__(self) -> "Screen":
     self._bar.start()
@@ -82,15 +90,33 @@ class Screen:
     new = not tasks or done < tasks[-1].completed
     task = self._begun(what) if new else tasks[-1]
     self._bar.update(task.id, completed=done, total=total, message=message)
-    if self.console.is_terminal:
+    if self.console.is_jupyter:
+      self._draw(at_once=done >= total)
+    elif not self.console.is_terminal:
+      self._line(what, task, message)
+
+  def _draw(self, *, at_once: bool) -> None:
+    """Puts the bar into a notebook, in the place where it was before."""
+    now = time.monotonic()
+    if self.console.quiet or (
+        now - self._last_line < _DRAW_SECONDS and not at_once):
       return
+    self._last_line = now
+    if self._drawn is None:
+      from IPython import display  # pylint: disable=g-import-not-at-top
+      self._drawn = display.display(self._bar, display_id=True)
+    else:
+      self._drawn.update(self._bar)
+
+  def _line(self, what: str, task: rich.progress.Task, message: str) -> None:
+    """Prints how far a task is, from time to time and at its end."""
     now, left = time.monotonic(), task.time_remaining
     least = max(_LINE_SECONDS, _LINE_SHARE * (task.elapsed or 0))
-    if now - self._last_line < least and done < total:
+    if now - self._last_line < least and not task.finished:
       return
     self._last_line = now
     clock = f"  {_clock(left)} left" if left else ""
-    self.say(f"{what:>10}  {100 * done / total:3.0f}%  {message}{clock}")
+    self.say(f"{what:>10}  {task.percentage:3.0f}%  {message}{clock}")
 
   def _begun(self, what: str) -> rich.progress.Task:
     self._bar.add_task(what, total=None, message="")

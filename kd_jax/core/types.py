@@ -24,6 +24,7 @@ class Batch(NamedTuple):
     mixed: Of inputs that are mixed, the second class of each, int32 `[B]`, and its
       share in [0, 1/2], float32 `[B]`; else None.
     other: The view that `clean` is, int32 `[B]`; None where it is the image itself.
+    weight: Of the hard term, float32 `[B]`; None where all are alike.
   """
 
   inputs: Tree
@@ -34,6 +35,7 @@ class Batch(NamedTuple):
   clean: Tree = None
   mixed: tuple[jax.Array, jax.Array] | None = None
   other: jax.Array | None = None
+  weight: jax.Array | None = None
 
 
 class Outputs(NamedTuple):

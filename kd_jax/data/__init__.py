@@ -64,6 +64,7 @@ class Dataset(NamedTuple):
     test_labels: Of all test examples, -1 where unknown; None if all are known.
     named: The names of its classes, where its source tells them.
     nominal: The spans of columns that are one text of a user's own table.
+    weights: Of all training examples, float32 `[N]`; None where all are alike.
   """
 
   name: str
@@ -78,6 +79,7 @@ class Dataset(NamedTuple):
   test_labels: np.ndarray | None = None
   named: tuple[str, ...] = ()
   nominal: tables.Nominal = ()
+  weights: np.ndarray | None = None
 
   @property
   def class_names(self) -> tuple[str, ...]:
@@ -102,6 +104,7 @@ def load(
     label: str | None = None,
     without: Sequence[str] = (),
     first_class: int = 0,
+    weights: str | None = None,
     say: Callable[[str], None] = print,
     fetching: Callable[[str], None] | None = None,
 ) -> Dataset:
@@ -125,6 +128,7 @@ def load(
     label: The column of an own table that names the classes.
     without: Columns of it that are left out.
     first_class: The number of the first class in own arrays.
+    weights: The column of an own table that weighs its training examples.
     say: Receives a line for each thing worth telling.
     fetching: Receives the line before a download instead; it may refuse it.
 
@@ -137,21 +141,36 @@ def load(
   """
   _refuse(holdout, embedded)
   asked = own.Asked(test_fraction, resize, channels, label, tuple(without),
-                    first_class, split)
+                    first_class, split, weights)
   found = _find(name, directory, embedded, asked, say, fetching)
   asked.refuse_unused(name, found.source)
+  found = _drawn_anew(found, split, split_size)
   arrays = found.arrays
-  if split is not None:
-    arrays = tables.split(arrays, split, split_size)
   _refuse_size(name, found.source, resize, arrays[0])
-  dataset = _dataset(name, found._replace(arrays=arrays), holdout, num_classes)
-  _tell_of_names(dataset, say)
+  dataset = _dataset(name, found, holdout, num_classes)
+  _tell_of_unused(dataset, found, say)
   if found.source in ("images", "table") or (
       found.source == "raw" and name not in raw.KNOWN):
     shared = own.shared(arrays, found.where if split is None else ())
     dataset = dataset._replace(
         notice="; ".join(filter(None, [found.notice, shared])))
   return _with_known_test(dataset, say)
+
+
+def _drawn_anew(found: own.Found, seed: int | None, number: int) -> own.Found:
+  """What was found, with another draw of both parts where a seed is given."""
+  if seed is None:
+    return found
+  weights, arrays = found.weights, found.arrays
+  if weights is not None:
+    if len(arrays[3]):
+      raise UserError(
+          f"data.split={seed}: draws training examples from the test set too, "
+          "which has no weights; leave out the split, or the weights, or give one "
+          "table of all examples")
+    none = weights[:0]
+    weights = tables.split((weights, weights, none, none), seed, number)[0]
+  return found._replace(arrays=tables.split(arrays, seed, number), weights=weights)
 
 
 def _with_known_test(dataset: Dataset, say: Callable[[str], None]) -> Dataset:
@@ -168,7 +187,7 @@ def _with_known_test(dataset: Dataset, say: Callable[[str], None]) -> Dataset:
 def from_arrays(
     x_train: Any, y_train: Any, x_test: Any, y_test: Any,
     class_names: Sequence[str] | None = None, name: str = "mine",
-    directory: str | os.PathLike | None = None,
+    directory: str | os.PathLike | None = None, w_train: Any = None,
 ) -> pathlib.Path:
   """Keeps arrays as a data set that a run can be made of, and gone on with.
 
@@ -185,6 +204,8 @@ def from_arrays(
     class_names: A name for each class; None for their numbers.
     name: Of the data set, `data.name`.
     directory: The folder, where it is not to be that in the cache.
+    w_train: Weights of the training examples, numbers >= 0 `[N]`; None for all
+      alike.
 
   Returns:
     The folder: `data.dir`.
@@ -199,18 +220,19 @@ def from_arrays(
   arrays = raw.as_arrays([np.asarray(each) for each in (
       x_train, y_train, x_test, y_test)], "from_arrays")
   names = tuple(class_names or ())
-  found = _labelled("raw", arrays)
+  weights = None if w_train is None else np.asarray(w_train)
+  found = _labelled("raw", arrays)._replace(weights=weights)
   _dataset(name, found, 0.0, None)
   lines = all(each.strip() == each and len(each.splitlines()) == 1
               for each in names)
   if names and not (lines and len({*names}) == len(names) == found.num_classes):
     raise UserError(f"class_names={names}: must be {found.num_classes} different "
                     "names, each a line of text")
-  content = hashlib.sha256("\n".join([_fingerprint(arrays), *names]).encode()
-                           ).hexdigest()
+  content = hashlib.sha256("\n".join(
+      [_fingerprint(arrays, weights), *names]).encode()).hexdigest()
   folder = at_home(directory) if directory else (
       compilation.home() / "arrays" / content[:16])
-  raw.write(folder / name / f"{name}.npz", arrays, names)
+  raw.write(folder / name / f"{name}.npz", arrays, names, weights)
   return folder
 
 
@@ -225,13 +247,19 @@ def _dataset(
   dataset = Dataset(
       name=name, source=found.source, notice=found.notice,
       train=train, test=test, train_ids=train_ids, heldout_ids=heldout_ids,
-      num_classes=num_classes or found.num_classes,
-      fingerprint=_fingerprint(found.arrays), named=found.named,
-      nominal=found.nominal)
+      num_classes=num_classes or found.num_classes, fingerprint="",
+      named=found.named, nominal=found.nominal)
   counted = num_classes is None and found.source != "tfds"
-  if problem := _problem(dataset, counted=counted):
+  problem = _problem(dataset, counted=counted)
+  if not problem and found.weights is not None:
+    problem = check.weights(found.weights, len(train.label))
+  if problem:
     raise UserError(f"data.name={name}: {problem}")
-  return dataset
+  weights = None if found.weights is None else found.weights.astype(np.float32)
+  if weights is not None and (weights == weights[0]).all():
+    weights = None  # It is the same run as without.
+  return dataset._replace(
+      fingerprint=_fingerprint(found.arrays, weights), weights=weights)
 
 
 def _refuse(holdout: float, embedded: str) -> None:
@@ -254,11 +282,15 @@ def _refuse_size(
         f"{name} comes from {source} with inputs of {inputs.shape[1:]}")
 
 
-def _tell_of_names(dataset: Dataset, say: Callable[[str], None]) -> None:
-  """Says so if there are names of another number of classes."""
+def _tell_of_unused(
+    dataset: Dataset, found: own.Found, say: Callable[[str], None]
+) -> None:
+  """Says so if names are of another number of classes, or weights are all alike."""
   if dataset.named and len(dataset.named) != dataset.num_classes:
     say(f"data: names of {len(dataset.named)} classes lie beside {dataset.name}, "
         f"which has {dataset.num_classes}; numbers stand for them")
+  if dataset.weights is None and found.weights is not None:
+    say("data: all training examples have one weight, which is as without weights")
 
 
 def stand_in(inputs: np.ndarray, class_names: tuple[str, ...]) -> Dataset:
@@ -318,9 +350,12 @@ def with_pseudo(
       np.concatenate([inputs, more]),
       np.concatenate([dataset.train.label, np.full(number, -1, np.int32)]))
   ids = np.arange(len(inputs), len(train.label), dtype=np.int32)
+  weights = dataset.weights
+  if weights is not None:  # Of labels, so those that have none need no other.
+    weights = np.concatenate([weights, np.ones(number, np.float32)])
   return dataset._replace(
       train=train, train_ids=np.concatenate([dataset.train_ids, ids]),
-      fingerprint=_fingerprint((*train, *dataset.test)))
+      weights=weights, fingerprint=_fingerprint((*train, *dataset.test), weights))
 
 
 def empty_classes(dataset: Dataset) -> np.ndarray:
@@ -496,13 +531,13 @@ def _in_folder(
   if asked.label is not None and name not in raw.KNOWN:
     return own_tables.find(name, folder, asked, say)
   passed: list[str] = []
-  if arrays := raw.find(name, folder, say=passed.append):
+  if read := raw.find(name, folder, say=passed.append):
     found: own.Found | None = _labelled(
-        "raw", raw.numbered(arrays, asked.first_class))._replace(
-            named=raw.class_names(name, folder))
+        "raw", raw.numbered(read[0], asked.first_class))._replace(
+            named=raw.class_names(name, folder), weights=read[1])
   else:
     found = None if name in raw.KNOWN else _of_images(name, folder, asked, say)
-  for line in passed if arrays or found is None else ():
+  for line in passed if read or found is None else ():
     say(line)
   if found is None and name in raw.KNOWN and (
       image_folders.parts(folder) or own_tables.files(name, folder)):
@@ -552,9 +587,9 @@ def _hash(values: np.ndarray) -> np.ndarray:
   return x ^ (x >> np.uint64(31))
 
 
-def _fingerprint(arrays: raw.Arrays) -> str:
+def _fingerprint(arrays: raw.Arrays, weights: np.ndarray | None) -> str:
   digest = hashlib.sha256()
-  for array in arrays:
+  for array in arrays if weights is None else (*arrays, weights):
     digest.update(f"{array.dtype.str}{array.shape}".encode())
     digest.update(np.ascontiguousarray(array).data)
   return digest.hexdigest()

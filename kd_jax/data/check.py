@@ -1,5 +1,6 @@
 """Do arrays mean what a net will take them for? And what they are, in words."""
 
+from collections.abc import Callable
 import hashlib
 
 import numpy as np
@@ -62,6 +63,34 @@ def labels(
         "return_inverse=True) does, leave out what is no label, or give "
         f"--config.data.num_classes={num_classes} (100000 at most) if it is meant")
   return ""
+
+
+def weights(
+    given: np.ndarray, number: int,
+    named: Callable[[int], str] = "w_train[{}]".format,
+) -> str:
+  """Why numbers cannot be the weights of the training examples, or "".
+
+  Args:
+    given: One for each of them, `[N]`.
+    number: N, how many there are.
+    named: What the weight in a place is called.
+
+  Example:
+    >>> weights(np.array([1.0, -2.0]), 2)
+    'w_train[1] is -2; weights must be numbers >= 0 that float32 holds'
+  """
+  if given.shape != (number,) or given.dtype.kind not in "biuf":
+    return (f"weights must be numbers [{number}], one for each training example; "
+            f"got {given.dtype} {list(given.shape)}")
+  with np.errstate(over="ignore"):
+    held = given.astype(np.float32)
+  if (wrong := ~(np.isfinite(held) & (held >= 0))).any():
+    place = int(wrong.argmax())
+    return (f"{named(place)} is {given[place]:g}; weights must be numbers >= 0 "
+            "that float32 holds")
+  return "" if held.any() else (
+      "the weights of all training examples are 0; give some a weight")
 
 
 def inputs(train: np.ndarray, test: np.ndarray) -> str:

@@ -23,6 +23,7 @@ class Asked(NamedTuple):
     without: Columns of a table that are left out.
     first_class: The smallest number of a class, in arrays.
     split: Seed of another draw of both parts, which needs no test set.
+    weights: The column of a table with the weights of its examples.
   """
 
   test_fraction: float | None = None
@@ -32,6 +33,7 @@ class Asked(NamedTuple):
   without: tuple[str, ...] = ()
   first_class: int = 0
   split: int | None = None
+  weights: str | None = None
 
   def refuse_unused(self, name: str, source: str) -> None:
     """Refuses a key that says nothing of where the data came from."""
@@ -44,6 +46,7 @@ class Asked(NamedTuple):
          "folders of images and tables"),
         ("channels", self.channels, ("images",), "folders of images"),
         ("label", self.label, ("table",), "tables (.csv, .tsv, .parquet)"),
+        ("weights", self.weights, ("table",), "tables; arrays have w_train"),
         ("without", self.without, ("table",), "tables (.csv, .tsv, .parquet)"),
         ("first_class", self.first_class, ("raw",), "files of arrays, as .npz")):
       if value not in (None, (), 0) and source not in used:
@@ -59,6 +62,7 @@ class Found(NamedTuple):
     arrays: Train inputs, train labels, test inputs, test labels.
     num_classes: Number of classes.
     where: What the training and the test examples are called, if they have names.
+    weights: Of the training examples, as they are given; None for all alike.
   """
 
   source: str
@@ -68,6 +72,7 @@ class Found(NamedTuple):
   notice: str = ""
   nominal: Nominal = ()
   where: Sequence[Sequence[str]] = ()
+  weights: np.ndarray | None = None
 
 
 class Unclear(UserError):

@@ -6,7 +6,8 @@
 One column names the classes (`data.label`). Each of its values is a class, in
 order, numbers by their size; an empty cell is an unknown label. The other columns
 are features, float32: numbers as they are, and texts as one column of 0 and 1 for
-each text of the training set.
+each text of the training set. One of them may be the weights of the training
+examples instead (`data.weights`).
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ import pathlib
 import numpy as np
 
 from kd_jax.core.errors import UserError, nearest
-from kd_jax.data import own, table_files
+from kd_jax.data import check, own, table_files
 from kd_jax.data.table_files import Table
 from kd_jax.data.tables import Nominal
 
@@ -53,7 +54,7 @@ def find(
   Args:
     name: Of the set.
     directory: An existing folder.
-    asked: `label`, `without` and `test_fraction` count here.
+    asked: `label`, `without`, `weights` and `test_fraction` count here.
     say: Receives a line for each thing worth telling.
 
   Raises:
@@ -62,18 +63,20 @@ def find(
   label = str(asked.label)
   tables = _read(name, directory, asked)
   for table in tables:
-    _refuse_columns(table, label, asked.without, tables[0])
+    _refuse_columns(table, label, asked, tables[0])
   names = [column for column in tables[0].columns
-           if column not in (label, *asked.without)]
+           if column not in (label, asked.weights, *asked.without)]
   _refuse_unusable(tables, names)
   inputs, nominal = _features(tables, names, say)
   named, labels = _labels(tables, label)
+  weights = _weights(tables[0], asked.weights)
   where = [[f"{table.path.name} row {row}"
             for row in range(table.first, table.first + table.rows)]
            for table in tables]
   if len(tables) == 1:
     test = _held(tables[0], labels[0], asked.test_fraction, say)
     inputs, labels = ([each[0][~test], each[0][test]] for each in (inputs, labels))
+    weights = weights if weights is None else weights[~test]
     where = [[each for each, held in zip(where[0], test) if held == part]
              for part in (False, True)]
   say(f"data: features {own.few(names)} ({len(nominal)} of {len(names)} are "
@@ -84,7 +87,7 @@ def find(
   return own.Found(
       "table", (inputs[0], labels[0], inputs[1], labels[1]), len(named), named,
       "; ".join(filter(None, [own.alike(named), _counting(tables[0], names)])),
-      nominal, where)
+      nominal, where, weights)
 
 
 def _one(folder: pathlib.Path, stem: str) -> pathlib.Path | None:
@@ -116,10 +119,10 @@ def _read(name: str, directory: pathlib.Path, asked: own.Asked) -> list[Table]:
 
 
 def _refuse_columns(
-    table: Table, label: str, without: Sequence[str], train: Table
+    table: Table, label: str, asked: own.Asked, train: Table
 ) -> None:
   """Refuses names of columns that are not there, or not in both tables."""
-  there = table.columns
+  there, without, weights = table.columns, asked.without, asked.weights
   if label not in there:
     more = ("" if table is train else "; without labels no errors can be counted: "
             "move it away, and give --config.data.test_fraction=0.2")
@@ -131,12 +134,18 @@ def _refuse_columns(
     if name not in there and name not in train.columns:
       raise UserError(f"data.without={name}: {table.path} has no such column; "
                       f"{nearest(name, there)}")
+  if weights == label:
+    raise UserError(f"data.weights={weights}: is the label; name a column of "
+                    "numbers")
+  if weights is not None and weights not in train.columns:
+    raise UserError(f"data.weights={weights}: {train.path} has no such column; "
+                    f"{nearest(weights, train.columns)}")
   for name in sorted({*there} ^ {*train.columns}):
-    if name not in without:
+    if name not in (weights, *without):  # Test examples need no weight.
       has, lacks = (table, train) if name in there else (train, table)
       raise UserError(f"{has.path}: has a column {name!r} that {lacks.path} lacks; "
                       f"give both alike, or {_leave_out([name])}")
-  if not {*train.columns} - {label, *without}:
+  if not {*train.columns} - {label, weights, *without}:
     raise UserError(f"{train.path}: has no column of features beside {label!r}")
 
 
@@ -231,6 +240,21 @@ def _labels(
   place = {name: number for number, name in enumerate(named)} | {"": -1}
   return tuple(named), [np.array([place[cell] for cell in each], np.int32)
                         for each in cells]
+
+
+def _weights(table: Table, name: str | None) -> np.ndarray | None:
+  """The weights of all examples of a table `[N]`; None without such a column."""
+  if name is None:
+    return None
+  column = table.columns[name]
+  if column.numbers is None:
+    problem = f"the column {column.odd or 'has texts'}; weights are numbers"
+  else:
+    problem = check.weights(
+        column.numbers, table.rows, lambda row: f"row {table.first + row}")
+  if problem:
+    raise UserError(f"data.weights={name}: {table.path}: {problem}")
+  return column.numbers
 
 
 def _held(

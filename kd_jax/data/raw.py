@@ -48,11 +48,15 @@ KNOWN = {
 # Files that name the classes, one a line.
 _NAMES = ("classes.txt", "batches.meta.txt", "fine_label_names.txt")
 _NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
+# Beside these there may be the weights of the training examples.
+_WEIGHTS = "w_train"
+# Of what a file may hold beside its arrays.
+Weights = np.ndarray | None
 
 
 def find(
     name: str, directory: pathlib.Path, *, say: Callable[[str], None]
-) -> Arrays | None:
+) -> tuple[Arrays, Weights] | None:
   """The arrays of a set, from the first folder that holds its files.
 
   Looks for `directory/name.npz`, then in `directory/name`, in the official
@@ -65,7 +69,8 @@ def find(
 
   Returns:
     uint8 images `[N, H, W, C]`, or another kind of inputs, and int32 labels `[N]`,
-    train then test; None if no folder holds files of a known kind.
+    train then test; and the weights of the training examples as they are, or None.
+    None if no folder holds files of a known kind.
 
   Raises:
     UserError: If a file is missing beside others of its set, truncated,
@@ -73,7 +78,7 @@ def find(
   """
   own = directory / f"{name}.npz"
   if own.exists():  # What is no file is refused when it is read.
-    return as_arrays(_read_npz(own), own)
+    return _of_npz(own)
   kinds, folders = _KINDS, [directory / name, directory]
   if name in KNOWN:
     kind, official = KNOWN[name]
@@ -85,9 +90,9 @@ def find(
         arrays = as_arrays(read(files), folder)
         if names is _IDX:
           _refuse_other(name, files, arrays)
-        return arrays
+        return arrays, None
     if archive := _archive(name, folder):
-      return as_arrays(_read_npz(archive), archive)
+      return _of_npz(archive)
     say(f"data: {folder} passed over: no files of {name} of a known kind (idx, "
         "CIFAR's binary version, UCI's tables, .npz, folders of images)")
   return None
@@ -267,7 +272,13 @@ def _table(name: str) -> tuple[Sequence[str], Callable[..., list[np.ndarray]]]:
   return names, read
 
 
-def _read_npz(path: pathlib.Path) -> list[np.ndarray]:
+def _of_npz(path: pathlib.Path) -> tuple[Arrays, Weights]:
+  arrays = _read_npz(path)
+  four = as_arrays([arrays[key] for key in _NPZ_KEYS], path)
+  return four, arrays.get(_WEIGHTS)
+
+
+def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
   content = io.BytesIO(_content(path))
   if not zipfile.is_zipfile(content):
     raise UserError(f"{path}: truncated, or not an .npz archive")
@@ -278,7 +289,8 @@ def _read_npz(path: pathlib.Path) -> list[np.ndarray]:
         raise UserError(
             f"{path}: lacks {', '.join(missing)}; it must hold "
             f"{', '.join(_NPZ_KEYS)}")
-      return [np.asarray(archive[key]) for key in _NPZ_KEYS]
+      return {key: np.asarray(archive[key])
+              for key in (*_NPZ_KEYS, _WEIGHTS) if key in archive}
   except UserError:
     raise
   except Exception as error:  # Whatever damage makes NumPy raise.
@@ -301,7 +313,10 @@ def as_arrays(arrays: list[np.ndarray], path: pathlib.Path | str) -> Arrays:
       _as_inputs(test_inputs, path), _as_labels(test_label, path))
 
 
-def write(file: pathlib.Path, arrays: Arrays, names: Sequence[str]) -> None:
+def write(
+    file: pathlib.Path, arrays: Arrays, names: Sequence[str],
+    weights: Weights = None,
+) -> None:
   """Writes arrays as an .npz that `find` takes, and `classes.txt` beside it.
 
   Raises:
@@ -309,11 +324,14 @@ def write(file: pathlib.Path, arrays: Arrays, names: Sequence[str]) -> None:
   """
   classes = file.parent / _NAMES[0]
   text = "".join(f"{name}\n" for name in names)
+  keyed = dict(zip(_NPZ_KEYS, arrays)) | (
+      {} if weights is None else {_WEIGHTS: weights})
   if file.exists():
     there = classes.read_text(encoding="utf-8") if classes.exists() else ""
-    if there != text or any(
+    kept = _read_npz(file)
+    if there != text or kept.keys() != keyed.keys() or any(
         x.dtype != y.dtype or x.shape != y.shape or x.tobytes() != y.tobytes()
-        for x, y in zip(as_arrays(_read_npz(file), file), arrays)):
+        for x, y in ((kept[key], keyed[key]) for key in keyed)):
       raise UserError(f"{file}: holds another data set; give another name or "
                       "directory, or move it away")
     return
@@ -321,7 +339,7 @@ def write(file: pathlib.Path, arrays: Arrays, names: Sequence[str]) -> None:
   if names:
     classes.write_text(text, encoding="utf-8")
   with replacing(file) as fresh, fresh.open("wb") as out:
-    np.savez(out, **dict(zip(_NPZ_KEYS, arrays)))  # type: ignore[arg-type]
+    np.savez(out, **keyed)  # type: ignore[arg-type]
 
 
 def _as_inputs(inputs: np.ndarray, path: pathlib.Path | str) -> np.ndarray:

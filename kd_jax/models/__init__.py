@@ -5,13 +5,14 @@ module goes through `linen_model`, an NNX module through `nnx_model`; neither ne
 to know anything of this package.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import functools
 import inspect
 
 import jax.numpy as jnp
 
 from kd_jax.core import types
+from kd_jax.core.words import counted
 from kd_jax.models import compression, function, linen, nnx
 from kd_jax.models.convnet import Convnet
 from kd_jax.models.convolutional import Cnn
@@ -37,6 +38,10 @@ linen_model = checking(linen.linen_model)
 nnx_model = checking(nnx.nnx_model)
 
 
+# Nets that have a layer, or a stage, for each of as many widths as are given.
+_OF_ANY_LENGTH = (Mlp, Resnet, WideResnet)
+
+
 def _model(module_class: type, **preset) -> Callable[..., types.Model]:
   """A builder of models from a module class and its named preset."""
   @functools.lru_cache(maxsize=32)  # The same model shares its programs.
@@ -50,9 +55,22 @@ def _model(module_class: type, **preset) -> Callable[..., types.Model]:
     kind = None if dtype == "float32" else jnp.dtype(dtype)
     given = {name: tuple(value) if isinstance(value, list) else value
              for name, value in {**preset, **config}.items()}
+    _check_widths(module_class, given["widths"], preset["widths"])
     given["widths"] = tuple(max(1, int(each * width)) for each in given["widths"])
     return made(num_classes=num_classes, dtype=kind, **given)
   return functools.update_wrapper(build, module_class)
+
+
+def _check_widths(
+    module_class: type, given: Sequence[int], own: Sequence[int]
+) -> None:
+  """Refuses widths of no net, and another number of them than a net has places."""
+  if bad := [each for each in given if each < 1]:
+    raise ValueError(f"a width of {bad[0]}; each must be 1 or more")
+  if module_class not in _OF_ANY_LENGTH and len(given) != len(own):
+    listed = str(tuple(own)).replace(" ", "")  # As a command line takes them.
+    raise ValueError(f"takes {counted(len(own), 'width')}, such as {listed}; there "
+                     f"{'is' if len(given) == 1 else 'are'} {len(given)}")
 
 
 def options(name: str) -> frozenset[str]:

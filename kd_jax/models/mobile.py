@@ -156,6 +156,10 @@ def _shuffled(
   """A bottleneck of ShuffleNetV1, before its ReLU; the first of a stage halves."""
   outputs = width - x.shape[-1] if first else width
   inner = outputs // 4
+  if inner < 1 or any(each % groups for each in (inner, outputs, width // 4)):
+    raise ValueError(
+        f"a stage of {width} channels after {x.shape[-1]}: widths must grow, from "
+        f"{_STEM}, by multiples of {4 * groups}")
   before = 1 if x.shape[-1] == _STEM else groups
   y = nn.relu(layers.conv_norm(x, inner, 1, groups=before))
   y = shuffle(y, before)
@@ -204,6 +208,9 @@ class ShufflenetV2(TappedNet):
 
 
 def _halving(layers: Layers, x: jax.Array, width: int) -> jax.Array:
+  if width < 2:
+    raise ValueError(f"a stage of {width} channel: must have 2 or more, as half of "
+                     "them are passed on")
   inputs, half = x.shape[-1], width // 2
   left = layers.conv_norm(x, inputs, stride=2, groups=inputs)
   left = nn.relu(layers.conv_norm(left, half, 1))

@@ -103,9 +103,10 @@ def prepare(
   for notice in notices(run, dataset):
     screen.say(f"\n*** {notice} ***\n", style="bold yellow")
   scaling = preprocess.of(run.values["data.scale"], dataset.train.inputs)
-  put = lambda part, ids: devices_lib.copies(
-      devices, build.device_data(part, ids, scaling))
+  put = lambda part, ids, *weight: devices_lib.copies(
+      devices, build.device_data(part, ids, scaling, *weight))
   whole = lambda part: fit.Split(put(part, np.arange(len(part.label))))
+  train = put(dataset.train, dataset.train_ids, build.example_weights(dataset))
   splits = {"test": whole(dataset.test)}
   if len(dataset.heldout_ids):
     splits["heldout"] = whole(data_lib.Examples(
@@ -128,8 +129,8 @@ def prepare(
     recorder.write("config.json", run.values)
 
   return Setup(
-      run, dataset, put(dataset.train, dataset.train_ids), splits, workdir,
-      devices, recorder, screen, stop, announce, corrupted)
+      run, dataset, train, splits, workdir, devices, recorder, screen, stop,
+      announce, corrupted)
 
 
 def _corrupted(
@@ -193,6 +194,8 @@ def _counts(dataset: data_lib.Dataset) -> str:
                  f"{known.min()}")
   if len(known) < len(labels):
     text += f"; {counted(len(labels) - len(known), 'unknown label')}"
+  if (weights := dataset.weights) is not None:
+    text += f"; of weights {weights.min():.4g} to {weights.max():.4g}"
   return text
 
 
@@ -203,7 +206,8 @@ def transfer(setup: Setup, run: Run) -> Setup:
     return setup
   put = lambda array: devices_lib.copies(setup.devices, array)
   return setup._replace(dataset=dataset, train=setup.train._replace(
-      ids=put(dataset.train_ids), label=setup.train.label
+      ids=put(dataset.train_ids), weight=put(build.example_weights(dataset)),
+      label=setup.train.label
       if dataset.train is setup.dataset.train else put(dataset.train.label)))
 
 

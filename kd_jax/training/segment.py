@@ -31,12 +31,14 @@ class DeviceData(NamedTuple):
     label: int32 `[N]`.
     ids: Ids of the examples in use, int32 `[n]`, n <= N.
     preprocess: Makes of inputs what a model takes; its arrays are arguments too.
+    weight: Of the hard term of each example, float32 `[N]`; None for all alike.
   """
 
   inputs: types.Tree
   label: jax.Array
   ids: jax.Array
   preprocess: Scaling | AsStored = AsStored()
+  weight: jax.Array | None = None
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
@@ -62,7 +64,8 @@ def take(
   seen = lambda view: data.preprocess(views_lib.batch_views(views, stored, view))
   batch = types.Batch(
       seen(view), rows(data.label), ids, view, mask,
-      data.preprocess(stored) if views.clean else None)
+      data.preprocess(stored) if views.clean else None,
+      weight=jax.tree.map(rows, data.weight))
   if other is None:
     return batch
   return batch._replace(clean=seen(other[ids]), other=other[ids])

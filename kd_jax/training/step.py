@@ -232,10 +232,11 @@ def _updated(learner, state, gradients, hparams):
 def terms_of(
     learner: Learner, own: terms_lib.Own, view: "View", hparams: types.Hparams
 ) -> terms_lib.Changed:
-  """The terms of a method, that of the labels where they are known, by class.
+  """The terms of a method, that of the labels where they are known, by weight.
 
   Where a label is unknown it is 0, and stays in the mean over all examples, so that
-  an example counts the same whatever is known of the others.
+  an example counts the same whatever is known of the others. The weights of classes
+  and of examples multiply; soft terms have neither.
   """
   student, teacher, batch = view
   known = batch.label >= 0
@@ -248,10 +249,12 @@ def terms_of(
     value = term.value
     if learner.class_weights:
       value *= jnp.asarray(learner.class_weights, jnp.float32)[batch.label]
+    if batch.weight is not None:
+      value *= batch.weight
     return term._replace(
         value=jnp.where(known, value, 0.0) if learner.unlabelled else value)
 
-  if not (learner.unlabelled or learner.class_weights):
+  if not (learner.unlabelled or learner.class_weights or batch.weight is not None):
     return found
   return found._replace(terms={
       name: counted(term) if terms_lib.of_labels(name) else term

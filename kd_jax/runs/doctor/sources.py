@@ -67,9 +67,9 @@ def raw_sets(visit: Visit, folder: pathlib.Path) -> list[str]:
   found = []
   for name in _RAW:
     with visit.check(name, fatal=False):
-      arrays = raw.find(name, folder, say=lambda text: None)
-      if arrays is not None:
-        found.append(f"{name} ({verdict(name, arrays)})")
+      read = raw.find(name, folder, say=lambda text: None)
+      if read is not None:
+        found.append(f"{name} ({verdict(name, read[0])})")
   return found
 
 
@@ -93,9 +93,11 @@ def describe(found: data_lib.Dataset) -> str:
   shape = "x".join(map(str, found.train.inputs.shape[1:]))
   number = len(found.heldout_ids)
   held = f" ({number:,} held out)" if number else ""
+  weights = "" if found.weights is None else (
+      f" of weights {found.weights.min():.4g} to {found.weights.max():.4g}")
   return (
       f"{found.name} from {found.source}: {len(found.train.label):,} training"
-      f"{held} and {len(found.test.label):,} test inputs of {shape}, "
+      f"{weights}{held} and {len(found.test.label):,} test inputs of {shape}, "
       f"{found.num_classes} classes{_names(found)}; {verdict(found.name, arrays)}, "
       f"sha256 {found.fingerprint[:16]}")
 
