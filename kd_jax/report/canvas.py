@@ -81,18 +81,20 @@ def stacked(
   """A figure of panels below each other, and of each its part and axes `[columns]`.
 
   Args:
-    parts: Title and labels of each panel: `legend` puts them above its axes.
+    parts: Title and labels of each panel: `legends` puts them above its axes.
     columns: Axes beside each other in a panel.
     height: Inches of these axes.
     width: Inches of the figure.
   """
-  heights = []
+  heights, before = [], None
   for title, labels in parts:
-    labels = [*labels]
-    rows = -(-len(labels) // _columns(labels)) if labels else 0
-    lines = sum(label.count("\n") for label in labels) // _columns(labels or [""])
-    titles = len(wrapped(title).splitlines())
-    heights.append(height + _IN_LEGEND * (rows + lines + titles))
+    labels, lines = [*labels], len(wrapped(title).splitlines())
+    if labels and labels != before:
+      beside = _columns(labels)
+      lines += -(-len(labels) // beside) + sum(
+          label.count("\n") for label in labels) // beside
+    before = labels
+    heights.append(height + _IN_LEGEND * lines)
   drawn, found = below_each_other(heights, width=width)
   return drawn, [(part, part.subplots(1, columns, squeeze=False)[0])
                  for part in found]
@@ -108,16 +110,23 @@ def below_each_other(
       len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]]
 
 
-def legend(part: Any, axes: Sequence[Any], title: str) -> None:
-  """Title and labels of a panel above its axes, where they hide nothing."""
-  known: dict[str, Any] = {}
-  for at in axes:
-    handles, labels = at.get_legend_handles_labels()
-    known |= dict(zip(labels, handles))
-  if title or known:
-    part.legend(
-        [*known.values()], [*known], title=wrapped(title), loc="outside upper left",
-        ncols=_columns([*known]), alignment="left", title_fontsize=9)
+def legends(parts: Sequence[tuple[Any, Any]], titles: Iterable[str]) -> None:
+  """Titles and labels of `stacked` panels, above their axes, where they hide none.
+
+  Labels like those of the panel above are left out.
+  """
+  before: list[str] = []
+  for (part, axes), title in zip(parts, titles):
+    known: dict[str, Any] = {}
+    for at in axes:
+      handles, labels = at.get_legend_handles_labels()
+      known |= dict(zip(labels, handles))
+    shown = {} if [*known] == before else known
+    before = [*known]
+    if title or shown:
+      part.legend(
+          [*shown.values()], [*shown], title=wrapped(title), alignment="left",
+          loc="outside upper left", ncols=_columns([*shown]), title_fontsize=9)
 
 
 def style(index: int) -> dict[str, str]:

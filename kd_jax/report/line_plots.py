@@ -62,7 +62,7 @@ def learning(sweep: Sweep) -> Any:
   plain = {row.get("method") for row in sweep.rows} <= {"kd", "hard"}
   unit = " (nats)" if plain else ""
   drawn, parts = _panels(shown, sweep, len(terms), height=2.4)
-  for panel, (part, row) in zip(shown, parts):
+  for panel, (_, row) in zip(shown, parts):
     for term, at in zip(terms, row):
       for label, style, point in _drawn(panel, sweep):
         curve = _mean_curve(point.good, f"train_{term}")
@@ -71,7 +71,7 @@ def learning(sweep: Sweep) -> Any:
       at.set(xlabel="epoch", ylabel=f"{term} term{unit}, log scale")
       canvas.log_loss(at)
       at.xaxis.get_major_locator().set_params(integer=True)
-    canvas.legend(part, row, panel.title)
+  canvas.legends(parts, [panel.title for panel in shown])
   return drawn
 
 
@@ -122,7 +122,7 @@ def inspected(sweep: Sweep) -> Any:
   drawn, parts = canvas.stacked(
       [(sweep.label(point), [name for both in known for name in both])
        for point, known in zip(points, curves)], len(kinds), height=2.4)
-  for point, known, (part, row) in zip(points, curves, parts):
+  for known, (_, row) in zip(curves, parts):
     looks = [*dict.fromkeys(name for lines in known for name in lines)]
     for (_, label), lines, at in zip(kinds, known, row):
       if not lines:
@@ -134,7 +134,7 @@ def inspected(sweep: Sweep) -> Any:
       lowest = min(min(curve) for curve in lines.values())
       at.set(ylabel=label, ylim=(min(0.0, lowest), 1.02), xlabel="epoch")
       at.xaxis.get_major_locator().set_params(integer=True)
-    canvas.legend(part, row, sweep.label(point))
+  canvas.legends(parts, map(sweep.label, points))
   return drawn
 
 
@@ -147,7 +147,7 @@ def reliability(sweep: Sweep) -> Any:
   if not shown:
     return None
   drawn, parts = _panels(shown, sweep, 2, height=2.4)
-  for panel, (part, (whole, gap)) in zip(shown, parts):
+  for panel, (_, (whole, gap)) in zip(shown, parts):
     whole.plot([0, 1], [0, 1], color="black", linewidth=0.8)
     gap.axhline(0, color="black", linewidth=0.8)
     for label, style, point in _drawn(panel, sweep):
@@ -158,7 +158,7 @@ def reliability(sweep: Sweep) -> Any:
       gap.plot([c for c, _ in bins], [a - c for c, a in bins], **style)
     whole.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), xlabel="confidence")
     gap.set(ylabel="accuracy minus confidence", xlabel="confidence")
-    canvas.legend(part, [whole], panel.title)
+  canvas.legends(parts, [panel.title for panel in shown])
   return drawn
 
 

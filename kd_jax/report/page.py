@@ -113,7 +113,8 @@ def _table(sweep: Sweep) -> str:
       f"<li>{html.escape(text)}</li>" for text in tables.captions(sweep))
   return (
       '<h2 id="points">Points</h2>\n'
-      '<p class="soft">A click on a header sorts; on a narrow screen the table moves sideways.</p>\n'
+      '<p class="soft">A click on a header sorts; on a narrow screen the table '
+      "moves sideways.</p>\n"
       + _sortable("table", "points", heads, parts, len(sweep.points))
       + f'<ul class="captions">{captions}</ul>')
 
@@ -124,12 +125,15 @@ def _parts(points: Sequence[Point]) -> Iterator[Sequence[Point]]:
 
 
 def _cells(column: tables.Column, points: Sequence[Point]) -> list[Cell]:
-  """The cells of a column: their text, and where it is another, what sorts them."""
+  """Cells of a column: their text, and where it is no number, what sorts them."""
   found: list[Cell] = []
   for point in points:
     text, number = column.text(point), column.number(point)
-    key = f"{number:.10g}" if number is not None else (
-        "" if text == names.MISSING else text)
+    key = text
+    if number is not None and not text.replace(".", "", 1).isdecimal():
+      key = f"{number:.10g}"
+    elif text == names.MISSING:
+      key = ""
     found.append(text if key == text else (text, key))
   return found
 
@@ -174,7 +178,7 @@ def _pager(
   """All rows of a long table, packed, and the buttons that page through them."""
   if number <= MOST:
     return ""
-  with gzip.GzipFile(fileobj=(out := io.BytesIO()), mode="wb", compresslevel=4,
+  with gzip.GzipFile(fileobj=(out := io.BytesIO()), mode="wb", compresslevel=6,
                      mtime=0) as file:
     between = "["
     for part in parts:

@@ -57,7 +57,7 @@ def errors_by_temperature(sweep: Sweep) -> Any:
       1, height=2.2)
   values = [panels.temperature(point) for panel in shown
             for line in panel.lines for point in line.points]
-  for panel, (part, (at,)) in zip(shown, parts):
+  for panel, (_, (at,)) in zip(shown, parts):
     for index, line in enumerate(panel.lines):
       points = [point for point in line.points if point.errors is not None]
       # A few percent aside, or the bars of several lines would hide each other.
@@ -76,7 +76,7 @@ def errors_by_temperature(sweep: Sweep) -> Any:
     canvas.log_temperature(at, values)
     # An interval may reach below 0, errors do not.
     at.set(ylabel=panels.errors_of(sweep), ylim=(max(0, at.get_ylim()[0]), None))
-    canvas.legend(part, [at], panel.title)
+  canvas.legends(parts, [panel.title for panel in shown])
   return drawn
 
 
@@ -114,8 +114,8 @@ def heat_map(sweep: Sweep) -> Any:
   drawn, parts = canvas.stacked(
       [(title, []) for title, _ in groups], 1, height=0.6 + 0.3 * len(up),
       width=max(canvas.WIDTH, 0.7 + 0.42 * len(across)))
-  for (title, group), (part, (at,)) in zip(groups, parts):
-    values = [[float("nan")] * len(across) for _ in up]
+  for (_, group), (_, (at,)) in zip(groups, parts):
+    values: list[list[Any]] = [[float("nan")] * len(across) for _ in up]
     for point in group:
       values[up.index(point.values["alpha"])][
           across.index(panels.temperature(point))] = point.errors
@@ -124,7 +124,7 @@ def heat_map(sweep: Sweep) -> Any:
     at.set_yticks(range(len(up)), [names.shown(value) for value in up])
     at.invert_yaxis()
     at.set(xlabel="temperature T", ylabel="alpha")
-    canvas.legend(part, [], title)
+  canvas.legends(parts, [title for title, _ in groups])
   return drawn
 
 
@@ -265,7 +265,8 @@ def write(
         file.unlink(missing_ok=True)
         continue
       canvas.save(drawn, file, colours=None if name == "attention" else 256)
-      text = svg.inline(drawn, name, kind.shows)
+      drawn.set_layout_engine("none")  # It is laid out, which takes long.
+      text = svg.inline(drawn, file, kind.shows)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
       if kind.side is None:
         raise

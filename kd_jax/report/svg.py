@@ -4,9 +4,11 @@ Text stays text, in the page's font. Known colours become those of the page, whi
 has others for dark screens; all others, as of a ramp, come nearer to that of text.
 """
 
+import base64
 from collections.abc import Sequence
 import io
 import json
+import pathlib
 import re
 from typing import Any
 from xml.etree import ElementTree
@@ -14,8 +16,9 @@ from xml.etree import ElementTree
 from kd_jax.report import canvas
 
 _TELLS = "tells "
-# More than this is a picture of pixels, with text as text: no screen shows more.
-_MOST = 300_000
+# A picture of more is one of pixels in the page: as SVG it would be some 600 kB.
+_MOST = 25_000
+_A_LINE = 50  # is as much as so many of its points
 _COLOURS = {
     "#000000": "text", "#ffffff": "ground", canvas.GREY: "soft", "#b0b0b0": "edge",
     **{colour.lower(): f"c{index}"
@@ -30,38 +33,42 @@ def tell(line: Any, texts: Sequence[str]) -> None:
 
 
 @canvas.styled
-def inline(drawn: Any, name: str, alternative: str) -> str:
+def inline(drawn: Any, file: pathlib.Path, alternative: str) -> str:
   """A figure as an element of a page.
 
   Args:
     drawn: The figure.
-    name: Its name, in which no two figures of a page are alike.
+    file: The same figure as PNG: in the page where SVG would be too long. No two
+      figures of a page have the same name.
     alternative: What it shows, in words.
 
   Example:
     >>> drawn, axes = canvas.figure(1, 1, (3, 2))
-    >>> inline(drawn, "empty", "Nothing")[:42]
+    >>> inline(drawn, pathlib.Path("empty.png"), "Nothing")[:42]
     '<svg viewBox="0 0 216 144" role="img" aria'
   """
-  text = _written(drawn)
-  if len(text) > _MOST:
-    for axes in drawn.axes:
-      for artist in (*axes.lines, *axes.collections):
-        artist.set_rasterized(True)
-    text = _written(drawn)
-  root = _plain(ElementTree.fromstring(text))
-  for group in [*root.iter("g")]:
-    if group.get("id", "").startswith(_TELLS):
-      _told(group, json.loads(group.attrib["id"].removeprefix(_TELLS)))
-  _named(root, name)
-  for each in root.iter():
-    if "style" in each.attrib:
-      each.set("style", _styled(each.attrib["style"]))
-  width = float(root.attrib["viewBox"].split()[2])
+  width, height = (f"{72 * size:g}" for size in drawn.get_size_inches())
+  much = sum(_A_LINE + len(line.get_xdata())
+             for axes in drawn.axes for line in axes.lines)
+  if much > _MOST:
+    data = base64.b64encode(file.read_bytes()).decode()
+    root = ElementTree.Element("svg")
+    ElementTree.SubElement(root, "image", {
+        "class": "pixels", "width": width, "height": height,
+        "href": f"data:image/png;base64,{data}"})
+  else:
+    root = _plain(ElementTree.fromstring(_written(drawn)))
+    for group in [*root.iter("g")]:
+      if group.get("id", "").startswith(_TELLS):
+        _told(group, json.loads(group.attrib["id"].removeprefix(_TELLS)))
+    _named(root, file.stem)
+    for each in root.iter():
+      if "style" in each.attrib:
+        each.set("style", _styled(each.attrib["style"]))
   root.attrib = {
-      "viewBox": root.attrib["viewBox"],
+      "viewBox": f"0 0 {width} {height}",
       "role": "img" if root.find(".//title") is None else "group",
-      "aria-label": alternative, "style": f"--points: {width:g}"}
+      "aria-label": alternative, "style": f"--points: {width}"}
   return ElementTree.tostring(root, encoding="unicode")
 
 
