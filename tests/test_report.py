@@ -405,6 +405,9 @@ def test_the_svg_tells_each_value():
   # 304, 308, 306: mean 306, sd 2, half 4.97.
   assert "widths 30x30, alpha 0.9, T 4; 306.0 ± 5.0 test errors; n 3" in drawn
   assert drawn.count("<title>") == 8
+  # The colours are those of the page.
+  assert "var(--c0)" in drawn and "var(--ground)" in drawn
+  assert not re.findall("#[0-9a-f]{6}", drawn)
   assert 'aria-label="a &quot;b&quot; &lt;c&gt;"' in drawn
 
 
