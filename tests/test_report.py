@@ -439,6 +439,24 @@ def test_no_axis_of_errors_goes_below_zero():
   assert low == 0 and high > 9
 
 
+def test_a_title_beside_long_labels_is_whole():
+  long = {"label_smoothing": 0.125, "optimizer.learning_rate": 0.00125,
+          "epochs": 10}
+  sweep = points.gather(
+      runs([9, 8, 7], over={"alpha": 0.0, **long}) + runs([4, 8, 6], over=long | {
+          "alpha": 0.9, "temperature": 10.0}) + runs([4, 8, 6], over={
+              "alpha": 0.9, "temperature": 2.0, "label_smoothing": 0.25,
+              "optimizer.learning_rate": 0.5, "epochs": 20}),
+      reference={"alpha": 0})
+  drawn = plots.differences(sweep)
+  drawn.draw_without_rendering()
+  (at,) = drawn.axes
+  for text in (at._left_title, *at.get_yticklabels(), at.xaxis.label):
+    box = text.get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= drawn.bbox.x1, text.get_text()
+  assert "learning rate 0.00125" in at.get_title("left").replace("\n", " ")
+
+
 def test_the_ids_of_two_pictures_are_apart():
   sweep = points.gather(sweep_rows(), reference={"alpha": 0})
   ids = []

@@ -75,7 +75,8 @@ def errors_by_temperature(sweep: Sweep) -> Any:
     _levels(at, panel.levels, sweep)
     canvas.log_temperature(at, values)
     # An interval may reach below 0, errors do not.
-    at.set(ylabel=panels.errors_of(sweep), ylim=(max(0, at.get_ylim()[0]), None))
+    at.set(ylabel=panels.errors_of(sweep), ylim=(max(0, at.get_ylim()[0]), None),
+           xlim=(min(values) / 1.25, max(values) * 1.25))
   canvas.legends(parts, [panel.title for panel in shown])
   return drawn
 
@@ -146,10 +147,10 @@ def differences(sweep: Sweep) -> Any:
     rest = [key for key in sweep.keys if key not in alike]
     labels = [names.label(p.values, rest) or sweep.label(p) for p in members]
     labelled.append((
-        f"{title or 'all points'}, against {_against(sweep)}",
+        canvas.wrapped(f"{title or 'all points'}, against {_against(sweep)}", 40),
         [canvas.wrapped(label, _BESIDE) for label in labels], members))
-  lines = [1.5 + sum(label.count("\n") + 1.4 for label in labels)
-           for _, labels, _ in labelled]
+  lines = [1.5 + title.count("\n") + sum(
+      label.count("\n") + 1.4 for label in labels) for title, labels, _ in labelled]
   drawn, axes = figure(
       len(families), 1, (canvas.WIDTH, 0.5 + 0.16 * sum(lines)),
       height_ratios=lines, sharex=True)
@@ -161,7 +162,7 @@ def differences(sweep: Sweep) -> Any:
       svg.tell(line, [tooltip(point, sweep)])
     at.set_yticks(range(len(members)), labels, fontsize=8)
     at.axvline(0, color="black", linewidth=0.8)
-    at.set_title(canvas.wrapped(title), loc="left", x=0, fontsize=9)
+    at.set_title(title, loc="left")
     at.set_ylim(len(members) - 0.4, -0.6)
   axes[-1, 0].set_xlabel("test errors minus the reference's")
   return drawn
