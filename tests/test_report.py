@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import types
+from xml.etree import ElementTree
 
 from conftest import ROOT
 from PIL import Image
@@ -326,11 +327,12 @@ def test_what_is_not_there_is_not_drawn(tmp_path):
 def test_the_heat_map_needs_t_and_alpha(tmp_path):
   grid = [row(t * 10 + a, over={"alpha": a, "temperature": t})
           for t in (1, 4) for a in (0.5, 0.9)]
-  path = tmp_path / "heat.png"
-  assert not plots.heat_map(points.gather(sweep_rows()), path)
-  assert not path.exists()
-  assert plots.heat_map(points.gather(grid), path)
-  assert path.read_bytes()[:4] == b"\x89PNG"
+  assert plots.heat_map(points.gather(sweep_rows())) is None
+  drawn = plots.heat_map(points.gather(grid))
+  assert [text.get_text() for text in drawn.axes[0].texts] == [
+      "10.5", "40.5", "10.9", "40.9"]
+  canvas.save(drawn, tmp_path / "heat.png")
+  assert (tmp_path / "heat.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_bins_are_added_up_before_dividing():
@@ -339,9 +341,9 @@ def test_bins_are_added_up_before_dividing():
   assert line_plots._bins([{"test_bins": bins}] * 2) == [(0.8, 0.9)]
 
 
-def test_one_epoch_is_no_curve(tmp_path):
+def test_one_epoch_is_no_curve():
   rows = runs([9, 8], curve={"train_hard": [0.5]})
-  assert not line_plots.learning(points.gather(rows), tmp_path / "l.png")
+  assert line_plots.learning(points.gather(rows)) is None
 
 
 def test_curves_are_averaged_once_a_name_however_many_seeds(monkeypatch):
@@ -357,21 +359,23 @@ def test_curves_are_averaged_once_a_name_however_many_seeds(monkeypatch):
   assert line_plots._curves([point], "train_") == []
 
 
-def test_a_legend_of_many_lines_has_its_room_and_its_marks(tmp_path):
+def test_a_legend_of_many_lines_has_its_room_and_its_marks():
   marks = [tuple(canvas.style(index).values()) for index in range(49)]
   assert len(set(marks)) == 49
   assert len(set(canvas.DASHES)) == 6  # hard, logits, mse and ctkd have no T
   many = [row(90 + k, over={"temperature": float(t), "method": f"m{k}"},
               curve={"train_hard": [0.5, 0.2]})
           for k in range(40) for t in (1, 4)]
-  few, path = [r for r in many if r["test_errors"] < 92], tmp_path / "e.png"
-  heights = []
+  few = [r for r in many if r["test_errors"] < 92]
+  heights, room = [], []
   for rows in (few, many):
-    assert plots.errors_by_temperature(points.gather(rows), path)
-    with Image.open(path) as image:
-      heights.append(image.height)
-  # 40 lines of 0.165 inches at 150 dots an inch do not fit into 2.6 inches.
-  assert heights[0] < 600 and heights[1] > 40 * 0.165 * 150
+    drawn = plots.errors_by_temperature(points.gather(rows))
+    drawn.draw_without_rendering()
+    heights.append(drawn.get_figheight())
+    room.append(drawn.axes[0].get_window_extent().height / drawn.dpi)
+  # 40 lines are above the axes, three beside each other: 14 of 0.175 inches.
+  assert heights[0] < 3 and heights[1] > 2.2 + 14 * 0.17
+  assert min(room) > 1.3
 
 
 def test_points_that_t_does_not_tell_apart_share_a_panel():
@@ -382,7 +386,6 @@ def test_points_that_t_does_not_tell_apart_share_a_panel():
   assert narrow.title == "widths 30" and wide.title == "widths 800"
   assert [label for label, _, _ in line_plots._drawn(wide, sweep)] == [
       "T 4, method kd", "T 8, method dkd"]
-  assert line_plots._lines(wide) == 2
 
 
 def test_points_find_their_line_and_their_level():
@@ -397,10 +400,101 @@ def test_points_find_their_line_and_their_level():
 
 def test_the_svg_tells_each_value():
   sweep = points.gather(sweep_rows(), reference={"alpha": 0})
-  drawn = svg.errors_by_temperature(sweep)
+  drawn = svg.inline(
+      plots.errors_by_temperature(sweep), pathlib.Path("errors.png"), 'a "b" <c>')
   # 304, 308, 306: mean 306, sd 2, half 4.97.
   assert "widths 30x30, alpha 0.9, T 4; 306.0 ± 5.0 test errors; n 3" in drawn
   assert drawn.count("<title>") == 8
+  # The colours are those of the page.
+  assert "var(--c0)" in drawn and "var(--ground)" in drawn
+  assert not re.findall("#[0-9a-f]{6}", drawn)
+  assert 'aria-label="a &quot;b&quot; &lt;c&gt;"' in drawn
+
+
+def test_each_mark_tells_its_own_value_where_it_is():
+  sweep = points.gather([row(100 * t, over={"temperature": float(t), "alpha": 0.9})
+                         for t in (1, 2, 4)])
+  root = ElementTree.fromstring(
+      svg.inline(
+          plots.errors_by_temperature(sweep), pathlib.Path("errors.png"), "errors"))
+  told = [(float(mark.get("x")), -float(mark.get("y")), point.find("title").text)
+          for point in root.iter("g") if point.get("class") == "point"
+          for mark in point.iter("use")]
+  # To the right T rises, and upwards errors do.
+  for way in (0, 1):
+    assert [text.split(";")[1] for *_, text in sorted(
+        told, key=lambda one: one[way])] == [
+            " 100.0 test errors", " 200.0 test errors", " 400.0 test errors"]
+
+
+def test_no_axis_of_errors_goes_below_zero():
+  # 0, 4, 8: 4 ± 9.9; and 0 errors in all runs, which is a mark on the axis.
+  sweep = points.gather(
+      runs([0, 4, 8], over={"temperature": 1.0, "alpha": 0.9})
+      + runs([0, 0, 0], over={"temperature": 4.0, "alpha": 0.9})
+      + runs([3, 9, 9], over={"alpha": 0.0}))
+  assert min(p.low for p in sweep.points) < -5
+  drawn = plots.errors_by_temperature(sweep)
+  low, high = drawn.axes[0].get_ylim()
+  assert low == 0 and high > 9
+
+
+def test_a_title_beside_long_labels_is_whole():
+  long = {"label_smoothing": 0.125, "optimizer.learning_rate": 0.00125,
+          "epochs": 10}
+  sweep = points.gather(
+      runs([9, 8, 7], over={"alpha": 0.0, **long}) + runs([4, 8, 6], over=long | {
+          "alpha": 0.9, "temperature": 10.0}) + runs([4, 8, 6], over={
+              "alpha": 0.9, "temperature": 2.0, "label_smoothing": 0.25,
+              "optimizer.learning_rate": 0.5, "epochs": 20}),
+      reference={"alpha": 0})
+  drawn = plots.differences(sweep)
+  drawn.draw_without_rendering()
+  (at,) = drawn.axes
+  for text in (at._left_title, *at.get_yticklabels(), at.xaxis.label):
+    box = text.get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= drawn.bbox.x1, text.get_text()
+  assert "learning rate 0.00125" in at.get_title("left").replace("\n", " ")
+
+
+def test_the_ids_of_two_pictures_are_apart():
+  sweep = points.gather(sweep_rows(), reference={"alpha": 0})
+  ids = []
+  for name in ("errors", "again"):
+    text = svg.inline(
+        plots.errors_by_temperature(sweep), pathlib.Path(name), name)
+    known = re.findall(r'\bid="(.*?)"', text)
+    assert known and len(known) == len(set(known))
+    refers = re.findall(r'(?:href="|url\()#(.*?)[")]', text)
+    assert set(refers) == set(known)
+    ids.append(set(known))
+  assert not ids[0] & ids[1]
+
+
+def test_a_picture_of_too_many_lines_is_of_pixels(tmp_path):
+  """400 lines of 400 epochs are some megabytes as text."""
+  rows = [row(n, over={"temperature": float(n), "alpha": 0.9},
+              curve={"train_hard": [1 / (1 + (n * e) % 97) for e in range(1, 400)]})
+          for n in range(1, 400)]
+  found = plots.write(points.gather(rows), {}, tmp_path)["learning"]
+  data = base64.b64encode(found.file.read_bytes()).decode()
+  assert f'href="data:image/png;base64,{data}"' in found.svg
+  assert "<path" not in found.svg and "Learning curves" in found.svg
+  width, height = re.findall(r'viewBox="0 0 (\S+) (.*?)"', found.svg)[0]
+  with Image.open(found.file) as image:
+    assert image.width / image.height == pytest.approx(
+        float(width) / float(height), rel=0.01)
+
+
+def test_hostile_text_in_a_picture_is_text():
+  rows = [row(9 + t, over={"data.name": HOSTILE, "alpha": 0.5, "temperature": t})
+          for t in (1, 4)]
+  rows += [row(8, over={"data.name": "plain", "alpha": 0.5, "temperature": 1})]
+  text = svg.inline(
+      plots.errors_by_temperature(points.gather(rows)), pathlib.Path("errors.png"),
+      "errors")
+  assert "<script" not in text and "&lt;script&gt;" in text
+  assert "$x^{2}~#" in text, "no formula"
 
 
 def test_soft_targets_and_their_temperatures():
@@ -408,8 +502,8 @@ def test_soft_targets_and_their_temperatures():
   assert soft_targets.softened([0.0, 1.3862943611198906], 2.0) == pytest.approx(
       [1 / 3, 2 / 3])
   assert soft_targets.temperatures(teacher_json()) == [1.0, 4.0, 20.0]
-  assert not soft_targets.knowledge(None, pathlib.Path("nowhere.png"))
-  assert not soft_targets.knowledge({"schema": 1}, pathlib.Path("nowhere.png"))
+  assert soft_targets.knowledge(None) is None
+  assert soft_targets.knowledge({"schema": 1}) is None
 
 
 def test_names_that_would_meet_stay_long():
@@ -609,7 +703,8 @@ def test_above_500_points_only_the_teacher_is_drawn(tmp_path):
   assert names_ == {"table.md", "table.csv", "table.tex", "dark.png", "report.html"}
   assert not (folder / "errors.png").exists()
   text = (folder / "report.html").read_text()
-  assert "No picture shows more than 500 points" in text and "<svg" not in text
+  assert "No picture shows more than 500 points" in text
+  assert text.count("<svg") == 1
 
 
 def test_two_thousand_keys_are_told(tmp_path, capsys):

@@ -22,7 +22,7 @@ from kd_jax.methods import fitting
 from kd_jax.methods import terms as terms_lib
 from kd_jax.methods.on_features import ON_FEATURES
 from kd_jax.models import MODELS
-from kd_jax.report import canvas, inspected, plots
+from kd_jax.report import inspected, plots
 from kd_jax.runs import results
 from kd_jax.runs.doctor import command
 from kd_jax.training import optimizers, parameters, schedules
@@ -521,13 +521,11 @@ def test_a_mistake_is_a_line(more, says, own_data, tmp_path, capsys):
 
 
 @pytest.mark.pictures
-def test_attention_of_all_nets_is_drawn_stage_by_stage(tmp_path, monkeypatch):
-  drawn = []
-  monkeypatch.setattr(canvas, "save", lambda figure, *_, **__: drawn.append(
-      [axes.get_title() for axes in figure.axes]))
+def test_attention_of_all_nets_is_drawn_stage_by_stage():
   a = [[0, 255], [3, 4]]
   example = {"id": 0, "label": 1, "image": a, "student": {"s1": a},
              "teacher wide": {"w1": a, "w2": a}, "teacher deep": {"d1": a}}
-  inspected.attention({"student": {"examples": [example]}}, tmp_path / "a.png")
-  assert drawn[0] == ["image", "student\ns1", "teacher wide\nw1",
-                      "teacher deep\nd1", "teacher wide\nw2"]
+  drawn = inspected.attention({"student": {"examples": [example]}})
+  assert [axes.get_title() for axes in drawn.axes] == [
+      "image", "student\ns1", "teacher wide\nw1", "teacher deep\nd1",
+      "teacher wide\nw2"]

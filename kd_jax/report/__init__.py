@@ -95,7 +95,7 @@ def write_rows(
       "config", "manifest", "summary", "teacher", "inspected")}
   sides["exports"] = exports.read(folder)
   pictures = plots.write(sweep, sides, folder)
-  written += list(pictures.values())
+  written += [picture.file for picture in pictures.values()]
   file = folder / "report.html"
   files.write(file, page.page(sweep, pictures, sides))
   return [*written, file]

@@ -1,10 +1,11 @@
-"""Figures on white, alike wherever they are drawn: the door to matplotlib."""
+"""Figures, alike wherever they are drawn: the door to matplotlib."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 import functools
 import io
 import pathlib
-from typing import Any, ParamSpec
+import textwrap
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -18,21 +19,28 @@ GREY = "#595959"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 # Of points without T.
 DASHES = ("--", ":", "-.", (0, (8, 3)), (0, (5, 1, 1, 1, 1, 1)), (0, (1, 4)))
-_IN_LEGEND = 0.165  # inches a line
+# Text on a cell that has one colour on dark screens too.
+ON_LIGHT, ON_DARK = "#080808", "#f8f8f8"
+# Inches. On a phone the letters of such a picture are as large as small print.
+WIDTH = 4.4
+_IN_LEGEND = 0.175  # inches a line
+_LETTERS = 54  # of small print in a line of this width
 _STYLE = {"font.size": 9, "axes.titlesize": 9, "axes.spines.top": False,
           "axes.spines.right": False, "axes.grid": True,
           "axes.axisbelow": True, "grid.linewidth": 0.3,
           "legend.frameon": False, "legend.fontsize": 8, "figure.dpi": 150,
-          "savefig.dpi": 150}
+          "savefig.dpi": 150, "text.parse_math": False, "svg.fonttype": "none",
+          "svg.hashsalt": "kd_jax"}
 
 
 P = ParamSpec("P")
+Drawn = TypeVar("Drawn")
 
 
-def styled(draw: Callable[P, bool]) -> Callable[P, bool]:
+def styled(draw: Callable[P, Drawn]) -> Callable[P, Drawn]:
   """A function that draws, in the style of these pictures."""
   @functools.wraps(draw)
-  def inner(*args: P.args, **kwargs: P.kwargs) -> bool:
+  def inner(*args: P.args, **kwargs: P.kwargs) -> Drawn:
     import matplotlib  # pylint: disable=g-import-not-at-top
     # Of the user's own settings none may change a byte.
     style: dict[Any, Any] = {**matplotlib.rcParamsDefault, **_STYLE}
@@ -49,9 +57,76 @@ def figure(rows: int, columns: int, size: tuple[float, float], **more: Any):
   return drawn, drawn.subplots(rows, columns, squeeze=False, **more)
 
 
-def height(least: float, lines: int) -> float:
-  """Inches of a panel, so that a legend of so many lines stands beside it."""
-  return max(least, 0.5 + _IN_LEGEND * lines)
+def wrapped(text: str, letters: int = _LETTERS) -> str:
+  """Text on several lines of so many letters, cut where it is as long as three.
+
+  Example:
+    >>> wrapped("widths 30x30, T 8, learning rate 0.001", 20)
+    'widths 30x30, T 8,\\nlearning rate 0.001'
+  """
+  return textwrap.fill(names.brief(text, 3 * letters), letters)
+
+
+def _columns(labels: Sequence[str]) -> int:
+  """How many labels go beside each other."""
+  longest = max((len(line) for label in labels for line in label.splitlines()),
+                default=0)
+  return max(1, min(len(labels), (_LETTERS + 16) // (longest + 9)))
+
+
+def stacked(
+    parts: Sequence[tuple[str, Iterable[str]]], columns: int, *, height: float,
+    width: float = WIDTH,
+) -> tuple[Any, list[tuple[Any, Any]]]:
+  """A figure of panels below each other, and of each its part and axes `[columns]`.
+
+  Args:
+    parts: Title and labels of each panel: `legends` puts them above its axes.
+    columns: Axes beside each other in a panel.
+    height: Inches of these axes.
+    width: Inches of the figure.
+  """
+  heights, before = [], None
+  for title, labels in parts:
+    labels, lines = [*labels], len(wrapped(title).splitlines())
+    if labels and labels != before:
+      beside = _columns(labels)
+      lines += -(-len(labels) // beside) + sum(
+          label.count("\n") for label in labels) // beside
+    before = labels
+    heights.append(height + _IN_LEGEND * lines)
+  drawn, found = below_each_other(heights, width=width)
+  return drawn, [(part, part.subplots(1, columns, squeeze=False)[0])
+                 for part in found]
+
+
+def below_each_other(
+    heights: Sequence[float], *, width: float = WIDTH) -> tuple[Any, list[Any]]:
+  """A figure and its parts, of these heights in inches, each laid out by itself."""
+  from matplotlib.figure import Figure  # pylint: disable=g-import-not-at-top
+  drawn = Figure(figsize=(width, sum(heights)), layout="constrained",
+                 facecolor="white")
+  return drawn, [*drawn.subfigures(
+      len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]]
+
+
+def legends(parts: Sequence[tuple[Any, Any]], titles: Iterable[str]) -> None:
+  """Titles and labels of `stacked` panels, above their axes, where they hide none.
+
+  Labels like those of the panel above are left out.
+  """
+  before: list[str] = []
+  for (part, axes), title in zip(parts, titles):
+    known: dict[str, Any] = {}
+    for at in axes:
+      handles, labels = at.get_legend_handles_labels()
+      known |= dict(zip(labels, handles))
+    shown = {} if [*known] == before else known
+    before = [*known]
+    if title or shown:
+      part.legend(
+          [*shown.values()], [*shown], title=wrapped(title), alignment="left",
+          loc="outside upper left", ncols=_columns([*shown]), title_fontsize=9)
 
 
 def style(index: int) -> dict[str, str]:
@@ -62,12 +137,17 @@ def style(index: int) -> dict[str, str]:
 
 def difference(
     axes: Any, place: int, value: float, low: float | None, high: float | None, *,
-    sure: bool) -> None:
-  """Draws a difference and its interval: in colour and filled if it is sure."""
+    sure: bool) -> Any:
+  """Draws a difference and its interval: in colour and filled if it is sure.
+
+  Returns:
+    The line of its mark.
+  """
   half = None if low is None or high is None else [[value - low], [high - value]]
   colour = COLOURS[0 if value < 0 else 1] if sure else GREY
-  axes.errorbar([value], [place], xerr=half, color=colour, capsize=2, marker="o",
-                markersize=4, markerfacecolor=colour if sure else "white")
+  return axes.errorbar(
+      [value], [place], xerr=half, color=colour, capsize=2, marker="o",
+      markersize=4, markerfacecolor=colour if sure else "white")[0]
 
 
 def picture(axes: Any, image: Sequence[Any]) -> None:
@@ -78,6 +158,20 @@ def picture(axes: Any, image: Sequence[Any]) -> None:
     picture(axes, [[pixel[0] for pixel in line] for line in image])
   else:
     axes.imshow([[[v / 255 for v in pixel] for pixel in line] for line in image])
+
+
+def cells(
+    axes: Any, values: Sequence[Sequence[float]], *, digits: int,
+    limits: tuple[float | None, float | None] = (None, None)) -> None:
+  """Draws numbers `[rows, columns]` as cells; larger is darker, NaN is empty."""
+  image = axes.imshow(values, cmap="cividis_r", vmin=limits[0], vmax=limits[1],
+                      aspect="auto", interpolation="none")
+  for y, row in enumerate(values):
+    for x, value in enumerate(row):
+      if value == value:
+        axes.text(x, y, f"{value:.{digits}f}", ha="center", va="center", fontsize=8,
+                  color=ON_DARK if image.norm(value) > 0.5 else ON_LIGHT)
+  axes.grid(False)
 
 
 def png(image: np.ndarray) -> bytes:

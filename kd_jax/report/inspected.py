@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 import itertools
-import pathlib
 from typing import Any
 
 from kd_jax.report import canvas
@@ -12,48 +11,39 @@ Found = Mapping[str, Mapping[str, Any]]
 
 
 @canvas.styled
-def alignment(found: Found, path: pathlib.Path) -> bool:
-  """CKA of every tap of a student with every tap of its teacher, a row a net."""
+def alignment(found: Found) -> Any:
+  """CKA of every tap of a student with every tap of its teacher, below each other.
+  """
   if not found:
-    return False
-  tables = [(name, when, net["cka"][when]) for name, net in found.items()
-            for when in ("before", "after")]
-
-  def others(table: Mapping[str, Any]) -> list[str]:
-    first, *_ = table.values()
-    return list(first)
-
-  size = 1.3 + 0.4 * max(
-      max(len(table), len(others(table))) for _, _, table in tables)
-  drawn, axes = canvas.figure(
-      len(found), 2, (2 * size + 0.6, (size + 0.2) * len(found)))
-  for (name, when, table), at in zip(tables, axes.flat):
-    values = [list(row.values()) for row in table.values()]
-    image = at.imshow(
-        [[float("nan") if value is None else value for value in row]
-         for row in values], vmin=0, vmax=1, cmap="cividis_r")
-    for y, row in enumerate(values):
-      for x, value in enumerate(row):
-        if value is not None:
-          at.text(x, y, f"{value:.2f}", ha="center", va="center", fontsize=7,
-                  color="white" if value > 0.5 else "black")
-    at.set_xticks(range(len(others(table))), others(table), rotation=90)
-    at.set_yticks(range(len(table)), list(table))
-    at.set(title=f"{name}, {when} training", xlabel="tap of the teacher")
-    at.grid(False)
-  for at in axes[:, 0]:
-    at.set_ylabel("tap of the student")
-  drawn.colorbar(image, ax=axes, label="linear CKA", shrink=0.6)
-  return canvas.save(drawn, path)
+    return None
+  tables = [(f"{name}, {when} training", net["cka"][when])
+            for name, net in found.items() for when in ("before", "after")]
+  own = max((table for _, table in tables), key=len)
+  others = max((row for _, table in tables for row in table.values()), key=len)
+  longest = lambda taps: 0.065 * max(map(len, taps))
+  drawn, parts = canvas.stacked(
+      [(title, []) for title, _ in tables], 1,
+      height=0.7 + longest(others) + max(1.2, 0.28 * len(own)),
+      width=max(canvas.WIDTH, 0.7 + longest(own) + 0.4 * len(others)))
+  for (title, table), (_, (at,)) in zip(tables, parts):
+    values = [[float("nan") if value is None else value for value in row.values()]
+              for row in table.values()]
+    canvas.cells(at, values, digits=2, limits=(0, 1))
+    across = [*next(iter(table.values()))]
+    at.set_xticks(range(len(across)), across, rotation=90, fontsize=8)
+    at.set_yticks(range(len(table)), list(table), fontsize=8)
+    at.set(title=canvas.wrapped(title), xlabel="tap of the teacher",
+           ylabel="tap of the student")
+  return drawn
 
 
 @canvas.styled
-def attention(found: Found, path: pathlib.Path) -> bool:
+def attention(found: Found) -> Any:
   """Mean over channels of squared maps, of a few test images, stage by stage."""
   shown = [(name, example) for name, net in found.items()
            for example in net.get("examples") or []]
   if not shown:
-    return False
+    return None
   # All nets' first stages beside each other, then their second ones.
   columns = [(net, tap) for both in itertools.zip_longest(*(
       [(net, tap) for tap in taps] for net, taps in shown[0][1].items()
@@ -61,7 +51,7 @@ def attention(found: Found, path: pathlib.Path) -> bool:
              for net, tap in filter(None, both)]
   drawn, axes = canvas.figure(
       len(shown), 1 + len(columns),
-      (1.15 * (1 + len(columns)), 1.1 * len(shown) + 0.5))
+      (max(canvas.WIDTH, 0.9 * (1 + len(columns))), 0.9 * len(shown) + 0.5))
   for (name, example), (picture, *maps) in zip(shown, axes):
     canvas.picture(picture, example["image"])
     label = f"label {example['label']}"
@@ -75,5 +65,6 @@ def attention(found: Found, path: pathlib.Path) -> bool:
     at.grid(False)
   axes[0, 0].set_title("image", fontsize=8)
   for (net, tap), at in zip(columns, axes[0, 1:]):
-    at.set_title(f"{net}\n{tap}", fontsize=8)
-  return canvas.save(drawn, path, colours=None)
+    at.set_title("\n".join(canvas.wrapped(text, 14) for text in (net, tap)),
+                 fontsize=8)
+  return drawn

@@ -16,7 +16,7 @@ import string
 from typing import Any
 
 from kd_jax.core.words import counted
-from kd_jax.report import names, panels, svg, tables
+from kd_jax.report import names, plots, tables
 from kd_jax.report.main_table import Row
 from kd_jax.report.sweep import MOST, Point, Sweep
 from kd_jax.runs import exports
@@ -24,57 +24,28 @@ from kd_jax.runs import exports
 # The text of a cell, or this and what sorts it.
 Cell = str | tuple[str, str]
 _HERE = pathlib.Path(__file__).parent
-# Alternative text and caption of each picture.
-_PICTURES = {
-    "heat": ("Heat map of mean test errors over temperature and alpha",
-             "Mean test errors over T and alpha; fewer are lighter."),
-    "differences": (
-        "Forest plot of differences in test errors from the reference",
-        "Test errors minus those of the reference, paired, with 95% intervals. "
-        "Filled marks: p (Holm) below 0.05."),
-    "learning": ("Learning curves of the terms of the loss by epoch",
-                 "Terms of the loss while training, means over seeds."),
-    "inspected": (
-        "Share of each term in the gradient, and CKA of each pair, by epoch",
-        "The norm of each weighted term's gradient with respect to the student's "
-        "parameters, as a share of the sum of these norms, on the first batch; and "
-        "the linear CKA (unbiased) of the taps that are compared, on training "
-        "images as they are."),
-    "cka": ("Heat maps of CKA of all taps of student and teacher, before and after",
-            "Linear CKA (unbiased) of every tap of the student with every tap of "
-            "its teacher, on training images as they are; 1 is alike."),
-    "attention": (
-        "Test images with attention maps of student and teacher, stage by stage",
-        "Where the maps of each stage are large: the mean over channels of their "
-        "squares, each divided by its largest value; brighter is larger."),
-    "dark": ("Entropy of the soft targets against temperature, and examples "
-             "with the teacher's probabilities at several temperatures",
-             "Dark knowledge: what the teacher says beside the label. Orange is "
-             "the label's class."),
-    "reliability": (
-        "Reliability diagrams: accuracy against confidence",
-        "Accuracy against confidence on the test set, bins added up over seeds; "
-        "at the right the gap between them."),
-    "errors": ("Test errors against temperature, with 95% intervals",
-               "Test errors against T with 95% intervals."),
-}
+# What stands above the table; all other pictures stand below it.
+_FIRST = ("errors", "heat", "differences")
 
 
 def page(
     sweep: Sweep,
-    pictures: Mapping[str, pathlib.Path],
+    pictures: Mapping[str, plots.Picture],
     sides: Mapping[str, Any],
 ) -> str:
   """The page of a sweep.
 
   Args:
     sweep: Its points.
-    pictures: PNG files by the name of the plot.
+    pictures: Its pictures by their names.
     sides: The contents of `config`, `manifest` and `summary`, None where there is
       no such file; and the rows of `exports`.
   """
-  parts = [_head(sweep), _main_plot(sweep), _table(sweep), _pictures(pictures),
-          _exports(sides.get("exports")), _setup(sweep, sides), _runs(sweep)]
+  first = {name: pictures[name] for name in _FIRST if name in pictures}
+  rest = {name: pictures[name] for name in pictures if name not in first}
+  parts = [_head(sweep), _pictures("Test errors", first), _table(sweep),
+           _pictures("More pictures", rest), _exports(sides.get("exports")),
+           _setup(sweep, sides), _runs(sweep)]
   text = lambda name: (_HERE / name).read_text(encoding="utf-8")
   return string.Template(text("page.html")).substitute(
       title=html.escape(f"{sweep.study or 'study'}: report"),
@@ -112,23 +83,20 @@ def _loss(rows: Sequence[Row]) -> str:
                     for loss in losses[:MOST])
     if len(losses) > MOST:
       items += f"<li>and {len(losses) - MOST:,} more</li>"
-    parts.append(f"<details><summary>The {len(losses):,} losses of these runs, "
-                 f"as they ran</summary><ul>{items}</ul></details>")
+    parts.append("<details><summary>The losses of these runs, as they ran: "
+                 f"{len(losses):,}</summary><ul>{items}</ul></details>")
   return "\n".join(parts)
 
 
-def _main_plot(sweep: Sweep) -> str:
-  drawn = sweep.drawn and svg.errors_by_temperature(sweep)
-  if not drawn:
-    return ""
-  levels = any(panel.levels for panel in panels.panels(sweep))
-  band = " A dashed line with its band is a point to which T means nothing."
-  return (
-      "<h2>Test errors against temperature</h2>\n<figure>"
-      '<div class="scroll chart" tabindex="0" role="region" '
-      f'aria-label="Plot of test errors">{drawn}</div>'
-      "<figcaption>Means over runs with 95% intervals; point at a mark, or reach "
-      f"it by Tab, for its values.{band * levels}</figcaption></figure>")
+def _pictures(title: str, pictures: Mapping[str, plots.Picture]) -> str:
+  """Pictures beside each other where there is room."""
+  figures = "\n".join(
+      '<figure><div class="scroll chart" tabindex="0" role="region" '
+      f'aria-label="Picture: {name}">{picture.svg}</div>'
+      f"<figcaption>{html.escape(picture.caption)}</figcaption></figure>"
+      for name, picture in pictures.items())
+  return (f'<h2>{title}</h2>\n<div class="figures">{figures}</div>'
+          if figures else "")
 
 
 def _table(sweep: Sweep) -> str:
@@ -145,7 +113,8 @@ def _table(sweep: Sweep) -> str:
       f"<li>{html.escape(text)}</li>" for text in tables.captions(sweep))
   return (
       '<h2 id="points">Points</h2>\n'
-      '<p class="soft">A click on a header sorts.</p>\n'
+      '<p class="soft">A click on a header sorts; on a narrow screen the table '
+      "moves sideways.</p>\n"
       + _sortable("table", "points", heads, parts, len(sweep.points))
       + f'<ul class="captions">{captions}</ul>')
 
@@ -156,12 +125,15 @@ def _parts(points: Sequence[Point]) -> Iterator[Sequence[Point]]:
 
 
 def _cells(column: tables.Column, points: Sequence[Point]) -> list[Cell]:
-  """The cells of a column: their text, and where it is another, what sorts them."""
+  """Cells of a column: their text, and where it is no number, what sorts them."""
   found: list[Cell] = []
   for point in points:
     text, number = column.text(point), column.number(point)
-    key = f"{number:.10g}" if number is not None else (
-        "" if text == names.MISSING else text)
+    key = text
+    if number is not None and not text.replace(".", "", 1).isdecimal():
+      key = f"{number:.10g}"
+    elif text == names.MISSING:
+      key = ""
     found.append(text if key == text else (text, key))
   return found
 
@@ -206,7 +178,7 @@ def _pager(
   """All rows of a long table, packed, and the buttons that page through them."""
   if number <= MOST:
     return ""
-  with gzip.GzipFile(fileobj=(out := io.BytesIO()), mode="wb", compresslevel=4,
+  with gzip.GzipFile(fileobj=(out := io.BytesIO()), mode="wb", compresslevel=6,
                      mtime=0) as file:
     between = "["
     for part in parts:
@@ -223,22 +195,6 @@ def _pager(
       f'<label hidden>page <input type="number" min="1" max="{last}" value="1"> of '
       f'{last:,}</label> <button type="button" hidden>Next</button>'
       f'<script type="text/plain">{packed}</script></nav>\n')
-
-
-def _pictures(pictures: Mapping[str, pathlib.Path]) -> str:
-  parts = []
-  for name, (alternative, caption) in _PICTURES.items():
-    if name in pictures:
-      data = base64.b64encode(pictures[name].read_bytes()).decode()
-      figure = (
-          f'<figure><img alt="{html.escape(alternative)}" '
-          f'src="data:image/png;base64,{data}">'
-          f"<figcaption>{html.escape(caption)}</figcaption></figure>")
-      if name == "errors":
-        figure = ("<details><summary>The first picture as an image</summary>"
-                  f"{figure}</details>")
-      parts.append(figure)
-  return "\n".join(["<h2>Pictures</h2>", *parts]) if parts else ""
 
 
 def _exports(rows: Sequence[dict[str, Any]] | None) -> str:

@@ -78,6 +78,12 @@ def panels(sweep: Sweep, *, by: Sequence[str] | None = None) -> list[Panel]:
   return found
 
 
+def level(point: Point, sweep: Sweep) -> str:
+  """The label of a point without T beside the lines of its panel."""
+  keys = [key for key in sweep.telling if key != _WIDTHS]
+  return names.label(point.values, keys) or "reference"
+
+
 def varies(sweep: Sweep) -> bool:
   """Whether T takes several values, at points that are no reference."""
   return len({temperature(point) for panel in panels(sweep)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 import math
-import pathlib
 from typing import Any
 
 from kd_jax.report import canvas, names
@@ -35,28 +34,25 @@ def temperatures(teacher: Mapping[str, Any]) -> list[float]:
 
 
 @canvas.styled
-def knowledge(teacher: Mapping[str, Any] | None, path: pathlib.Path) -> bool:
+def knowledge(teacher: Mapping[str, Any] | None) -> Any:
   """Entropy of the soft targets against T, and examples with their classes."""
   if not teacher:
-    return False
+    return None
   entropy = sorted(teacher.get("entropy") or [], key=lambda e: e["temperature"])
   examples = (teacher.get("examples") or [])[:_EXAMPLES]
   if not entropy and not examples:
-    return False
-  heights = [2.6] * bool(entropy) + [1.05] * len(examples)
-  chosen = temperatures(teacher)
-  drawn, axes = canvas.figure(
-      len(heights), 1 + len(chosen), (6.8, sum(heights) + 0.5),
-      height_ratios=heights)
+    return None
+  heights = [2.6] * bool(entropy) + [0.4 + 0.85 * len(examples)] * bool(examples)
+  drawn, parts = canvas.below_each_other(heights)
   if entropy:
-    for at in axes[0]:
-      at.remove()
-    _entropy(drawn.add_subplot(axes[0, 0].get_gridspec()[0, :]), entropy,
-             examples)
-  for example, row in zip(examples, axes[len(heights) - len(examples):]):
-    _example(example, chosen, row, first=example is examples[0],
-             last=example is examples[-1])
-  return canvas.save(drawn, path)
+    _entropy(parts[0].subplots(), entropy, examples)
+  chosen = temperatures(teacher)
+  if examples:
+    for example, row in zip(examples, parts[-1].subplots(
+        len(examples), 1 + len(chosen), squeeze=False)):
+      _example(example, chosen, row, first=example is examples[0],
+               last=example is examples[-1])
+  return drawn
 
 
 def _entropy(axes: Any, entropy: Sequence[Any], examples: Sequence[Any]) -> None:
@@ -72,9 +68,9 @@ def _entropy(axes: Any, entropy: Sequence[Any], examples: Sequence[Any]) -> None
     axes.axhline(most, color="black", linewidth=0.8, linestyle="--",
                  label="all classes alike")
   canvas.log_temperature(axes, across)
-  axes.set(ylabel="entropy (nats)", title="Entropy of the soft targets",
-           ylim=(0, None))
-  axes.legend(loc="lower right")
+  axes.set(ylabel="entropy (nats)", ylim=(0, None))
+  axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2,
+              title="Entropy of the soft targets", alignment="left")
 
 
 def _example(
@@ -93,9 +89,10 @@ def _example(
     colours = [canvas.COLOURS[1] if c == example["label"] else canvas.COLOURS[0]
                for c in top]
     at.bar(range(len(top)), [shares[c] for c in top], color=colours)
-    at.set_xticks(range(len(top)), [str(c) for c in top])
+    at.set_xticks(range(len(top)), [str(c) for c in top],
+                  rotation=90 if len(logits) > 10 else 0)
     at.set(ylim=(0, 1), yticks=[0, 0.5, 1])
-    at.tick_params(labelsize=7)
+    at.tick_params(labelsize=8)
     at.grid(False, axis="x")
     if at is not others[0]:
       at.set_yticklabels([])

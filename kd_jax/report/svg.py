@@ -1,190 +1,141 @@
-"""Test errors against T as SVG: the picture of a page that tells its values."""
+"""A figure of matplotlib as SVG within a page: in its colours, with its values.
 
+Text stays text, in the page's font. Known colours become those of the page, which
+has others for dark screens; all others, as of a ramp, come nearer to that of text.
+"""
+
+import base64
 from collections.abc import Sequence
-import html
-import math
+import io
+import json
+import pathlib
+import re
 from typing import Any
+from xml.etree import ElementTree
 
-from kd_jax.report import names, panels, tables
-from kd_jax.report.panels import Line, Panel
-from kd_jax.report.sweep import Point, Sweep
+from kd_jax.report import canvas
 
-# Of the viewBox: a panel, and what is left of its axes for labels.
-_WIDTH, _HEIGHT = 760, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 46, 42
-# Marks around (0, 0), in the order of the lines.
-_MARKS = (
-    "M-4 0A4 4 0 1 0 4 0A4 4 0 1 0 -4 0Z", "M-3.6 -3.6H3.6V3.6H-3.6Z",
-    "M0 -4.8L4.6 3.6H-4.6Z", "M0 -5.2L5.2 0L0 5.2L-5.2 0Z",
-    "M0 4.8L4.6 -3.6H-4.6Z", "M-1.6 -4.8H1.6V-1.6H4.8V1.6H1.6V4.8H-1.6V1.6H-4.8"
-    "V-1.6H-1.6Z", "M0 -5L4.8 -1.5L3 4.2H-3L-4.8 -1.5Z")
+_TELLS = "tells "
+# A picture of more is one of pixels in the page: as SVG it would be some 600 kB.
+_MOST = 25_000
+_A_LINE = 50  # is as much as so many of its points
+_COLOURS = {
+    "#000000": "text", "#ffffff": "ground", canvas.GREY: "soft", "#b0b0b0": "edge",
+    **{colour.lower(): f"c{index}"
+       for index, colour in enumerate(canvas.COLOURS[:-1])}}
+# On a cell, which has one colour everywhere.
+_FIXED = (canvas.ON_LIGHT, canvas.ON_DARK)
 
 
-def steps(low: float, high: float, *, about: int = 5) -> list[float]:
-  """Round numbers in an interval, some five of them.
+def tell(line: Any, texts: Sequence[str]) -> None:
+  """What the marks of a line say in a page, each its own; or what the line says."""
+  line.set_gid(_TELLS + json.dumps(texts))
+
+
+@canvas.styled
+def inline(drawn: Any, file: pathlib.Path, alternative: str) -> str:
+  """A figure as an element of a page.
+
+  Args:
+    drawn: The figure.
+    file: The same figure as PNG: in the page where SVG would be too long. No two
+      figures of a page have the same name.
+    alternative: What it shows, in words.
 
   Example:
-    >>> steps(72.0, 131.0)
-    [80.0, 90.0, 100.0, 110.0, 120.0, 130.0]
+    >>> drawn, axes = canvas.figure(1, 1, (3, 2))
+    >>> inline(drawn, pathlib.Path("empty.png"), "Nothing")[:42]
+    '<svg viewBox="0 0 216 144" role="img" aria'
   """
-  rough = (high - low) / about or 1.0
-  unit = 10.0 ** math.floor(math.log10(rough))
-  step = min((unit * factor for factor in (1, 2, 5, 10)),
-             key=lambda size: abs(math.log(size / rough)))
-  first = math.ceil(low / step - 1e-9)
-  last = math.floor(high / step + 1e-9)
-  return [step * index for index in range(first, last + 1)]
+  width, height = (f"{72 * size:g}" for size in drawn.get_size_inches())
+  much = sum(_A_LINE + len(line.get_xdata())
+             for axes in drawn.axes for line in axes.lines)
+  if much > _MOST:
+    data = base64.b64encode(file.read_bytes()).decode()
+    root = ElementTree.Element("svg")
+    ElementTree.SubElement(root, "image", {
+        "class": "pixels", "width": width, "height": height,
+        "href": f"data:image/png;base64,{data}"})
+  else:
+    root = _plain(ElementTree.fromstring(_written(drawn)))
+    for group in [*root.iter("g")]:
+      if group.get("id", "").startswith(_TELLS):
+        _told(group, json.loads(group.attrib["id"].removeprefix(_TELLS)))
+    _named(root, file.stem)
+    for each in root.iter():
+      if "style" in each.attrib:
+        each.set("style", _styled(each.attrib["style"]))
+  root.attrib = {
+      "viewBox": f"0 0 {width} {height}",
+      "role": "img" if root.find(".//title") is None else "group",
+      "aria-label": alternative, "style": f"--points: {width}"}
+  return ElementTree.tostring(root, encoding="unicode")
 
 
-class _Axes:
-  """Where a T and a number of errors lie in a panel."""
-
-  def __init__(self, across: Sequence[float], up: Sequence[float]):
-    self.across = [math.log(value) for value in (min(across), max(across))]
-    margin = 0.06 * (max(up) - min(up)) or 1.0
-    self.up = (min(up) - margin, max(up) + margin)
-
-  def x(self, temperature: float) -> float:
-    low, high = self.across
-    inner = _WIDTH - _LEFT - _RIGHT - 40
-    return _LEFT + 20 + inner * (math.log(temperature) - low) / (high - low or 1)
-
-  def y(self, errors: float) -> float:
-    low, high = self.up
-    return _TOP + (_HEIGHT - _TOP - _BOTTOM) * (high - errors) / (high - low)
+def _written(drawn: Any) -> str:
+  """What matplotlib writes, alike each time."""
+  drawn.savefig(out := io.StringIO(), format="svg", metadata={
+      name: None for name in ("Creator", "Date", "Format", "Type")})
+  return out.getvalue()
 
 
-def errors_by_temperature(sweep: Sweep) -> str:
-  """The picture, or nothing where T does not vary.
-
-  Every point is a group with a title, its values in words.
-  """
-  has = lambda points: any(point.errors is not None for point in points)
-  shown = [panel for panel in panels.panels(sweep)
-           if any(has(line.points) for line in panel.lines)]
-  across = [panels.temperature(point) for panel in shown
-            for line in panel.lines for point in line.points]
-  if not shown or not panels.varies(sweep):
-    return ""
-  # Where nothing has a title, its line is cut.
-  cut = 0 if any(panel.title for panel in shown) else 18
-  height = _HEIGHT * len(shown) - cut
-  parts = [
-      f'<svg class="plot" viewBox="0 {cut} {_WIDTH} {height}" role="group" '
-      'aria-label="Test errors against temperature, with 95% intervals; the '
-      'values are in the table below">']
-  for index, panel in enumerate(shown):
-    parts.append(f'<g transform="translate(0 {index * _HEIGHT})">')
-    parts += _panel(panel, across, sweep)
-    parts.append("</g>")
-  return "\n".join([*parts, "</svg>"])
+def _plain(root: ElementTree.Element) -> ElementTree.Element:
+  """Elements and attributes without namespaces, as HTML knows them."""
+  local = lambda name: name.rpartition("}")[2]
+  for each in root.iter():
+    each.tag = local(each.tag)
+    each.attrib = {local(key): value for key, value in each.attrib.items()}
+    each.text, each.tail = (each.text or "").strip() or None, None
+    for child in [*each]:
+      # A style within would be one of the whole page.
+      if local(child.tag) in ("metadata", "style"):
+        each.remove(child)
+  return root
 
 
-def _panel(panel: Panel, across: Sequence[float], sweep: Sweep) -> list[str]:
-  points = [p for line in panel.lines for p in line.points] + panel.levels
-  up = [value for p in points for value in (p.errors, p.low, p.high)
-        if value is not None]
-  axes = _Axes(across, up)
-  levels = [point for point in panel.levels if point.errors is not None]
-  parts = _frame(axes, across, panels.errors_of(sweep))
-  parts += _legend(panel, levels, sweep)
-  for index, point in enumerate(levels):
-    parts += _level(axes, point, index, sweep)
-  for index, line in enumerate(panel.lines):
-    aside = 5 * (index - (len(panel.lines) - 1) / 2)
-    parts += _line(axes, line, index, aside, sweep)
-  return parts
+def _told(group: ElementTree.Element, texts: Sequence[str]) -> None:
+  """Puts every mark of a line, or the line, into a group with a title."""
+  marks = group.find(".//use/..")
+  parent = group if marks is None else marks
+  told = dict(zip((each for each in parent if each.tag in ("use", "path")), texts))
+  for place, mark in enumerate([*parent]):
+    if mark not in told:
+      continue
+    point = ElementTree.Element("g", {"class": "point"})
+    ElementTree.SubElement(point, "title").text = told[mark]
+    # A mark is smaller than a finger.
+    shape, at = ("path", {"d": mark.attrib["d"]}) if marks is None else (
+        "circle", {"cx": mark.attrib["x"], "cy": mark.attrib["y"], "r": "6"})
+    ElementTree.SubElement(point, shape, at | {"class": "area"})
+    mark.set("class", "mark")
+    point.append(mark)
+    parent[place] = point
 
 
-def _text(x: float, y: float, text: str, *, anchor: str = "middle",
-          kind: str = "tick") -> str:
-  return (f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" '
-          f'text-anchor="{anchor}">{html.escape(text)}</text>')
+def _named(root: ElementTree.Element, name: str) -> None:
+  """Makes ids those of this figure, and drops those that nothing refers to."""
+  refers = re.compile(r"^(url\()?#(.+?)(\)?)$")
+  used = set()
+  for each in root.iter():
+    for key in ("href", "clip-path"):
+      if found := refers.match(each.get(key, "")):
+        used.add(found[2])
+        each.set(key, f"{found[1] or ''}#{name}-{found[2]}{found[3]}")
+  for each in root.iter():
+    known = each.attrib.pop("id", None)
+    if known in used:
+      each.set("id", f"{name}-{known}")
 
 
-def _frame(axes: _Axes, across: Sequence[float], label: str) -> list[str]:
-  """The grid, its numbers, and the labels of the axes."""
-  bottom, right = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
-  parts = []
-  for value in steps(*axes.up):
-    y = axes.y(value)
-    parts += [f'<path class="grid" d="M{_LEFT} {y:.1f}H{right}"/>',
-              _text(_LEFT - 6, y + 4, f"{value:g}", anchor="end")]
-  for value in panels.ticks(across):
-    x = axes.x(value)
-    parts += [f'<path class="grid" d="M{x:.1f} {_TOP}V{bottom}"/>',
-              _text(x, bottom + 16, names.shown(value))]
-  middle = (_TOP + bottom) / 2
-  return [*parts, f'<path class="axis" d="M{_LEFT} {_TOP}V{bottom}H{right}"/>',
-          _text((_LEFT + right) / 2, bottom + 33, "temperature T (log scale)"),
-          f'<text class="tick" transform="translate(14 {middle:.1f}) '
-          f'rotate(-90)" text-anchor="middle">{label}</text>']
+def _styled(style: str) -> str:
+  """A style in the colours and the font of the page."""
+  def colour(found: re.Match[str]) -> str:
+    known = found[0]
+    if known in _FIXED:
+      return known
+    if known in _COLOURS:
+      return f"var(--{_COLOURS[known]})"
+    return f"color-mix(in srgb, {known} var(--pure), var(--text))"
 
-
-def _legend(panel: Panel, levels: Sequence[Point], sweep: Sweep) -> list[str]:
-  """The title, and the lines and levels on the line under it."""
-  parts = [_text(_LEFT, 14, panel.title, anchor="start", kind="title")]
-  x = float(_LEFT)
-  for index, line in enumerate(panel.lines):
-    label = line.label
-    parts += [
-        f'<path class="mark c{index % 7}" transform="translate({x + 8:.1f} 29)" '
-        f'd="{_MARKS[index % 7]}"/>',
-        _text(x + 18, 33, label, anchor="start", kind="key")]
-    x += 34 + 6.6 * len(label)
-  for index, point in enumerate(levels):
-    label = names.label(point.values, _rest(sweep)) or "reference"
-    parts += [f'<path class="level l{index % 6}" d="M{x:.1f} 29h18"/>',
-              _text(x + 23, 33, label, anchor="start", kind="key")]
-    x += 39 + 6.6 * len(label)
-  return parts
-
-
-def _rest(sweep: Sweep) -> list[str]:
-  return [key for key in sweep.telling if key != "student.widths"]
-
-
-def tooltip(point: Point, sweep: Sweep) -> str:
-  """A point in a line: its settings, errors, number of runs, difference."""
-  words = [sweep.label(point),
-           f"{tables.with_half(point.errors, point.half)} test errors",
-           f"n {point.n}"]
-  if point.difference is not None:
-    words.append(f"{tables.difference(point)} against {point.reference}")
-  return "; ".join(words)
-
-
-def _level(axes: _Axes, point: Point, index: int, sweep: Sweep) -> list[str]:
-  right = _WIDTH - _RIGHT
-  y = axes.y(point.errors or 0.0)
-  title = html.escape(tooltip(point, sweep))
-  parts = ['<g class="point">', f"<title>{title}</title>"]
-  if point.low is not None and point.high is not None:
-    top, end = axes.y(point.high), axes.y(point.low)
-    parts.append(f'<rect class="band" x="{_LEFT}" y="{top:.1f}" '
-                 f'width="{right - _LEFT}" height="{end - top:.1f}"/>')
-  line = f'<path class="level l{index % 6}" d="M{_LEFT} {y:.1f}H{right}"/>'
-  return [*parts, line, "</g>"]
-
-
-def _line(axes: _Axes, line: Line, index: int, aside: float, sweep: Sweep
-          ) -> list[str]:
-  """A line, the bars of its points, and their marks."""
-  colour = f"c{index % 7}"
-  at: list[tuple[float, Any]] = [
-      (axes.x(panels.temperature(point)) + aside, point)
-      for point in line.points if point.errors is not None]
-  way = "L".join(f"{x:.1f} {axes.y(point.errors):.1f}" for x, point in at)
-  parts = [f'<path class="line {colour}" d="M{way}"/>'] if at else []
-  for x, point in at:
-    bar = ""
-    if point.low is not None and point.high is not None:
-      top, end = axes.y(point.high), axes.y(point.low)
-      bar = (f'<path class="bar {colour}" d="M{x:.1f} {top:.1f}V{end:.1f}'
-             f'M{x - 3:.1f} {top:.1f}h6M{x - 3:.1f} {end:.1f}h6"/>')
-    parts.append(
-        f'<g class="point" data-point="{html.escape(sweep.label(point))}">'
-        f"<title>{html.escape(tooltip(point, sweep))}</title>{bar}"
-        f'<path class="mark {colour}" transform="translate({x:.1f} '
-        f'{axes.y(point.errors):.1f})" d="{_MARKS[index % 7]}"/></g>')
-  return parts
+  style = re.sub(r"font: [^;]*?([\d.]+px)[^;]*", r"font-size: \1", style)
+  return re.sub("#[0-9a-f]{6}", colour, style)
