@@ -165,8 +165,20 @@ def _longest(named: Named) -> str:
   return ", " + next(iter(_by_length(named)))
 
 
-def _verdict(rows: Rows, named: Named, cells: clustered.Cells) -> str:
-  lines = []
+def headline(rows: Rows, named: Named, best: Sequence[Row]) -> str:
+  """The verdict, with a line for the best that was found."""
+  place = claims.single(PAPER[_MAIN], [row["test_errors"] for row in best])
+  return _verdict(rows, named, _cells(named), [
+      ["distilled, best found", str(PAPER[_MAIN]),
+       _errors(_with(named, {"best": best}), "best"),
+       *((place.interval, place.verdict) if place else ("", ""))]])
+
+
+def _verdict(
+    rows: Rows, named: Named, cells: clustered.Cells,
+    more: Sequence[Sequence[str]] = (),
+) -> str:
+  lines: list[Sequence[str]] = []
   for name, done in _headline(rows, named).items():
     place = claims.single(PAPER[name], [row["test_errors"] for row in done])
     ours = "" if not done else (
@@ -175,7 +187,7 @@ def _verdict(rows: Rows, named: Named, cells: clustered.Cells) -> str:
     lines.append([name, str(PAPER[name]), ours, *(
         (place.interval, place.verdict) if place else ("", ""))])
   return words.table(["", "paper, one run", "ours", "one more run of ours, 95%",
-                      "paper's number"], lines)
+                      "paper's number"], [*lines, *more])
 
 
 def _line(

@@ -253,7 +253,9 @@ def markdown(sweep: Sweep) -> str:
             for point in sweep.points[:MOST]]
   body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
   below = "\n".join(map(as_markdown, _cut(sweep) + captions(sweep)))
-  return f"{body}\n\n{below}\n"
+  # A table lies beside its rows.
+  return (f"{body}\n\n{below}\nRows, each with its command: "
+          "[results.jsonl](results.jsonl).\n")
 
 
 @functools.lru_cache(1)
