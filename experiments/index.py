@@ -17,7 +17,7 @@ from typing import Any
 from kd_jax import report
 from kd_jax.core import exits, strict
 from kd_jax.core.errors import UserError
-from kd_jax.report import Row
+from kd_jax.report import Row, names
 
 ROOT = pathlib.Path(__file__).parent
 STUDIES = ("ban_mnist", "bucila06", "deepvid19", "deploy_cifar", "deploy_mnist",
@@ -27,6 +27,12 @@ STUDIES = ("ban_mnist", "bucila06", "deepvid19", "deploy_cifar", "deploy_mnist",
            "keras_example", "methods_mnist", "mutual_mnist",
            "noisy_student_mnist", "open_mnist", "patient_mnist", "takd_mnist")
 _TABLE = "table"
+_READING = (
+    "Mean ± half its 95% interval, with what it is over: (12) 12 runs; (12/3) 3 "
+    "teachers, or parts of the data, with 12 runs in all; (12/1) 12 runs of one "
+    "teacher. [a, b] is the 95% interval of a difference; after a mean of two it "
+    "is each of them. n counts seeds, and teachers those that the table's rows "
+    "learned from.")
 _UNFINISHED = "unfinished.json"
 
 
@@ -169,7 +175,17 @@ def generate(name: str, folder: pathlib.Path) -> None:
     report.write(folder, reference=module.REFERENCE)
   if hasattr(module, "pictures"):
     module.pictures(rows, folder)
-  (folder / "conclusion.md").write_text(module.conclude(rows))
+  (folder / "conclusion.md").write_text(module.conclude(rows) + sources(folder))
+
+
+def sources(folder: pathlib.Path) -> str:
+  """Where the numbers of a page come from: its rows, each with its command."""
+  files = ", ".join(f"[{file.name}]({file.name})"
+                    for file in sorted(folder.glob("*.jsonl")))
+  return (
+      f"\nEvery number is made from these rows: {files}. A row has the command "
+      "that makes it again, or the study's does. Rows that were trained beside "
+      "others (`lanes`) and those of the command alone agree to rounding.\n")
 
 
 def documents() -> dict[pathlib.Path, str]:
@@ -178,20 +194,37 @@ def documents() -> dict[pathlib.Path, str]:
   for page, prefix in ((ROOT.parent / "README.md", "experiments/"),
                        (ROOT / "README.md", "")):
     found[page] = report.into(page.read_text(), "index", table(prefix))
+  readme = ROOT.parent / "README.md"
+  found[readme] = report.into(found[readme], "headline", headline())
   return found
 
 
+def headline() -> str:
+  """The table that answers the claim the README begins with."""
+  rows = committed(ROOT / "hinton15_mnist")
+  return study("hinton15_mnist").headline(rows)
+
+
 def table(prefix: str = "") -> str:
-  """Every table that is reproduced: claim, what came out, command, time."""
-  lines = ["| table | the paper's claim | here | time, + teachers | commit |",
-           "|---|---|---|--:|---|"]
+  """Every table that is reproduced: data, claim, what came out, of how many."""
+  lines = [f"{_READING}\n",
+           "| table | data | unit | the paper's claim | here | n | teachers | "
+           "time, + teachers | commit |", "|---|---|---|---|---|--:|--:|--:|---|"]
   for name in STUDIES:
     module, rows = study(name), committed(ROOT / name)
     done = rows.get(_TABLE, [])
     lines.append(
-        f"| [{name}]({prefix}{name}) | {module.CLAIM} | {_status(name, rows)} | "
+        f"| [{name}]({prefix}{name}) | {module.DATA} | {module.UNIT} | "
+        f"{module.CLAIM} | {_status(name, rows)} | {_counts(done)} | "
         f"{_time(rows) if done else ''} | {_commits(rows) if done else ''} |")
   return "\n".join(lines) + "\n"
+
+
+def _counts(done: Sequence[Row]) -> str:
+  """How many seeds, and how many teachers, the rows of a table have."""
+  seeds = {row["seed"] for row in done if row.get("seed") is not None}
+  teachers = {names.teacher(row) for row in done} - {None}
+  return " | ".join(str(len(found) or "") for found in (seeds, teachers))
 
 
 def _status(name: str, rows: dict[str, list[Row]]) -> str:

@@ -3,6 +3,8 @@
 A study is a module `experiments/NAME/study.py` with
 
   CLAIM         a sentence of the paper, as `experiments/README.md` shows it
+  DATA          what it is on, and in what that differs from the paper's
+  UNIT          of its numbers, and of the paper's
   COMMAND       the `--config=FILE` that its sweeps start from; "" without one
   stages(options) -> list[Stage]
                 what is run, one stage after the other

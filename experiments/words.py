@@ -1,6 +1,6 @@
 """Numbers of several runs as people read them, for the verdicts of studies."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, TypeVar
 
 from kd_jax.report import Row, clustered, statistics
@@ -8,10 +8,13 @@ from kd_jax.report import Row, clustered, statistics
 T = TypeVar("T")
 # What `spread` tells, for the caption of a table.
 SPREAD = (
-    "Mean ± half the 95% t-interval. (12) is over 12 students; (12/3) over the "
-    "means of 3 teachers or parts of the data, each of its students, as students "
-    "that share one are alike; (12/1) over 12 students of the one teacher, and "
-    "says nothing of others.")
+    "Mean ± half the 95% interval. (12) is over 12 students; (12/3) over 3 "
+    "teachers or parts of the data, as students that share one are alike, with 12 "
+    "students in all; (12/1) over 12 students of the one teacher, and says nothing "
+    "of others.")
+# How, where each cell is judged by itself.
+APART = ("Each is Student's t of its students, or of the means of its teachers or "
+         "parts.")
 
 
 def interval(values: Sequence[float], form: str = ".1f") -> str:
@@ -68,6 +71,21 @@ def summary(rows: Sequence[Row], values: Sequence[float]) -> clustered.Nested:
   return clustered.Nested(told.mean, told.low, told.high, None, told.sd, 1, told.n)
 
 
+def of_cell(cells: clustered.Cells, cell: Hashable, form: str = ".1f") -> str:
+  """Mean ± half its interval of a cell of a table, and of how many (`SPREAD`)."""
+  return _spread(cells.mean(cell), form)
+
+
+def modelled(cells: clustered.Cells, of: str = "the table") -> str:
+  """How intervals over teachers were made, for the caption of a table."""
+  if cells.model is None:
+    return APART if cells.several else ""
+  return (f"Intervals over teachers are those of one mixed model of {of} "
+          "(kd_jax/report/mixed.py: teachers and teachers by cells random, REML, "
+          "Satterthwaite's degrees of freedom) with the standard deviations: "
+          f"{cells.model.described()}.")
+
+
 def spread(
     rows: Sequence[Row], values: Sequence[float], form: str = ".1f"
 ) -> str:
@@ -80,7 +98,10 @@ def spread(
   """
   if not len(rows):
     return ""
-  told = summary(rows, values)
+  return _spread(summary(rows, values), form)
+
+
+def _spread(told: clustered.Nested, form: str) -> str:
   half = "" if told.high is None else f" ± {told.high - told.mean:{form}}"
   of = f"/{told.groups}" if told.groups < told.n else ""
   return f"{told.mean:{form}}{half} ({told.n}{of})"

@@ -166,12 +166,12 @@ def test_the_verdict_can_go_either_way():
   conclude = lambda rows: study.conclude({"table": rows})
   said = conclude(rows_of(30, middle) + rows_of(300, flat)
                   + rows_of(800, lambda t: 100 + int(t)))
-  assert "The claim for 2x30 holds" in said
-  assert "alike: 6 of 6 pairs; the claim for 2x300 holds" in said
+  assert "the claim for 2x30 holds" in said
+  assert "Shown: 6 of 6, each at 5%" in said and "for 2x300 holds" in said
   # 10 against 20, 14 and 40, ... differ by up to 30 errors.
-  assert "the claim for 2x800 is not shown" in said
+  assert "the claim for 2x800 does not hold" in said
   said = conclude(rows_of(30, flat))
-  assert "The claim for 2x30 does not hold" in said
+  assert "the claim for 2x30 is not shown" in said
   assert "2x300**: not all temperatures" in said
 
 
@@ -277,13 +277,40 @@ def test_every_study_tells_what_a_study_tells():
   for name in index.STUDIES:
     module, folder = index.study(name), index.ROOT / name
     sweeps = any(stage.config for stage in module.stages(Options(folder)))
-    assert module.CLAIM and (
+    assert module.DATA and module.UNIT and module.CLAIM and (
         module.COMMAND.startswith("--config=") if sweeps
         else not module.COMMAND)
     readme = (folder / "README.md").read_text()
     command = f"python -m experiments.reproduce {name}"
     for part in ("**Claim", "**Protocol", "**Deviations", "**Result", command):
       assert part in readme, (name, part)
+
+
+def test_the_index_counts_seeds_and_the_teachers_that_rows_learned_from():
+  row = lambda seed, teacher, alpha: {
+      "seed": seed, "teacher_fingerprint": teacher, "method": "kd",
+      "overrides": {"alpha": alpha}}
+  rows = [row(0, "a", 0.9), row(1, "b", 0.9), row(1, "c", 0.0)]
+  assert index._counts(rows) == "2 | 2" and index._counts([]) == " | "
+  table = index.table()
+  line = next(x for x in table.splitlines() if x.startswith("| [hinton15_mnist]"))
+  cells = [cell.strip() for cell in line.split("|")[1:-1]]
+  # Three teachers, three nets that are their own, three ensembles; not the many
+  # whose name stands beside labels alone.
+  assert cells[1:3] == [
+      "MNIST, as the paper's", "errors of 10,000; the paper's too"]
+  assert cells[5:7] == ["12", "9"]
+  assert table.index("(12/3) 3 teachers") < table.index("| table |")
+
+
+def test_every_number_has_a_link_to_its_rows():
+  for name in RECORDED:
+    folder = index.ROOT / name
+    said = (folder / "conclusion.md").read_text()
+    for file in folder.glob("*.jsonl"):
+      assert f"]({file.name})" in said, file
+    if (folder / "table.md").is_file():
+      assert "](results.jsonl)" in (folder / "table.md").read_text()
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import re
 from conftest import ROOT
 import pytest
 
-from experiments import record
+from experiments import index, record
 from kd_jax import report
 
 README = (ROOT / "README.md").read_text()
@@ -57,8 +57,9 @@ def test_tables_are_those_of_the_rows():
   study = ROOT / "experiments/mnist"
   generated = report.table(report.read(study))
   assert (study / "table.md").read_text() == generated
-  assert report.into(README, "mnist", generated) == README
-  assert generated in README
+  # Its config has one number, which is that of a study with several teachers.
+  assert report.into(README, "headline", index.headline()) == README
+  assert "90.3" not in README
 
 
 def test_rows_tell_which_examples_are_wrong():

@@ -32,7 +32,8 @@ def write(file, rows):
 def toy(monkeypatch, tmp_path):
   """A study of two stages, whose folder is `tmp_path/committed/NAME`."""
   module = types.SimpleNamespace(
-      COMMAND="--config=configs/mnist.py", CLAIM="none", stages=lambda options: [],
+      COMMAND="--config=configs/mnist.py", CLAIM="none", DATA="MNIST",
+      UNIT="errors", stages=lambda options: [],
       conclude=lambda rows: f"| {len(rows['table'])} rows |\n",
       status=lambda rows: f"{len(rows['table'])} rows")
   folder = tmp_path / "committed" / NAME
@@ -51,7 +52,7 @@ def record(toy, **more):
 
 
 def state(toy):
-  return index.table().splitlines()[-1].split(" | ")[2]
+  return index.table().splitlines()[-1].split(" | ")[4]
 
 
 def test_a_stopped_study_is_under_way_until_it_is_recorded_whole(toy):
@@ -71,7 +72,8 @@ def test_a_stopped_study_is_under_way_until_it_is_recorded_whole(toy):
   write(toy.work / "table/results.jsonl", rows_of(5))
   record(toy)
   assert state(toy) == "5 rows"
-  assert (toy.folder / "conclusion.md").read_text() == "| 5 rows |\n"
+  said = (toy.folder / "conclusion.md").read_text()
+  assert said.startswith("| 5 rows |\n") and "](results.jsonl)" in said
   assert index.unfinished(toy.folder) is None
 
 

@@ -233,11 +233,17 @@ def test_with_two_teachers_the_interval_is_over_teachers():
   _, line = cells(rows, reference={"alpha": 0})
   assert line["test errors"] == "12.0 ± 25.4" and "sd" not in line
   assert line["sd between teachers"] == "2.8" and line["sd within"] == "1.4"
-  # Paired by teacher: 10 - 12 and 14 - 19, not four pairs of seeds.
+  # By teacher 10 - 12 and 14 - 19: the two do not make four.
   point = points.records(rows, reference={"alpha": 0})[1]
-  assert (point.difference, point.pairs, point.teachers) == (-3.5, 2, 2)
+  assert (point.difference, point.pairs, point.teachers) == (-3.5, 4, 2)
   below = tables.markdown(points.gather(rows))
-  assert "means of 2 teachers" in below and "given this teacher" not in below
+  assert "one mixed model of the table" in below
+  assert "given this teacher" not in below
+  # Labels alone have no teacher: 10 and 18, 14 and 20 are of the same two seeds.
+  hard, taught = points.records(rows, reference={"alpha": 0})
+  assert (hard.errors, hard.teachers, hard.over) == (15.5, 0, "runs")
+  assert hard.half == pytest.approx(12.706 * 1.5, rel=1e-3)  # 14 and 17
+  assert (taught.over, taught.difference_over) == ("teachers", "teachers")
 
 
 def test_the_seed_of_the_teacher_makes_no_point_of_its_own():

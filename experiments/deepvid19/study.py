@@ -19,6 +19,8 @@ __all__ = ["CLAIM", "COMMAND", "conclude", "pictures", "stages", "status"]
 
 CLAIM = ("a linear student of a VAE's neighbours, given softened labels, explains "
          "its teacher at an instance (no number of theirs is at hand)")
+DATA = "MNIST, as the paper's, 10 images of each class"
+UNIT = "agreement and probability"
 # No stage is a sweep.
 COMMAND = ""
 

@@ -8,13 +8,16 @@ from experiments.deploy_mnist import study as shared
 from experiments.deploy_mnist.study import (
   CLAIM,
   COMMAND,
+  UNIT,
   conclude,
   pictures,
   status,
 )
 from experiments.protocol import Options, Stage
 
-__all__ = ["CLAIM", "COMMAND", "conclude", "pictures", "stages", "status"]
+__all__ = [
+    "CLAIM", "COMMAND", "DATA", "UNIT", "conclude", "pictures", "stages", "status"]
+DATA = "CIFAR-10, 20,000 of its 50,000 images"
 
 
 def stages(options: Options) -> list[Stage]:

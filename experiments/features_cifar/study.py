@@ -19,6 +19,8 @@ from kd_jax.runs.arms import Arm, arm
 
 CLAIM = ("of Tian et al. (2020) and others, on CIFAR-100 with schedules of 240 "
          "epochs: features, relations or contrast teach more than KD")
+DATA = "CIFAR-10; the papers' CIFAR-100"
+UNIT = "errors of 10,000; the papers': top-1 accuracy in %"
 COMMAND = "--config=configs/cifar10.py"
 REFERENCE = None
 NOT_COMMITTED = dict.fromkeys(("choosing", "sum_choosing"), fair.NOT_COMMITTED)

@@ -25,6 +25,8 @@ from kd_jax.config import sweep
 from kd_jax.report import Row
 
 CLAIM = "teacher 67 errors, small net 146, distilled 74"
+DATA = "MNIST, as the paper's"
+UNIT = "errors of 10,000; the paper's too"
 COMMAND = "--config=configs/mnist.py:paper"
 TEACHERS = 3
 SEEDS = 12
@@ -249,6 +251,11 @@ def conclude(rows: Rows) -> str:
   tried = closing.errors(distilled(rows), rows["search"])
   return told + "\n" + verdict.searched(
       rows, named(rows), tried, best_named(rows))
+
+
+def headline(rows: Rows) -> str:
+  """The paper's three numbers and the best found, as a table."""
+  return verdict.headline(rows, named(rows), best_named(rows)[BEST])
 
 
 def status(rows: Rows) -> str:

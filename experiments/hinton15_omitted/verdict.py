@@ -32,12 +32,12 @@ def told(rows: Rows, sets: Sets) -> str:
   head = ["transfer set, bias", "paper", "errors of 10,000", "paper, left out",
           "errors on what was left out", "bias"]
   return words.table(head, lines) + (
-      f"\n{words.SPREAD} *Best on the test set* is chosen on the very examples "
-      "that are counted, as in the paper. The others are chosen on a held-out "
-      "tenth by two twins of the students, trained on the rest: by its labels, or "
-      "by how frequent the classes are alone. Every student is counted with the "
-      "bias of each twin: errors are the mean of both, and of each in brackets; "
-      "the interval holds given these twins.\n")
+      f"\n{words.SPREAD} {words.APART} *Best on the test set* is chosen on the "
+      "very examples that are counted, as in the paper. The others are chosen on a "
+      "held-out tenth by two twins of the students, trained on the rest: by its "
+      "labels, or by how frequent the classes are alone. Every student is counted "
+      "with the bias of each twin: errors are the mean of both, and of each in "
+      "brackets; the interval holds given these twins.\n")
 
 
 def phrase(rows: Rows, sets: Sets) -> str:

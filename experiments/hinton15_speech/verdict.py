@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import words
+from experiments import claims, words
 from experiments.protocol import Rows
 from kd_jax.report import Row, statistics
 
@@ -121,8 +121,7 @@ def _share(cells: Cells) -> str:
   found = _kept(cells, HEADLINE)
   verdict = "cannot be judged, as the ensemble's gain may be none,"
   if found.low is not None and found.high is not None:
-    verdict = ("holds" if found.low > CLAIMED else
-               "does not hold" if found.high < CLAIMED else "is not decided")
+    verdict = claims.Claim(above=CLAIMED).judged(found.low, found.high)
   return (
       "Of the ensemble's gain in frame accuracy the distilled net keeps "
       f"{_told(found)}: ratio of mean gains, Fieller's 95% interval over speakers; "

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from experiments import words
+from experiments import claims, words
 from experiments.protocol import Rows
 from kd_jax.report import Row, statistics
 
@@ -186,22 +186,18 @@ def _explained(name: str, published: Published, done: Sequence[Row]) -> str:
   """Whether a version's number is what that version computes."""
   value = (published.prose if published.rendered is None
            else published.rendered)
-  place = words.single(accuracy(done)) if done else None
-  if value is None or place is None:
+  place = claims.single(value, accuracy(done))
+  if place is None:
     return ""
   return (f"- {value:g}% as one more run of this version ({name}): "
-          f"{_of_ours(value, accuracy(done))} by [{place[0]:.2f}, {place[1]:.2f}], "
-          f"of {len(done)} runs from one teacher.")
+          f"{place.verdict} by [{place.low:.2f}, {place.high:.2f}], of {len(done)} "
+          "runs from one teacher.")
 
 
 def _of_ours(value: float | None, values: Sequence[float]) -> str:
   """Whether a published run could be one more of these."""
-  place = words.single(values) if len(values) else None
-  if value is None or place is None:
-    return ""
-  if value < place[0]:
-    return "excluded, below"
-  return "not excluded" if value <= place[1] else "excluded, above"
+  place = claims.single(value, values)
+  return place.verdict if place else ""
 
 
 def _loss(row: Row) -> float:

@@ -19,6 +19,8 @@ from kd_jax.config import sweep
 from kd_jax.report import Row, names, statistics
 
 CLAIM = "of each paper, on other data: its objective is better than Hinton's"
+DATA = "MNIST; the papers' mostly CIFAR-100 and ImageNet"
+UNIT = "errors of 10,000; the papers': accuracy in %"
 COMMAND = "--config=configs/mnist.py"
 # No one row: each method is compared with KD of its own size, in `verdict`.
 REFERENCE = None

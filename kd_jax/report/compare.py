@@ -1,13 +1,12 @@
-"""Points against their reference point, paired by teacher and seed."""
+"""Points against their reference point."""
 
 from collections.abc import Callable, Mapping, Sequence
 import functools
 from typing import Any
 
 from kd_jax.core.errors import UserError, nearest
-from kd_jax.report import names, statistics
-from kd_jax.report.main_table import Row
-from kd_jax.report.sweep import Point, Run, run
+from kd_jax.report import clustered, names, statistics
+from kd_jax.report.sweep import Point
 
 Shown = tuple[str, ...]  # Values as text.
 
@@ -17,8 +16,7 @@ def compared(
     reference: Mapping[str, Any],
     keys: Sequence[str],
     common: Mapping[str, Any],
-    *,
-    several: bool,
+    cells: clustered.Cells,
 ) -> list[Point]:
   """The points, with their differences from the reference of each.
 
@@ -27,7 +25,7 @@ def compared(
     reference: What the reference is: settings by full or short name.
     keys: The varying keys.
     common: The others, with their values.
-    several: Whether intervals are over teachers.
+    cells: The points as cells.
 
   Raises:
     UserError: If a key is not known, or no point is the reference.
@@ -41,7 +39,6 @@ def compared(
         + ", ".join(f"{key}={value}" for key, value in _known(
             points, common, wanted)))
   find = _finder(references, wanted, keys, common)
-  errors = [_by_run(other.good, alone=not several) for other in references]
   found: list[dict[str, Any]] = []
   for point in points:
     if is_wanted(point):
@@ -50,7 +47,7 @@ def compared(
       found.append({
           "reference": names.label(references[place].values, keys)
                        or "the reference",
-          **_difference(point, errors[place], several=several)})
+          **_difference(point, references[place], cells)})
     else:
       found.append({})
   _correct(found)
@@ -123,50 +120,19 @@ def _parts(values: Shown, free: tuple[int, ...]) -> tuple[Shown, Shown]:
 
 
 def _difference(
-    point: Point, errors: Mapping[Run, float], *, several: bool
+    point: Point, other: Point, cells: clustered.Cells
 ) -> dict[str, Any]:
-  """The fields of a point's difference from the runs of another."""
-  pairs = _pairs(point.good, errors)
-  if not pairs:
+  """The fields of a point's difference from another."""
+  if point.errors is None or other.errors is None:
     return {"pairs": 0}
-  if several:
-    # Seeds under one teacher are no independent word on teachers.
-    pairs = {teacher: [_middle(both)] for teacher, both in pairs.items()}
-  both = [pair for name in sorted(pairs) for pair in pairs[name]]
-  test = statistics.paired([a for a, _ in both], [b for _, b in both])
-  return {"difference": test.difference, "difference_low": test.low,
-          "difference_high": test.high, "p": test.p, "pairs": test.n}
-
-
-def _middle(pairs: list[tuple[float, float]]) -> tuple[float, float]:
-  mean = lambda values: sum(values) / len(values)
-  return mean([a for a, _ in pairs]), mean([b for _, b in pairs])
-
-
-def _by_run(rows: Sequence[Row], *, alone: bool) -> dict[Run, float]:
-  """Test errors by teacher and seed.
-
-  A reference may have no teacher (hard labels only), or each point one teacher
-  of its own (`alone`); then the seed decides.
-  """
-  judged = [row for row in rows if row.get("test_errors") is not None]
-  errors: dict[Run, float] = {run(row): row["test_errors"] for row in judged}
-  if alone:
-    errors |= {(None, row.get("seed")): row["test_errors"] for row in judged}
-  return errors
-
-
-def _pairs(
-    rows: Sequence[Row], errors: Mapping[Run, float]
-) -> dict[str, list[tuple[float, float]]]:
-  """Test errors of runs beside those of the same teacher and seed, by teacher."""
-  found: dict[str, list[tuple[float, float]]] = {}
-  for row in sorted(rows, key=lambda row: row.get("seed") or 0):
-    teacher, seed = run(row)
-    other = errors.get((teacher, seed), errors.get((None, seed)))
-    if other is not None and row.get("test_errors") is not None:
-      found.setdefault(teacher or "", []).append((row["test_errors"], other))
-  return found
+  test = cells.difference(point.cell, other.cell)
+  if test is None:
+    return {"pairs": 0}
+  fields = {"difference": test.difference, "difference_low": test.low,
+            "difference_high": test.high, "p": test.p, "pairs": test.n}
+  over = {} if test.low is None else {
+      "difference_over": cells.over(point.cell, other.cell)}
+  return fields | over
 
 
 def _correct(found: Sequence[dict[str, Any]]) -> None:

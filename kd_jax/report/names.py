@@ -133,6 +133,25 @@ def identity(row: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
       [(key, shown(value)) for key, value in setting(row).items()]))
 
 
+def teacher(row: Mapping[str, Any]) -> str | None:
+  """The fingerprint of what a row learned from; None if its loss has no such term.
+
+  Example:
+    >>> row = {"method": "kd", "teacher_fingerprint": "b42"}
+    >>> teacher(row | {"overrides": {"alpha": 0.9}})
+    'b42'
+    >>> teacher(row | {"overrides": {"alpha": 0.0}})  # hard labels alone
+  """
+  settings = row.get("overrides", {})
+  parts = methods.parts(str(settings.get("method", row.get("method"))))
+  weights = [settings.get(key) for key in ("soft_weight", "alpha")]
+  weight = next((one for one in weights if one is not None), 1)
+  # What is added to a method has a weight of its own.
+  if parts == ["hard"] or (len(parts) == 1 and same(weight, 0)):
+    return None
+  return row.get("teacher_fingerprint") or None
+
+
 def idle(settings: Settings) -> set[str]:
   """Keys that change nothing under these settings.
 

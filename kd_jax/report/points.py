@@ -5,7 +5,7 @@ points are `common`; the others are columns.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import json
 from typing import Any
 
@@ -13,7 +13,7 @@ import kd_jax
 from kd_jax.core.words import counted
 from kd_jax.report import clustered, compare, names, statistics
 from kd_jax.report.main_table import Row
-from kd_jax.report.sweep import Point, Sweep, run
+from kd_jax.report.sweep import Point, Sweep
 
 # The version of numbers of rows from before a row said it.
 _UNSAID = 2
@@ -49,29 +49,25 @@ def gather(
   distinct = [row for group in groups.values() for row in group]
   settings = [names.setting(group[0]) for group in groups.values()]
   keys, common = _varying(settings)
-  teachers = sorted({row["teacher_fingerprint"] for row in distinct
-                     if row.get("teacher_fingerprint")})
-  # Where the teacher is what varies, each point has one of its own.
-  several = any(
-      len(group) > 1
-      and len({row.get("teacher_fingerprint") for row in group} - {None}) > 1
-      for group in groups.values())
+  teachers = sorted({
+      teacher for row in distinct if (teacher := names.teacher(row))})
+  cells = clustered.Cells({key: _runs(group) for key, group in groups.items()})
   points = [
-      _point({key: setting[key] for key in keys if key in setting}, group,
-             several=several)
-      for setting, group in zip(settings, groups.values())]
+      _point({key: setting[key] for key in keys if key in setting}, group, name,
+             cells)
+      for setting, (name, group) in zip(settings, groups.items())]
   points.sort(key=lambda point: [
       names.order(point.values.get(key)) for key in keys])
   notes += _twice(points, keys)
   if reference is not None:
-    points = compare.compared(
-        points, reference, keys, common, several=several)
+    points = compare.compared(points, reference, keys, common, cells)
   notes += (of_data + _machines(distinct) + _numerics(distinct)
             + _test_set(distinct))
   study = ", ".join(sorted({str(row.get("study", "")) for row in distinct}))
   return Sweep(
       study, tuple(points), tuple(keys), common, tuple(teachers),
-      dict(reference) if reference is not None else None, tuple(notes))
+      dict(reference) if reference is not None else None, tuple(notes),
+      cells.model.described() if cells.model else None)
 
 
 def _machines(rows: Sequence[Row]) -> list[str]:
@@ -159,7 +155,7 @@ def _twice(points: Iterable[Point], keys: Sequence[str]) -> list[str]:
   for point in points:
     if len(point.runs) < 2:
       continue
-    runs = list(map(run, point.good))
+    runs = [(row.get("teacher_fingerprint"), row.get("seed")) for row in point.good]
     if len(set(runs)) < len(runs):
       seeds = sorted({
           seed or 0 for (_, seed), times in Counter(runs).items() if times > 1})
@@ -184,14 +180,13 @@ def _varying(
   return [key for key in everything if key not in common], common
 
 
-def _groups(
-    rows: Sequence[Row], value: Callable[[Row], float]
-) -> dict[str, list[float]]:
-  """The values of runs, a list for each teacher."""
-  groups: dict[str, list[float]] = {}
-  for row in rows:
-    groups.setdefault(row.get("teacher_fingerprint") or "", []).append(value(row))
-  return {name: groups[name] for name in sorted(groups)}
+def _runs(rows: Iterable[Row]) -> list[clustered.Run]:
+  """The runs of a point that were tested, by teacher."""
+  runs = [
+      clustered.Run(names.teacher(row), row.get("seed"), row["test_errors"])
+      for row in rows
+      if row.get("failed") is None and row.get("test_errors") is not None]
+  return sorted(runs, key=lambda run: str(run.teacher or ""))
 
 
 def _mean(rows: Sequence[Row], name: str) -> float | None:
@@ -202,33 +197,35 @@ def _mean(rows: Sequence[Row], name: str) -> float | None:
   return sum(values) / len(values) if values else None
 
 
-def _point(values: dict[str, Any], runs: list[Row], *, several: bool) -> Point:
-  """The point of these runs; over teachers where the study has several."""
+def _point(
+    values: dict[str, Any], runs: list[Row], key: Any, cells: clustered.Cells
+) -> Point:
+  """The point of these runs, which is a cell of the sweep's."""
   good = [row for row in runs if row.get("failed") is None]
   fields: dict[str, Any] = {
       "n": len(good), "failed": len(runs) - len(good),
-      "teachers": len({row.get("teacher_fingerprint") for row in good} - {None}),
+      "teachers": len({names.teacher(row) for row in good} - {None}), "cell": key,
       **{name: _mean(good, key) for name, key in (
           ("nll", "test_nll"), ("ece", "test_ece"), ("agreement", "agreement"),
           ("seconds", "seconds"), ("heldout", "heldout_errors"))}}
   tested = [row for row in good if row.get("test_errors") is not None]
   if tested:
-    fields |= _errors(tested, several=several and fields["teachers"] > 0)
+    fields |= _errors(tested, key, cells)
   fields |= _heldout(good)
   return Point(values, tuple(runs), **fields)
 
 
-def _errors(rows: list[Row], *, several: bool) -> dict[str, Any]:
+def _errors(rows: list[Row], key: Any, cells: clustered.Cells) -> dict[str, Any]:
   """Mean test errors of runs, and how far to trust it."""
-  fields: dict[str, Any]
-  if several:
-    nested = clustered.nested(_groups(rows, lambda row: row["test_errors"]))
-    fields = {"errors": nested.mean, "low": nested.low, "high": nested.high,
-            "between_sd": nested.between_sd, "within_sd": nested.within_sd}
+  found = cells.mean(key)
+  fields: dict[str, Any] = {
+      "errors": found.mean, "low": found.low, "high": found.high}
+  if found.high is not None:
+    fields["over"] = cells.over(key)
+  if cells.several:
+    fields |= {"between_sd": found.between_sd, "within_sd": found.within_sd}
   else:
-    plain = statistics.summary([row["test_errors"] for row in rows])
-    fields = {"errors": plain.mean, "sd": plain.sd, "low": plain.low,
-            "high": plain.high}
+    fields["sd"] = found.within_sd
   examples = rows[0].get("test_examples")
   if examples:
     fields |= {"examples": examples, "binomial": statistics.binomial_error(

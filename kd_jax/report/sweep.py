@@ -1,5 +1,6 @@
 """What a sweep is once its rows are gathered: points, and what they share."""
 
+from collections.abc import Hashable
 import dataclasses
 import functools
 from typing import Any, NamedTuple
@@ -10,14 +11,6 @@ from kd_jax.report.main_table import Row
 # Points that a picture, a table for reading, or a page of one shows at most.
 MOST = 500
 
-Run = tuple[str | None, int | None]  # teacher's fingerprint, seed
-
-
-def run(row: Row) -> Run:
-  """What rows of two points are paired by."""
-  return row.get("teacher_fingerprint"), row.get("seed")
-
-
 class Point(NamedTuple):
   """One setting: its values of the varying keys, its runs, what they say.
 
@@ -25,9 +18,10 @@ class Point(NamedTuple):
 
   Attributes:
     values: Varying keys that this point has.
+    cell: What it is called where cells are compared.
     runs: Its distinct rows, failed ones too, by teacher and seed.
-    errors, low, high: Mean test errors and their 95% t-interval: over seeds
-      where all have one teacher, else over the means of teachers.
+    errors, low, high: Mean test errors and their 95% t-interval.
+    over: What it is over: "teachers", or "runs" given the teacher, if there is one.
     sd: Sample standard deviation over seeds, given one teacher.
     between_sd, within_sd: The same between and within several teachers.
     binomial: sqrt(n p (1 - p)) at the mean: what another test set of the same
@@ -35,7 +29,8 @@ class Point(NamedTuple):
     heldout: Mean held-out errors of the last epoch.
     heldout_best: Those of the epoch `best_epoch`, which has the fewest.
     difference, difference_low, difference_high, p, pairs: Test errors minus
-      those of the reference point, paired by teacher and seed.
+      those of the reference point, and of how many pairs.
+    difference_over: As `over`.
     p_holm: `p` corrected within all points that share the reference point.
   """
 
@@ -43,11 +38,13 @@ class Point(NamedTuple):
   runs: tuple[Row, ...]
   n: int
   failed: int
+  cell: Hashable = None
   teachers: int = 0
   examples: int | None = None
   errors: float | None = None
   low: float | None = None
   high: float | None = None
+  over: str | None = None
   sd: float | None = None
   between_sd: float | None = None
   within_sd: float | None = None
@@ -65,6 +62,7 @@ class Point(NamedTuple):
   difference: float | None = None
   difference_low: float | None = None
   difference_high: float | None = None
+  difference_over: str | None = None
   p: float | None = None
   p_holm: float | None = None
   pairs: int | None = None
@@ -93,6 +91,8 @@ class Sweep:
     teachers: Fingerprints of all teachers, sorted.
     reference: What the reference point was asked to be.
     notes: Sentences on rows that were left out or look wrong.
+    model: The standard deviations of the mixed model behind intervals over
+      teachers, in a phrase; None where each point is judged by itself.
   """
 
   study: str
@@ -102,6 +102,7 @@ class Sweep:
   teachers: tuple[str, ...]
   reference: dict[str, Any] | None
   notes: tuple[str, ...]
+  model: str | None = None
 
   @property
   def rows(self) -> list[Row]:

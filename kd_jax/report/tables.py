@@ -90,6 +90,8 @@ def columns(sweep: Sweep) -> list[Column]:
       plain("n", "n", 0), plain("failed", "failed", 0),
       Column("test errors", lambda p: with_half(p.errors, p.half),
              get("errors"))]
+  if sweep.nested:
+    found.append(Column("± over", lambda p: p.over or "", lambda p: None))
   more = {
       "sd": plain("sd", "sd", 1),
       "between_sd": plain("sd between teachers", "between_sd", 1),
@@ -172,10 +174,7 @@ def _plus_minus(sweep: Sweep) -> str:
   if any(point.failed for point in sweep.points):
     counted += "; failed runs are counted and are in no mean"
   if sweep.nested:
-    return (
-        f"{counted}. ± is half the 95% t-interval over the means of "
-        f"{len(sweep.teachers)} teachers, each of its seeds; the standard "
-        "deviations are between those means and, pooled, within teachers.")
+    return f"{counted}. ± is half the 95% interval of the mean. {_over(sweep)}"
   given = ""
   if len(sweep.teachers) > 1:
     given = ", given the one teacher of each point"
@@ -183,6 +182,21 @@ def _plus_minus(sweep: Sweep) -> str:
     given = f", given this teacher ({sweep.teachers[0][:8]})"
   return (f"{counted}. ± is half the 95% t-interval of the mean over seeds"
           f"{given}; sd is that of one seed.")
+
+
+def _over(sweep: Sweep) -> str:
+  """What the intervals of a sweep with several teachers are over, and how made."""
+  if sweep.model is None:
+    made = ("As runs vary unlike in the points (Bartlett's test, p < 0.01) each is "
+            "judged by itself, by the t-interval over its teachers' means")
+  else:
+    made = ("It is that of one mixed model of the table (kd_jax/report/mixed.py: "
+            "teachers and teachers by cells random, REML, Satterthwaite's degrees "
+            f"of freedom) with the standard deviations: {sweep.model}")
+  return (f"Over teachers: it covers others of their kind, of which there are "
+          f"{len(sweep.teachers)}. {made}. Over runs: Student's t of these runs, "
+          "which have no teacher, or hold given their one teacher. The sd between "
+          "teachers is that of their means; sd within is of runs of one teacher.")
 
 
 def _heldout(sweep: Sweep) -> list[str]:
@@ -205,7 +219,6 @@ def _differences(sweep: Sweep) -> list[str]:
     return []
   wanted = ", ".join(
       f"{key} {names.shown(value)}" for key, value in sweep.reference.items())
-  by = "teacher, seeds averaged" if sweep.nested else "seed"
   families: dict[str, int] = {}
   for point in sweep.points:
     if point.reference is not None:
@@ -214,9 +227,20 @@ def _differences(sweep: Sweep) -> list[str]:
       [f"{n} against {name}" for name, n in families.items()], "; ")
   return [
       f"Difference: test errors minus those of the reference ({wanted}) with the "
-      f"same other settings, paired by {by}, with its 95% t-interval; p is "
+      f"same other settings, {_paired(sweep)}, with its 95% t-interval; p is "
       "two-sided. p (Holm) is corrected within a family, all points that share "
       f"a reference: {lines or 'none'}."]
+
+
+def _paired(sweep: Sweep) -> str:
+  over = {point.difference_over for point in sweep.points}
+  if "teachers" not in over:
+    return "paired by seed"
+  if sweep.model is None:
+    return "paired by teacher, seeds averaged"
+  return "over teachers, by the same model" + (
+      ", or, of points without or with a single teacher, paired by seed and given "
+      "the teachers" if "runs" in over else "")
 
 
 def markdown(sweep: Sweep) -> str:
@@ -229,7 +253,9 @@ def markdown(sweep: Sweep) -> str:
             for point in sweep.points[:MOST]]
   body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
   below = "\n".join(map(as_markdown, _cut(sweep) + captions(sweep)))
-  return f"{body}\n\n{below}\n"
+  # A table lies beside its rows.
+  return (f"{body}\n\n{below}\nRows, each with its command: "
+          "[results.jsonl](results.jsonl).\n")
 
 
 @functools.lru_cache(1)
@@ -248,9 +274,10 @@ def as_markdown(text: str) -> str:
 
 
 _FIELDS = (
-    "n", "failed", "teachers", "errors", "low", "high", "sd", "between_sd",
+    "n", "failed", "teachers", "errors", "low", "high", "over", "sd", "between_sd",
     "within_sd", "binomial", "examples", "difference", "difference_low",
-    "difference_high", "p", "p_holm", "pairs", "is_reference", "reference",
+    "difference_high", "difference_over", "p", "p_holm", "pairs", "is_reference",
+    "reference",
     "heldout", "heldout_best", "best_epoch", "heldout_examples", "nll", "ece",
     "agreement", "seconds")
 # Where a name of the record says too little without the others.
