@@ -25,7 +25,8 @@ from kd_jax.training.lanes import Shape
 
 # By stage, how many committed rows are found again and how many there are. The
 # first stage of hinton15_mnist got more settings later, so that its chunks are
-# others now; hinton15_temperature does not tell the hashes of its teachers.
+# others now; hinton15_temperature does not tell the hash of its first stage's
+# teacher.
 FOUND = {
     "features_cifar": {
         "choosing": (16, 16), "sum_choosing": (2, 2), "table": (36, 36)},
@@ -38,7 +39,7 @@ FOUND = {
     "hinton15_omitted": {"choosing": (8, 8), "table": (48, 48)},
     "hinton15_regulariser": {"choosing": (6, 6), "table": (108, 108)},
     "hinton15_speech": {"choosing": (72, 72), "table": (90, 90)},
-    "hinton15_temperature": {"choosing": (0, 60), "table": (0, 390)},
+    "hinton15_temperature": {"choosing": (0, 60), "table": (390, 390)},
     "keras_example": {"choosing": (32, 32), "table": (90, 90)},
     "methods_mnist": {"choosing": (432, 432), "table": (360, 360)},
     "open_mnist": {"choosing": (16, 16), "table": (6, 6), "plain": (5, 5)},
