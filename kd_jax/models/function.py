@@ -95,7 +95,7 @@ def _floats(key: str, what: str, found: Any, *shape: int) -> np.ndarray:
   if hasattr(found, "detach"):  # PyTorch's, which may ask for gradients.
     found = found.detach().cpu()
   try:
-    array = np.asarray(found)
+    array = np.asarray(found.numpy() if hasattr(found, "numpy") else found)
     if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
       raise TypeError(f"holds {array.dtype}")
     array = array.astype(np.float32)
