@@ -168,14 +168,20 @@ def _bank(
   everywhere = setup.devices if not setup.run.sweep.points else (
       devices_lib.choose(most=jax.local_device_count()))
   copies = lambda tree: devices_lib.copies(everywhere, tree)
-  examples = len(setup.dataset.train.label)
-  asked = lambda inputs: tick(inputs / examples)
+  examples, whole = len(setup.dataset.train.label), 0
+  # Of a bank that is gone on with the first views were asked by another process.
+  asked = lambda inputs: show(whole + (inputs - 1) % examples / examples)
   source = logit_bank.Source(
       [nets.counting(net.training.model, asked) for net in members],
       copies([net.variables for net in members]), copies(setup.train), views,
       everywhere)
 
   def tick(done):
+    nonlocal whole
+    whole = done
+    show(done)
+
+  def show(done):
     setup.screen.advance(
         "bank", done, views.count, f"{int(done)} of {views.count} views")
     if hosts.any_of(setup.stop()):
