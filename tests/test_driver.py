@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from kd_jax import main
-from kd_jax.core import compilation
+from kd_jax.core import compilation, screen
 from kd_jax.report import plots
 from kd_jax.runs import chunk as chunks
 from kd_jax.runs import kept_logits, plan, probe, results, schema_1
@@ -116,6 +116,19 @@ def test_rows_are_whole_and_one_program_made_them(grid):
           if not path.name.endswith("_best")] == ["teacher"]
   parameters.load_parameters(workdir / "parameters" / "teacher")
   assert list((workdir / "tensorboard" / "sweep").rglob("*tfevents*"))
+
+
+def test_a_sweep_is_at_100_percent_with_its_last_row_and_not_before(
+    swept, monkeypatch):
+  shown = []
+  monkeypatch.setattr(cost, "step_seconds", lambda *_, **__: 1e-5)
+  monkeypatch.setattr(
+      screen.Screen, "advance", lambda self, what, done, total, message:
+      shown.append((what, done / total, message.split()[0])))
+  assert swept(*GRID, lanes="1x1")[0] == 0
+  parts = [(part == 1, rows == "6") for what, part, rows in shown
+           if what == "sweep"]
+  assert len(parts) >= 6 and all(done == last for done, last in parts)
 
 
 def test_a_row_is_the_single_run_of_its_command(grid, tmp_path):

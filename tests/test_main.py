@@ -320,15 +320,32 @@ def test_a_run_says_what_one_run_does_not_tell(capsys):
           "teacher": {"loss": "-"}}  # Of a file of logits no errors are known.
   net = lambda errors: {"test_errors": errors, "test_examples": 1000, "loss": "CE"}
   show = lambda **more: summary.show(
-      Screen(), {**nets, **more}, statistics.binomial_interval)
+      Screen(), {**nets, **more}, "dkd", statistics.binomial_interval)
   for distilled, overlaps in (
       (190, False), (229, False), (250, True), (340, True), (350, False)):
     show(baseline=net(286), distilled=net(distilled))
     said = " ".join(capsys.readouterr().out.split())
     assert "baseline 258 to 315; distilled" in said and "teacher 2" not in said
     assert ("baseline and distilled overlap" in said) == overlaps
+    assert "--sweep.method=hard,dkd --sweep.seed=" in said
   show(baseline=net(0))
-  assert "baseline 0 to 4." in capsys.readouterr().out
+  said = capsys.readouterr().out
+  assert "baseline 0 to 4." in said and "sweep.method" not in said
+
+
+def test_a_sweep_ends_with_what_people_ask_of_its_table(tmp_path, capsys):
+  table = tmp_path / "table.md"
+  head = "| | method | n | failed | test errors | difference | p |\n|---|---|\n"
+  table.write_text(head + r"| &lt;none> | a\|b | 3 | 0 | 68.6 ± 3.2 | +1.0 |  |"
+                   "\n\nn runs a point\n")
+  summary.show_table(Screen(), table)
+  *_, row, _ = capsys.readouterr().out.splitlines()
+  assert [cell.strip() for cell in row.split("│")[1:-1]] == [
+      "<none>", "a|b", "3", "68.6 ± 3.2", "+1.0"]
+  table.write_text(head + "| | a | 3 | 0 | 68.6 | | |\n" * 1234)
+  summary.show_table(Screen(), table)
+  said = capsys.readouterr().out
+  assert "1,234 points" in said and "68.6" not in said
 
 
 @pytest.mark.parametrize("parallel", ["single", "pmap"])

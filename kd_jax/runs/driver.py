@@ -120,7 +120,7 @@ def train(
     whole["seconds"] = round(time.perf_counter() - began, 2)
     points.first.recorder.write("summary.json", whole)
   if not run.sweep.points:
-    summary.show(screen, whole, asked.interval)
+    summary.show(screen, whole, run.values["method"], asked.interval)
   driver.report(began)
   log("end", whole)
   return whole
@@ -184,6 +184,8 @@ class _Driver:
         self._recorder.log("figure", {"name": file.stem, "path": file})
     more = counted(len(files) - 1, "more file")
     beside = f"; report.html and {more} beside it" if files else ""
+    if (table := self._workdir / "table.md") in files and self._run.sweep.points:
+      summary.show_table(self._screen, table)
     self._screen.say(f"{seconds}, {counted(len(done), 'row')} in "
                      f"{self._workdir / 'results.jsonl'}{beside}")
     if self._results.others:
