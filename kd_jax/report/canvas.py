@@ -188,11 +188,14 @@ def save(
     drawn: Any, path: pathlib.Path, *, colours: int | None = 256
 ) -> bool:
   """Saves a figure, without a word on what wrote it; says that it did."""
-  # pylint: disable-next=g-import-not-at-top
+  # pylint: disable=g-import-not-at-top
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
   from PIL import Image  # comes with matplotlib
-  written = io.BytesIO()
-  drawn.savefig(written, format="png", metadata={"Software": None})
-  image = Image.open(written).convert("RGB")
+  # pylint: enable=g-import-not-at-top
+  # As by `savefig`, which draws a figure once more to lay it out.
+  pixels = FigureCanvasAgg(drawn)
+  pixels.draw()
+  image = Image.fromarray(np.asarray(pixels.buffer_rgba())).convert("RGB")
   # A palette is a third of the size, and lines on white need no more.
   (image.quantize(colours) if colours else image).save(path, optimize=True)
   return True
