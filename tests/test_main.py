@@ -279,6 +279,38 @@ def test_a_teacher_of_clean_images_has_a_bank_of_one_view(small, tmp_path):
       name: both["baseline"][name] for name in ("seconds",)}
 
 
+@pytest.mark.slow
+def test_a_teacher_averaged_over_views_is_the_mean_of_its_bank(small, tmp_path):
+  """As if somebody had averaged the logits of all views, and given a file."""
+  words = ("--config.method=kd", "--config.teacher.mean=logits")
+  _, averaged = small(*words, "--config.teacher.sees=shift2", workdir="averaged")
+  file, = (tmp_path / "averaged/banks").glob("*.npy")
+  assert np.load(file).shape == (300, 25, 1, 7)
+  np.save(tmp_path / "mean.npy", np.load(file).mean(axis=(1, 2)))
+  small(*words, f"--config.teacher.logits={tmp_path / 'mean.npy'}",
+        "--config.teacher.check=off", workdir="given")
+  student = lambda name: jax.tree.leaves(
+      parameters.load_parameters(tmp_path / name / "parameters/distilled").params)
+  for one, other in zip(student("averaged"), student("given"), strict=True):
+    np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+  _, plain = small(*words, workdir="plain")
+  assert max(np.abs(one - other).max() for one, other in zip(
+      student("averaged"), student("plain"), strict=True)) > 1e-3
+  for name in ("parameters_sha256", "fingerprint"):
+    assert averaged["distilled"][name] != plain["distilled"][name]
+
+
+@pytest.mark.parametrize(("more", "says"), [
+    (["--config.teacher.bank=never"], "teacher.bank=never asks the net itself"),
+    (["--config.mixup=0.2"], "mixup=0.2 asks the net itself"),
+    (["--config.method=kd+pkt"], "method=kd.pkt asks the net itself"),
+    (["--config.method=logits"], "teacher.mean=probabilities: its mixture"),
+    (["--config.teacher.sees=shift3"], "no such sees; .*shift2")])
+def test_what_a_mean_over_views_cannot_do_is_refused(small, capsys, more, says):
+  assert small("--config.teacher.sees=shift2", *more)[0] == 2
+  assert re.search(says, capsys.readouterr().err)
+
+
 @pytest.mark.parametrize("given", [False, True])
 def test_a_student_of_a_bank_of_float16_is_another_one(
     small, tmp_path, capsys, given):
