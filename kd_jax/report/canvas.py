@@ -221,6 +221,17 @@ def log_loss(axes: Any) -> None:
   axes.yaxis.set_minor_locator(ticker.NullLocator())
 
 
+def log_cost(axes: Any) -> None:
+  """Makes x a log axis with plain numbers: 1, 2 and 5, or decades if many."""
+  from matplotlib import ticker  # pylint: disable=g-import-not-at-top
+  axes.set_xscale("log")
+  low, high = axes.get_xlim()
+  axes.xaxis.set_major_locator(ticker.LogLocator(
+      subs=(1.0, 2.0, 5.0) if high < 100 * low else (1.0,)))
+  axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+  axes.xaxis.set_minor_locator(ticker.NullLocator())
+
+
 def ramp(number: int) -> list[Any]:
   """So many colours in an order, dark to light."""
   import matplotlib  # pylint: disable=g-import-not-at-top
