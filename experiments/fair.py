@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import ml_collections
 
-from experiments.protocol import Rows, Stage
+from experiments.protocol import Rows, Stage, hold_out
 from kd_jax.config import sweep
 from kd_jax.report import Row, comparison
 from kd_jax.runs import arms as arms_lib
@@ -25,8 +25,7 @@ def choosing(
 ) -> Stage:
   """A stage that tries the settings of arms, of which rows before may decide."""
   def made(rows: Rows) -> ml_collections.ConfigDict:
-    tried = config()
-    tried.data.holdout, tried.data.test = 0.1, "heldout"
+    tried = hold_out(config())
     tried.sweep.points = tuple(arms_lib.tried(
         every(groups(rows)),
         range(arms_lib.FIRST_SEED, arms_lib.FIRST_SEED + seeds)))

@@ -194,6 +194,8 @@ def documents() -> dict[pathlib.Path, str]:
   for page, prefix in ((ROOT.parent / "README.md", "experiments/"),
                        (ROOT / "README.md", "")):
     found[page] = report.into(page.read_text(), "index", table(prefix))
+  page = ROOT / "README.md"
+  found[page] = report.into(found[page], "looked", looked())
   readme = ROOT.parent / "README.md"
   found[readme] = report.into(found[readme], "headline", headline())
   return found
@@ -218,6 +220,22 @@ def table(prefix: str = "") -> str:
         f"{module.CLAIM} | {_status(name, rows)} | {_counts(done)} | "
         f"{_time(rows) if done else ''} | {_commits(rows) if done else ''} |")
   return "\n".join(lines) + "\n"
+
+
+def looked() -> str:
+  """Which stages chose by held-out data and had the test set evaluated as well."""
+  found = []
+  for name in STUDIES:
+    for stage, part in committed(ROOT / name).items():
+      number = sum(row.get("heldout_errors") is not None
+                   and row.get("test_errors") is not None
+                   and row.get("test_set") != "heldout"
+                   and not stage.endswith("teachers") for row in part)
+      found += [f"[{name}]({name}), {stage} ({number})"] * bool(number)
+  return (
+      "Stages that choose do not look at the test set. Of these, which were run "
+      "before they were kept from it, it was evaluated too, though nothing was "
+      f"chosen by it; so many of their rows have its errors: {'; '.join(found)}.\n")
 
 
 def _counts(done: Sequence[Row]) -> str:

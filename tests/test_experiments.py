@@ -142,6 +142,31 @@ def row(width, t, seed, errors, alpha=0.9, **more):
           "seed": seed, "test_errors": errors, "failed": None, **more}
 
 
+# In hinton15_speech a speaker who is in no test set of the table helps to choose.
+@pytest.mark.parametrize("name", [
+    name for name in index.STUDIES if name != "hinton15_speech"])
+def test_stages_that_choose_do_not_look_at_the_test_set(name, tmp_path):
+  stages = index.study(name).stages(Options(tmp_path))
+  rows = {stage.name: [] for stage in stages} | index.committed(index.ROOT / name)
+  looked = {}
+  for stage in stages:
+    if stage.config is not None:
+      data = stage.config(rows).data
+      assert (data.test == "heldout") == bool(data.holdout), stage.name
+      looked[stage.name] = data.test == "own"
+  # The table is what the test set is for.
+  assert looked.get("table", True)
+
+
+def test_the_index_says_which_stages_had_looked():
+  told = index.looked()
+  assert sum(map(int, re.findall(r"\((\d+)\)", told))) == 602
+  assert "[hinton15_mnist](hinton15_mnist), choosing (32)" in told
+  assert "[methods_mnist](methods_mnist), choosing (432)" in told
+  for name in ("features_cifar", "takd_mnist", "hinton15_specialists"):
+    assert name not in told
+
+
 def test_settings_are_chosen_on_held_out_data_alone():
   rows = [row(30, 8.0, 0, 9, alpha=0.5, heldout_errors=20),
           row(30, 8.0, 1, 9, alpha=0.5, heldout_errors=30),

@@ -12,7 +12,7 @@ import ml_collections
 
 from configs import early_stopped as recipe
 from experiments import fair
-from experiments.protocol import Options, Rows, Stage
+from experiments.protocol import Options, Rows, Stage, hold_out
 from kd_jax.config import sweep
 from kd_jax.report import Row, canvas, comparison, statistics, tables
 from kd_jax.runs import arms as arms_lib
@@ -49,7 +49,7 @@ def choosing(
     config: ml_collections.ConfigDict, seeds: int
 ) -> ml_collections.ConfigDict:
   """All nets with one T for all students, for each T, judged on held-out digits."""
-  config.data.holdout, config.data.test = 0.1, "heldout"
+  hold_out(config)
   first = arms_lib.FIRST_SEED
   config.sweep.points = tuple(
       arms_lib.tried([ARMS[WHOLE]], range(first, first + seeds)))

@@ -21,7 +21,7 @@ from configs import mnist
 from experiments import index
 from experiments.hinton15_mnist import study as whole
 from experiments.hinton15_omitted import bias, verdict
-from experiments.protocol import Options, Place, Rows, Stage
+from experiments.protocol import Options, Place, Rows, Stage, hold_out
 from kd_jax import report
 from kd_jax.config import build, sweep
 from kd_jax.report import Row
@@ -73,8 +73,7 @@ def omitted(classes: Sequence[int]) -> list[int]:
 
 
 def _choosing():
-  config = _config()
-  config.data.holdout = 0.1
+  config = hold_out(_config())
   config.teacher.epochs = 40
   config.sweep.points = tuple(sweep.product(
       sweep.chain(*_losses()), {"seed": _CHOOSING_SEEDS}))

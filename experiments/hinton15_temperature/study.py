@@ -15,7 +15,7 @@ from typing import Any
 
 from configs import mnist
 from experiments import claims
-from experiments.protocol import Cell, Options, Rows, Stage
+from experiments.protocol import Cell, Options, Rows, Stage, hold_out
 from kd_jax.config import sweep
 from kd_jax.report import Row, statistics
 
@@ -54,8 +54,7 @@ def stages(options: Options) -> list[Stage]:
 
 def choosing():
   """Stage one: alpha and learning rate of each width, on held-out data."""
-  config = _config()
-  config.data.holdout = 0.1
+  config = hold_out(_config())
   # A teacher of its own, as the other has seen the held-out part.
   config.teacher.epochs = 40
   config.sweep.points = tuple(sweep.chain(*(

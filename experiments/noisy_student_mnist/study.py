@@ -15,7 +15,7 @@ import ml_collections
 
 from configs import noisy_student as recipe
 from experiments import fair
-from experiments.protocol import Options, Rows, Stage
+from experiments.protocol import Options, Rows, Stage, hold_out
 from kd_jax.config import sweep
 from kd_jax.core.words import counted
 from kd_jax.report import Row, canvas, comparison, names, statistics, tables
@@ -98,7 +98,7 @@ def _choosing(
     labelled: int = _TYPICAL, draws: int = 2,
 ) -> ml_collections.ConfigDict:
   """Every setting of some arms, judged on held-out digits."""
-  config.data.holdout, config.data.test = 0.1, "heldout"
+  hold_out(config)
   config.transfer.labelled = labelled
   config.sweep.points = tuple(sweep.product(
       sweep.chain(*(each.settings for each in arms)),
