@@ -14,6 +14,7 @@ import shutil
 from types import ModuleType
 from typing import Any
 
+from experiments import sources
 from kd_jax import report
 from kd_jax.core import exits, strict
 from kd_jax.core.errors import UserError
@@ -171,21 +172,14 @@ def _write(file: pathlib.Path, told: dict[str, Any]) -> None:
 def generate(name: str, folder: pathlib.Path) -> None:
   """Makes a study's tables, plots and verdict from the rows in `folder`."""
   module, rows = study(name), committed(folder)
+  pages = [module.conclude(rows) + sources.files(folder)]
+  (folder / "conclusion.md").write_text(pages[0])
   if hasattr(module, "REFERENCE"):
-    report.write(folder, reference=module.REFERENCE)
+    report.write(folder, reference=module.REFERENCE, linked=sources.linked)
+    pages.append((folder / "table.md").read_text())
   if hasattr(module, "pictures"):
     module.pictures(rows, folder)
-  (folder / "conclusion.md").write_text(module.conclude(rows) + sources(folder))
-
-
-def sources(folder: pathlib.Path) -> str:
-  """Where the numbers of a page come from: its rows, each with its command."""
-  files = ", ".join(f"[{file.name}]({file.name})"
-                    for file in sorted(folder.glob("*.jsonl")))
-  return (
-      f"\nEvery number is made from these rows: {files}. A row has the command "
-      "that makes it again, or the study's does. Rows that were trained beside "
-      "others (`lanes`) and those of the command alone agree to rounding.\n")
+  (folder / sources.PAGE).write_text(sources.page(name, folder, pages))
 
 
 def documents() -> dict[pathlib.Path, str]:
@@ -197,7 +191,8 @@ def documents() -> dict[pathlib.Path, str]:
   page = ROOT / "README.md"
   found[page] = report.into(found[page], "looked", looked())
   readme = ROOT.parent / "README.md"
-  found[readme] = report.into(found[readme], "headline", headline())
+  found[readme] = report.into(found[readme], "headline", headline().replace(
+      f"]({sources.PAGE}", f"](experiments/hinton15_mnist/{sources.PAGE}"))
   return found
 
 

@@ -247,7 +247,7 @@ def conclude(rows: Rows) -> str:
   told = verdict.told(rows, named(rows))
   if not rows.get("search"):
     return told
-  tried = closing.errors(distilled(rows), rows["search"])
+  tried = closing.tried(distilled(rows), rows["search"])
   return told + "\n" + verdict.searched(
       rows, named(rows), tried, best_named(rows))
 

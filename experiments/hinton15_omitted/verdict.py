@@ -5,7 +5,7 @@ import pathlib
 
 import numpy as np
 
-from experiments import words
+from experiments import sources, words
 from experiments.hinton15_omitted import bias
 from experiments.protocol import Rows
 from kd_jax.report import Row, canvas
@@ -79,14 +79,15 @@ def _lines(name, trained, done, twins, paper) -> list[list[str]]:
   """As trained; with the best bias; with those chosen without the test set."""
   said = lambda values, form=".0f": words.spread(done, values, form)
   counted = lambda key: words.spread(trained, _each(trained, key), ".0f")
+  label = lambda bias: sources.linked(f"{name}: {bias}", done)
   lines = [
-      [f"{name}: as trained", paper[0], counted("test_errors"), paper[1],
+      [label("as trained"), paper[0], counted("test_errors"), paper[1],
        counted("omitted_errors"), "0"],
-      [f"{name}: best on the test set", paper[2], said(_best(done, "errors")),
+      [label("best on the test set"), paper[2], said(_best(done, "errors")),
        paper[3], said(_best(done, "omitted_errors")), said(_optima(done), ".1f")]]
   chosen_by = {"by_labels": "held-out labels", "by_prior": "class prior"}
   return lines + [
-      [f"{name}: from {called}", "", _with(done, twins, key, "errors"), "",
+      [label(f"from {called}"), "", _with(done, twins, key, "errors"), "",
        _with(done, twins, key, "omitted_errors"),
        ", ".join(f"{twin[key]:g}" for twin in twins)]
       for key, called in chosen_by.items() if twins]

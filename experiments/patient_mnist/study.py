@@ -145,7 +145,7 @@ def conclude(rows: Rows) -> str:
   """Each arm against matching of mixed digits, and what patience brings."""
   means, compared = errors(rows), _compared(rows)
   lines = [f"**{status(rows)}.**\n", f"After {compared} epochs:\n",
-           comparison.markdown(found(rows, compared), MATCHING.name, ARMS,
+           fair.markdown(found(rows, compared), MATCHING.name, ARMS,
                                fair.tried(MATCHING, rows))]
   all_epochs, tests = epochs_of(rows), patience(rows)
   head = ["test errors after epochs", *(f"{epochs:,}" for epochs in all_epochs),
@@ -155,8 +155,7 @@ def conclude(rows: Rows) -> str:
     cells = [_with_half(points[epochs]) if epochs in points else ""
              for epochs in all_epochs]
     test = tests.get(name)
-    cells.append(tables.with_interval(test.difference, test.low, test.high)
-                 if test else "")
+    cells.append(fair.difference(test) if test else "")
     lines.append(f"| {name} | " + " | ".join(cells) + " |")
   if teacher := _teacher(rows):
     lines.append(f"\nThe teachers: {_with_half(teacher)} ({teacher.n}).")
