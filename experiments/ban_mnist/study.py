@@ -148,7 +148,7 @@ def _of_ensemble(name: str, rows: Rows) -> comparison.Result:
          if row["overrides"] == {"ensemble": name}]
   return comparison.Result(
       name, {}, [], [], {row["seed"]: row["test_errors"] for row in own},
-      max((row["test_examples"] for row in own), default=0), 0, 0.0)
+      max((row["test_examples"] for row in own), default=0), 0, 0.0, own)
 
 
 def steps(rows: Rows) -> dict[str, statistics.Paired]:

@@ -157,9 +157,10 @@ def _curves(rows: Rows, problems: Sequence[str]) -> str:
   lines, columns = [], _sizes(rows)
   for problem in problems:
     for arm in plan.GENERATORS:
-      lines.append([f"{problem}, {plan.ARMS[arm]}", *(words.interval(
-          _rmse(_main(rows, problem, arm, size)), ".4f") for size in columns)])
-    lines.append([f"{problem}, none", words.interval(
+      lines.append([f"{_label(rows, problem, [arm])}, {plan.ARMS[arm]}", *(
+          words.interval(_rmse(_main(rows, problem, arm, size)), ".4f")
+          for size in columns)])
+    lines.append([f"{_label(rows, problem, ['soft'])}, none", words.interval(
         _rmse(_main(rows, problem, "soft")), ".4f"), *[""] * (len(columns) - 1)])
   return "\n".join([
       "**Figure 2**: RMSE against the number of pseudo examples.\n",
@@ -173,8 +174,9 @@ def _hidden(rows: Rows, problems: Sequence[str]) -> str:
   for problem in problems:
     for arm in ("munge", "labels"):
       size = _main(rows, problem, arm)[0]["overrides"]["size"]
-      lines.append([f"{problem}, {plan.ARMS[arm]}", *(words.interval(
-          _rmse(_at(rows, problem, arm, size, each)), ".4f") for each in units)])
+      lines.append([f"{_label(rows, problem, [arm])}, {plan.ARMS[arm]}", *(
+          words.interval(_rmse(_at(rows, problem, arm, size, each)), ".4f")
+          for each in units)])
   return "\n".join([
       "**Figure 3**: RMSE against hidden units.\n",
       words.table(["", *map(str, units)], lines)])

@@ -74,12 +74,9 @@ def _table(
            for name, done in shown.items()]
   tests = {name: test for name in shown if name != _MAIN and group[_MAIN] and (
       test := cells.difference(name + ending, _MAIN + ending))}
-  adjusted = statistics.holm({name: test.p for name, test in tests.items()
-                              if test.p is not None})
+  family = claims.Family(tests)
   for name, line in zip(shown, lines, strict=True):
-    test = tests.get(name)
-    line += ([words.difference(test), words.p_value(adjusted.get(name))]
-             if test else ["", ""])
+    line += family.line(name)
   return words.table(
       ["row", "paper", "errors of 10,000", "share of the teacher's gain",
        "agreement %", "NLL", "ECE", f"minus {_MAIN}", "p (Holm)"], lines)

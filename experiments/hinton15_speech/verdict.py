@@ -21,7 +21,7 @@ PAPER_KEPT = (60.8 - 58.9) / (61.1 - 58.9)
 CLAIMED = 0.8
 # The temperature of the table's distilled net: the paper's best.
 HEADLINE = 2.0
-_LEVEL = 0.05
+_BETTER = {claims.HOLDS: "yes", claims.FAILS: "no", claims.OPEN: "not shown"}
 # Members of the ensemble, and students on hard labels of the same settings.
 _BASELINES = ("baseline", "hard")
 
@@ -94,20 +94,16 @@ def _whole(cells: Cells) -> bool:
 def _table(cells: Cells) -> str:
   systems: dict[str, System] = {
       "baseline": "baseline", "ensemble": "ensemble", "distilled": HEADLINE}
-  tested = {name: _against(cells.accuracy, systems[name])
-            for name in ("ensemble", "distilled")}
-  adjusted = statistics.holm(
-      {name: 1.0 if t.p is None else t.p for name, t in tested.items()})
+  family = claims.Family({name: _against(cells.accuracy, systems[name])
+                          for name in ("ensemble", "distilled")}, claims.MORE)
   lines = []
   for name, system in systems.items():
     shown = f"distilled, T = {HEADLINE:g}" if name == "distilled" else name
-    more = less = p = better = ""
-    if name in tested:
-      more = words.difference(tested[name], "+.2f")
+    more, p = family.line(name, "+.2f")
+    less = better = ""
+    if name in family.tests:
       less = words.difference(_against(cells.error, system), "+.2f")
-      p = words.p_value(adjusted[name])
-      better = "yes" if (
-          tested[name].difference > 0 and adjusted[name] < _LEVEL) else "not shown"
+      better = _BETTER[family.verdict(name)]
     accuracy, error = PAPER[name]
     lines.append([
         cells.label(shown, system), str(accuracy), _mean(cells.accuracy[system]),
@@ -117,8 +113,8 @@ def _table(cells: Cells) -> str:
       f"speakers left out (n; {', '.join(cells.speakers)}), of {cells.nets} nets "
       "and ensembles, averaged by speaker first. Differences are paired by "
       "speaker; p of their t-test, Holm-adjusted in the family of these "
-      f"{len(tested)}. Utterance error stands in for the word error rate and is "
-      "told for orientation.\n\n" + words.table(
+      f"{len(family.tests)}. Utterance error stands in for the word error rate and "
+      "is told for orientation.\n\n" + words.table(
           ["system", "frame accuracy, paper", "ours", "minus baseline", "p, Holm",
            "better?", "WER, paper", "utterance error, ours", "minus baseline"],
           lines))

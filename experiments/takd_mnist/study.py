@@ -151,7 +151,7 @@ def conclude(rows: Rows) -> str:
   hops = ", ".join(f"{shown(path)} {chosen(path, rows):g}" for path in recipe.PATHS)
   lines = [f"**{status(rows)}.**\n",
            fair.markdown(results, direct, [*map(_arm, recipe.WHOLE)],
-                               _of(_DIRECT, rows["choosing"])),
+                         _of(_DIRECT, rows["choosing"])),
            f"T of the last hop of each path: {hops}.\n"]
   labels, test = _labels(rows), _against_labels(rows)
   if labels and test:
