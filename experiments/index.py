@@ -191,15 +191,15 @@ def documents() -> dict[pathlib.Path, str]:
   page = ROOT / "README.md"
   found[page] = report.into(found[page], "looked", looked())
   readme = ROOT.parent / "README.md"
-  found[readme] = report.into(found[readme], "headline", headline().replace(
-      f"]({sources.PAGE}", f"](experiments/hinton15_mnist/{sources.PAGE}"))
+  found[readme] = report.into(found[readme], "headline", headline())
   return found
 
 
 def headline() -> str:
   """The table that answers the claim the README begins with."""
-  rows = committed(ROOT / "hinton15_mnist")
-  return study("hinton15_mnist").headline(rows)
+  name = "hinton15_mnist"
+  told = study(name).headline(committed(ROOT / name))
+  return told.replace(f"]({sources.PAGE}", f"](experiments/{name}/{sources.PAGE}")
 
 
 def table(prefix: str = "") -> str:
