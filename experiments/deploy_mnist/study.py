@@ -11,7 +11,7 @@ import itertools
 import pathlib
 from typing import Any
 
-from experiments import words
+from experiments import claims, sources, words
 from experiments.deploy_mnist import plan
 from experiments.protocol import Options, Place, Rows, Stage
 from kd_jax.report import Row, canvas, statistics
@@ -125,7 +125,7 @@ def _line(file: File, rows: Sequence[Row]) -> list[str]:
   kept = dict.fromkeys(("pruned", "gradual"), "% kept")
   unit = {**kept, "low_rank": " ranks"}.get(road, "")
   median = statistics.summary([row["latency_us"][0] for row in rows]).mean
-  return [f"{plan.ROADS[road]}, {size:g}{unit}", bits(form),
+  return [sources.linked(f"{plan.ROADS[road]}, {size:g}{unit}", rows), bits(form),
           words.spread(rows, [row["test_errors"] for row in rows]),
           f"{_mean(rows, 'bytes') / 1e3:.0f}",
           f"{_mean(rows, 'bytes_compressed') / 1e3:.0f}", f"{median:.1f}"]
@@ -133,16 +133,15 @@ def _line(file: File, rows: Sequence[Row]) -> list[str]:
 
 def _budgets(rows: Rows, key: str) -> str:
   files, found = by_file(rows), compared(rows, key)
-  p_values = statistics.holm({
-      place: test.p for place, (_, test) in found.items()
-      if test and test.p is not None})
+  family = claims.Family({
+      place: test for place, (_, test) in found.items() if test})
   lines = []
-  for (budget, of, road), (file, test) in found.items():
-    told = words.difference(test) if test else ""
-    lines.append([f"{budget} kB, {of}: {plan.ROADS[road]}", f"{file[1]:g}",
-                  words.spread(files[file], [
-                      row["test_errors"] for row in files[file]]),
-                  told, words.p_value(p_values.get((budget, of, road)))])
+  for place, (file, _) in found.items():
+    (budget, of, road), own = place, files[file]
+    lines.append([
+        sources.linked(f"{budget} kB, {of}: {plan.ROADS[road]}", own),
+        f"{file[1]:g}", words.spread(own, [row["test_errors"] for row in own]),
+        *family.line(place)])
   return words.table(
       ("budget, bits and road", "size", "errors", "difference", "p (Holm)"), lines)
 

@@ -1,7 +1,7 @@
 """Keys and values of a config as people write them, and in which order."""
 
 import collections
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import functools
 import json
 from typing import Any
@@ -9,6 +9,8 @@ from typing import Any
 from kd_jax import methods
 
 Settings = Mapping[str, Any]
+# Makes of a label of a table a link to the rows of its line.
+Linked = Callable[[str, Sequence[Mapping[str, Any]]], str]
 
 MISSING = "-"
 # In no column: runs that differ in these alone belong to one point.

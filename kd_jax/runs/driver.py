@@ -335,11 +335,12 @@ class _Driver:
       self, made: list[Row], shape: Shape | None = None, *,
       again: bool = False) -> None:
     """Writes rows; those that this run has trained so have a command."""
+    labelled = all(job.setup.dataset.train.known.all() for job in self._jobs)
     whole = [row | {
         "study": self._study,
         "command": "" if shape is None else commands.single_run(
             self._run.values, self._asked.command, self._base, row["overrides"],
-            shape)} for row in rows.stamp(made)]
+            shape, labelled=labelled)} for row in rows.stamp(made)]
     self._results.add(whole, again=again)
     for row in whole:
       self._recorder.log("result", row)
