@@ -164,8 +164,8 @@ def _check(opened: "Trained", dataset: "Dataset") -> None:
     raise UserError(
         f"config.data.name={dataset.name}: has {dataset.num_classes} classes, and "
         f"{opened.name} knows {len(opened.classes)}")
-  named = dataset.named and opened.classes != tuple(map(
-      str, range(len(opened.classes))))
+  named = dataset.named and not all(
+      each.lstrip("-").isdigit() for each in opened.classes)
   if named and dataset.class_names != opened.classes:
     first = next(i for i, (a, b) in enumerate(
         zip(dataset.class_names, opened.classes)) if a != b) if (

@@ -59,6 +59,8 @@ def test_a_misspelt_key_is_refused():
   with pytest.raises(AttributeError):
     config.student.width = (3,)
   assert "did you mean temperature" in config_lib.unknown("tempreature")
+  assert "it is optimizer.learning_rate" in config_lib.unknown("optimizer.lr")
+  assert "optimizer.learning_rate" in config_lib.unknown("lr")
   assert "teacher.widths" in config_lib.unknown("teacher.width")
 
 
@@ -186,7 +188,7 @@ def test_every_key_is_read(own_data, monkeypatch, tmp_path):
   assert unread == {
       "data.scale", "evaluate.corruptions", "parallel", "checkpoint.every",
       "checkpoint.keep", "checkpoint.resume", "tensorboard", "tracker",
-      "teacher.bank", "teacher.bank_dtype",
+      "teacher.bank_dtype",
       "teacher.dir", "teacher.test_logits", "teacher.check"}
   assert all(f'values["{key}"]' in runs for key in unread)
 

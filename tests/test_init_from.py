@@ -110,3 +110,29 @@ def test_more_epochs_in_the_same_folder_are_refused_with_the_way_to_go_on(
     run, before, capsys):
   run(before[0], "--config.epochs=4", code=2)
   assert f"--config.init_from={before[0]}" in capsys.readouterr().err
+
+
+def test_what_the_new_run_has_of_other_settings_is_told(
+    run, before, tmp_path, capsys):
+  """Each net by what it depends on; the length and the rate may well be others."""
+  folder, _ = before
+  more = f"--config.init_from={folder}"
+  capsys.readouterr()
+  run(tmp_path / "same", more, "--config.epochs=1", "--config.seed=7",
+      "--config.optimizer.learning_rate=0.01")
+  assert "other settings" not in capsys.readouterr().out
+  run(tmp_path / "other", more, "--config.epochs=1", "--config.temperature=2.5",
+      "--config.label_smoothing=0.1")
+  told = {line.split(":")[0]: line for line in capsys.readouterr().out.splitlines()
+          if "other settings" in line}
+  assert "label_smoothing was 0.0, is 0.1" in told["baseline"]
+  assert "temperature was 8.0, is 2.5" in told["distilled"]
+  assert "temperature" not in told["baseline"]
+
+
+def test_a_net_of_another_size_is_refused_with_what_differs(
+    run, before, tmp_path, capsys):
+  folder, _ = before
+  run(tmp_path / "wide", f"--config.init_from={folder}",
+      "--config.student.widths=(13,)", code=2)
+  assert "student.widths was [12], is [13]; give what" in capsys.readouterr().err

@@ -332,6 +332,7 @@ def test_first_class_makes_labels_count_from_0(tmp_path):
     save(tmp_path, first)
     found = data_lib.load("mine", directory=tmp_path, first_class=first)
     assert found.fingerprint == plain.fingerprint and found.num_classes == 3
+    assert found.class_names == tuple(map(str, range(first, first + 3)))
   with pytest.raises(UserError, match="there are labels from -2; give the small"):
     data_lib.load("mine", directory=tmp_path, first_class=1)
   labels = np.array([1, 2, -1], np.int32)

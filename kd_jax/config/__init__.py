@@ -190,10 +190,20 @@ def _resets(values: Values, given: Values) -> dict[str, Any]:
   return made
 
 
+# What people call some keys.
+_SHORT = {"lr": "learning_rate", "wd": "weight_decay", "bs": "batch_size",
+          "batch": "batch_size", "tau": "temperature", "T": "temperature",
+          "num_epochs": "epochs", "clip": "clip_norm", "warmup": "warmup_epochs"}
+
+
 def unknown(name: str, nets: Sequence[str] = ()) -> str:
   """A phrase for a key that does not exist, with the nearest that do."""
   leaf = name.rsplit(".", 1)[-1]
   known = schema.every(*nets)
+  if leaf in _SHORT:
+    name, leaf = name.removesuffix(leaf) + _SHORT[leaf], _SHORT[leaf]
+    if name in known:
+      return f"no such key; it is {name}"
   close = difflib.get_close_matches(name, known, n=2, cutoff=0.6)
   close += [k for k in known if k.rsplit(".", 1)[-1] == leaf and k not in close]
   if close:

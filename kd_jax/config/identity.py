@@ -151,6 +151,12 @@ def comparable(values: Values) -> dict[str, Any]:
               key not in known or known[key].affects not in _WITHOUT_INFLUENCE)}
 
 
+def as_json(values: Values) -> dict[str, Any]:
+  """The keys that a result depends on, as JSON; earlier versions lack some."""
+  default = {name: key.default for name, key in schema.every().items()}
+  return json.loads(json.dumps(comparable({**default, **values}), default=list))
+
+
 def in_command(values: Values) -> dict[str, Any]:
   """The keys that the command of a row gives, where they are not the file's."""
   own = (None, *methods.parts(values["method"]))

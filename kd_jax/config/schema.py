@@ -211,7 +211,8 @@ def _training(epochs: int) -> dict[str, Key]:
       "optimizer.learning_rate": Key(1e-3, _RATE, "peak of the schedule"),
       "optimizer.momentum": Key(0.9, _PART, "of SGD; b1 of Adam"),
       "optimizer.nesterov": Key(False, _BOOL, "Nesterov's form (sgd)"),
-      "optimizer.weight_decay": Key(0.0, _NOT_NEGATIVE, "L2 coefficient"),
+      "optimizer.weight_decay": Key(
+          0.0, _NOT_NEGATIVE, "L2 coefficient; of adamw decoupled"),
       "optimizer.clip_norm": _optional(
           float, _POSITIVE, "largest norm of the gradient of all parameters "
           "together; a larger one is scaled to it"),

@@ -65,6 +65,7 @@ class Dataset(NamedTuple):
     named: The names of its classes, where its source tells them.
     nominal: The spans of columns that are one text of a user's own table.
     weights: Of all training examples, float32 `[N]`; None where all are alike.
+    first_class: What the user's own labels count from; `Examples` count from 0.
   """
 
   name: str
@@ -80,13 +81,15 @@ class Dataset(NamedTuple):
   named: tuple[str, ...] = ()
   nominal: tables.Nominal = ()
   weights: np.ndarray | None = None
+  first_class: int = 0
 
   @property
   def class_names(self) -> tuple[str, ...]:
-    """A name for each class, its number if there is no other."""
+    """A name for each class: the number that the user gave it if there is no other.
+    """
     if len(self.named) == self.num_classes:
       return self.named
-    return tuple(map(str, range(self.num_classes)))
+    return tuple(str(self.first_class + place) for place in range(self.num_classes))
 
 
 def load(
@@ -147,7 +150,8 @@ def load(
   found = _drawn_anew(found, split, split_size)
   arrays = found.arrays
   _refuse_size(name, found.source, resize, arrays[0])
-  dataset = _dataset(name, found, holdout, num_classes)
+  dataset = _dataset(name, found, holdout, num_classes)._replace(
+      first_class=first_class)
   _tell_of_unused(dataset, found, say)
   if found.source in ("images", "table") or (
       found.source == "raw" and name not in raw.KNOWN):

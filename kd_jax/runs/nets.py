@@ -1,6 +1,6 @@
 """Trained nets: the store of those that others learn from, and what they say."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 import contextlib
 import functools
 import json
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 import kd_jax
 from kd_jax.config import identity as identity_lib
+from kd_jax.config import schema
 from kd_jax.config.recipe import Net
 from kd_jax.core import hosts, types
 from kd_jax.core.errors import UserError
@@ -274,11 +275,39 @@ def given(net: Net, setup: Setup, training: Training) -> Kept | None:
               "give the folder of a finished run, or of one of its nets")
       raise UserError(f"{key}: there is no net {net.name}; {hint}")
   variables = load(setup, training.model, path)
+  changed = _changed(path.parent.parent, net, setup.run.values)
   if shapes(variables) != shapes(_blank(setup, training.model)):
-    raise UserError(f"{key}: the net in {path} has not the parameters of "
-                    f"{net.name}; give both the same name and size")
+    why = "; ".join(each for each in changed if each.startswith("student."))
+    raise UserError(
+        f"{key}: the net in {path} has not the parameters of {net.name}: "
+        f"{why or 'it is of another size'}; give what its run was given")
+  if changed:
+    setup.screen.say(
+        f"{net.name}: starts from {path}, whose run had other settings: "
+        f"{'; '.join(changed)}. To go on as it was, give them again")
   return Kept(training, variables, {
       "parameters_sha256": parameters.parameters_sha256(variables.params)})
+
+
+# Keys that a run that goes on from another may well change.
+_OF_LENGTH = ("optimizer.", "epochs", "steps", "min_steps", "patience", "seed",
+              "init_from", "inspect", "teacher.", "data.dir", "parallel", "sweep.")
+
+
+def _changed(
+    run: pathlib.Path, net: Net, values: Mapping[str, Any]) -> list[str]:
+  """What is other of a net's loss, size and data than in the run of a folder."""
+  try:
+    before = trained.config(run)
+  except UserError:  # A net may lie elsewhere, without its run.
+    return []
+  known = schema.every()
+  idle = {schema.OBJECTIVE} if net.values["method"] == "hard" else set()
+  kept = lambda found: {
+      name: value for name, value in identity_lib.as_json(found).items()
+      if not name.startswith(_OF_LENGTH)
+      and not (name in known and known[name].affects in idle)}
+  return checkpoints.changes(kept(before), kept(values))
 
 
 def load(

@@ -1,13 +1,12 @@
 """Whose a workdir is: no foreign file and no finished run is written over."""
 
 from collections.abc import Callable, Mapping
-import json
 import os
 import pathlib
 import shutil
 from typing import Any
 
-from kd_jax.config import identity, schema
+from kd_jax.config import identity
 from kd_jax.core.errors import UserError
 from kd_jax.runs import records, results
 from kd_jax.training import checkpoints
@@ -104,7 +103,8 @@ def refuse_other(
   elif swept != sweeps:
     changed = [f"it was {kinds[swept]}, this is {kinds[sweeps]}"]
   else:
-    changed = checkpoints.changes(_compared(before), _compared(values))
+    changed = checkpoints.changes(
+        identity.as_json(before), identity.as_json(values))
   if changed and values["checkpoint.resume"] == "keep":
     _move(workdir, before, say)
   elif changed and (finished or (swept != sweeps and _saved(workdir))):
@@ -173,19 +173,13 @@ def _read(workdir: pathlib.Path, name: str) -> dict[str, Any] | None:
   return found if isinstance(found, dict) else None
 
 
-def _compared(values: Mapping[str, Any]) -> dict[str, Any]:
-  """The keys that a result depends on, as JSON; earlier versions lack some."""
-  default = {name: key.default for name, key in schema.every().items()}
-  return json.loads(json.dumps(
-      identity.comparable({**default, **values}), default=list))
-
-
 def _move(
     workdir: pathlib.Path, before: Mapping[str, Any] | None,
     say: Callable[[str], None]
 ) -> None:
   """Moves a run to a workdir of its own; what runs share by fingerprint stays."""
-  name = identity.fingerprint(_compared(before))[:16] if before else "unknown"
+  name = "unknown" if not before else (
+      identity.fingerprint(identity.as_json(before))[:16])
   there = len(list((workdir / "kept").glob(f"{name}*")))
   place = workdir / "kept" / (f"{name}-{there + 1}" if there else name)
   place.mkdir(parents=True)
