@@ -755,6 +755,10 @@ MUTANTS = (
            "_count(valid, s)", "test_similarity.py -k papers"),
     Mutant("cc_kernel has one gamma for all", "cc_kernel",
            "hparams.numbers['gamma']", "1.0", "test_feature_terms.py -k formula"),
+    Mutant("crd begins anew where a run goes on", "_resumed",
+           "return (found['state'], found['told'], done)",
+           "return (found['state'].replace(method_state=state.method_state), "
+           "found['told'], done)", "test_feature_runs.py -k 'bits and single'"),
     Mutant("crd counts its own class among the negatives", "_others",
            "_1 & (labels >= 0)[None, :]", "(labels >= 0)[None, :]",
            "test_contrastive.py -k fewer"),
