@@ -117,6 +117,8 @@ def test_stopped_by_sigterm_kd_and_crd_go_on_to_the_same_bits(
   code, _ = run(tmp_path, *KINDS[name], stop_at=len(passed) - 2)
   assert code == 128 + signal.SIGTERM
   assert not of_students(tmp_path)
+  saved, = (json.loads(file.read_text())["seconds"] for file in (
+      tmp_path / "progress").glob("*/*/record/metadata"))
   code, rest = run(tmp_path, *KINDS[name])
   assert code == 0 and len(rest) < 4
   goes_on = [row for row in map(json.loads, (
@@ -124,3 +126,5 @@ def test_stopped_by_sigterm_kd_and_crd_go_on_to_the_same_bits(
              if row.get("event") == "resumed"]
   assert [row["step"] for row in goes_on if row["step"]] == [6]
   assert of_students(tmp_path) == of_students(place)
+  rows = [row for row in results.split(tmp_path)[0] if row["method"] == "kd+crd"]
+  assert sum(row["seconds"] for row in rows) > saved, "it took both programs"
