@@ -283,9 +283,10 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
 
 def defaults(name: str, method: Method) -> str:
   """The paper's setting and the method's own numbers."""
+  shown = lambda value: f"{value:g}" if value == int(value) else f"{value:.3g}"
   known = [f"{methods.NAMES[key]} {value:g}"
            for key, value in method.setting.items()]
-  known += [f"{name}.{key} {value:.3g}" for key, value in method.numbers.items()]
+  known += [f"{name}.{key} {shown(value)}" for key, value in method.numbers.items()]
   return ", ".join(known) or "-"
 
 

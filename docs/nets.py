@@ -31,16 +31,22 @@ multiplications with an addition, in convolutions and dense layers, for one imag
 net has them, `stage1.preact` and so on are the stages before their last ReLU, of
 the same shapes.
 
+Stages of `wrn`, `mobilenetv2` and `efficientnet_small`, the stem of `wrn`, and all
+`.preact` have both signs; stem and `pooled` of `efficientnet_small`, after a swish,
+may be a little below 0. All other taps come after a ReLU and are never below 0. A
+regressor that ends with a ReLU, as that of `hint`, cannot reach values below 0.
+
 Counts and taps of `resnet`, `resnet50`, `wrn`, `vgg`, `mobilenetv2_half` and both
 `shufflenet` are compared with those of the released PyTorch nets of Tian et al.
 (2020) (`tests/test_nets.py`). With the same weights, so are outputs, taps and the
 running statistics after a step, of one net or two for each family and some of them
 in small sizes: resnet14, resnet8x4, resnet50, wrn_16_1, wrn_16_2, vgg11,
 mobilenetv2_half, shufflenetv1, shufflenetv2. Of the planes of Mirzadeh et al.
-(2020) the numbers of parameters are compared with the released ones, and nothing
-else. Those of FitNets have BatchNorm and ReLU for maxout, and so are no net of that
-paper. `efficientnet_small` and `googlenet_small` are in the style of Tan & Le
-(2019) and Szegedy et al. (2015), and there is nothing to compare them with.
+(2020) parameters, multiplications and the last map are compared with the released
+ones, and no outputs. Those of FitNets have BatchNorm and ReLU for maxout, and so
+are no net of that paper. `efficientnet_small` and `googlenet_small` are in the
+style of Tan & Le (2019) and Szegedy et al. (2015), and there is nothing to compare
+them with.
 
 `--config.teacher.state_dict=FILE` makes a released net the teacher: weights that
 PyTorch saved from RepDistiller's classes, read without any pickled object. It is

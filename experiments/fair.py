@@ -104,6 +104,21 @@ def minus(one: str, other: str, test: statistics.Paired) -> str:
           f"p {tables.probability(test.p)}")
 
 
+def between(
+    found: Sequence[comparison.Result], one: str, other: str
+) -> str:
+  """A line on two arms, neither of which the table compares all others with.
+
+  It is one comparison more than those that Holm's correction counts. It is empty
+  before both have rows.
+  """
+  both = [each for each in found if each.name in (one, other)]
+  if len(both) < 2:
+    return ""
+  test = comparison.differences(both, other)[0].get(one)
+  return "" if test is None else f"\n{minus(one, other, test)}.\n"
+
+
 def steps(
     head: str, of: str, tests: Mapping[Any, statistics.Paired],
     label: Callable[[Any], str],

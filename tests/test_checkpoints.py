@@ -231,3 +231,23 @@ def test_by_default_saving_costs_a_hundredth_and_five_seconds_lie_between(
     cost = 0.034
     made.save(10, tree(10))
     assert pause() == 5
+
+
+def test_the_seconds_of_a_training_are_those_of_all_programs(tmp_path, monkeypatch):
+  now = [100.0]
+  monkeypatch.setattr(time, "monotonic", lambda: now[0])
+  with contextlib.closing(Checkpoints(tmp_path / "p", MARKS)) as first:
+    now[0] += 30
+    first.save(1, tree(1), wait=True)
+    now[0] += 7  # Lost, as what was done in them is done again.
+  now[0] += 1000
+  with contextlib.closing(Checkpoints(tmp_path / "p", MARKS)) as second:
+    assert second.load(tree(0)) is not None
+    now[0] += 5
+    assert second.seconds() == 35
+    second.save(2, tree(2), wait=True)
+  with contextlib.closing(Checkpoints(tmp_path / "p", MARKS)) as third:
+    assert third.seconds() == 0, "before it goes on"
+    third.load(tree(0))
+    now[0] += 2
+    assert third.seconds() == 37

@@ -165,6 +165,28 @@ def test_a_comparison_by_hand(tmp_path):
   assert (tmp_path / "comparison.png").stat().st_size > 1000
 
 
+def test_parameters_have_a_column_where_nets_differ_in_them():
+  """As with simkd, of whose method a module stays in the net."""
+  tried = [arms.arm(name, {"method": (name,)}) for name in ("kd", "simkd")]
+
+  def lines(**parameters):
+    table = [row({"method": each.name}, seed, 10) | (
+        {"parameters": parameters[each.name]} if parameters else {})
+             for each in tried for seed in range(2)]
+    choice = [row({"method": each.name}, 100) for each in tried]
+    results = [comparison.result(each, {"method": each.name}, choice, table)
+               for each in tried]
+    text = comparison.markdown(results, "kd", tried, choice)
+    return [[cell.strip() for cell in line.strip("|").split("|")]
+            for line in text.splitlines() if line.startswith("|")]
+
+  head, _, kd, simkd = lines(kd=78_042, simkd=91_362)
+  assert [line[-1] for line in (head, kd, simkd)] == [
+      "parameters", "78,042", "91,362"]
+  for alike in (lines(kd=78_042, simkd=78_042), lines()):
+    assert alike[0] == head[:-1] and len(alike[3]) == len(head) - 1
+
+
 def test_the_test_set_stays_unseen(own_data):
   """What is called of the test set is of what is held out."""
   values = config_lib.changed(config_lib.flatten(config_lib.default()), {

@@ -10,10 +10,11 @@ from conftest import ROOT
 import jax
 import pytest
 
-from experiments import index, reproduce, sources, temperature_sweep
+from experiments import fair, index, reproduce, sources, temperature_sweep
 from experiments.hinton15_temperature import study
 from experiments.protocol import Options, Stage
 from kd_jax import report
+from kd_jax.report import comparison
 
 SMALL = (
     "--config=configs/mnist.py", "--config.data.name=blobs",
@@ -261,6 +262,18 @@ def test_intervals_in_prose_are_those_of_the_rows(name):
 def test_the_pages_show_what_is_committed():
   for file, text in index.documents().items():
     assert file.read_text() == text, f"{file}: give python -m experiments.index"
+
+
+def test_two_arms_are_compared_beside_a_table():
+  """d = (1, 2, 3): 2 in [-0.48, 4.48], p = .074."""
+  result = lambda name, *errors: comparison.Result(
+      name, {}, [], [], dict(enumerate(errors)), 100, 0, 1.0)
+  found = [result("kd", 10, 12, 11), result("sum", 11, 14, 14), result("none")]
+  assert fair.between(found, "sum", "kd") == (
+      "\nsum minus kd: +2.0 [−0.5, +4.5], p 0.074.\n")
+  assert fair.between(found, "kd", "sum").startswith("\nkd minus sum: −2.0 [")
+  for name in ("none", "not there"):
+    assert fair.between(found, name, "kd") == ""
 
 
 def test_the_index_tells_the_time_on_each_machine():

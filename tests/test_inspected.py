@@ -8,6 +8,7 @@ import shutil
 from conftest import ROOT
 import jax
 import jax.numpy as jnp
+from matplotlib import figure
 import numpy as np
 import pytest
 
@@ -182,6 +183,12 @@ def test_who_has_no_taps_is_measured_by_its_terms(ran, own_data, tmp_path):
                                "share_hard", "share_soft"}
 
 
+def test_cells_show_no_negative_zero_and_nothing_of_nan():
+  axes = figure.Figure().add_subplot()
+  canvas.cells(axes, [[-0.001, 0.5], [float("nan"), -0.4]], digits=2, limits=(0, 1))
+  assert [text.get_text() for text in axes.texts] == ["0.00", "0.50", "-0.40"]
+
+
 @pytest.fixture
 def drawn(looked_at, tmp_path, monkeypatch):
   """A copy of the workdir, and what is drawn of it, by the name of the picture."""
@@ -209,7 +216,7 @@ def test_the_report_of_a_single_run_has_its_pictures(drawn, looked_at, capsys):
     for y, own in enumerate(found[when]):
       assert axes.get_yticklabels()[y].get_text() == own
       for x, (other, value) in enumerate(found[when][own].items()):
-        assert cells[y, x] == f"{value:.2f}"
+        assert cells[y, x] == f"{value:z.2f}"
         assert axes.get_xticklabels()[x].get_text() == other
   # An image, then each stage of both nets; four of them.
   titles = [axes.get_title() for axes in figures["attention.png"].axes[:5]]

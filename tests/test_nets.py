@@ -52,11 +52,16 @@ SIZES = {
     "shufflenetv1": (949_258, 862_768, 11_868, 38.69),
     "shufflenetv2": (1_355_528, 1_263_278, 8090, 44.50),
 }
-# Of Mirzadeh et al. (2020): for 10 classes, and for 100.
-PLANES = {"plane2": 13_082, "plane4": 37_338, "plane6": 82_778, "plane8": 327_962,
-          "plane10": 2_487_850, "plane2_100": 215_172, "plane4_100": 475_652,
-          "plane6_100": 1_107_204, "plane8_100": 1_246_276,
-          "plane10_100": 2_931_460}
+# Of Mirzadeh et al. (2020), for 10 classes, and for 100: parameters, millions of
+# multiplications, side and channels of the last map.
+PLANES = {
+    "plane2": (13_082, 1.04, "8.16"), "plane4": (37_338, 6.36, "8.32"),
+    "plane6": (82_778, 9.89, "4.64"), "plane8": (327_962, 13.45, "2.128"),
+    "plane10": (2_487_850, 71.80, "2.256"),
+    "plane2_100": (215_172, 3.45, "8.32"), "plane4_100": (475_652, 24.89, "8.64"),
+    "plane6_100": (1_107_204, 39.45, "8.128"),
+    "plane8_100": (1_246_276, 52.86, "2.256"),
+    "plane10_100": (2_931_460, 72.24, "2.256")}
 # Side and channels of stem, stages; channels of the pooled vector.
 TAPS = {
     "resnet56": "32.16 32.16 16.32 8.64 64",
@@ -67,6 +72,22 @@ TAPS = {
     "mobilenetv2_half": "16.16 16.12 8.16 4.48 2.160 1280",
     "shufflenetv1": "32.24 16.240 8.480 4.960 960",
     "shufflenetv2": "32.24 16.116 8.232 4.464 1024",
+}
+
+
+# A small net of each family, whose blocks may be computed again.
+SMALL = {
+    "resnet": {"depth": 14, "widths": (2, 2, 3)},
+    "resnet50": {"widths": (2, 2, 3, 3), "blocks": (2, 1, 1, 1)},
+    "wrn": {"depth": 16, "widths": (4, 4, 6)},
+    "vgg": {"depth": 11, "widths": (2, 3, 3, 4, 4)},
+    "plane4": {"widths": (2, 3)},
+    "fitnet1": {"widths": (2,) * 9},
+    "mobilenetv2": {"widths": (2, 2, 3, 3, 4, 4, 5)},
+    "shufflenetv1": {"widths": (48, 72, 96), "blocks": (2, 2, 1)},
+    "shufflenetv2": {"widths": (8, 12, 16), "blocks": (2, 2, 1)},
+    "efficientnet_small": {"widths": (4, 4, 5, 6), "stem": 4, "head": 8},
+    "googlenet_small": {"widths": (16, 16, 32), "stem": 4},
 }
 
 
@@ -150,6 +171,20 @@ def _taps(name, change=lambda params: params):
                      train=False)[0].features
 
 
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=() if name in ("wrn", "vgg", "resnet") else (
+        pytest.mark.slow)) for name in SMALL])
+def test_taps_have_the_signs_that_are_documented(name):
+  both = {"wrn": ("stem", "stage"), "mobilenetv2": ("stage",),
+          "efficientnet_small": ("stage",)}.get(name, ())
+  swish = ("stem", "pooled") if name == "efficientnet_small" else ()
+  for tap, x in _taps(name).items():
+    if tap.endswith(".preact") or tap.startswith(both):
+      assert x.min() < 0 < x.max(), tap
+    else:
+      assert x.min() >= (-0.28 if tap in swish else 0), tap
+
+
 def test_a_googlenet_stage_is_the_relu_of_its_preact():
   taps = _taps("googlenet_small")
   for stage in ("stage1", "stage2", "stage3"):
@@ -176,10 +211,18 @@ def test_excitation_weighs_the_channels_of_an_efficientnet():
   assert distance(taps["stage1"], taps["stem"]) > 0.1
 
 
-def test_planes_have_the_parameters_of_the_released_ones():
+def test_planes_have_the_sizes_of_the_released_ones():
   rows = _rows()
-  for name, number in PLANES.items():
-    assert rows[name][0 if name.endswith("_100") else 1] == f"{number:,}", name
+  for name, (number, multiplied, last) in PLANES.items():
+    hundred, ten, found, _, taps = rows[name]
+    assert (hundred if name.endswith("_100") else ten) == f"{number:,}", name
+    # The table's are of 100 classes: 90 columns and biases more than of 10.
+    more = int(hundred.replace(",", "")) - int(ten.replace(",", "")) - 90
+    less = 0 if name.endswith("_100") else more / 1e6
+    assert float(found) - less == pytest.approx(multiplied, abs=0.011), name
+    side, _, channels = last.partition(".")
+    stage = [tap for tap in taps.split(", ") if tap.startswith("stage")][-1]
+    assert stage.split()[1] == f"{side}x{side}x{channels}", name
 
 
 def test_taps_have_the_shapes_of_the_released_ones():
@@ -253,22 +296,6 @@ def test_a_net_is_the_released_one(name):
     for found, each in zip((norm["mean"], norm["variance"]), wanted):
       close(nets.summary(found), each)
   assert len(state["batch_stats"]) == len(expected["means"])
-
-
-# A small net of each family, whose blocks may be computed again.
-SMALL = {
-    "resnet": {"depth": 14, "widths": (2, 2, 3)},
-    "resnet50": {"widths": (2, 2, 3, 3), "blocks": (2, 1, 1, 1)},
-    "wrn": {"depth": 16, "widths": (4, 4, 6)},
-    "vgg": {"depth": 11, "widths": (2, 3, 3, 4, 4)},
-    "plane4": {"widths": (2, 3)},
-    "fitnet1": {"widths": (2,) * 9},
-    "mobilenetv2": {"widths": (2, 2, 3, 3, 4, 4, 5)},
-    "shufflenetv1": {"widths": (48, 72, 96), "blocks": (2, 2, 1)},
-    "shufflenetv2": {"widths": (8, 12, 16), "blocks": (2, 2, 1)},
-    "efficientnet_small": {"widths": (4, 4, 5, 6), "stem": 4, "head": 8},
-    "googlenet_small": {"widths": (16, 16, 32), "stem": 4},
-}
 
 
 def _gradients(name: str, remat: bool, image, mask):

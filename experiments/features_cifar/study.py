@@ -140,9 +140,10 @@ def found(rows: Rows) -> list[comparison.Result]:
 
 
 def conclude(rows: Rows) -> str:
-  """Every arm against KD."""
+  """Every arm against KD; and the sum against the method that it adds to KD."""
   return f"**{status(rows)}.**\n\n" + fair.markdown(
-      found(rows), "kd", arms(rows), rows["choosing"])
+      found(rows), "kd", arms(rows), rows["choosing"]) + fair.between(
+          found(rows), "kd + best", best(rows)[0])
 
 
 def status(rows: Rows) -> str:

@@ -35,6 +35,7 @@ _TEMPERATURES = (2.0, 4.0, 8.0)
 _HINTS = (1.0, 10.0, 100.0)
 _STAGES = "hint then kd"
 _LONGER = "kd for 20 epochs"  # Those of both stages together.
+_BESIDE = "labels + {} of 3 hints"
 
 
 def stages(options: Options) -> list[Stage]:
@@ -61,7 +62,7 @@ def at_once(depth: int) -> list[Arm]:
   """The arms of a depth whose terms are trained together."""
   student = {"student.widths": ((_UNITS,) * depth,)}
   rates = {"optimizer.learning_rate": _RATES}
-  hint = lambda pairs: arm(f"labels + {len(pairs)} of 3 hints", {
+  hint = lambda pairs: arm(_BESIDE.format(len(pairs)), {
       **student, "method": ("hint",), "features.pairs": (pairs,),
       "hint.weight": _HINTS, **rates})
   return [
@@ -152,17 +153,10 @@ def conclude(rows: Rows) -> str:
     of = [each for each in arms(depth)
           if each.name in {result.name for result in results}]
     parts.append(f"{depth} layers of {_UNITS} units:\n\n" + fair.markdown(
-        results, "labels", of, fair.tried(of[0], rows)) + _as_long(results))
+        results, "labels", of, fair.tried(of[0], rows)) + "".join(
+            fair.between(results, *both) for both in (
+                (_BESIDE.format(3), "kd"), (_STAGES, _LONGER))))
   return "\n".join(parts)
-
-
-def _as_long(results: list[comparison.Result]) -> str:
-  """The two stages against KD of as many epochs."""
-  both = [each for each in results if each.name in (_STAGES, _LONGER)]
-  if len(both) < 2:
-    return ""
-  test = comparison.differences(both, _LONGER)[0][_STAGES]
-  return f"\n{fair.minus(_STAGES, _LONGER, test)}.\n"
 
 
 def status(rows: Rows) -> str:

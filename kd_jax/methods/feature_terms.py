@@ -17,7 +17,7 @@ from kd_jax.core import types
 from kd_jax.losses import features, maps
 from kd_jax.methods import factors, layers, regressor, variational
 from kd_jax.methods.pairs import TooFew
-from kd_jax.methods.terms import Changed, Term, Terms, beside_labels, labels
+from kd_jax.methods.terms import Changed, Term, Terms, beside_labels, sum_of
 
 
 def paired(
@@ -35,7 +35,7 @@ def summed(
   """hard_weight * hard + weight * the sum of distances over the pairs."""
   found = [distance(s, t) for _, s, t in paired(student, teacher, batch.mask)]
   return beside_labels(student, batch, hparams, **{name: Term(
-      hparams.numbers["weight"], functools.reduce(jnp.add, found))})
+      hparams.numbers["weight"], sum_of(found))})
 
 
 def maps_init(key, student, teacher):
@@ -80,10 +80,8 @@ def hint(own, student, teacher, batch, hparams) -> Changed:
         own.params[pair], own.state[pair], tap, batch.mask,
         axis_name=own.axis_name)
     distances.append(features.mean_squared_error(guess, teacher.features[pair]))
-  return Changed({
-      "hard": labels(student, batch, hparams),
-      "hint": Term(hparams.numbers["weight"], functools.reduce(
-          jnp.add, distances))}, states)
+  return Changed(beside_labels(student, batch, hparams, hint=Term(
+      hparams.numbers["weight"], sum_of(distances))), states)
 
 
 def at(own, student, teacher, batch, hparams) -> Terms:
@@ -118,7 +116,7 @@ def vid(own, student, teacher, batch, hparams) -> Terms:
     mean, variance = variational.apply(own.params[pair], s)
     found.append(features.negative_log_likelihood(mean, t, variance))
   return beside_labels(student, batch, hparams, likelihood=Term(
-      hparams.numbers["weight"], functools.reduce(jnp.add, found)))
+      hparams.numbers["weight"], sum_of(found)))
 
 
 def nst(own, student, teacher, batch, hparams) -> Terms:
@@ -162,7 +160,7 @@ def fsp(own, student, teacher, batch, hparams) -> Terms:
   found = [maps.flow_distance((x, y), (g, h))
            for (_, x, g), (_, y, h) in itertools.pairwise(taps)]
   return beside_labels(student, batch, hparams, flow=Term(
-      hparams.numbers["weight"], functools.reduce(jnp.add, found)))
+      hparams.numbers["weight"], sum_of(found)))
 
 
 def ab_init(key, student, teacher):
@@ -236,11 +234,10 @@ def ft(own, student, teacher, batch, hparams,
     factor = through("encoder", t)
     rebuilt.append(features.mean_squared_error(through("decoder", factor), t))
     gaps.append(distance(through("translator", s), factor))
-  sums = [functools.reduce(jnp.add, each) for each in (gaps, rebuilt)]
   numbers = hparams.numbers
   return Changed(beside_labels(
-      student, batch, hparams, factor=Term(numbers["weight"], sums[0]),
-      paraphrase=Term(numbers["paraphrase"], sums[1])), states)
+      student, batch, hparams, factor=Term(numbers["weight"], sum_of(gaps)),
+      paraphrase=Term(numbers["paraphrase"], sum_of(rebuilt))), states)
 
 
 def ft_attention_init(key, student, teacher):

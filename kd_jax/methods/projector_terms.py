@@ -3,7 +3,6 @@
 As in `terms.py`, of one signature. Each sums over its pairs of taps.
 """
 
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +10,14 @@ import jax.numpy as jnp
 from kd_jax.core import types
 from kd_jax.losses import curriculum, decoupled, projected, wasserstein
 from kd_jax.methods import layers, projector
-from kd_jax.methods.terms import Changed, Own, Term, Terms, labels
+from kd_jax.methods.terms import (
+  Changed,
+  Own,
+  Term,
+  Terms,
+  beside_labels,
+  sum_of,
+)
 
 PROJECTORS = 3  # Of PEFD.
 
@@ -34,10 +40,10 @@ def projector_init(key, student, teacher):
 
 def _summed(own: Own, student, teacher, batch, value, *, relu=False) -> jax.Array:
   """Over the pairs, of `value(projected tap, student's tap, teacher's tap)`."""
-  return functools.reduce(jnp.add, (
+  return sum_of(
       value(projector.apply(own.params[pair], tap, batch.mask, relu=relu), tap,
             layers.clean(teacher.features[pair], batch.mask))
-      for pair, tap in student.features.items()))
+      for pair, tap in student.features.items())
 
 
 def pefd(own, student, teacher, batch, hparams) -> Terms:
@@ -48,8 +54,8 @@ def pefd(own, student, teacher, batch, hparams) -> Terms:
   angle = _summed(
       own, student, teacher, batch,
       lambda guess, _, goal: projected.angle_distance(guess, goal), relu=True)
-  return {"hard": labels(student, batch, hparams),
-          "angle": Term(hparams.numbers["weight"], angle)}
+  return beside_labels(student, batch, hparams, angle=Term(
+      hparams.numbers["weight"], angle))
 
 
 def srd(own, student, teacher, batch, hparams) -> Terms:
@@ -60,8 +66,8 @@ def srd(own, student, teacher, batch, hparams) -> Terms:
   distance = _summed(
       own, student, teacher, batch,
       lambda guess, _, goal: projected.log_distance(guess, goal, batch.mask))
-  return {"hard": labels(student, batch, hparams),
-          "distance": Term(hparams.numbers["weight"], distance)}
+  return beside_labels(student, batch, hparams, distance=Term(
+      hparams.numbers["weight"], distance))
 
 
 def itrd(own, student, teacher, batch, hparams) -> Terms:
@@ -78,9 +84,9 @@ def itrd(own, student, teacher, batch, hparams) -> Terms:
   term = lambda name, value: Term(
       numbers["weight"] * numbers[name],
       _summed(own, student, teacher, batch, value))
-  return {"hard": labels(student, batch, hparams),
-          "correlation": term("correlation", correlation),
-          "information": term("information", information)}
+  return beside_labels(
+      student, batch, hparams, correlation=term("correlation", correlation),
+      information=term("information", information))
 
 
 def nd_init(key, student, teacher, classes):
@@ -127,10 +133,8 @@ def nd(own, student, teacher, batch, hparams) -> Changed:
     values.append(projected.direction_distance(
         guess, goal, state["means"][batch.label]))
     states[pair] = state
-  return Changed({
-      "hard": labels(student, batch, hparams),
-      "direction": Term(hparams.numbers["weight"], functools.reduce(
-          jnp.add, values))}, states)
+  return Changed(beside_labels(student, batch, hparams, direction=Term(
+      hparams.numbers["weight"], sum_of(values))), states)
 
 
 def mean_so_far(mean, count, total, number, axis_name):
@@ -157,7 +161,8 @@ def wkd_l(own, student, teacher, batch, hparams) -> Terms:
       regularisation=numbers["regularisation"])
   weight = numbers["weight"] * curriculum.cosine_decay(
       hparams.progress, numbers["decay"])
-  return {"hard": labels(student, batch, hparams),
-          "target": Term(numbers["target"], decoupled.confident_cross_entropy(
-              student.logits, teacher.logits, batch.label)),
-          "transport": Term(weight, transport)}
+  target = decoupled.confident_cross_entropy(
+      student.logits, teacher.logits, batch.label)
+  return beside_labels(
+      student, batch, hparams, target=Term(numbers["target"], target),
+      transport=Term(weight, transport))

@@ -15,7 +15,7 @@ from kd_jax.losses import contrastive, similarity
 from kd_jax.losses import rkd as rkd_losses
 from kd_jax.methods import layers
 from kd_jax.methods.feature_terms import paired, summed
-from kd_jax.methods.terms import Changed, Term, Terms, beside_labels, labels
+from kd_jax.methods.terms import Changed, Term, Terms, beside_labels, sum_of
 
 
 def rkd(own, student, teacher, batch, hparams) -> Terms:
@@ -26,14 +26,13 @@ def rkd(own, student, teacher, batch, hparams) -> Terms:
   """
   del own
   numbers = hparams.numbers
-  summed = lambda loss: functools.reduce(jnp.add, (
+  term = lambda part, loss: Term(numbers["weight"] * numbers[part], sum_of(
       loss(tap, teacher.features[pair], batch.mask)
       for pair, tap in student.features.items()))
-  weight = lambda part: numbers["weight"] * numbers[part]
-  return {
-      "hard": labels(student, batch, hparams),
-      "distance": Term(weight("distance"), summed(rkd_losses.distance_loss)),
-      "angle": Term(weight("angle"), summed(rkd_losses.angle_loss))}
+  return beside_labels(
+      student, batch, hparams,
+      distance=term("distance", rkd_losses.distance_loss),
+      angle=term("angle", rkd_losses.angle_loss))
 
 
 def sp(own, student, teacher, batch, hparams) -> Terms:
@@ -81,7 +80,7 @@ def cc(own, student, teacher, batch, hparams) -> Terms:
       embedded(pair, "student", s), embedded(pair, "teacher", t), batch.mask)
            for pair, s, t in paired(student, teacher, batch.mask)]
   return beside_labels(student, batch, hparams, congruence=Term(
-      hparams.numbers["weight"], functools.reduce(jnp.add, found)))
+      hparams.numbers["weight"], sum_of(found)))
 
 
 def cc_kernel(own, student, teacher, batch, hparams) -> Terms:
@@ -150,10 +149,8 @@ def _crd(negatives, own, student, teacher, batch, hparams) -> Changed:
       states[pair][net] = {"normaliser": normaliser, "memory": (
           contrastive.remembered(
               before[net]["memory"], batch.id, vectors[net], batch.mask))}
-  return Changed({
-      "hard": labels(student, batch, hparams),
-      "contrast": Term(numbers["weight"], functools.reduce(
-          jnp.add, values))}, states)
+  return Changed(beside_labels(student, batch, hparams, contrast=Term(
+      numbers["weight"], sum_of(values))), states)
 
 
 def crd(own, student, teacher, batch, hparams) -> Changed:

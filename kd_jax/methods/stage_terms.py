@@ -3,7 +3,7 @@
 As in `terms.py`, of one signature. A tap called NAME.preact comes before a ReLU.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import functools
 from typing import Any
 
@@ -16,13 +16,16 @@ from kd_jax.methods import fusion, layers, regressor, transfer
 from kd_jax.methods.feature_terms import hint_init
 from kd_jax.methods.pairs import in_order
 from kd_jax.methods.projector_terms import mean_so_far
-from kd_jax.methods.terms import Changed, Own, Term, Terms, labels
+from kd_jax.methods.terms import (
+  Changed,
+  Own,
+  Term,
+  Terms,
+  beside_labels,
+  sum_of,
+)
 
 SIZES = (1, 2, 4, 8)  # Of grids, for numbers that are traced.
-
-
-def _sum(values: Iterable[jax.Array]) -> jax.Array:
-  return functools.reduce(jnp.add, values)
 
 
 def _of_size(
@@ -76,8 +79,8 @@ def wkd_f(own, student, teacher, batch, hparams) -> Changed:
     values.append(_of_size(numbers["grid"], fitting or SIZES[:1], distance))
   weight = numbers["weight"] * curriculum.cosine_decay(
       hparams.progress, numbers["decay"])
-  return Changed({"hard": labels(student, batch, hparams),
-                  "moments": Term(weight, _sum(values))}, states)
+  return Changed(beside_labels(
+      student, batch, hparams, moments=Term(weight, sum_of(values))), states)
 
 
 def reviewkd_init(key, student, teacher):
@@ -100,11 +103,10 @@ def reviewkd(own, student, teacher, batch, hparams) -> Changed:
       in_order(student.features), axis_name=own.axis_name)
   numbers = hparams.numbers
   warm = curriculum.linear_ramp(hparams.progress, numbers["warmup"])
-  return Changed({
-      "hard": labels(student, batch, hparams),
-      "review": Term(numbers["weight"] * warm, _sum(
+  return Changed(beside_labels(student, batch, hparams, review=Term(
+      numbers["weight"] * warm, sum_of(
           stages.hierarchical_distance(made[pair], goals[pair])
-          for pair in made))}, states)
+          for pair in made))), states)
 
 
 def ofd_init(key, student, teacher):
@@ -147,9 +149,8 @@ def ofd(own, student, teacher, batch, hparams) -> Changed:
     states[pair] = {"connector": running, "margin": margin, "count": count}
     values.append(2.0**(place + 1 - len(order)) * stages.margin_distance(
         guess, goal, margin))
-  return Changed({
-      "hard": labels(student, batch, hparams),
-      "stages": Term(hparams.numbers["weight"], _sum(values))}, states)
+  return Changed(beside_labels(student, batch, hparams, stages=Term(
+      hparams.numbers["weight"], sum_of(values))), states)
 
 
 def simkd_init(key, student, teacher, classes):
@@ -180,9 +181,9 @@ def simkd(own, student, teacher, batch, hparams) -> Changed:
   gap = features.mean_squared_error(*features.pooled_alike(made, goal))
   head = jax.tree.map(lambda new, old: new.astype(old.dtype),
                       own.heads[1], own.state["head"])
-  return Changed({"hard": labels(student, batch, hparams),
-                  "map": Term(hparams.numbers["weight"], gap)},
-                 {"projector": running, "head": head})
+  return Changed(
+      beside_labels(student, batch, hparams, map=Term(
+          hparams.numbers["weight"], gap)), {"projector": running, "head": head})
 
 
 def simkd_inference(own: Own, outputs: types.Outputs) -> types.Outputs:
@@ -219,5 +220,5 @@ def cat(own, student, teacher, batch, hparams) -> Terms:
     return jnp.where(numbers["normalised"] > 0, normalised, plain)
 
   gap = _of_size(numbers["resolution"], [n for n in SIZES if n <= least], distance)
-  return {"hard": labels(student, batch, hparams),
-          "maps": Term(numbers["weight"], gap)}
+  return beside_labels(
+      student, batch, hparams, maps=Term(numbers["weight"], gap))

@@ -6,7 +6,7 @@ logits in `logit_terms.py`, of relations between examples in `relation_terms.py`
 of taps in `feature_terms.py`, `stage_terms.py` and `projector_terms.py`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 import functools
 from typing import NamedTuple
 
@@ -72,8 +72,12 @@ def total(terms: Terms) -> jax.Array:
   A scalar counts for every example, so the mean over the valid ones holds it
   once. Without any value per example, the sum is a scalar.
   """
-  weighted = [term.weight * term.value for term in terms.values()]
-  return functools.reduce(jnp.add, weighted)
+  return sum_of(term.weight * term.value for term in terms.values())
+
+
+def sum_of(values: Iterable[jax.Array]) -> jax.Array:
+  """The sum of values, of terms or of pairs of taps; one at least."""
+  return functools.reduce(jnp.add, values)
 
 
 def labels(student, batch, hparams) -> Term:

@@ -169,7 +169,9 @@ def cells(
   for y, row in enumerate(values):
     for x, value in enumerate(row):
       if value == value:
-        axes.text(x, y, f"{value:.{digits}f}", ha="center", va="center", fontsize=8,
+        # z: a little below 0 is 0.00, not -0.00.
+        axes.text(x, y, f"{value:z.{digits}f}", ha="center", va="center",
+                  fontsize=8,
                   color=ON_DARK if image.norm(value) > 0.5 else ON_LIGHT)
   axes.grid(False)
 

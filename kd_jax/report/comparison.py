@@ -39,6 +39,11 @@ class Result(NamedTuple):
   seconds: float
   rows: Sequence[Row] = ()
 
+  @property
+  def parameters(self) -> int | None:
+    """Of the net that comes out; None where rows do not say."""
+    return max((row.get("parameters") or 0 for row in self.rows), default=0) or None
+
 
 def result(each: Arm, setting: Mapping[str, Any], tried: Sequence[Row],
            table: Sequence[Row]) -> Result:
@@ -107,6 +112,9 @@ def markdown(
 ) -> str:
   """The table, and without what it cannot be read.
 
+  Parameters have a column where nets differ in them: a method may leave a module in
+  the net that comes out.
+
   Args:
     results: What the rows say of each arm.
     reference: The arm that the others are compared with.
@@ -124,6 +132,10 @@ def markdown(
                   tables.probability(adjusted.get(each.name)),
                   ", ".join(names.short(each.edges).values()),
                   f"{each.seconds:.0f}"])
+  if len({each.parameters for each in results if each.parameters}) > 1:
+    more = ["parameters", "--:", *(
+        f"{each.parameters:,}" if each.parameters else "" for each in results)]
+    lines = [[*line, cell] for line, cell in zip(lines, more, strict=True)]
   lines = [[*map(tables.as_markdown, line)] for line in lines]
   if linked:
     for line, each in zip(lines[2:], results, strict=True):

@@ -101,7 +101,7 @@ def take(job: Job, fingerprint: str) -> tuple[Row, types.Variables]:
   fitted = _taken(job, job.wanted[fingerprint])
   # NaN is no JSON.
   lost = lambda value: isinstance(value, float) and not math.isfinite(value)
-  record = _record(fingerprint, fitted, began)
+  record = _record(fingerprint, fitted, time.perf_counter() - began)
   return {key: None if lost(value) else value
           for key, value in record.items()}, fitted.variables
 
@@ -113,8 +113,8 @@ def _taken(job: Job, wanted: Wanted) -> fit.Fitted:
       job.setup.splits, job.setup.devices)
 
 
-def _record(fingerprint: str, fitted: fit.Fitted, began: float) -> Row:
-  """What is written of a net that began to be trained, or taken, at `began`."""
+def _record(fingerprint: str, fitted: fit.Fitted, seconds: float) -> Row:
+  """What is written of a net that took so many seconds."""
   final = ("test_", "heldout_", "train_", "epoch", "step")
   return {
       "fingerprint": fingerprint, **rows.as_students({
@@ -122,7 +122,7 @@ def _record(fingerprint: str, fitted: fit.Fitted, began: float) -> Row:
           if key.startswith(final)}),
       "parameters": parameters.num_parameters(fitted.variables.params),
       "parameters_sha256": parameters.parameters_sha256(fitted.variables.params),
-      "seconds": round(time.perf_counter() - began, 2),
+      "seconds": round(seconds, 2),
       "test_wrong_ids": fitted.test_wrong_ids}
 
 
@@ -138,7 +138,7 @@ def obtain(
     identity: What determines it there, by name.
   """
   setup, name, training = job.setup, job.net.name, job.training
-  fingerprint, began = identity_lib.fingerprint(identity), time.perf_counter()
+  fingerprint = identity_lib.fingerprint(identity)
   # A sweep may train several teachers; each has checkpoints of its own.
   checkpoints = setup.checkpoints(
       f"{name}-{fingerprint[:16]}" if setup.run.sweep.points else name, identity)
@@ -170,7 +170,8 @@ def obtain(
     setup.screen.advance(
         name, training.last_step, training.last_step,
         f"the net of epoch {fitted.row['epoch']} has the fewest held-out errors")
-  record = _record(fingerprint, fitted, began) | checkpoints.forced()
+  record = _record(
+      fingerprint, fitted, checkpoints.seconds()) | checkpoints.forced()
   if fitted.best is not None:
     # The net of the best held-out epoch, beside the last one.
     nets.replace(

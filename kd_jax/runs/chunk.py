@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 import contextlib
-import time
 from typing import Any
 
 import jax
@@ -49,7 +48,7 @@ def train(
   Raises:
     train_loop.Interrupted: After saving, if the setup's `stop` says so.
   """
-  began = time.perf_counter()
+  checkpoints = _checkpoints(job, chunk)
   hparams, seeds = _given(job, chunk)
   arrays, splits = job.of_rows(chunk.lanes, chunk.shape)
   program = program.bound(job.setup.train, arrays)
@@ -79,7 +78,6 @@ def train(
 
   monitor = train_loop.Monitor() if patience is None else LanesMonitor(
       patience, per_epoch=job.per_epoch)
-  checkpoints = _checkpoints(job, chunk)
   with contextlib.closing(checkpoints):
     state = train_loop.run_to_end(
         train_loop.Program(
@@ -97,7 +95,7 @@ def train(
                          for name in splits}
     tick(total)
   trained = _rows(job, chunk, state, last["evaluated"], best)
-  seconds = round((time.perf_counter() - began) / len(trained), 2)
+  seconds = round(checkpoints.seconds() / len(trained), 2)
   return [(row | {"seconds": seconds}, net) for row, net in trained]
 
 

@@ -77,12 +77,20 @@ class Checkpoints:
     self._changed: list[str] = []
     self.saved: int | None = None
     self._last, self._per_epoch = 0.0, 1
+    self._began, self._before = time.monotonic(), 0.0
 
   def begin(self, step: int, per_epoch: int) -> None:
     """The training begins, or goes on, at a step."""
     self._per_epoch = per_epoch
     self.saved = step or None
     self._last = self._now(step)
+
+  def seconds(self) -> float:
+    """Of this training since this was made, and of programs before this one.
+
+    Theirs are counted to the save that it goes on from.
+    """
+    return self._before + time.monotonic() - self._began
 
   def due(self, step: int) -> bool:
     """Whether to save now, at the end of a segment, as this process sees it."""
@@ -113,7 +121,7 @@ class Checkpoints:
     # Copies: the next step may write over the arrays themselves.
     arrays = jax.tree.map(np.array, jax.device_get(tree))
     record = {"schema": SCHEMA, "marks": self._identity, "step": step,
-              "arrays": _shapes(arrays),
+              "seconds": round(self.seconds(), 3), "arrays": _shapes(arrays),
               "sha256": parameters.parameters_sha256(arrays)}
     record["own_sha256"] = parameters.record_sha256(record)
     with parameters.writing(self.path):
@@ -179,7 +187,10 @@ class Checkpoints:
         refuse_pipes(self.path / str(step))
         record = self._record(step)
         self._refuse_other(record, like)
-        return self._arrays(step, record, like)
+        found = self._arrays(step, record, like)
+        # Earlier versions did not save it.
+        self._before = record.get("seconds", 0.0)
+        return found
       except UserError:
         raise
       except Exception as error:  # Whatever damage makes orbax raise.
