@@ -18,6 +18,7 @@ from experiments import sources
 from kd_jax import report
 from kd_jax.core import exits, strict
 from kd_jax.core.errors import UserError
+from kd_jax.core.words import counted
 from kd_jax.report import Row, names
 
 ROOT = pathlib.Path(__file__).parent
@@ -33,8 +34,10 @@ _READING = (
     "teachers, or parts of the data, with 12 runs in all; (12/1) 12 runs of one "
     "teacher. [a, b] is the 95% interval of a difference; after a mean of two it "
     "is each of them. n counts seeds, and teachers those that the table's rows "
-    "learned from.")
+    "learned from. Verified: what came out when a row was trained again; where, "
+    "when, by which commit.")
 _UNFINISHED = "unfinished.json"
+VERIFIED = "verified.json"
 
 
 def study(name: str) -> ModuleType:
@@ -85,7 +88,7 @@ def record(
               not_committed.get(stage, ()))
   (folder / _UNFINISHED).unlink(missing_ok=True)
   if unfinished is not None:
-    _write(folder / _UNFINISHED, {
+    write(folder / _UNFINISHED, {
         "stage": unfinished,
         "plan": report.side_file(workdir / unfinished, "plan.json")})
   # All of them: a verdict may stand on another study's rows.
@@ -101,7 +104,7 @@ def take(name: str, stage: str, folder: pathlib.Path) -> None:
   folder.mkdir(parents=True, exist_ok=True)
   at = unfinished(source)
   if at is not None and at["stage"] == stage and at["plan"]:
-    _write(folder / "plan.json", at["plan"])
+    write(folder / "plan.json", at["plan"])
   for target, committed_as in files.items():
     if (source / committed_as).is_file():
       shutil.copy(source / committed_as, folder / target)
@@ -118,6 +121,11 @@ def unfinished(folder: pathlib.Path) -> dict[str, Any] | None:
   """The stage that a study was stopped at, and its plan; None if it is through."""
   told = report.side_file(folder, _UNFINISHED)
   return told if isinstance(told, dict) else None
+
+
+def verified(name: str) -> list[dict[str, Any]]:
+  """The rows of a study that `verify` has trained again, the last of them last."""
+  return (report.side_file(ROOT / name, VERIFIED) or {"rows": []})["rows"]
 
 
 def _files(name: str, stage: str) -> dict[str, str]:
@@ -160,10 +168,11 @@ def _copy(
     rows = report.read(source.parent, source.name)
     target.write_text("".join(strict.dumps(kept(row)) + "\n" for row in rows))
   else:
-    _write(target, kept(report.side_file(source.parent, source.name)))
+    write(target, kept(report.side_file(source.parent, source.name)))
 
 
-def _write(file: pathlib.Path, told: dict[str, Any]) -> None:
+def write(file: pathlib.Path, told: dict[str, Any]) -> None:
+  """Writes one JSON object."""
   # Not checkpoint.write_json: that imports jax, which must not start before the
   # sweeps have set it up.
   file.write_text(strict.dumps(told, indent=2) + "\n")
@@ -206,14 +215,16 @@ def table(prefix: str = "") -> str:
   """Every table that is reproduced: data, claim, what came out, of how many."""
   lines = [f"{_READING}\n",
            "| table | data | unit | the paper's claim | here | n | teachers | "
-           "time, + teachers | commit |", "|---|---|---|---|---|--:|--:|--:|---|"]
+           "time, + teachers | commit | verified |",
+           "|---|---|---|---|---|--:|--:|--:|---|---|"]
   for name in STUDIES:
     module, rows = study(name), committed(ROOT / name)
     done = rows.get(_TABLE, [])
     lines.append(
         f"| [{name}]({prefix}{name}) | {module.DATA} | {module.UNIT} | "
         f"{module.CLAIM} | {_status(name, rows)} | {_counts(done)} | "
-        f"{_time(rows) if done else ''} | {_commits(rows) if done else ''} |")
+        f"{_time(rows) if done else ''} | {_commits(rows) if done else ''} | "
+        f"{_verified(name, rows, prefix)} |")
   return "\n".join(lines) + "\n"
 
 
@@ -238,6 +249,26 @@ def _counts(done: Sequence[Row]) -> str:
   seeds = {row["seed"] for row in done if row.get("seed") is not None}
   teachers = {names.teacher(row) for row in done} - {None}
   return " | ".join(str(len(found) or "") for found in (seeds, teachers))
+
+
+def _verified(name: str, rows: dict[str, list[Row]], prefix: str) -> str:
+  """What came out of the last row that was trained again, on each machine.
+
+  It says nothing of rows that are there no more.
+  """
+  here = {row.get("fingerprint") for part in rows.values() for row in part}
+  last: dict[str, list[dict[str, Any]]] = {}
+  for one in verified(name):
+    if one["row"] in here:
+      last.setdefault(one["machine"], []).append(one)
+  lines = []
+  for place, some in last.items():
+    one, (errors, again) = some[-1], some[-1]["errors"]
+    differ = f", again {again}" if again != errors else ""
+    lines.append(f"{counted(len(some), 'row')}: {errors} errors{differ}, "
+                 f"{one['allowed']}; {place}, {one['date']}, {one['commit'][:7]}")
+  shown = "; ".join(lines)
+  return f"[{shown}]({prefix}{name}/{VERIFIED})" if shown else ""
 
 
 def _status(name: str, rows: dict[str, list[Row]]) -> str:
@@ -267,7 +298,7 @@ def _time(rows: dict[str, list[Row]]) -> str:
   own: dict[str, float] = {}
   taught: dict[str, dict[str, float]] = {}
   for stage, part in _stages(rows).items():
-    place = _machine(part[0])
+    place = machine(part[0])
     own[place] = own.get(place, 0.0) + sum(map(_seconds, part))
     teachers = "teachers" if stage == _TABLE else f"{stage}_teachers"
     taught.setdefault(place, {}).update({
@@ -286,7 +317,7 @@ def _stages(rows: dict[str, list[Row]]) -> dict[str, list[Row]]:
   return {_TABLE: found.pop(_TABLE)} | found
 
 
-def _machine(row: Row) -> str:
+def machine(row: Row) -> str:
   """The GPU, if it had one, without the particulars of its name."""
   return (f"{row['cores']} cores" if row["device"] == "cpu"
           else " ".join(row["device"].split()[:2]))

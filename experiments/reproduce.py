@@ -4,6 +4,7 @@
   python -m experiments.reproduce hinton15_mnist --minutes=60
   python -m experiments.reproduce hinton15_mnist --quick
   python -m experiments.reproduce all --quick
+  python -m experiments.reproduce fitnets_mnist --verify
 
 A study runs in stages: settings are chosen on held-out data first, then the nets of
 the table are trained with them. What is finished is kept: the same command goes on.
@@ -16,6 +17,12 @@ stopped.
 On several machines each gives its part, `--shard=1/3` and so on, and leaves it in
 `WORKDIR/STAGE-1of3`. The parts of a stage are joined before the next begins:
 `python -m kd_jax.report merge WORKDIR/choosing-*of3 --out WORKDIR/choosing`.
+
+`--verify` trains one committed row again, by its command, and compares: the same
+wrong ids, or as many errors, within a tolerance that the study's seeds give, where
+the kind of machine or the lanes differ. ROW is the beginning of a fingerprint, or
+words of a row such as "method=hard seed=4", of several rows the cheapest. With
+`--record` the index shows it. Exit code 1: something else came out.
 """
 
 import argparse
@@ -25,7 +32,7 @@ import shlex
 import sys
 from typing import Any
 
-from experiments import index
+from experiments import index, verify
 from experiments.protocol import Options, Place, Stage
 from kd_jax import main as door
 from kd_jax import report
@@ -50,10 +57,14 @@ def main(argv: list[str] | None = None) -> int:
       raise UserError("--record with --shard: merge the shards, then record "
                       "without --shard")
     names = STUDIES if arguments.study == "all" else (arguments.study,)
+    again = ["python", "-m", "experiments.reproduce", *argv]
     with door.Signals(arguments.minutes) as stop:
+      if arguments.verify is not None:
+        return verify.run(
+            arguments.study, arguments.verify, arguments.workdir, again, stop,
+            teachers=arguments.teachers, record=arguments.record)
       for name in names:
-        job = _Job(name, arguments, shard, stop,
-                   shlex.join(["python", "-m", "experiments.reproduce", *argv]))
+        job = _Job(name, arguments, shard, stop, shlex.join(again))
         code = job.plan() if arguments.plan else job.run()
         if code or stop():
           return code or stop.code
@@ -75,6 +86,11 @@ def _check(arguments) -> None:
   if arguments.study not in (*STUDIES, "all"):
     raise UserError(f"{arguments.study}: no such study; "
                     f"{nearest(arguments.study, (*STUDIES, 'all'))}")
+  others = ("plan", "quick", "shard", "seeds", "lanes", "from_record")
+  if arguments.verify is not None and (
+      arguments.study == "all" or any(vars(arguments)[name] for name in others)):
+    raise UserError("--verify: trains one row of one study; not with all, --plan, "
+                    "--quick, --shard, --seeds, --lanes or --from-record")
   if arguments.record and arguments.quick:
     raise UserError("--record with --quick: a quick run proves nothing")
   if arguments.from_record and (arguments.quick or arguments.shard):
@@ -231,6 +247,8 @@ def _parser() -> Parser:
                       help="make the study's committed rows and tables anew")
   parser.add_argument("--from-record", action="store_true",
                       help="begin with the committed rows, in a new workdir")
+  parser.add_argument("--verify", nargs="?", const="", metavar="ROW",
+                      help="train a committed row again, and compare")
   return parser
 
 

@@ -331,6 +331,8 @@ TOLD_FLAGS = (
     ("experiments.reproduce", "hinton15_mnist --plan --shard=1/2 --lanes=4x8 "
                               "--teachers=DIR --data=DIR --seeds=2"),
     ("experiments.reproduce", "hinton15_mnist --from-record --record"),
+    ("experiments.reproduce", "hinton15_mnist --verify --record --teachers=DIR"),
+    ("experiments.reproduce", "hinton15_mnist --verify 'alpha=0 seed=4'"),
     ("experiments.temperature_sweep", "--config=configs/mnist.py --minutes=1 "
                                       "--shard=1/2 --workdir=runs/a --plan"),
     ("benchmarks.mnist_step", "--quick --check"),
@@ -623,6 +625,8 @@ def test_keys_in_documents_are_promised():
     ("kd_jax.conformance {loss}:reversed --only=direction", 1),
     ("kd_jax.conformance {loss}:none", 2),
     ("experiments.reproduce nothing", 2),
+    ("experiments.reproduce all --verify", 2),
+    ("experiments.reproduce fitnets_mnist --verify seed=999", 2),
     ("experiments.record nowhere --study=nowhere --row=x", 2),
     ("experiments.temperature_sweep --config=nowhere.py", 2),
 ])

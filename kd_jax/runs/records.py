@@ -45,8 +45,8 @@ def manifest(**more: Any) -> dict[str, Any]:
               "ml_collections")
   versions = {"kd_jax": kd_jax.__version__, "python": platform.python_version()}
   versions |= {name: metadata.version(name) for name in packages}
-  commit, dirty = _commit()
-  return {"schema": SCHEMA, "versions": versions, "commit": commit,
+  name, dirty = commit()
+  return {"schema": SCHEMA, "versions": versions, "commit": name,
           "dirty": dirty, **runtime(), "system": platform.platform(),
           "command": shlex.join(["python", "-m", "kd_jax.main", *sys.argv[1:]]),
           "numerics": kd_jax.NUMERICS, **more}
@@ -241,7 +241,7 @@ def _is_ours(lock: filelock.BaseFileLock) -> bool:
 
 
 @functools.cache  # What runs is what was there when the program started.
-def _commit() -> tuple[str | None, bool | None]:
+def commit() -> tuple[str | None, bool | None]:
   """Commit of the source tree this package runs from, and whether it is dirty."""
   root = pathlib.Path(kd_jax.__file__).parents[1]
   if not (root / ".git").exists():
