@@ -25,7 +25,8 @@ STUDIES = ("ban_mnist", "bucila06", "deepvid19", "deploy_cifar", "deploy_mnist",
            "hinton15_mnist", "hinton15_omitted", "hinton15_regulariser",
            "hinton15_specialists", "hinton15_speech", "hinton15_temperature",
            "keras_example", "methods_mnist", "mutual_mnist",
-           "noisy_student_mnist", "open_mnist", "patient_mnist", "takd_mnist")
+           "noisy_student_mnist", "ocr_teacher", "open_mnist", "patient_mnist",
+           "takd_mnist")
 _TABLE = "table"
 _READING = (
     "Mean ± half its 95% interval, with what it is over: (12) 12 runs; (12/3) 3 "
