@@ -7,12 +7,12 @@ that is under way, `unfinished.json` names the stage it is at and holds its plan
 that `reproduce --from-record` goes on from what is committed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import importlib
 import pathlib
 import shutil
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from kd_jax import report
 from kd_jax.core import exits, strict
@@ -118,6 +118,24 @@ def unfinished(folder: pathlib.Path) -> dict[str, Any] | None:
   """The stage that a study was stopped at, and its plan; None if it is through."""
   told = report.side_file(folder, _UNFINISHED)
   return told if isinstance(told, dict) else None
+
+
+class UnderWay(NamedTuple):
+  """A study that was stopped: the stage, its rows, and how many are planned."""
+
+  stage: str
+  done: int
+  asked: int
+
+
+def under_way(name: str, rows: Mapping[str, Sequence[Row]]) -> UnderWay | None:
+  """How far a study is that was stopped, or None; of no sweep 0 are planned."""
+  at = unfinished(ROOT / name)
+  if at is None:
+    return None
+  lanes = {lane for chunk in (at["plan"] or {}).get("chunks", ())
+           for lane in chunk["lanes"]}
+  return UnderWay(at["stage"], len(rows.get(at["stage"], ())), len(lanes))
 
 
 def _files(name: str, stage: str) -> dict[str, str]:
@@ -231,13 +249,9 @@ def _counts(done: Sequence[Row]) -> str:
 def _status(name: str, rows: dict[str, list[Row]]) -> str:
   """What came out, and what is still to come."""
   told = [study(name).status(rows)] if whole(name, _TABLE) else []
-  at = unfinished(ROOT / name)
-  if at is not None:
-    lanes = {lane for chunk in (at["plan"] or {}).get("chunks", ())
-             for lane in chunk["lanes"]}
-    number = len(rows.get(at["stage"], ()))
-    told.append(f"under way: {at['stage']}, {number}"
-                + (f" of {len(lanes)} runs" if lanes else " rows"))
+  if (at := under_way(name, rows)) is not None:
+    told.append(f"under way: {at.stage}, {at.done}"
+                + (f" of {at.asked} runs" if at.asked else " rows"))
   return "; ".join(told) or "not run yet"
 
 
