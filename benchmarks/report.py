@@ -33,7 +33,8 @@ def main(argv: list[str]) -> None:
     print(json.dumps(_measured(pathlib.Path(args.part))))
     return
   load, lines = os.getloadavg()[0], []
-  for points in (args.rows, max(1, args.rows // 100), 1):
+  # 500 points are the most that have pictures.
+  for points in (args.rows, max(1, args.rows // 100), min(500, args.rows), 1):
     with tempfile.TemporaryDirectory() as folder:
       size = _write(pathlib.Path(folder), points, args.rows // points)
       found = json.loads(subprocess.run(

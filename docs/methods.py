@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from docs import feature_methods
-from experiments import index
+from experiments import claims, index
 from experiments.methods_mnist import study, verdict
 from kd_jax import methods
 from kd_jax.core import types
@@ -342,13 +342,13 @@ def agreement(rows: Mapping[str, Any]) -> str:
 
 def status(name: str, tried: verdict.Named) -> str:
   """A method's errors minus those of KD for each size, the certain ones in bold."""
-  differences, adjusted = verdict.tests(tried)
+  judged = verdict.family(tried)
   if all(method != name for _, method in tried):
     return "not tried"
   return ", ".join(
-      f"**{test.difference:+.1f}**" if adjusted[key] < verdict.LEVEL
+      f"**{test.difference:+.1f}**" if judged.verdict(key) != claims.OPEN
       else f"{test.difference:+.1f}"
-      for key, test in differences.items() if key[1] == name) or "the reference"
+      for key, test in judged.tests.items() if key[1] == name) or "the reference"
 
 
 if __name__ == "__main__":

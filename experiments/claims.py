@@ -8,13 +8,18 @@ Sources: Schuirmann (1987), J. Pharmacokinet. Biopharm. 15; Berger (1982),
 Technometrics 24, on claims of several parts.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+import dataclasses
+import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from experiments import words
+from kd_jax.report import statistics
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "is not shown"
+# Of the tests, and of all of a family together.
+LEVEL = 0.05
 
 
 class Claim(NamedTuple):
@@ -43,6 +48,61 @@ class Claim(NamedTuple):
     if self.above < low and high < self.below:
       return HOLDS
     return FAILS if high <= self.above or low >= self.below else OPEN
+
+
+LESS, MORE = Claim(below=0.0), Claim(above=0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+  """Differences of which each is a claim of its own: p corrected (Holm) for all.
+
+  Attributes:
+    tests: The differences, by what they are of.
+    claim: What is claimed of each, of all alike, or by the same keys.
+  """
+
+  tests: Mapping[Any, statistics.Paired]
+  claim: Claim | Mapping[Any, Claim] = LESS
+
+  @functools.cached_property
+  def adjusted(self) -> dict[Any, float]:
+    """p of each test that has one, by Holm."""
+    return statistics.holm({key: test.p for key, test in self.tests.items()
+                            if test.p is not None})
+
+  def verdict(self, key: Hashable) -> str:
+    """Whether a claim holds; is not shown, where the corrected p is not small.
+
+    Example:
+      >>> less = statistics.paired([1.0, 2.0, 3.0], [5.0, 6.1, 7.0])
+      >>> both = Family({"a": less, "b": less}, {"a": LESS, "b": MORE})
+      >>> both.verdict("a"), both.verdict("b")
+      ('holds', 'does not hold')
+    """
+    if self.adjusted.get(key, 1.0) >= LEVEL:
+      return OPEN
+    claim = self.claim if isinstance(self.claim, Claim) else self.claim[key]
+    return claim.judged(self.tests[key].low, self.tests[key].high)
+
+  def having(self, verdict: str) -> list[Any]:
+    """Of which a claim has a verdict."""
+    return [key for key in self.tests if self.verdict(key) == verdict]
+
+  def line(self, key: Hashable, form: str = "+.1f") -> list[str]:
+    """The cells of a table: the difference with its interval, and p."""
+    test = self.tests.get(key)
+    return ["", ""] if test is None else [
+        words.difference(test, form), words.p_value(self.adjusted.get(key))]
+
+  def table(
+      self, label: Callable[[Any], str], form: str, column: str,
+      shown: Mapping[str, str],
+  ) -> str:
+    """All of them, and the verdicts in a study's own words."""
+    return words.table(["", "difference", "p (Holm)", column], [
+        [label(key), *self.line(key, form), shown[self.verdict(key)]]
+        for key in self.tests])
 
 
 def every(parts: Iterable[str]) -> str:

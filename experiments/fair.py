@@ -4,12 +4,15 @@ A group has arms that are compared with one another, such as those of one studen
 """
 
 from collections.abc import Callable, Mapping, Sequence
+import functools
+from typing import Any
 
 import ml_collections
 
-from experiments.protocol import Rows, Stage
+from experiments import claims, sources
+from experiments.protocol import Rows, Stage, hold_out
 from kd_jax.config import sweep
-from kd_jax.report import Row, comparison
+from kd_jax.report import Row, comparison, statistics, tables
 from kd_jax.runs import arms as arms_lib
 from kd_jax.runs.arms import Arm
 
@@ -25,8 +28,7 @@ def choosing(
 ) -> Stage:
   """A stage that tries the settings of arms, of which rows before may decide."""
   def made(rows: Rows) -> ml_collections.ConfigDict:
-    tried = config()
-    tried.data.holdout, tried.data.test = 0.1, "heldout"
+    tried = hold_out(config())
     tried.sweep.points = tuple(arms_lib.tried(
         every(groups(rows)),
         range(arms_lib.FIRST_SEED, arms_lib.FIRST_SEED + seeds)))
@@ -79,12 +81,35 @@ def results(
           for arm in arms]
 
 
+# The table of a comparison, its arms with links to their rows.
+markdown = functools.partial(comparison.markdown, linked=sources.linked)
+
+
 def phrase(found: Sequence[comparison.Result], reference: str) -> str:
   """Which arms are better than the reference, and which are worse."""
-  tests, adjusted = comparison.differences(found, reference)
-  sure = [name for name, p in adjusted.items() if p < comparison.LEVEL]
-  listed = lambda names: ", ".join(names) or "none"
-  return (
-      f"better than {reference}: "
-      f"{listed([name for name in sure if tests[name].difference < 0])}; worse: "
-      f"{listed([name for name in sure if tests[name].difference > 0])}")
+  family = claims.Family(comparison.differences(found, reference)[0])
+  listed = lambda verdict: ", ".join(family.having(verdict)) or "none"
+  return (f"better than {reference}: {listed(claims.HOLDS)}; "
+          f"worse: {listed(claims.FAILS)}")
+
+
+def difference(test: statistics.Paired) -> str:
+  """A difference with its interval, as comparisons show it."""
+  return tables.with_interval(test.difference, test.low, test.high)
+
+
+def minus(one: str, other: str, test: statistics.Paired) -> str:
+  """A difference of no table, in a phrase."""
+  return (f"{one} minus {other}: {difference(test)}, "
+          f"p {tables.probability(test.p)}")
+
+
+def steps(
+    head: str, of: str, tests: Mapping[Any, statistics.Paired],
+    label: Callable[[Any], str],
+) -> list[str]:
+  """The lines of a table of differences, p corrected within it."""
+  adjusted = claims.Family(tests).adjusted
+  return [f"| {head} | {of} | p (Holm) |", "|---|--:|--:|", *(
+      f"| {label(key)} | {difference(test)} | "
+      f"{tables.probability(adjusted.get(key))} |" for key, test in tests.items())]

@@ -14,6 +14,7 @@ import shutil
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from experiments import sources
 from kd_jax import report
 from kd_jax.core import exits, strict
 from kd_jax.core.errors import UserError
@@ -190,21 +191,14 @@ def _write(file: pathlib.Path, told: dict[str, Any]) -> None:
 def generate(name: str, folder: pathlib.Path) -> None:
   """Makes a study's tables, plots and verdict from the rows in `folder`."""
   module, rows = study(name), committed(folder)
+  pages = [module.conclude(rows) + sources.files(folder)]
+  (folder / "conclusion.md").write_text(pages[0])
   if hasattr(module, "REFERENCE"):
-    report.write(folder, reference=module.REFERENCE)
+    report.write(folder, reference=module.REFERENCE, linked=sources.linked)
+    pages.append((folder / "table.md").read_text())
   if hasattr(module, "pictures"):
     module.pictures(rows, folder)
-  (folder / "conclusion.md").write_text(module.conclude(rows) + sources(folder))
-
-
-def sources(folder: pathlib.Path) -> str:
-  """Where the numbers of a page come from: its rows, each with its command."""
-  files = ", ".join(f"[{file.name}]({file.name})"
-                    for file in sorted(folder.glob("*.jsonl")))
-  return (
-      f"\nEvery number is made from these rows: {files}. A row has the command "
-      "that makes it again, or the study's does. Rows that were trained beside "
-      "others (`lanes`) and those of the command alone agree to rounding.\n")
+  (folder / sources.PAGE).write_text(sources.page(name, folder, pages))
 
 
 def documents() -> dict[pathlib.Path, str]:
@@ -213,6 +207,8 @@ def documents() -> dict[pathlib.Path, str]:
   for page, prefix in ((ROOT.parent / "README.md", "experiments/"),
                        (ROOT / "README.md", "")):
     found[page] = report.into(page.read_text(), "index", table(prefix))
+  page = ROOT / "README.md"
+  found[page] = report.into(found[page], "looked", looked())
   readme = ROOT.parent / "README.md"
   found[readme] = report.into(found[readme], "headline", headline())
   return found
@@ -220,8 +216,9 @@ def documents() -> dict[pathlib.Path, str]:
 
 def headline() -> str:
   """The table that answers the claim the README begins with."""
-  rows = committed(ROOT / "hinton15_mnist")
-  return study("hinton15_mnist").headline(rows)
+  name = "hinton15_mnist"
+  told = study(name).headline(committed(ROOT / name))
+  return told.replace(f"]({sources.PAGE}", f"](experiments/{name}/{sources.PAGE}")
 
 
 def table(prefix: str = "") -> str:
@@ -237,6 +234,22 @@ def table(prefix: str = "") -> str:
         f"{module.CLAIM} | {_status(name, rows)} | {_counts(done)} | "
         f"{_time(rows) if done else ''} | {_commits(rows) if done else ''} |")
   return "\n".join(lines) + "\n"
+
+
+def looked() -> str:
+  """Which stages chose by held-out data and had the test set evaluated as well."""
+  found = []
+  for name in STUDIES:
+    for stage, part in committed(ROOT / name).items():
+      number = sum(row.get("heldout_errors") is not None
+                   and row.get("test_errors") is not None
+                   and row.get("test_set") != "heldout"
+                   and not stage.endswith("teachers") for row in part)
+      found += [f"[{name}]({name}), {stage} ({number})"] * bool(number)
+  return (
+      "Stages that choose do not look at the test set. Of these, which were run "
+      "before they were kept from it, it was evaluated too, though nothing was "
+      f"chosen by it; so many of their rows have its errors: {'; '.join(found)}.\n")
 
 
 def _counts(done: Sequence[Row]) -> str:

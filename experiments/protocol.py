@@ -7,7 +7,8 @@ A study is a module `experiments/NAME/study.py` with
   UNIT          of its numbers, and of the paper's
   COMMAND       the `--config=FILE` that its sweeps start from; "" without one
   stages(options) -> list[Stage]
-                what is run, one stage after the other
+                what is run, one stage after the other; those that choose settings
+                do so with `hold_out`, and the test set is looked at after them
   conclude(rows: Rows) -> str
                 the verdict, as markdown: paper's value | ours, mean +- 95%
                 interval, n | verdict
@@ -90,6 +91,16 @@ class Stage(NamedTuple):
   run: Callable[[Rows, Place], None] | None = None
   shards: bool = True
   command: str | None = None
+
+
+def hold_out(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """Makes a config one that chooses: a tenth of the training set judges its nets.
+
+  The test set is not looked at, as in `kd_jax.compare`: all numbers of its rows
+  that are called those of a test are of the tenth (`"test_set": "heldout"`).
+  """
+  config.data.holdout, config.data.test = 0.1, "heldout"
+  return config
 
 
 class Cell(NamedTuple):

@@ -137,9 +137,12 @@ def checked(net: "Trained", inputs: Any, name: str) -> np.ndarray:
   if inputs.shape[1:] == net.shape[:-1] and net.shape[-1:] == (1,):
     inputs = inputs[..., None]
   if inputs.ndim == 0 or inputs.shape[1:] != net.shape:
+    single = (inputs.shape == net.shape or
+              (net.shape[-1:] == (1,) and inputs.shape == net.shape[:-1]))
     raise UserError(
         f"{name}: has shape {_listed(inputs.shape)}, and {net.name} takes "
-        f"{_listed(('N', *net.shape))}")
+        f"{_listed(('N', *net.shape))}"
+        + ("; of a single one give array[None]" if single else ""))
   kinds = {"u": "u", "f": "f", "i": "iu"}[net.dtype.kind]
   if inputs.dtype.kind not in kinds or (
       kinds == "u" and inputs.dtype != np.uint8):

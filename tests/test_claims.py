@@ -31,6 +31,29 @@ def test_a_claim_is_the_test_of_its_interval(seed):
           ) == alike.equivalent == (alike.p < 0.05)
 
 
+def test_a_family_judges_by_the_corrected_p_and_tells_in_the_studys_words():
+  draw = np.random.default_rng(0).normal(0, 1, 9)
+  gaps = {"less": -9 + draw, "more": 9 + draw, "near": -0.75 + draw,
+          "none": [0.1], "alike": -draw}
+  family = claims.Family(
+      {key: statistics.paired(gap, [0.0] * len(gap)) for key, gap in gaps.items()})
+  near = family.tests["near"]
+  assert near.p < 0.05 < family.adjusted["near"] and near.high < 0
+  assert "none" not in family.adjusted and len(family.adjusted) == 4
+  assert family.having(HOLDS) == ["less"] and family.having(FAILS) == ["more"]
+  assert family.having(OPEN) == ["near", "none", "alike"]
+  wanted = {key: claims.MORE if key == "more" else claims.LESS for key in gaps}
+  both = claims.Family(family.tests, wanted)
+  assert both.having(HOLDS) == ["less", "more"]
+  shown = {HOLDS: "fewer", FAILS: "more", OPEN: "not shown"}
+  lines = family.table(str.upper, "+.1f", "errors", shown).splitlines()
+  assert lines[0] == "|  | difference | p (Holm) | errors |"
+  assert lines[2].startswith(f"| LESS | {np.mean(gaps['less']):+.1f} [")
+  assert lines[2].endswith(" | < 0.001 | fewer |")
+  assert lines[5] == "| NONE | +0.1 |  | not shown |"
+  assert family.line("unknown") == ["", ""]
+
+
 def test_a_claim_of_several_parts_needs_all_of_them():
   assert claims.every([HOLDS, HOLDS]) == HOLDS
   assert claims.every([HOLDS, OPEN]) == OPEN == claims.every([])

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from kd_jax import main
-from kd_jax.core import compilation
+from kd_jax.core import compilation, screen
 from kd_jax.report import plots
 from kd_jax.runs import chunk as chunks
 from kd_jax.runs import kept_logits, plan, probe, results, schema_1
@@ -27,6 +27,7 @@ BASE = (
     "--config.teacher.min_steps=0", "--config.student.widths=(12,)",
     "--config.teacher.widths=(24,)", "--config.batch_size=64",
     "--config.tensorboard=false")
+PAPER = "--config=configs/mnist.py:paper"
 GRID = ("--sweep.temperature=1,4,8", "--sweep.seed=0,1")
 KEPT = ("--config.sweep.logits=true", "--config.data.holdout=0.1")
 
@@ -118,6 +119,19 @@ def test_rows_are_whole_and_one_program_made_them(grid):
   assert list((workdir / "tensorboard" / "sweep").rglob("*tfevents*"))
 
 
+def test_a_sweep_is_at_100_percent_with_its_last_row_and_not_before(
+    swept, monkeypatch):
+  shown = []
+  monkeypatch.setattr(cost, "step_seconds", lambda *_, **__: 1e-5)
+  monkeypatch.setattr(
+      screen.Screen, "advance", lambda self, what, done, total, message:
+      shown.append((what, done / total, message.split()[0])))
+  assert swept(*GRID, lanes="1x1")[0] == 0
+  parts = [(part == 1, rows == "6") for what, part, rows in shown
+           if what == "sweep"]
+  assert len(parts) >= 6 and all(done == last for done, last in parts)
+
+
 def test_a_row_is_the_single_run_of_its_command(grid, tmp_path):
   row = grid[1][-1]
   words = shlex.split(row["command"])
@@ -136,6 +150,47 @@ def test_a_row_is_the_single_run_of_its_command(grid, tmp_path):
   for name, logits in kept_logits.load(place, rows[1]).items():
     np.testing.assert_allclose(logits, said[name], rtol=0.01, atol=0.01)
   assert kept_logits.load(place, rows[0])["test"].shape == (110, 7)
+
+
+def test_a_row_of_labels_alone_is_remade_without_a_teacher(swept, tmp_path):
+  code, rows, _ = swept("--sweep.alpha=0,0.9", "--config.temperature=2")
+  assert code == 0
+  alone, taught = rows
+  assert alone["overrides"] == {"alpha": 0.0} and "method" not in taught["command"]
+  words = shlex.split(alone["command"])
+  assert "--config.method=hard" in words
+  assert not any(word.startswith(("--config.teacher.", "--config.alpha",
+                                  "--config.temperature")) for word in words)
+  place = tmp_path / "single"
+  assert main.run([*words[3:], f"--workdir={place}"]) == 0
+  made, = (json.loads(line) for line in
+           (place / "results.jsonl").read_text().splitlines())
+  assert made["test_wrong_ids"] == alone["test_wrong_ids"]
+  assert made["test_nll"] == pytest.approx(alone["test_nll"], rel=1e-4)
+  assert not (place / "teachers.jsonl").exists()
+
+
+def test_where_labels_are_unknown_a_row_keeps_its_teacher():
+  from kd_jax.runs import commands
+  base = commands.of_file(PAPER)
+  told = lambda **more: commands.single_run(
+      base, PAPER, base, {"alpha": 0.0}, Shape(1, 1, 1), **more)
+  assert "--config.alpha=0.0" in told() and "method=hard" not in told()
+  assert told(labelled=True) == (
+      f"python -m kd_jax.main {PAPER} --config.method=hard "
+      "--config.sweep.lanes=1x1")
+
+
+def test_older_rows_of_labels_alone_have_the_command_without_a_teacher():
+  from kd_jax.runs import commands
+  row = {"method": "kd", "overrides": {"alpha": 0.0},
+         "command": f"python -m kd_jax.main {PAPER} --config.teacher.seed=2 "
+                    "--config.alpha=0.0 --config.temperature=1 '--config.epochs=3'"}
+  assert commands.again(row) == (
+      f"python -m kd_jax.main {PAPER} --config.epochs=3 --config.method=hard")
+  for other in ({"overrides": {"alpha": 0.9}}, {"method": "kd+rkd"}, {"net": "x"}):
+    assert commands.again(row | other) == row["command"].replace("'", "")
+  assert commands.again({"overrides": {}}) == ""
 
 
 def test_the_command_of_a_row_is_exact(own_data, tmp_path):

@@ -10,7 +10,7 @@ from conftest import ROOT
 import jax
 import pytest
 
-from experiments import index, reproduce, temperature_sweep
+from experiments import index, reproduce, sources, temperature_sweep
 from experiments.hinton15_temperature import study
 from experiments.protocol import Options, Stage
 from kd_jax import report
@@ -140,6 +140,31 @@ def row(width, t, seed, errors, alpha=0.9, **more):
   return {"overrides": {"student.widths": [width, width], "temperature": t,
                         "alpha": alpha, "optimizer.learning_rate": 1e-3},
           "seed": seed, "test_errors": errors, "failed": None, **more}
+
+
+# In hinton15_speech a speaker who is in no test set of the table helps to choose.
+@pytest.mark.parametrize("name", [
+    name for name in index.STUDIES if name != "hinton15_speech"])
+def test_stages_that_choose_do_not_look_at_the_test_set(name, tmp_path):
+  stages = index.study(name).stages(Options(tmp_path))
+  rows = {stage.name: [] for stage in stages} | index.committed(index.ROOT / name)
+  looked = {}
+  for stage in stages:
+    if stage.config is not None:
+      data = stage.config(rows).data
+      assert (data.test == "heldout") == bool(data.holdout), stage.name
+      looked[stage.name] = data.test == "own"
+  # The table is what the test set is for.
+  assert looked.get("table", True)
+
+
+def test_the_index_says_which_stages_had_looked():
+  told = index.looked()
+  assert sum(map(int, re.findall(r"\((\d+)\)", told))) == 602
+  assert "[hinton15_mnist](hinton15_mnist), choosing (32)" in told
+  assert "[methods_mnist](methods_mnist), choosing (432)" in told
+  for name in ("features_cifar", "takd_mnist", "hinton15_specialists"):
+    assert name not in told
 
 
 def test_settings_are_chosen_on_held_out_data_alone():
@@ -305,14 +330,64 @@ def test_the_index_counts_seeds_and_the_teachers_that_rows_learned_from():
   assert table.index("(12/3) 3 teachers") < table.index("| table |")
 
 
-def test_every_number_has_a_link_to_its_rows():
-  for name in RECORDED:
-    folder = index.ROOT / name
-    said = (folder / "conclusion.md").read_text()
-    for file in folder.glob("*.jsonl"):
-      assert f"]({file.name})" in said, file
-    if (folder / "table.md").is_file():
-      assert "](results.jsonl)" in (folder / "table.md").read_text()
+@pytest.mark.parametrize("name", RECORDED)
+def test_every_number_has_a_link_to_its_rows(name):
+  folder = index.ROOT / name
+  shown = (folder / "rows.md").read_text()
+  for page in ("conclusion.md", "table.md"):
+    if not (folder / page).is_file():
+      continue
+    said, tables = (folder / page).read_text(), 0
+    for _, body in re.findall(r"^(\|.*\n\|[ :|-]+\n)((?:\|.*\n?)*)", said, re.M):
+      for line in body.splitlines():
+        led = re.findall(r"\]\(rows\.md#([\w-]+)\)", line.split(" | ")[0])
+        assert led and all(f'<a id="{row}"></a>' in shown for row in led), line
+      tables += 1
+    assert tables or page == "conclusion.md"
+  for file in folder.glob("*.jsonl"):
+    assert f"]({file.name})" in (folder / "conclusion.md").read_text(), file
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_links_to_rows_lead_to_rows_of_that_name(name):
+  folder, lines = index.ROOT / name, {}
+  entries = re.split(r'<a id="([\w-]+)"></a>', (folder / "rows.md").read_text())[1:]
+  for row, entry in zip(entries[::2], entries[1::2], strict=True):
+    found = re.findall(r"\]\(([\w./]+jsonl)#L(\d+)\)", entry)
+    assert bool(found) == ("-" not in row)
+    for file, _ in found:
+      if file not in lines:
+        lines[file] = (folder / file).read_text().splitlines()
+    fingerprints = [json.loads(lines[file][int(number) - 1])["fingerprint"]
+                    for file, number in found]
+    assert not found or any(each.startswith(row) for each in fingerprints)
+
+
+def test_an_entry_has_all_seeds_of_a_point_and_a_command_that_makes_them(tmp_path):
+  def row(mark, seed, alpha, **more):
+    return {"fingerprint": mark * 64, "method": "kd", "seed": seed, "overrides": {
+        "alpha": alpha, "seed": seed}, "command":
+            "python -m kd_jax.main --config=c.py --config.teacher.seed=1", **more}
+  write = lambda name, rows: (tmp_path / name).write_text(
+      "".join(json.dumps(each) + "\n" for each in rows))
+  hard, soft = [row("a", 0, 0.0), row("b", 1, 0.0)], [row("c", 0, 0.9)]
+  write("results.jsonl", [hard[0], *soft, hard[1]])
+  write("choosing.jsonl", [row("d", 100, 0.0, heldout_errors=3)])
+  write("counted.jsonl", [row("a", 0, 0.0, command=None, method=None)])
+  labels = [sources.linked(text, rows) for text, rows in (
+      ("hard", hard), ("both", hard + soft), ("none", []), ("toy", [{}]))]
+  assert labels == ["[hard](rows.md#aaaaaaaa)",
+                    "[both](rows.md#aaaaaaaa-cccccccc)", "none", "toy"]
+  page = sources.page("toy", tmp_path, labels)
+  assert page.split('<a id="')[1:] == [
+      'aaaaaaaa"></a>\n**kd, alpha 0**\n\n- results.jsonl, seed '
+      "[0](results.jsonl#L1) [1](results.jsonl#L3): "
+      "`python -m kd_jax.main --config=c.py --config.method=hard`\n\n",
+      'cccccccc"></a>\n**kd, alpha 0.9**\n\n- results.jsonl, seed '
+      "[0](results.jsonl#L2): `python -m kd_jax.main --config=c.py "
+      "--config.teacher.seed=1`\n\n",
+      'aaaaaaaa-cccccccc"></a>\n- [kd, alpha 0](#aaaaaaaa)\n'
+      "- [kd, alpha 0.9](#cccccccc)\n"]
 
 
 @pytest.mark.slow

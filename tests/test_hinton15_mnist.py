@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments import words
+from experiments import index, words
 from experiments.hinton15_mnist import closing, study, verdict
 from experiments.hinton15_omitted import bias
 from experiments.hinton15_omitted import study as omitted
@@ -215,19 +215,38 @@ def test_what_was_chosen_without_the_test_set_is_told_apart():
   curve = np.full(len(bias.GRID), 200)
   curve[55], curve[49], curve[51] = 100, 120, 140  # at 3.5, 2.9 and 3.1
   rows = {
+      # The nets' own count, where float16 has 200.
+      "trained": [about | {"test_errors": errors, "omitted_errors": 150}
+                  for errors in (201, 203, 205)],
       "curves": [about | {"errors": curve.tolist(), "omitted_examples": 1010,
                           "omitted_errors": [7] * len(curve)}] * 3,
       "biases": [about | {"by_labels": 2.9, "by_prior": 0.5},
                  about | {"by_labels": 3.1, "by_prior": 0.7}]}
   told = omitted_verdict.told(rows, omitted.SETS).splitlines()
   line = lambda word: next(text for text in told if word in text)
-  assert "| 206 | 200 ± 0 (3) | 133 of 1010 |" in line("as trained")
+  assert "| 206 | 203 ± 5 (3) | 133 of 1010 | 150 ± 0 (3) |" in line("as trained")
   assert "| 109 | 100 ± 0 (3) |" in line("best on the test")
   assert "| 130 ± 0 (3) [120, 140] |" in line("held-out labels")
   assert "| 2.9, 3.1 |" in line("held-out labels")
   assert "| 200 ± 0 (3) [200, 200] |" in line("class prior")
-  assert "200 ± 0 (3), with the best bias 100" in omitted_verdict.phrase(
+  assert "203 ± 5 (3), with the best bias 100" in omitted_verdict.phrase(
       rows, omitted.SETS)
+
+
+def test_as_trained_is_counted_from_the_rows_own_wrong_ids():
+  told = bias.without(
+      {"test_errors": 4, "test_wrong_ids": [5, 0, 2, 3]},
+      np.array([3, 3, 7, 1, 3, 7]), [3, 7])
+  assert told == {"omitted": [3, 7], "test_errors": 4, "omitted_errors": 3}
+
+
+def test_every_student_of_classes_left_out_is_counted_as_its_row_says():
+  rows = index.committed(index.ROOT / "hinton15_omitted")
+  of = lambda stage: {row["fingerprint"]: row["test_errors"] for row in rows[stage]}
+  assert of("trained") == of("table") and len(of("table")) == 48
+  counted = {row["fingerprint"]: row["errors"][20] for row in rows["curves"]}
+  apart = [abs(counted[name] - errors) for name, errors in of("trained").items()]
+  assert bias.GRID[20] == 0 and sum(map(bool, apart)) == 20 and max(apart) == 4
 
 
 def part(way, seed, errors, epochs):

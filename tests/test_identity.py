@@ -123,6 +123,8 @@ def found(study: str, folder) -> dict[str, tuple[int, int]]:
       continue
     teachers = "teachers" if stage.name == "table" else f"{stage.name}_teachers"
     config = stage.config(rows)
+    if not any(row.get("test_set") for row in rows[stage.name]):
+      config.data.test = "own"  # Stages that choose were not kept from it then.
     if config.recipe:  # Its nets learn from each other's bits, which rows tell.
       continue
     marks = lanes(config, rows[stage.name], rows.get(teachers, ()))
@@ -158,7 +160,7 @@ def test_another_key_is_another_run(tmp_path):
   rows = index.committed(index.ROOT / "hinton15_omitted")
   stage = next(s for s in study.stages(Options(tmp_path)) if s.name == "choosing")
   config = stage.config(rows)
-  config.optimizer.b2 = 0.9
+  config.data.test, config.optimizer.b2 = "own", 0.9
   marks = lanes(config, rows["choosing"], rows["teachers"])
   made = converted(marks, rows["choosing"])
   assert marks and made == rows["choosing"], "none is known"

@@ -279,6 +279,38 @@ def test_a_teacher_of_clean_images_has_a_bank_of_one_view(small, tmp_path):
       name: both["baseline"][name] for name in ("seconds",)}
 
 
+@pytest.mark.slow
+def test_a_teacher_averaged_over_views_is_the_mean_of_its_bank(small, tmp_path):
+  """As if somebody had averaged the logits of all views, and given a file."""
+  words = ("--config.method=kd", "--config.teacher.mean=logits")
+  _, averaged = small(*words, "--config.teacher.sees=shift2", workdir="averaged")
+  file, = (tmp_path / "averaged/banks").glob("*.npy")
+  assert np.load(file).shape == (300, 25, 1, 7)
+  np.save(tmp_path / "mean.npy", np.load(file).mean(axis=(1, 2)))
+  small(*words, f"--config.teacher.logits={tmp_path / 'mean.npy'}",
+        "--config.teacher.check=off", workdir="given")
+  student = lambda name: jax.tree.leaves(
+      parameters.load_parameters(tmp_path / name / "parameters/distilled").params)
+  for one, other in zip(student("averaged"), student("given"), strict=True):
+    np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+  _, plain = small(*words, workdir="plain")
+  assert max(np.abs(one - other).max() for one, other in zip(
+      student("averaged"), student("plain"), strict=True)) > 1e-3
+  for name in ("parameters_sha256", "fingerprint"):
+    assert averaged["distilled"][name] != plain["distilled"][name]
+
+
+@pytest.mark.parametrize(("more", "says"), [
+    (["--config.teacher.bank=never"], "teacher.bank=never asks the net itself"),
+    (["--config.mixup=0.2"], "mixup=0.2 asks the net itself"),
+    (["--config.method=kd+pkt"], "method=kd.pkt asks the net itself"),
+    (["--config.method=logits"], "teacher.mean=probabilities: its mixture"),
+    (["--config.teacher.sees=shift3"], "no such sees; .*shift2")])
+def test_what_a_mean_over_views_cannot_do_is_refused(small, capsys, more, says):
+  assert small("--config.teacher.sees=shift2", *more)[0] == 2
+  assert re.search(says, capsys.readouterr().err)
+
+
 @pytest.mark.parametrize("given", [False, True])
 def test_a_student_of_a_bank_of_float16_is_another_one(
     small, tmp_path, capsys, given):
@@ -320,15 +352,32 @@ def test_a_run_says_what_one_run_does_not_tell(capsys):
           "teacher": {"loss": "-"}}  # Of a file of logits no errors are known.
   net = lambda errors: {"test_errors": errors, "test_examples": 1000, "loss": "CE"}
   show = lambda **more: summary.show(
-      Screen(), {**nets, **more}, statistics.binomial_interval)
+      Screen(), {**nets, **more}, "dkd", statistics.binomial_interval)
   for distilled, overlaps in (
       (190, False), (229, False), (250, True), (340, True), (350, False)):
     show(baseline=net(286), distilled=net(distilled))
     said = " ".join(capsys.readouterr().out.split())
     assert "baseline 258 to 315; distilled" in said and "teacher 2" not in said
     assert ("baseline and distilled overlap" in said) == overlaps
+    assert "--sweep.method=hard,dkd --sweep.seed=" in said
   show(baseline=net(0))
-  assert "baseline 0 to 4." in capsys.readouterr().out
+  said = capsys.readouterr().out
+  assert "baseline 0 to 4." in said and "sweep.method" not in said
+
+
+def test_a_sweep_ends_with_what_people_ask_of_its_table(tmp_path, capsys):
+  table = tmp_path / "table.md"
+  head = "| | method | n | failed | test errors | difference | p |\n|---|---|\n"
+  table.write_text(head + r"| &lt;none> | a\|b | 3 | 0 | 68.6 ± 3.2 | +1.0 |  |"
+                   "\n\nn runs a point\n")
+  summary.show_table(Screen(), table)
+  *_, row, _ = capsys.readouterr().out.splitlines()
+  assert [cell.strip() for cell in row.split("│")[1:-1]] == [
+      "<none>", "a|b", "3", "68.6 ± 3.2", "+1.0"]
+  table.write_text(head + "| | a | 3 | 0 | 68.6 | | |\n" * 1234)
+  summary.show_table(Screen(), table)
+  said = capsys.readouterr().out
+  assert "1,234 points" in said and "68.6" not in said
 
 
 @pytest.mark.parametrize("parallel", ["single", "pmap"])

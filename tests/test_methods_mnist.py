@@ -79,7 +79,7 @@ def test_differences_are_paired_and_corrected_over_the_whole_table():
           for method, gap in ({"kd": [0] * 10} | gaps).items()
           for seed in range(10)]
   named = study.named({"table": rows})
-  found, adjusted = verdict.tests(named)
+  found, adjusted = verdict.family(named).tests, verdict.family(named).adjusted
   assert len(adjusted) == 6, "both sizes are one family"
   expected = statistics.paired(gaps["ls"], [0] * 10)
   assert found[WIDE, "ls"].p == pytest.approx(expected.p)

@@ -132,6 +132,17 @@ def test_other_inputs_are_refused(shape, dtype, inputs, says):
   assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(("shape", "single"), [
+    ((28, 28, 1), (28, 28)), ((28, 28, 1), (28, 28, 1)), ((8, 8, 3), (8, 8, 3)),
+    ((5,), (5,))])
+def test_a_single_input_is_refused_with_what_makes_it_a_batch(shape, single):
+  net = a_net(shape, "float32")
+  array = np.ones(single, np.float32)
+  with pytest.raises(UserError, match=r"give array\[None\]"):
+    predict.checked(net, array, "inputs")
+  assert predict.checked(net, array[None], "inputs").shape == (1, *shape)
+
+
 def test_lists_of_several_lengths_are_no_inputs(run):
   with pytest.raises(UserError, match="lists of equal lengths"):
     predict.predict(run, [[[1, 2], [3]]])

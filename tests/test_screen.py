@@ -33,6 +33,14 @@ def test_the_time_left_is_that_of_the_parts_done(shown):
   assert " ".join(lines()[-1].split()) == "bank 40% 4 of 10 views 3:00 left"
 
 
+def test_100_percent_is_all_of_it(shown):
+  screen, clock, lines = shown
+  for done in (999, 1000):
+    clock[0] += 30
+    screen.advance("sweep", done, 1000, "")
+  assert [line.split()[1] for line in lines()] == ["99%", "100%"]
+
+
 def test_what_comes_later_by_the_same_name_has_a_time_of_its_own(shown):
   screen, clock, lines = shown
   screen.advance("bank", 1, 1, "1 of 1 views")

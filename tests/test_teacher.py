@@ -481,3 +481,24 @@ def test_a_missing_file_of_logits_is_named(tmp_path):
   with pytest.raises(UserError, match=r"teacher\.logits=.*nope\.npy"):
     logit_bank.from_file(str(tmp_path / "nope.npy"), np.zeros(3, np.int32),
                     num_views=1, num_classes=2)
+
+
+def test_a_mean_over_views_is_that_of_their_probabilities_at_t():
+  """By hand: members 1/4 and 3/4, and each view as much as any other."""
+  bank = np.random.default_rng(0).normal(size=(4, 3, 2, 5)).astype(np.float32)
+  stored, weights, _ = teachers.averaged(bank, (0.25, 0.75), ())
+  teacher = teachers.banked(jnp.asarray(stored), weights=weights)
+  ids = jnp.array([2, 0])
+  batch = types.Batch(jnp.zeros((2, 1)), ids, ids, jnp.array([1, 0]), ids >= 0)
+  found = jax.nn.softmax(
+      teachers.outputs(teacher, teacher.arrays, batch, 4.0).logits / 4.0)
+  soft = np.exp(bank / 4) / np.exp(bank / 4).sum(-1, keepdims=True)
+  wanted = np.einsum("nvmc,m->nc", soft, [0.25 / 3, 0.75 / 3])
+  np.testing.assert_allclose(found, wanted[[2, 0]], rtol=1e-5)
+
+
+def test_classes_of_members_are_those_of_each_view():
+  bank = np.zeros((4, 3, 2, 5), np.float32)
+  stored, weights, classes = teachers.averaged(bank, None, [(0, 1), (2, 3, 4)])
+  assert stored.shape == (4, 1, 6, 5) and weights is None
+  assert classes == ((0, 1), (2, 3, 4)) * 3

@@ -6,13 +6,14 @@ of other classes permuted (DKPP), label smoothing, a virtual teacher (Tf-KD). Th
 mean of the probabilities of several generations is judged too: nothing is trained.
 """
 
+import functools
 import itertools
 import pathlib
 
 import ml_collections
 
 from configs import born_again as recipe
-from experiments import fair
+from experiments import fair, sources
 from experiments.protocol import Options, Place, Rows, Stage
 from kd_jax.report import Row, canvas, comparison, statistics, tables
 from kd_jax.runs import arms as arms_lib
@@ -147,7 +148,7 @@ def _of_ensemble(name: str, rows: Rows) -> comparison.Result:
          if row["overrides"] == {"ensemble": name}]
   return comparison.Result(
       name, {}, [], [], {row["seed"]: row["test_errors"] for row in own},
-      max((row["test_examples"] for row in own), default=0), 0, 0.0)
+      max((row["test_examples"] for row in own), default=0), 0, 0.0, own)
 
 
 def steps(rows: Rows) -> dict[str, statistics.Paired]:
@@ -170,23 +171,18 @@ def conclude(rows: Rows) -> str:
   """Every arm against labels alone, and each generation against the one before."""
   everything = [*STUDENTS, *GENERATIONS]
   lines = [f"**{status(rows)}.**\n",
-           comparison.markdown(
+           fair.markdown(
                found(rows), LABELS.name, everything, fair.tried(LABELS, rows)),
            "Of a mean of probabilities nothing is chosen: its nets are those of "
            "the table.\n"]
-  tests = steps(rows)
-  adjusted = statistics.holm(
-      {name: test.p for name, test in tests.items() if test.p is not None})
-  lines += ["| | errors minus the generation before | p (Holm) |",
-            "|---|--:|--:|", *(
-                f"| {name} | {_interval(test)} | "
-                f"{tables.probability(adjusted.get(name))} |"
-                for name, test in tests.items())]
+  lines += fair.steps("", "errors minus the generation before", steps(rows),
+                      functools.partial(_linked, rows))
   return "\n".join(lines) + "\n"
 
 
-def _interval(test: statistics.Paired) -> str:
-  return tables.with_interval(test.difference, test.low, test.high)
+def _linked(rows: Rows, name: str) -> str:
+  return sources.linked(
+      name, arms_lib.judged(rows["table"], name.replace(" ", "_")))
 
 
 def status(rows: Rows) -> str:

@@ -9,11 +9,13 @@ over all of them.
 from collections.abc import Sequence
 import pathlib
 
-from experiments import words
+from experiments import claims, sources, words
 from experiments.bucila06 import plan
 from experiments.protocol import Rows
 from kd_jax.report import Row, canvas, statistics
 
+_BETTER = {claims.HOLDS: "MUNGE", claims.FAILS: "the other",
+           claims.OPEN: "not shown"}
 _AGAINST = ("labels", "ensemble", "nbe", "random")
 
 
@@ -94,7 +96,7 @@ def _table_2(rows: Rows, problems: Sequence[str]) -> str:
     cells = [words.interval(_rmse(_main(rows, problem, arm)), ".4f")
              for arm in arms]
     cells.append(words.interval(kept(rows, problem), ".2f"))
-    lines.append([problem, *(
+    lines.append([_label(rows, problem, arms), *(
         f"{cell} [{of:.3f}]" if paper else cell
         for cell, of in zip(cells, paper or cells))])
   return "\n".join([
@@ -107,13 +109,19 @@ def _table_2(rows: Rows, problems: Sequence[str]) -> str:
                    "best single model", "ratio"], lines)])
 
 
+def _label(rows: Rows, problem: str, arms: Sequence[str]) -> str:
+  return sources.linked(
+      problem, [row for arm in arms for row in _main(rows, problem, arm)])
+
+
 def _costs(rows: Rows, problems: Sequence[str]) -> str:
   arms = ("munge", "ensemble", "labels", "single")
   lines = []
   for problem in problems:
     mean = lambda arm, key, problem=problem: statistics.summary(
         [row[key] for row in _main(rows, problem, arm)]).mean
-    lines.append([problem, *(f"{mean(arm, 'seconds_10k'):.3g}" for arm in arms),
+    lines.append([_label(rows, problem, arms),
+                  *(f"{mean(arm, 'seconds_10k'):.3g}" for arm in arms),
                   *(f"{mean(arm, 'bytes') / 1e6:.3g}" for arm in arms)])
   return "\n".join([
       "**Tables 3 and 4**: seconds of a processor for 10,000 examples (the paper's "
@@ -136,22 +144,12 @@ def _tested(rows: Rows, problems: Sequence[str]) -> str:
           own, {row["seed"]: row["test_rmse"] for row in theirs})
       if test:
         tests[problem, other] = test
-  known = {name: test.p for name, test in tests.items() if test.p is not None}
-  adjusted = statistics.holm(known)
-  lines = [[f"{problem}: MUNGE minus {plan.ARMS[other]}",
-            words.difference(test, "+.4f"), words.p_value(adjusted.get(name)),
-            _better(test, adjusted.get(name))]
-           for name, test in tests.items() for problem, other in [name]]
+  label = lambda name: (f"{_label(rows, name[0], ('munge', name[1]))}: MUNGE minus "
+                        f"{plan.ARMS[name[1]]}")
   return "\n".join([
       "**Differences** of RMSE by split, and their 95% t-intervals; p corrected "
-      f"(Holm) for these {len(lines)}. NBE and RANDOM: as many examples each.\n",
-      words.table(["", "difference", "p (Holm)", "better"], lines)])
-
-
-def _better(test: statistics.Paired, p: float | None) -> str:
-  if p is None or p >= 0.05:
-    return "not shown"
-  return "MUNGE" if test.difference < 0 else "the other"
+      f"(Holm) for these {len(tests)}. NBE and RANDOM: as many examples each.\n",
+      claims.Family(tests).table(label, "+.4f", "better", _BETTER)])
 
 
 def _curves(rows: Rows, problems: Sequence[str]) -> str:
@@ -159,9 +157,10 @@ def _curves(rows: Rows, problems: Sequence[str]) -> str:
   lines, columns = [], _sizes(rows)
   for problem in problems:
     for arm in plan.GENERATORS:
-      lines.append([f"{problem}, {plan.ARMS[arm]}", *(words.interval(
-          _rmse(_main(rows, problem, arm, size)), ".4f") for size in columns)])
-    lines.append([f"{problem}, none", words.interval(
+      lines.append([f"{_label(rows, problem, [arm])}, {plan.ARMS[arm]}", *(
+          words.interval(_rmse(_main(rows, problem, arm, size)), ".4f")
+          for size in columns)])
+    lines.append([f"{_label(rows, problem, ['soft'])}, none", words.interval(
         _rmse(_main(rows, problem, "soft")), ".4f"), *[""] * (len(columns) - 1)])
   return "\n".join([
       "**Figure 2**: RMSE against the number of pseudo examples.\n",
@@ -175,8 +174,9 @@ def _hidden(rows: Rows, problems: Sequence[str]) -> str:
   for problem in problems:
     for arm in ("munge", "labels"):
       size = _main(rows, problem, arm)[0]["overrides"]["size"]
-      lines.append([f"{problem}, {plan.ARMS[arm]}", *(words.interval(
-          _rmse(_at(rows, problem, arm, size, each)), ".4f") for each in units)])
+      lines.append([f"{_label(rows, problem, [arm])}, {plan.ARMS[arm]}", *(
+          words.interval(_rmse(_at(rows, problem, arm, size, each)), ".4f")
+          for each in units)])
   return "\n".join([
       "**Figure 3**: RMSE against hidden units.\n",
       words.table(["", *map(str, units)], lines)])

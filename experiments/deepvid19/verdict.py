@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import words
+from experiments import claims, sources, words
 from experiments.deepvid19 import plan
 from experiments.protocol import Rows
 from kd_jax.report import Row, canvas, statistics
@@ -97,7 +97,8 @@ def _samplers(rows: Rows, teacher: str) -> str:
   for targets in plan.TARGETS:
     for sampler, name in plan.SAMPLERS.items():
       part = _cell(rows, teacher, sampler, targets)
-      lines += [[f"{name}, {targets}", *_line(part)]] if part else []
+      lines += [[sources.linked(f"{name}, {targets}", part), *_line(part)]
+                ] if part else []
   chance = [float(np.mean(row["deletion_random"]))
             for row in _cell(rows, teacher, "vae")]
   return "\n".join([
@@ -139,55 +140,45 @@ def _paired(
 
 
 def _tested(rows: Rows, teacher: str) -> str:
-  tests = {(other, key): _paired(
+  both = {(other, key): _paired(
       rows, teacher, other, lambda row, key=key: row["each"][key])
       for other in ("masks", "noise") for key in MEASURES}
-  known = {pair: both[0].p for pair, both in tests.items() if both[0].p is not None}
-  adjusted = statistics.holm(known)
-  lines, verdicts = [], {}
-  for (other, key), (instances, seeds) in tests.items():
-    name, more = MEASURES[key]
-    p = adjusted.get((other, key))
-    good = "not shown"
-    if p is not None and p < 0.05:
-      good = "VAE" if (instances.difference > 0) == more else plan.SAMPLERS[other]
-    verdicts[other, key] = good
+  family = claims.Family(
+      {pair: instances for pair, (instances, _) in both.items()},
+      {(other, key): claims.MORE if MEASURES[key][1] else claims.LESS
+       for other, key in both})
+  lines = []
+  for (other, key), (_, seeds) in both.items():
+    difference, p = family.line((other, key), "+.3f")
+    better = {claims.HOLDS: "VAE", claims.FAILS: plan.SAMPLERS[other],
+              claims.OPEN: "not shown"}[family.verdict((other, key))]
     lines.append([
-        f"VAE minus {other}: {name}", words.difference(instances, "+.3f"),
-        words.difference(seeds, "+.3f"), words.p_value(p), good])
-  return "\n".join([
-      f"**Differences**, teacher {teacher}, soft targets: 95% t-intervals over "
-      f"{next(iter(tests.values()))[0].n} instances (means over seeds), and over "
-      f"seeds (means over instances); p over instances, corrected (Holm) for these "
-      f"{len(tests)}.\n",
-      words.table(
-          ["", "over instances", "over seeds", "p (Holm)", "better"], lines),
-      _both_sides(verdicts)])
-
-
-def _both_sides(verdicts: dict[tuple[str, str], str]) -> str:
-  """The two sides, a sentence each and sampler."""
+        sources.linked(f"VAE minus {other}: {MEASURES[key][0]}", [
+            row for each in ("vae", other) for row in _cell(rows, teacher, each)]),
+        difference, words.difference(seeds, "+.3f"), p, better])
   sides = {"A VAE's neighbours make the student more faithful on real images near "
            "the instance": _LOCAL,
            "Its weights name the pixels that matter better": ("deletion",)}
-  lines = []
-  for claim, measures in sides.items():
-    for other in ("masks", "noise"):
-      found = [verdicts[other, key] for key in measures]
-      wins, losses = found.count("VAE"), found.count(plan.SAMPLERS[other])
-      state = ("holds" if wins == len(found) else
-               "does not hold, it is worse" if losses == len(found) else
-               "is not shown" if not wins and not losses else
-               f"holds in {wins} of {len(found)} spaces, is worse in {losses}")
-      lines.append(f"- {claim} than {plan.SAMPLERS[other]}: {state}.")
-  return "\n".join(lines) + "\n"
+  said = [(claim, other, claims.every(family.verdict((other, key)) for key in keys))
+          for claim, keys in sides.items() for other in ("masks", "noise")]
+  return "\n".join([
+      f"**Differences**, teacher {teacher}, soft targets: 95% t-intervals over "
+      f"{next(iter(both.values()))[0].n} instances (means over seeds), and over "
+      f"seeds (means over instances); p over instances, corrected (Holm) for these "
+      f"{len(both)}.\n",
+      words.table(
+          ["", "over instances", "over seeds", "p (Holm)", "better"], lines),
+      *(f"- {claim} than {plan.SAMPLERS[other]}: {verdict}"
+        f"{', it is worse' * (verdict == claims.FAILS)}."
+        for claim, other, verdict in said), ""])
 
 
 def _reaches(rows: Rows, teacher: str) -> str:
   reaches = sorted({row["overrides"]["b"] for row in rows["table"]
                     if row["overrides"]["teacher"] == teacher
                     and row["overrides"]["b"] is not None})
-  lines = [[f"b = {b:g}, {targets}", *_line(part)] for targets in plan.TARGETS
+  lines = [[sources.linked(f"b = {b:g}, {targets}", part), *_line(part)]
+           for targets in plan.TARGETS
            for b in reaches if (part := _cell(rows, teacher, "vae", targets, b))]
   return "\n".join([
       f"**How far the VAE reaches**, teacher {teacher}.\n",
@@ -199,9 +190,10 @@ def _distances(rows: Rows, teacher: str) -> str:
   lines = []
   for kind, space in plan.NEAR.items():
     for sampler, name in plan.SAMPLERS.items():
-      ranks = np.mean([row[kind]["by_rank"]
-                       for row in _cell(rows, teacher, sampler)], axis=0)
-      lines.append([f"{space}: {name}", *(f"{each:.3f}" for each in ranks)])
+      part = _cell(rows, teacher, sampler)
+      ranks = np.mean([row[kind]["by_rank"] for row in part], axis=0)
+      lines.append([sources.linked(f"{space}: {name}", part),
+                    *(f"{each:.3f}" for each in ranks)])
   return "\n".join([
       f"**Agreement against distance**, teacher {teacher}, soft targets: real "
       "neighbours by their rank, nearest first.\n",

@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 import functools
 import itertools
 import pathlib
+from typing import Any
 
-from experiments import words
+from experiments import claims, sources, words
 from experiments.deploy_mnist import plan
 from experiments.protocol import Options, Place, Rows, Stage
 from kd_jax.report import Row, canvas, statistics
@@ -124,7 +125,7 @@ def _line(file: File, rows: Sequence[Row]) -> list[str]:
   kept = dict.fromkeys(("pruned", "gradual"), "% kept")
   unit = {**kept, "low_rank": " ranks"}.get(road, "")
   median = statistics.summary([row["latency_us"][0] for row in rows]).mean
-  return [f"{plan.ROADS[road]}, {size:g}{unit}", bits(form),
+  return [sources.linked(f"{plan.ROADS[road]}, {size:g}{unit}", rows), bits(form),
           words.spread(rows, [row["test_errors"] for row in rows]),
           f"{_mean(rows, 'bytes') / 1e3:.0f}",
           f"{_mean(rows, 'bytes_compressed') / 1e3:.0f}", f"{median:.1f}"]
@@ -132,16 +133,15 @@ def _line(file: File, rows: Sequence[Row]) -> list[str]:
 
 def _budgets(rows: Rows, key: str) -> str:
   files, found = by_file(rows), compared(rows, key)
-  p_values = statistics.holm({
-      place: test.p for place, (_, test) in found.items()
-      if test and test.p is not None})
+  family = claims.Family({
+      place: test for place, (_, test) in found.items() if test})
   lines = []
-  for (budget, of, road), (file, test) in found.items():
-    told = words.difference(test) if test else ""
-    lines.append([f"{budget} kB, {of}: {plan.ROADS[road]}", f"{file[1]:g}",
-                  words.spread(files[file], [
-                      row["test_errors"] for row in files[file]]),
-                  told, words.p_value(p_values.get((budget, of, road)))])
+  for place, (file, _) in found.items():
+    (budget, of, road), own = place, files[file]
+    lines.append([
+        sources.linked(f"{budget} kB, {of}: {plan.ROADS[road]}", own),
+        f"{file[1]:g}", words.spread(own, [row["test_errors"] for row in own]),
+        *family.line(place)])
   return words.table(
       ("budget, bits and road", "size", "errors", "difference", "p (Holm)"), lines)
 
@@ -156,7 +156,8 @@ def status(rows: Rows) -> str:
              if within == budget}
     if means:
       best = min(means, key=lambda file: means[file])
-      parts.append(f"{budget} kB: {best[0]} ({bits(best[2])}) {means[best]:.0f}")
+      parts.append(f"{budget} kB: {plan.ROADS[best[0]]} ({bits(best[2])}) "
+                   f"{means[best]:.0f}")
   return "fewest errors within " + "; ".join(parts) if parts else "no rows yet"
 
 
@@ -168,33 +169,33 @@ def pictures(rows: Rows, folder: pathlib.Path) -> None:
 
 @canvas.styled
 def _draw(rows: Rows, file: pathlib.Path) -> bool:
-  """A panel a cost; of each road and form a line through its sizes."""
+  """A row a cost, a column of weights of so many bits; a line a road."""
   costs: dict[str, Callable[[Row], float]] = {
       "kB as stored": lambda row: row["bytes"] / 1e3,
       "kB compressed": lambda row: row["bytes_compressed"] / 1e3,
-      "microseconds, one core": lambda row: row["latency_us"][0]}
-  drawn, axes = canvas.figure(1, 3, (11.0, 3.8))
+      "us on one core": lambda row: row["latency_us"][0]}
   lines: dict[tuple[str, str], list[list[Row]]] = {}
   for (road, _, form), own in sorted(by_file(rows).items(), key=_place):
-    lines.setdefault((road, form), []).append(own)
-  for at, (title, cost) in zip(axes[0], costs.items()):
-    for (road, form), points in lines.items():
-      style = {**canvas.style([*plan.ROADS].index(road)), "linestyle": {
-          "none": "-", "dynamic4": ":"}.get(form, "--")}
+    lines.setdefault((road, bits(form)), []).append(own)
+  columns = [*dict.fromkeys(of for _, of in lines)]
+  drawn, axes = canvas.figure(
+      len(costs), len(columns), (7.0, 7.6), sharex="row", sharey=True)
+  known: dict[str, Any] = {}
+  for row, (title, cost) in zip(axes, costs.items()):
+    for (road, of), points in lines.items():
       means = [(statistics.summary([*map(cost, own)]).mean, statistics.summary(
-          [row["test_errors"] for row in own])) for own in points]
-      at.errorbar(
+          [each["test_errors"] for each in own])) for own in points]
+      known[plan.ROADS[road]] = row[columns.index(of)].errorbar(
           [x for x, _ in means], [mean.mean for _, mean in means],
           yerr=[(mean.high or mean.mean) - mean.mean for _, mean in means],
           capsize=2, markersize=3, linewidth=1,
-          label=f"{plan.ROADS[road]}{_BITS[form]}", **style)
-    at.set_xscale("log")
-    at.set_yscale("log")
-    at.set(xlabel=title)
-  axes[0][0].set(ylabel="test errors, 95% interval")
-  axes[0][-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7)
+          **canvas.style([*plan.ROADS].index(road)))
+    for at in row:
+      at.set(xlabel=f"{title}, log scale")
+      canvas.log_cost(at)
+      canvas.log_loss(at)
+    row[0].set(ylabel="test errors, log scale")
+  for at, of in zip(axes[0], columns):
+    at.set(title=of)
+  drawn.legend([*known.values()], [*known], loc="outside upper left", ncols=2)
   return canvas.save(drawn, file)
-
-
-_BITS = {"none": "", "dynamic": ", 8 bits", "static": ", 8 bits",
-         "dynamic4": ", 4 bits"}

@@ -11,8 +11,8 @@ import pathlib
 import ml_collections
 
 from configs import early_stopped as recipe
-from experiments import fair
-from experiments.protocol import Options, Rows, Stage
+from experiments import fair, sources
+from experiments.protocol import Options, Rows, Stage, hold_out
 from kd_jax.config import sweep
 from kd_jax.report import Row, canvas, comparison, statistics, tables
 from kd_jax.runs import arms as arms_lib
@@ -49,7 +49,7 @@ def choosing(
     config: ml_collections.ConfigDict, seeds: int
 ) -> ml_collections.ConfigDict:
   """All nets with one T for all students, for each T, judged on held-out digits."""
-  config.data.holdout, config.data.test = 0.1, "heldout"
+  hold_out(config)
   first = arms_lib.FIRST_SEED
   config.sweep.points = tuple(
       arms_lib.tried([ARMS[WHOLE]], range(first, first + seeds)))
@@ -127,21 +127,21 @@ def _errors(net: str, rows: Rows) -> dict[int, int]:
 def conclude(rows: Rows) -> str:
   """Each student against that of the whole teacher; labels; the teachers."""
   results = found(rows)
-  lines = [f"**{status(rows)}.**\n", comparison.markdown(
+  lines = [f"**{status(rows)}.**\n", fair.markdown(
       results, ARMS[WHOLE].name, [*ARMS.values()], _of(WHOLE, rows["choosing"]))]
   labels = _errors("labels", rows)
   if test := statistics.paired_by_seed(_errors(WHOLE, rows), labels):
     mean = statistics.summary([*labels.values()])
     lines.append(
-        f"Labels alone: {_with_half(mean)} ({mean.n}); {ARMS[WHOLE].name} minus "
-        f"labels: {tables.with_interval(test.difference, test.low, test.high)}, "
-        f"p {tables.probability(test.p)}.\n")
+        f"Labels alone: {_with_half(mean)} ({mean.n}); "
+        f"{fair.minus(ARMS[WHOLE].name, 'labels', test)}.\n")
   lines += ["| after epoch | the teacher's test errors | its student's |",
             "|--:|--:|--:|"]
   of = {each.name: each.errors for each in results}
   for epoch, mean in teachers(rows).items():
     if own := [*of[f"epoch {epoch}"].values()]:
-      lines.append(f"| {epoch} | {_with_half(mean)} | "
+      label = sources.linked(str(epoch), _of(_at(epoch), rows["table"]))
+      lines.append(f"| {label} | {_with_half(mean)} | "
                    f"{_with_half(statistics.summary(own))} |")
   return "\n".join(lines) + "\n"
 

@@ -141,7 +141,7 @@ def found(rows: Rows) -> list[comparison.Result]:
 
 def conclude(rows: Rows) -> str:
   """Every arm against KD."""
-  return f"**{status(rows)}.**\n\n" + comparison.markdown(
+  return f"**{status(rows)}.**\n\n" + fair.markdown(
       found(rows), "kd", arms(rows), rows["choosing"])
 
 

@@ -14,7 +14,7 @@ import ml_collections
 from configs import fitnets, mnist
 from experiments import fair
 from experiments.protocol import Options, Rows, Stage
-from kd_jax.report import canvas, comparison, statistics, tables
+from kd_jax.report import canvas, comparison, statistics
 from kd_jax.runs.arms import Arm, arm
 
 CLAIM = ("deep thin students learn by hints where they do not by labels or KD; on "
@@ -151,7 +151,7 @@ def conclude(rows: Rows) -> str:
   for depth, results in found(rows).items():
     of = [each for each in arms(depth)
           if each.name in {result.name for result in results}]
-    parts.append(f"{depth} layers of {_UNITS} units:\n\n" + comparison.markdown(
+    parts.append(f"{depth} layers of {_UNITS} units:\n\n" + fair.markdown(
         results, "labels", of, fair.tried(of[0], rows)) + _as_long(results))
   return "\n".join(parts)
 
@@ -162,9 +162,7 @@ def _as_long(results: list[comparison.Result]) -> str:
   if len(both) < 2:
     return ""
   test = comparison.differences(both, _LONGER)[0][_STAGES]
-  return (f"\n{_STAGES} minus {_LONGER}: "
-          f"{tables.with_interval(test.difference, test.low, test.high)}, "
-          f"p {tables.probability(test.p)}.\n")
+  return f"\n{fair.minus(_STAGES, _LONGER, test)}.\n"
 
 
 def status(rows: Rows) -> str:

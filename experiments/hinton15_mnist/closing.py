@@ -32,20 +32,26 @@ def changed(row: Point) -> dict[str, Point]:
   return {name: row | change for name, change in CHANGES.items()}
 
 
-def errors(row: Point, done: Sequence[Row]) -> dict[str, list[int]]:
-  """Held-out errors of each change that was tried, one a seed."""
-  found = {name: [other["heldout_errors"] for other in done
+def tried(row: Point, done: Sequence[Row]) -> dict[str, list[Row]]:
+  """The rows of each change that was tried, one a seed."""
+  found = {name: [other for other in done
                   if other["failed"] is None and sets(other, point)]
            for name, point in changed(row).items()}
-  return {name: errors for name, errors in found.items() if errors}
+  return {name: rows for name, rows in found.items() if rows}
+
+
+def errors(row: Point, done: Sequence[Row]) -> dict[str, list[int]]:
+  """Held-out errors of each change that was tried, one a seed."""
+  return {name: [other["heldout_errors"] for other in rows]
+          for name, rows in tried(row, done).items()}
 
 
 def found(row: Point, done: Sequence[Row]) -> str:
   """The change with the fewest held-out errors on average; of equals the first."""
-  tried = errors(row, done)
+  found = errors(row, done)
   # Before anything is known, a plan is made with the longest.
-  return min(tried, default=[*CHANGES][-1],
-             key=lambda name: statistics.summary(tried[name]).mean)
+  return min(found, default=[*CHANGES][-1],
+             key=lambda name: statistics.summary(found[name]).mean)
 
 
 def sets(row: Row, point: Point) -> bool:

@@ -20,7 +20,7 @@ from typing import Any
 
 from configs import mnist
 from experiments.hinton15_mnist import closing, verdict
-from experiments.protocol import Cell, Options, Rows, Stage
+from experiments.protocol import Cell, Options, Rows, Stage, hold_out
 from kd_jax.config import sweep
 from kd_jax.report import Row
 
@@ -81,8 +81,7 @@ def stages(options: Options) -> list[Stage]:
 
 def choosing():
   """Stage one: the settings of both losses, on held-out data."""
-  config = _config()
-  config.data.holdout = 0.1
+  config = hold_out(_config())
   # A teacher of its own, as the others have seen the held-out part.
   config.teacher.epochs = 40
   config.sweep.points = tuple(sweep.product(
@@ -248,7 +247,7 @@ def conclude(rows: Rows) -> str:
   told = verdict.told(rows, named(rows))
   if not rows.get("search"):
     return told
-  tried = closing.errors(distilled(rows), rows["search"])
+  tried = closing.tried(distilled(rows), rows["search"])
   return told + "\n" + verdict.searched(
       rows, named(rows), tried, best_named(rows))
 

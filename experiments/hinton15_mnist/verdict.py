@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 import pathlib
 
-from experiments import claims, words
+from experiments import claims, sources, words
 from experiments.protocol import Rows
 from kd_jax.report import Row, canvas, clustered, names, statistics
 
@@ -74,12 +74,9 @@ def _table(
            for name, done in shown.items()]
   tests = {name: test for name in shown if name != _MAIN and group[_MAIN] and (
       test := cells.difference(name + ending, _MAIN + ending))}
-  adjusted = statistics.holm({name: test.p for name, test in tests.items()
-                              if test.p is not None})
-  for line in lines:
-    test = tests.get(line[0])
-    line += ([words.difference(test), words.p_value(adjusted.get(line[0]))]
-             if test else ["", ""])
+  family = claims.Family(tests)
+  for name, line in zip(shown, lines, strict=True):
+    line += family.line(name)
   return words.table(
       ["row", "paper", "errors of 10,000", "share of the teacher's gain",
        "agreement %", "NLL", "ECE", f"minus {_MAIN}", "p (Holm)"], lines)
@@ -98,13 +95,14 @@ def phrase(rows: Rows, named: Named, best: Sequence[Row] = ()) -> str:
 
 
 def searched(
-    rows: Rows, named: Named, tried: Mapping[str, Sequence[int]], best: Named
+    rows: Rows, named: Named, tried: Named, best: Named
 ) -> str:
   """What was tried on held-out data to come to the paper's number, what it gave."""
   listed = words.table(
       ["change of the distilled row", "held-out errors of 6,000", "each"],
-      [[name, f"{statistics.summary(errors).mean:.1f}",
-        ", ".join(map(str, errors))] for name, errors in tried.items()])
+      [[sources.linked(name, done), f"{statistics.summary(errors).mean:.1f}",
+        ", ".join(map(str, errors))] for name, done in tried.items()
+       for errors in [[row["heldout_errors"] for row in done]]])
   if not any(best.values()):
     return "**Tried on held-out data.**\n\n" + listed
   ending = _longest(named)
@@ -169,7 +167,7 @@ def headline(rows: Rows, named: Named, best: Sequence[Row]) -> str:
   """The verdict, with a line for the best that was found."""
   place = claims.single(PAPER[_MAIN], [row["test_errors"] for row in best])
   return _verdict(rows, named, _cells(named), [
-      ["distilled, best found", str(PAPER[_MAIN]),
+      [sources.linked("distilled, best found", best), str(PAPER[_MAIN]),
        _errors(_with(named, {"best": best}), "best"),
        *((place.interval, place.verdict) if place else ("", ""))]])
 
@@ -184,7 +182,7 @@ def _verdict(
     ours = "" if not done else (
         _errors_of(done) if name == "teacher" else
         _errors(cells, name + _longest(named)))
-    lines.append([name, str(PAPER[name]), ours, *(
+    lines.append([sources.linked(name, done), str(PAPER[name]), ours, *(
         (place.interval, place.verdict) if place else ("", ""))])
   return words.table(["", "paper, one run", "ours", "one more run of ours, 95%",
                       "paper's number"], [*lines, *more])
@@ -195,7 +193,7 @@ def _line(
 ) -> list[str]:
   mean = lambda key: statistics.summary([row[key] for row in done]).mean
   shares = [] if done is small else _shares(done, small, taught)
-  return [name, str(PAPER.get(name, "")), errors,
+  return [sources.linked(name, done), str(PAPER.get(name, "")), errors,
           words.interval(shares, ".2f"), f"{100 * mean('agreement'):.2f}",
           f"{mean('test_nll'):.4f}", f"{mean('test_ece'):.4f}"]
 
@@ -253,7 +251,7 @@ def _of_teachers(rows: Rows, named: Named) -> list[list[str]]:
   if members:
     groups["a member of these"] = members
   mean = lambda done, key: statistics.summary([row[key] for row in done]).mean
-  return [[name, str(PAPER.get(name, "")),
+  return [[sources.linked(name, done), str(PAPER.get(name, "")),
            _errors_of(done),
            f"{mean(done, 'test_nll'):.4f}", f"{mean(done, 'test_ece'):.4f}"]
           for name, done in groups.items()]

@@ -6,7 +6,9 @@ bias of those classes is raised.
 
 `choosing` trains twins of the students on nine tenths of the data; `biases` finds
 the bias on the held-out tenth, from its labels, and from the class prior alone;
-`table` trains the students; `curves` counts their errors at every bias.
+`table` trains the students; `curves` counts their errors at every bias, from their
+logits as they are kept, in float16; `trained` counts them without one, as they were
+trained.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +21,7 @@ from configs import mnist
 from experiments import index
 from experiments.hinton15_mnist import study as whole
 from experiments.hinton15_omitted import bias, verdict
-from experiments.protocol import Options, Place, Rows, Stage
+from experiments.protocol import Options, Place, Rows, Stage, hold_out
 from kd_jax import report
 from kd_jax.config import build, sweep
 from kd_jax.report import Row
@@ -46,7 +48,8 @@ def stages(options: Options) -> list[Stage]:
       Stage("choosing", config=lambda rows: made(_choosing())),
       Stage("biases", run=_biases, shards=False),
       Stage("table", config=lambda rows: made(_table(seeds))),
-      Stage("curves", run=_curves, shards=False)]
+      Stage("curves", run=_curves, shards=False),
+      Stage("trained", run=_trained, shards=False)]
 
 
 def conclude(rows: Rows) -> str:
@@ -70,8 +73,7 @@ def omitted(classes: Sequence[int]) -> list[int]:
 
 
 def _choosing():
-  config = _config()
-  config.data.holdout = 0.1
+  config = hold_out(_config())
   config.teacher.epochs = 40
   config.sweep.points = tuple(sweep.product(
       sweep.chain(*_losses()), {"seed": _CHOOSING_SEEDS}))
@@ -142,6 +144,13 @@ def _curves(rows: Rows, place: Place) -> None:
   _analyse(rows["table"], lambda row: bias.row(
       kept_logits.load(before, row)["test"], label,
       omitted(row["overrides"]["transfer.classes"])), place)
+
+
+def _trained(rows: Rows, place: Place) -> None:
+  """The errors of every student as trained, which its row names one by one."""
+  label = _data(place.folder.parent / "table").test.label
+  _analyse(rows["table"], lambda row: bias.without(
+      row, label, omitted(row["overrides"]["transfer.classes"])), place)
 
 
 def _data(folder: pathlib.Path):

@@ -19,7 +19,7 @@ from configs import mnist
 from experiments import index
 from experiments.hinton15_mnist import study as whole
 from experiments.hinton15_regulariser import verdict
-from experiments.protocol import Options, Rows, Stage
+from experiments.protocol import Options, Rows, Stage, hold_out
 from kd_jax.config import sweep
 from kd_jax.report import Row
 
@@ -68,8 +68,7 @@ def stop_at(rows: Sequence[Row], part: float) -> int:
 
 
 def _choosing():
-  config = _config()
-  config.data.holdout = 0.1
+  config = hold_out(_config())
   config.teacher.epochs = 40
   config.sweep.points = tuple(sweep.product(
       sweep.zipped({"transfer.part": PARTS, "epochs": PARTS.values()}),

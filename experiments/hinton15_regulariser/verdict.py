@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 import pathlib
 
-from experiments import claims, words
+from experiments import claims, sources, words
 from experiments.protocol import Rows
 from kd_jax.report import Row, canvas, statistics
 
@@ -69,7 +69,7 @@ def _line(part: float, way: str, done: Sequence[Row], cells: Cells) -> list[str]
   training = [100 * (1 - row["train_errors"] / row["train_examples"])
               for row in done]
   gap = [a - b for a, b in zip(training, _test(done), strict=True)]
-  return [f"{100 * part:g}%, {way}", _papers(part, way),
+  return [sources.linked(f"{100 * part:g}%, {way}", done), _papers(part, way),
           *(words.spread(done, values, ".2f")
             for values in (training, _test(done), gap)),
           str(done[0]["overrides"].get("epochs", "")),

@@ -5,7 +5,7 @@ import pathlib
 
 import numpy as np
 
-from experiments import words
+from experiments import claims, sources, words
 from experiments.hinton15_specialists import plan
 from experiments.protocol import Rows
 from kd_jax.report import Row, canvas, statistics
@@ -26,6 +26,9 @@ SPECIALISTS = (("specialists", "generalist"), ("specialists", "continued"),
 SINGLE = (("from specialists", "hard labels"),
           ("from specialists", "from generalist"),
           ("from specialists", "from ensemble"))
+
+_ERRORS = {claims.HOLDS: "fewer", claims.FAILS: "more",
+           claims.OPEN: "not shown to differ"}
 
 ByMethod = Mapping[str, Mapping[int, Row]]
 
@@ -111,13 +114,14 @@ def _example_sets(found: ByMethod) -> str:
 def _accuracies(found: ByMethod) -> str:
   examples = found["generalist"][_seeds(found)[0]]["test_examples"]
   lines = []
-  for method, name in plan.METHODS.items():
+  for method in plan.METHODS:
     conditional, test = PAPER.get(method, ("", ""))
     means = [statistics.summary(_values(found, method, key)).mean
              for key in ("test_nll", "test_ece")]
     lines.append([
-        name, conditional, words.interval(_conditional(found, method), ".2f"),
-        test, words.interval(_accuracy(found, method), ".2f"),
+        _label(found, method), conditional,
+        words.interval(_conditional(found, method), ".2f"), test,
+        words.interval(_accuracy(found, method), ".2f"),
         words.interval(_values(found, method)), *map("{:.4f}".format, means)])
   relative = [100 * (after / before - 1) for before, after in zip(
       _accuracy(found, "generalist"), _accuracy(found, "specialists"))]
@@ -131,33 +135,19 @@ def _accuracies(found: ByMethod) -> str:
       "%.\n"])
 
 
-def _tests(found: ByMethod, pairs) -> dict[tuple[str, str], statistics.Paired]:
-  return {(one, other): statistics.paired(
-      _values(found, one), _values(found, other)) for one, other in pairs}
-
-
 def _tested(found: ByMethod, pairs, title: str, claim: str) -> str:
-  tests = _tests(found, pairs)
-  adjusted = statistics.holm({pair: test.p for pair, test in tests.items()})
-  lines = [[f"{plan.METHODS[one]} minus {plan.METHODS[other]}",
-            words.difference(tests[one, other]),
-            words.p_value(adjusted[one, other]),
-            _judged(tests[one, other], adjusted[one, other])]
-           for one, other in pairs]
-  first = _judged(tests[pairs[0]], adjusted[pairs[0]])
-  holds = {"fewer": "holds", "more": "does not hold: there are more"}.get(
-      first, "is not shown")
+  family = claims.Family({(one, other): statistics.paired(
+      _values(found, one), _values(found, other)) for one, other in pairs})
   return "\n".join([
       f"**{title}**: test errors, paired by seed, 95% t-interval; p corrected "
       f"(Holm) within these {len(pairs)}.\n",
-      words.table(["", "difference", "p (Holm)", "errors"], lines),
-      f"That there are {claim} {holds} here.\n"])
+      family.table(lambda pair: " minus ".join(
+          _label(found, method) for method in pair), "+.1f", "errors", _ERRORS),
+      f"That there are {claim} {family.verdict(pairs[0])} here.\n"])
 
 
-def _judged(test: statistics.Paired, p: float) -> str:
-  if p >= 0.05:
-    return "not shown to differ"
-  return "fewer" if test.difference < 0 else "more"
+def _label(found: ByMethod, method: str) -> str:
+  return sources.linked(plan.METHODS[method], [*found[method].values()])
 
 
 def _gains(found: ByMethod, times: Sequence[int]) -> dict[int, float]:
@@ -188,7 +178,8 @@ def _covered(found: ByMethod) -> str:
     cells = [own[str(number)] for own in counts if str(number) in own]
     mean = sum(cell[0] for cell in cells) / len(cells)
     more = [cell[2] - cell[1] for cell in cells]
-    lines.append([str(number), PAPER_COVERED.get(number, ""), f"{mean:.0f}",
+    lines.append([sources.linked(str(number), [*found["specialists"].values()]),
+                  PAPER_COVERED.get(number, ""), f"{mean:.0f}",
                   words.interval(more, "+.1f").replace("± +", "± "),
                   words.interval(list(_gains(found, [number]).values()), ".2f")])
   return "\n".join([
@@ -208,9 +199,7 @@ def _more_gain_more(found: ByMethod, times: Sequence[int]) -> str:
     return "Too few seeds have classes covered once and more often.\n"
   test = statistics.paired([often[seed] for seed in both],
                            [once[seed] for seed in both])
-  shown = test.p is not None and test.p < 0.05 and test.difference != 0
-  holds = ("holds" if test.difference > 0 else "does not hold: they gain less"
-           ) if shown else "is not shown"
+  holds = claims.Family({"": test}, claims.MORE).verdict("")
   return ("Classes covered by two or more minus those covered by one, relative "
           f"change in %, by seed (n = {test.n}): {words.difference(test, '+.2f')}, "
           f"p = {words.p_value(test.p)}. That more specialists gain more {holds} "

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import claims, words
+from experiments import claims, sources, words
 from experiments.protocol import Rows
 from kd_jax.report import Row, statistics
 
@@ -21,7 +21,7 @@ PAPER_KEPT = (60.8 - 58.9) / (61.1 - 58.9)
 CLAIMED = 0.8
 # The temperature of the table's distilled net: the paper's best.
 HEADLINE = 2.0
-_LEVEL = 0.05
+_BETTER = {claims.HOLDS: "yes", claims.FAILS: "no", claims.OPEN: "not shown"}
 # Members of the ensemble, and students on hard labels of the same settings.
 _BASELINES = ("baseline", "hard")
 
@@ -36,6 +36,11 @@ class Cells(NamedTuple):
   accuracy: Values
   error: Values
   nets: int
+  rows: Mapping[System, Sequence[Row]]
+
+  def label(self, text: str, system: System) -> str:
+    """A label that leads to the rows of a system."""
+    return sources.linked(text, self.rows[system])
 
 
 def conclude(rows: Rows) -> str:
@@ -61,12 +66,14 @@ def status(rows: Rows) -> str:
 def gather(rows: Sequence[Row]) -> Cells:
   """Means by system and speaker, of the speakers that have every system."""
   found: dict[System, dict[str, list[tuple[float, float]]]] = {}
+  own: dict[System, list[Row]] = {}
   for row in rows:
     system: System = row["system"]
     if system in _BASELINES:
       system = "baseline"
     elif system == "distilled":
       system = row["temperature"]
+    own.setdefault(system, []).append(row)
     found.setdefault(system, {}).setdefault(row["speaker"], []).append((
         100 * (1 - row["frame_errors"] / row["frames"]),
         100 * row["utterance_errors"] / row["utterances"]))
@@ -76,7 +83,7 @@ def gather(rows: Sequence[Row]) -> Cells:
            for system, of in found.items()}
   column = lambda place: {
       system: values.reshape(-1, 2)[:, place] for system, values in means.items()}
-  return Cells(speakers, column(0), column(1), len(rows))
+  return Cells(speakers, column(0), column(1), len(rows), own)
 
 
 def _whole(cells: Cells) -> bool:
@@ -87,31 +94,27 @@ def _whole(cells: Cells) -> bool:
 def _table(cells: Cells) -> str:
   systems: dict[str, System] = {
       "baseline": "baseline", "ensemble": "ensemble", "distilled": HEADLINE}
-  tested = {name: _against(cells.accuracy, systems[name])
-            for name in ("ensemble", "distilled")}
-  adjusted = statistics.holm(
-      {name: 1.0 if t.p is None else t.p for name, t in tested.items()})
+  family = claims.Family({name: _against(cells.accuracy, systems[name])
+                          for name in ("ensemble", "distilled")}, claims.MORE)
   lines = []
   for name, system in systems.items():
     shown = f"distilled, T = {HEADLINE:g}" if name == "distilled" else name
-    more = less = p = better = ""
-    if name in tested:
-      more = words.difference(tested[name], "+.2f")
+    more, p = family.line(name, "+.2f")
+    less = better = ""
+    if name in family.tests:
       less = words.difference(_against(cells.error, system), "+.2f")
-      p = words.p_value(adjusted[name])
-      better = "yes" if (
-          tested[name].difference > 0 and adjusted[name] < _LEVEL) else "not shown"
+      better = _BETTER[family.verdict(name)]
     accuracy, error = PAPER[name]
     lines.append([
-        shown, str(accuracy), _mean(cells.accuracy[system]), more, p,
-        better, str(error), _mean(cells.error[system]), less])
+        cells.label(shown, system), str(accuracy), _mean(cells.accuracy[system]),
+        more, p, better, str(error), _mean(cells.error[system]), less])
   return (
       "Frame accuracy and utterance error in percent: mean ± 95% t-interval over "
       f"speakers left out (n; {', '.join(cells.speakers)}), of {cells.nets} nets "
       "and ensembles, averaged by speaker first. Differences are paired by "
       "speaker; p of their t-test, Holm-adjusted in the family of these "
-      f"{len(tested)}. Utterance error stands in for the word error rate and is "
-      "told for orientation.\n\n" + words.table(
+      f"{len(family.tests)}. Utterance error stands in for the word error rate and "
+      "is told for orientation.\n\n" + words.table(
           ["system", "frame accuracy, paper", "ours", "minus baseline", "p, Holm",
            "better?", "WER, paper", "utterance error, ours", "minus baseline"],
           lines))
@@ -133,7 +136,7 @@ def _by_t(cells: Cells) -> str:
   return words.table(
       ["T", "frame accuracy", "minus baseline", "of the ensemble's gain",
        "utterance error"],
-      [[f"{t:g}", _mean(cells.accuracy[t]),
+      [[cells.label(f"{t:g}", t), _mean(cells.accuracy[t]),
         words.difference(_against(cells.accuracy, t), "+.2f"),
         _told(_kept(cells, t)), _mean(cells.error[t])]
        for t in temperatures(cells)])

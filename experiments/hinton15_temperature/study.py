@@ -9,13 +9,14 @@ tenth of the training set; `table` trains on all of it and looks at the test set
 once. What is tested, and with which margin, is fixed here, before any run.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import functools
 import itertools
 from typing import Any
 
 from configs import mnist
-from experiments import claims
-from experiments.protocol import Cell, Options, Rows, Stage
+from experiments import claims, sources
+from experiments.protocol import Cell, Options, Rows, Stage, hold_out
 from kd_jax.config import sweep
 from kd_jax.report import Row, statistics
 
@@ -40,6 +41,7 @@ _UNCHOSEN = {width: {"alpha": 0.9, "optimizer.learning_rate": 1e-3}
 _CHOOSING_TEMPERATURES = (2.5, 8.0)
 _CHOOSING_SEEDS = {30: 3, 300: 2, 800: 2}
 
+Label = Callable[[str, Sequence[float]], str]
 Choice = Mapping[int, Mapping[str, Any]]
 
 
@@ -54,8 +56,7 @@ def stages(options: Options) -> list[Stage]:
 
 def choosing():
   """Stage one: alpha and learning rate of each width, on held-out data."""
-  config = _config()
-  config.data.holdout = 0.1
+  config = hold_out(_config())
   # A teacher of its own, as the other has seen the held-out part.
   config.teacher.epochs = 40
   config.sweep.points = tuple(sweep.chain(*(
@@ -134,10 +135,9 @@ def conclude(rows: Rows) -> str:
     cells = _cells(rows["table"], width)
     if len(cells) < len(TEMPERATURES) or min(map(len, cells.values())) < 2:
       lines.append(f"**2x{width}**: not all temperatures have two seeds yet.\n")
-    elif width < 300:
-      lines.append(_middle_is_best(cells, width))
     else:
-      lines.append(_high_are_alike(cells, width))
+      judge = _middle_is_best if width < 300 else _high_are_alike
+      lines.append(judge(cells, width, functools.partial(_label, rows, width)))
   return "\n".join(lines)
 
 
@@ -148,28 +148,43 @@ def status(rows: Rows) -> str:
                    for line in found)
 
 
-def _cells(rows: Sequence[Row], width: int) -> dict[float, list[int]]:
-  """Test errors by temperature, in the order of the seeds that all have."""
-  found: dict[float, dict[int, int]] = {}
+def _of(rows: Sequence[Row], width: int) -> Iterator[tuple[float, Row]]:
+  """The students on soft targets of a width, with their temperatures."""
   for row in rows:
     own = row["overrides"]
     if (tuple(own["student.widths"]) == (width, width) and own["alpha"]
         and row["failed"] is None):
-      found.setdefault(own["temperature"], {})[row["seed"]] = row["test_errors"]
+      yield own["temperature"], row
+
+
+def _label(
+    rows: Rows, width: int, text: str, temperatures: Sequence[float]) -> str:
+  """A label that leads to the rows of some temperatures."""
+  return sources.linked(text, [
+      row for t, row in _of(rows["table"], width) if t in temperatures])
+
+
+def _cells(rows: Sequence[Row], width: int) -> dict[float, list[int]]:
+  """Test errors by temperature, in the order of the seeds that all have."""
+  found: dict[float, dict[int, int]] = {}
+  for temperature, row in _of(rows, width):
+    found.setdefault(temperature, {})[row["seed"]] = row["test_errors"]
   if not found:
     return {}
   common = sorted(set.intersection(*(set(cell) for cell in found.values())))
   return {t: [cell[seed] for seed in common] for t, cell in sorted(found.items())}
 
 
-def _middle_is_best(cells: Mapping[float, Sequence[int]], width: int) -> str:
+def _middle_is_best(
+    cells: Mapping[float, Sequence[int]], width: int, label: Label) -> str:
   middle = [t for t in cells if 2.5 <= t <= 4]
   others = {"T < 2.5": [t for t in cells if t < 2.5],
             "T > 4": [t for t in cells if t > 4]}
   tested = {}
   for name, side in others.items():
     contrast = statistics.contrast(cells, middle, side)
-    tested[name] = statistics.paired(contrast, [0.0] * len(contrast))
+    tested[label(name, middle + side)] = statistics.paired(
+        contrast, [0.0] * len(contrast))
   lines = [
       f"**2x{width}**: is T from 2.5 to 4 better? Mean errors of T = "
       f"{_listed(middle)} minus those of the others, paired by seed (n = "
@@ -178,9 +193,10 @@ def _middle_is_best(cells: Mapping[float, Sequence[int]], width: int) -> str:
       f"2x{width}", tested, claims.Claim(below=0.0), ["minus", "95%", "better?"]))
 
 
-def _high_are_alike(cells: Mapping[float, Sequence[int]], width: int) -> str:
+def _high_are_alike(
+    cells: Mapping[float, Sequence[int]], width: int, label: Label) -> str:
   pairs = list(itertools.combinations([t for t in cells if t > 8], 2))
-  tested = {f"{a:g} - {b:g}": statistics.equivalence(
+  tested = {label(f"{a:g} - {b:g}", (a, b)): statistics.equivalence(
       cells[a], cells[b], margin=MARGIN) for a, b in pairs}
   lines = [
       f"**2x{width}**: are all T above 8 alike? Differences between pairs, "

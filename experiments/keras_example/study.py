@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from experiments.keras_example import config as example
 from experiments.keras_example import verdict
-from experiments.protocol import Cell, Options, Rows, Stage
+from experiments.protocol import Cell, Options, Rows, Stage, hold_out
 from kd_jax.config import sweep
 from kd_jax.report import Row, statistics
 
@@ -95,8 +95,7 @@ def choosing(size: Size):
   The learning rate is constant, so the first epochs of a long run are a short
   one: both lengths are chosen from the same runs.
   """
-  config = _config()
-  config.data.holdout = 0.1
+  config = hold_out(_config())
   # A teacher of its own, as the other has seen the held-out part.
   config.teacher.epochs = 1
   config.epochs = size.epochs[1]

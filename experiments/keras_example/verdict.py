@@ -1,9 +1,10 @@
 """What the rows of `keras_example` say, beside the example."""
 
 from collections.abc import Mapping, Sequence
+import itertools
 from typing import NamedTuple
 
-from experiments import claims, words
+from experiments import claims, sources, words
 from experiments.protocol import Rows
 from kd_jax.report import Row, statistics
 
@@ -32,7 +33,12 @@ _DISTILLED = Published(98.1, 96.92, 0.0223)
 _AS_RUN = {"teacher not frozen": Published(98.1, 96.92, 0.0223),
            "roles swapped": Published(98.1)}
 
+_GAIN = {claims.HOLDS: "yes", claims.FAILS: "no, a loss", claims.OPEN: "not shown"}
+_SAID = {claims.HOLDS: "shown", claims.FAILS: "no, a loss is shown",
+         claims.OPEN: "not shown"}
+
 Named = Mapping[str, Sequence[Row]]
+Pair = tuple[Sequence[Row], Sequence[Row]]
 
 
 def told(rows: Rows, named: Named, epochs: Sequence[int]) -> str:
@@ -58,8 +64,9 @@ def phrase(named: Named, epochs: Sequence[int]) -> str:
   found = []
   for name, ending in (("as published", ""), ("chosen", ", chosen")):
     pair = _pair(named, f"{epochs[0]} epochs{ending}")
-    if pair:
-      found.append(f"{words.difference(statistics.paired(*pair), '+.2f')} {name}")
+    if all(pair):
+      gain = statistics.paired(*map(accuracy, pair))
+      found.append(f"{words.difference(gain, '+.2f')} {name}")
   return f"gain in points: {', '.join(found)} (documented {GAIN:+.1f})"
 
 
@@ -91,7 +98,8 @@ def _beside(rows: Rows, named: Named, epochs: int) -> str:
     values = accuracy(done)
     losses = [_loss(row) for row in done]
     lines.append([
-        name, _number(published.prose, ".1f"), _of_ours(published.prose, values),
+        sources.linked(name, done), _number(published.prose, ".1f"),
+        _of_ours(published.prose, values),
         _number(published.rendered), _of_ours(published.rendered, values),
         words.interval(values, ".2f"), _number(published.loss, ".4f"),
         words.interval(losses, ".4f")])
@@ -101,18 +109,24 @@ def _beside(rows: Rows, named: Named, epochs: int) -> str:
 
 
 def _gains(rows: Rows, named: Named, epochs: Sequence[int]) -> str:
-  found = _tests(rows, named, epochs)
-  adjusted = _adjusted(found)
+  found, pairs = _tests(rows, named, epochs), _pairs(rows, named, epochs)
   return words.table(
       ["distilled minus", "difference", "p", "p (Holm)", "gain?"],
-      [[name, words.difference(test, "+.2f"), words.p_value(test.p),
-        words.p_value(adjusted.get(name)), _gained(test, adjusted.get(name))]
-       for name, test in found.items()])
+      [[sources.linked(name, [*itertools.chain(*pairs[name])]), difference,
+        words.p_value(test.p), p, _GAIN[found.verdict(name)] if p else ""]
+       for name, test in found.tests.items()
+       for difference, p in [found.line(name, "+.2f")]])
 
 
-def _tests(rows: Rows, named: Named, epochs: Sequence[int]) -> dict[
-    str, statistics.Paired]:
-  """Every comparison that the rows allow."""
+def _tests(rows: Rows, named: Named, epochs: Sequence[int]) -> claims.Family:
+  """Every comparison that the rows allow: that distilling is more accurate."""
+  return claims.Family(
+      {name: statistics.paired(*map(accuracy, pair))
+       for name, pair in _pairs(rows, named, epochs).items()}, claims.MORE)
+
+
+def _pairs(rows: Rows, named: Named, epochs: Sequence[int]) -> dict[str, Pair]:
+  """Rows of students that are distilled, and of what these are compared with."""
   pairs = {}
   for number in epochs:
     for told_as, ending in (("as published", ""), ("chosen", ", chosen")):
@@ -121,65 +135,39 @@ def _tests(rows: Rows, named: Named, epochs: Sequence[int]) -> dict[
   short = f"{epochs[0]} epochs"
   pairs[f"scratch, {short}, both without T**2"] = _pair(
       named, short, "distilled without T**2")
-  taught = accuracy(row for row in rows["teachers"]
-                    if row.get("net") == "teacher")
-  own = accuracy(named[f"distilled, {short}"])
-  if taught and own:
-    pairs[f"its teacher, {short}, as published"] = own, taught[:1] * len(own)
-  return {name: statistics.paired(*pair) for name, pair in pairs.items() if pair}
+  own = named[f"distilled, {short}"]
+  teachers = [row for row in rows["teachers"] if row.get("net") == "teacher"]
+  pairs[f"its teacher, {short}, as published"] = own, teachers[:1] * len(own)
+  return {name: pair for name, pair in pairs.items() if all(pair)}
 
 
-def _pair(
-    named: Named, ending: str, which: str = "distilled"
-) -> tuple[list[float], list[float]] | None:
-  """Accuracies of students distilled and from scratch, of the same seeds."""
+def _pair(named: Named, ending: str, which: str = "distilled") -> Pair:
+  """Students distilled and from scratch, of the same seeds."""
   distilled, scratch = (
       {row["seed"]: row for row in named[f"{name}, {ending}"]}
       for name in (which, "scratch"))
   seeds = sorted(set(distilled) & set(scratch))
-  if not seeds:
-    return None
-  return (accuracy([distilled[seed] for seed in seeds]),
-          accuracy([scratch[seed] for seed in seeds]))
-
-
-def _adjusted(found: Mapping[str, statistics.Paired]) -> dict[str, float]:
-  return statistics.holm({name: test.p for name, test in found.items()
-                          if test.p is not None})
-
-
-def _gained(test: statistics.Paired, p: float | None) -> str:
-  if p is None:
-    return ""
-  if p >= 0.05:
-    return "not shown"
-  return "yes" if test.difference > 0 else "no, a loss"
+  return [distilled[seed] for seed in seeds], [scratch[seed] for seed in seeds]
 
 
 def _verdict(rows: Rows, named: Named, epochs: Sequence[int]) -> list[str]:
   """The claims of the prose, one a line."""
   found = _tests(rows, named, epochs)
-  adjusted = _adjusted(found)
   first = f"scratch, {epochs[0]} epochs, as published"
-  if first not in adjusted:
+  if first not in found.adjusted:
     return ["Too few runs for a verdict."]
-  gain, teacher = found[first], f"its teacher, {epochs[0]} epochs, as published"
-  lines = [f"- A gain over training from scratch: {_said(gain, adjusted[first])}."]
+  gain = found.tests[first]
+  teacher = f"its teacher, {epochs[0]} epochs, as published"
+  lines = [f"- A gain over training from scratch: {_SAID[found.verdict(first)]}."]
   if gain.low is not None and gain.high is not None:
     large = gain.low <= GAIN <= gain.high
     lines.append(f"- A gain of {GAIN:+.1f} points: the interval "
                  f"{'has' if large else 'does not have'} it.")
-  if teacher in adjusted:
-    lines.append("- Better than the teacher: "
-                 f"{_said(found[teacher], adjusted[teacher])}.")
+  if teacher in found.adjusted:
+    lines.append(f"- Better than the teacher: {_SAID[found.verdict(teacher)]}.")
   lines += [_explained(name, *pair) for name, pair in _nets(
       rows, named, epochs[0]).items() if name.startswith("as run")]
   return [line for line in lines if line]
-
-
-def _said(test: statistics.Paired, p: float) -> str:
-  return {"yes": "shown", "not shown": "not shown", "no, a loss":
-          "no, a loss is shown"}[_gained(test, p)]
 
 
 def _explained(name: str, published: Published, done: Sequence[Row]) -> str:

@@ -14,7 +14,7 @@ import ml_collections
 
 from configs import mnist
 from experiments.methods_mnist import verdict
-from experiments.protocol import Cell, Options, Rows, Stage
+from experiments.protocol import Cell, Options, Rows, Stage, hold_out
 from kd_jax.config import sweep
 from kd_jax.report import Row, names, statistics
 
@@ -93,8 +93,7 @@ def settings(method: str) -> sweep.Sweep:
 
 def choosing(size: Size) -> ml_collections.ConfigDict:
   """Stage one: settings of every method and size, on held-out data."""
-  config = _config()
-  config.data.holdout = 0.1
+  config = hold_out(_config())
   config.sweep.points = tuple(sweep.product(
       {"student.widths": size.widths},
       sweep.chain(*(

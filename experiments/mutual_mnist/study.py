@@ -14,7 +14,7 @@ import ml_collections
 from configs import mutual
 from experiments import fair
 from experiments.protocol import Options, Rows, Stage
-from kd_jax.report import comparison, tables
+from kd_jax.report import comparison
 from kd_jax.runs import arms as arms_lib
 from kd_jax.runs.arms import arm
 
@@ -113,18 +113,14 @@ def conclude(rows: Rows) -> str:
   tried = [row for prefix in _KINDS
            for row in arms_lib.judged(rows.get(f"{prefix}choosing", ()))]
   lines = [f"**{status(rows)}.**\n",
-           comparison.markdown(results, "labels", ARMS, tried)]
+           fair.markdown(results, "labels", ARMS, tried)]
   for one, other in (("a peer like it", "a teacher like it"),
                      ("a large peer", "a large teacher"),
                      ("two peers like it", "a peer like it")):
     pair = [each for each in results if each.name in (one, other)]
     tests, _ = comparison.differences(pair, other)
     if one in tests:
-      test = tests[one]
-      lines.append(
-          f"- {one} minus {other}: "
-          f"{tables.with_interval(test.difference, test.low, test.high)}, "
-          f"p {tables.probability(test.p)}")
+      lines.append(f"- {fair.minus(one, other, tests[one])}")
   return "\n".join(lines) + "\n"
 
 

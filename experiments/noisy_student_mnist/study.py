@@ -14,8 +14,8 @@ from typing import NamedTuple
 import ml_collections
 
 from configs import noisy_student as recipe
-from experiments import fair
-from experiments.protocol import Options, Rows, Stage
+from experiments import claims, fair, sources
+from experiments.protocol import Options, Rows, Stage, hold_out
 from kd_jax.config import sweep
 from kd_jax.core.words import counted
 from kd_jax.report import Row, canvas, comparison, names, statistics, tables
@@ -98,7 +98,7 @@ def _choosing(
     labelled: int = _TYPICAL, draws: int = 2,
 ) -> ml_collections.ConfigDict:
   """Every setting of some arms, judged on held-out digits."""
-  config.data.holdout, config.data.test = 0.1, "heldout"
+  hold_out(config)
   config.transfer.labelled = labelled
   config.sweep.points = tuple(sweep.product(
       sweep.chain(*(each.settings for each in arms)),
@@ -229,8 +229,7 @@ class Effect(NamedTuple):
 
 
 def _adjusted(tests: dict) -> dict:
-  p = statistics.holm({key: test.p for key, test in tests.items()
-                       if test.p is not None})
+  p = claims.Family(tests).adjusted
   return {key: Effect(test, p.get(key)) for key, test in tests.items()}
 
 
@@ -310,9 +309,10 @@ def _table(nets: Nets) -> Iterator[str]:
     yield "|---|--:|--:|--:|--:|--:|--:|--:|--:|"
     cells = [cell for measure in MEASURES for cell in (
         "", _half(nets.shares(measure, labelled, None, 0)), "reference", "")]
-    yield _line(TEACHER.name, cells)
+    yield _line(sources.linked(TEACHER.name, nets.of(labelled, None, 0)), cells)
     for kind in KINDS:
-      yield _line(shown(kind), [cell for measure in MEASURES for cell in (
+      label = sources.linked(shown(kind), nets.of(labelled, kind, 3))
+      yield _line(label, [cell for measure in MEASURES for cell in (
           *_rounds(nets, measure, labelled, kind),
           *_told(found.get((measure, labelled, kind))))])
     yield ""
@@ -334,7 +334,8 @@ def _factors(nets: Nets) -> Iterator[str]:
   yield "|---|--:|--:|--:|--:|--:|"
   for name in (*FACTORS, "two more rounds"):
     for labelled in nets.labelled:
-      yield _line(name, [f"{labelled:,}", *(
+      own = [row for kind in KINDS for row in nets.of(labelled, kind, 3)]
+      yield _line(sources.linked(name, own), [f"{labelled:,}", *(
           cell for measure in MEASURES
           for cell in _told(found.get((measure, labelled, name))))])
   yield ("\nIn points of errors, all else alike: mean over 4 pairs of arms, or "
@@ -348,11 +349,11 @@ def _by_kind(nets: Nets) -> Iterator[str]:
       shown(kind): nets.of(labelled, kind, 3) for kind in KINDS}
   yield _line(f"{labelled:,} labels, errors in %", [*columns])
   yield "|---|" + "--:|" * len(columns)
-  first = next(rows[0] for rows in columns.values() if rows)
-  for corruption in first["corrupted_errors"]:
+  own = [row for rows in columns.values() for row in rows]
+  for corruption in own[0]["corrupted_errors"]:
     share = lambda row, c=corruption: (
         100 * _mean(row["corrupted_errors"][c]) / row["test_examples"])
-    yield _line(corruption, [
+    yield _line(sources.linked(corruption, own), [
         tables.number(_mean([*map(share, rows)]), 1) if rows else ""
         for rows in columns.values()])
   yield ""

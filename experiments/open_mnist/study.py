@@ -17,7 +17,7 @@ from typing import Any
 
 from configs import mnist
 from experiments.open_mnist import verdict
-from experiments.protocol import Options, Rows, Stage
+from experiments.protocol import Options, Rows, Stage, hold_out
 from kd_jax.config import sweep
 from kd_jax.report import Row, statistics
 
@@ -82,8 +82,7 @@ def stages(options: Options) -> list[Stage]:
 
 def choosing():
   """Stage one: loss and views of each track, on held-out data."""
-  config = _config()
-  config.data.holdout = 0.1
+  config = hold_out(_config())
   config.sweep.points = tuple(sweep.chain(*(
       sweep.product(
           sweep.chain(*(

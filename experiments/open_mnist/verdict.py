@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 import math
 from typing import Any
 
-from experiments import claims, words
+from experiments import claims, sources, words
 from experiments.protocol import Rows
 from kd_jax.report import Row, statistics
 
@@ -54,8 +54,8 @@ def _line(rows: Rows, name: str, done: Sequence[Row]) -> list[str]:
     mean = statistics.summary(errors)
     at_most = claims.Claim(below=math.nextafter(aim, math.inf))
     met = _MET[at_most.judged(mean.low, mean.high)]
-  return [name, PUBLISHED[name], *_teacher(rows, done), words.interval(errors),
-          f"{min(errors)} to {max(errors)}", f"{nll:.4f}",
+  return [sources.linked(name, done), PUBLISHED[name], *_teacher(rows, done),
+          words.interval(errors), f"{min(errors)} to {max(errors)}", f"{nll:.4f}",
           "" if aim is None else f"at most {aim}", met]
 
 

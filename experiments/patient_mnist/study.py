@@ -10,7 +10,7 @@ import pathlib
 import ml_collections
 
 from configs import patient as recipe
-from experiments import fair
+from experiments import fair, sources
 from experiments.protocol import Options, Rows, Stage
 from kd_jax.config import sweep
 from kd_jax.report import canvas, comparison, statistics, tables
@@ -145,8 +145,8 @@ def conclude(rows: Rows) -> str:
   """Each arm against matching of mixed digits, and what patience brings."""
   means, compared = errors(rows), _compared(rows)
   lines = [f"**{status(rows)}.**\n", f"After {compared} epochs:\n",
-           comparison.markdown(found(rows, compared), MATCHING.name, ARMS,
-                               fair.tried(MATCHING, rows))]
+           fair.markdown(found(rows, compared), MATCHING.name, ARMS,
+                         fair.tried(MATCHING, rows))]
   all_epochs, tests = epochs_of(rows), patience(rows)
   head = ["test errors after epochs", *(f"{epochs:,}" for epochs in all_epochs),
           "the last minus the one before"]
@@ -155,9 +155,12 @@ def conclude(rows: Rows) -> str:
     cells = [_with_half(points[epochs]) if epochs in points else ""
              for epochs in all_epochs]
     test = tests.get(name)
-    cells.append(tables.with_interval(test.difference, test.low, test.high)
-                 if test else "")
-    lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    cells.append(fair.difference(test) if test else "")
+    own = {row.get("fingerprint") for epochs in points for each in found(
+        rows, epochs) if each.name == name for row in each.rows}
+    label = sources.linked(name, [
+        row for row in rows["table"] if row.get("fingerprint") in own])
+    lines.append(f"| {label} | " + " | ".join(cells) + " |")
   if teacher := _teacher(rows):
     lines.append(f"\nThe teachers: {_with_half(teacher)} ({teacher.n}).")
   return "\n".join(lines) + "\n"

@@ -7,13 +7,14 @@ all digits with 20 seeds.
 """
 
 from collections.abc import Sequence
+import functools
 import pathlib
 
 import ml_collections
 
 from configs import assistant_paths as recipe
-from experiments import fair
-from experiments.protocol import Options, Rows, Stage
+from experiments import fair, sources
+from experiments.protocol import Options, Rows, Stage, hold_out
 from kd_jax.config import sweep
 from kd_jax.report import Row, canvas, comparison, statistics, tables
 from kd_jax.runs import arms as arms_lib
@@ -47,7 +48,7 @@ def choosing(
     config: ml_collections.ConfigDict, seeds: int
 ) -> ml_collections.ConfigDict:
   """All nets with one T for all hops, for each T, judged on held-out digits."""
-  config.data.holdout, config.data.test = 0.1, "heldout"
+  hold_out(config)
   first = arms_lib.FIRST_SEED
   config.sweep.points = tuple(arms_lib.tried([_arm(_DIRECT)], range(
       first, first + seeds)))
@@ -149,24 +150,17 @@ def conclude(rows: Rows) -> str:
   results, direct = found(rows), shown(_DIRECT)
   hops = ", ".join(f"{shown(path)} {chosen(path, rows):g}" for path in recipe.PATHS)
   lines = [f"**{status(rows)}.**\n",
-           comparison.markdown(results, direct, [*map(_arm, recipe.WHOLE)],
-                               _of(_DIRECT, rows["choosing"])),
+           fair.markdown(results, direct, [*map(_arm, recipe.WHOLE)],
+                         _of(_DIRECT, rows["choosing"])),
            f"T of the last hop of each path: {hops}.\n"]
   labels, test = _labels(rows), _against_labels(rows)
   if labels and test:
     half = labels.high and labels.high - labels.mean
     lines.append(
         f"Labels alone: {tables.with_half(labels.mean, half)} ({labels.n}); "
-        f"{direct} minus labels: {_interval(test)}, "
-        f"p {tables.probability(test.p)}.\n")
-  tests = steps(rows)
-  adjusted = statistics.holm(
-      {size: test.p for size, test in tests.items() if test.p is not None})
-  lines += ["| a step over | errors with it minus without | p (Holm) |",
-            "|---|--:|--:|", *(
-                f"| {size} | {_interval(test)} | "
-                f"{tables.probability(adjusted.get(size))} |"
-                for size, test in tests.items()),
+        f"{fair.minus(direct, 'labels', test)}.\n")
+  lines += [*fair.steps("a step over", "errors with it minus without", steps(rows),
+                        functools.partial(_linked, rows)),
             "\nMean over the 4 pairs of paths that differ in this step alone, "
             "paired by seed, with its 95% interval.\n"]
   return "\n".join(lines)
@@ -182,8 +176,10 @@ def status(rows: Rows) -> str:
           f"{tables.number(means[best], 1)}")
 
 
-def _interval(test: statistics.Paired) -> str:
-  return tables.with_interval(test.difference, test.low, test.high)
+def _linked(rows: Rows, size: int) -> str:
+  return sources.linked(str(size), [
+      row for path in recipe.WHOLE if size in path
+      for row in _of(path, rows["table"])])
 
 
 def _errors_of_labels(rows: Rows) -> dict[int, int]:

@@ -127,9 +127,11 @@ def student(values: Values, found: data_lib.Dataset) -> Training:
   """The training of the student."""
   values = flatten(values)
   training = _training(values, found, "student", student_hparams(values))
-  seen = training.views
-  if values["teacher.sees"] != "views" and seen.count > 1:
-    clean = values["teacher.sees"] == "clean"
+  seen, sees = training.views, values["teacher.sees"]
+  if sees in views.VIEWS:
+    seen = dataclasses.replace(seen, averaged=views.VIEWS[sees])
+  elif sees != "views" and seen.count > 1:
+    clean = sees == "clean"
     seen = dataclasses.replace(seen, clean=clean, independent=not clean)
   return training._replace(
       views=seen, schedules=_schedules(values, training.total_steps))
@@ -328,7 +330,8 @@ def check_names(values: Values) -> None:
           f"config.teacher.count={count}: method {name} asks for more of a teacher "
           "than its taps, such as its last layer, and is of one alone; use "
           "teacher.count=1, or a method that compares taps, such as hint")
-  if (count > 1 and mean != "logits" and method.needs_teacher
+  averages = _averages(values, method)
+  if ((count > 1 or averages) and mean != "logits" and method.needs_teacher
       and method.any_temperature):
     raise UserError(
         f"config.teacher.mean={mean}: its mixture belongs to one temperature, and "
@@ -337,6 +340,22 @@ def check_names(values: Values) -> None:
     names.known(f"{net}.views", values[f"{net}.views"], views.VIEWS)
     if ":" not in values[f"{net}.name"]:
       names.known(f"{net}.name", values[f"{net}.name"], models.MODELS)
+
+
+def _averages(values: Values, method: methods.Method) -> bool:
+  """Whether a teacher's answer is a mean over views; refuses what needs the net."""
+  sees = names.known("teacher.sees", values["teacher.sees"], {
+      **dict.fromkeys(("views", "clean", "independent"), False),
+      **dict.fromkeys(set(views.VIEWS) - {"none"}, True)})
+  for what, asks in (
+      ("teacher.bank=never", values["teacher.bank"] == "never"),
+      (f"mixup={values['mixup']:g}", values["mixup"] > 0),
+      (f"method={values['method']}", bool(method.heads or method.pairs))):
+    if sees and asks and method.needs_teacher:
+      raise UserError(
+          f"config.teacher.sees={values['teacher.sees']}: is a mean of logits that "
+          f"are stored, and {what} asks the net itself; use teacher.sees=views")
+  return sees
 
 
 def _check_mixup(values: Values, method: methods.Method) -> None:

@@ -415,9 +415,11 @@ _OWN: dict[str, Key] = {
     }, later=("teacher.bank_dtype", "teacher.classes")),
     **_of(OBJECTIVE, {
         "teacher.sees": Key(
-            "views", _one_of("views", "clean", "independent"),
+            "views", _TEXT,
             "the views of its student, or the clean images, as they are, or views "
-            "that are drawn for it alone (independent)"),
+            "that are drawn for it alone (independent); or a family of views, such "
+            "as shift2: its answer is the mean over all of them, as teacher.mean "
+            "says, whatever its student sees"),
     }, later=("teacher.sees",)),
     **_of(PROGRAM, {
         "teacher.bank": Key(

@@ -116,7 +116,8 @@ class Screen:
       return
     self._last_line = now
     clock = f"  {_clock(left)} left" if left else ""
-    self.say(f"{what:>10}  {task.percentage:3.0f}%  {message}{clock}")
+    # Rounded down: 100% is what is done.
+    self.say(f"{what:>10}  {int(task.percentage):3d}%  {message}{clock}")
 
   def _begun(self, what: str) -> rich.progress.Task:
     self._bar.add_task(what, total=None, message="")

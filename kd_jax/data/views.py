@@ -24,17 +24,20 @@ class Views:
     view: `(image, index) -> image`, `[H, W, C]` of any dtype to the same shape.
     clean: Whether a student alone sees them, and its teacher the images themselves.
     independent: Whether its teacher sees views that are drawn for it alone.
+    averaged: Of a teacher whose answer is the mean over all views of a family, this
+      family, whatever its student sees.
   """
 
   count: int
   view: Callable[[jax.Array, jax.Array], jax.Array]
   clean: bool = False
   independent: bool = False
+  averaged: "Views | None" = None
 
   @property
   def of_teacher(self) -> "Views":
     """What the teacher of a student sees."""
-    return VIEWS["none"] if self.clean else self
+    return self.averaged or (VIEWS["none"] if self.clean else self)
 
 
 def _identity(image: jax.Array, index: jax.Array) -> jax.Array:

@@ -2,9 +2,16 @@
 
 from kd_jax.methods.method import NAMES, Method, nothing, sizes
 from kd_jax.methods.pairs import ALL, OfSeveral, Pairs, Shapes, joined, parted
-from kd_jax.methods.registry import METHODS, add, add_own, find, parts
+from kd_jax.methods.registry import (
+  METHODS,
+  add,
+  add_own,
+  find,
+  labels_alone,
+  parts,
+)
 from kd_jax.methods.several import bind, staying
 
 __all__ = ["ALL", "METHODS", "NAMES", "Method", "OfSeveral", "Pairs", "Shapes",
-           "add", "add_own", "bind", "find", "joined", "nothing", "parted", "parts",
-           "sizes", "staying"]
+           "add", "add_own", "bind", "find", "joined", "labels_alone", "nothing",
+           "parted", "parts", "sizes", "staying"]

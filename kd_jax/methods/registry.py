@@ -6,6 +6,9 @@ own numbers are keys of the config at once, `config.METHOD.NAME`. Nothing in the
 step, the loop or the trainer knows a method by name.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from kd_jax.core import sources
 from kd_jax.core.errors import UserError
 from kd_jax.methods.method import Method
@@ -24,6 +27,33 @@ def parts(name: str) -> list[str]:
     (['kd', 'rkd'], ['MINE'])
   """
   return [part.rpartition(":")[2] for part in name.split("+")]
+
+
+def labels_alone(settings: Mapping[str, Any]) -> bool:
+  """Whether a loss is that of the labels, whatever teacher stands beside it.
+
+  hard_weight * hard + soft_weight * soft   with weights 1 and 0, or 1 - alpha and
+  alpha; a schedule may raise alpha later.
+
+  Args:
+    settings: Of a config, or what a row sets of it: "method" and its weights.
+
+  Example:
+    >>> labels_alone({"method": "kd", "alpha": 0.0})
+    True
+    >>> labels_alone({"method": "kd+rkd", "alpha": 0.0})
+    False
+  """
+  name, alpha = str(settings.get("method")), settings.get("alpha")
+  if name == "hard":
+    return True
+  own = METHODS.get(parts(name)[0])
+  if "+" in name or own is None or own.weights != ("hard_weight", "soft_weight"):
+    return False
+  weights = (1 - alpha, alpha) if alpha is not None else (
+      settings.get("hard_weight"), settings.get("soft_weight"))
+  return weights == (1, 0) and (
+      settings.get("schedules.alpha", "constant") == "constant")
 
 
 def add_own(*names: str) -> None:

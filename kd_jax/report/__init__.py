@@ -21,7 +21,7 @@ from typing import Any
 from kd_jax.config import schema
 from kd_jax.core import files
 from kd_jax.core.errors import UserError
-from kd_jax.report import fields
+from kd_jax.report import fields, names
 from kd_jax.report.main_table import PAPER, curves, table
 from kd_jax.runs import exports, results
 from kd_jax.runs.results import Row, read, side_file
@@ -51,7 +51,7 @@ def into(text: str, study: str, generated: str) -> str:
 
 def write(
     folder: pathlib.Path, *, reference: Mapping[str, Any] | None = None,
-    everything: bool = False,
+    everything: bool = False, linked: names.Linked | None = None,
 ) -> list[pathlib.Path]:
   """Writes the tables, the plots and `report.html` of a sweep's folder.
 
@@ -60,18 +60,20 @@ def write(
     reference: Overrides of the point that the others are compared with, such
       as `{"alpha": 0}`.
     everything: Show also the rows that the last run did not ask for.
+    linked: Makes of the first cell of a line of `table.md` a link to its rows.
 
   Returns:
     The files written.
   """
   return write_rows(
       folder, *results.split(folder, fields.reader(everything=everything)),
-      reference=reference, everything=everything)
+      reference=reference, everything=everything, linked=linked)
 
 
 def write_rows(
     folder: pathlib.Path, rows: list[Row], others: list[Row], *,
-    reference: Mapping[str, Any] | None, everything: bool
+    reference: Mapping[str, Any] | None, everything: bool,
+    linked: names.Linked | None = None,
 ) -> list[pathlib.Path]:
   """As `write`, of rows that `fields.reader` has read."""
   # matplotlib and scipy are slow to start; those who only read need neither.
@@ -90,7 +92,7 @@ def write_rows(
   if hidden:
     sweep = dataclasses.replace(
         sweep, notes=(*sweep.notes, results.more_rows(len(hidden), folder) + "."))
-  written = tables.write(sweep, folder)
+  written = tables.write(sweep, folder, linked)
   sides = {name: side_file(folder, f"{name}.json") for name in (
       "config", "manifest", "summary", "teacher", "inspected")}
   sides["exports"] = exports.read(folder)

@@ -188,11 +188,14 @@ def save(
     drawn: Any, path: pathlib.Path, *, colours: int | None = 256
 ) -> bool:
   """Saves a figure, without a word on what wrote it; says that it did."""
-  # pylint: disable-next=g-import-not-at-top
+  # pylint: disable=g-import-not-at-top
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
   from PIL import Image  # comes with matplotlib
-  written = io.BytesIO()
-  drawn.savefig(written, format="png", metadata={"Software": None})
-  image = Image.open(written).convert("RGB")
+  # pylint: enable=g-import-not-at-top
+  # As by `savefig`, which draws a figure once more to lay it out.
+  pixels = FigureCanvasAgg(drawn)
+  pixels.draw()
+  image = Image.fromarray(np.asarray(pixels.buffer_rgba())).convert("RGB")
   # A palette is a third of the size, and lines on white need no more.
   (image.quantize(colours) if colours else image).save(path, optimize=True)
   return True
@@ -216,6 +219,17 @@ def log_loss(axes: Any) -> None:
       subs=(1.0, 2.0, 3.0, 5.0) if high < 300 * low else (1.0,)))
   axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
   axes.yaxis.set_minor_locator(ticker.NullLocator())
+
+
+def log_cost(axes: Any) -> None:
+  """Makes x a log axis with plain numbers: 1, 2 and 5, or decades if many."""
+  from matplotlib import ticker  # pylint: disable=g-import-not-at-top
+  axes.set_xscale("log")
+  low, high = axes.get_xlim()
+  axes.xaxis.set_major_locator(ticker.LogLocator(
+      subs=(1.0, 2.0, 5.0) if high < 100 * low else (1.0,)))
+  axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+  axes.xaxis.set_minor_locator(ticker.NullLocator())
 
 
 def ramp(number: int) -> list[Any]:

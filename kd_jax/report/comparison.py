@@ -26,6 +26,7 @@ class Result(NamedTuple):
     examples: Test examples.
     failed: Runs that diverged; they are in no mean.
     seconds: Of its runs in both stages, without teachers and other nets.
+    rows: Its runs.
   """
 
   name: str
@@ -36,6 +37,7 @@ class Result(NamedTuple):
   examples: int
   failed: int
   seconds: float
+  rows: Sequence[Row] = ()
 
 
 def result(each: Arm, setting: Mapping[str, Any], tried: Sequence[Row],
@@ -50,7 +52,7 @@ def result(each: Arm, setting: Mapping[str, Any], tried: Sequence[Row],
       each.edges(setting),
       {row["seed"]: row["test_errors"] for row in good},
       max((row["test_examples"] for row in good), default=0),
-      len(own) - len(good), sum(row.get("seconds") or 0 for row in spent))
+      len(own) - len(good), sum(row.get("seconds") or 0 for row in spent), own)
 
 
 def differences(
@@ -89,9 +91,10 @@ def write(
   text = markdown(results, reference, arms, tried)
   tests, adjusted = differences(results, reference)
   files.write(folder / "comparison.md", text)
-  as_plain = lambda each: each._asdict() | {
-      "difference": tests[each.name]._asdict() if each.name in tests else None,
-      "p_holm": adjusted.get(each.name)}
+  as_plain = lambda each: {
+      key: value for key, value in each._asdict().items() if key != "rows"} | {
+          "difference": tests[each.name]._asdict() if each.name in tests else None,
+          "p_holm": adjusted.get(each.name)}
   files.write(folder / "comparison.json", strict.dumps(
       {"reference": reference, "arms": [*map(as_plain, results)]}, indent=1) + "\n")
   draw(results, reference, folder / "comparison.png")
@@ -100,9 +103,17 @@ def write(
 
 def markdown(
     results: Sequence[Result], reference: str, arms: Sequence[Arm],
-    tried: Sequence[Row],
+    tried: Sequence[Row], linked: names.Linked | None = None,
 ) -> str:
-  """The table, and without what it cannot be read."""
+  """The table, and without what it cannot be read.
+
+  Args:
+    results: What the rows say of each arm.
+    reference: The arm that the others are compared with.
+    arms: What was compared.
+    tried: The rows of stage one.
+    linked: Makes of an arm's name a link to its rows.
+  """
   tests, adjusted = differences(results, reference)
   lines = [["arm", "chosen", "test errors (n)", "accuracy %",
             f"minus {reference}", "p (Holm)", "at an edge", "seconds"],
@@ -113,8 +124,11 @@ def markdown(
                   tables.probability(adjusted.get(each.name)),
                   ", ".join(names.short(each.edges).values()),
                   f"{each.seconds:.0f}"])
-  body = "\n".join(
-      "| " + " | ".join(map(tables.as_markdown, line)) + " |" for line in lines)
+  lines = [[*map(tables.as_markdown, line)] for line in lines]
+  if linked:
+    for line, each in zip(lines[2:], results, strict=True):
+      line[0] = linked(line[0], each.rows)
+  body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
   return f"{body}\n\n{_caption(results, reference, arms, tried)}\n"
 
 

@@ -71,10 +71,10 @@ def complete(row: Row, where: str) -> Row:
 
 def _reported(row: Row, where: str, kinds: dict[str, Kind]) -> Row:
   found: Row = {}
-  for key, (words, types, holds, compact) in kinds.items():
-    value = row.get(key)
-    if value is None:
+  for key, value in row.items():
+    if value is None or (kind := kinds.get(key)) is None:
       continue
+    words, types, holds, compact = kind
     if isinstance(value, types) and (holds is None or holds(value)):
       found[key] = value if compact is None else compact(value)
     elif not (isinstance(value, float) and not math.isfinite(value)):

@@ -1,7 +1,7 @@
 """Keys and values of a config as people write them, and in which order."""
 
 import collections
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import functools
 import json
 from typing import Any
@@ -9,6 +9,8 @@ from typing import Any
 from kd_jax import methods
 
 Settings = Mapping[str, Any]
+# Makes of a label of a table a link to the rows of its line.
+Linked = Callable[[str, Sequence[Mapping[str, Any]]], str]
 
 MISSING = "-"
 # In no column: runs that differ in these alone belong to one point.
@@ -143,13 +145,19 @@ def teacher(row: Mapping[str, Any]) -> str | None:
     >>> teacher(row | {"overrides": {"alpha": 0.0}})  # hard labels alone
   """
   settings = row.get("overrides", {})
-  parts = methods.parts(str(settings.get("method", row.get("method"))))
-  weights = [settings.get(key) for key in ("soft_weight", "alpha")]
-  weight = next((one for one in weights if one is not None), 1)
+  weight = settings.get("soft_weight")
+  if weight is None:
+    weight = settings.get("alpha")
+  learns = _learns(str(settings.get("method", row.get("method"))), shown(weight))
+  return (row.get("teacher_fingerprint") or None) if learns else None
+
+
+@functools.lru_cache(1000)
+def _learns(method: str, weight: str) -> bool:
+  """Whether a loss has a term of the teacher, by the weight of its soft term."""
   # What is added to a method has a weight of its own.
-  if parts == ["hard"] or (len(parts) == 1 and same(weight, 0)):
-    return None
-  return row.get("teacher_fingerprint") or None
+  parts = methods.parts(method)
+  return parts != ["hard"] and (len(parts) > 1 or weight != shown(0))
 
 
 def idle(settings: Settings) -> set[str]:

@@ -265,7 +265,9 @@ def write(
       if drawn is None:
         file.unlink(missing_ok=True)
         continue
-      canvas.save(drawn, file, colours=None if name == "attention" else 256)
+      # Of what is pixels in the page too, the file is a part of the page.
+      colours = 64 if svg.crowded(drawn) else 256
+      canvas.save(drawn, file, colours=None if name == "attention" else colours)
       drawn.set_layout_engine("none")  # It is laid out, which takes long.
       text = svg.inline(drawn, file, kind.shows)
     except (LookupError, TypeError, ValueError, AttributeError) as error:

@@ -32,6 +32,12 @@ def tell(line: Any, texts: Sequence[str]) -> None:
   line.set_gid(_TELLS + json.dumps(texts))
 
 
+def crowded(drawn: Any) -> bool:
+  """Whether a figure is pixels in a page too, as SVG would be too long."""
+  return sum(_A_LINE + len(line.get_xdata())
+             for axes in drawn.axes for line in axes.lines) > _MOST
+
+
 @canvas.styled
 def inline(drawn: Any, file: pathlib.Path, alternative: str) -> str:
   """A figure as an element of a page.
@@ -48,9 +54,7 @@ def inline(drawn: Any, file: pathlib.Path, alternative: str) -> str:
     '<svg viewBox="0 0 216 144" role="img" aria'
   """
   width, height = (f"{72 * size:g}" for size in drawn.get_size_inches())
-  much = sum(_A_LINE + len(line.get_xdata())
-             for axes in drawn.axes for line in axes.lines)
-  if much > _MOST:
+  if crowded(drawn):
     data = base64.b64encode(file.read_bytes()).decode()
     root = ElementTree.Element("svg")
     ElementTree.SubElement(root, "image", {
@@ -74,7 +78,10 @@ def inline(drawn: Any, file: pathlib.Path, alternative: str) -> str:
 
 def _written(drawn: Any) -> str:
   """What matplotlib writes, alike each time."""
-  drawn.savefig(out := io.StringIO(), format="svg", metadata={
+  # pylint: disable-next=g-import-not-at-top
+  from matplotlib.backends.backend_svg import FigureCanvasSVG
+  # As by `savefig`, which draws a figure once more to lay it out.
+  FigureCanvasSVG(drawn).print_svg(out := io.StringIO(), metadata={
       name: None for name in ("Creator", "Date", "Format", "Type")})
   return out.getvalue()
 

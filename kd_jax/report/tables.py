@@ -243,14 +243,20 @@ def _paired(sweep: Sweep) -> str:
       "the teachers" if "runs" in over else "")
 
 
-def markdown(sweep: Sweep) -> str:
-  """A markdown table, and its captions under it."""
+def markdown(sweep: Sweep, linked: names.Linked | None = None) -> str:
+  """A markdown table, and its captions under it.
+
+  Args:
+    sweep: What is shown.
+    linked: Makes of the first cell of a line a link to the rows of its point.
+  """
   shown, texts = columns(sweep), text_columns(sweep)
   lines = [[as_markdown(column.title) for column in shown],
            ["--:" if column.title not in texts else "---"
             for column in shown]]
-  lines += [[as_markdown(column.text(point)) for column in shown]
-            for point in sweep.points[:MOST]]
+  for point in sweep.points[:MOST]:
+    first, *others = (as_markdown(column.text(point)) for column in shown)
+    lines.append([linked(first, point.runs) if linked else first, *others])
   body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
   below = "\n".join(map(as_markdown, _cut(sweep) + captions(sweep)))
   # A table lies beside its rows.
@@ -348,9 +354,11 @@ def latex(sweep: Sweep) -> str:
   return "\n".join(lines) + "\n"
 
 
-def write(sweep: Sweep, folder: pathlib.Path) -> list[pathlib.Path]:
+def write(
+    sweep: Sweep, folder: pathlib.Path, linked: names.Linked | None = None
+) -> list[pathlib.Path]:
   """Writes `table.md`, `table.csv` and `table.tex`; returns their paths."""
-  texts = {"table.md": markdown(sweep), "table.csv": comma_separated(sweep),
+  texts = {"table.md": markdown(sweep, linked), "table.csv": comma_separated(sweep),
            "table.tex": latex(sweep)}
   for name, text in texts.items():
     files.write(folder / name, text)

@@ -120,7 +120,7 @@ def train(
     whole["seconds"] = round(time.perf_counter() - began, 2)
     points.first.recorder.write("summary.json", whole)
   if not run.sweep.points:
-    summary.show(screen, whole, asked.interval)
+    summary.show(screen, whole, run.values["method"], asked.interval)
   driver.report(began)
   log("end", whole)
   return whole
@@ -184,6 +184,8 @@ class _Driver:
         self._recorder.log("figure", {"name": file.stem, "path": file})
     more = counted(len(files) - 1, "more file")
     beside = f"; report.html and {more} beside it" if files else ""
+    if (table := self._workdir / "table.md") in files and self._run.sweep.points:
+      summary.show_table(self._screen, table)
     self._screen.say(f"{seconds}, {counted(len(done), 'row')} in "
                      f"{self._workdir / 'results.jsonl'}{beside}")
     if self._results.others:
@@ -333,11 +335,12 @@ class _Driver:
       self, made: list[Row], shape: Shape | None = None, *,
       again: bool = False) -> None:
     """Writes rows; those that this run has trained so have a command."""
+    labelled = all(job.setup.dataset.train.known.all() for job in self._jobs)
     whole = [row | {
         "study": self._study,
         "command": "" if shape is None else commands.single_run(
             self._run.values, self._asked.command, self._base, row["overrides"],
-            shape)} for row in rows.stamp(made)]
+            shape, labelled=labelled)} for row in rows.stamp(made)]
     self._results.add(whole, again=again)
     for row in whole:
       self._recorder.log("result", row)

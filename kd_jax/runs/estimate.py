@@ -20,6 +20,9 @@ from kd_jax.training import cost
 from kd_jax.training.lanes import Shape
 from kd_jax.training.settings import Training
 
+# Of the bar of a sweep.
+_PARTS = 10_000
+
 
 class Meter:
   """One bar for the whole sweep: lanes done, best so far, time left.
@@ -59,10 +62,11 @@ class Meter:
     errors = [row[f"{split}_errors"] for row in self._results.rows
               if row["failed"] is None and row.get("net") in (None, job.net.name)]
     best = f"  best {min(errors)} errors ({split})" if errors else ""
-    # In hundredths of a second, as the bar wants whole parts.
-    self._screen.advance(
-        "sweep", round(100 * now), max(1, round(100 * self._total)),
-        f"{len(self._results.rows)} of {self._lanes} lanes{best}")
+    # Whole parts, as the bar wants; all of them only with the last row.
+    done = (_PARTS if now >= self._total * (1 - 1e-9)
+            else int(_PARTS * now / self._total))
+    self._screen.advance("sweep", done, _PARTS, (
+        f"{len(self._results.rows)} of {self._lanes} lanes{best}"))
 
   def _cost(self, job: Job, chunk: Chunk) -> float:
     return (self._costs[job.program_fingerprint] * job.training.last_step

@@ -15,6 +15,7 @@ from kd_jax.core.errors import UserError
 from kd_jax.core.files import damage, refuse_pipes
 from kd_jax.data import preprocess
 from kd_jax.runs import nets, records, results, schema_1
+from kd_jax.runs import rows as rows_lib
 from kd_jax.runs.jobs import Job
 from kd_jax.runs.teacher_store import PreparedTeacher
 from kd_jax.training import parameters
@@ -43,6 +44,7 @@ def teachers(workdir: pathlib.Path, jobs: Sequence[Job], study: str) -> None:
     if job.net.in_config:
       continue  # Those of a recipe have rows like all its nets.
     about = {"schema": records.SCHEMA, "study": study,
+             **rows_lib.judged(job.setup.run),
              "teacher": identity.unlike_default(job.setup.run.values, "teacher.")}
     members = record.pop("members", [])
     if members:

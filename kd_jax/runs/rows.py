@@ -4,6 +4,7 @@ import pathlib
 from typing import Any
 
 from kd_jax.config import build
+from kd_jax.config.run import Run
 from kd_jax.core import strict
 from kd_jax.runs import records, results, teacher_store
 from kd_jax.runs.jobs import Job
@@ -32,8 +33,6 @@ def about(job: Job, fingerprint: str) -> Row:
   """What was asked for, and of whom it learnt."""
   lane, _, teacher, _ = job.wanted[fingerprint]
   run = job.setup.run
-  # Only where it is not: rows of before say nothing of it.
-  unseen = {} if run.values["data.test"] == "own" else {"test_set": "heldout"}
   return {
       "row": f"{job.net.name} {lane.name}" if job.net.in_config else lane.name,
       "method": run.values["method"], "overrides": lane.point,
@@ -45,7 +44,13 @@ def about(job: Job, fingerprint: str) -> Row:
          if teacher and "bank" in teacher.record else {}),
       "data": job.setup.dataset.source,
       "data_sha256": job.setup.dataset.fingerprint,
-      "train_examples": len(job.setup.train.ids), **unseen}
+      "train_examples": len(job.setup.train.ids), **judged(run)}
+
+
+def judged(run: Run) -> Row:
+  """What a net is judged by, where that is not the test set."""
+  # Rows of before say nothing of it.
+  return {} if run.values["data.test"] == "own" else {"test_set": "heldout"}
 
 
 def described(job: Job, fingerprint: str) -> Row:

@@ -1,6 +1,9 @@
 """`summary.json`: what a run was, for scripts, and its table for people."""
 
 from collections.abc import Callable, Mapping, Sequence
+import html
+import pathlib
+import re
 from typing import Any
 
 from kd_jax.core.screen import Screen
@@ -22,6 +25,8 @@ _OF_ROWS = {
     "failed"}
 _FIGURES = (("test_errors", "d"), ("test_accuracy", ".2%"), ("test_nll", ".4f"),
             ("test_ece", ".4f"), ("agreement", ".2%"), ("parameters", ",d"))
+# Of the table of a sweep: columns shown beside its settings, and the most points.
+_OF_TABLE, _MOST = {"test errors", "difference", "p (Holm)"}, 20
 
 
 def of_run(jobs: Sequence[Job], rows: Mapping[str, Row]) -> dict[str, Any]:
@@ -50,9 +55,17 @@ def of_sweep(
 
 
 def show(
-    screen: Screen, summary: dict[str, Any], interval: Interval | None = None
+    screen: Screen, summary: dict[str, Any], method: str,
+    interval: Interval | None = None,
 ) -> None:
-  """Shows the nets of a single run as a table, then intervals of their errors."""
+  """Shows the nets of a single run as a table, then intervals of their errors.
+
+  Args:
+    screen: Where.
+    summary: Of `of_run`.
+    method: That of the config.
+    interval: Gives the intervals, if they are to be shown.
+  """
   nets = {name: value for name, value in summary.items()
           if isinstance(value, dict) and name != "dataset"}
   columns = ["net", "test errors", "accuracy", "NLL", "ECE", "agreement",
@@ -67,11 +80,29 @@ def show(
     title += f"\n{dataset['notice']}"
   screen.table(title, columns, rows)
   if interval is not None:
-    _show_intervals(screen, nets, interval)
+    _show_intervals(screen, nets, method, interval)
+
+
+def show_table(screen: Screen, file: pathlib.Path) -> None:
+  """Shows what people ask of a small `table.md`; of a large one, where it is."""
+  titles, _, *rows = [
+      [html.unescape(re.sub(r"\\(.)", r"\1", cell.strip()))
+       for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+      for line in file.read_text().splitlines() if line.startswith("|")]
+  if len(rows) > _MOST:
+    screen.say(f"{file}: {len(rows):,} points with their intervals")
+    return
+  # The settings come first, up to n, the number of runs.
+  kept = [place for place, title in enumerate(titles)
+          if place <= titles.index("n") or title in _OF_TABLE]
+  screen.table(f"{file} (± and more columns are explained there)",
+               [titles[place] for place in kept],
+               [[row[place] for place in kept] for row in rows])
 
 
 def _show_intervals(
-    screen: Screen, nets: Mapping[str, Any], interval: Interval) -> None:
+    screen: Screen, nets: Mapping[str, Any], method: str, interval: Interval
+) -> None:
   # Of a teacher in a file of logits no errors are known.
   ends = {
       name: [rate * record["test_examples"] for rate in interval(
@@ -79,9 +110,12 @@ def _show_intervals(
       for name, record in nets.items() if "test_errors" in record}
   shown = "; ".join(f"{name} {low:.0f} to {high:.0f}"
                     for name, (low, high) in ends.items())
+  two = ends.keys() >= {"baseline", "distilled"}
+  losses = f"--sweep.method=hard,{method} " if two else ""
   screen.say(f"95% intervals of the choice of test examples alone: {shown}. What "
-             "other seeds change: --sweep.seed=0,1,2,3,4 in another --workdir")
-  if ends.keys() >= {"baseline", "distilled"}:
+             f"other seeds change: {losses}--sweep.seed=0,1,2,3,4 in another "
+             "--workdir")
+  if two:
     lows, highs = zip(ends["baseline"], ends["distilled"])
     if max(lows) <= min(highs):
       screen.say("those of baseline and distilled overlap: this run does not tell "

@@ -105,15 +105,18 @@ def _of_nets(
       member_logits[name], jnp.float32(run.weights), 1.0, mean=mean,
       classes=classes))
             for name, split in setup.splits.items()}
+  weights: Sequence[float] | None = run.weights
   if banked:
     bank, stored = _bank(setup, student, members)
+    if student.views.averaged:
+      bank, weights, classes = teachers.averaged(bank, weights, classes)
     if streams(run, setup.dataset, student, taps):
       setup.screen.say(f"bank: of {bank.nbytes / 2**30:.1f} GiB, of which the "
                        "device has the rows of an epoch at a time")
-      teacher = teachers.streamed(bank, weights=run.weights, mean=mean)
+      teacher = teachers.streamed(bank, weights=weights, mean=mean)
     else:
       teacher = teachers.banked(
-          devices_lib.copies(setup.devices, bank), weights=run.weights, mean=mean,
+          devices_lib.copies(setup.devices, bank), weights=weights, mean=mean,
           **_tap_bank(setup, student, members, taps))
   else:
     method = f"method {run.values['method']}"
@@ -125,7 +128,7 @@ def _of_nets(
       setup.screen.say(f"teacher: live, as {why}")
     teacher = teachers.live(
         [net.training.model for net in members],
-        [net.variables for net in members], weights=run.weights,
+        [net.variables for net in members], weights=weights,
         mean=mean, taps=taps)
   record = members[0].record if len(members) == 1 else _ensemble_record(
       members, splits)
@@ -161,7 +164,9 @@ def _bank(
 ) -> tuple[np.ndarray, dict[str, Any]]:
   """The logits of every view of every image, from disk or made; a record."""
   views = student.views.of_teacher
-  name = "none" if student.views.clean else setup.run.values["student.views"]
+  sees = setup.run.values["teacher.sees"]
+  name = sees if student.views.averaged else (
+      "none" if student.views.clean else setup.run.values["student.views"])
   identity = [net.sha256 for net in members]
   file = identity_lib.fingerprint({"m": identity})[:16]
   # Trainings of a sweep have a device each; a bank is of them all.
@@ -332,8 +337,11 @@ def from_file(setup: Setup, student: Training) -> PreparedTeacher:
     record |= {
         "test_errors": len(wrong), "test_examples": len(logits),
         "test_accuracy": 1 - len(wrong) / len(logits), "test_wrong_ids": wrong}
+  weights = None
+  if student.views.averaged:
+    bank, weights, _ = teachers.averaged(bank, None, ())
   return PreparedTeacher(
-      teachers.banked(put(bank)),
+      teachers.banked(put(bank), weights=weights, mean=values["teacher.mean"]),
       {name: split._replace(teacher_logits=known.get(name))
        for name, split in setup.splits.items()},
       record, identity, {name: logits[None] for name, logits in known.items()})
@@ -355,7 +363,7 @@ def wants_bank(
       student.mixup) or any(
       len(shape) > 1 for shape in compared(run, student, taps).values()):
     return False
-  if run.values["teacher.bank"] == "always":
+  if run.values["teacher.bank"] == "always" or student.views.averaged:
     return True
   epochs = student.total_steps / segment.steps_per_epoch(
       len(dataset.train_ids), student.batch_size)
@@ -375,6 +383,7 @@ def streams(
 def _may_stream(run: Run, student: Training, taps: methods.Shapes) -> bool:
   """One training at a time, of one draw of views; of logits alone, on a disk."""
   return (not run.sweep.points and student.views.of_teacher.count > 1
+          and not student.views.averaged
           and jax.process_count() == 1 and not compared(run, student, taps))
 
 

@@ -4,6 +4,7 @@ from kd_jax.teachers.check import account, problem
 from kd_jax.teachers.teacher import (
     MEANS,
     Teacher,
+    averaged,
     banked,
     combine,
     live,
@@ -12,6 +13,6 @@ from kd_jax.teachers.teacher import (
 )
 
 __all__ = [
-    "MEANS", "Teacher", "account", "banked", "combine", "live", "outputs",
-    "problem", "streamed",
+    "MEANS", "Teacher", "account", "averaged", "banked", "combine", "live",
+    "outputs", "problem", "streamed",
 ]

@@ -115,6 +115,29 @@ def banked(
   return Teacher(_stored, arrays, _weights(weights, bank.shape[2]), mean, taps)
 
 
+def averaged(
+    bank: np.ndarray, weights: Sequence[float] | None,
+    classes: Sequence[Sequence[int]],
+) -> tuple[np.ndarray, Sequence[float] | None, tuple[tuple[int, ...], ...]]:
+  """A bank whose members are asked in all views, `[N, 1, V M, classes]`.
+
+  A net that sees an image in V views is a mixture of V members, each of which sees
+  one of them. So a mean over views is what `mean` says of members.
+
+  Args:
+    bank: `[N, V, M, classes]`.
+    weights: Of the M members; None for all alike.
+    classes: Those that each of the M members knows; () for all.
+
+  Returns:
+    The bank, weights and classes of V M members.
+  """
+  number, views, _, size = bank.shape
+  return (bank.reshape(number, 1, -1, size),
+          None if weights is None else [*weights] * views,
+          tuple(map(tuple, classes)) * views)
+
+
 def streamed(
     bank: np.ndarray,
     *,
