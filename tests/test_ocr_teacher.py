@@ -131,7 +131,7 @@ def test_all_settings_are_of_both_sets_and_no_label_is_in_soft_outputs_alone():
 def row(alpha, t, seed, errors, of):
   return {"net": "student", "seed": seed, "failed": None, "test_errors": errors,
           "overrides": {"alpha": alpha, "temperature": t, "seed": seed},
-          "test_examples": of}
+          "test_examples": of, "fingerprint": f"{alpha:g}-{t:g}-{of}-{seed}"}
 
 
 def rows_of(minus):
@@ -164,27 +164,26 @@ def test_the_verdict_can_go_either_way(minus, verdicts):
       seed % 2 if abs(minus(stage, alpha, 0)) == 10 else 0)
   rows = rows_of(spread)
   found = study.compared(rows)
-  assert [*found] == [*itertools.product(("table", "mnist"), (1.0, 0.5))]
-  assert [each.verdict for each in found.values()] == verdicts
+  assert [*found.tests] == [*itertools.product(("table", "mnist"), (1.0, 0.5))]
+  assert [found.verdict(key) for key in found.tests] == verdicts
   assert [study.status(rows).count(f"({each})") for each in dict.fromkeys(verdicts)
           ] == [verdicts.count(each) for each in dict.fromkeys(verdicts)]
 
 
 def test_holm_counts_all_four_comparisons():
   found = study.compared(rows_of(lambda stage, alpha, seed: (-1, -2, -3, -1)[seed]))
-  for each in found.values():
-    assert each.test.high < 0 and each.test.difference == -1.75
-    assert each.p == pytest.approx(4 * each.test.p)
+  for key, test in found.tests.items():
+    assert test.high < 0 and test.difference == -1.75
+    assert found.adjusted[key] == pytest.approx(4 * test.p)
 
 
 def test_a_stage_that_was_stopped_is_counted_and_not_judged(tmp_path):
   rows = rows_of(lambda stage, alpha, seed: (-10, -11, -10, -11)[seed])
   rows["mnist"] = rows["mnist"][:-1]
   found = study.compared(rows)
-  assert [*found] == [("table", 1.0), ("table", 0.5)]
-  # Of four: both by 4, as the second of equal p is not below the first.
-  assert [each.p for each in found.values()] == pytest.approx(
-      [4 * each.test.p for each in found.values()])
+  # Both by 4: the second of equal p is not below the first.
+  for key in (("table", 1.0), ("table", 0.5)):
+    assert found.adjusted[key] == pytest.approx(4 * found.tests[key].p)
   said = study.conclude(rows)
   assert "All of MNIST: not run to its end yet, and not judged." in said
   assert "errors of 10,000" not in said and "of 10,000" not in study.status(rows)
@@ -197,9 +196,9 @@ def test_each_set_of_digits_has_a_table_of_its_own():
   small, large = said.split("### The embedded digits")[1].split("### All of MNIST")
   assert "errors of 1,000 (n)" in small and "errors of 10,000 (n)" in large
   # 60, 65, 70, 75 of labels; 10 fewer at T = 4 and 60 fewer elsewhere.
-  assert "| labels alone |  | 67.5 ± 10.3 (4) | reference |" in small
-  assert "| soft outputs alone | 4 | 57.5 ± 10.3 (4) | -10.0 [-10.0" in small
-  assert "| both | 8 | 147.5 ± 10.3 (4) | -60.0 [-60.0, -60.0] |" in large
+  assert "alone](rows.md#0-1-1000) |  | 67.5 ± 10.3 (4) | reference |" in small
+  assert "alone](rows.md#1-4-1000) | 4 | 57.5 ± 10.3 (4) | -10.0 [" in small
+  assert "[both](rows.md#0.5-8-10) | 8 | 147.5 ± 10.3 (4) | -60.0" in large
   assert "The recogniser itself makes 22 errors of 1,000." in small
   assert "The recogniser itself makes 240 errors of 10,000." in large
   assert "It is not known whether the recogniser saw digits of MNIST" in said
