@@ -138,11 +138,11 @@ def conclude(rows: Rows) -> str:
         *family.line((stage, alpha)), family.verdict((stage, alpha))]
        for stage, alpha in FIXED if stage in whole(rows)]))
   lines.append(
-      "Fixed before any run here, with T and the direction by a pilot of 5 seeds on "
-      f"the same embedded digits: {len(FIXED)} comparisons, each that the errors are "
-      "fewer, by pairs of seeds; 95% intervals of each by itself. None holds where "
-      f"p by Holm over the {len(FIXED)} is not below {claims.LEVEL}. The other "
-      "temperatures are shown and not tested.\n")
+      "Fixed before any run here, with T and the direction by a pilot of 5 seeds "
+      f"on the same embedded digits: {len(FIXED)} comparisons, each that the "
+      "errors are fewer, by pairs of seeds; 95% intervals of each by itself. None holds "
+      f"where p by Holm over the {len(FIXED)} is not below {claims.LEVEL}. The "
+      "other temperatures are shown and not tested.\n")
   lines += [_setting(stage, rows) for stage in whole(rows)]
   lines += [f"{_heading(stage)}: not run to its end yet, and not judged.\n"
             for stage in SETS if stage not in whole(rows)]
