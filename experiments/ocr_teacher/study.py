@@ -140,9 +140,9 @@ def conclude(rows: Rows) -> str:
   lines.append(
       "Fixed before any run here, with T and the direction by a pilot of 5 seeds "
       f"on the same embedded digits: {len(FIXED)} comparisons, each that the "
-      "errors are fewer, by pairs of seeds; 95% intervals of each by itself. None holds "
-      f"where p by Holm over the {len(FIXED)} is not below {claims.LEVEL}. The "
-      "other temperatures are shown and not tested.\n")
+      "errors are fewer, by pairs of seeds; 95% intervals of each by itself. None "
+      f"holds where p by Holm over the {len(FIXED)} is not below {claims.LEVEL}. "
+      "The other temperatures are shown and not tested.\n")
   lines += [_setting(stage, rows) for stage in whole(rows)]
   lines += [f"{_heading(stage)}: not run to its end yet, and not judged.\n"
             for stage in SETS if stage not in whole(rows)]
