@@ -7,12 +7,12 @@ that is under way, `unfinished.json` names the stage it is at and holds its plan
 that `reproduce --from-record` goes on from what is committed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import importlib
 import pathlib
 import shutil
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from experiments import sources
 from kd_jax import report
@@ -27,7 +27,8 @@ STUDIES = ("ban_mnist", "bucila06", "deepvid19", "deploy_cifar", "deploy_mnist",
            "hinton15_mnist", "hinton15_omitted", "hinton15_regulariser",
            "hinton15_specialists", "hinton15_speech", "hinton15_temperature",
            "keras_example", "methods_mnist", "mutual_mnist",
-           "noisy_student_mnist", "open_mnist", "patient_mnist", "takd_mnist")
+           "noisy_student_mnist", "ocr_teacher", "open_mnist", "patient_mnist",
+           "takd_mnist")
 _TABLE = "table"
 _READING = (
     "Mean ± half its 95% interval, with what it is over: (12) 12 runs; (12/3) 3 "
@@ -126,6 +127,24 @@ def unfinished(folder: pathlib.Path) -> dict[str, Any] | None:
 def verified(name: str) -> list[dict[str, Any]]:
   """The rows of a study that `verify` has trained again, the last of them last."""
   return (report.side_file(ROOT / name, VERIFIED) or {"rows": []})["rows"]
+
+
+class UnderWay(NamedTuple):
+  """A study that was stopped: the stage, its rows, and how many are planned."""
+
+  stage: str
+  done: int
+  asked: int
+
+
+def under_way(name: str, rows: Mapping[str, Sequence[Row]]) -> UnderWay | None:
+  """How far a study is that was stopped, or None; of no sweep 0 are planned."""
+  at = unfinished(ROOT / name)
+  if at is None:
+    return None
+  lanes = {lane for chunk in (at["plan"] or {}).get("chunks", ())
+           for lane in chunk["lanes"]}
+  return UnderWay(at["stage"], len(rows.get(at["stage"], ())), len(lanes))
 
 
 def _files(name: str, stage: str) -> dict[str, str]:
@@ -274,13 +293,9 @@ def _verified(name: str, rows: dict[str, list[Row]], prefix: str) -> str:
 def _status(name: str, rows: dict[str, list[Row]]) -> str:
   """What came out, and what is still to come."""
   told = [study(name).status(rows)] if whole(name, _TABLE) else []
-  at = unfinished(ROOT / name)
-  if at is not None:
-    lanes = {lane for chunk in (at["plan"] or {}).get("chunks", ())
-             for lane in chunk["lanes"]}
-    number = len(rows.get(at["stage"], ()))
-    told.append(f"under way: {at['stage']}, {number}"
-                + (f" of {len(lanes)} runs" if lanes else " rows"))
+  if (at := under_way(name, rows)) is not None:
+    told.append(f"under way: {at.stage}, {at.done}"
+                + (f" of {at.asked} runs" if at.asked else " rows"))
   return "; ".join(told) or "not run yet"
 
 

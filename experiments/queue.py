@@ -317,7 +317,29 @@ def page() -> str:
         f"| {each.cell.value} | {each.cell.why} | {len(each.points)} | "
         f"{' | '.join(times)} | `python -m experiments.queue --run "
         f"--only={each.name}` |")
-  return "\n".join(lines) + "\n"
+  return "\n".join([*lines, *_stopped()]) + "\n"
+
+
+def _stopped() -> list[str]:
+  """The studies that were stopped on the way, and what is left of their stage."""
+  lines = []
+  for name in index.STUDIES:
+    rows = index.committed(index.ROOT / name)
+    if (at := index.under_way(name, rows)) is None:
+      continue
+    took = [row["seconds"] for row in rows.get(at.stage, ()) if row.get("seconds")]
+    left = max(0, at.asked - at.done)
+    cost = _short(left * statistics.median(took) / 60) if took else ""
+    lines.append(
+        f"| {name} | {at.stage} | {at.done} of {at.asked or '?'} | {cost} | "
+        f"`python -m experiments.reproduce {name} --from-record --record "
+        f"--workdir=runs/{name}` |")
+  return lines and [
+      "", "Studies that were stopped on the way; their command does what is "
+      "missing. Minutes by the recorded runs of the stage, without its teachers; a "
+      "stage that has none yet has them in the study's README.", "",
+      "| study | stage | runs | minutes left | command |", "|---|---|--:|--:|---|",
+      *lines]
 
 
 def _short(minutes: float) -> str:

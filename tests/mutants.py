@@ -52,6 +52,15 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = (
+    Mutant("rows of a function are compared within a program", "_logits",
+           "model.on_host is not None", "False",
+           "test_function_teacher.py -k stored_rows"),
+    Mutant("a text of one character has it in one place alone", "of_texts",
+           "(before + inside) * character", "before * character",
+           "test_ocr_teacher.py -k alignments"),
+    Mutant("comparisons of a stage that is not there are not counted", "compared",
+           "dict.fromkeys(FIXED, _NOT_YET)", "{}",
+           "test_ocr_teacher.py -k counted_and_not_judged"),
     Mutant("answers of a function do not tell its students apart", "_asked",
            "parameters.parameters_sha256(answers)", "fingerprint",
            "test_function_teacher.py -k other_answers"),

@@ -229,7 +229,9 @@ def test_rows_are_whole(name):
   for stage, rows in index.committed(folder).items():
     for each in rows:
       assert each["schema"] in (1, 2), stage
-      assert each.get("data", "raw") != "embedded"
+      # The few digits that come with the code, only where a study is of them.
+      assert each.get("data", "raw") != "embedded" or (
+          name, stage) == ("ocr_teacher", "table")
       if not stage.endswith("teachers"):
         assert each["study"] == name and each["dirty"] is False, stage
         assert each["commit"] and each["versions"]["jax"], stage

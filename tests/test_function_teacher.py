@@ -17,7 +17,8 @@ from kd_jax.core.errors import UserError
 from kd_jax.data.views import VIEWS
 from kd_jax.export import __main__ as command
 from kd_jax.models import function
-from kd_jax.training import devices, segment
+from kd_jax.runs import logit_bank
+from kd_jax.training import devices, parameters, segment
 
 # Logits, exact whatever the batch: some pixels times what a file says; features.
 _OWN = """
@@ -145,6 +146,23 @@ def test_asked_on_the_host_it_sees_the_views_that_nets_see(number):
         data, views, data.ids, jnp.full(7, view), jnp.ones(7, bool))
     np.testing.assert_array_equal(seen.pop(), batch.inputs)
     np.testing.assert_array_equal(found, batch.inputs.reshape(7, -1)[:, :3])
+
+
+def test_its_stored_rows_are_compared_outside_of_programs():
+  """In one of several devices its answer came on one, and the others waited."""
+  images = np.random.default_rng(0).integers(0, 256, (90, 4, 4, 1), np.uint8)
+  data = jax.device_put(segment.DeviceData(
+      images, np.zeros(90, np.int32), np.arange(90, dtype=np.int32)))
+  model = types.Model(None, None, on_host=lambda inputs: types.Outputs(
+      inputs.reshape(len(inputs), -1)[:, :3], {}))
+  source = logit_bank.Source(
+      [model], [types.Variables({}, {})], data, VIEWS["none"],
+      devices.choose("single"))
+  bank = np.empty((90, 1, 1, 3), np.float32)
+  assert [*logit_bank.build(source, bank)] == [1]
+  logit_bank.verify(bank, source)
+  with pytest.raises(parameters.Damaged):
+    logit_bank.verify(np.roll(bank, 1, axis=0), source)
 
 
 def test_it_teaches_what_its_logits_in_a_file_teach(run, own_data, tmp_path):

@@ -52,6 +52,23 @@ def test_no_cell_is_made_of_rows_that_a_study_has():
     assert made.isdisjoint(map(queue._bare, each.points)), each.name
 
 
+def test_a_study_that_was_stopped_says_what_is_left(studies, monkeypatch):
+  monkeypatch.setattr(queue, "todo", lambda: [])
+  assert queue._stopped() == []
+  rows = [{"seconds": seconds} for seconds in (60.0, 90.0, 900.0)]
+  (studies / "more_seeds.jsonl").write_text("".join(
+      json.dumps(row) + "\n" for row in rows))
+  plan = {"chunks": [{"lanes": [*"abcd"]}, {"lanes": [*"efgh", "h"]}]}
+  (studies / "unfinished.json").write_text(
+      json.dumps({"stage": "more_seeds", "plan": plan}))
+  # 8 runs, 5 of them missing, of 90 s.
+  line = queue.page().splitlines()[-1]
+  assert line.startswith("| hinton15_temperature | more_seeds | 3 of 8 | 7.5 | "
+                         "`python -m experiments.reproduce hinton15_temperature ")
+  (studies / "more_seeds.jsonl").unlink()
+  assert "| more_seeds | 0 of 8 |  | " in queue.page()
+
+
 def test_a_run_costs_what_the_nearest_net_did():
   each = the_cell()
   known = [a_rate(328_810, 2e-5), a_rate(24_790, 1.0), a_rate(328_810, 9.0, machine=

@@ -307,14 +307,13 @@ def verify(bank: np.ndarray, source: Source, *, name: str = "bank") -> None:
   view = draw.integers(0, bank.shape[1], _SPOT_CHECKS)
 
   @jax.jit
-  def spot(variables, data, ids, view):
-    batch = segment.take(data, source.views, ids, view, ids >= 0)
-    return jnp.stack([
-        model.apply(held, batch.inputs, train=False)[0].logits
-        for model, held in zip(source.models, variables, strict=True)], axis=1)
+  def see(data, ids, view):
+    return segment.take(data, source.views, ids, view, ids >= 0).inputs
 
-  fresh = np.asarray(spot(
-      tuple(source.variables), source.data, jnp.int32(ids), jnp.int32(view)))
+  inputs = see(source.data, jnp.int32(ids), jnp.int32(view))
+  fresh = np.stack([
+      np.asarray(_logits(model, held, inputs))
+      for model, held in zip(source.models, source.variables, strict=True)], axis=1)
   # A class that the teacher masks lies below what float16 holds.
   edge = float(np.finfo(bank.dtype).max)
   fresh, stored = (np.clip(x.astype(np.float32), -edge, edge)
@@ -327,6 +326,20 @@ def verify(bank: np.ndarray, source: Source, *, name: str = "bank") -> None:
         f"{name}: its rows are not this teacher's logits of these images (off by "
         f"{off:.1e} of the largest logit, allowed {allowed:.0e}): permuted, "
         "foreign or damaged")
+
+
+def _logits(
+    model: types.Model, variables: types.Variables, inputs: types.Tree
+) -> Any:
+  """What a net says of inputs; one on the host is asked there.
+
+  Within a program of several devices it would be asked on one of them, for whom the
+  others wait in vain where there are as few threads as devices.
+  """
+  if model.on_host is not None:
+    return model.on_host(np.asarray(inputs)).logits
+  return jax.jit(lambda held, inputs: model.apply(
+      held, inputs, train=False)[0].logits)(variables, inputs)
 
 
 def from_file(
