@@ -92,6 +92,8 @@ MUTANTS = (
            "test_patience.py -k lane"),
     Mutant("a gradient is not clipped", "optimizer", "hparams.clip_norm is None",
            "True", "test_clip_and_weights.py -k scaled"),
+    Mutant("a rate falls within an epoch", "_schedule", "staircase=True",
+           "staircase=False", "test_optimizers.py -k schedule_does"),
     Mutant("soft terms are weighed by class", "terms_of",
            "counted(term) if terms_lib.of_labels(name) else term", "counted(term)",
            "test_clip_and_weights.py -k hard_term"),

@@ -188,6 +188,13 @@ SCHEDULES = [
     ("step", {"boundaries": (1, 1)},
      {0: 1, 1: 0.01, 2: 0.01, 3: 0.01, 9: 0.01}),
     ("step", {}, {0: 1, 1: 1, 50: 1, 75: 1, 99: 1}),
+    # Epochs of 10 steps: after the first 1/2, after the second 1/4.
+    ("exponential", {"factor": 0.5, "per_epoch": 10},
+     {0: 1, 9: 1, 10: 0.5, 19: 0.5, 20: 0.25, 99: 0.5**9}),
+    # Epochs are counted from the end of the warm-up.
+    ("exponential", {"factor": 0.998, "per_epoch": 7, "warmup_steps": 4},
+     {0: 0.2, 3: 0.8, 4: 1, 10: 1, 11: 0.998, 17: 0.998, 18: 0.998**2,
+      99: 0.998**13}),
 ]
 
 
@@ -202,7 +209,8 @@ def test_a_schedule_does_what_it_says(name, options, expected):
 @pytest.mark.parametrize("warmup_steps", [0, 1, 7])
 def test_a_schedule_is_float32_in_0_to_1_and_peaks_at_1(name, warmup_steps):
   shape = optimizers.schedule(
-      name, total_steps=50, warmup_steps=warmup_steps, boundaries=(25,))
+      name, total_steps=50, warmup_steps=warmup_steps, boundaries=(25,),
+      per_epoch=5)
   values = jax.vmap(shape)(jnp.arange(50))
   assert values.dtype == jnp.float32
   assert values[warmup_steps] == 1
@@ -230,7 +238,7 @@ def test_the_optimiser_counts_its_steps_from_the_first_of_the_schedule():
 
 def test_an_unknown_schedule_is_refused():
   with pytest.raises(KeyError):
-    optimizers.schedule("exponential", total_steps=10)
+    optimizers.schedule("polynomial", total_steps=10)
 
 
 def _params():

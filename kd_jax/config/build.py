@@ -512,6 +512,6 @@ def _optimizer_spec(
       own("schedule"), total_steps=total, warmup_steps=warmup,
       boundaries=[round(total * percent / 100)
                   for percent in own("boundaries_percent")],
-      factor=own("factor"))
+      factor=own("factor"), per_epoch=per_epoch)
   return optimizers.OptimizerSpec(
       own("name"), shape, own("nesterov"), own("b2"), own("epsilon"))

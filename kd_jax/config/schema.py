@@ -219,7 +219,7 @@ def _training(epochs: int) -> dict[str, Key]:
       "optimizer.b2": Key(0.999, _PART, "decay of the second moment"),
       "optimizer.epsilon": Key(1e-8, _POSITIVE, "added to its root"),
       "optimizer.schedule": Key(
-          "cosine", _one_of("constant", "cosine", "linear", "step"),
+          "cosine", _one_of("constant", "cosine", "linear", "step", "exponential"),
           "shape of the learning rate"),
       "optimizer.warmup_steps": _optional(int, _COUNT, "linear warm-up"),
       "optimizer.warmup_epochs": _optional(
@@ -229,7 +229,9 @@ def _training(epochs: int) -> dict[str, Key]:
       "optimizer.boundaries_percent": Key(
           (), Rule("percents of the run, such as (50.0,75.0)",
                    _all(_PERCENT.check)), "where schedule=step multiplies"),
-      "optimizer.factor": Key(0.1, _POSITIVE, "what schedule=step multiplies by"),
+      "optimizer.factor": Key(
+          0.1, _POSITIVE, "what schedule=step multiplies by at its boundaries, and "
+          "schedule=exponential after each epoch"),
   }
 
 

@@ -36,7 +36,7 @@ class OptimizerSpec(NamedTuple):
 
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
-SCHEDULES = ("constant", "cosine", "linear", "step")
+SCHEDULES = ("constant", "cosine", "linear", "step", "exponential")
 
 
 def optimizer(
@@ -82,19 +82,25 @@ def schedule(
     warmup_steps: int = 0,
     boundaries: Sequence[int] = (),
     factor: float = 0.1,
+    per_epoch: int = 1,
 ) -> Schedule:
   """A learning-rate schedule of peak 1.
 
   The warm-up rises linearly from 1 / (warmup_steps + 1), so that no step is
-  lost; then `cosine` and `linear` fall towards 0 at `total_steps`, and `step`
-  multiplies by `factor` at each boundary.
+  lost; then `cosine` and `linear` fall towards 0 at `total_steps`, `step`
+  multiplies by `factor` at each boundary, and `exponential` after each epoch, of
+  those that follow the warm-up:
+
+    factor ** floor((step - warmup_steps) / per_epoch)   (Hinton et al. 2012,
+                                                          appendix A.1, f = 0.998)
 
   Args:
     name: One of `SCHEDULES`.
     total_steps: Length of the run in steps.
     warmup_steps: Length of the warm-up in steps, less than the total.
     boundaries: Steps at which `step` multiplies.
-    factor: What `step` multiplies by.
+    factor: What `step` and `exponential` multiply by.
+    per_epoch: Steps of an epoch.
 
   Returns:
     `step -> fraction of the peak`, float32 `[]`.
@@ -105,11 +111,13 @@ def schedule(
     [1.0, 0.5, 0.1]
   """
   return _schedule(
-      name, total_steps, warmup_steps, tuple(boundaries), factor)
+      name, total_steps, warmup_steps, tuple(boundaries), factor, per_epoch)
 
 
 @functools.lru_cache(maxsize=32)  # The same schedule shares compiled programs.
-def _schedule(name, total_steps, warmup_steps, boundaries, factor) -> Schedule:
+def _schedule(
+    name, total_steps, warmup_steps, boundaries, factor, per_epoch
+) -> Schedule:
   rest = max(total_steps - warmup_steps, 1)
   after = {
       "constant": lambda: optax.constant_schedule(1.0),
@@ -119,6 +127,8 @@ def _schedule(name, total_steps, warmup_steps, boundaries, factor) -> Schedule:
       "step": lambda: optax.piecewise_constant_schedule(1.0, {
           b - warmup_steps: factor ** boundaries.count(b)
           for b in boundaries}),
+      "exponential": lambda: optax.exponential_decay(
+          1.0, per_epoch, factor, staircase=True),
   }[name]()
 
   def shape(step: jax.Array) -> jax.Array:
