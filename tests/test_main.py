@@ -485,6 +485,8 @@ def test_a_users_logits_are_a_teacher(small, own_data, tmp_path):
     (("--config.student.name=cnn", "--config.student.widths=()",
       "--config.student.hidden_dropout=0.5"), "cnn has no dropout"),
     (("--config.optimizer.nesterov=true",), "needs name=sgd"),
+    (("--config.optimizer.momentum_end=0.99",), "end=0.99: needs name=sgd"),
+    (("--config.optimizer.momentum_epochs=3",), "momentum stays as it is"),
     (("--nonsense=1",), "nonsense"), (("stray",), "unexpected"),
 ])
 def test_a_mistake_is_told_in_a_line_and_costs_nothing(

@@ -485,6 +485,7 @@ def _hparams(values: Values, net: str) -> types.Hparams:
       label_smoothing=own("label_smoothing"),
       learning_rate=own("optimizer.learning_rate"),
       momentum=own("optimizer.momentum"),
+      momentum_end=own("optimizer.momentum_end"),
       weight_decay=own("optimizer.weight_decay"),
       rates=rates if any(rates.values()) else None, max_norm=own("max_norm"),
       init_scale=None if own("init_scale") == 1 else own("init_scale"),
@@ -502,9 +503,14 @@ def _optimizer_spec(
   warmup = round(
       own("warmup_steps") or (own("warmup_epochs") or 0) * per_epoch
       or (own("warmup_percent") or 0) / 100 * total)
-  if own("nesterov") and own("name") != "sgd":
+  for key in ("nesterov", "momentum_end"):
+    if own(key) not in (False, None) and own("name") != "sgd":
+      raise UserError(f"config.optimizer.{key}={own(key)}: needs name=sgd, not "
+                      f"{own('name')}")
+  if own("momentum_epochs") is not None and own("momentum_end") is None:
     raise UserError(
-        f"config.optimizer.nesterov=True: needs name=sgd, not {own('name')}")
+        f"config.optimizer.momentum_epochs={own('momentum_epochs'):g}: momentum "
+        "stays as it is; give optimizer.momentum_end too")
   if warmup >= total:
     raise UserError(
         f"config.optimizer.warmup: {warmup} steps, but the run has {total}")
@@ -514,4 +520,6 @@ def _optimizer_spec(
                   for percent in own("boundaries_percent")],
       factor=own("factor"), per_epoch=per_epoch)
   return optimizers.OptimizerSpec(
-      own("name"), shape, own("nesterov"), own("b2"), own("epsilon"))
+      own("name"), shape, own("nesterov"), own("b2"), own("epsilon"),
+      1.0 if own("momentum_end") is None else
+      (own("momentum_epochs") or 0) * per_epoch or float(total))

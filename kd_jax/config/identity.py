@@ -202,8 +202,9 @@ def _static(values: Values) -> str:
   # Traced where they are in use; that they are is a matter of structure.
   if "student.init_scale" in counted:
     static["init_scale"] = True
-  if "optimizer.clip_norm" in counted:
-    static["optimizer.clip_norm"] = True
+  for name in ("optimizer.clip_norm", "optimizer.momentum_end"):
+    if name in counted:
+      static[name] = True
   static["dropout"] = bool(
       values["student.input_dropout"] or values["student.hidden_dropout"])
   static["max_norm"] = values["student.max_norm"] is not None

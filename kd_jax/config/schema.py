@@ -210,6 +210,10 @@ def _training(epochs: int) -> dict[str, Key]:
           "adam", _one_of("sgd", "adam", "adamw", "rmsprop"), "optimiser"),
       "optimizer.learning_rate": Key(1e-3, _RATE, "peak of the schedule"),
       "optimizer.momentum": Key(0.9, _PART, "of SGD; b1 of Adam"),
+      "optimizer.momentum_end": _optional(
+          float, _PART, "what momentum moves to, linearly (sgd)"),
+      "optimizer.momentum_epochs": _optional(
+          float, _POSITIVE, "epochs that this takes; None for all of the run"),
       "optimizer.nesterov": Key(False, _BOOL, "Nesterov's form (sgd)"),
       "optimizer.weight_decay": Key(
           0.0, _NOT_NEGATIVE, "L2 coefficient; of adamw decoupled"),
@@ -333,9 +337,11 @@ _FILES: dict[str, Key] = {
         "number of the first class in a user's own arrays"),
 }
 _OPTIMIZER = ("label_smoothing", "optimizer.learning_rate", "optimizer.momentum",
-              "optimizer.weight_decay", "optimizer.clip_norm")
+              "optimizer.momentum_end", "optimizer.weight_decay",
+              "optimizer.clip_norm")
 _LATER_IN_TRAINING = (
-    "accumulate", "class_weights", "mixup", "optimizer.clip_norm", "patience")
+    "accumulate", "class_weights", "mixup", "optimizer.clip_norm",
+    "optimizer.momentum_end", "optimizer.momentum_epochs", "patience")
 _NET = ("input_dropout", "hidden_dropout", "max_norm", "init_scale")
 _LATER = ("init_scale", "model.depth", "model.rank", "model.width")
 

@@ -85,6 +85,7 @@ class Hparams:
     label_smoothing: Share of the hard target spread over all classes.
     learning_rate: Peak learning rate; a factor outside the unit-peak schedule.
     momentum: Decay of the first moment (SGD's momentum, Adam's b1).
+    momentum_end: What momentum moves to, or None where it stays.
     weight_decay: L2 coefficient (coupled in SGD, decoupled in AdamW).
     rates: Dropout rates by the place they act on, or None without dropout.
     max_norm: Largest norm of a unit's incoming weights, or None without it.
@@ -101,6 +102,7 @@ class Hparams:
   label_smoothing: jax.Array | float = 0.0
   learning_rate: jax.Array | float = 1e-3
   momentum: jax.Array | float = 0.9
+  momentum_end: jax.Array | float | None = None
   weight_decay: jax.Array | float = 0.0
   rates: Mapping[str, jax.Array | float] | None = None
   max_norm: jax.Array | float | None = None

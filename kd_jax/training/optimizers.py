@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from kd_jax.core import types
+from kd_jax.training import schedules
 
 Schedule = Callable[[jax.Array], jax.Array]
 
@@ -26,6 +27,8 @@ class OptimizerSpec(NamedTuple):
     nesterov: Nesterov's form of momentum (sgd only).
     b2: Decay of the second moment (the Adam family and rmsprop).
     epsilon: Added to the root of the second moment.
+    momentum_steps: Steps over which momentum goes to `Hparams.momentum_end`, where
+      that is given.
   """
 
   name: str
@@ -33,6 +36,7 @@ class OptimizerSpec(NamedTuple):
   nesterov: bool = False
   b2: float = 0.999
   epsilon: float = 1e-8
+  momentum_steps: float = 1.0
 
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
@@ -73,6 +77,39 @@ def optimizer(
   return optax.chain(
       *clip, *direction, optax.scale_by_schedule(spec.schedule),
       optax.scale(-hparams.learning_rate))
+
+
+def at(
+    optimizer_spec: OptimizerSpec, hparams: types.Hparams, step: jax.Array
+) -> types.Hparams:
+  """The numbers of a step, as momentum may move.
+
+  p(t) = p(0) + (p_end - p(0)) * min(t / momentum_steps, 1)
+
+  Args:
+    optimizer_spec: The static part.
+    hparams: Those of step 0, and momentum_end, or None where momentum stays.
+    step: Steps done, int32 `[]`.
+
+  Returns:
+    Those of this step.
+
+  Example:
+    >>> spec = OptimizerSpec("sgd", schedule("constant", total_steps=8),
+    ...                      momentum_steps=4)
+    >>> numbers = types.Hparams(momentum=0.5, momentum_end=0.9)
+    >>> [round(float(at(spec, numbers, jnp.int32(t)).momentum), 3)
+    ...  for t in (0, 1, 4, 8)]
+    [0.5, 0.6, 0.9, 0.9]
+
+  Source: Hinton et al. (2012), arXiv 1207.0580, appendix A.1.
+  """
+  if hparams.momentum_end is None:
+    return hparams
+  done = schedules.fraction(
+      schedules.Course("linear", optimizer_spec.momentum_steps), step)
+  return hparams.replace(  # type: ignore[attr-defined]
+      momentum=hparams.momentum + (hparams.momentum_end - hparams.momentum) * done)
 
 
 def schedule(

@@ -216,6 +216,7 @@ def heads(learner: Learner, teacher_arrays: types.Tree, params: types.Tree):
 
 def _updated(learner, state, gradients, hparams):
   """The state after the step of the optimiser; what runs has moved already."""
+  hparams = optimizers.at(learner.optimizer_spec, hparams, state.step)
   # optax and its schedules count in int32 and promote.
   with jax.numpy_dtype_promotion("standard"):
     rate = hparams.learning_rate + _nothing_of_all(gradients)
