@@ -24,9 +24,9 @@ from kd_jax.report import Row, names
 ROOT = pathlib.Path(__file__).parent
 STUDIES = ("ban_mnist", "bucila06", "deepvid19", "deploy_cifar", "deploy_mnist",
            "early_stopped_mnist", "features_cifar", "fitnets_mnist",
-           "hinton15_mnist", "hinton15_omitted", "hinton15_regulariser",
-           "hinton15_specialists", "hinton15_speech", "hinton15_temperature",
-           "keras_example", "methods_mnist", "mutual_mnist",
+           "hinton15_closing", "hinton15_mnist", "hinton15_omitted",
+           "hinton15_regulariser", "hinton15_specialists", "hinton15_speech",
+           "hinton15_temperature", "keras_example", "methods_mnist", "mutual_mnist",
            "noisy_student_mnist", "ocr_teacher", "open_mnist", "patient_mnist",
            "takd_mnist")
 _TABLE = "table"

@@ -1,0 +1,240 @@
+"""What the rows of `hinton15_closing` say: a table for each stage, a verdict."""
+
+from collections.abc import Mapping, Sequence
+import pathlib
+import statistics as normal
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments import claims, words
+from kd_jax.report import Row, canvas, clustered, statistics
+
+# Errors of 10,000 in the paper, of one run.
+PAPER = 74
+OWN, AVERAGED = "its own answer", "the mean over 25 shifts"
+BASE = "base"
+SOFT, HARD = "soft targets", "labels alone"
+ADAM = "Adam"
+# Of a teacher's row, what may say how well it teaches.
+_LOOKS = {"held-out errors": lambda row: row["heldout_errors"],
+          "held-out NLL": lambda row: row["heldout_nll"],
+          "entropy of targets": lambda row: row["entropy"]["20"]}
+
+Named = Mapping[str, Sequence[Row]]
+
+
+class Rank(NamedTuple):
+  """Spearman's rho of n pairs, and its 95% interval, if there is one."""
+
+  rho: float
+  low: float | None
+  high: float | None
+  n: int
+
+
+def long(teacher: int) -> str:
+  """The name of the stage of a teacher's longest students."""
+  return f"long_{teacher}"
+
+
+def spearman(x: Sequence[float], y: Sequence[float]) -> Rank | None:
+  """Rank correlation; its interval is Fisher's z with Bonett & Wright's error.
+
+  tanh(atanh(rho) ± 1.96 sqrt((1 + rho**2 / 2) / (n - 3)))
+
+  Equal values have the mean of their ranks. None where all of x or y are equal.
+  There is no interval for fewer than 4 pairs, nor where rho is 1 or -1.
+
+  Example:
+    >>> spearman([1, 2, 3, 4], [1, 3, 2, 4])
+    Rank(rho=0.8, low=-0.818..., high=0.997..., n=4)
+
+  Source: Bonett & Wright (2000), Psychometrika 65.
+  """
+  one, other = _ranks(x), _ranks(y)
+  if len(one) < 2 or not (np.ptp(one) and np.ptp(other)):
+    return None
+  rho = round(float(np.corrcoef(one, other)[0, 1]), 12)
+  if len(one) < 4 or abs(rho) == 1:
+    return Rank(rho, None, None, len(one))
+  wide = normal.NormalDist().inv_cdf(0.975) * (
+      (1 + rho**2 / 2) / (len(one) - 3)) ** 0.5
+  low, high = np.tanh(np.arctanh(rho) + np.array([-wide, wide]))
+  return Rank(rho, float(low), float(high), len(one))
+
+
+def _ranks(values: Sequence[float]) -> np.ndarray:
+  """Ranks from 1, `[n]`; of equal values their mean."""
+  each = np.asarray(values, np.float64)
+  below = (each[:, None] > each).sum(1)
+  return below + ((each[:, None] == each).sum(1) + 1) / 2
+
+
+def targets(found: Named, epochs: Sequence[int]) -> str:
+  """Held-out errors by targets and length, and what averaging changes at each."""
+  lines = [[name, *_heldout(done)] for name, done in found.items() if done]
+  text = "**Targets: the answer to the image itself, or the mean over shifts.**\n\n"
+  text += words.table(["student", "held-out errors of 6,000", "each"], lines)
+  for length in epochs:
+    by_seed = [{row["seed"]: row["heldout_errors"]
+                for row in found[f"{name}, {length} epochs"]}
+               for name in (AVERAGED, OWN)]
+    if test := statistics.paired_by_seed(*by_seed):
+      text += (f"\nAfter {length} epochs, averaged minus own: "
+               f"{words.difference(test)} ({test.n} seeds, one teacher); that "
+               "averaging brings fewer errors "
+               f"{claims.LESS.judged(test.low, test.high)}.\n")
+  return text
+
+
+class Kind(NamedTuple):
+  """A kind of teacher: its row, and the held-out errors of its students."""
+
+  teacher: Row
+  errors: list[int]
+
+  @property
+  def mean(self) -> float:
+    return statistics.summary(self.errors).mean
+
+
+def of_kinds(found: Named, teachers: Sequence[Row]) -> dict[str, Kind]:
+  """The kinds that have both, the one with the best students first."""
+  known = {row["fingerprint"]: row for row in teachers if row["net"] == "teacher"}
+  kinds_ = {name: Kind(known[done[0]["teacher_fingerprint"]],
+                       [row["heldout_errors"] for row in done])
+            for name, done in found.items()
+            if done and done[0]["teacher_fingerprint"] in known}
+  return dict(sorted(kinds_.items(), key=lambda item: item[1].mean))
+
+
+def correlations(kinds_: Mapping[str, Kind]) -> dict[str, Rank | None]:
+  """Students' errors against each look of their teachers."""
+  errors = [each.mean for each in kinds_.values()]
+  return {look: spearman([read(each.teacher) for each in kinds_.values()], errors)
+          for look, read in _LOOKS.items()}
+
+
+def kinds(found: Named, teachers: Sequence[Row]) -> str:
+  """Every kind of teacher, its students, and what of a teacher goes with them."""
+  known = of_kinds(found, teachers)
+  lines = [[name, str(each.teacher["heldout_errors"]),
+            f"{each.teacher['heldout_nll']:.4f}",
+            f"{each.teacher['entropy']['20']:.4f}", f"{each.mean:.1f}",
+            ", ".join(map(str, each.errors))] for name, each in known.items()]
+  ranks = [[f"teacher's {look}", *(
+      ["", ""] if rank is None else [f"{rank.rho:+.2f}", _interval(rank)])]
+           for look, rank in correlations(known).items()]
+  return (
+      "**What in a teacher teaches? The best students first.**\n\n" + words.table(
+          ["teacher", "its held-out errors", "its held-out NLL",
+           "entropy of its targets, T = 20", "students' held-out errors", "each"],
+          lines)
+      + "\n**Students' held-out errors go with.**\n\n" + words.table(
+          ["", "Spearman's rho", "95% interval"], ranks)
+      + f"\nOver {len(known)} kinds of one teacher each. The interval is Fisher's "
+      "z with Bonett & Wright's standard error; it takes the kinds as a sample, "
+      "and they were listed by hand. Errors of 6,000. The entropy is the mean over "
+      "the training set, in nats, of ln 10 = 2.303 at most.\n")
+
+
+def _interval(rank: Rank) -> str:
+  return "" if rank.low is None else f"[{rank.low:+.2f}, {rank.high:+.2f}]"
+
+
+def paired(done: Sequence[Row], other: Sequence[Row]) -> clustered.Nested | None:
+  """Test errors of two sets, by seed and seed of the teacher, over these seeds."""
+  key = lambda row: (row["overrides"]["teacher.seed"], row["seed"])
+  errors = {key(row): row["test_errors"] for row in other}
+  groups: dict[int, list[float]] = {}
+  for row in done:
+    if key(row) in errors:
+      groups.setdefault(key(row)[0], []).append(
+          row["test_errors"] - errors[key(row)])
+  return clustered.nested(groups) if groups else None
+
+
+def table(found: Named) -> str:
+  """The best kind of teacher against the base, on all images."""
+  name, done = next(iter(found.items()))
+  return (f"**The best kind of teacher on all images: {name}.**\n\n"
+          + _errors(found) + "\n"
+          + _judged(name, BASE, paired(done, found[BASE])))
+
+
+def sgd(found: Mapping[str, Named], epochs: int) -> str:
+  """Held-out errors of every optimiser, by loss."""
+  names = [name for name in next(iter(found.values()))
+           if any(of[name] for of in found.values())]
+  cell = lambda done: ", ".join(
+      "diverged" if row["failed"] else str(row["heldout_errors"]) for row in done)
+  lines = [[name, *(cell(of[name]) for of in found.values())] for name in names]
+  return (f"**Optimisers, {epochs} epochs: held-out errors of 6,000, one seed.**"
+          "\n\n" + words.table(["optimiser", *found], lines))
+
+
+def longest(found: Named, chosen: Mapping[str, str], epochs: int) -> str:
+  """The best optimiser of each loss for long, and whether 74 may be a run of it."""
+  which = "; ".join(f"{loss}: {name}" for loss, name in chosen.items())
+  text = (f"**The best optimisers, {epochs} epochs on all images ({which}).**\n\n"
+          + _errors(found) + "\n"
+          + _judged(SOFT, HARD, paired(found[SOFT], found[HARD])))
+  place = claims.single(PAPER, [row["test_errors"] for row in found[SOFT]])
+  return text if place is None else text + (
+      f"\nOne more run with {SOFT} lies in {place.interval} with 95%: the paper's "
+      f"{PAPER} is {place.verdict}.\n")
+
+
+def phrase(compared: Named, lasting: Named, epochs: int) -> str:
+  """Errors of the best kind of teacher and of the longest training."""
+  parts = [f"{'base' if name == BASE else f'best teacher ({name})'} "
+           f"{_spread(done)}" for name, done in compared.items() if done]
+  parts += [f"{name}, {epochs} epochs {_spread(done)}"
+            for name, done in lasting.items() if done]
+  return ", ".join(parts)
+
+
+def _heldout(done: Sequence[Row]) -> list[str]:
+  errors = [row["heldout_errors"] for row in done]
+  return [f"{statistics.summary(errors).mean:.1f}", ", ".join(map(str, errors))]
+
+
+def _errors(found: Named) -> str:
+  return words.table(["", "errors of 10,000"], [
+      [name, _spread(done)] for name, done in found.items()]) + (
+          f"\n{words.SPREAD} {words.APART}\n")
+
+
+def _spread(done: Sequence[Row]) -> str:
+  return words.spread(done, [row["test_errors"] for row in done])
+
+
+def _judged(name: str, other: str, test: clustered.Nested | None) -> str:
+  if test is None:
+    return ""
+  told = f"{test.mean:+.1f}" + (
+      "" if test.low is None else f" [{test.low:+.1f}, {test.high:+.1f}]")
+  return (f"{name} minus {other}: {told} ({test.n} pairs of {test.groups} seeds of "
+          f"teachers); fewer errors: {claims.LESS.judged(test.low, test.high)}.\n")
+
+
+@canvas.styled
+def draw(found: Named, teachers: Sequence[Row], file: pathlib.Path) -> bool:
+  """Students' held-out errors against each look of their teachers."""
+  known = of_kinds(found, teachers)
+  drawn, axes = canvas.figure(1, 3, (9.6, 3.4), sharey=True)
+  for place, ((look, read), rank) in enumerate(zip(
+      _LOOKS.items(), correlations(known).values(), strict=True)):
+    at = axes[0][place]
+    for name, each in known.items():
+      point = read(each.teacher), each.mean
+      at.plot(*point, "D" if name == BASE else "o", markersize=4,
+              color=canvas.COLOURS[name == BASE])
+      at.annotate(name, point, fontsize=5,
+                  xytext=(3, 2), textcoords="offset points", color=canvas.GREY)
+    at.locator_params(axis="x", nbins=5)
+    at.set(xlabel=f"teacher's {look}", title="" if rank is None else
+           f"rho {rank.rho:+.2f} {_interval(rank)}")
+  axes[0][0].set_ylabel("students' held-out errors of 6,000")
+  return canvas.save(drawn, file)
