@@ -13,9 +13,12 @@ import pytest
 from test_main import SMALL
 
 from kd_jax import config as config_lib
-from kd_jax import main, methods, models
+from kd_jax import doctor, main, methods, models
 from kd_jax.config import identity
 from kd_jax.core import sources, types
+from kd_jax.core.errors import UserError
+from kd_jax.methods import fitting
+from kd_jax.methods import terms as terms_lib
 from kd_jax.models import check, nnx_model, own_model
 from kd_jax.models import own as own_lib
 
@@ -253,6 +256,122 @@ def test_what_is_no_method_is_told_in_a_line(small, own, capsys, name, words):
   code, _ = small(f"--config.method={own(METHOD)}:{name}")
   told = capsys.readouterr().err
   assert code == 2 and words in told and len(told.strip().splitlines()) <= 3
+
+
+# A method whose terms begin in line 5; what is wrong, and in which line it is told.
+BROKEN = """
+from kd_jax.methods import Method, nothing
+from kd_jax.methods.terms import Changed, Term
+import jax.numpy as jnp
+def terms(own, student, teacher, batch, hparams):
+  x = student.logits
+  value = x[:, 0]
+  return {returns}
+mine = Method("{formula}", {init}, terms, {more})
+"""
+
+
+def _broken(returns="{'t': Term(1.0, value)}", formula="mine", init="nothing",
+            more=""):
+  return BROKEN.format(returns=returns, formula=formula, init=init, more=more)
+
+
+@pytest.mark.parametrize(("text", "words", "line"), [
+    (_broken(formula="{zz:g} * D"), "its formula has 'zz', which is none of its "
+     "numbers; known: hard_weight, soft_weight, temperature", None),
+    (_broken(formula="{0} * D"), "its formula '{0} * D' cannot be filled in", None),
+    (_broken(formula="x {"), "its formula 'x {' cannot be filled in", None),
+    (_broken(more="weights=('wieght',), numbers={'weight': 1.0}"),
+     "its weights has 'wieght', which is none of its numbers; did you mean weight",
+     None),
+    (_broken(init="{}"), "its init is a dict, must be a function", None),
+    (_broken("value"), "its terms are an array [6], must be a dict of Terms", 5),
+    (_broken("{}"), "its terms are a dict, must be a dict of Terms", 5),
+    (_broken("{'t': value}"), "its term 't' is an array [6], must be a Term", 5),
+    (_broken("{'t': Term(1.0, value.mean())}"), "the value of its term t is one "
+     "number; give one for each example, [6], without the mean", 5),
+    (_broken("{'t': Term(1.0, x)}"), "the value of its term t is an array "
+     "[6, 7]; give one number for each example, [6]", 5),
+    (_broken("{'t': Term(value, value)}"),
+     "the weight of its term t is an array [6], must be one number", 5),
+    (_broken("{'t': Term(1.0, (x - x[:, :3]).sum(-1))}"), "(6, 7), (6, 3)", 8),
+    (_broken("{'t': Term(hparams.numbers['power'], value)}"), "TypeError: ", 8),
+    (_broken("{'t': Term(1.0, value if value[0] > 0 else -value)}"),
+     "TracerBoolConversionError: ", 8),
+    (_broken(init="lambda *_: {}"), "its init gives a dict, must give (params, "
+     "state)", 9),
+    (_broken(init="lambda *_: {}['a']"), "KeyError: 'a'", 9),
+    (_broken("Changed({'t': Term(1.0, value)}, {'n': value})"),
+     "its state after a step is {'n': ((6,), 'float32')}, must have the shapes "
+     "and types of its init, {}", 5),
+])
+def test_a_mistake_in_a_method_of_a_file_is_a_line(own, text, words, line):
+  file = own(text)
+  with pytest.raises(UserError) as told:
+    methods.add(f"{file}:mine")
+    assert line is not None, "not refused when it is read"
+    outputs = types.Outputs(jnp.zeros((6, 7)), {})
+    @jax.eval_shape
+    def _():
+      made = methods.METHODS["mine"]
+      state = made.init(jax.random.key(0), {}, {})
+      return made.terms(terms_lib.Own(*state), outputs, outputs, None,
+                        types.Hparams())
+  told = str(told.value)
+  assert told.startswith(f"config.method={file}:mine: ") and words in told
+  assert "\n" not in told
+  assert line is None or told.endswith(f"({file}, line {line})")
+
+
+def test_a_method_that_relates_examples_may_give_one_number(own):
+  file = own(_broken("{'t': Term(1.0, value.mean())}", more="relations=True"))
+  methods.add(f"{file}:mine")
+  outputs = types.Outputs(jnp.array([[2.0, 0.0], [4.0, 0.0]]), {})
+  found = methods.METHODS["mine"].terms(
+      terms_lib.Own({}, {}), outputs, outputs, None, types.Hparams())
+  assert found.terms["t"].value == 3.0 and found.state == {}
+
+
+def test_a_run_and_the_doctor_tell_of_a_method_in_the_same_line(
+    small, own, own_data, capsys):
+  file = own(_broken("{'t': Term(1.0, value.mean())}"))
+  code, _ = small(f"--config.method={file}:mine")
+  told = capsys.readouterr().err.strip()
+  assert code == 2 and told.count("\n") == 0
+  assert told.endswith(f"({file}, line 5)") and "is one number" in told
+  assert doctor.run([*SMALL, f"--config.data.dir={own_data}",
+                     f"--config.method={file}:mine"]) != 0
+  said = "".join(capsys.readouterr())
+  assert told.removeprefix("error: ") in " ".join(said.split())
+  assert "not foreseen" not in said
+
+
+def test_a_method_that_fits_no_taps_says_which_do(own):
+  file = own(METHOD + """
+def differ(own, student, teacher, batch, hparams):
+  pair, = student.features
+  apart = student.features[pair] - teacher.features[pair]
+  return {"d": Term(1.0, (apart**2).mean(-1))}
+pair = mine._replace(
+    terms=differ, numbers={}, formula="d", pairs=lambda s, t: (("a", "a"),))
+""")
+  methods.add(f"{file}:pair")
+  taps = {"a": (3,), "b": (4,)}, {"a": (4,), "b": (3,)}
+  with pytest.raises(ValueError, match=(
+      r"cannot compare the student's a \(3\) with the teacher's a \(4\): TypeError"
+      rf".*{file}, line 15\); what fits: \('a', 'b'\), \('b', 'a'\)")):
+    fitting.check(methods.METHODS["pair"], *taps, (), types.Hparams())
+
+
+def test_a_method_whose_file_is_as_it_was_stays_the_same_object(own):
+  file = own(METHOD)
+  methods.add(f"{file}:mine")
+  before = methods.METHODS["mine"]
+  methods.add(f"{file}:mine")
+  assert methods.METHODS["mine"] is before
+  own(METHOD.replace("**2", "**4"))
+  methods.add(f"{file}:mine")
+  assert methods.METHODS["mine"] is not before
 
 
 @pytest.fixture

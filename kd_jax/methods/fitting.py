@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from kd_jax.core import types
 from kd_jax.methods.method import Method, sizes
+from kd_jax.methods.own import Raised
 from kd_jax.methods.pairs import OfSeveral, Pairs, Shapes, TooFew, parted
 from kd_jax.methods.several import bind
 from kd_jax.methods.terms import Own
@@ -90,6 +91,10 @@ def _problem(bound, student, teacher, pairs, hparams) -> str | None:
     jax.eval_shape(tried, hparams)
   except TooFew:
     raise
+  except Raised as error:  # Of a user's own.
+    if not isinstance(error.__cause__, TypeError | ValueError):
+      raise
+    return error.words
   except (TypeError, ValueError) as error:
     return " ".join(str(error).split("--------------------")[0].split())
   return None

@@ -14,6 +14,7 @@ from kd_jax.core.errors import UserError
 from kd_jax.methods.method import Method
 from kd_jax.methods.on_features import ON_FEATURES
 from kd_jax.methods.on_logits import ON_LOGITS
+from kd_jax.methods.own import checked
 from kd_jax.methods.several import together
 
 METHODS: dict[str, Method] = {**ON_LOGITS, **ON_FEATURES}
@@ -70,22 +71,27 @@ def add(name: str) -> None:
     name: `module:NAME` or `file.py:NAME` of a `Method`; it is called NAME.
 
   Raises:
-    UserError: If there is no such method, or another is called NAME.
+    UserError: If there is no such method, another is called NAME, or its fields
+      do not agree. So do its functions, of what is wrong with them.
   """
   own, (called,) = sources.load("config.method", name), parts(name)
-  place = name.rpartition(":")[0]
+  place, key = name.rpartition(":")[0], f"config.method={name}"
   if not isinstance(own, Method):
-    raise UserError(f"config.method={name}: is a {type(own).__name__}, and must be "
+    raise UserError(f"{key}: is a {type(own).__name__}, and must be "
                     "a kd_jax.methods.Method")
-  if called in METHODS and _ADDED.get(called) != place:
-    raise UserError(f"config.method={name}: there is another method {called}; give "
-                    "yours another name")
-  _ADDED[called] = place
-  METHODS[called] = own  # Its file may have been edited.
+  before = _ADDED.get(called, ("", None))
+  if called in METHODS and before[0] != place:
+    raise UserError(f"{key}: there is another method {called}; give yours another "
+                    "name")
+  # Its file may have been edited. One that was not stays the same object, as
+  # programs are kept by it.
+  if before[1] is not own or called not in METHODS:
+    METHODS[called] = checked(own, key=key, file=sources.file(name))
+  _ADDED[called] = place, own
 
 
-# Where the user's own methods lie, by name.
-_ADDED: dict[str, str] = {}
+# Where the user's own methods lie, and what lies there, by name.
+_ADDED: dict[str, tuple[str, Any]] = {}
 
 
 def find(name: str) -> Method:
