@@ -363,6 +363,101 @@ pair = mine._replace(
     fitting.check(methods.METHODS["pair"], *taps, (), types.Hparams())
 
 
+LOSS = """
+from kd_jax import losses
+def loss(student_logits, teacher_logits, labels, temperature, alpha):
+  return losses.distillation_loss(student_logits, teacher_logits, labels,
+                                  temperature=temperature, alpha=alpha)
+def mean(student_logits, teacher_logits, labels, temperature, alpha):
+  return loss(student_logits, teacher_logits, labels, temperature, alpha).mean()
+def wide(student_logits, teacher_logits):
+  return student_logits - teacher_logits
+def given(z, v, y, *, temperature, alpha):
+  return loss(z, v, y, temperature, alpha)
+def places(z, v, y, t, a):
+  return loss(z, v, y, t, a)
+def by_name(alpha, temperature, labels, teacher_logits, student_logits):
+  return loss(student_logits, teacher_logits, labels, temperature, alpha)
+def few(teacher_logits, student_logits):
+  return student_logits[:, 0] - teacher_logits[:, 0]
+def alone(labels, student_logits):
+  return losses.hard_cross_entropy(student_logits, labels)
+def odd(student_logits, power):
+  return student_logits**power
+"""
+# z and v with p = (3/4, 1/4) and q = (1/4, 3/4) at T = 2, of the label 0 and 1.
+_Z, _V = 2 * np.log([[3.0, 1.0], [1.0, 3.0]]), 2 * np.log([[1.0, 3.0], [1.0, 3.0]])
+
+
+def _terms_of_loss(own, name, **numbers):
+  methods.add(f"{own(LOSS)}:{name}")
+  outputs = [types.Outputs(jnp.asarray(x, jnp.float32), {}) for x in (_Z, _V)]
+  ids = jnp.arange(2)
+  return methods.METHODS[name].terms(
+      terms_lib.Own({}, {}), *outputs, types.Batch((), ids, ids, ids, ids >= 0),
+      types.Hparams(**numbers)).terms
+
+
+@pytest.mark.parametrize("name", ["loss", "given", "places", "by_name"])
+def test_a_loss_of_a_file_is_a_term_with_its_alpha_and_weights(own, name):
+  # At T = 1 these are (9/10, 1/10), so CE = log(10/9); T**2 KL = 4 * log(3) / 2.
+  terms = _terms_of_loss(
+      own, name, temperature=2.0, hard_weight=jnp.float32(0.5),
+      soft_weight=jnp.float32(1.5))
+  term, = terms.values()
+  ce, kl = np.log(10 / 9), np.array([0.5 * np.log(3), 0.0])
+  assert term.weight == 2.0
+  np.testing.assert_allclose(
+      term.weight * term.value, 0.5 * ce + 1.5 * 4 * kl, rtol=1e-5, atol=1e-6)
+  # As of a warmup of alpha = 1, at its start.
+  term, = _terms_of_loss(
+      own, name, temperature=2.0, hard_weight=jnp.float32(0),
+      soft_weight=jnp.float32(0)).values()
+  assert term.weight == 0 and np.isfinite(term.value).all()
+
+
+def test_a_loss_of_a_file_is_given_what_it_names(own):
+  term, = _terms_of_loss(own, "few", hard_weight=0.3, soft_weight=0.3).values()
+  np.testing.assert_allclose(term.value, (_Z - _V)[:, 0], rtol=1e-6)
+  assert term.weight == 1
+  assert methods.METHODS["few"].named() == "few"
+  term, = _terms_of_loss(own, "alone").values()
+  np.testing.assert_allclose(term.value, np.log([10 / 9, 10 / 9]), rtol=1e-5)
+  _terms_of_loss(own, "loss")
+  of = lambda field: [getattr(methods.METHODS[name], field)
+                      for name in ("loss", "few", "alone")]
+  assert of("needs_teacher") == [True, True, False]
+  assert of("softens") == [True, False, False]
+  assert of("reads_labels") == [True, False, True]
+  assert methods.METHODS["loss"].formula.format(
+      hard_weight=0.1, soft_weight=0.9, temperature=4.0) == (
+          "loss(hard 0.1, soft 0.9), T = 4")
+
+
+@pytest.mark.parametrize(("name", "words"), [
+    ("mean", "the value of its term loss is one number; give one for each example, "
+     "[2], without the mean"),
+    ("wide", "the value of its term loss is an array [2, 2]"),
+    ("odd", "odd(student_logits, power): must take (student_logits, "
+     "teacher_logits, labels, temperature, alpha)")])
+def test_a_loss_of_a_file_that_is_none_is_refused(own, name, words):
+  with pytest.raises(UserError) as told:
+    _terms_of_loss(own, name)
+  assert words in str(told.value) and f"mine.py:{name}: " in str(told.value)
+
+
+def test_a_loss_of_a_file_trains_as_kd_alone_and_in_lanes(small, own):
+  swept = ("--sweep.temperature=1,4", "--sweep.alpha=0.5,1",
+           "--config.sweep.lanes=1x4")
+  code, ours = small(f"--config.method={own(LOSS)}:loss", *swept)
+  _, theirs = small("--config.method=kd", *swept, workdir="kd")
+  assert code == 0 and len(ours) == len(theirs) == 4
+  for mine, kd in zip(ours, theirs):
+    assert mine["test_nll"] == pytest.approx(kd["test_nll"], rel=1e-4)
+  assert len({row["test_nll"] for row in ours}) == 4
+  assert "loss(hard 0.5, soft 0.5), T = 4" in {row["loss"] for row in ours}
+
+
 def test_a_method_whose_file_is_as_it_was_stays_the_same_object(own):
   file = own(METHOD)
   methods.add(f"{file}:mine")

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 import importlib
 import importlib.util
-import inspect
 import pathlib
 import sys
 from typing import Any, NamedTuple
@@ -12,9 +11,11 @@ import numpy as np
 
 from kd_jax.conformance import adapters, oracle, taps
 from kd_jax.conformance.adapters import Adapted, Case, Refusal, error_line
+from kd_jax.core import calls
 from kd_jax.core.errors import UserError, nearest
 
 _DEFAULT = "loss"
+_SAYS = "; --kind says which"
 
 
 class Kind(NamedTuple):
@@ -39,7 +40,8 @@ def of_logits() -> Kind:
   """loss(student_logits, teacher_logits, labels, temperature, alpha)."""
   first = Case(*oracle.problem(), temperature=2.0, alpha=0.5)
   return Kind(
-      first, by_position, ("logits", str(first.student.shape)),
+      first, lambda function: calls.by_position(function, _SAYS),
+      ("logits", str(first.student.shape)),
       ", at T = 2 and alpha = 0.5; a logarithm of logits that are no "
       "probabilities?", "--framework")
 
@@ -47,8 +49,8 @@ def of_logits() -> Kind:
 def of_features(shapes: taps.Taps) -> Kind:
   """loss(student_features, teacher_features)."""
   def call(function: Callable[..., Any]) -> Callable[..., Any]:
-    if not _binds(function, None, None):
-      raise _unfit(function, "(student_features, teacher_features)")
+    if not calls.binds(function, None, None):
+      raise calls.unfit(function, "(student_features, teacher_features)", _SAYS)
     return lambda s, t, *_: function(shapes.of(s), shapes.of(t))
 
   given = [str((oracle.EXAMPLES, *shape)) for shape in shapes.shapes]
@@ -140,43 +142,6 @@ def _run_file(path: pathlib.Path) -> Any:
   finally:
     sys.path.pop(0)
   return made
-
-
-def by_position(function: Callable[..., Any]) -> Callable[..., Any]:
-  """The function as one of five positional arguments.
-
-  T and alpha may be keyword-only; further arguments need defaults.
-
-  Raises:
-    UserError: If it cannot be called so.
-  """
-  blank = [None] * 3
-  if _binds(function, *blank, None, None):
-    return function
-  if not _binds(function, *blank, temperature=None, alpha=None):
-    raise _unfit(
-        function, "(student_logits, teacher_logits, labels, temperature, alpha)")
-  return lambda z, v, y, temperature, alpha: function(
-      z, v, y, temperature=temperature, alpha=alpha)
-
-
-def _binds(function: Callable[..., Any], *args: Any, **kwargs: Any) -> bool:
-  """Whether a function can be called so, as far as its signature says."""
-  try:
-    signature = inspect.signature(function)
-  except (TypeError, ValueError):
-    return True  # Of C, say: it will be seen when it is called.
-  try:
-    signature.bind(*args, **kwargs)
-  except TypeError:
-    return False
-  return True
-
-
-def _unfit(function: Callable[..., Any], arguments: str) -> UserError:
-  name = getattr(function, "__name__", function)
-  return UserError(f"{name}{inspect.signature(function)}: must take {arguments}; "
-                   "--kind says which")
 
 
 def _found_out(function: Callable[..., Any], kind: Kind) -> Adapted:

@@ -5,8 +5,9 @@ import functools
 import inspect
 from typing import TYPE_CHECKING, Any
 
+from kd_jax.core import calls
 from kd_jax.core.errors import UserError, in_words, nearest
-from kd_jax.methods.method import NAMES, Method
+from kd_jax.methods.method import AT_T, NAMES, Method, nothing
 from kd_jax.methods.pairs import TooFew
 
 if TYPE_CHECKING:
@@ -23,6 +24,47 @@ class Raised(UserError):
   def __init__(self, key: str, words: str):
     super().__init__(f"{key}: {words}")
     self.words = words
+
+
+def of_loss(function: Callable[..., Any], *, key: str, name: str) -> Method:
+  """The method of one term, a user's function of logits z and v that gives `[B]`.
+
+    L = (h + s) * loss(z, v, labels, T, alpha = s / (h + s))
+
+  So alpha is that of the config where it is given: h = 1 - alpha, s = alpha. A
+  loss that does not name alpha counts once, whatever the weights are.
+
+  Args:
+    function: As of `calls.of_logits`. T and alpha are traced.
+    key: The config key and its value, for messages.
+    name: What the loss is called in formulas.
+
+  Raises:
+    UserError: If it cannot be called so.
+  """
+  try:
+    call, uses = calls.of_logits(function)
+  except UserError as error:
+    raise UserError(f"{key}: {error}") from None
+
+  @functools.wraps(function)
+  def terms(own, student, teacher, batch, hparams):
+    from kd_jax.methods.terms import Term  # pylint: disable=g-import-not-at-top
+    whole, alpha = 1.0, None
+    if "alpha" in uses:
+      whole = hparams.hard_weight + hparams.soft_weight
+      # While soft_weight rises from 0 all of it may be 0.
+      alpha = hparams.soft_weight / (whole + (whole == 0))
+    return {"loss": Term(whole, call(
+        student.logits, teacher and teacher.logits, batch.label,
+        hparams.temperature, alpha))}
+
+  weights = "(hard {hard_weight:.3g}, soft {soft_weight:.3g})"
+  softens = "temperature" in uses
+  return Method(
+      name + weights * ("alpha" in uses) + AT_T * softens, nothing, terms,
+      softens=softens, needs_teacher="teacher_logits" in uses,
+      reads_labels="labels" in uses)
 
 
 def checked(method: Method, *, key: str, file: str) -> Method:
@@ -131,8 +173,8 @@ def _of_terms(found: Any, number: int, relations: bool) -> str:
     if shape == () and not relations:
       return (f"the value of its term {name} is one number; give one for each "
               f"example, [{number}], without the mean over the batch, which is "
-              "taken here without padding (relations=True if it is none of single "
-              "examples)")
+              "taken here without padding (a Method of relations between examples "
+              "may give one, with relations=True)")
     if shape not in ((), (number,)):
       return (f"the value of its term {name} is {_kind(term.value)}; give one "
               f"number for each example, [{number}]")

@@ -9,12 +9,12 @@ step, the loop or the trainer knows a method by name.
 from collections.abc import Mapping
 from typing import Any
 
-from kd_jax.core import sources
+from kd_jax.core import calls, sources
 from kd_jax.core.errors import UserError
 from kd_jax.methods.method import Method
 from kd_jax.methods.on_features import ON_FEATURES
 from kd_jax.methods.on_logits import ON_LOGITS
-from kd_jax.methods.own import checked
+from kd_jax.methods.own import checked, of_loss
 from kd_jax.methods.several import together
 
 METHODS: dict[str, Method] = {**ON_LOGITS, **ON_FEATURES}
@@ -68,7 +68,8 @@ def add(name: str) -> None:
   """Adds a user's own method to `METHODS`, so that its numbers are keys.
 
   Args:
-    name: `module:NAME` or `file.py:NAME` of a `Method`; it is called NAME.
+    name: `module:NAME` or `file.py:NAME` of a `Method`, or of a loss as of
+      `calls.of_logits`; it is called NAME.
 
   Raises:
     UserError: If there is no such method, another is called NAME, or its fields
@@ -76,9 +77,12 @@ def add(name: str) -> None:
   """
   own, (called,) = sources.load("config.method", name), parts(name)
   place, key = name.rpartition(":")[0], f"config.method={name}"
-  if not isinstance(own, Method):
-    raise UserError(f"{key}: is a {type(own).__name__}, and must be "
-                    "a kd_jax.methods.Method")
+  if not isinstance(own, Method) and (
+      not callable(own) or isinstance(own, type)):
+    raise UserError(
+        f"{key}: is a {type(own).__name__}, and must be a kd_jax.methods.Method, "
+        f"or a function ({', '.join(calls.ARGUMENTS)}) that gives one loss for "
+        "each example, [B]")
   before = _ADDED.get(called, ("", None))
   if called in METHODS and before[0] != place:
     raise UserError(f"{key}: there is another method {called}; give yours another "
@@ -86,7 +90,9 @@ def add(name: str) -> None:
   # Its file may have been edited. One that was not stays the same object, as
   # programs are kept by it.
   if before[1] is not own or called not in METHODS:
-    METHODS[called] = checked(own, key=key, file=sources.file(name))
+    METHODS[called] = checked(
+        own if isinstance(own, Method) else of_loss(own, key=key, name=called),
+        key=key, file=sources.file(name))
   _ADDED[called] = place, own
 
 
