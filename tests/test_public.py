@@ -28,6 +28,7 @@ import jax
 import ml_collections
 import numpy as np
 import pytest
+import test_own_page as own_page
 
 from kd_jax import config as config_lib
 from kd_jax import data, models
@@ -458,7 +459,11 @@ def test_the_documents_have_commands():
     ("module", "words"), [*documented(), *(
         (module, tuple(shlex.split(words))) for module, words in TOLD_FLAGS)],
     ids=lambda each: each if isinstance(each, str) else " ".join(each))
-def test_a_command_of_a_document_is_accepted(module, words, monkeypatch):
+def test_a_command_of_a_document_is_accepted(
+    module, words, monkeypatch, tmp_path):
+  # The file of docs/own.md.
+  (tmp_path / "mine.py").write_text("".join(own_page.CODE))
+  words = [word.replace("=mine.py:", f"={tmp_path}/mine.py:") for word in words]
   assert importlib.util.find_spec(module), module
   if module in WITHOUT_FLAGS:
     assert not words
@@ -581,8 +586,8 @@ def test_a_key_has_its_default(key):
 def test_keys_in_documents_are_promised():
   told = {key for file in TEXTS for key in re.findall(
       r"--(?:config|sweep)\.([a-z]\w*(?:\.\w+)*)", file.read_text())}
-  # Of the method of examples/own_method.py, and of the nets of a recipe.
-  told -= {"focal_kd.power"}
+  # Of methods of examples/own_method.py and docs/own.md; of the nets of a recipe.
+  told -= {"focal_kd.power", "focal.power"}
   told = {schema.of_nets().get(key.split(".", 2)[2], key)
           if key.startswith("nets.") else key for key in told}
   assert len(told) > 10 and told <= set(KEYS)
