@@ -262,7 +262,9 @@ def test_an_unknown_name_is_told_with_the_nearest(key, value, hint):
 
 @pytest.mark.parametrize(("name", "hint"), [
     ("no_such_module:Net", "there is none in .*, and none is installed; start"),
-    ("examples.no_such:Net", "there is none in .*, and none is installed; start"),
+    ("examples.no_such:Net", "there is none in .*, and none is installed; start .*"
+     ", here the clone of kd_jax: examples are not installed"),
+    ("examples/no_such.py:Net", "there is none in .*; start .*, here the clone of"),
     ("nowhere/net.py:Net", "cannot be imported: there is none in .*; start"),
     ("/nowhere/net.py:Net", "FileNotFoundError"),
     ("flax.linen:Nope", "cannot be imported"),

@@ -2,12 +2,14 @@
 
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tomllib
 
 from conftest import ROOT
 import pytest
+from test_architecture import imports
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
@@ -25,6 +27,38 @@ def test_files_that_are_no_modules_are_installed():
            for file in (ROOT / "kd_jax").rglob("*")
            if file.is_file() and file.suffix not in (".py", ".pyc")}
   assert there == {(package, name) for package in given for name in given[package]}
+
+
+# What a run can do without, and how each is named to who wants it.
+OPTIONAL = {
+    "tensorflow_datasets": "data", "etils": "data", "requests": "data",
+    "tensorflow": "prepare", "pyarrow": "parquet", "IPython": None,
+    **dict.fromkeys(("torch", "keras", "onnx", "onnxruntime", "jax2onnx",
+                     "safetensors", "litert_converter", "ai_edge_litert",
+                     "ai_edge_quantizer"), None),
+}
+# Of a library that is imported by another name than it is installed by.
+INSTALLED = {"PIL": "pillow", "orbax": "orbax-checkpoint"}
+
+
+def _named(packages: list[str]) -> set[str]:
+  return {re.match(r"[\w-]+", package)[0] for package in packages}
+
+
+def test_an_install_brings_all_that_a_run_imports():
+  found = {name.partition(".")[0] for file in (ROOT / "kd_jax").rglob("*.py")
+           for name in imports(file)} - {"kd_jax", *sys.stdlib_module_names}
+  assert OPTIONAL.keys() <= found
+  needed = {INSTALLED.get(name, name) for name in found - OPTIONAL.keys()}
+  given = _named(PROJECT["project"]["dependencies"])
+  assert needed == given - {"scikit-learn"}  # Which mlxtend imports.
+
+
+def test_the_documents_name_every_extra():
+  extras = PROJECT["project"]["optional-dependencies"].keys() - {"dev"}
+  assert {*filter(None, OPTIONAL.values())} <= extras
+  text = (ROOT / "README.md").read_text()
+  assert extras <= set(re.findall(r"`\[(\w+)\]`", text))
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import os
 import pathlib
+import re
 import sys
 from types import ModuleType
 from typing import Any
@@ -78,6 +79,8 @@ def _module(place: str) -> ModuleType:
 def _absent(place: str, file: str, error: BaseException) -> str:
   """What to do if a name is not where it was, such as that of a run of before."""
   start = "start from the folder to which the name is relative"
+  if re.match(r"examples\b", place):
+    start += ", here the clone of kd_jax: examples are not installed"
   if place.endswith(".py"):
     # Not one that the file itself has looked for.
     if isinstance(error, FileNotFoundError) and str(error.filename) == file and (
