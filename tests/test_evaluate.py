@@ -175,7 +175,7 @@ def test_other_data_and_another_net_are_evaluated(run, tmp_path):
 
 
 @pytest.mark.parametrize("words, told", [
-    (["--net=nothing"], "no such net"),
+    (["--net=nothing"], "has no net 'nothing'"),
     (["--beside=distilled"], "is the net itself"),
     (["--config.temperature=3"], "only keys of the data set"),
     (["--config.data.name=other", "--config.data.dir={dir}"],

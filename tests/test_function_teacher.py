@@ -279,6 +279,10 @@ def test_the_doctor_and_the_plan_know_it(tmp_path, own_data, capsys):
            f"--config.teacher.name={tmp_path / 'own.py'}:pixels",
            "--config.features.pairs=(('hidden_0', 'first'),)"]
   assert doctor.run([*words, f"--workdir={tmp_path / 'run'}"]) == 0
-  assert re.search(r"taps first \[\d+, 16\], map \[\d+, 4, 4, 1\]",
-                   " ".join(capsys.readouterr().out.split()))
+  said = " ".join(capsys.readouterr().out.split())
+  assert re.search(r":pixels, a function, which is asked and not trained; taps "
+                   r"first \[\d+, 16\], map \[\d+, 4, 4, 1\]", said)
+  # Runs, lanes, chunks and steps of the plan.
+  assert "│ teacher │ 1 │ 1x1x1 │ 1 │ 0 │" in said
+  assert re.search("│ distilled │ 1 │ 1x1x1 │ 1 │ [1-9]", said)
   assert main.run([*words, "--plan"]) == 0

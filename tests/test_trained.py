@@ -118,7 +118,7 @@ def test_what_is_no_run_or_no_net_is_refused(runs, tmp_path):
     trained.load(tmp_path)
   with pytest.raises(UserError, match="did you mean teacher"):
     trained.load(runs("distilled"), "teachers")
-  with pytest.raises(UserError, match="--net=teacher_best: no such net there"):
+  with pytest.raises(UserError, match="run: has no net 'teacher_best'; did"):
     trained.load(runs("distilled"), "teacher_best")
 
 

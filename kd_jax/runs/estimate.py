@@ -104,7 +104,7 @@ def show(
       dealt = shard.part(chunks, before=place)
       place += len(chunks)
     runs = sum(len(set(chunk.lanes)) for chunk in dealt)
-    steps = group.training.last_step
+    steps = group.training.last_step if group.step else 0
     seconds = runs * steps * group.step
     held = group.inputs.nbytes + shape.size * cost.lane_bytes(
         group.training, group.inputs)
@@ -135,7 +135,7 @@ class _Group(NamedTuple):
     net: Any of them.
     training: Its training.
     inputs: Of the data set.
-    step: Seconds of a step.
+    step: Seconds of a step; 0 of a net that is not trained, but given.
     runs: The seed of each, by what it is.
   """
 

@@ -187,7 +187,7 @@ def _chosen(
         f"{workdir}: no net is kept in it; of a sweep only those that "
         "others learn from are")
   if name is not None and name not in kept:
-    raise UserError(f"--net={name}: no such net there; {nearest(name, kept)}")
+    raise UserError(f"{workdir}: has no net {name!r}; {nearest(name, kept)}")
   # The last is of the last epoch.
   asked = name or (schema.judged(values["recipe"]) if values["recipe"] else None)
   return kept.get(asked or "") or [*kept.values()][-1]

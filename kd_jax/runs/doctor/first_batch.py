@@ -134,10 +134,14 @@ def describe(begun: Begun) -> str:
   sizes = names.sizes(own)
   widths = "x".join(map(str, sizes.pop("widths", ()))) or "of its own widths"
   shown = " ".join([widths, *(f"{name}={value}" for name, value in sizes.items())])
-  number = parameters.num_parameters(begun.state.student.params)
   taps = ", ".join(f"{tap} {[training.batch_size, *shape]}"
                    for tap, shape in training.taps.items())
-  return f"{own('name')} {shown}, {number:,} parameters; taps {taps or 'none'}"
+  if training.model.on_host is not None:
+    made = f"{own('name')}, a function, which is asked and not trained"
+  else:
+    number = parameters.num_parameters(begun.state.student.params)
+    made = f"{own('name')} {shown}, {number:,} parameters"
+  return f"{made}; taps {taps or 'none'}"
 
 
 def compared(begun: Begun) -> str:
