@@ -316,9 +316,13 @@ def _time(rows: dict[str, list[Row]]) -> str:
     place = machine(part[0])
     own[place] = own.get(place, 0.0) + sum(map(_seconds, part))
     teachers = "teachers" if stage == _TABLE else f"{stage}_teachers"
+    each = rows.get(teachers, ())
+    # Ensembles share members, so these are counted, each once.
+    members = any(row.get("net") == "member" for row in each)
     taught.setdefault(place, {}).update({
-        row["fingerprint"]: _seconds(row) for row in rows.get(teachers, ())
-        if row.get("net") != "member"})
+        row["fingerprint"]: _seconds(row) for row in each
+        if not members or row.get("net") == "member"
+        or (row.get("teacher") or {}).get("count", 1) == 1})
   told = lambda place: " + ".join(
       _long(each) for each in (own[place], sum(taught[place].values())) if each)
   return "; ".join(f"{told(place)} on {place}" for place in sorted(

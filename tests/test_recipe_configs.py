@@ -77,7 +77,8 @@ def run(sets):
     small = [] if name == "early_stopped" else ["--config.steps=12"]
     for net in members(config):
       # As unlike each other as they were: of two that are alike one is trained.
-      widths = tuple(max(2, each // 20) for each in config.nets[net].widths)
+      own = config.nets[net].widths or config.student.widths
+      widths = tuple(max(2, each // 20) for each in own)
       small.append(f"--config.nets.{net}.widths={widths}")
       if config.nets[net].steps is not None:
         small.append(f"--config.nets.{net}.steps=12")

@@ -26,13 +26,20 @@ def told(rows: Rows, named: Named) -> str:
       ["teacher", "paper", "errors of 10,000", "NLL", "ECE"],
       _of_teachers(rows, named)))
   return "\n".join(parts) + (
-      f"\n{words.SPREAD} {words.modelled(cells)} The teachers' own and shares are "
-      "t-intervals over teachers. Share of the teacher's gain: (small - row) / "
-      "(small - teacher) for each teacher, of means over students. Differences are "
-      "over teachers too; those of the ensembles' rows, of one ensemble each, are "
-      "paired by seed and hold given these teachers. p is corrected within a "
-      "table. The paper's number is of one run: it is looked for where one more "
-      "run of ours lies with 95%, mean ± t s sqrt(1 + 1 / n).\n")
+      f"\n{words.SPREAD} {words.modelled(cells)} "
+      "Its cells are all rows of `results.jsonl`, those without a teacher and "
+      "of a single one too, and those of the best rows, whose teachers are "
+      "other nets. The teachers' own and shares are t-intervals over teachers. "
+      "Share of the teacher's gain: (small - row) / (small - teacher) for each "
+      "teacher, of means over its students; small is the mean of all its runs, "
+      "of 40 epochs beside the best rows. Differences are from distilled, T = "
+      "20 of the same table, beside the best rows from that of 40 epochs, and "
+      "over teachers too; those of the ensembles' rows, of one ensemble each, "
+      "are paired by seed and hold given these teachers, with the variance of "
+      "the differences within each of the distilled row's (9 degrees of "
+      "freedom). p is corrected within a table. The paper's number is of one "
+      "run: it is looked for where one more run of ours lies with 95%, mean ± t "
+      "s sqrt(1 + 1 / n), of all n runs whoever taught them.\n")
 
 
 def _by_length(named: Named) -> dict[str, dict[str, Sequence[Row]]]:
@@ -191,7 +198,8 @@ def _verdict(
 def _line(
     name: str, done: Sequence[Row], small: Sequence[Row], taught, errors: str
 ) -> list[str]:
-  mean = lambda key: statistics.summary([row[key] for row in done]).mean
+  # As in table.md, to the last bit: some means lie halfway between two digits.
+  mean = lambda key: sum(row[key] for row in done) / len(done)
   shares = [] if done is small else _shares(done, small, taught)
   return [sources.linked(name, done), str(PAPER.get(name, "")), errors,
           words.interval(shares, ".2f"), f"{100 * mean('agreement'):.2f}",
