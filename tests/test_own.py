@@ -434,6 +434,17 @@ def test_a_loss_of_a_file_is_given_what_it_names(own):
           "loss(hard 0.1, soft 0.9), T = 4")
 
 
+@pytest.mark.parametrize("more", [
+    "class_weights=balanced", "label_smoothing=0.1"])
+def test_what_does_not_reach_a_loss_of_a_file_is_refused(small, own, capsys, more):
+  file = own(LOSS)
+  assert small(f"--config.method={file}:loss", f"--config.{more}")[0] == 2
+  told = capsys.readouterr().err
+  assert f"which {more.split('=')[0]} would not reach" in told
+  assert small(f"--config.method={file}:few", f"--config.{more}",
+               "--config.steps=2")[0] == 0, "it reads no label"
+
+
 @pytest.mark.parametrize(("name", "words"), [
     ("mean", "the value of its term loss is one number; give one for each example, "
      "[2], without the mean"),

@@ -54,6 +54,8 @@ class Method(NamedTuple):
     softens: Whether `hparams.temperature` makes a difference to its terms.
     needs_teacher: Whether the terms look at a teacher.
     reads_labels: Whether a term beside the hard one reads the labels.
+    own_labels: Whether the term of the labels is the user's, and none of the
+      library, so that smoothing and weights do not reach it.
     numbers: Its own hyper-parameters with the paper's values: keys of the
       config, traced, lanes of a sweep.
     within: Lowest and highest value of a number, where it is not any >= 0.
@@ -91,6 +93,7 @@ class Method(NamedTuple):
   softens: bool = True
   needs_teacher: bool = True
   reads_labels: bool = False
+  own_labels: bool = False
   numbers: Mapping[str, float] = _NONE
   within: Mapping[str, tuple[float, float]] = _NO_RANGES
   whole: tuple[str, ...] = ()

@@ -64,7 +64,7 @@ def of_loss(function: Callable[..., Any], *, key: str, name: str) -> Method:
   return Method(
       name + weights * ("alpha" in uses) + AT_T * softens, nothing, terms,
       softens=softens, needs_teacher="teacher_logits" in uses,
-      reads_labels="labels" in uses)
+      reads_labels="labels" in uses, own_labels="labels" in uses)
 
 
 def checked(method: Method, *, key: str, file: str) -> Method:

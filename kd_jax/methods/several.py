@@ -164,6 +164,7 @@ def together(
       softens=first.softens,
       needs_teacher=any(m.needs_teacher for m in members.values()),
       reads_labels=any(m.reads_labels for m in members.values()),
+      own_labels=any(m.own_labels for m in members.values()),
       numbers=many("numbers"), within=many("within"),
       whole=tuple(f"{name}_{number}" for name, m in members.items()
                   for number in m.whole),
