@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kd_jax import methods
 from kd_jax.config import identity, sweep
 from kd_jax.core import compilation
 from kd_jax.data.preprocess import Scaling
@@ -72,6 +73,15 @@ def _no_programs_left():
   yield
   compilation.forget()
   jax.clear_caches()
+
+
+@pytest.fixture(autouse=True)
+def _no_methods_left():
+  """A method of a user's file goes with its test: others have its name."""
+  before = dict(methods.METHODS)
+  yield
+  methods.METHODS.clear()
+  methods.METHODS.update(before)
 
 
 @pytest.fixture(autouse=True)

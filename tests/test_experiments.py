@@ -285,12 +285,16 @@ def test_the_index_tells_the_time_on_each_machine():
   rows = {
       "best": [gpu | {"seconds": 30.0}], "choosing": [cpu | {"seconds": 600.0}],
       "table": [cpu | {"seconds": 3600.0}] * 2, "search": [],
-      # The stages shared the one; a member is counted in its ensemble.
+      # The stages shared the one. Of two ensembles that share a member it is
+      # counted once: 120 + 60 + 90 s.
       "teachers": [net | {"seconds": 120.0}],
-      "choosing_teachers": [net | {"seconds": 120.0},
-                            net | {"net": "member", "seconds": 60.0}]}
+      "choosing_teachers": [net | {"seconds": 120.0}, *(
+          {"net": "teacher", "teacher": {"count": n}, "fingerprint": f"e{n}",
+           "seconds": 150.0} for n in (2, 3)), *(
+               {"net": "member", "fingerprint": f"m{s:g}", "seconds": s,
+                "teacher": {"count": 2}} for s in (60.0, 90.0))]}
   # 2 * 3600 + 600 s = 2.17 h.
-  assert index._time(rows) == "2.2 h + 2 min on 2 cores; 30 s on NVIDIA H100"
+  assert index._time(rows) == "2.2 h + 4 min on 2 cores; 30 s on NVIDIA H100"
   assert index._commits(rows) == "aaaaaaa, bbbbbbb"
 
 

@@ -91,11 +91,8 @@ other = 3
 @pytest.fixture(autouse=True)
 def _as_users_run_it(monkeypatch):
   monkeypatch.chdir(ROOT)
-  before = dict(methods.METHODS)
   with jax.numpy_dtype_promotion("standard"):
     yield
-  methods.METHODS.clear()
-  methods.METHODS.update(before)
 
 
 @pytest.fixture

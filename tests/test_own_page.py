@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from test_main import SMALL, _at_the_root, ran  # noqa: F401
 
-from kd_jax import doctor, methods
+from kd_jax import doctor
 from kd_jax.conformance import __main__ as conformance
 from kd_jax.core import sources
 
@@ -48,11 +48,8 @@ def _mine(tmp_path, monkeypatch):
   """The page's file."""
   monkeypatch.setitem(sys.modules, "torch", _Torch())
   (tmp_path / "mine.py").write_text("".join(CODE))
-  before = dict(methods.METHODS)
   with jax.numpy_dtype_promotion("standard"):
     yield str(tmp_path / "mine.py")
-  methods.METHODS.clear()
-  methods.METHODS.update(before)
 
 
 @pytest.fixture(name="run")
