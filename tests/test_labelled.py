@@ -13,7 +13,6 @@ from kd_jax import config as config_lib
 from kd_jax import data, losses, main, teachers
 from kd_jax.config import build, identity
 from kd_jax.config import run as run_lib
-from kd_jax.core.errors import UserError
 from kd_jax.methods import terms
 from kd_jax.runs import estimate
 from kd_jax.training import inspection, metrics, peers, segment
@@ -237,23 +236,3 @@ def test_another_draw_makes_other_nets_and_a_single_run_is_a_lane(run):
 def test_what_makes_no_sense_is_refused_in_a_line(run, words, says):
   code, told = run(*words)
   assert code == 2 and says in told and "Traceback" not in told
-
-
-@pytest.mark.parametrize("method", ["dkd", "kd+crd", "kd", "kd+pkt", "hard"])
-def test_an_unknown_label_is_not_taken_for_a_class(own_data, method):
-  """What reads the label of every example is refused where some have none."""
-  config = config_lib.default()
-  config.data.name, config.data.dir = "blobs", str(own_data)
-  config.method, config.data.holdout, config.alpha = method, 0.1, 0.9
-  values = config_lib.flatten(config)
-  whole = build.dataset(values)
-  assert build.student(values, whole)
-  config.transfer.labelled = 21
-  values = config_lib.flatten(config)
-  seen = build.transfer_set(values, whole)
-  if method not in ("dkd", "kd+crd"):
-    assert build.student(values, seen).unlabelled
-    return
-  with pytest.raises(UserError, match="and 249 of 270 to train on have none"):
-    build.student(values, seen)
-  assert build.student(values, data.with_labels(seen))

@@ -127,7 +127,7 @@ def student(values: Values, found: data_lib.Dataset) -> Training:
   """The training of the student."""
   values = flatten(values)
   training = _training(values, found, "student", student_hparams(values))
-  _check_labels(values, found)
+  _check_own_loss(values, found)
   seen, sees = training.views, values["teacher.sees"]
   if sees in views.VIEWS:
     seen = dataclasses.replace(seen, averaged=views.VIEWS[sees])
@@ -138,28 +138,17 @@ def student(values: Values, found: data_lib.Dataset) -> Training:
       views=seen, schedules=_schedules(values, training.total_steps))
 
 
-def _check_labels(values: Values, found: data_lib.Dataset) -> None:
-  """Refuses a method that would read labels as they are not.
-
-  Only of the library's own term of the labels is known what it is of an example
-  without one, or with a weight.
-  """
-  method, key = names.method(values["method"]), f"config.method={values['method']}"
-  number = np.count_nonzero(~found.train.known[found.train_ids])
-  if method.reads_labels and number:
-    raise UserError(
-        f"{key}: reads the label of every example, and {number:,} of "
-        f"{len(found.train_ids):,} to train on have none; use a method that does "
-        "not, such as kd, or leave these examples out")
+def _check_own_loss(values: Values, found: data_lib.Dataset) -> None:
+  """Refuses what reaches the library's own term of the labels alone."""
   given = [what for what, is_given in (
       ("class_weights", values["class_weights"]),
       ("label_smoothing", values["label_smoothing"]),
       ("weights of examples", found.weights is not None)) if is_given]
-  if method.own_labels and given:
+  if given and names.method(values["method"]).own_labels:
     raise UserError(
-        f"{key}: is a loss of your own as a whole, which {given[0]} would not "
-        "reach; leave them out, or write a Method whose term of the labels is "
-        "called hard")
+        f"config.method={values['method']}: is a loss of your own as a whole, "
+        f"which {given[0]} would not reach; leave them out, or write a Method whose "
+        "term of the labels is called hard")
 
 
 def student_hparams(values: Values) -> types.Hparams:
