@@ -122,10 +122,11 @@ def test_what_the_new_run_has_of_other_settings_is_told(
       "--config.optimizer.learning_rate=0.01")
   assert "other settings" not in capsys.readouterr().out
   run(tmp_path / "other", more, "--config.epochs=1", "--config.temperature=2.5",
-      "--config.label_smoothing=0.1")
+      "--config.label_smoothing=0.1", "--config.optimizer.weight_decay=0.01")
   told = {line.split(":")[0]: line for line in capsys.readouterr().out.splitlines()
           if "other settings" in line}
   assert "label_smoothing was 0.0, is 0.1" in told["baseline"]
+  assert "optimizer.weight_decay was 0.0, is 0.01" in told["baseline"]
   assert "temperature was 8.0, is 2.5" in told["distilled"]
   assert "temperature" not in told["baseline"]
 

@@ -147,8 +147,8 @@ def _check_own_loss(values: Values, found: data_lib.Dataset) -> None:
   if given and names.method(values["method"]).own_labels:
     raise UserError(
         f"config.method={values['method']}: is a loss of your own as a whole, "
-        f"which {given[0]} would not reach; leave them out, or write a Method whose "
-        "term of the labels is called hard")
+        f"which {given[0]} would not reach; leave them out, or write a Method "
+        "whose term of the labels is called hard")
 
 
 def student_hparams(values: Values) -> types.Hparams:

@@ -290,8 +290,10 @@ def given(net: Net, setup: Setup, training: Training) -> Kept | None:
 
 
 # Keys that a run that goes on from another may well change.
-_OF_LENGTH = ("optimizer.", "epochs", "steps", "min_steps", "patience", "seed",
-              "init_from", "inspect", "teacher.", "data.dir", "parallel", "sweep.")
+_OF_LENGTH = (
+    "optimizer.learning_rate", "optimizer.schedule", "optimizer.warmup",
+    "optimizer.boundaries", "epochs", "steps", "min_steps", "patience", "seed",
+    "init_from", "inspect", "teacher.", "data.dir", "parallel", "sweep.")
 
 
 def _changed(

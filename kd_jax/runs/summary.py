@@ -111,7 +111,8 @@ def _show_intervals(
   shown = "; ".join(f"{name} {low:.0f} to {high:.0f}"
                     for name, (low, high) in ends.items())
   two = ends.keys() >= {"baseline", "distilled"}
-  losses = f"--sweep.method=hard,{method} " if two else ""
+  losses = (f"--sweep.method=hard,{method} \"--config.sweep.reference="
+            "(('method','hard'),)\" ") if two else ""
   screen.say(f"95% intervals of the choice of test examples alone: {shown}. What "
              f"other seeds change: {losses}--sweep.seed=0,1,2,3,4 in another "
              "--workdir")
