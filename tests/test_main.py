@@ -311,6 +311,18 @@ def test_what_a_mean_over_views_cannot_do_is_refused(small, capsys, more, says):
   assert re.search(says, capsys.readouterr().err)
 
 
+def test_a_mean_over_shifts_of_a_table_is_refused(small, tmp_path, capsys):
+  draw = np.random.default_rng(0)
+  label = np.arange(60) % 3
+  table = draw.normal(label[:, None], 0.5, (60, 4)).astype(np.float32)
+  np.savez(tmp_path / "table.npz", x_train=table, y_train=label, x_test=table[:30],
+           y_test=label[:30])
+  code, _ = small(f"--config.data.dir={tmp_path}", "--config.data.name=table",
+                  "--config.teacher.views=none", "--config.teacher.sees=shift2")
+  assert code == 2
+  assert "teacher.sees=shift2: is for images" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("given", [False, True])
 def test_a_student_of_a_bank_of_float16_is_another_one(
     small, tmp_path, capsys, given):

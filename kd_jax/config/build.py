@@ -130,12 +130,22 @@ def student(values: Values, found: data_lib.Dataset) -> Training:
   _check_own_loss(values, found)
   seen, sees = training.views, values["teacher.sees"]
   if sees in views.VIEWS:
+    _check_images("teacher.sees", sees, "views", found)
     seen = dataclasses.replace(seen, averaged=views.VIEWS[sees])
   elif sees != "views" and seen.count > 1:
     clean = sees == "clean"
     seen = dataclasses.replace(seen, clean=clean, independent=not clean)
   return training._replace(
       views=seen, schedules=_schedules(values, training.total_steps))
+
+
+def _check_images(
+    key: str, name: str, usual: str, found: data_lib.Dataset) -> None:
+  """Refuses views of what is no image."""
+  if not preprocess.are_images(found.train.inputs):
+    raise UserError(
+        f"config.{key}={name}: is for images, and {found.name} has inputs "
+        f"{found.train.inputs.shape[1:]}; give --config.{key}={usual}")
 
 
 def _check_own_loss(values: Values, found: data_lib.Dataset) -> None:
@@ -414,10 +424,8 @@ def _training(
   own = _reader(values, net)
   name = own("name")
   seen = names.known(f"{net}.views", own("views"), views.VIEWS)
-  if seen.count > 1 and not preprocess.are_images(found.train.inputs):
-    raise UserError(
-        f"config.{net}.views={own('views')}: is for images, and {found.name} has "
-        f"inputs {found.train.inputs.shape[1:]}; give --config.{net}.views=none")
+  if seen.count > 1:
+    _check_images(f"{net}.views", own("views"), "none", found)
   if own("mixup") and not jnp.issubdtype(
       preprocess.seen(found.train.inputs, 1).dtype, jnp.floating):
     raise UserError(
