@@ -42,7 +42,7 @@ FOUND = {
     "hinton15_temperature": {"choosing": (0, 60), "table": (390, 390)},
     "keras_example": {"choosing": (32, 32), "table": (90, 90)},
     "methods_mnist": {"choosing": (432, 432), "table": (360, 360)},
-    "ocr_teacher": {"table": (90, 90)},
+    "ocr_teacher": {"table": (90, 90), "mnist": (90, 90)},
     "open_mnist": {"choosing": (16, 16), "table": (6, 6), "plain": (5, 5)},
 }
 _OF_NUMERICS_3 = ("fitnets_mnist", "features_cifar", "ocr_teacher")
