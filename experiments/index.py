@@ -34,9 +34,11 @@ _READING = (
     "Mean ± half its 95% interval, with what it is over: (12) 12 runs; (12/3) 3 "
     "teachers, or parts of the data, with 12 runs in all; (12/1) 12 runs of one "
     "teacher. [a, b] is the 95% interval of a difference; after a mean of two it "
-    "is each of them. n counts seeds, and teachers those that the table's rows "
-    "learned from. Verified: what came out when a row was trained again; where, "
-    "when, by which commit.")
+    "is each of them.")
+_COUNTING = (
+    " n counts seeds, and teachers those that the table's rows learned from. "
+    "Verified: what came out when a row was trained again; where, when, by which "
+    "commit.")
 _UNFINISHED = "unfinished.json"
 VERIFIED = "verified.json"
 
@@ -212,15 +214,11 @@ def generate(name: str, folder: pathlib.Path) -> None:
 
 def documents() -> dict[pathlib.Path, str]:
   """The pages that show all studies, as they are to be."""
-  found = {}
-  for page, prefix in ((ROOT.parent / "README.md", "experiments/"),
-                       (ROOT / "README.md", "")):
-    found[page] = report.into(page.read_text(), "index", table(prefix))
-  page = ROOT / "README.md"
-  found[page] = report.into(found[page], "looked", looked())
-  readme = ROOT.parent / "README.md"
-  found[readme] = report.into(found[readme], "headline", headline())
-  return found
+  page, readme = ROOT / "README.md", ROOT.parent / "README.md"
+  own = report.into(page.read_text(), "index", table())
+  front = report.into(readme.read_text(), "index", short())
+  return {page: report.into(own, "looked", looked()),
+          readme: report.into(front, "headline", headline())}
 
 
 def headline() -> str:
@@ -230,9 +228,20 @@ def headline() -> str:
   return told.replace(f"]({sources.PAGE}", f"](experiments/{name}/{sources.PAGE}")
 
 
-def table(prefix: str = "") -> str:
+def short() -> str:
+  """The tables that are through: claim and what came out, for the front page."""
+  lines = [f"{_READING}\n", "| table | the paper's claim | here |", "|---|---|---|"]
+  for name in STUDIES:
+    rows = committed(ROOT / name)
+    if whole(name, _TABLE):
+      lines.append(f"| [{name}](experiments/{name}) | {study(name).CLAIM} | "
+                   f"{_status(name, rows)} |")
+  return "\n".join(lines) + "\n"
+
+
+def table() -> str:
   """Every table that is reproduced: data, claim, what came out, of how many."""
-  lines = [f"{_READING}\n",
+  lines = [f"{_READING}{_COUNTING}\n",
            "| table | data | unit | the paper's claim | here | n | teachers | "
            "time, + teachers | commit | verified |",
            "|---|---|---|---|---|--:|--:|--:|---|---|"]
@@ -240,10 +249,10 @@ def table(prefix: str = "") -> str:
     module, rows = study(name), committed(ROOT / name)
     done = rows.get(_TABLE, [])
     lines.append(
-        f"| [{name}]({prefix}{name}) | {module.DATA} | {module.UNIT} | "
+        f"| [{name}]({name}) | {module.DATA} | {module.UNIT} | "
         f"{module.CLAIM} | {_status(name, rows)} | {_counts(done)} | "
         f"{_time(rows) if done else ''} | {_commits(rows) if done else ''} | "
-        f"{_verified(name, rows, prefix)} |")
+        f"{_verified(name, rows)} |")
   return "\n".join(lines) + "\n"
 
 
@@ -270,7 +279,7 @@ def _counts(done: Sequence[Row]) -> str:
   return " | ".join(str(len(found) or "") for found in (seeds, teachers))
 
 
-def _verified(name: str, rows: dict[str, list[Row]], prefix: str) -> str:
+def _verified(name: str, rows: dict[str, list[Row]]) -> str:
   """What came out of the last row that was trained again, on each machine.
 
   It says nothing of rows that are there no more.
@@ -287,7 +296,7 @@ def _verified(name: str, rows: dict[str, list[Row]], prefix: str) -> str:
     lines.append(f"{counted(len(some), 'row')}: {errors} errors{differ}, "
                  f"{one['allowed']}; {place}, {one['date']}, {one['commit'][:7]}")
   shown = "; ".join(lines)
-  return f"[{shown}]({prefix}{name}/{VERIFIED})" if shown else ""
+  return f"[{shown}]({name}/{VERIFIED})" if shown else ""
 
 
 def _status(name: str, rows: dict[str, list[Row]]) -> str:

@@ -147,8 +147,9 @@ def checked(net: "Trained", inputs: Any, name: str) -> np.ndarray:
   if inputs.dtype.kind not in kinds or (
       kinds == "u" and inputs.dtype != np.uint8):
     raise UserError(f"{name}: is of {inputs.dtype}, and {net.name} takes "
-                    f"{net.dtype}" + (", pixels from 0 to 255" if kinds == "u" else
-                                      ""))
+                    f"{net.dtype}" + (
+                        ", pixels from 0 to 255; of x from 0 to 1 give (255 * x)"
+                        ".round().astype('uint8')" if kinds == "u" else ""))
   with np.errstate(over="ignore", invalid="ignore"):
     found = inputs.astype(net.dtype)
   if kinds == "f" and not np.isfinite(found).all():
@@ -261,7 +262,9 @@ def _array(path: pathlib.Path) -> np.ndarray:
     raise UserError(f"{path}: cannot be read: {files.damage(error)[:300]}; give an "
                     "array of numbers, saved by np.save") from None
   if not isinstance(found, np.ndarray):
-    raise UserError(f"{path}: holds several arrays; give one, saved by np.save")
+    raise UserError(
+        f"{path}: holds several arrays ({', '.join(found.files)}); give one, by "
+        f"np.save('x.npy', np.load('{path.name}')['NAME'])")
   return found
 
 

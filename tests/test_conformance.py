@@ -704,6 +704,11 @@ def test_the_table_tells_expected_found_and_effect(tmp_path, capsys):
                "1 of 2 fails: classes"):
     assert part in text, part
   assert "noise" not in said.out and "noise" in said.err
+  # A squared distance is no KL, and what it cannot have is told apart.
+  file.write_text(file.read_text().replace("numpy", "jax.numpy"))
+  assert run(str(file), "--only=direction,classes,batch") == 1
+  text = " ".join(capsys.readouterr().out.split())
+  assert "is meant, classes may fail by its nature; the other rows" in text
 
 
 @pytest.fixture(scope="module")

@@ -358,7 +358,7 @@ def test_vectors_are_compared_where_a_method_can(name):
 @pytest.mark.parametrize(("name", "nets", "given", "says"), [
     ("at", ("dense", "dense"), (), "compares maps of stages"),
     ("fsp", ("dense", "small"), (), "compares maps of stages"),
-    ("ft", ("dense", "dense"), (), "one has none"),
+    ("ft", ("dense", "dense"), (), "the student has none"),
     ("sp", ("large", "dense"), (("stage1", "hidden"),), "no tap 'hidden'"),
     ("at", ("small", "large"), (("pooled", "pooled"),), "are vectors"),
     ("nst", ("small", "large"), (("pooled", "stage1"),), "can be pooled"),

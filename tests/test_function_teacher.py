@@ -3,7 +3,7 @@
 import json
 import re
 
-from conftest import segments
+from conftest import blobs, segments
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,8 +75,42 @@ def test_the_net_of_a_function_gives_what_it_gives_also_compiled_and_in_lanes():
   np.testing.assert_array_equal(lanes.features["last"], x[..., 3:])
 
 
+_KNOWS = """
+import numpy as np
+patterns = np.random.default_rng(0).integers(0, 200, (7, 120)) / 255
+def knows(images):
+  away = images.reshape(-1, 1, 120) - patterns
+  return -(away**2).sum(-1)
+def turned(images):
+  return -knows(images)
+def not_loaded(images):
+  mixed = np.random.default_rng(3).normal(size=(120, 7))
+  return 5 * np.sin(300 * images.reshape(len(images), -1) @ mixed)
+"""
+
+
+def test_the_doctor_asks_a_function_and_refuses_what_a_run_would(tmp_path, capsys):
+  (tmp_path / "own.py").write_text(_KNOWS)
+  np.savez(tmp_path / "blobs.npz", **{
+      f"{name}_{part}": array for part, number in (("train", 70), ("test", 1500))
+      for name, array in zip("xy", blobs(number, seed=number))})
+  def told(of):
+    code = doctor.run([*SMALL, f"--config.data.dir={tmp_path}",
+                       f"--config.teacher.name={tmp_path / 'own.py'}:{of}"])
+    return code, " ".join(capsys.readouterr().out.split())
+  code, text = told("knows")
+  assert code == 0 and "asked of 1,000 test examples: 0 wrong, " in text
+  for of, remedy in (("turned", "give -logits"), ("not_loaded", "weights")):
+    code, text = told(of)
+    assert code == 1 and "1 problem(s)" in text, text
+    problem = text.partition("problem: ")[2]
+    assert remedy in problem
+    # The largest pixel is 199 + 55 of 255.
+    assert "it is given float32 [B, 12, 10, 1], 0 to 0.99" in problem
+
+
 @pytest.mark.parametrize("own, words", [
-    (lambda x: x, "logits have the shape (2, 4) for 2 inputs"),
+    (lambda x: x, "logits have the shape (2, 4) for 2 inputs, not (2, 3)"),
     (lambda x: x[:1, :3], "logits have the shape (1, 3)"),
     (lambda x: None, "no array of numbers"),
     (lambda x: "logits", "no array of numbers"),

@@ -248,11 +248,12 @@ def test_an_own_method_of_a_file_has_keys_and_lanes(small, own, capsys):
 
 @pytest.mark.parametrize(("name", "words"), [
     ("other", "must be a kd_jax.methods.Method"),
-    ("kd", "there is another method kd"), ("none", "has no none")])
+    ("kd", "there is another method kd"), ("none", "has no none"),
+    ("mines", "has no mines; did you mean mine?")])
 def test_what_is_no_method_is_told_in_a_line(small, own, capsys, name, words):
   code, _ = small(f"--config.method={own(METHOD)}:{name}")
   told = capsys.readouterr().err
-  assert code == 2 and words in told and len(told.strip().splitlines()) <= 3
+  assert code == 2 and words in told and len(told.strip().splitlines()) == 1
 
 
 # A method whose terms begin in line 5; what is wrong, and in which line it is told.

@@ -47,7 +47,12 @@ class _Torch:
 def _mine(tmp_path, monkeypatch):
   """The page's file."""
   monkeypatch.setitem(sys.modules, "torch", _Torch())
-  (tmp_path / "mine.py").write_text("".join(CODE))
+  (tmp_path / "mine.py").write_text("".join(CODE).replace(
+      "teacher.npz", str(tmp_path / "teacher.npz")))
+  draw = np.random.default_rng(0)
+  np.savez(tmp_path / "teacher.npz", b0=np.zeros(5), b1=np.zeros(7), **{
+      name: draw.normal(size=size) for name, size in (
+          ("w0", (120, 5)), ("w1", (5, 7)))})
   with jax.numpy_dtype_promotion("standard"):
     yield str(tmp_path / "mine.py")
 
@@ -62,10 +67,13 @@ def _run(own_data, tmp_path, teachers):
 
 @pytest.mark.parametrize("word", [
     "student.name=mine.py:Net", "teacher.name=mine.py:foreign",
-    "method=mine.py:loss", "method=mine.py:focal"])
+    "teacher.name=mine.py:plain", "method=mine.py:loss", "method=mine.py:focal"])
 def test_a_piece_of_the_page_of_ones_own_runs(run, mine, word):
   assert f"--config.{word}" in PAGE
-  check = ["--config.teacher.check=off"] if "foreign" in word else []
+  check = ["--config.teacher.check=off"] if "teacher" in word else []
+  if "plain" in word:
+    check += ["--config.method=kd+hint",
+              "--config.features.pairs=(('pooled','pooled'),)"]
   code, summary = run(f"--config.{word}".replace("mine.py", mine), *check)
   assert code == 0 and np.isfinite(summary["distilled"]["test_nll"])
 

@@ -118,7 +118,7 @@ def test_tables_and_tokens_are_inputs_too(dtype, inputs):
     ((12, 10, 1), "uint8", np.zeros((12, 10, 1), np.uint8), "has shape"),
     ((4,), "float32", np.float32(1), r"has shape \[\]"),
     ((2, 2, 1), "uint8", np.ones((1, 2, 2, 1), np.float32),
-     "is of float32, and net takes uint8, pixels from 0 to 255"),
+     r"is of float32, and net takes uint8, pixels from 0 to 255; of x from 0 to 1"),
     ((2, 2, 1), "uint8", np.ones((1, 2, 2, 1), np.uint16), "is of uint16"),
     ((2,), "float32", np.ones((1, 2), np.int32), "of int32, and net takes float32"),
     ((2,), "float32", np.array([["a", "b"]]), "net takes float32"),
@@ -458,7 +458,7 @@ def test_files_that_only_other_programs_read_are_no_images(tmp_path):
     (["{empty}"], "has no image and no .npy in it"),
     (["{text}"], "is no image that Pillow can read"),
     (["{pickle}"], "holds Python objects, not numbers"),
-    (["{cut}"], "cannot be read: "), (["{several}"], "holds several arrays"),
+    (["{cut}"], "cannot be read: "), (["{several}"], "holds several arrays (a, b)"),
     (["{text}", "--net=destilled"], "did you mean distilled"),
     (["{text}", "--top=0"], "must be 1 or more")])
 def test_mistakes_are_one_line(run, words, says, tmp_path, capsys):
@@ -470,7 +470,7 @@ def test_mistakes_are_one_line(run, words, says, tmp_path, capsys):
   np.save(files["cut"], np.zeros((5, 12, 10), np.uint8))
   files["cut"].write_bytes(files["cut"].read_bytes()[:200])
   with files["several"].open("wb") as out:
-    np.savez(out, a=np.zeros(1))
+    np.savez(out, a=np.zeros(1), b=np.zeros(1))
   try:
     assert predict.main([str(run), *(word.format(**files) for word in words)]) == 2
   except SystemExit as end:

@@ -82,7 +82,7 @@ def test_taps_that_cannot_be_compared_come_with_those_that_can(name, given, fits
 def test_nets_without_a_stage_in_common_are_told():
   with pytest.raises(ValueError, match="no stage of the same name"):
     methods.bind(methods.find("hint"), {"conv_0": (8,)}, LARGE, methods.ALL)
-  with pytest.raises(ValueError, match="one has none"):
+  with pytest.raises(ValueError, match="the student has none; its taps are pooled"):
     methods.bind(methods.find("hint"), {"pooled": (8,)}, LARGE, ())
 
 

@@ -27,6 +27,8 @@ def test_shuffled_and_shifted_rows_are_refused(number, seed):
   order = np.random.default_rng(seed + 100).permutation(number)
   for wrong in (logits[order], np.roll(logits, 1, axis=0)):
     assert "order of the data set" in teachers.problem(wrong, label)
+    # Rows of a net that is asked are in order, so it is something else.
+    assert "load its weights" in teachers.problem(wrong, label, asked=True)
 
 
 @pytest.mark.parametrize(("number", "classes"), [
@@ -36,6 +38,7 @@ def test_the_other_sign_is_named(number, classes):
   log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
   for wrong in (-logits, -log_p):
     assert "save -logits" in teachers.problem(wrong, label)
+    assert "give -logits" in teachers.problem(wrong, label, asked=True)
     assert not teachers.problem(-wrong, label)
 
 

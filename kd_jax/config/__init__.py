@@ -132,7 +132,7 @@ def check_key(name: str, key: schema.Key, value: Any) -> None:
   """Refuses a value that is out of the range of its key."""
   if not key.rule.allows(value):
     raise UserError(
-        f"config.{name}={value!r}: must be {key.rule.allowed}\n({key.meaning})")
+        f"config.{name}={value!r}: must be {key.rule.allowed} ({key.meaning})")
 
 
 def _check_together(values: dict[str, Any]) -> None:

@@ -284,9 +284,12 @@ def bound(
       fitting.check(method, training.taps, taps, given, training.hparams)
     return found
   except ValueError as error:
+    remedy = "name others with config.features.pairs"
+    for net, known in (("student", training.taps), ("teacher", taps)):
+      if not known:
+        remedy = f'let the {net} return its features too: logits, {{NAME: array}}'
     raise UserError(
-        f"config.method={run.values['method']}: {error}; name others with "
-        "config.features.pairs") from None
+        f"config.method={run.values['method']}: {error}; {remedy}") from None
 
 
 def check_net(net: recipe.Net) -> None:
@@ -458,8 +461,8 @@ def _training(
         f"config.{net}.input_dropout, hidden_dropout: {name} has no dropout; set "
         "both to 0")
   return Training(
-      model=built, views=seen, optimizer_spec=_optimizer_spec(
-          lambda key: own(f"optimizer.{key}"), per_epoch, total),
+      model=built, views=seen,
+      optimizer_spec=_optimizer_spec(values, net, per_epoch, total),
       hparams=hparams, batch_size=batch_size, total_steps=total,
       seed=own("seed"), taps=taps, remark=remark, mixup=own("mixup"),
       accumulate=own("accumulate"),
@@ -519,23 +522,28 @@ def _traced(hparams: types.Hparams) -> types.Hparams:
 
 
 def _optimizer_spec(
-    own: Callable[[str], Any], per_epoch: int, total: int
+    values: Values, net: str, per_epoch: int, total: int
 ) -> optimizers.OptimizerSpec:
   """Reads the keys of an optimiser but for the traced ones."""
+  full = lambda key: _key(values, net, f"optimizer.{key}")
+  own = lambda key: values[full(key)]
   warmup = round(
       own("warmup_steps") or (own("warmup_epochs") or 0) * per_epoch
       or (own("warmup_percent") or 0) / 100 * total)
   for key in ("nesterov", "momentum_end"):
     if own(key) not in (False, None) and own("name") != "sgd":
-      raise UserError(f"config.optimizer.{key}={own(key)}: needs name=sgd, not "
-                      f"{own('name')}")
+      raise UserError(f"config.{full(key)}={own(key)}: needs {full('name')}=sgd, "
+                      f"not {own('name')}")
   if own("momentum_epochs") is not None and own("momentum_end") is None:
     raise UserError(
-        f"config.optimizer.momentum_epochs={own('momentum_epochs'):g}: momentum "
-        "stays as it is; give optimizer.momentum_end too")
+        f"config.{full('momentum_epochs')}={own('momentum_epochs'):g}: momentum "
+        f"stays as it is; give {full('momentum_end')} too")
   if warmup >= total:
+    key = next(key for key in ("warmup_steps", "warmup_epochs", "warmup_percent")
+               if own(key))
     raise UserError(
-        f"config.optimizer.warmup: {warmup} steps, but the run has {total}")
+        f"config.{full(key)}={own(key):g}: a warm-up of {warmup} steps, and the "
+        f"run has {total} ({per_epoch} an epoch); give less of it, or more epochs")
   shape = optimizers.schedule(
       own("schedule"), total_steps=total, warmup_steps=warmup,
       boundaries=[round(total * percent / 100)

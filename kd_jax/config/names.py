@@ -226,6 +226,9 @@ def _first_line(error: BaseException) -> str:
 
 def known(key: str, name: str, things: Known) -> Any:
   """What a key's value names; a UserError with the nearest name otherwise."""
+  if name.endswith(".py"):
+    raise UserError(f"config.{key}={name}: is a file; say what of it is meant, as "
+                    f"{name}:NAME")
   if name not in things:
     raise UserError(
         f"config.{key}={name!r}: no such {key.split('.')[-1]}; "

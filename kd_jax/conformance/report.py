@@ -11,6 +11,9 @@ from kd_jax.conformance.properties import Row
 
 SCHEMA = 1
 VERDICTS = {True: "holds", False: "FAILS", None: "not judged"}
+# Rows that expect what only the KL divergence of tempered softmaxes has.
+_OF_KL = (
+    "classes", "temperature", "direction", "softmax", "shift", "equality", "limit")
 # Imported name -> distribution, of what a target may stand on.
 _LIBRARIES = {
     "jax": "jax", "keras": "keras", "numpy": "numpy", "optax": "optax",
@@ -71,3 +74,8 @@ def show(target: str, loss: Adapted, question: str, rows: Sequence[Row],
   line = f"{len(failed)} of {len(rows)} {fail}: {', '.join(failed)}" if failed \
       else f"{len(rows) - len(open_)} of {len(rows)} hold"
   screen.say(line + (f"; not judged: {', '.join(open_)}" if open_ else ""))
+  also = [name for name in failed if name in _OF_KL]
+  if also and "direction" in failed + open_:
+    screen.say(
+        "where another objective than KL(teacher || student) is meant, "
+        f"{', '.join(also)} may fail by its nature; the other rows judge any loss")

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from kd_jax.core import exits
-from kd_jax.core.errors import UserError, in_words
+from kd_jax.core.errors import UserError, in_words, nearest
 from kd_jax.core.files import at_home, refuse_pipes
 
 
@@ -35,8 +35,18 @@ def load(key: str, name: str) -> Any:
   place, _, attribute = name.rpartition(":")
   module = _module(place)
   if not hasattr(module, attribute):
-    raise UserError(f"{key}={name}: cannot be imported: {place} has no {attribute}")
+    own = _own(module)
+    raise UserError(f"{key}={name}: cannot be imported: {place} has no {attribute}"
+                    + (f"; {nearest(attribute, own)}" if own else ""))
   return getattr(module, attribute)
+
+
+def _own(module: ModuleType) -> list[str]:
+  """What a module makes itself; what it imports is left out."""
+  return [name for name, value in vars(module).items()
+          if not name.startswith("_") and not inspect.ismodule(value)
+          and (not hasattr(value, "__name__")
+               or getattr(value, "__module__", None) == module.__name__)]
 
 
 def sha256(name: str) -> str:

@@ -519,7 +519,7 @@ def _find(name, directory, embedded, asked, say, fetching) -> own.Found:
     if name == "mnist":
       forbidden = f"; data.embedded={embedded!r} forbids the embedded digits"
     raise UserError(
-        f"data.name={name}: {error}{forbidden}\nGive a folder of its files "
+        f"data.name={name}: {error}{forbidden}; give a folder of its files "
         f"with --config.data.dir=DIR or {ENVIRONMENT_VARIABLE}=DIR") from None
 
 

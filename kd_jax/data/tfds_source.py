@@ -136,7 +136,7 @@ def _prepared_builder(tfds, name, directory):
 
 def _unreadable(name: str, what: str, error: Exception) -> UserError:
   return UserError(
-      f"data.name={name}: {what} is unreadable\n({_line(error)});\n"
+      f"data.name={name}: {what} is unreadable ({_line(error)}); "
       "delete it and prepare it again")
 
 

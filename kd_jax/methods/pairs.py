@@ -89,9 +89,7 @@ def in_order(pairs: Iterable[str]) -> list[str]:
 
 def middle(student: Shapes, teacher: Shapes) -> Pairs:
   """The middle stage of both nets, as in FitNets."""
-  own, other = stages(student), stages(teacher)
-  if not own or not other:
-    raise ValueError("it compares a stage of both nets, and one has none")
+  own, other = _stages("student", student), _stages("teacher", teacher)
   return ((own[len(own) // 2], other[len(other) // 2]),)
 
 
@@ -102,10 +100,7 @@ def every_stage(student: Shapes, teacher: Shapes) -> Pairs:
 
 def last_stage(student: Shapes, teacher: Shapes) -> Pairs:
   """The last stage of both nets."""
-  own, other = stages(student), stages(teacher)
-  if not own or not other:
-    raise ValueError("it compares a stage of both nets, and one has none")
-  return ((own[-1], other[-1]),)
+  return ((_stages("student", student)[-1], _stages("teacher", teacher)[-1]),)
 
 
 def every_map(student: Shapes, teacher: Shapes) -> Pairs:
@@ -126,8 +121,7 @@ def every_flow(student: Shapes, teacher: Shapes) -> Pairs:
 
 def last_map(student: Shapes, teacher: Shapes) -> Pairs:
   """The last stage whose tap has a height and a width, of both nets."""
-  maps = lambda taps: {name: x for name, x in taps.items() if len(x) == 3}
-  return last_stage(maps(student), maps(teacher))
+  return ((_maps("student", student)[-1], _maps("teacher", teacher)[-1]),)
 
 
 def every_preact(student: Shapes, teacher: Shapes) -> Pairs:
@@ -177,12 +171,18 @@ def _from_last(student: Shapes, teacher: Shapes) -> Pairs:
   return tuple(zip(own[-number:], other[-number:]))
 
 
-def _maps(net: str, taps: Shapes) -> list[str]:
-  """The stages of a net that are maps, one at least."""
-  found = [tap for tap in stages(taps) if len(taps[tap]) == 3]
+def _stages(net: str, taps: Shapes, *, maps: bool = False) -> list[str]:
+  """The stages of a net, or those that are maps; one at least."""
+  found = [tap for tap in stages(taps) if len(taps[tap]) == 3 or not maps]
   if not found:
-    raise ValueError(f"it compares maps of both nets, and the {net} has none")
+    raise ValueError(
+        f"it compares {'maps' if maps else 'stages'} of both nets, and the {net} "
+        f"has none; its taps are {', '.join(taps) or 'none'}")
   return found
+
+
+def _maps(net: str, taps: Shapes) -> list[str]:
+  return _stages(net, taps, maps=True)
 
 
 def _before_relu(taps: Shapes, tap: str) -> str:

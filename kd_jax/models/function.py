@@ -103,7 +103,8 @@ def _floats(key: str, what: str, found: Any, *shape: int) -> np.ndarray:
     raise UserError(
         f"{key}: its {what} are no array of numbers ({error})") from None
   if array.shape[:len(shape)] != shape:
-    sizes = ", ".join(map(str, shape))
+    # Of logits every size is known, of features the first.
+    sizes = ", ".join(map(str, shape if len(shape) > 1 else [*shape, "..."]))
     raise UserError(f"{key}: its {what} have the shape {array.shape} for "
-                    f"{shape[0]} inputs, must begin with {sizes}")
+                    f"{shape[0]} inputs, not ({sizes})")
   return array

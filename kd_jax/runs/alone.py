@@ -24,6 +24,9 @@ from kd_jax.runs.rows import Row
 from kd_jax.training import devices as devices_lib
 from kd_jax.training import fit, parameters, peers
 
+# Seconds that are worth a line on how not to spend them again.
+_LONG = 10.0
+
 
 def train(job: Job, fingerprint: str) -> Kept:
   """Trains a net of a job, or finds it; it lies in `workdir/parameters/NAME`."""
@@ -69,7 +72,7 @@ def _asked(job: Job, fingerprint: str) -> Kept:
   model = nets.counting(job.training.model, lambda done: setup.screen.advance(
       job.net.name, done, number, f"asked {done} of {number} inputs"))
   answers = nets.logits(setup, model, nothing := types.Variables({}, {}))
-  teacher_store.look(setup, np.asarray(answers["test"]))
+  teacher_store.look(setup, model, np.asarray(answers["test"]))
   record = {
       "fingerprint": fingerprint, **teacher_store.judged(setup.splits, answers),
       "parameters_sha256": parameters.parameters_sha256(answers),
@@ -184,4 +187,8 @@ def obtain(
                nets.described(setup, record, identity))
   hosts.together(f"{name} is saved")
   checkpoints.drop()
+  if (job.net.member == 0 and setup.run.values["teacher.dir"] is None
+      and record["seconds"] > _LONG):
+    setup.screen.say(f"{name}: kept for other runs with the same teacher, which "
+                     f"find it by --config.teacher.dir={path.parent}")
   return record

@@ -16,6 +16,7 @@ from kd_jax.config import identity as identity_lib
 from kd_jax.config.run import Run
 from kd_jax.core import hosts, types
 from kd_jax.core.errors import UserError
+from kd_jax.data.views import VIEWS
 from kd_jax.runs import logit_bank, nets
 from kd_jax.runs.nets import Kept
 from kd_jax.runs.setup import Setup
@@ -28,6 +29,8 @@ from kd_jax.training.settings import Training
 # Bytes up to which a bank is on the device, if a part of it would do, and up to
 # which teacher.bank=auto stores logits on disk.
 _LARGEST_BANK, _LARGEST_FILE = 2 * 1024**3, 16 * 1024**3
+# Examples whose range of numbers is told.
+_FEW = 100
 
 
 class PreparedTeacher(NamedTuple):
@@ -100,7 +103,7 @@ def _of_nets(
       name: jnp.stack([logits[name] for logits in each]) for name in setup.splits}
   for net, logits in zip(members, member_logits["test"], strict=True):
     if net.training.model.on_host is None:  # Which was looked at when it was asked.
-      look(setup, np.asarray(logits))
+      look(setup, net.training.model, np.asarray(logits))
   splits = {name: split._replace(teacher_logits=teachers.combine(
       member_logits[name], jnp.float32(run.weights), 1.0, mean=mean,
       classes=classes))
@@ -137,19 +140,41 @@ def _of_nets(
       [net.sha256 for net in members], member_logits, members)
 
 
-def look(setup: Setup, logits: np.ndarray) -> None:
-  """Refuses a net whose logits of the test set cannot be meant so."""
-  run, labels = setup.run, setup.dataset.test.label
+def look(
+    setup: Setup, model: types.Model, logits: np.ndarray,
+    labels: np.ndarray | None = None,
+) -> None:
+  """Refuses a net whose logits of the test set cannot be meant so.
+
+  Args:
+    setup: Of the run.
+    model: The net.
+    logits: `[N, classes]`.
+    labels: Of them; default those of the test set.
+  """
+  run, labels = setup.run, setup.dataset.test.label if labels is None else labels
   key = f"config.teacher.name={run.values['teacher.name']}"
   if bad := np.count_nonzero(~np.isfinite(logits.max(-1))):
     raise UserError(f"{key}: gives NaN or infinite logits of {bad} test examples")
   # Of a net of ours, rows and columns are those that it was trained on.
   if run.sources["teacher"] and run.values["teacher.check"] == "on":
-    if problem := teachers.problem(logits, labels):
-      raise UserError(f"{key}: {problem}, or --config.teacher.check=off")
-    notes = teachers.account(logits, labels, "test")
+    if problem := teachers.problem(logits, labels, asked=True):
+      given = "" if model.on_host is None else f" (it is given {_given(setup)})"
+      raise UserError(f"{key}: {problem}{given}, or --config.teacher.check=off")
+    notes = teachers.account(logits, labels, "test", asked=True)
     if len(notes) > 1:
       setup.screen.say(f"teacher: {run.values['teacher.name']}, {'; '.join(notes)}")
+
+
+def _given(setup: Setup) -> str:
+  """What nets see of the test set, such as `float32 [B, 28, 28, 1], 0 to 1`."""
+  data = setup.splits["test"].data
+  first = segment.take(
+      data, VIEWS["none"], data.ids[:_FEW], jnp.zeros_like(data.ids[:_FEW]),
+      data.ids[:_FEW] >= 0).inputs
+  return " and ".join(
+      f"{leaf.dtype} [{', '.join(map(str, ['B', *leaf.shape[1:]]))}], "
+      f"{leaf.min():g} to {leaf.max():g}" for leaf in jax.tree.leaves(first))
 
 
 def _say(setup: Setup, file: str, notes: Sequence[str]) -> None:

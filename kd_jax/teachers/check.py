@@ -66,17 +66,22 @@ _PARTS = (2, 5, 10)
 _PART = 250
 _TURNED = ("its logits explain the labels far better with the other sign; save "
            "-logits (of -log p too)")
+_TURN = "its logits explain the labels far better with the other sign; give -logits"
 # More numbers than these tell nothing more, and take memory.
 _NUMBERS = 2_000_000
 
 
-def problem(logits: np.ndarray, labels: np.ndarray) -> str:
+def problem(
+    logits: np.ndarray, labels: np.ndarray, *, asked: bool = False
+) -> str:
   """Why logits cannot be of these examples and classes, or "".
 
   Args:
     logits: `[N, classes]` or `[N, V, classes]`, floats; may be memory-mapped. Of
       V views the first is looked at, and whether rows of others are constant.
     labels: Integers `[N]`; -1 where unknown.
+    asked: Whether a net was asked for them, so that their rows are in order and
+      the remedy is another.
 
   Returns:
     The fault with its remedy, in words.
@@ -103,20 +108,25 @@ def problem(logits: np.ndarray, labels: np.ndarray) -> str:
   if (wide == wide[0]).all():
     return scores.NOTHING.format("are all the same")
   least = (log_p.argmin(-1) == labels).mean() if len(classes) > 2 else 0.0
+  turned = _TURN if asked else _TURNED
   if order := _better_columns(log_p, labels):
     right = (log_p.argmax(-1) == np.array(order)[labels]).mean()
-    return _TURNED if least > right else _in_words(classes, order, logits.shape[1])
-  other = _other_rows(log_p, labels, every)
-  return _TURNED if other and least > 0.5 else other
+    return turned if least > right else _in_words(
+        classes, order, logits.shape[1], asked)
+  other = _other_rows(log_p, labels, every, asked)
+  return turned if other and least > 0.5 else other
 
 
-def account(logits: np.ndarray, labels: np.ndarray, where: str) -> list[str]:
+def account(
+    logits: np.ndarray, labels: np.ndarray, where: str, *, asked: bool = False
+) -> list[str]:
   """What is known of logits that are taken, the accuracy first.
 
   Args:
     logits: `[N, classes]`, floats; may be memory-mapped.
     labels: Integers `[N]`; -1 where unknown.
     where: What the examples are: "training".
+    asked: As of `problem`.
 
   Returns:
     Parts of a sentence. There is one alone where nothing is unusual: most examples
@@ -151,8 +161,9 @@ def account(logits: np.ndarray, labels: np.ndarray, where: str) -> list[str]:
   if len(classes) > 1 and (needed := _undecided(
       log_softmax(wide[:, classes]), found)) is not None:
     notes.append(
-        f"{counted(len(known), 'row')} with a label cannot tell whether they are "
-        "in the order of the data set" + (
+        f"{counted(len(known), 'row')} with a label cannot tell " + (
+            "them from those of a net that knows nothing" if asked else
+            "whether they are in the order of the data set") + (
             f"; about {needed:,} would" if len(ids) < needed <= _NUMBERS else ""))
   return [text, *notes]
 
@@ -204,10 +215,12 @@ def _undecided(log_p: np.ndarray, labels: np.ndarray) -> int | None:
   return math.ceil(min((_ERRORS + 3) * shuffled / least, 1e6) ** 2)
 
 
-def _other_rows(log_p: np.ndarray, labels: np.ndarray, ids: np.ndarray) -> str:
+def _other_rows(
+    log_p: np.ndarray, labels: np.ndarray, ids: np.ndarray, asked: bool
+) -> str:
   found, promised, shuffled = _gains(log_p, labels)
   if _are_others(found, promised.mean(), shuffled, _TAIL):
-    return _order_in_words("its rows", found, promised)
+    return _order_in_words("its rows", found, promised, asked)
   count, total = np.bincount(labels), np.bincount(labels, found)
   for number in _PARTS:
     for rows in np.array_split(np.arange(len(labels)), number):
@@ -220,7 +233,7 @@ def _other_rows(log_p: np.ndarray, labels: np.ndarray, ids: np.ndarray) -> str:
       least = min(promised[rows].mean(), elsewhere)
       if _are_others(found[rows], least, shuffled, _TAIL / sum(_PARTS)):
         return _order_in_words(f"its rows {ids[rows[0]]} to {ids[rows[-1]]}",
-                               found[rows], promised[rows])
+                               found[rows], promised[rows], asked)
   return ""
 
 
@@ -239,12 +252,15 @@ def _slack(found: np.ndarray, shuffled: float, tail: float) -> float:
   return float(stats.t.isf(tail, max(len(found) - 1, 1)) * error)
 
 
-def _order_in_words(rows: str, found: np.ndarray, promised: np.ndarray) -> str:
+def _order_in_words(
+    rows: str, found: np.ndarray, promised: np.ndarray, asked: bool
+) -> str:
+  remedy = ("load its weights, and scale and turn its inputs as it learnt them"
+            if asked else "its rows must be in the order of the data set")
   return (
       f"{rows} tell no more of the labels than shuffled rows do (log-likelihood "
       f"{found.mean():+.2f} nats an example above those, where its probabilities "
-      f"promise {promised.mean():+.2f}); its rows must be in the order of the data "
-      "set")
+      f"promise {promised.mean():+.2f}); {remedy}")
 
 
 def _better_columns(log_p: np.ndarray, labels: np.ndarray) -> list[int]:
@@ -291,7 +307,9 @@ def _wins(log_p: np.ndarray, labels: np.ndarray, order: np.ndarray) -> bool:
   return bool(-mean[mean < 0].sum() < _KEPT * mean[mean > 0].sum())
 
 
-def _in_words(classes: np.ndarray, order: list[int], size: int) -> str:
+def _in_words(
+    classes: np.ndarray, order: list[int], size: int, asked: bool
+) -> str:
   held = {int(classes[a]): int(classes[b]) for a, b in enumerate(order)}
   text = sorted(range(size), key=str)
   if all(text[column] == label for label, column in held.items()):
@@ -300,6 +318,7 @@ def _in_words(classes: np.ndarray, order: list[int], size: int) -> str:
   else:
     moved = [f"class {a} is in column {b}" for a, b in held.items() if a != b]
     how = ", ".join(moved[:10]) + (", ..." if len(moved) > 10 else "")
-    fix = "put column k of class k"
+    fix = "put column k of class k" + (
+        ", if its weights are loaded" if asked else "")
   return (
       f"its columns explain the labels far better in another order ({how}); {fix}")

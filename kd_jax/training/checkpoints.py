@@ -239,7 +239,7 @@ class Checkpoints:
     if changed and not self._force:
       raise UserError(
           f"{self.path}: an unfinished run of another config: "
-          f"{'; '.join(changed)}\nUse another --workdir, or go on from its last "
+          f"{'; '.join(changed)}. Use another --workdir, or go on from its last "
           "checkpoint with --resume=force")
     if changed:
       self._changed = changed

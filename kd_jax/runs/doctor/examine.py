@@ -109,6 +109,8 @@ def begin(visit: Visit, setup: Setup, nets: list[Net]) -> dict[str, Begun]:
         continue
       made = begun[net.name] = first_batch.begin(setup, net, begun)
       visit.fact(net.name, first_batch.describe(made))
+      if made.training.model.on_host is not None:
+        visit.fact("", first_batch.ask(made))
       if made.learner.pairs:
         visit.fact("compared", first_batch.compared(made))
       if made.training.remark:

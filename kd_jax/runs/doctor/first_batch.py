@@ -2,15 +2,20 @@
 
 from collections.abc import Mapping
 import math
+import time
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from kd_jax import methods, teachers
 from kd_jax.config import build, names
 from kd_jax.config import run as run_lib
 from kd_jax.config.recipe import Net
 from kd_jax.core import types
+from kd_jax.core.words import counted
+from kd_jax.data.views import VIEWS
 from kd_jax.runs import jobs, teacher_store
 from kd_jax.runs import setup as setup_lib
 from kd_jax.runs.doctor import Visit, size
@@ -20,6 +25,9 @@ from kd_jax.training import devices as devices_lib
 from kd_jax.training.settings import Training
 from kd_jax.training.state import TrainState
 from kd_jax.training.step import Learner
+
+# Enough to tell a teacher from one that knows nothing, and asked in seconds.
+_ASKED = 1000
 
 
 class Term(NamedTuple):
@@ -94,6 +102,28 @@ def _teacher(
       taps=methods.joined([each.net.name for each in members],
                           [each.training.taps for each in members]))._replace(
           classes=run.values["teacher.classes"])
+
+
+def ask(begun: Begun) -> str:
+  """Asks a net that is a function of some test examples; what it says of them.
+
+  Raises:
+    UserError: If it fails, or its answers cannot be meant so.
+  """
+  setup, model = begun.setup, begun.training.model
+  every = setup.dataset.test.label
+  ids = np.sort(np.random.default_rng(0).permutation(len(every))[:_ASKED])
+  data = setup.splits["test"].data
+  part = data._replace(inputs=jax.tree.map(lambda x: x[ids], data.inputs),
+                       label=data.label[ids], ids=jnp.arange(len(ids)), weight=None)
+  predict = devices_lib.make_predict(setup.devices, model, VIEWS["none"])
+  began = time.perf_counter()
+  logits = np.asarray(predict(types.Variables({}, {}), part, jnp.int32(0)))
+  each = (time.perf_counter() - began) / len(ids)
+  teacher_store.look(setup, model, logits, every[ids])
+  wrong = (logits.argmax(-1) != every[ids]).sum()
+  return (f"asked of {counted(len(ids), 'test example')}: {wrong} wrong, "
+          f"{1e3 * each:.2g} ms each")
 
 
 def terms(student: Begun) -> list[Term]:
