@@ -51,10 +51,11 @@ def test_mixed_components_by_hand():
   values = np.array([[[1, 3], [7, 9]], [[3, 5], [5, 7]]])
   model = mixed.fit(runs_of(values))
   assert model.components == approx((6, 3, 2), rel=1e-4)
-  # Of a mean (MS_T + MS_I) / (g n c) = 40 / 8, of 40**2 / (32**2 + 8**2) degrees.
+  # Of a mean (MS_T + MS_I) / (g n c) = 40 / 8. Satterthwaite's degrees would be
+  # 40**2 / (32**2 + 8**2); but T is known from two teachers, and I from one degree.
   found = model.mean(0)
-  assert found.value == 5 and found.degrees == approx(1600 / 1088, rel=1e-3)
-  assert found.high - 5 == approx(half(5, 1600 / 1088), rel=1e-3)
+  assert found.value == 5 and found.degrees == approx(1, rel=1e-3)
+  assert found.high - 5 == approx(half(5, 1), rel=1e-3)
   # Of a difference 2 MS_I / (g n) = 4, of the interaction's one degree.
   found = model.difference(0, 1)
   assert found.value == 0 and found.degrees == approx(1, rel=1e-3)
@@ -72,13 +73,17 @@ def test_mixed_agrees_with_mean_squares_of_balanced_tables(seed):
   assert model.components == approx(
       ((ms_t - ms_i) / (n * c), (ms_i - ms_r) / n, ms_r), rel=1e-3)
   total = ms_t + (c - 1) * ms_i
-  degrees = total**2 / (ms_t**2 / (g - 1)
-                        + ((c - 1) * ms_i)**2 / ((g - 1) * (c - 1)))
   found = model.mean(2)
   assert found.value == approx(values[2].mean(), rel=1e-10)
-  assert found.degrees == approx(degrees, rel=1e-3)
+  # What T adds to the variance has g - 1 degrees, what is left those of MS_I.
+  share, t = (ms_t - ms_i) / total, lambda degrees: stats.t.ppf(0.975, degrees)
+  quantile = share * t(g - 1) + (1 - share) * t((g - 1) * (c - 1))
   assert found.high - found.value == approx(
-      half(total / (g * n * c), degrees), rel=1e-3)
+      quantile * math.sqrt(total / (g * n * c)), rel=1e-3)
+  assert t(found.degrees) == approx(quantile, rel=1e-6)
+  satterthwaite = total**2 / (ms_t**2 / (g - 1)
+                              + ((c - 1) * ms_i)**2 / ((g - 1) * (c - 1)))
+  assert found.degrees < satterthwaite
   found = model.difference(2, 5)
   assert found.degrees == approx((g - 1) * (c - 1), rel=1e-3)
   assert found.high - found.value == approx(
@@ -237,8 +242,8 @@ def test_cells_whose_runs_vary_unlike_are_judged_apart():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("c", "teacher", "interaction"), [
-    (12, 0, 0), (12, 1, 1.6), (12, 2.5, 2.5), (12, 5, 2.5), (3, 0, 2.5),
-    (3, 2.5, 0)])
+    (12, 0, 0), (12, 1, 1.6), (12, 2.5, 2.5), (12, 5, 2.5), (12, 10, 2.5),
+    (12, 20, 2.5), (3, 0, 2.5), (3, 2.5, 0)])
 def test_mixed_coverage_with_three_teachers(c, teacher, interaction):
   """93 to 97% of tables: 3 teachers of 4 runs whose standard deviation is 5."""
   rng = np.random.default_rng(7)
