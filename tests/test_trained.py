@@ -3,6 +3,9 @@
 import json
 import pathlib
 import shutil
+import subprocess
+import sys
+import warnings
 
 from conftest import ROOT
 import jax
@@ -12,7 +15,7 @@ import pytest
 from kd_jax import data as data_lib
 from kd_jax import main
 from kd_jax.config import build
-from kd_jax.core.errors import UserError
+from kd_jax.core.errors import Notice, UserError
 from kd_jax.report import plots
 from kd_jax.runs import trained
 from kd_jax.training import parameters
@@ -167,3 +170,39 @@ def test_cifar_names_its_own_classes(tmp_path):
   (folder / "batches.meta.txt").write_text("airplane\nautomobile\n\n")
   assert raw.class_names("cifar10", tmp_path) == ("airplane", "automobile")
   assert raw.class_names("mnist", tmp_path) == ()
+
+
+_OWN = """
+import flax.linen as nn
+
+class Net(nn.Module):
+  num_classes: int
+
+  @nn.compact
+  def __call__(self, x):
+    return nn.Dense(self.num_classes)(nn.relu(x.reshape((len(x), -1))))
+"""
+
+
+def test_a_net_whose_file_was_edited_is_opened_with_a_warning(
+    own_data, tmp_path, monkeypatch):
+  """The parameters fit another net as well: here one with another nonlinearity."""
+  monkeypatch.chdir(ROOT)
+  monkeypatch.setattr(plots, "write", lambda *_: {})
+  file, folder = tmp_path / "own.py", tmp_path / "run"
+  file.write_text(_OWN)
+  assert main.run(["--config=configs/mnist.py", *SMALL, "--config.method=hard",
+                   "--config.steps=3", f"--config.data.dir={own_data}",
+                   f"--config.student.name={file}:Net", f"--workdir={folder}"]) == 0
+  with warnings.catch_warnings():
+    warnings.simplefilter("error")
+    trained.load(folder)
+  file.write_text(_OWN.replace("relu", "tanh"))
+  with pytest.warns(Notice, match="own.py:Net was edited after baseline "):
+    trained.load(folder)
+  np.save(tmp_path / "x.npy", np.zeros((1, 12, 10, 1), np.uint8))
+  done = subprocess.run(
+      [sys.executable, "-m", "kd_jax.predict", folder, tmp_path / "x.npy"],
+      cwd=ROOT, capture_output=True, text=True, check=True)
+  line, = done.stderr.splitlines()
+  assert line.startswith(f"warning: {folder}: {file}:Net was edited")

@@ -8,6 +8,10 @@ import traceback
 from typing import NoReturn
 
 
+class Notice(UserWarning):
+  """What a user should know of a result; programs print it in a line."""
+
+
 class UserError(Exception):
   """A mistake outside the code, with a message of at most three lines.
 

@@ -9,6 +9,9 @@ import signal
 import sys
 import threading
 from typing import Any, NoReturn
+import warnings
+
+from kd_jax.core.errors import Notice
 
 # What is given the words of a command line, and gives its exit code.
 Program = Callable[[list[str]], int]
@@ -27,6 +30,10 @@ def command(main: Program) -> NoReturn:
   for stream in (sys.stdout, sys.stderr):
     if isinstance(stream, io.TextIOWrapper):
       stream.reconfigure(errors="backslashreplace")
+  shown = warnings.formatwarning
+  warnings.formatwarning = lambda message, category, *place: (
+      f"warning: {message}\n" if issubclass(category, Notice)
+      else shown(message, category, *place))
   try:
     code = _code(main, sys.argv[1:])
     sys.stdout.flush()

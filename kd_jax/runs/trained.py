@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import os
 import pathlib
 from typing import Any, NamedTuple
+import warnings
 
 import jax
 import numpy as np
@@ -14,8 +15,8 @@ import numpy as np
 from kd_jax import data as data_lib
 from kd_jax.config import build, recipe, schema
 from kd_jax.config import run as run_lib
-from kd_jax.core import strict, types
-from kd_jax.core.errors import UserError, nearest
+from kd_jax.core import sources, strict, types
+from kd_jax.core.errors import Notice, UserError, nearest
 from kd_jax.data import preprocess as preprocess_lib
 from kd_jax.training import parameters, step
 
@@ -135,6 +136,9 @@ def load(
 
   Raises:
     UserError: If there is no such net, or it is damaged.
+
+  Warns:
+    Notice: If the user's file that makes the net was edited since.
   """
   workdir = pathlib.Path(workdir)
   values = config(workdir)
@@ -155,11 +159,27 @@ def load(
   like = data_lib.stand_in(inputs, tuple(known["classes"]))
   scaling = ({name: np.float32(known[name]) for name in ("scale", "offset")}
              if "scale" in known else None)
+  _look_at_source(workdir, net)
   return Trained(
       net.name, _deployed(net, nets, like), parameters.load_parameters(path),
       preprocess_lib.Scaling(**scaling) if scaling else preprocess_lib.AsStored(),
       inputs.shape[1:], inputs.dtype, like.class_names, net.values,
       tuple(known["border"]) if "border" in known else None)
+
+
+def _look_at_source(workdir: pathlib.Path, net: recipe.Net) -> None:
+  """Warns of a net of the user's own whose file is not as it was."""
+  kind = "student" if net.member is None else "teacher"
+  name = net.values[f"{kind}.name"]
+  before = record(workdir, net.name).get("identity", {}).get("source")
+  if before is None or not sources.named(name):
+    return
+  # After that of the net stand those of the user's own methods.
+  if before.split("+")[0] != sources.sha256(name):
+    warnings.warn(
+        f"{workdir}: {name} was edited after {net.name} was trained, so it may be "
+        "another net with the same parameters; to be sure, use the file as it was",
+        Notice, stacklevel=3)
 
 
 def in_bfloat16(values: Mapping[str, Any], key: str) -> bool:
