@@ -223,7 +223,8 @@ def main(argv: list[str] | None = None) -> int:
     from kd_jax.training import parameters  # pylint: disable=g-import-not-at-top
     parameters.quiet()
     found = evaluate(given.workdir, given.net, beside=given.beside, out=given.out,
-                     overrides=_overrides(flags))
+                     overrides=_overrides(flags) | (
+                         {"data.dir": given.data} if given.data else {}))
     show(found)
     place = given.out or given.workdir / "evaluation" / found.net
     print(f"evaluation.json and its pictures are in {place}")
@@ -288,6 +289,8 @@ def _parser() -> Parser:
                       "(default: the one that the run is about)")
   parser.add_argument("--beside", metavar="NAME",
                       help="another of them (default: the teacher)")
+  parser.add_argument("--data", metavar="DIR",
+                      help="that holds the data set (--config.data.dir=DIR)")
   parser.add_argument("--out", type=pathlib.Path, metavar="DIR",
                       help="where files go (default: WORKDIR/evaluation/NET)")
   return parser

@@ -11,6 +11,7 @@ import pytest
 import kd_jax
 from kd_jax import data, evaluate, main
 from kd_jax.core.errors import UserError
+from kd_jax.explain import __main__ as explain
 from kd_jax.report import evaluation, plots
 
 LOGITS = np.array([[3.0, 0, 0], [0, 1, 0], [0, 2, 1], [1, 0, 0], [0, 0, 4]])
@@ -196,3 +197,17 @@ def test_what_cannot_be_is_told_in_a_line(words, told, run, tmp_path, capsys):
 def test_a_folder_of_no_run_is_refused():
   with pytest.raises(UserError, match="holds no run"):
     evaluate.evaluate("nowhere")
+
+
+@pytest.mark.pictures
+def test_the_commands_take_data_that_have_moved(run, own_data, tmp_path, capsys):
+  elsewhere = shutil.copytree(run, tmp_path / "run")
+  config = json.loads((elsewhere / "config.json").read_text())
+  (elsewhere / "config.json").write_text(json.dumps(
+      config | {"data.dir": str(tmp_path / "gone")}))
+  evaluated = lambda *words: evaluate.main([str(elsewhere), *words])
+  explained = lambda *words: explain.main(
+      [f"--workdir={elsewhere}", "--id=0", "--epochs=1", *words])
+  for command in (evaluated, explained):
+    assert command() == 2 and "gone" in capsys.readouterr().err
+    assert command(f"--data={own_data}") == 0

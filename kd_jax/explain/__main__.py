@@ -30,7 +30,8 @@ def main(argv: list[str] | None = None) -> int:
   from kd_jax.explain import picture
   try:
     print(printable(str(picture.write(
-        arguments.workdir, arguments.id, net=arguments.net, epochs=arguments.epochs,
+        arguments.workdir, arguments.id, net=arguments.net, data=arguments.data,
+        epochs=arguments.epochs,
         say=lambda line: print(printable(line), flush=True)))))
   except (UserError, OSError) as error:
     print(f"error: {UserError(error)}", file=sys.stderr)
@@ -62,6 +63,8 @@ def _parser() -> Parser:
   parser.add_argument("--id", type=_ids, required=True, metavar="ID[,ID-ID...]",
                       help="which test images, from 0; of several a page is made")
   parser.add_argument("--net", help="one of WORKDIR/parameters (default: the last)")
+  parser.add_argument("--data", type=pathlib.Path, metavar="DIR",
+                      help="that holds the run's data set, where it has moved")
   parser.add_argument("--epochs", type=whole, default=8,
                       help="of the VAE (default: 8)")
   return parser

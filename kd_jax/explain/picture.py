@@ -26,7 +26,8 @@ _L2, _STEPS, _SHOWN = 1e-2, 150, 8
 
 def write(
     workdir: pathlib.Path, numbers: Sequence[int], *, net: str | None = None,
-    epochs: int = 8, say: Callable[[str], None] = print
+    data: pathlib.Path | None = None, epochs: int = 8,
+    say: Callable[[str], None] = print,
 ) -> pathlib.Path:
   """Explains test images; leaves `WORKDIR/explained_NET_ID.png` of each.
 
@@ -34,6 +35,7 @@ def write(
     workdir: Of a finished run.
     numbers: Which test images.
     net: One of `workdir/parameters`; the last of the recipe by default.
+    data: The folder of its data set, where that has moved.
     epochs: Of the VAE.
     say: Tells the user, also what came out for each image.
 
@@ -43,7 +45,7 @@ def write(
   Raises:
     UserError: If there is no such net or image, or inputs are no uint8 images.
   """
-  chosen = trained.load(workdir, net)
+  chosen = trained.load(workdir, net, data=data)
   dataset = build.dataset(chosen.values, say=say)
   _check_images(dataset, numbers)
   ask = _asking(chosen)
