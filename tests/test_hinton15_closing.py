@@ -70,14 +70,17 @@ def test_sgd_is_that_of_the_paper_on_dropout():
       "optimizer.momentum_end": 0.99, "optimizer.momentum_epochs": 75.0,
       "optimizer.learning_rate": 0.2, "batch_size": 100, "student.init_scale": 0.2,
       "student.max_norm": math.sqrt(15), "alpha": 0.9, "temperature": 20.0,
-      "epochs": 150}
+      "optimizer.ema": 0.999, "epochs": 150}
   adamw = study.trained(study.SETTINGS["AdamW, decay 1"], verdict.HARD, 1000)
   assert "optimizer.momentum_epochs" not in adamw and adamw["alpha"] == 0
 
 
-def row(point, seed, *, heldout=None, test=None, teacher="t0", failed=None):
+def row(point, seed, *, heldout=None, test=None, teacher="t0", failed=None, ema=0):
+  """A student; its average makes `ema` errors more than its last weights."""
+  more = lambda errors: errors and errors + ema
   return {"overrides": point | {"seed": seed}, "seed": seed, "failed": failed,
-          "heldout_errors": heldout, "test_errors": test,
+          "heldout_errors": more(heldout), "heldout_last_errors": heldout,
+          "test_errors": more(test), "test_last_errors": test,
           "teacher_fingerprint": teacher}
 
 
@@ -153,9 +156,9 @@ def test_targets_are_compared_by_seed_at_each_length(averaged, says):
   assert "After 320 epochs, averaged minus own: +1.0" in told
 
 
-def rows_of_sgd(errors):
+def rows_of_sgd(errors, ema=5):
   """One row of each optimiser and loss; None has failed."""
-  return [row(study.trained(setting, loss, study.TRIED), 100,
+  return [row(study.trained(setting, loss, study.TRIED), 100, ema=ema,
               heldout=errors.get((loss, name), 90),
               failed=None if errors.get((loss, name), 90) else "not finite")
           for loss in study.LOSSES for name, setting in study.SETTINGS.items()]
@@ -169,7 +172,7 @@ def test_each_loss_has_its_best_optimiser_for_long():
   # Adam is there to compare with, and what failed has no errors.
   assert study.chosen(rows, soft) == "SGD 0.2"
   assert study.chosen(rows, hard) == "SGD 0.05, max-norm"
-  assert study.chosen({}, soft) == "AdamW, decay 1"
+  assert study.chosen({}, soft) == "AdamW, decay 1, averaged"
   points = study.longest(rows, 0, 6).sweep.points
   assert {(p["alpha"], p.get("student.max_norm") is None) for p in points} == {
       (0.9, True), (0.0, False)}
@@ -177,6 +180,22 @@ def test_each_loss_has_its_best_optimiser_for_long():
       (1000, 500.0)}
   told = study.conclude(rows)
   assert "| SGD 0.5 | diverged | 90 |" in told and "| Adam | 10 | 90 |" in told
+  assert "| SGD 0.2, averaged | 75 | 95 |" in told
+
+
+def test_the_average_is_chosen_on_held_out_data_and_judged_on_the_test_set():
+  soft = verdict.SOFT
+  rows = {"sgd": rows_of_sgd({(soft, "SGD 0.2"): 70}, ema=-5)}
+  assert study.chosen(rows, soft) == "SGD 0.2, averaged"
+  assert study.lasting(rows)[soft]["optimizer.learning_rate"] == 0.2
+  rows["long_0"] = [row(point | {"teacher.seed": 0}, seed, test=80 + seed, ema=-6)
+                    for point in study.lasting(rows).values() for seed in (0, 3)]
+  # 74 and 77 of the averages, where the last weights make 80 and 83.
+  assert "soft targets, 1000 epochs 75.5 ±" in study.status(rows)
+  text = study.conclude(rows)
+  assert "| soft targets | 81.5 ±" in text and "targets, averaged | 75.5 ±" in text
+  rows["sgd"] = rows_of_sgd({(soft, "SGD 0.2"): 70})
+  assert "soft targets, 1000 epochs 81.5 ±" in study.status(rows)
 
 
 def final(rows, names, errors):

@@ -5,7 +5,8 @@ on held-out data: targets that are averaged over the shifts of an image (`target
 22 kinds of teachers (`kinds`), and optimisers other than Adam (`sgd`). What is best
 of the last two is trained on all images, and looks at the test set once: the best
 kind of teacher against the base of all (`table`), and the best optimiser for 1,000
-epochs, with soft targets and with labels alone (`long_N`).
+epochs, with soft targets and with labels alone (`long_N`). Of each training by
+these optimisers the last weights are judged, and their moving average.
 """
 
 from collections.abc import Mapping, Sequence
@@ -94,6 +95,8 @@ SETTINGS: Named = {
         "optimizer.name": "adamw", "optimizer.weight_decay": decay}
        for decay in (0.1, 0.3, 1.0)},
 }
+# A training has both, so each setting stands for two nets.
+_AVERAGE, _AVERAGED = {"optimizer.ema": 0.999}, ", averaged"
 _QUICK = {"steps": 60, "teacher.steps": 100}
 
 
@@ -152,7 +155,7 @@ def longest(rows: Rows, teacher: int, seeds: int) -> ml_collections.ConfigDict:
 def trained(setting: Point, loss: str, epochs: int) -> Point:
   """An optimiser with a loss for so many epochs, half of which momentum moves."""
   moves = "optimizer.momentum_end" in setting
-  return setting | LOSSES[loss] | {"epochs": epochs} | (
+  return setting | LOSSES[loss] | {"epochs": epochs} | _AVERAGE | (
       {"optimizer.momentum_epochs": epochs / 2} if moves else {})
 
 
@@ -170,15 +173,24 @@ def compared(rows: Rows) -> Named:
 
 def chosen(rows: Rows, loss: str) -> str:
   """The optimiser with fewest held-out errors; Adam is there to compare with."""
-  found = named(rows.get("sgd", ()), {
+  found = both(named(rows.get("sgd", ()), {
       name: trained(setting, loss, TRIED) for name, setting in SETTINGS.items()
-      if name != ADAM})
+      if name != ADAM}), "heldout_errors")
   return _fewest(found, [*found][-1])
+
+
+def both(found: Mapping[str, Sequence[Row]], errors: str) -> dict[str, list[Row]]:
+  """Rows of each setting twice: with errors of the last weights, of the average."""
+  last = errors.replace("_", "_last_")
+  return {name: made for each, done in found.items() for name, made in (
+      (each, [row | {errors: row.get(last)} for row in done]),
+      (f"{each}{_AVERAGED}", [*done]))}
 
 
 def lasting(rows: Rows) -> Named:
   """What `long_N` train, by loss."""
-  return {loss: trained(SETTINGS[chosen(rows, loss)], loss, LONGEST)
+  return {loss: trained(
+      SETTINGS[chosen(rows, loss).removesuffix(_AVERAGED)], loss, LONGEST)
           for loss in LOSSES}
 
 
@@ -250,12 +262,14 @@ def conclude(rows: Rows) -> str:
     told.append(verdict.table(_compared(rows)))
   if done := rows.get("sgd"):
     told.append(verdict.sgd({
-        loss: all_named(done, {name: trained(setting, loss, TRIED)
-                               for name, setting in SETTINGS.items()})
+        loss: both(all_named(done, {
+            name: trained(setting, loss, TRIED)
+            for name, setting in SETTINGS.items()}), "heldout_errors")
         for loss in LOSSES}, TRIED))
   if any((found := _lasting(rows)).values()):
     told.append(verdict.longest(
-        found, {loss: chosen(rows, loss) for loss in LOSSES}, LONGEST))
+        found, {loss: chosen(rows, loss) for loss in LOSSES}, LONGEST,
+        _both_lasting(rows)))
   return "\n".join(told)
 
 
@@ -275,7 +289,14 @@ def _compared(rows: Rows) -> dict[str, list[Row]]:
   return named(rows.get("table", ()), compared(rows))
 
 
-def _lasting(rows: Rows) -> dict[str, list[Row]]:
+def _both_lasting(rows: Rows) -> dict[str, list[Row]]:
   done = [row for teacher in range(TEACHERS)
           for row in rows.get(verdict.long(teacher), ())]
-  return named(done, lasting(rows))
+  return both(named(done, lasting(rows)), "test_errors")
+
+
+def _lasting(rows: Rows) -> dict[str, list[Row]]:
+  """Of each loss that of the two nets which was chosen on held-out data."""
+  found = _both_lasting(rows)
+  suffix = lambda loss: _AVERAGED if chosen(rows, loss).endswith(_AVERAGED) else ""
+  return {loss: found[loss + suffix(loss)] for loss in LOSSES}

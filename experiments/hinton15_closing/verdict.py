@@ -174,11 +174,20 @@ def sgd(found: Mapping[str, Named], epochs: int) -> str:
           "\n\n" + words.table(["optimiser", *found], lines))
 
 
-def longest(found: Named, chosen: Mapping[str, str], epochs: int) -> str:
-  """The best optimiser of each loss for long, and whether 74 may be a run of it."""
+def longest(
+    found: Named, chosen: Mapping[str, str], epochs: int, both: Named
+) -> str:
+  """The best optimiser of each loss for long, and whether 74 may be a run of it.
+
+  Args:
+    found: The nets that are judged, by loss.
+    chosen: The optimiser of each loss.
+    epochs: Of each training.
+    both: The last weights and the average of each training.
+  """
   which = "; ".join(f"{loss}: {name}" for loss, name in chosen.items())
   text = (f"**The best optimisers, {epochs} epochs on all images ({which}).**\n\n"
-          + _errors(found) + "\n"
+          + _errors(both) + "\n"
           + _judged(SOFT, HARD, paired(found[SOFT], found[HARD])))
   place = claims.single(PAPER, [row["test_errors"] for row in found[SOFT]])
   return text if place is None else text + (

@@ -514,7 +514,7 @@ def _hparams(values: Values, net: str) -> types.Hparams:
       weight_decay=own("optimizer.weight_decay"),
       rates=rates if any(rates.values()) else None, max_norm=own("max_norm"),
       init_scale=None if own("init_scale") == 1 else own("init_scale"),
-      clip_norm=own("optimizer.clip_norm"))
+      clip_norm=own("optimizer.clip_norm"), ema=own("optimizer.ema"))
 
 
 def _traced(hparams: types.Hparams) -> types.Hparams:

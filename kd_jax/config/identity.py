@@ -202,7 +202,7 @@ def _static(values: Values) -> str:
   # Traced where they are in use; that they are is a matter of structure.
   if "student.init_scale" in counted:
     static["init_scale"] = True
-  for name in ("optimizer.clip_norm", "optimizer.momentum_end"):
+  for name in ("optimizer.clip_norm", "optimizer.ema", "optimizer.momentum_end"):
     if name in counted:
       static[name] = True
   static["dropout"] = bool(

@@ -220,6 +220,9 @@ def _training(epochs: int) -> dict[str, Key]:
       "optimizer.clip_norm": _optional(
           float, _POSITIVE, "largest norm of the gradient of all parameters "
           "together; a larger one is scaled to it"),
+      "optimizer.ema": _optional(
+          float, _PART, "decay of an exponential moving average of the weights, "
+          "which is then the net"),
       "optimizer.b2": Key(0.999, _PART, "decay of the second moment"),
       "optimizer.epsilon": Key(1e-8, _POSITIVE, "added to its root"),
       "optimizer.schedule": Key(
@@ -338,9 +341,9 @@ _FILES: dict[str, Key] = {
 }
 _OPTIMIZER = ("label_smoothing", "optimizer.learning_rate", "optimizer.momentum",
               "optimizer.momentum_end", "optimizer.weight_decay",
-              "optimizer.clip_norm")
+              "optimizer.clip_norm", "optimizer.ema")
 _LATER_IN_TRAINING = (
-    "accumulate", "class_weights", "mixup", "optimizer.clip_norm",
+    "accumulate", "class_weights", "mixup", "optimizer.clip_norm", "optimizer.ema",
     "optimizer.momentum_end", "optimizer.momentum_epochs", "patience")
 _NET = ("input_dropout", "hidden_dropout", "max_norm", "init_scale")
 _LATER = ("init_scale", "model.depth", "model.rank", "model.width")

@@ -91,6 +91,7 @@ class Hparams:
     max_norm: Largest norm of a unit's incoming weights, or None without it.
     init_scale: Factor on the model's initial kernels, or None without it.
     clip_norm: Largest norm of the whole gradient, or None without it.
+    ema: Decay of the average of the weights, or None without one.
     numbers: The method's own hyper-parameters by name, or None if it has none.
     ends: What the temperature, and alpha, move to, where they are scheduled.
     progress: Part of the run that is done, in [0, 1]; the step sets it.
@@ -108,6 +109,7 @@ class Hparams:
   max_norm: jax.Array | float | None = None
   init_scale: jax.Array | float | None = None
   clip_norm: jax.Array | float | None = None
+  ema: jax.Array | float | None = None
   numbers: Mapping[str, jax.Array | float] | None = None
   ends: Mapping[str, jax.Array | float] | None = None
   progress: jax.Array | float | None = None

@@ -135,7 +135,7 @@ def _started(job: Job, chunk: Chunk, state: TrainState) -> TrainState:
       lambda old, *new: jax.device_put(
           jnp.stack(new).reshape(old.shape), old.sharding),
       state.student, *starts)
-  return state.replace(student=student)  # type: ignore[attr-defined]
+  return state.starting(student)
 
 
 def _rows(job: Job, chunk: Chunk, state: TrainState, evaluated, best):

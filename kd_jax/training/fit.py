@@ -20,7 +20,7 @@ from kd_jax.training.checkpoints import Checkpoints
 from kd_jax.training.devices import Devices
 from kd_jax.training.monitor import Best, NetMonitor
 from kd_jax.training.settings import Training
-from kd_jax.training.state import TrainState
+from kd_jax.training.state import AveragedState, TrainState
 from kd_jax.training.train_loop import Epoch, Program
 
 
@@ -68,6 +68,15 @@ def evaluate(predict, variables: types.Variables, split: Split):
   """Totals over a whole split, and which examples are wrong, `[N]`."""
   logits = predict(variables, split.data, jnp.int32(0))
   return judge(logits, split.data.label, split.teacher_logits)
+
+
+def evaluate_state(predict, net, state: TrainState, split: Split):
+  """`evaluate`, of the net that comes out; beside an average the last weights."""
+  totals, wrong = evaluate(predict, net(state), split)
+  if isinstance(state, AveragedState):
+    totals = totals | {
+        "last_errors": evaluate(predict, net(state.last), split)[0]["errors"]}
+  return totals, wrong
 
 
 def fit(
@@ -243,7 +252,7 @@ def start(
   if initial is None:
     return state
   # A copy, as the state is donated.
-  return state.replace(student=jax.tree.map(jnp.copy, initial))
+  return state.starting(jax.tree.map(jnp.copy, initial))
 
 
 def _program(
@@ -265,7 +274,7 @@ def _program(
 
   def evaluate_all(state, step):
     del step
-    return {name: evaluate(predict, net(state), split)
+    return {name: evaluate_state(predict, net, state, split)
             for name, split in splits.items()}
 
   totals = jax.eval_shape(lambda state: run(state, 0, 1), state)[1]
@@ -298,6 +307,8 @@ def computed(split: str, totals: dict[str, Any]) -> dict[str, Any]:
       values |= {f"{split}_errors": int(total.total),
                  f"{split}_examples": int(total.count)}
       values[f"{split}_accuracy"] = 1 - total.compute()
+    elif name == "last_errors":
+      values[f"{split}_{name}"] = int(total.total)
     else:
       values[f"{split}_{name}"] = total.compute()
   return values

@@ -19,11 +19,12 @@ from kd_jax.data import views as views_lib
 from kd_jax.training import cost, fit, metrics, step
 from kd_jax.training import devices as devices_lib
 from kd_jax.training import segment as segment_lib
-from kd_jax.training.state import TrainState
+from kd_jax.training.state import AveragedState, TrainState
 
 # The axes of a state. The step is everyone's: mapped over, it would draw an order
 # of its own for each point.
 _HELD = TrainState(None, 0, 0, 0, 0)  # type: ignore[arg-type]
+_AVERAGED = AveragedState(None, 0, 0, 0, 0, 0)  # type: ignore[arg-type]
 
 
 class Shape(NamedTuple):
@@ -113,7 +114,8 @@ def _compiled(
   split = lambda tree: devices_lib.split(devices, tree)
   rows, put = (0, split) if own_teachers else (None, copies)
   init, segment, evaluate = _programs(
-      learner, views, batch_size, shape, data.inputs, rows)
+      learner, views, batch_size, shape, data.inputs, rows,
+      _HELD if hparams.ema is None else _AVERAGED)
   seeds = jnp.zeros((shape.rows,), jnp.uint32)
   lanes = jax.tree.map(
       lambda x: jnp.broadcast_to(x, (shape.rows, shape.points)), hparams)
@@ -144,7 +146,7 @@ def _filled(arrays: types.Tree) -> types.Tree:
           x, jax.ShapeDtypeStruct) else x, arrays)
 
 
-def _programs(learner, views, batch_size, shape, inputs, rows):
+def _programs(learner, views, batch_size, shape, inputs, rows, held):
   """Init, segment and evaluation of a rectangle, to be compiled."""
   begin = segment_lib.make_init(learner, inputs)
   predict = segment_lib.make_predict(
@@ -154,23 +156,26 @@ def _programs(learner, views, batch_size, shape, inputs, rows):
     return begin(jax.random.key(seed), hparams)
 
   def evaluate(state, data, teacher_logits):
-    return fit.evaluate(predict, step.deployed_variables(learner, state),
-                        fit.Split(data, teacher_logits))
+    return fit.evaluate_state(
+        predict, functools.partial(step.deployed_variables, learner), state,
+        fit.Split(data, teacher_logits))
 
   segment = segment_lib.make_segment(learner, views, batch_size)
   return (
-      jax.jit(_rectangle(init, shape, (None, 0), (0, 0), _HELD)),
-      jax.jit(mapped_segment(segment, shape, rows), donate_argnums=0),
+      jax.jit(_rectangle(init, shape, (None, 0), (0, 0), held)),
+      jax.jit(mapped_segment(segment, shape, rows, held), donate_argnums=0),
       jax.jit(_rectangle(
-          evaluate, shape, (_HELD, None, None), (_HELD, None, rows), 0)))
+          evaluate, shape, (held, None, None), (held, None, rows), 0)))
 
 
 def mapped_segment(
-    segment: Callable[..., Any], shape: Shape, teachers: int | None = None
+    segment: Callable[..., Any], shape: Shape, teachers: int | None = None,
+    held: TrainState = _HELD,
 ) -> Callable[..., Any]:
   """A segment of `segment.make_segment` over a rectangle of lanes.
 
-  `teachers` is the axis of rows of the teacher's arrays, if each has its own.
+  `teachers` is the axis of rows of the teacher's arrays, if each has its own;
+  `held` has the axes of the state.
 
   Returns:
     `(state, (data, teacher_arrays), hparams, seeds, length) -> (state, totals)`.
@@ -179,8 +184,8 @@ def mapped_segment(
     return segment(state, *fixed, hparams, jax.random.key(seed), length)
 
   return _rectangle(
-      advance, shape, (_HELD, None, 0, None, None),
-      (_HELD, (None, teachers), 0, 0, None), (_HELD, 0))
+      advance, shape, (held, None, 0, None, None),
+      (held, (None, teachers), 0, 0, None), (held, 0))
 
 
 def stack(items: list[Any], shape: Shape) -> Any:

@@ -172,9 +172,7 @@ class LanesMonitor(Monitor):
 
   def with_best(self, state: TrainState) -> TrainState:
     """A state with the best net of each lane."""
-    best = self.kept.variables
-    return state.replace(  # type: ignore[attr-defined]
-        student=best.student, method=best.method, method_state=best.method_state)
+    return self.kept.variables.replace(step=state.step, optimizer=state.optimizer)
 
 
 def _net_of(state: TrainState) -> TrainState:

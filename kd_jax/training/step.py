@@ -14,7 +14,7 @@ from kd_jax.core import randomness, types
 from kd_jax.methods import terms as terms_lib
 from kd_jax.training import metrics, optimizers, schedules
 from kd_jax.training.schedules import STILL, Schedules
-from kd_jax.training.state import TrainState
+from kd_jax.training.state import TrainState, averaged, with_average
 
 # (state, batch, teacher arrays, hparams, key) -> (state, metrics)
 Step = Callable[..., tuple[TrainState, dict[str, metrics.Mean]]]
@@ -225,9 +225,10 @@ def _updated(learner, state, gradients, hparams):
             gradients, state.optimizer, state.trainable)
     params, method = optax.apply_updates(state.trainable, updates)
   params = optimizers.project(params, hparams.max_norm)
-  return state.replace(
+  after = state.replace(
       step=state.step + 1, student=state.student._replace(params=params),
       method=method, optimizer=moments)
+  return after if hparams.ema is None else with_average(after, hparams.ema)
 
 
 def terms_of(
@@ -378,14 +379,15 @@ def deployed(learner: Learner) -> types.Model:
 def deployed_variables(learner: Learner, state: TrainState) -> types.Variables:
   """The variables of that net."""
   method, settle = learner.method, learner.model.settle
+  student, params = state.net
   if settle is not None:
-    state = state.replace(student=settle(state.student))  # type: ignore[attr-defined]
+    student = settle(student)
   if method.inference is None:
-    return state.student
+    return student
   own, own_state = (methods.staying(method, tree)
-                    for tree in (state.method, state.method_state))
-  return types.Variables({"student": state.student.params, "method": own},
-                         {"student": state.student.state, "method": own_state})
+                    for tree in (params, state.method_state))
+  return types.Variables({"student": student.params, "method": own},
+                         {"student": student.state, "method": own_state})
 
 
 def init(
@@ -407,8 +409,9 @@ def init(
   with jax.numpy_dtype_promotion("standard"):
     moments = optimizers.optimizer(learner.optimizer_spec, hparams).init(
         (student.params, begun.method))
-  return begun.replace(  # type: ignore[attr-defined]
+  made = begun.replace(  # type: ignore[attr-defined]
       student=student, optimizer=moments)
+  return made if hparams.ema is None else averaged(made)
 
 
 def _begun(
