@@ -82,8 +82,8 @@ def modelled(cells: clustered.Cells, of: str = "the table") -> str:
     return APART if cells.several else ""
   return (f"Intervals over teachers are those of one mixed model of {of} "
           "(kd_jax/report/mixed.py: teachers and teachers by cells random, REML, "
-          "Satterthwaite's degrees of freedom by the observed information) with "
-          "the standard deviations: "
+          "Satterthwaite's degrees of freedom by the observed information, and at "
+          "least the quantile of Cochran & Cox) with the standard deviations: "
           f"{cells.model.described()}.")
 
 

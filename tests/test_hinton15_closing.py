@@ -28,7 +28,7 @@ def test_what_is_chosen_is_chosen_without_the_test_set(tmp_path):
   # Two lengths of two targets; 22 kinds; one seed of 10 optimisers, of each loss.
   assert {name: len(config.sweep.points) for name, config in configs.items()} == {
       "targets": 4 * 2, "kinds": 22 * 2, "table": 2 * 12, "sgd": 2 * 10,
-      **{f"long_{teacher}": 2 * 2 for teacher in range(3)}}
+      **{f"long_{teacher}": 4 * 2 * 2 for teacher in range(3)}}
   for config in configs.values():
     assert config.student.views == "none" and config.student.widths == (800, 800)
     for point in config.sweep.points:
@@ -40,7 +40,7 @@ def test_students_are_shared_out_among_teachers(tmp_path):
   pairs = lambda name: [(point["seed"], point["teacher.seed"])
                         for point in configs[name].sweep.points]
   assert pairs("table") == [(seed, seed % 3) for seed in range(12)] * 2
-  assert pairs("long_1") == [(1, 1), (4, 1)] * 2
+  assert pairs("long_1") == [(1, 1), (4, 1)] * 2 * len(study.LENGTHS)
 
 
 def test_each_kind_of_teacher_changes_what_it_is_named_for(tmp_path):
@@ -177,7 +177,7 @@ def test_each_loss_has_its_best_optimiser_for_long():
   assert {(p["alpha"], p.get("student.max_norm") is None) for p in points} == {
       (0.9, True), (0.0, False)}
   assert {(p["epochs"], p["optimizer.momentum_epochs"]) for p in points} == {
-      (1000, 500.0)}
+      (10, 5.0), (40, 20.0), (150, 75.0), (1000, 500.0)}
   told = study.conclude(rows)
   assert "| SGD 0.5 | diverged | 90 |" in told and "| Adam | 10 | 90 |" in told
   assert "| SGD 0.2, averaged | 75 | 95 |" in told
@@ -234,5 +234,7 @@ def test_the_longest_training_is_set_beside_74(errors, says):
   assert says in told
   assert f"soft targets minus labels alone: {errors - 120:+.1f}" in told
   assert f"soft targets, 1000 epochs {errors}.0 ± 0.0 (6/3)" in study.status(rows)
+  line = f"| 1,000 | {errors}.0 ± 0.0 (6/3) | 120.0 ± 0.0 (6) | {errors - 120:+.1f}"
+  assert line in told and "| 10 |  |  |  |" in told
   # Labels alone have no teacher: six runs are six.
   assert "labels alone, 1000 epochs 120.0 ± 0.0 (6)" in study.status(rows)

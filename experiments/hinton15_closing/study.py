@@ -4,9 +4,9 @@ The student is 2x800 at T = 20, its images are not shifted. Three things are tri
 on held-out data: targets that are averaged over the shifts of an image (`targets`),
 22 kinds of teachers (`kinds`), and optimisers other than Adam (`sgd`). What is best
 of the last two is trained on all images, and looks at the test set once: the best
-kind of teacher against the base of all (`table`), and the best optimiser for 1,000
-epochs, with soft targets and with labels alone (`long_N`). Of each training by
-these optimisers the last weights are judged, and their moving average.
+kind of teacher against the base of all (`table`), and the best optimiser for 10 to
+1,000 epochs, with soft targets and with labels alone (`long_N`). Of each training
+by these optimisers the last weights are judged, and their moving average.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,8 @@ Named = Mapping[str, Point]
 
 TEACHERS = 3
 SHORT, LONG = 40, 320  # Epochs of students, of `targets`.
-TRIED, LONGEST = 150, 1000  # The same, of `sgd` and of `long_N`.
+TRIED, LENGTHS = 150, (10, 40, 150, 1000)  # The same, of `sgd` and of `long_N`.
+LONGEST = LENGTHS[-1]
 
 # ---- a. Targets of the image itself, and averaged over its 25 shifts.
 TARGETS: Named = {
@@ -144,10 +145,11 @@ def sgd(named: Named) -> ml_collections.ConfigDict:
 
 
 def longest(rows: Rows, teacher: int, seeds: int) -> ml_collections.ConfigDict:
-  """The best optimiser of each loss for 1,000 epochs, on all images."""
+  """The best optimiser of each loss for each length, on all images."""
   config, own = _config(), range(teacher, seeds, TEACHERS)
   config.sweep.points = tuple(sweep.product(
-      sweep.chain(*map(sweep.fixed, lasting(rows).values())),
+      sweep.chain(*(sweep.fixed(point) for epochs in LENGTHS
+                    for point in lasting(rows, epochs).values())),
       sweep.zipped({"seed": own, "teacher.seed": [teacher] * len(own)})))
   return config
 
@@ -187,10 +189,10 @@ def both(found: Mapping[str, Sequence[Row]], errors: str) -> dict[str, list[Row]
       (f"{each}{_AVERAGED}", [*done]))}
 
 
-def lasting(rows: Rows) -> Named:
-  """What `long_N` train, by loss."""
+def lasting(rows: Rows, epochs: int = LONGEST) -> Named:
+  """What `long_N` train for so long, by loss."""
   return {loss: trained(
-      SETTINGS[chosen(rows, loss).removesuffix(_AVERAGED)], loss, LONGEST)
+      SETTINGS[chosen(rows, loss).removesuffix(_AVERAGED)], loss, epochs)
           for loss in LOSSES}
 
 
@@ -270,6 +272,7 @@ def conclude(rows: Rows) -> str:
     told.append(verdict.longest(
         found, {loss: chosen(rows, loss) for loss in LOSSES}, LONGEST,
         _both_lasting(rows)))
+    told.append(verdict.lengths(_lengths(rows)))
   return "\n".join(told)
 
 
@@ -279,7 +282,9 @@ def status(rows: Rows) -> str:
 
 
 def pictures(rows: Rows, folder: pathlib.Path) -> None:
-  """Students' errors against what their teachers are like."""
+  """Students' errors against what their teachers are like, and against epochs."""
+  if any((found := _lengths(rows))[LONGEST].values()):
+    verdict.draw_lengths(found, folder / "epochs.png")
   if done := rows.get("kinds"):
     verdict.draw(named(done, KINDS), rows.get("kinds_teachers", ()),
                  folder / "kinds.png")
@@ -289,14 +294,18 @@ def _compared(rows: Rows) -> dict[str, list[Row]]:
   return named(rows.get("table", ()), compared(rows))
 
 
-def _both_lasting(rows: Rows) -> dict[str, list[Row]]:
+def _both_lasting(rows: Rows, epochs: int = LONGEST) -> dict[str, list[Row]]:
   done = [row for teacher in range(TEACHERS)
           for row in rows.get(verdict.long(teacher), ())]
-  return both(named(done, lasting(rows)), "test_errors")
+  return both(named(done, lasting(rows, epochs)), "test_errors")
 
 
-def _lasting(rows: Rows) -> dict[str, list[Row]]:
+def _lengths(rows: Rows) -> dict[int, dict[str, list[Row]]]:
+  return {epochs: _lasting(rows, epochs) for epochs in LENGTHS}
+
+
+def _lasting(rows: Rows, epochs: int = LONGEST) -> dict[str, list[Row]]:
   """Of each loss that of the two nets which was chosen on held-out data."""
-  found = _both_lasting(rows)
+  found = _both_lasting(rows, epochs)
   suffix = lambda loss: _AVERAGED if chosen(rows, loss).endswith(_AVERAGED) else ""
   return {loss: found[loss + suffix(loss)] for loss in LOSSES}

@@ -195,6 +195,17 @@ def longest(
       f"{PAPER} is {place.verdict}.\n")
 
 
+def lengths(found: Mapping[int, Named]) -> str:
+  """Errors by epochs, each a training of its own, and what soft targets change."""
+  lines = []
+  for epochs, of in found.items():
+    test = paired(of[SOFT], of[HARD])
+    lines.append([f"{epochs:,}", *map(_spread, of.values()),
+                  "" if test is None else _difference(test)])
+  return "**Errors against epochs, each length a training of its own.**\n\n" + (
+      words.table(["epochs", SOFT, HARD, f"{SOFT} minus {HARD}"], lines))
+
+
 def phrase(compared: Named, lasting: Named, epochs: int) -> str:
   """Errors of the best kind of teacher and of the longest training."""
   parts = [f"{'base' if name == BASE else f'best teacher ({name})'} "
@@ -222,10 +233,37 @@ def _spread(done: Sequence[Row]) -> str:
 def _judged(name: str, other: str, test: clustered.Nested | None) -> str:
   if test is None:
     return ""
-  told = f"{test.mean:+.1f}" + (
+  return (f"{name} minus {other}: {_difference(test)} ({test.n} pairs of "
+          f"{test.groups} seeds of teachers); fewer errors: "
+          f"{claims.LESS.judged(test.low, test.high)}.\n")
+
+
+def _difference(test: clustered.Nested) -> str:
+  return f"{test.mean:+.1f}" + (
       "" if test.low is None else f" [{test.low:+.1f}, {test.high:+.1f}]")
-  return (f"{name} minus {other}: {told} ({test.n} pairs of {test.groups} seeds of "
-          f"teachers); fewer errors: {claims.LESS.judged(test.low, test.high)}.\n")
+
+
+@canvas.styled
+def draw_lengths(found: Mapping[int, Named], file: pathlib.Path) -> bool:
+  """Test errors against epochs for both losses, and the paper's number."""
+  drawn, axes = canvas.figure(1, 1, (5.0, 3.2))
+  at = axes[0][0]
+  for index, loss in enumerate((SOFT, HARD)):
+    means = {
+        epochs: words.summary(done, [row["test_errors"] for row in done])
+        for epochs, of in found.items() if (done := of[loss])}
+    at.errorbar([*means], [each.mean for each in means.values()],
+                yerr=[(each.high or each.mean) - each.mean
+                      for each in means.values()],
+                capsize=2, label=loss, **canvas.style(index))
+  at.axhline(PAPER, linewidth=0.8, color=canvas.GREY, linestyle=canvas.DASHES[1],
+             label=f"the paper's {PAPER}")
+  at.set_xscale("log")
+  at.set_xticks([*found], [f"{epochs:,}" for epochs in found])
+  at.minorticks_off()
+  at.set(xlabel="epochs", ylabel="test errors, 95% interval")
+  at.legend()
+  return canvas.save(drawn, file)
 
 
 @canvas.styled

@@ -192,7 +192,8 @@ def _over(sweep: Sweep) -> str:
   else:
     made = ("It is that of one mixed model of the table (kd_jax/report/mixed.py: "
             "teachers and teachers by cells random, REML, Satterthwaite's degrees "
-            f"of freedom) with the standard deviations: {sweep.model}")
+            "of freedom, and at least the quantile of Cochran & Cox) with the "
+            f"standard deviations: {sweep.model}")
   return (f"Over teachers: it covers others of their kind, of which there are "
           f"{len(sweep.teachers)}. {made}. Over runs: Student's t of these runs, "
           "which have no teacher, or hold given their one teacher. The sd between "
