@@ -40,7 +40,7 @@ _NAN = "0 * log 0 in the KL: the loss is NaN, its gradient is not."
 _KERAS_NAN = (
     "`SparseCategoricalCrossentropy`, the hard term, takes 0 * log 0 on the JAX "
     "backend; the soft term alone is finite. The gradient is finite.")
-_BFLOAT16 = "Computed in the precision of the logits, here one operation by one."
+_BFLOAT16 = "Each operation is rounded to the precision of the logits."
 TARGETS = {
     "ours_kd": Target(
         "kd_jax: `losses.distillation_loss`",
@@ -48,8 +48,9 @@ TARGETS = {
     "keras_default": Target(
         "Keras 3: `LogitsDistillation()`, the default",
         "examples/conformance/keras_default.py --alpha=hard", "keras jax", {
-         "temperature": "T**2 is multiplied where softmax is applied: nowhere. The "
-                        "-1 is that of d/dz of v/T log(v/z), -v/(z T).",
+         "temperature": "The code multiplies by T**2 only where it applies "
+                        "softmax: nowhere. The gradient of v/T log(v/z), "
+                        "-v/(z T), gives the -1.",
          "softmax": "`compute_loss` applies it only if its loss is an instance of "
                     "`KLDivergence`; the default is a string, which becomes a "
                     "function. Logits are clipped to [1e-7, 1] and taken as "
@@ -91,23 +92,24 @@ TARGETS = {
         "optax: `kl_divergence(log_softmax(v), softmax(z))`, the wrong order",
         f"{_OPTAX}:swapped", "optax", {
          "direction": "optax takes KL from its second argument to its first.",
-         "masked": "0 * log 0 in the KL; by its targets, here the student's, the "
-                   "gradient is NaN as well.",
-         "half": "A probability that float16 rounds to 0 has a NaN gradient, as a "
-                 "masked one has; bfloat16 as in 6."}),
+         "masked": "0 * log 0 in the KL. The gradient is NaN too, because the "
+                   "student is the target here.",
+         "half": "If float16 rounds a probability to 0, its gradient is NaN, as "
+                 "for a masked class; bfloat16 as in 6."}),
     "optax_logits": Target(
         "optax: `kl_divergence(z, v)` of logits",
         f"{_OPTAX}:logits --alpha=none", "optax", {
-         "": "The logarithm of a negative logit: this mistake shows at once."}),
+         "": "It takes the logarithm of a negative logit. This mistake is easy to "
+             "see."}),
     "optax_log_logits": Target(
         "optax: `kl_divergence_with_log_targets(z, v)` of logits",
         f"{_OPTAX}:log_logits --alpha=none", "optax", {
          "temperature": "T**2 times d/dz of exp(v/T) (v - z) / T is of order T.",
-         "softmax": "None is applied, and none is asked for: the function wants "
-                    "log-probabilities.",
+         "softmax": "The function needs log-probabilities, and applies no softmax "
+                    "itself.",
          "shift": "As above.", "equality": "As above.", "limit": "As above.",
-         "teacher": "The line does not stop it.",
-         "masked": "-inf less -inf.",
+         "teacher": "The code does not stop the gradient.",
+         "masked": "-inf minus -inf.",
          "half": "exp(v) of a logit above 11 is more than float16 can hold."}),
 }
 
@@ -126,9 +128,9 @@ FEATURES: dict[str, tuple[str, str, str, dict[str, str]]] = {
             "example-scale,channel-scale", _MAPS, {}),
     "fsp": ("maps:flow_distance", "examples,pixels", f"{_MAPS} --shape=4,4,3", {}),
     "ab": ("features:boundary_distance", "examples,pixels", _MAPS, {
-        "equality": "The student shall be beyond a margin of 1, on the side of the "
-                    "teacher's sign: it has learnt all where s is +-1 or further, "
-                    "not where s = t."}),
+        "equality": "The student must reach a margin of 1 on the side of the "
+                    "teacher's sign. It has learnt everything where s is +-1 "
+                    "or further, not where s = t."}),
     "reviewkd": ("stages:hierarchical_distance", "examples", _MAPS, {}),
     "sp": ("similarity:similarity_loss", f"{_ROTATED},pixels",
            f"{_MAPS} --relational", {}),
@@ -136,10 +138,10 @@ FEATURES: dict[str, tuple[str, str, str, dict[str, str]]] = {
     "rkd_distance": ("rkd:distance_loss", f"{_ROTATED},shift", _VECTORS, {}),
     "rkd_angle": ("rkd:angle_loss", f"{_ROTATED},shift", _VECTORS, {}),
     "cc": ("similarity:congruence_loss", "examples", _VECTORS, {
-        "teacher": "The teacher's embedding is trained, too; the method stops the "
+        "teacher": "The teacher's embedding is trained too; the method stops the "
                    "gradient before it.",
-        "examples": "It multiplies the gaps of neighbouring rows, as RepDistiller "
-                    "has it."}),
+        "examples": "It multiplies the differences of neighbouring rows, as "
+                    "RepDistiller does."}),
     "cc_kernel": ("similarity:kernel_loss", f"{_ROTATED},example-scale",
                   _VECTORS, {}),
     "pefd": ("projected:angle_distance", "examples,scale,example-scale",
@@ -150,8 +152,8 @@ FEATURES: dict[str, tuple[str, str, str, dict[str, str]]] = {
                          "examples,scale,channel-scale,shift", _VECTORS, {}),
     "itrd_information": ("projected:information_loss",
                          f"{_ROTATED},example-scale", _VECTORS, {
-        "equality": "The difference of two entropies, which is not least where the "
-                    "relations are the same."}),
+        "equality": "It is the difference of two entropies, which is not smallest "
+                    "where the relations are equal."}),
 }
 
 
@@ -273,30 +275,35 @@ def _cell(text: str) -> str:
 
 
 _HEAD = """\
-# Do losses keep the contract of distillation?
+# Is a loss really distillation?
 
 <!-- Made by docs/conformance/make.py from docs/conformance/*.json: do not edit. -->
 
-`python -m kd_jax.conformance TARGET` judges any loss of JAX, NumPy, PyTorch or
-Keras by the gradient of `(1 - alpha) * CE + alpha * T**2 * KL(teacher || student)`.
-It gives a row for each property. This page shows what it finds in losses as
-libraries ship them, called in their own convention of alpha, and in one-liners that
-people write. Only measured results are here: `+` holds; `-` was not judged, because
-another row that fails hides it, or because there is no such term. If a library
-stops the teacher's gradient outside its loss, the target does so too.
+`python -m kd_jax.conformance TARGET` tests any loss in JAX, NumPy, PyTorch or
+Keras. It compares the loss and its gradient with those of
+`(1 - alpha) * CE + alpha * T**2 * KL(teacher || student)` and prints one row for
+each property. To test your own loss, see [here](own.md#is-my-loss-right).
 
-The targets are in [examples/conformance](../examples/conformance), the outputs in
-[conformance](conformance). Each was judged in an environment with its library, on a
-CPU, with the root of this repository on `PYTHONPATH`.
+This page has the results for losses of several libraries, called with their own
+meaning of alpha, and for short losses that people write with optax. z are the
+logits of the student, v those of the teacher. All results are measured: `+` holds;
+`-` was not tested, because another failing row hides it or the loss has no such
+term. If a library stops the teacher's gradient outside its loss, the test does so
+too.
+
+The tested functions are in [examples/conformance](../examples/conformance), the
+outputs in [conformance](conformance). Each was tested in an environment with its
+library, on a CPU, with the root of this repository on `PYTHONPATH`.
 """
 _FEATURES = """\
 ## Losses of features
 
-`--kind=features` judges `loss(student_features, teacher_features)`. It asks what
-any distance of features should keep, and of the invariances those that a method
-claims: what it leaves free on purpose. `-` is not claimed, or a relation within the
-batch, of which a half tells nothing. Here are our own equations, each with the
-claims of its docstring:
+`--kind=features` tests `loss(student_features, teacher_features)`. It tests the
+properties that every distance of features should have, and the invariances that
+`--invariant` claims: changes of the features that must not change the loss. `-`
+means that the invariance is not claimed, or, for split, that the loss compares the
+examples of a batch. The table has the losses of kd_jax, each with the claims of its
+docstring:
 
 ```sh
 python -m kd_jax.conformance kd_jax.losses.maps:attention_distance \\
@@ -305,9 +312,9 @@ python -m kd_jax.conformance kd_jax.losses.maps:attention_distance \\
 ```
 """
 _MEANING = """\
-What each row expects, and what its failure does to training:
+What each row expects, and the effect of a failure on training:
 
-| row | expected | a failure |
+| row | expected | effect of a failure |
 |---|---|---|"""
 
 
