@@ -1,9 +1,9 @@
-"""Compares methods fairly: as many settings of each, chosen on held-out data.
+"""Compares methods fairly: the same number of settings of each, on held-out data.
 
   python -m kd_jax.compare --config=configs/mnist.py --arms=ARMS.toml \\
       --budget=6 --seeds=10 --workdir=runs/compare
 
-ARMS.toml has a table for each arm; a list holds the values that are tried:
+ARMS.toml has one table for each arm (method to compare). Lists are values to try:
 
   [labels]
   method = "hard"
@@ -15,12 +15,12 @@ ARMS.toml has a table for each arm; a list holds the values that are tried:
   temperature = [2, 4, 8]
   optimizer.learning_rate = [1e-3, 3e-3]
 
-First every setting is trained without a part of the training set, and judged by
-that part; the test set is not looked at. Then the best setting of each arm is
-trained on everything with its seeds. DIR/comparison.md has the table: differences
-from the reference, paired by seed, with Holm's correction; which settings stood at
-an edge of what was tried; what each arm cost. The same command goes on where it was
-stopped.
+First, each setting is trained without the held-out part of the training set and
+evaluated on this part; the test set is not used. Then the best setting of each arm
+is trained on the whole training set with all seeds. DIR/comparison.md has the
+results: differences from the reference, paired by seed, with Holm's correction; the
+chosen values that are at the edge of the tried values; the cost of each arm. The
+same command resumes after a stop.
 """
 
 import argparse
@@ -151,24 +151,24 @@ def _parser() -> Parser:
       formatter_class=argparse.RawDescriptionHelpFormatter,
       epilog="--config=FILE[:VARIANT] and --config.KEY=VALUE as for kd_jax.main")
   parser.add_argument("--arms", required=True, metavar="FILE",
-                      help="what is compared, as above")
+                      help="file of the arms, as above")
   parser.add_argument("--budget", type=whole, metavar="N",
-                      help="settings tried of each (default: as many as the arm "
-                      "with the fewest has)")
+                      help="number of settings to try for each arm (default: the "
+                      "number of the arm with the fewest)")
   parser.add_argument("--seeds", type=whole, default=10, metavar="N",
-                      help="runs of each in the table (default 10)")
+                      help="runs of each arm in the final table (default: 10)")
   parser.add_argument("--choosing_seeds", type=whole, default=2, metavar="N",
-                      help="runs of each setting that is tried (default 2)")
+                      help="runs of each setting that is tried (default: 2)")
   parser.add_argument("--holdout", type=part, default=0.1, metavar="PART",
-                      help="of the training set, to choose by (default 0.1)")
+                      help="held-out part of the training set (default: 0.1)")
   parser.add_argument("--reference", metavar="ARM",
-                      help="what the others are compared with (default: the first)")
-  parser.add_argument("--workdir", help="where everything goes (default: new, "
-                      "under runs)")
+                      help="arm to compare the others with (default: the first)")
+  parser.add_argument("--workdir", metavar="DIR", help="folder for all results "
+                      "(default: a new one under runs)")
   parser.add_argument("--minutes", type=minutes,
-                      help="stop after so many, to go on another time")
+                      help="stop after this time; the same command resumes")
   parser.add_argument("--plan", action="store_true",
-                      help="tell runs, compilations, memory and time; do nothing")
+                      help="show runs, compilations, memory, time; train nothing")
   return parser
 
 

@@ -1,18 +1,20 @@
-"""Evaluates a finished net: class by class, how sure it is, and what changed.
+"""Evaluates a finished net: errors, calibration, each class; beside another net.
 
   python -m kd_jax.evaluate runs/mnist
   python -m kd_jax.evaluate runs/mnist --net=baseline --beside=distilled
   python -m kd_jax.evaluate runs/mnist --config.data.name=mine --config.data.dir=DIR
 
-On the screen: errors with their interval, top-5, NLL and calibration, with and
-without a temperature that is fitted on held-out data; every class, with what it is
-taken for; and what changed from the net beside it, by default the teacher: which
-examples are mended, and which are broken. In WORKDIR/evaluation/NET, or --out=DIR:
-evaluation.json with all of it, confusion.csv, confusion.png, reliability.png, and
-of images flips.png.
+It prints errors with their 95% interval, top-5 errors, NLL and calibration error
+(ECE), with held-out data also after temperature scaling; recall and precision of
+each class, and the class that it is most often confused with; and the comparison
+with another net (default: the teacher): mended are the examples that only this net
+has right, broken those that only the other has right. WORKDIR/evaluation/NET (or
+--out=DIR) has all of this in evaluation.json, and confusion.csv, confusion.png,
+reliability.png and, for images, flips.png.
 
-The data are the run's own test set, or what --config.data.KEY=VALUE names. It has
-the classes and inputs of the net. Held-out data are the run's, data.holdout.
+The data are the test set of the run, or the data set of --config.data.KEY=VALUE,
+which needs the same classes and inputs. The held-out data are those of the run
+(data.holdout).
 """
 
 import argparse
@@ -284,15 +286,16 @@ def _parser() -> Parser:
   parser = Parser(
       prog="python -m kd_jax.evaluate", description=__doc__, allow_abbrev=False,
       formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument("workdir", type=pathlib.Path, help="of a finished run")
-  parser.add_argument("--net", metavar="NAME", help="one of WORKDIR/parameters "
-                      "(default: the one that the run is about)")
+  parser.add_argument("workdir", type=pathlib.Path, help="folder of a finished run")
+  parser.add_argument("--net", metavar="NAME", help="name of a net in "
+                      "WORKDIR/parameters (default: the last of the config, "
+                      "such as distilled)")
   parser.add_argument("--beside", metavar="NAME",
-                      help="another of them (default: the teacher)")
-  parser.add_argument("--data", metavar="DIR",
-                      help="that holds the data set (--config.data.dir=DIR)")
+                      help="the net to compare it with (default: the teacher)")
+  parser.add_argument("--data", metavar="DIR", help="folder of the data set, if it "
+                      "has moved (same as --config.data.dir=DIR)")
   parser.add_argument("--out", type=pathlib.Path, metavar="DIR",
-                      help="where files go (default: WORKDIR/evaluation/NET)")
+                      help="folder for the files (default: WORKDIR/evaluation/NET)")
   return parser
 
 

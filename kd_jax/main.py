@@ -7,35 +7,39 @@ usage: python -m kd_jax.main --config=FILE[:VARIANT] [--workdir=DIR]
                              [--coordinator=HOST:PORT --processes=N
                               --process_id=I]
 
-Results go to DIR (default: runs/NAME-TIME). Rerunning the command with the same
-DIR continues it. An unfinished training of another config is not continued, but
-with --resume=force. A finished run of another config is not replaced: --resume=keep
-moves it to DIR/kept first. A DIR with files of something else is refused.
+FILE is a config file, such as configs/mnist.py, or the name of one that comes with
+kd_jax, such as mnist. Results go to DIR (default: runs/NAME-TIME). The same command
+with the same DIR resumes a run that was stopped. A DIR with a run of another config
+is refused: --resume=force continues an unfinished training from its checkpoint, and
+--resume=keep moves the old run to DIR/kept first. A DIR with other files is
+refused.
 
   python -m kd_jax.main --config=configs/mnist.py --workdir=runs/mnist
   python -m kd_jax.main --config=configs/mnist.py:smoke --config.temperature=8
 
-With --sweep.KEY=..., every combination of the values is trained instead, as lanes
-of few compiled programs, with one teacher; tables, pictures and a page come at the
-end. --sweep=FILE reads the points from JSON, a list of {"KEY": VALUE}. --plan tells
-of any run its nets, compilations, memory and time, and does nothing.
+--sweep.KEY=VALUE,VALUE trains every combination of the values, many at once in one
+compiled program, with one teacher. It writes tables, plots and a page at the end.
+--sweep=FILE reads the combinations from JSON, a list of {"KEY": VALUE}. --plan
+shows the nets, compilations, memory and time of a run or sweep, and trains nothing.
 
   python -m kd_jax.main --config=configs/mnist.py --workdir=runs/sweep \\
     --sweep.temperature=1,2,4,8,20 --sweep.alpha=0.5,0.9 --sweep.seed=0,1,2
   python -m kd_jax.main --config=configs/mnist.py:sweep --plan
 
---shard=I/N runs the I-th of N parts of a sweep: each on its own machine, in its
-own DIR. `python -m kd_jax.report merge DIR... --out DIR` joins them.
+--shard=I/N runs part I of N of a sweep (I from 1). Each part may run on another
+machine, and needs its own DIR. `python -m kd_jax.report merge DIR... --out DIR`
+joins the parts.
 
-One training on several hosts: the same command on each, with --coordinator (of
-process 0), --processes and --process_id; or --coordinator=auto where Slurm, Open
-MPI or a TPU pod tells. `python -m kd_jax.doctor` looks at what is here.
+To train one net on several hosts, run the same command on each, with --coordinator
+(the address of process 0), --processes and --process_id; under Slurm, Open MPI or
+on a TPU pod, --coordinator=auto is enough. `python -m kd_jax.doctor` checks this
+machine and a config before a run.
 
-Exit code: 0, or 2 for a mistake or a disk that cannot be written, 3 for a loss that
-is not finite, 4 for a lost process, 130 and 143 when stopped by Ctrl-C and SIGTERM,
-or 141 when nobody reads its output any more.
+Exit codes: 0 success; 2 wrong arguments, or a disk that cannot be written; 3 the
+loss is not finite; 4 a process was lost; 130 stopped by Ctrl-C; 143 stopped by
+SIGTERM; 141 the reader of the output has closed it.
 
-Keys and their defaults, which a config file may change:
+Keys with their defaults in kd_jax; a config file may set others:
 """
 
 from collections.abc import Callable

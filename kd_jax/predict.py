@@ -1,14 +1,14 @@
-"""Asks a trained net what it sees: in image files, folders of them, or arrays.
+"""Predicts classes with a trained net: of image files, folders of them, or arrays.
 
   python -m kd_jax.predict runs/mnist seven.png
   python -m kd_jax.predict runs/mnist photos/ more.npy --net=teacher --top=5
   python -m kd_jax.predict runs/mnist scan.png --invert --json
 
-Each image gets a block: its class, and the likeliest classes with their
-probabilities. The net needs its run's folder and no data set. Images are made grey
-or RGB as the net's own, and scaled to their size, which is said. An array (.npy)
-has inputs as the data set stores them: uint8 pixels [N, H, W, C], a float table
-[N, F] or token ids [N, L].
+For each image it prints the predicted class, then the most likely classes with
+their probabilities. It needs the folder of the run, but no data set. Images are
+converted to grey or RGB and to the size of the training images; a line reports the
+scaling. An array (.npy) has inputs as the data set stores them: uint8 pixels [N, H,
+W, C], a float table [N, F] or token ids [N, L].
 """
 
 import argparse
@@ -314,17 +314,19 @@ def _parser() -> Parser:
   parser = Parser(
       prog="python -m kd_jax.predict", description=__doc__, allow_abbrev=False,
       formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument("workdir", type=pathlib.Path, help="of a finished run")
+  parser.add_argument("workdir", type=pathlib.Path, help="folder of a finished run")
   parser.add_argument("inputs", type=pathlib.Path, nargs="+", metavar="INPUT",
                       help="an image file, a folder of them, or an array (.npy)")
-  parser.add_argument("--net", metavar="NAME", help="one of WORKDIR/parameters "
-                      "(default: the one that the run is about)")
+  parser.add_argument("--net", metavar="NAME", help="name of a net in "
+                      "WORKDIR/parameters (default: the last of the config, "
+                      "such as distilled)")
   parser.add_argument("--top", type=whole, default=3, metavar="N",
-                      help="how many classes of each input (default: 3)")
+                      help="number of classes to show for each input (default: 3)")
   parser.add_argument("--json", action="store_true",
-                      help="a line of JSON for each input, and nothing else")
+                      help="print only one line of JSON for each input")
   parser.add_argument("--invert", action="store_true",
-                      help="255 - pixel, for dark digits on light paper")
+                      help="replace each pixel by 255 - pixel, for dark digits on "
+                      "light paper (MNIST has light digits on dark)")
   return parser
 
 

@@ -1,13 +1,14 @@
-"""Shows why a net says what it says of one image, as DeepVID does.
+"""Shows which pixels of an image support the class that a net predicts (DeepVID).
 
   python -m kd_jax.explain --workdir=runs/mnist --id=7
   python -m kd_jax.explain --workdir=runs/mnist --id=0-39    # a page of 40
 
 A VAE is trained on the training images (a minute for MNIST) and draws neighbours of
-test image 7. A linear student learns the net's softened labels of these alone. The
-picture has the image, 8 neighbours, and the student's weights for the two likeliest
-classes: red pixels speak for the class, blue ones against it. (Wang et al. 2019.)
-Beside it stands how often student and net agree on neighbours that are not learnt.
+the test image. A linear model is trained on the net's softened outputs for these
+neighbours only. The picture has the image, 8 neighbours, and the weights of the
+linear model for the two most likely classes: red pixels support the class, blue
+pixels oppose it (Wang et al. 2019). It also says how often linear model and net
+agree on neighbours that were not used for training.
 """
 
 import argparse
@@ -59,14 +60,17 @@ def _parser() -> Parser:
       prog="python -m kd_jax.explain", description=__doc__, allow_abbrev=False,
       formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--workdir", type=pathlib.Path, required=True,
-                      help="of a finished run of images")
+                      help="folder of a finished run on images")
   parser.add_argument("--id", type=_ids, required=True, metavar="ID[,ID-ID...]",
-                      help="which test images, from 0; of several a page is made")
-  parser.add_argument("--net", help="one of WORKDIR/parameters (default: the last)")
+                      help="numbers of test images, from 0, such as 7 or 0-39; for "
+                      "several images it writes a page")
+  parser.add_argument("--net", metavar="NAME", help="name of a net in "
+                      "WORKDIR/parameters (default: the last of the config, "
+                      "such as distilled)")
   parser.add_argument("--data", type=pathlib.Path, metavar="DIR",
-                      help="that holds the run's data set, where it has moved")
-  parser.add_argument("--epochs", type=whole, default=8,
-                      help="of the VAE (default: 8)")
+                      help="folder of the run's data set, if it has moved")
+  parser.add_argument("--epochs", type=whole, default=8, metavar="N",
+                      help="training epochs of the VAE (default: 8)")
   return parser
 
 

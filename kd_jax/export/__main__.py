@@ -1,17 +1,17 @@
-r"""Writes a trained net as a file that another runtime reads, and what it costs.
+r"""Exports a trained net to a file for another runtime, and measures the file.
 
   python -m kd_jax.export runs/mnist
   python -m kd_jax.export runs/mnist --net=teacher,distilled --format=litert,onnx \
       --int8=dynamic,static
   python -m kd_jax.export runs/mnist --page --web=DIR    # to try both in a browser
 
-Every file takes inputs as the data set stores them (pixels from 0 to 255) and gives
-logits and probabilities; classes and preprocessing are inside. Each is run in its
-own runtime on the whole test set and compared with the net: one that differs too
-much is not kept. `WORKDIR/exports.jsonl` gets a row of each: bytes, test errors,
-agreement, microseconds and memory on one core. `--int8` writes the int8 form beside
-the float one. NET.md beside the files is a model card for a hub, and says how each
-file is used.
+A file of litert, onnx or stablehlo takes inputs as the data set stores them (pixels
+from 0 to 255) and returns logits and probabilities; it contains the class names and
+the preprocessing. npz and safetensors have only the weights. Each program is run in
+its runtime on the whole test set and compared with the net; if it differs too much,
+it is not kept. `WORKDIR/exports.jsonl` gets one row per file: bytes, test errors,
+agreement, microseconds and memory on one core. `--int8` also writes an int8 file.
+NET.md is a model card with the code to use each file.
 """
 
 import argparse
@@ -111,42 +111,45 @@ def _parser() -> Parser:
   parser = Parser(
       prog="python -m kd_jax.export", description=__doc__, allow_abbrev=False,
       formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument("workdir", type=pathlib.Path, help="of a finished run")
+  parser.add_argument("workdir", type=pathlib.Path, help="folder of a finished run")
   parser.add_argument(
       "--net", type=_names, metavar="NAME[,NAME]",
-      help="of WORKDIR/parameters, such as NAME_best, of the epoch with the fewest "
-           "held-out errors (default: the one that the run is about)")
+      help="names of nets in WORKDIR/parameters (default: the last of the config, "
+           "such as distilled); NAME_best: of the epoch with the fewest held-out "
+           "errors")
   parser.add_argument(
       "--format", type=_some(FORMATS, "format"), metavar="NAME[,NAME]",
-      help=f"of {', '.join(FORMATS)} (default: all whose packages are installed)")
+      help=f"some of {', '.join(FORMATS)} (default: all whose packages are "
+           "installed)")
   parser.add_argument(
       "--int8", type=_some(KINDS, "kind of int8"), default=["none"],
       metavar="KIND[,KIND]",
-      help="none (default); dynamic, good for MLPs; static, good for convolutions: "
-           "its ranges are those of training inputs; dynamic4: weights of 4 bits")
+      help="also write int8 files: none (default); dynamic, good for MLPs; "
+           "static, good for convolutions, with ranges from training inputs; "
+           "dynamic4: weights of 4 bits (litert)")
   parser.add_argument(
       "--disagreement", type=part, default=0.05, metavar="PART",
-      help="an int8 file that names another class than the net for more of the "
-           "test set is not kept (default: 0.05)")
+      help="largest part of the test set for which an int8 file may predict "
+           "another class than the net; otherwise it is not kept (default: 0.05)")
   parser.add_argument(
       "--page", action="store_true",
-      help="instead write a page on which the nets (default: teacher and student) "
-           "are tried by hand")
+      help="write a web page to try the nets by hand (default: teacher and "
+           "student), and their onnx files only")
   parser.add_argument(
       "--web", type=pathlib.Path, metavar="DIR",
-      help="that holds the npm package onnxruntime-web, which the page then holds; "
-           "else it is loaded from the network")
+      help="folder of the npm package onnxruntime-web, to put into the page; "
+           "without it, the page loads the package from the network")
   parser.add_argument(
       "--out", type=pathlib.Path, metavar="DIR",
-      help="where the files go (default: WORKDIR/exports)")
+      help="folder for the files (default: WORKDIR/exports)")
   parser.add_argument(
       "--data", type=pathlib.Path, metavar="DIR",
-      help="that holds the run's data set, where it has moved; without it arrays "
-           "alone are written (npz, safetensors)")
+      help="folder of the run's data set, if it has moved; without the data only "
+           "the weights are written (npz, safetensors)")
   parser.add_argument(
       "--licence", type=_licence, metavar="ID",
-      help="of the net, for its model card, such as apache-2.0 (default: the last "
-           "that was given; or other, which says that the run's owner must choose)")
+      help="licence of the net in its model card, such as apache-2.0 (default: the "
+           "last one given; before any: other, and you must choose)")
   return parser
 
 

@@ -32,25 +32,25 @@ def _reference(words: list[str]) -> dict[str, Any] | None:
 
 def _parser() -> Parser:
   parser = Parser(
-      prog="python -m kd_jax.report", description="Generates the tables and "
-      "pictures of a study, and a page for a sweep, from its results.jsonl.",
+      prog="python -m kd_jax.report", description="Makes tables, plots and (for a "
+      "sweep) a page from the results.jsonl in the folder of a run or study.",
       epilog="python -m kd_jax.report merge DIR... --out OUT joins the rows of "
-      "the shards of a sweep, and generates the same of them together")
-  parser.add_argument("study", type=pathlib.Path, help="folder of the study")
+      "the parts (shards) of a sweep in OUT, and makes the same files there.")
+  parser.add_argument("study", type=pathlib.Path, help="folder with results.jsonl")
   parser.add_argument(
       "--readme", type=pathlib.Path, metavar="FILE",
-      help="a file whose marked table is replaced too")
+      help="also replace the table between the markers of this file")
   parser.add_argument(
       "--all", action="store_true",
-      help="show also the rows of a sweep that its last run did not ask for")
+      help="show all rows, not only those of the last sweep in the folder")
   parser.add_argument(
       "--reference", action="append", default=[], metavar="KEY=VALUE",
-      help="setting that the points of a sweep are compared with, such as "
+      help="setting to compare the other points of a sweep with, such as "
       "alpha=0; may be given several times")
   parser.add_argument(
       "--compare", nargs=2, metavar="FINGERPRINT",
-      help="only tell McNemar's exact test of two nets, by the beginnings of "
-      "their fingerprints")
+      help="only print McNemar's exact test of two nets; each is given by the "
+      "first characters of its fingerprint in results.jsonl")
   return parser
 
 
@@ -154,12 +154,12 @@ def _merge(argv: list[str]) -> int:
   """Joins folders, makes the tables, and says what is missing."""
   parser = Parser(
       prog="python -m kd_jax.report merge",
-      description="Joins the rows that the shards of a sweep have left. What OUT "
-      "holds already is joined with them.")
+      description="Joins the rows of the parts (shards) of a sweep in the folder "
+      "OUT, with the rows that are already there, and says what is missing.")
   parser.add_argument("folders", nargs="+", type=pathlib.Path, metavar="DIR",
-                      help="workdir of a shard")
+                      help="workdir of a part")
   parser.add_argument("--out", required=True, type=pathlib.Path,
-                      help="folder of the whole")
+                      help="folder for the whole sweep")
   arguments = parser.parse_args(argv)
   # What the plan says needs jax, which those who only read do without.
   # pylint: disable-next=g-import-not-at-top

@@ -13,12 +13,14 @@ usage: python -m kd_jax.doctor [--config=FILE[:VARIANT] [--config.KEY=VALUE ...]
                                [--sweep.KEY=VALUE,VALUE ...] [--sweep=FILE]]
                                [--workdir=DIR]
 
-Looks at this machine: versions, devices, data, disk, caches. With a config also
-at its run: one batch through teacher and student, every term of the loss and its
-gradient, the shapes of the features, time, memory and disk. Nothing is trained.
-Every problem is a line with its fix.
+Checks this machine: versions, devices, data, disk, caches. With a config it also
+checks the run: it computes one batch with teacher and student, and shows each term
+of the loss with its gradient, the shapes of the features, time, memory and disk.
+It trains nothing. Each problem is one line that says how to fix it.
 
-Exit code 1 if the run would fail, else 0. Keys: python -m kd_jax.main --help
+  python -m kd_jax.doctor --config=mnist
+
+Exit code: 1 if the run would fail, otherwise 0. Keys: python -m kd_jax.main --help
 """
 
 def run(argv: list[str]) -> int:
