@@ -165,18 +165,18 @@ def _of(
 def _net(widths: tuple[int, ...], views: str) -> dict[str, Key]:
   """Keys of a net, alike for `student` and `teacher`."""
   return {
-      "name": Key("mlp", _TEXT, "a model of kd_jax.models, or MODULE:CLASS"),
-      "widths": Key(widths, _WIDTHS, "of the layers; () for the model's own"),
+      "name": Key("mlp", _TEXT, "a net of docs/nets.md, or your own file.py:NAME"),
+      "widths": Key(widths, _WIDTHS, "widths of the layers; () for the net's own"),
       "model.depth": _optional(
-          int, _WHOLE, "layers, of a family such as resnet, wrn or vgg"),
-      "model.width": _optional(float, _POSITIVE, "factor on the widths"),
+          int, _WHOLE, "number of layers, for a family such as resnet, wrn or vgg"),
+      "model.width": _optional(float, _POSITIVE, "factor on all widths"),
       "model.rank": _optional(
-          int, _WHOLE, "of the weights of hidden layers, of mlp; they are two "
-          "matrices"),
+          int, _WHOLE, "rank of the weights of hidden layers (mlp): each is a "
+          "product of two matrices"),
       "input_dropout": Key(0.0, _PART, "rate at which pixels are dropped"),
       "hidden_dropout": Key(0.0, _PART, "rate at which units are dropped"),
       "max_norm": _optional(
-          float, _POSITIVE, "bound on the norm of a unit's incoming weights"),
+          float, _POSITIVE, "largest norm of a unit's incoming weights"),
       "init_scale": Key(1.0, _POSITIVE, "factor on the initial weights"),
       "views": Key(views, _TEXT, "augmentation: none, shift2, crop4_flip, "
                    "crop4_flip_cutout, crop4_flip_strong, affine, elastic or "
@@ -187,58 +187,69 @@ def _net(widths: tuple[int, ...], views: str) -> dict[str, Key]:
 def _training(epochs: int) -> dict[str, Key]:
   """Keys of a training, alike for the student and, under `teacher`, for it."""
   return {
-      "seed": Key(0, _SEED, "of initialisation, order, views and dropout"),
-      "batch_size": Key(128, _WHOLE, "examples a step"),
-      "accumulate": Key(1, _WHOLE, "parts of a batch whose gradients are summed "
-                        "in turn; BatchNorm, and modules of a method, see a part"),
-      "epochs": Key(epochs, _WHOLE, "length of the training"),
-      "steps": _optional(int, _WHOLE, "length in steps, over epochs"),
-      "min_steps": Key(0, _COUNT, "at least so many steps, for small data"),
+      "seed": Key(
+          0, _SEED, "random seed of initialisation, order of examples, views and "
+          "dropout"),
+      "batch_size": Key(128, _WHOLE, "examples per step"),
+      "accumulate": Key(
+          1, _WHOLE, "number of parts of a batch (gradient accumulation); "
+          "BatchNorm and the modules of a method see one part at a time"),
+      "epochs": Key(epochs, _WHOLE, "length of the training in epochs"),
+      "steps": _optional(int, _WHOLE, "length in steps, instead of epochs"),
+      "min_steps": Key(0, _COUNT, "minimum length in steps, for small data"),
       "patience": _optional(
-          int, _WHOLE, "epochs without fewer held-out errors, after which the "
-          "training ends; its net is that of the fewest, the first of these"),
-      "label_smoothing": Key(0.0, _SHARE, "of the hard term only"),
+          int, _WHOLE, "early stopping after so many epochs without fewer held-out "
+          "errors; the result is the net of the first epoch with the fewest"),
+      "label_smoothing": Key(0.0, _SHARE, "label smoothing, of the hard term only"),
       "class_weights": Key(
           (), Rule("numbers >= 0, one a class, or balanced",
                    lambda values: tuple(values) == ("balanced",) or _all(
                        _NOT_NEGATIVE.check)(values)),
-          "of the hard term, by the class of an example; balanced: N / (classes * "
-          "examples of the class); () for all alike"),
-      "mixup": Key(0.0, _NOT_NEGATIVE, "a of Beta(a, a), the shares of two inputs "
-                   "that are mixed, for both nets; 0 mixes none"),
+          "weights of the classes in the hard term; balanced: N / (classes * "
+          "examples of the class); () for equal weights"),
+      "mixup": Key(
+          0.0, _NOT_NEGATIVE, "a of Beta(a, a), from which the shares of two mixed "
+          "inputs are drawn, the same for both nets; 0 for no mixup"),
       "optimizer.name": Key(
           "adam", _one_of("sgd", "adam", "adamw", "rmsprop"), "optimiser"),
-      "optimizer.learning_rate": Key(1e-3, _RATE, "peak of the schedule"),
-      "optimizer.momentum": Key(0.9, _PART, "of SGD; b1 of Adam"),
+      "optimizer.learning_rate": Key(
+          1e-3, _RATE, "peak learning rate of the schedule"),
+      "optimizer.momentum": Key(0.9, _PART, "momentum of SGD; b1 of Adam"),
       "optimizer.momentum_end": _optional(
-          float, _PART, "what momentum moves to, linearly (sgd)"),
+          float, _PART, "final momentum, after a linear change (sgd); None for no "
+          "change"),
       "optimizer.momentum_epochs": _optional(
-          float, _POSITIVE, "epochs that this takes; None for all of the run"),
-      "optimizer.nesterov": Key(False, _BOOL, "Nesterov's form (sgd)"),
+          float, _POSITIVE, "length of this change in epochs; None for the whole "
+          "run"),
+      "optimizer.nesterov": Key(False, _BOOL, "Nesterov momentum (sgd)"),
       "optimizer.weight_decay": Key(
-          0.0, _NOT_NEGATIVE, "L2 coefficient; of adamw decoupled"),
+          0.0, _NOT_NEGATIVE, "coefficient of L2 regularisation; decoupled for "
+          "adamw"),
       "optimizer.clip_norm": _optional(
           float, _POSITIVE, "largest norm of the gradient of all parameters "
-          "together; a larger one is scaled to it"),
+          "together; a larger gradient is scaled down to it"),
       "optimizer.ema": _optional(
           float, _PART, "decay of an exponential moving average of the weights, "
-          "which is then the net"),
+          "which is then the net; None for no average"),
       "optimizer.b2": Key(0.999, _PART, "decay of the second moment"),
-      "optimizer.epsilon": Key(1e-8, _POSITIVE, "added to its root"),
+      "optimizer.epsilon": Key(
+          1e-8, _POSITIVE, "added to the root of the second moment"),
       "optimizer.schedule": Key(
           "cosine", _one_of("constant", "cosine", "linear", "step", "exponential"),
-          "shape of the learning rate"),
-      "optimizer.warmup_steps": _optional(int, _COUNT, "linear warm-up"),
+          "learning-rate schedule"),
+      "optimizer.warmup_steps": _optional(
+          int, _COUNT, "length of the linear warm-up in steps"),
       "optimizer.warmup_epochs": _optional(
-          float, _NOT_NEGATIVE, "the same in epochs"),
+          float, _NOT_NEGATIVE, "length of the warm-up in epochs"),
       "optimizer.warmup_percent": _optional(
-          float, _PERCENT, "the same in percent of the run"),
+          float, _PERCENT, "length of the warm-up in percent of the run"),
       "optimizer.boundaries_percent": Key(
           (), Rule("percents of the run, such as (50.0,75.0)",
-                   _all(_PERCENT.check)), "where schedule=step multiplies"),
+                   _all(_PERCENT.check)), "where schedule=step multiplies the "
+                   "learning rate by factor"),
       "optimizer.factor": Key(
-          0.1, _POSITIVE, "what schedule=step multiplies by at its boundaries, and "
-          "schedule=exponential after each epoch"),
+          0.1, _POSITIVE, "what schedule=step multiplies the learning rate by at "
+          "each boundary, and schedule=exponential after each epoch"),
   }
 
 
@@ -251,24 +262,28 @@ def _course(what: str, rule: Rule) -> dict[str, Key]:
   return {
       f"schedules.{what}": Key(
           "constant", _one_of("constant", "linear", "cosine", "jump"),
-          f"how {what} moves; jump: all at once, when its percent are over"),
+          f"how {what} changes; jump: at once, at the end of its percent"),
       f"schedules.{what}_end": _optional(
-          float, rule, f"the {what} it moves to, from {what}"),
+          float, rule, f"final {what}, where it is not constant"),
       f"schedules.{what}_percent": Key(
           100.0, Rule("a number in (0, 100]",
                       lambda v: _PERCENT.check(v) and v > 0),
-          "percent of the run that it takes"),
+          "percent of the run during which it changes"),
   }
 
 
 _OBJECTIVE: dict[str, Key] = {
-    "method": Key("kd", _TEXT, "a method of kd_jax.methods"),
-    "temperature": Key(4.0, _TEMPERATURE, "T of the soft targets"),
+    "method": Key(
+        "kd", _TEXT, "a method of docs/methods.md, some of them joined by +, or "
+        "your own file.py:NAME"),
+    "temperature": Key(4.0, _TEMPERATURE, "temperature T of the soft targets"),
     "alpha": _optional(
         float, _SHARE,
         "hard_weight = 1 - alpha, soft_weight = alpha: share of the SOFT term"),
-    "hard_weight": _optional(float, _NOT_NEGATIVE, "instead of alpha"),
-    "soft_weight": _optional(float, _NOT_NEGATIVE, "instead of alpha"),
+    "hard_weight": _optional(
+        float, _NOT_NEGATIVE, "weight of the hard term, instead of alpha"),
+    "soft_weight": _optional(
+        float, _NOT_NEGATIVE, "weight of the soft term, instead of alpha"),
 }
 _FEATURES: dict[str, Key] = {
     "features.pairs": Key(
@@ -277,9 +292,9 @@ _FEATURES: dict[str, Key] = {
             lambda pairs: tuple(pairs) == ("all",) or all(
                 len(pair) == 2 and all(isinstance(tap, str) for tap in pair)
                 for pair in pairs)),
-        "taps of student and teacher, of several teachers NAME.tap, that a method "
-        "on features compares; () for the method's own, ('all',) for every stage "
-        "that both nets have"),
+        "pairs of taps (student's, teacher's) that a method on features compares; "
+        "with several teachers NAME.tap; () for the method's own, ('all',) for "
+        "every stage that both nets have"),
 }
 _SCHEDULES: dict[str, Key] = {
     **_course("temperature", _TEMPERATURE),
@@ -294,50 +309,51 @@ _TRANSFER: dict[str, Key] = {
     "transfer.part": Key(
         1.0, _FRACTION, "part of the training set that students see"),
     "transfer.labelled": _optional(
-        int, _WHOLE, "number of those whose label a student knows, as many of each "
-        "class; of the others it knows what its teacher says. A net that learns "
-        "from labels alone sees these only"),
-    "transfer.seed": Key(0, _SEED, "of the choice of that part, and of these"),
+        int, _WHOLE, "number of these examples whose label a student knows, "
+        "equally many per class; from the others it learns by its teacher alone. A "
+        "net that learns from labels alone sees only the labelled ones"),
+    "transfer.seed": Key(
+        0, _SEED, "random seed of the choice of part and of labelled"),
 }
 # Examples that are drawn: another split, and pseudo examples beside it.
 _DRAWN: dict[str, Key] = {
     "data.split": _optional(
-        int, _SEED, "seed of a new draw of training and test set from all "
-        "examples"),
+        int, _SEED, "random seed of a new split of all examples into training and "
+        "test set"),
     "data.split_size": Key(
-        5000, _WHOLE, "training examples of that draw; the rest is the test set"),
+        5000, _WHOLE, "training examples of that split; the rest is the test set"),
     "data.pseudo": Key(
         "none", _one_of("none", "munge", "random", "nbe"),
-        "examples without labels that are made of the training set, a table: only "
-        "students of a teacher see them"),
-    "data.pseudo_size": Key(100_000, _WHOLE, "how many of them"),
-    "data.pseudo_seed": Key(0, _SEED, "of their draws"),
+        "examples without labels that are made from the training set, a table; "
+        "only students of a teacher see them"),
+    "data.pseudo_size": Key(100_000, _WHOLE, "number of pseudo examples"),
+    "data.pseudo_seed": Key(0, _SEED, "random seed of the pseudo examples"),
     "data.munge_p": Key(0.5, _SHARE, "probability that MUNGE changes an attribute"),
     "data.munge_s": Key(
-        10.0, _POSITIVE, "the distance of two numbers by MUNGE's deviation"),
+        10.0, _POSITIVE, "distance of two numbers divided by the standard "
+        "deviation of MUNGE's draw"),
 }
 # How a user's own files are read.
 _FILES: dict[str, Key] = {
     "data.test_fraction": _optional(
         float, _held("a number in (0, 1)", lambda v: 0 < v < 1),
-        "part of each class that is the test set, of images or a table in one "
-        "folder or file; chosen by a hash, the same in every run"),
+        "part of each class that becomes the test set, for images in one folder "
+        "or a table in one file; chosen by a hash, the same in every run"),
     "data.channels": _optional(
         int, Rule("1 or 3", lambda v: _integer(v) and v in (1, 3)),
-        "of images in folders: 1 makes all grey, 3 gives all colours"),
+        "channels of images in folders: 1 converts all to grey, 3 to RGB"),
     "data.label": _optional(
-        str, _TEXT, "column of a table (.csv, .tsv, .parquet) that names the "
-        "classes"),
+        str, _TEXT, "column of a table (.csv, .tsv, .parquet) with the labels"),
     "data.weights": _optional(
-        str, _TEXT, "column of a table that weighs the labels of its training "
-        "examples; arrays have w_train"),
+        str, _TEXT, "column of a table with the weights of the training examples; "
+        "arrays have w_train"),
     "data.without": Key(
         (), Rule("names of columns, such as ('id','name')", _all(
-            lambda v: isinstance(v, str))), "columns of a table that are left out"),
+            lambda v: isinstance(v, str))), "columns of a table to leave out"),
     "data.first_class": Key(
         0, Rule("an integer from -1000000 to 1000000",
                 lambda v: _integer(v) and abs(v) <= 10**6),
-        "number of the first class in a user's own arrays"),
+        "smallest label in your own arrays"),
 }
 _OPTIMIZER = ("label_smoothing", "optimizer.learning_rate", "optimizer.momentum",
               "optimizer.momentum_end", "optimizer.weight_decay",
@@ -357,29 +373,34 @@ _OWN: dict[str, Key] = {
     **_of(STUDENT, _training(20), traced=("seed", *_OPTIMIZER),
           later=_LATER_IN_TRAINING),
     **_of(DATA, {
-        "data.name": Key("mnist", _TEXT, "a TFDS set, or a user's own files")}),
+        "data.name": Key(
+            "mnist", _TEXT, "a data set of TFDS, or of your own files")}),
     **_of(INPUT, {
-        "data.dir": _optional(str, _TEXT, "folder of data; else KD_JAX_DATA")}),
+        "data.dir": _optional(
+            str, _TEXT, "folder of the data; None for the environment variable "
+            "KD_JAX_DATA")}),
     **_of(DATA, {
-        "data.holdout": Key(0.0, _PART, "part of the training set held out"),
+        "data.holdout": Key(
+            0.0, _PART, "part of the training set that is held out"),
         "data.test": Key(
-            "own", _one_of("own", "heldout"), "what a net is judged on at its end: "
-            "the test set, or what is held out, so that the test set stays unseen"),
+            "own", _one_of("own", "heldout"),
+            "data for the final evaluation: the test set (own), or the held-out "
+            "part, so that the test set stays unseen"),
         "data.embedded": Key(
             "auto", _one_of("auto", "never", "only"),
-            "the 5,000 built-in digits"),
+            "use of the 5,000 built-in digits of MNIST"),
         "data.num_classes": _optional(
             int, Rule("an integer from 2 to 100000",
                       lambda v: _integer(v) and 2 <= v <= 100_000),
-            "classes of the task, where the data lacks some"),
+            "number of classes, if the data lack some"),
         "data.resize": _optional(
             tuple, Rule("(height,width), or one number for both", lambda v: (
                 len(v) in (1, 2) and all(map(_WHOLE.check, v)))),
-            "scale images of differing sizes (folders of images, TFDS)"),
+            "size to scale all images to (folders of images, TFDS)"),
         "data.scale": Key(
             "unit", _one_of("unit", "standard"),
-            "pixels of uint8 to [0, 1], floats as stored; or both to the training "
-            "set's mean 0 and deviation 1"),
+            "unit: uint8 pixels to [0, 1], floats unchanged; standard: both to "
+            "mean 0 and standard deviation 1 over the training set"),
         **_DRAWN,
         **_FILES,
     }, later=("data.num_classes", "data.test", *_DRAWN, *_FILES)),
@@ -390,7 +411,7 @@ _OWN: dict[str, Key] = {
         "weight_bits": _optional(
             int, Rule("an integer from 2 to 8",
                       lambda v: _integer(v) and 2 <= v <= 8),
-            "of its weights: it is trained as they are rounded"),
+            "bits of the weights, in quantisation-aware training"),
     }, later=("weight_bits",))),
     **_under("teacher", _of(
         TEACHER, _net((1200, 1200), "shift2"), later=_LATER)),
@@ -398,83 +419,90 @@ _OWN: dict[str, Key] = {
     **_under("teacher", _of(TEACHER, {
         "dtype": _optional(
             str, _one_of("float32", "bfloat16"),
-            "of the teacher's arithmetic, where it is not the run's dtype"),
+            "dtype of the teacher's arithmetic; None for the run's dtype"),
     }, later=("dtype",))),
     **_of(MIXTURE, {
         "teacher.count": Key(
             1, Rule("an integer from 1 to 1000",
                     lambda v: _integer(v) and 1 <= v <= 1000),
-            "members of the ensemble"),
+            "number of teachers in the ensemble"),
         "teacher.mean": Key(
             "probabilities", _one_of("probabilities", "logits", "confidence",
                                      "certainty", "agreement"),
-            "mixture of the members: the arithmetic mean of probabilities, the "
-            "geometric one (logits), or the first weighed by example: by how near "
-            "a member is to the label (confidence), how sure it is (certainty), or "
-            "how much the others agree with it (agreement)"),
+            "how the outputs of the members are combined: arithmetic mean of "
+            "probabilities, geometric mean (logits), or a mean of probabilities "
+            "with weights for each example: by how close a member is to the label "
+            "(confidence), how sure it is (certainty), or how much the others "
+            "agree with it (agreement)"),
         "teacher.weights": Key(
             (), Rule("numbers >= 0, one a member", _all(_NOT_NEGATIVE.check)),
-            "weights of the members; () for all alike"),
+            "weights of the members; () for equal weights"),
         "teacher.classes": Key(
             (), Rule("classes for each member, such as ((0,1,2),(2,3,4)), () for "
                      "all", _all(lambda each: isinstance(each, tuple) and all(
                          _integer(v) and v >= 0 for v in each))),
-            "the classes that each member knows; of each class only those that "
-            "know it count; () for all of all"),
+            "classes that each member knows; for a class, only members that know "
+            "it count; () for all classes"),
         "teacher.bank_dtype": Key(
             "float32", _one_of("float32", "float16"),
-            "of stored logits; what the rounding costs is told"),
+            "dtype of the stored logits; the run reports what the rounding costs"),
     }, later=("teacher.bank_dtype", "teacher.classes")),
     **_of(OBJECTIVE, {
         "teacher.sees": Key(
             "views", _TEXT,
-            "the views of its student, or the clean images, as they are, or views "
-            "that are drawn for it alone (independent); or a family of views, such "
-            "as shift2: its answer is the mean over all of them, as teacher.mean "
-            "says, whatever its student sees"),
+            "input of the teacher: views (the same as the student's), clean (the "
+            "original images), independent (views of its own), or a family of "
+            "views, such as shift2: its output is then the mean over all of them, "
+            "as in teacher.mean"),
     }, later=("teacher.sees",)),
     **_of(PROGRAM, {
         "teacher.bank": Key(
-            "auto", _one_of("auto", "always", "never"), "store the logits?")}),
+            "auto", _one_of("auto", "always", "never"),
+            "whether to store the logits; auto: if it costs less")}),
     **_of(PROGRAM, remat := {
         f"{net}.model.remat": Key(
-            False, _BOOL, "compute blocks of a convolutional net again for its "
-            "gradients, instead of storing them")
+            False, _BOOL, "recompute blocks of a convolutional net for its "
+            "gradients, to save memory")
         for net in ("student", "teacher")}, later=remat),
     **_of(RUN, {
         "teacher.check": Key(
-            "on", _one_of("on", "off"), "refuse logits that are not of the data")}),
+            "on", _one_of("on", "off"), "refuse logits that do not match the "
+            "labels of the data")}),
     **_of(INPUT, {
-        "teacher.dir": _optional(str, _TEXT, "folder of trained teachers"),
+        "teacher.dir": _optional(
+            str, _TEXT, "folder where trained teachers are saved and found again; "
+            "None for one in the workdir"),
         "teacher.state_dict": _optional(
-            str, _TEXT, "file of weights of a released net, as PyTorch saves them: "
-            "the teacher, which is not trained"),
+            str, _TEXT, "file of weights of a released net, as PyTorch saves them; "
+            "this net is the teacher and is not trained"),
         "teacher.logits": _optional(
-            str, _TEXT, ".npy or .npz of logits [N, C] or [N, V, C] by id"),
+            str, _TEXT, "file (.npy or .npz) of the teacher's logits [N, C] or [N, "
+            "V, C] by id"),
         "teacher.test_logits": _optional(
-            str, _TEXT, ".npy of its logits [N, C] of the test set"),
+            str, _TEXT, "file (.npy) of the teacher's logits [N, C] of the test "
+            "set"),
     }, later=("teacher.state_dict",)),
     **_of(INPUT, {
         "init_from": _optional(
             str, _TEXT, "folder of a finished run: students start from its nets of "
             "the same names; or of one net, RUN/parameters/NAME. The optimiser and "
-            "its schedule begin anew"),
+            "its schedule start again"),
     }, later=("init_from",)),
     **_of(NETS, {
         "dtype": Key(
             "float32", _one_of("float32", "bfloat16"),
-            "of the nets' arithmetic; parameters and losses stay float32"),
+            "dtype of the nets' arithmetic; parameters and losses stay float32"),
         "nonfinite": Key(
             "stop", _one_of("stop", "skip"),
-            "at a NaN or infinite gradient: stop, or pass over the step"),
+            "at a NaN or infinite gradient: stop, or skip the step"),
     }, later=("dtype", "nonfinite")),
     **_of(RUN, {
         "recipe": Key(
             (), Rule("names of nets in the order in which they are trained, with a "
                      "+ between those that train together",
                      _all(_TEXT.check)),
-            "the nets of a recipe, as kd_jax.config.default is given them; () for "
-            "the main job: teacher, baseline, distilled"),
+            "the nets of a recipe, as given to kd_jax.config.default; () for the "
+            "main job: teacher, baseline, distilled"),
         "parallel": Key(
             "auto", _one_of("auto", "single", "pmap", "shard_map", "sharded"),
             "how one training uses several devices"),
@@ -483,41 +511,43 @@ _OWN: dict[str, Key] = {
                 "auto, or so many steps, epochs or minutes, such as '2 epochs'",
                 lambda v: bool(EVERY.fullmatch(v)) and (
                     v == "auto" or float(v.split()[0]) > 0)),
-            "when an unfinished training is saved; auto: as often as costs 1% of "
-            "the time, and not within 5 seconds"),
-        "checkpoint.keep": Key(2, _WHOLE, "checkpoints of it that are kept"),
+            "how often an unfinished training is saved; auto: so that it costs 1% "
+            "of the time, and at least 5 seconds apart"),
+        "checkpoint.keep": Key(2, _WHOLE, "number of checkpoints to keep"),
         "checkpoint.resume": Key(
             "same", _one_of("same", "force", "keep"),
-            "force: go on from a checkpoint of another config too; keep: move a "
-            "run of another config to kept/FINGERPRINT and begin anew"),
-        "tensorboard": Key(True, _BOOL, "write event files"),
+            "same: resume only with the same config; force: also resume from a "
+            "checkpoint of another config; keep: move a run of another config to "
+            "kept/FINGERPRINT and start again"),
+        "tensorboard": Key(True, _BOOL, "write TensorBoard event files"),
         "tracker": _optional(
             str, _TEXT, "module:NAME or file.py:NAME of a function (config, "
-            "workdir) -> log, whose log(kind, what) is told of every epoch, "
-            "result, figure and the end (examples/trackers)"),
+            "workdir) -> log; log(kind, what) is called for every epoch, result "
+            "and figure, and at the end (examples/trackers)"),
         "inspect": Key(
             0, Rule("0, or an integer from 4 to 5000",
                     lambda v: _integer(v) and (v == 0 or 4 <= v <= 5000)),
-            "training examples on which a single run compares the taps of student "
-            "and teacher by CKA after every epoch; it then measures the share of "
-            "each term in the gradient too, and makes attention maps"),
+            "number of training examples on which a single run measures, after "
+            "every epoch, the CKA of the taps of student and teacher and the "
+            "share of each term in the gradient; it also makes attention maps; 0 "
+            "for none"),
         "evaluate.corruptions": Key(
-            False, _BOOL, "count the errors of each net that has a row on "
-            "corrupted test images too: 8 kinds in 3 strengths, which are 24 test "
-            "sets in memory"),
+            False, _BOOL, "also evaluate each net that has a row on corrupted test "
+            "images: 8 kinds in 3 strengths, which are 24 test sets in memory"),
         "sweep.points": Key(
             (), Rule("a sweep of kd_jax.sweep: dicts of dotted keys", _all(
                 lambda point: isinstance(point, dict) and all(
                     isinstance(name, str) for name in point))),
-            "what is swept; () for a single run"),
+            "points of the sweep; () for a single run"),
         "sweep.lanes": Key(
             "auto", Rule("auto, or seeds x points such as 4x8", lambda v: bool(
                 re.fullmatch("auto|[1-9][0-9]*x[1-9][0-9]*", v))),
-            "runs trained at once by one program"),
+            "runs that one program trains at once"),
         "sweep.memory": Key(
-            0.4, _FRACTION, "share of the device's memory that lanes may take"),
+            0.4, _FRACTION, "largest share of the device's memory for the lanes"),
         "sweep.logits": Key(
-            False, _BOOL, "keep what every net says of test and held-out data"),
+            False, _BOOL, "save the logits of every net for test and held-out "
+            "data"),
         "sweep.reference": Key(
             (), Rule("pairs of key and value, such as (('alpha', 0.0),)", _all(
                 lambda pair: len(pair) == 2 and pair[0] in every())),
@@ -532,18 +562,19 @@ PATHS = tuple(name for name, key in _OWN.items() if key.affects == INPUT)
 _RECIPE: dict[str, Key] = {
     "teachers": Key(
         (), Rule("names of nets before it", _all(_TEXT.check)),
-        "the nets that it learns from; () for labels alone"),
+        "nets, earlier in the recipe, that it learns from; () for labels alone"),
     "teacher_epochs": Key(
         (), Rule("epochs, one a teacher; 0 for its last", _all(_COUNT.check)),
-        "the epoch of each teacher that it learns from"),
+        "epoch of each teacher from which it learns"),
     "init_from": _optional(
-        str, _TEXT, "a net before it that it starts from: of the same shape, or of "
-        "full rank, whose largest singular values it takes"),
+        str, _TEXT, "an earlier net that it starts from: of the same shape, or of "
+        "full rank, of which it keeps the largest singular values"),
     "prune": Key(
-        0.0, _PART, "share of each layer of its start that is set to 0, "
-        "and stays 0"),
-    "prune_by": Key("weights", _one_of("weights", "channels"),
-                    "what is set to 0: single weights, or outputs of a layer"),
+        0.0, _PART, "share of the weights of each layer that is set to 0 at its "
+        "start, and stays 0"),
+    "prune_by": Key(
+        "weights", _one_of("weights", "channels"), "what prune sets to 0: single "
+        "weights, or outputs of a layer (channels)"),
 }
 # Keys of the main job's teacher that say how teachers are asked.
 _COMBINED = ("teacher.mean", "teacher.weights", "teacher.classes", "teacher.bank",
