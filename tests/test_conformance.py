@@ -699,7 +699,7 @@ def test_the_table_tells_expected_found_and_effect(tmp_path, capsys):
   said = capsys.readouterr()
   text = " ".join(said.out.replace("│", " ").split())
   for part in ("classes", "FAILS", "expected a sum over classes",
-               "x 0.5 with twice the classes", "so the soft term fades",
+               "x 0.5 with twice the classes", "so the soft term gets weaker",
                "batch", "holds", "or else the gradient grows",
                "1 of 2 fails: classes"):
     assert part in text, part

@@ -180,20 +180,20 @@ def diverged(probe: Probe) -> Finding:
 PROPERTIES: dict[str, Property[Probe]] = {
     "equality": Property(
         "least where student = teacher, with gradient 0 or value 0",
-        "a student that has learnt everything is pushed away again", equality),
+        "the gradient moves a student that equals its teacher away", equality),
     "teacher": Property(
         "no gradient into the teacher",
-        "a teacher that is not frozen elsewhere drifts towards its student; at "
-        "the least, memory and time are spent", teacher),
+        "a teacher that is not frozen elsewhere moves towards its student; in any "
+        "case memory and time are wasted", teacher),
     **{name: Property(
         f"no change with {each.meaning}",
-        "what is learnt depends on an order that has no meaning" if each.both else
-        "the student is trained to copy what the loss is meant to leave free",
+        "the result depends on an order that has no meaning" if each.both else
+        "the student is trained to copy what the loss should ignore",
         functools.partial(_invariance, name))
        for name, each in taps.INVARIANCES.items()},
     "split": Property(
         "the loss of a batch is the mean of its halves'",
-        "gradient accumulation, more devices or a ragged last batch change the "
+        "gradient accumulation, more devices or a smaller last batch change the "
         "objective", split),
     "half": Property(
         "within 2% for features in half precision",
@@ -205,8 +205,8 @@ PROPERTIES: dict[str, Property[Probe]] = {
         "every weight", zeros),
     "single": Property(
         "finite loss and gradient for one example",
-        "a ragged last batch ends the training", single),
+        "a last batch of one example stops the training", single),
     "diverged": Property(
         "NaN where features are NaN",
-        "a net that has diverged looks like one that has learnt", diverged),
+        "a net that has diverged looks like a trained one", diverged),
 }

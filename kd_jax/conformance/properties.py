@@ -40,64 +40,69 @@ class Property(NamedTuple, Generic[Asks]):
 PROPERTIES: dict[str, Property[Probe]] = {
     "classes": Property(
         "a sum over classes",
-        "the soft term fades with the number of classes (to 1% of its weight "
-        "with 100): hard labels are all that trains", soft_term.classes),
+        "the soft term gets weaker with more classes (1% of its weight with 100), "
+        "so the student learns from hard labels alone", soft_term.classes),
     "batch": Property(
         "soft term: a mean over examples, or a value for each",
-        "the gradient grows with the batch: the learning rate, and the balance "
-        "of both terms, depend on the batch size", soft_term.batch),
+        "the gradient grows with the batch size, and so the best learning rate "
+        "and the balance of both terms depend on it", soft_term.batch),
     "temperature": Property(
         "T**2: a gradient of order one at high T",
-        "a higher T also turns the soft term down (or up), so that alpha has to "
-        "be tuned anew for every T", soft_term.temperature),
+        "a higher T also makes the soft term weaker (or stronger), so alpha must "
+        "be tuned again for every T", soft_term.temperature),
     "direction": Property(
         "KL(teacher || student), or the cross-entropy",
-        "another objective: reversed, the student learns the teacher's first "
-        "choice and drops the rest, the dark knowledge", soft_term.direction),
+        "the objective is another one: with the reversed KL the student learns "
+        "the teacher's first choice and loses its other probabilities, the dark "
+        "knowledge", soft_term.direction),
     "softmax": Property(
         "softmax once on each of both logits",
-        "without it numbers that are no probabilities are compared; twice, a "
-        "sure and wrong student gets almost no gradient", soft_term.softmax),
+        "without softmax, the compared numbers are no probabilities; with two, a "
+        "student that is confident and wrong gets almost no gradient",
+        soft_term.softmax),
     "shift": Property(
         "no change with a constant added to all logits",
-        "the student is pushed to copy (or run from) an offset that does not "
-        "change a prediction", soft_term.shift),
+        "the student learns to copy (or avoid) an offset that does not change a "
+        "prediction", soft_term.shift),
     "equality": Property(
         "gradient 0 where student = teacher; value 0 (or the entropy)",
-        "a student that has learnt everything is pushed away again",
+        "the gradient moves a student that equals its teacher away",
         soft_term.equality),
     "limit": Property(
         "(z - v) / N of centred logits, as T grows (Hinton, eq. 4)",
-        "T means something else than in the papers, and the soft term weighs "
-        "more or less than alpha says", soft_term.limit),
+        "T has another meaning than in the papers, and the weight of the soft "
+        "term is not alpha", soft_term.limit),
     "teacher": Property(
         "no gradient into the teacher",
-        "a teacher that is not frozen elsewhere drifts towards its student; at "
-        "the least, memory and time are spent", whole_loss.teacher),
+        "a teacher that is not frozen elsewhere moves towards its student; in any "
+        "case memory and time are wasted", whole_loss.teacher),
     "alpha": Property(
         "alpha weighs the soft term, 1 - alpha the hard one",
-        "a setting from a paper says the opposite: 90% distillation becomes 10%",
+        "a setting from a paper has the opposite effect: 90% distillation becomes "
+        "10%",
         whole_loss.alpha),
     "hard": Property(
         "hard term: the cross-entropy at T = 1, a mean",
-        "labels are learnt at another rate than 1 - alpha says, or not at all",
+        "the weight of the loss on labels is not 1 - alpha, or it is 0",
         whole_loss.hard),
     "continuity": Property(
         "alpha = 0 and 1 are no special cases",
-        "the ends of a sweep over alpha are another method than its middle",
+        "in a sweep over alpha, the values 0 or 1 are another method than those "
+        "between",
         whole_loss.continuity),
     "masked": Property(
         "finite loss and gradient with classes at -inf, as of probability 0",
-        "a class that an example lacks makes the loss NaN, which stops a run that "
-        "looks at it, or the gradient, and then every weight; or it is learnt",
+        "a masked class makes the loss NaN, which stops a run that checks it; or "
+        "it makes the gradient NaN, and then every weight; or the student learns "
+        "the masked class",
         whole_loss.masked),
     "half": Property(
         "within 2% for logits in half precision",
-        "in mixed precision the soft term is wrong, or overflows, just at the "
+        "in mixed precision the soft term is wrong or overflows, at the very "
         "temperatures that distillation uses", whole_loss.half),
     "split": Property(
         "the soft term of a batch is the mean of its halves'",
-        "gradient accumulation, more devices or a ragged last batch change the "
+        "gradient accumulation, more devices or a smaller last batch change the "
         "objective", whole_loss.split),
 }
 
