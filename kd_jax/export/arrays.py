@@ -41,7 +41,7 @@ def load_variables(path: str | os.PathLike) -> types.Variables:
   if path.suffix not in chosen:
     raise UserError(f"{path}: is no file of arrays: {', '.join(chosen)}")
   if missing := chosen[path.suffix].missing:
-    raise UserError(f"{path}: needs {', '.join(missing)}: {formats.INSTALL}")
+    raise UserError(f"{path}: needs {', '.join(missing)}: {formats.REMEDY}")
   try:
     files.refuse_pipes(path)
     tree = jax.tree.map(

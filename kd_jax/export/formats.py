@@ -23,6 +23,7 @@ from kd_jax.core.errors import UserError
 # Without a resolver, as two of the packages ask for older versions of ours
 # than they need (docs/export.md).
 INSTALL = "pip install --no-deps -r requirements-export.txt"
+REMEDY = f"{INSTALL} (a file of the clone)"
 # Weights of 8 bits, and sums by ranges measured at every call or known before; or
 # weights of 4 bits.
 KINDS = ("none", "dynamic", "static", "dynamic4")
@@ -107,7 +108,7 @@ def installed(names: list[str] | None, say: Callable[[str], None]) -> list[str]:
     if not (missing := FORMATS[name].missing):
       found.append(name)
       continue
-    line = f"{name} needs {', '.join(missing)}: {INSTALL}"
+    line = f"{name} needs {', '.join(missing)}: {REMEDY}"
     if names:
       raise UserError(f"--format={name}: {line}")
     say(f"left out: {line}")
