@@ -1,14 +1,16 @@
 """Predicts classes with a trained net: of image files, folders of them, or arrays.
 
+  python -m kd_jax.predict runs/mnist --id=0-4
   python -m kd_jax.predict runs/mnist seven.png
   python -m kd_jax.predict runs/mnist photos/ more.npy --net=teacher --top=5
   python -m kd_jax.predict runs/mnist scan.png --invert --json
 
 For each image it prints the predicted class, then the most likely classes with
-their probabilities. It needs the folder of the run, but no data set. Images are
-converted to grey or RGB and to the size of the training images; a line reports the
-scaling. An array (.npy) has inputs as the data set stores them: uint8 pixels [N, H,
-W, C], a float table [N, F] or token ids [N, L].
+their probabilities. It needs the folder of the run; only --id, for test examples
+by their numbers, needs the data set too. Images are converted to grey or RGB and to
+the size of the training images; a line reports the scaling. An array (.npy) has
+inputs as the data set stores them: uint8 pixels [N, H, W, C], a float table [N, F]
+or token ids [N, L].
 """
 
 import argparse
@@ -22,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from kd_jax.core import exits, files, sources, strict
-from kd_jax.core.errors import Parser, UserError, message, printable, whole
+from kd_jax.core.errors import Parser, UserError, ids, message, printable, whole
 from kd_jax.core.words import counted
 
 if TYPE_CHECKING:
@@ -172,7 +174,9 @@ class _Asked(NamedTuple):
 
 def main(argv: list[str] | None = None) -> int:
   """Runs the command; returns its exit code."""
-  arguments = _parser().parse_args(argv)
+  arguments = (parser := _parser()).parse_args(argv)
+  if not arguments.inputs and not arguments.id:
+    parser.error("nothing to predict; give files, or test examples with --id=0-4")
   # With --json the output is JSON alone.
   notes = sys.stderr if arguments.json else sys.stdout
   say = lambda line: print(printable(line), file=notes, flush=True)
@@ -192,8 +196,9 @@ def main(argv: list[str] | None = None) -> int:
     from kd_jax.training import parameters
     # pylint: enable=g-import-not-at-top
     parameters.quiet()
-    net = trained.load(arguments.workdir, arguments.net)
-    asked = list(_read(paths, net, arguments.invert, say, failed))
+    net = trained.load(arguments.workdir, arguments.net, data=arguments.data)
+    asked = [*_of_test(net, arguments.id, say),
+             *_read(paths, net, arguments.invert, say, failed)]
     if asked:
       _show(asked, ask(net, np.concatenate([each.inputs for each in asked])),
             arguments.top, arguments.json)
@@ -223,6 +228,21 @@ def _paths(
       say(f"{path}: left out {counted(len(there) - len(found), 'file')} of other "
           "kinds than images and .npy")
     yield from found
+
+
+def _of_test(
+    net: "Trained", numbers: Sequence[int], say: Callable[[str], None]
+) -> Iterator[_Asked]:
+  """Test examples of the net's run, by their numbers."""
+  if not numbers:
+    return
+  from kd_jax.runs import trained  # pylint: disable=g-import-not-at-top
+  test = trained.dataset_with(net, numbers, say).test
+  yield _Asked([
+      f"test example {number}" + (
+          f", of class {net.classes[label]}" if label >= 0 else "")
+      for number, label in zip(numbers, test.label[numbers].tolist())],
+               test.inputs[numbers])
 
 
 def _read(
@@ -315,8 +335,12 @@ def _parser() -> Parser:
       prog="python -m kd_jax.predict", description=__doc__, allow_abbrev=False,
       formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("workdir", type=pathlib.Path, help="folder of a finished run")
-  parser.add_argument("inputs", type=pathlib.Path, nargs="+", metavar="INPUT",
+  parser.add_argument("inputs", type=pathlib.Path, nargs="*", metavar="INPUT",
                       help="an image file, a folder of them, or an array (.npy)")
+  parser.add_argument("--id", type=ids, default=[], metavar="ID[,ID-ID...]",
+                      help="numbers of test examples, from 0, such as 7 or 0-4")
+  parser.add_argument("--data", type=pathlib.Path, metavar="DIR",
+                      help="folder of the run's data set, if it has moved")
   parser.add_argument("--net", metavar="NAME", help="name of a net in "
                       "WORKDIR/parameters (default: the last of the config, "
                       "such as distilled)")

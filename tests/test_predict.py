@@ -453,8 +453,25 @@ def test_files_that_only_other_programs_read_are_no_images(tmp_path):
     image_files.read(file, (2, 2, 1))
 
 
+def test_test_examples_are_asked_by_their_numbers(run, own_data, capsys):
+  test = np.load(own_data / "blobs.npz")
+  found = predict.predict(run, test["x_test"][[3, 0, 1]])
+  told = lambda number: f"test example {number}, of class " + (
+      "abcdefg"[test["y_test"][number]])
+  here = [str(run), f"--data={own_data}"]  # The run's own folder is gone.
+  assert predict.main([*here, "--id=3,0-1", "--top=1"]) == 0
+  assert capsys.readouterr().out.splitlines()[-6::2] == [
+      f"{told(number)}: {label}" for number, label in zip((3, 0, 1), found.labels)]
+  for words, says in ((here, "--id=110: must be from 0 to 109"),
+                      (here[:1], "no such folder")):
+    assert predict.main([*words, "--id=110"]) == 2
+    assert says in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("words", "says"), [
     (["nothing.png"], "nothing.png: no such file or folder"),
+    ([], "nothing to predict; give files, or test examples with --id=0-4"),
+    (["--id=x"], "must be ids such as 7"),
     (["{empty}"], "has no image and no .npy in it"),
     (["{text}"], "is no image that Pillow can read"),
     (["{pickle}"], "holds Python objects, not numbers"),

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Iterable
 import difflib
 import math
+import re
 import traceback
 from typing import NoReturn
 
@@ -89,6 +90,25 @@ def whole(text: str) -> int:
   if number < 1:
     raise argparse.ArgumentTypeError(f"{text}: must be 1 or more")
   return number
+
+
+# A page of more examples would be too long to look through, and large.
+_MOST = 500
+
+
+def ids(text: str) -> list[int]:
+  """Numbers of examples, 7, or 3,7, or 0-39, or some of these, for argparse."""
+  found: dict[int, None] = {}
+  for some in text.split(","):
+    match = re.fullmatch(r"(-?\d{1,9})(?:-(\d{1,9}))?", some.strip())
+    if not match:
+      raise argparse.ArgumentTypeError(f"{text!r} must be ids such as 7 or 0-39")
+    first, last = int(match[1]), int(match[2] or match[1])
+    if not first <= last < first + _MOST - len(found):
+      raise argparse.ArgumentTypeError(
+          f"{text!r} must go up, and be of {_MOST} examples at most")
+    found |= dict.fromkeys(range(first, last + 1))
+  return list(found)
 
 
 def minutes(text: str) -> float:

@@ -13,14 +13,10 @@ agree on neighbours that were not used for training.
 
 import argparse
 import pathlib
-import re
 import sys
 
 from kd_jax.core import exits
-from kd_jax.core.errors import Parser, UserError, printable, whole
-
-# A page of more would be too long to look through, and large.
-_MOST = 500
+from kd_jax.core.errors import Parser, UserError, ids, printable, whole
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -40,28 +36,13 @@ def main(argv: list[str] | None = None) -> int:
   return 0
 
 
-def _ids(text: str) -> list[int]:
-  """7, or 3,7, or 0-39, or some of these."""
-  found: dict[int, None] = {}
-  for part in text.split(","):
-    match = re.fullmatch(r"(-?\d{1,9})(?:-(\d{1,9}))?", part.strip())
-    if not match:
-      raise argparse.ArgumentTypeError(f"{text!r} must be ids such as 7 or 0-39")
-    first, last = int(match[1]), int(match[2] or match[1])
-    if not first <= last < first + _MOST - len(found):
-      raise argparse.ArgumentTypeError(
-          f"{text!r} must go up, and be of {_MOST} images at most")
-    found |= dict.fromkeys(range(first, last + 1))
-  return list(found)
-
-
 def _parser() -> Parser:
   parser = Parser(
       prog="python -m kd_jax.explain", description=__doc__, allow_abbrev=False,
       formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--workdir", type=pathlib.Path, required=True,
                       help="folder of a finished run on images")
-  parser.add_argument("--id", type=_ids, required=True, metavar="ID[,ID-ID...]",
+  parser.add_argument("--id", type=ids, required=True, metavar="ID[,ID-ID...]",
                       help="numbers of test images, from 0, such as 7 or 0-39; for "
                       "several images it writes a page")
   parser.add_argument("--net", metavar="NAME", help="name of a net in "

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from kd_jax import data as data_lib
-from kd_jax.config import build
 from kd_jax.core import files, randomness
 from kd_jax.core.errors import UserError
 from kd_jax.data import preprocess
@@ -46,8 +45,8 @@ def write(
     UserError: If there is no such net or image, or inputs are no uint8 images.
   """
   chosen = trained.load(workdir, net, data=data)
-  dataset = build.dataset(chosen.values, say=say)
-  _check_images(dataset, numbers)
+  dataset = trained.dataset_with(chosen, numbers, say)
+  _check_images(dataset)
   ask = _asking(chosen)
   say(f"{chosen.name}: training a VAE of {len(dataset.train_ids)} images")
   parameters.quiet()
@@ -91,15 +90,12 @@ def _explain(
                         file)
 
 
-def _check_images(dataset: data_lib.Dataset, numbers: Sequence[int]) -> None:
-  """Refuses data without uint8 images, and ids that are none."""
+def _check_images(dataset: data_lib.Dataset) -> None:
+  """Refuses data without uint8 images."""
   inputs = dataset.test.inputs
   if not preprocess.are_images(inputs) or inputs.dtype != np.uint8:
     raise UserError(f"data.name={dataset.name}: has no uint8 images, which are all "
                     "that can be explained")
-  for number in numbers:
-    if not 0 <= number < len(inputs):
-      raise UserError(f"--id={number}: must be from 0 to {len(inputs) - 1}")
 
 
 def _asking(net: trained.Trained) -> Callable[[jax.Array], jax.Array]:

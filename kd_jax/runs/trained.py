@@ -3,7 +3,7 @@
 What a net needs to be used lies beside its parameters, so it needs no data set.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 import os
 import pathlib
 from typing import Any, NamedTuple
@@ -180,6 +180,22 @@ def _look_at_source(workdir: pathlib.Path, net: recipe.Net) -> None:
         f"{workdir}: {name} was edited after {net.name} was trained, so it may be "
         "another net with the same parameters; to be sure, use the file as it was",
         Notice, stacklevel=3)
+
+
+def dataset_with(
+    net: Trained, numbers: Sequence[int], say: Callable[[str], None]
+) -> data_lib.Dataset:
+  """The data set of a net's run.
+
+  Raises:
+    UserError: If it is not there, or has no test example of one of these numbers.
+  """
+  found = build.dataset(net.values, say=say)
+  for number in numbers:
+    if not 0 <= number < len(found.test.label):
+      raise UserError(
+          f"--id={number}: must be from 0 to {len(found.test.label) - 1}")
+  return found
 
 
 def in_bfloat16(values: Mapping[str, Any], key: str) -> bool:
