@@ -320,7 +320,8 @@ TOLD_FLAGS = (
     ("kd_jax.doctor", "--config=configs/mnist.py:sweep --shard=1/2 --plan"),
     ("kd_jax.report", "DIR --compare ID ID --readme FILE"),
     ("kd_jax.data", "prepare mnist --from DIR --dir DIR"),
-    ("kd_jax.predict", "DIR a.png b.npy --net=teacher --top=5 --json --invert"),
+    ("kd_jax.predict", "DIR a.png b.npy --net=teacher --top=5 --json --invert "
+                       "--id=0-4 --data=DIR"),
     ("kd_jax.export", "DIR --net=teacher,distilled --format=onnx,safetensors "
                       "--int8=dynamic,static --licence=apache-2.0 --out=DIR "
                       "--data=DIR"),
@@ -494,7 +495,7 @@ def test_a_sweep_of_a_file_is_accepted(tmp_path, monkeypatch):
     ("kd_jax.main", ["--config=configs/mnist.py", "--config.temperature=-1"]),
     ("kd_jax.main", ["--config=configs/mnist.py", "--confg=1"]),
     ("kd_jax.doctor", ["--config=configs/mnist.py", "--config.alpha=2"]),
-    ("kd_jax.explain", ["--workdir=DIR"]), ("kd_jax.predict", ["DIR"]),
+    ("kd_jax.explain", ["--workdir=DIR"]), ("kd_jax.predict", ["DIR", "a.png", "--top=0"]),
     ("kd_jax.export", ["DIR", "--format=tflit"]),
     ("kd_jax.report", ["merge", "DIR"]), ("kd_jax.data", ["prepare", "mnist"]),
     ("kd_jax.conformance", ["TARGET", "--alpha=half"]),
