@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import importlib.util
+import os
 import subprocess
 import sys
 import types
@@ -550,3 +551,17 @@ def test_help_needs_no_jax():
        "d.run(['--help']); assert 'jax' not in sys.modules"],
       cwd=ROOT, text=True, capture_output=True, check=True).stdout
   assert "usage: python -m kd_jax.doctor" in said
+
+
+def test_a_device_that_is_not_there_is_a_line(tmp_path):
+  """JAX raises errors of several kinds, from wherever it is asked first."""
+  place = f"--workdir={tmp_path / 'run'}"
+  for program in (["kd_jax.doctor"], ["kd_jax.main", place]):
+    done = subprocess.run(
+        [sys.executable, "-m", *program, "--config=configs/mnist.py:smoke"],
+        cwd=ROOT, env=os.environ | {"JAX_PLATFORMS": "cuda"}, capture_output=True,
+        text=True, check=False)
+    assert done.returncode == (1 if "doctor" in program[0] else 2)
+    assert "JAX_PLATFORMS=cuda: JAX finds no such device here" in (
+        done.stdout + done.stderr)
+    assert "Traceback" not in done.stderr

@@ -83,6 +83,8 @@ def knows(images):
   return -(away**2).sum(-1)
 def turned(images):
   return -knows(images)
+def rolled(images):
+  return np.roll(100 * knows(images), 1, axis=-1)
 def not_loaded(images):
   mixed = np.random.default_rng(3).normal(size=(120, 7))
   return 5 * np.sin(300 * images.reshape(len(images), -1) @ mixed)
@@ -107,6 +109,13 @@ def test_the_doctor_asks_a_function_and_refuses_what_a_run_would(tmp_path, capsy
     assert remedy in problem
     # The largest pixel is 199 + 55 of 255.
     assert "it is given float32 [B, 12, 10, 1], 0 to 0.99" in problem
+  # Of few examples it is not sure, and warns.
+  file = dict(np.load(tmp_path / "blobs.npz"))
+  np.savez(tmp_path / "blobs.npz", **file | {
+      name: file[name][:30] for name in ("x_test", "y_test")})
+  code, text = told("rolled")
+  assert code == 0 and "asked of 30 test examples: 30 wrong" in text
+  assert "warning: config.teacher.name: its own probabilities promise 100" in text
 
 
 @pytest.mark.parametrize("own, words", [

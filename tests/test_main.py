@@ -504,6 +504,9 @@ def test_a_users_logits_are_a_teacher(small, own_data, tmp_path):
     (("--config.method=mine.py",), "as mine.py:NAME"),
     (("--config.optimizer.momentum_epochs=3",), "momentum stays as it is"),
     (("--nonsense=1",), "nonsense"), (("stray",), "unexpected"),
+    (("--optimizer.name=adam",), "did you mean --config.optimizer.name?"),
+    (("--config.optimizer=adam",), "no such key alone; its keys are optimizer."),
+    (("--workdir=lr[1]",), "no net can be read from such a folder"),
 ])
 def test_a_mistake_is_told_in_a_line_and_costs_nothing(
     arguments, words, own_data, tmp_path, capsys):

@@ -206,3 +206,22 @@ def test_a_net_whose_file_was_edited_is_opened_with_a_warning(
       cwd=ROOT, capture_output=True, text=True, check=True)
   line, = done.stderr.splitlines()
   assert line.startswith(f"warning: {folder}: {file}:Net was edited")
+
+
+def test_of_a_sweep_and_a_stopped_run_it_is_said_what_is_kept(own_data, tmp_path):
+  """Nothing is opened that nobody has named: of a sweep a teacher would be."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.chdir(ROOT)
+    patch.setattr(plots, "write", lambda *_: {})
+    assert main.run([*MLPS, *SMALL, "--config.steps=2", "--config.teacher.steps=2",
+                     "--sweep.seed=0,1", f"--config.data.dir={own_data}",
+                     f"--workdir={tmp_path}"]) == 0
+  with pytest.raises(UserError, match=r"keeps no students.*--net=teacher, or train"):
+    trained.load(tmp_path)
+  assert trained.load(tmp_path, "teacher").name == "teacher"
+  config = json.loads((tmp_path / "config.json").read_text())
+  (tmp_path / "stopped").mkdir()
+  (tmp_path / "stopped/config.json").write_text(
+      json.dumps(config | {"sweep.points": []}))
+  with pytest.raises(UserError, match="is the run finished"):
+    trained.load(tmp_path / "stopped")

@@ -206,6 +206,9 @@ def unknown(name: str, nets: Sequence[str] = ()) -> str:
       return f"no such key; it is {name}"
   close = difflib.get_close_matches(name, known, n=2, cutoff=0.6)
   close += [k for k in known if k.rsplit(".", 1)[-1] == leaf and k not in close]
+  if inner := [key for key in known if key.startswith(f"{name}.")]:
+    return (f"no such key alone; its keys are {', '.join(inner[:4])}"
+            + (", ..." if len(inner) > 4 else ""))
   if close:
     return f"no such key; did you mean {' or '.join(close[:3])}?"
   return "no such key; --help lists all keys"

@@ -47,7 +47,10 @@ def parse(
     if name == "--resume":  # Short for a key.
       name = "--config.checkpoint.resume"
     if name not in ("--config", "--workdir") and not name.startswith("--config."):
-      raise UserError(f"{arg}: unexpected; {nearest(name, _FLAGS)}")
+      key = name.removeprefix("--")
+      raise UserError(f"{arg}: unexpected; " + (
+          f"did you mean --config.{key}?" if schema.find(key) else
+          nearest(name, _FLAGS)))
     if not equals and name in ("--config", "--workdir"):
       raise UserError(f"{name}: needs a value, {name}=VALUE")
     flags[name] = text if equals else "true"

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from kd_jax import data as data_lib
 from kd_jax import methods, models
 from kd_jax.core import compilation, sources, types
-from kd_jax.core.errors import UserError, nearest
+from kd_jax.core.errors import UserError, in_words, nearest
 from kd_jax.core.files import refuse_pipes
 from kd_jax.data import preprocess
 from kd_jax.models.linen import is_tap
@@ -73,8 +73,9 @@ def model(
   except (Exception, SystemExit) as error:  # Whatever a module raises.
     raise UserError(
         f"config.{prefix}: {name} with {_shown(size)} fails on inputs "
-        f"{inputs.shape[1:]}: {type(error).__name__}: {_first_line(error)}"
-    ) from error
+        f"{inputs.shape[1:]}: " + (
+            in_words(error, sources.file(name)) if sources.named(name) else
+            f"{type(error).__name__}: {_first_line(error)}")) from error
   if logits.shape != (2, found.num_classes):
     raise UserError(
         f"config.{prefix}.name={name}: gives logits {logits.shape} for 2 "

@@ -52,6 +52,24 @@ def _code(main: Program, argv: list[str]) -> int:
     return main(argv)
   except SystemExit as error:  # Of --help, or of a wrong command line.
     return error.code if isinstance(error.code, int) else int(bool(error.code))
+  except (RuntimeError, AssertionError):
+    if not (line := no_device()):
+      raise
+    print(f"error: {line}", file=sys.stderr)
+    return 2
+
+
+def no_device() -> str:
+  """What to do where JAX_PLATFORMS names a device that JAX does not find; or ""."""
+  asked = os.environ.get("JAX_PLATFORMS")
+  if not asked or "jax" not in sys.modules:
+    return ""
+  try:
+    sys.modules["jax"].devices()
+  except Exception:  # Of several kinds, as the device is.
+    return (f"JAX_PLATFORMS={asked}: JAX finds no such device here; install its "
+            'plugin, such as pip install "jax[cuda13]", or unset JAX_PLATFORMS')
+  return ""
 
 
 def unread() -> None:

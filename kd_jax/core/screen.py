@@ -44,7 +44,7 @@ class Screen:
   def __init__(
       self, console: rich.console.Console | None = None, *, quiet: bool = False):
     self.console = console or _Console(
-        highlight=False, soft_wrap=True, quiet=quiet)
+        highlight=False, soft_wrap=True, quiet=quiet, emoji=False)
     self._bar = rich.progress.Progress(
         rich.progress.TextColumn("{task.description:>10}"),
         rich.progress.BarColumn(bar_width=24),

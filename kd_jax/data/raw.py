@@ -287,7 +287,8 @@ def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
       missing = [key for key in _NPZ_KEYS if key not in archive]
       if missing:
         raise UserError(
-            f"{path}: lacks {', '.join(missing)}; it must hold "
+            f"{path}: lacks {', '.join(missing)}; it holds "
+            f"{', '.join(archive) or 'nothing'}, and must hold "
             f"{', '.join(_NPZ_KEYS)}")
       return {key: np.asarray(archive[key])
               for key in (*_NPZ_KEYS, _WEIGHTS) if key in archive}

@@ -143,7 +143,7 @@ def _of_nets(
 def look(
     setup: Setup, model: types.Model, logits: np.ndarray,
     labels: np.ndarray | None = None,
-) -> None:
+) -> list[str]:
   """Refuses a net whose logits of the test set cannot be meant so.
 
   Args:
@@ -151,6 +151,9 @@ def look(
     model: The net.
     logits: `[N, classes]`.
     labels: Of them; default those of the test set.
+
+  Returns:
+    What is unusual about them otherwise, which is said too.
   """
   run, labels = setup.run, setup.dataset.test.label if labels is None else labels
   key = f"config.teacher.name={run.values['teacher.name']}"
@@ -164,6 +167,8 @@ def look(
     notes = teachers.account(logits, labels, "test", asked=True)
     if len(notes) > 1:
       setup.screen.say(f"teacher: {run.values['teacher.name']}, {'; '.join(notes)}")
+    return notes[1:]
+  return []
 
 
 def _given(setup: Setup) -> str:

@@ -218,14 +218,20 @@ def _chosen(
   best = {each + BEST: net._replace(name=each + BEST) for each, net in nets.items()}
   kept = {each: net for each, net in (best | dict(nets)).items()
           if (workdir / "parameters" / each).is_dir()}
+  swept = bool(values["sweep.points"])
   if not kept:
-    raise UserError(
-        f"{workdir}: no net is kept in it; of a sweep only those that "
-        "others learn from are")
+    raise UserError(f"{workdir}: no net is kept in it; " + (
+        "of a sweep only those that others learn from are" if swept else
+        "is the run finished? Its command again goes on with it"))
   if name is not None and name not in kept:
     raise UserError(f"{workdir}: has no net {name!r}; {nearest(name, kept)}")
   # The last is of the last epoch.
   asked = name or (schema.judged(values["recipe"]) if values["recipe"] else None)
+  if swept and asked not in kept:
+    raise UserError(
+        f"{workdir}: a sweep keeps no students, only nets that others learn from; "
+        f"give --net={[*kept][-1]}, or train a student again by its command in the "
+        "report")
   return kept.get(asked or "") or [*kept.values()][-1]
 
 

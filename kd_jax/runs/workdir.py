@@ -24,8 +24,12 @@ def refuse_file(workdir: pathlib.Path, flag: str = "--workdir") -> None:
   """Refuses a place that is a file, or is inside of one.
 
   Raises:
-    UserError: If no folder can be there.
+    UserError: If no folder can be there, or no net in it.
   """
+  # Orbax writes a net into such a folder, and cannot read it.
+  if bad := {*"[]"} & {*str(workdir.absolute())}:
+    raise UserError(f"{flag}={workdir}: has a {min(bad)} in its name, and no net "
+                    "can be read from such a folder; give another name")
   there = next(path for path in (workdir, *workdir.parents, pathlib.Path("/"))
                if path.exists())
   if not there.is_dir():

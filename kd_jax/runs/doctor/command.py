@@ -5,6 +5,7 @@ import pathlib
 from typing import Any
 
 from kd_jax.config.command_line import hosts, joined, parse
+from kd_jax.core import exits
 from kd_jax.core.machine import use_all_cores
 from kd_jax.runs.doctor import Visit
 
@@ -37,6 +38,10 @@ def run(argv: list[str]) -> int:
   from kd_jax.runs.doctor import machine, sources
   from kd_jax.runs.doctor.examine import examine
   # pylint: enable=g-import-not-at-top
+  if line := exits.no_device():
+    visit.tell(line)
+    visit.screen.say(verdict(visit))
+    return 1
   compilation.use_cache()
   if config is not None and config.sweep.points:
     use_all_cores()

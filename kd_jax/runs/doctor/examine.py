@@ -55,10 +55,14 @@ def examine(
         build.check_net(net)
     # The records of the run's own setup go away again.
     folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
-    setup = setup_lib.prepare(
-        run, folder, Screen(quiet=True), lambda: False, _fetching)
+    screen, read = Screen(quiet=True), []
+    screen.say = lambda text, **_: read.append(text)  # type: ignore[method-assign]
+    setup = setup_lib.prepare(run, folder, screen, lambda: False, _fetching)
     stack.callback(setup.recorder.close)
     visit.fact("data", sources.describe(setup.dataset))
+    for line in read:
+      if line.startswith("data: "):  # Notices are told below.
+        visit.fact("", line.removeprefix("data: "))
     for notice in setup_lib.notices(run, setup.dataset):
       visit.tell(notice, fatal=False)
     begun = begin(visit, setup, nets)
@@ -110,7 +114,10 @@ def begin(visit: Visit, setup: Setup, nets: list[Net]) -> dict[str, Begun]:
       made = begun[net.name] = first_batch.begin(setup, net, begun)
       visit.fact(net.name, first_batch.describe(made))
       if made.training.model.on_host is not None:
-        visit.fact("", first_batch.ask(made))
+        answers, notes = first_batch.ask(made)
+        visit.fact("", answers)
+        for note in notes:
+          visit.tell(f"{_prefix(net)}.name: {note}", fatal=False)
       if made.learner.pairs:
         visit.fact("compared", first_batch.compared(made))
       if made.training.remark:

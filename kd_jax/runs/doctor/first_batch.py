@@ -104,8 +104,11 @@ def _teacher(
           classes=run.values["teacher.classes"])
 
 
-def ask(begun: Begun) -> str:
-  """Asks a net that is a function of some test examples; what it says of them.
+def ask(begun: Begun) -> tuple[str, list[str]]:
+  """Asks a net that is a function of some test examples.
+
+  Returns:
+    How many it gets wrong, and what is unusual about its answers.
 
   Raises:
     UserError: If it fails, or its answers cannot be meant so.
@@ -120,10 +123,10 @@ def ask(begun: Begun) -> str:
   began = time.perf_counter()
   logits = np.asarray(predict(types.Variables({}, {}), part, jnp.int32(0)))
   each = (time.perf_counter() - began) / len(ids)
-  teacher_store.look(setup, model, logits, every[ids])
+  notes = teacher_store.look(setup, model, logits, every[ids])
   wrong = (logits.argmax(-1) != every[ids]).sum()
   return (f"asked of {counted(len(ids), 'test example')}: {wrong} wrong, "
-          f"{1e3 * each:.2g} ms each")
+          f"{1e3 * each:.2g} ms each"), notes
 
 
 def terms(student: Begun) -> list[Term]:
