@@ -142,8 +142,12 @@ def run(
       is saved.
   """
   from kd_jax import main  # pylint: disable=g-import-not-at-top
+  if not isinstance(workdir, str | os.PathLike):
+    raise UserError(
+        f"workdir={workdir}: must be a folder; keys come after it, as in "
+        "kd_jax.run('mnist:smoke', 'runs/first', {'temperature': 8})")
   words = {key: value if isinstance(value, str) else str(schema.plain(value))
-           for key, value in (overrides or {}).items()}
+           for key, value in _of_files(overrides or {}).items()}
   points = None if sweep is None else (
       sweep_lib.product(sweep) if isinstance(sweep, Mapping) else [
           dict(point) for point in sweep])
@@ -166,6 +170,17 @@ def run(
           f"stopped; what is done is kept in {folder}, and the same call goes on"
       ) from None
   return Run(folder)
+
+
+def _of_files(overrides: Mapping[str, Any]) -> Mapping[str, Any]:
+  """Refuses what a notebook's cell made: its file is part of what a net is."""
+  for key, value in overrides.items():
+    if callable(value):
+      name = getattr(value, "__name__", "NAME")
+      raise UserError(
+          f"{key}: is a {type(value).__name__} without a file, by which a net is "
+          f"known; write it to one (%%writefile mine.py) and give 'mine.py:{name}'")
+  return overrides
 
 
 def load(workdir: str | os.PathLike) -> Run:

@@ -113,3 +113,12 @@ def test_mistakes_are_one_error_of_ours(call, words):
 def test_what_is_not_there_is_no_attribute():
   with pytest.raises(AttributeError):
     kd_jax.runn  # noqa: B018
+
+
+@pytest.mark.parametrize(("given", "says"), [
+    (({"temperature": 8},), r"keys come after it, as in kd_jax\.run\("),
+    (("r", {"student.name": dict}), "give 'mine.py:dict'"),
+    (("r", {"method": lambda student_logits: 0}), "%%writefile mine.py")])
+def test_what_is_likely_in_a_notebook_is_refused_with_the_way(given, says):
+  with pytest.raises(UserError, match=says):
+    kd_jax.run("mnist:smoke", *given)
