@@ -20,11 +20,20 @@ import os
 import pathlib
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
+import warnings
 
 import numpy as np
 
 from kd_jax.core import exits, files, sources, strict
-from kd_jax.core.errors import Parser, UserError, ids, message, printable, whole
+from kd_jax.core.errors import (
+  Notice,
+  Parser,
+  UserError,
+  ids,
+  message,
+  printable,
+  whole,
+)
 from kd_jax.core.words import counted
 
 if TYPE_CHECKING:
@@ -130,6 +139,9 @@ def checked(net: "Trained", inputs: Any, name: str) -> np.ndarray:
 
   Raises:
     UserError: If their shape or dtype is another, or a number is not finite.
+
+  Warns:
+    Notice: If floats are far out of the range of the training inputs.
   """
   try:
     inputs = np.asarray(inputs)
@@ -156,6 +168,13 @@ def checked(net: "Trained", inputs: Any, name: str) -> np.ndarray:
     found = inputs.astype(net.dtype)
   if kinds == "f" and not np.isfinite(found).all():
     raise UserError(f"{name}: has numbers that are not finite in {net.dtype}")
+  if kinds == "f" and net.range and found.size:
+    low, high = net.range
+    if found.min() < 2 * low - high or found.max() > 2 * high - low:
+      warnings.warn(
+          f"{name}: has numbers from {found.min():g} to {found.max():g}, and "
+          f"{net.name} was trained on {low:g} to {high:g}; scale them alike",
+          Notice, stacklevel=3)
   if kinds == "iu" and not np.array_equal(found, inputs):
     raise UserError(f"{name}: has ids that {net.dtype} does not hold")
   return found

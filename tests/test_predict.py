@@ -5,6 +5,7 @@ import json
 import pathlib
 import shutil
 import struct
+import warnings
 import zlib
 
 import jax
@@ -17,7 +18,7 @@ from kd_jax import data as data_lib
 from kd_jax import predict
 from kd_jax.config import build
 from kd_jax.core import types
-from kd_jax.core.errors import UserError
+from kd_jax.core.errors import Notice, UserError
 from kd_jax.data import image_files, preprocess
 from kd_jax.runs import trained
 from kd_jax.training import parameters
@@ -130,6 +131,25 @@ def test_other_inputs_are_refused(shape, dtype, inputs, says):
   with pytest.raises(UserError, match=says) as error:
     predict.checked(a_net(shape, dtype), inputs, "inputs")
   assert "\n" not in str(error.value)
+
+
+def test_floats_of_another_scale_come_with_a_warning():
+  net = a_net((2,), "float32")._replace(range=(0.0, 0.9))
+  fine = np.array([[0.1, -0.8], [1.7, 0.0]])
+  with warnings.catch_warnings():
+    warnings.simplefilter("error")
+    predict.checked(net, fine, "x")
+    predict.checked(net, fine[:0], "x")
+  for wrong in (255 * fine, fine - 1):
+    with pytest.warns(Notice, match=r"trained on 0 to 0\.9; scale them alike"):
+      predict.checked(net, wrong, "x")
+
+
+def test_the_range_of_floats_is_kept_beside_a_net():
+  floats = data_lib.stand_in(np.float32([[0.5], [-2.0], [3.0]]), ("a", "b"))
+  assert trained.use(floats, preprocess.AsStored())["range"] == [-2.0, 3.0]
+  pixels = data_lib.stand_in(np.zeros((1, 2, 2, 1), np.uint8), ("a", "b"))
+  assert "range" not in trained.use(pixels, preprocess.AsStored())
 
 
 @pytest.mark.parametrize(("shape", "single"), [

@@ -42,6 +42,7 @@ class Trained(NamedTuple):
     values: The config whose net it is, flat.
     border: Between which two values the mean brightness of the border is, of 98%
       of the training images; None for other inputs, and nets of before.
+    range: The least and the largest of the training inputs, if they are floats.
   """
 
   name: str
@@ -53,6 +54,7 @@ class Trained(NamedTuple):
   classes: tuple[str, ...]
   values: dict[str, Any]
   border: tuple[float, float] | None = None
+  range: tuple[float, float] | None = None
 
   def logits(self, inputs: Any) -> jax.Array:
     """Of inputs `[B, *shape]` as they are stored, `[B, classes]`; may be traced."""
@@ -67,12 +69,14 @@ def use(
 ) -> dict[str, Any]:
   """What the record of a net says, so that it can be used without its data."""
   inputs = dataset.train.inputs
-  border = {}
+  more: dict[str, Any] = {}
   if preprocess_lib.are_images(inputs) and inputs.dtype == np.uint8:
     some = inputs[:: -(-len(inputs) // _LOOKED_AT)]
-    border = {"border": np.percentile(borders(some), (1, 99)).tolist()}
+    more = {"border": np.percentile(borders(some), (1, 99)).tolist()}
+  elif getattr(getattr(inputs, "dtype", None), "kind", "") == "f":
+    more = {"range": [float(inputs.min()), float(inputs.max())]}
   return {"shape": inputs.shape[1:], "dtype": inputs.dtype.name,
-          "classes": list(dataset.class_names), **border,
+          "classes": list(dataset.class_names), **more,
           **{name: np.asarray(numbers).tolist()
              for name, numbers in preprocess._asdict().items()}}
 
@@ -164,7 +168,8 @@ def load(
       net.name, _deployed(net, nets, like), parameters.load_parameters(path),
       preprocess_lib.Scaling(**scaling) if scaling else preprocess_lib.AsStored(),
       inputs.shape[1:], inputs.dtype, like.class_names, net.values,
-      tuple(known["border"]) if "border" in known else None)
+      *(tuple(known[name]) if name in known else None
+        for name in ("border", "range")))
 
 
 def _look_at_source(workdir: pathlib.Path, net: recipe.Net) -> None:
