@@ -119,14 +119,14 @@ def test_the_index_shows_what_was_verified(toy):
       f"python -m experiments.reproduce {NAME} --verify 1f00")
   rows = index.committed(index.ROOT / NAME)
   day = index.verified(NAME)[0]["date"]
-  shown = index._verified(NAME, rows, "experiments/")
+  shown = index._verified(NAME, rows)
   assert shown == (
       f"[1 row: 12 errors, the same wrong ids; {cores()} cores, {day}, aaaaaaa; "
       f"1 row: 12 errors, again 13, within 12.2 errors; 64 cores, {day}, aaaaaaa]"
-      f"(experiments/{NAME}/verified.json)")
+      f"({NAME}/verified.json)")
   # The same row on the same kind of machine: the last counts. A lost row has none.
   assert toy("--record", fresh=row(3, 12)) == 0 and len(badges()) == 2
-  assert index._verified(NAME, {"table": [row(0, 10)]}, "") == ""
+  assert index._verified(NAME, {"table": [row(0, 10)]}) == ""
 
 
 @pytest.mark.parametrize(("words", "says"), [
