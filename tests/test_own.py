@@ -149,7 +149,7 @@ def test_an_nnx_net_is_teacher_and_student_in_lanes(small, own):
 def test_what_is_no_net_is_told_in_a_line(small, own, capsys, name, words):
   code, _ = small(f"--config.student.name={own(NETS)}:{name}")
   told = capsys.readouterr().err
-  assert code == 2 and words in told and len(told.strip().splitlines()) <= 3
+  assert code == 2 and words in told and len(told.strip().splitlines()) == 1
 
 
 def test_a_file_that_raises_is_told(small, own, capsys):
@@ -254,6 +254,14 @@ def test_what_is_no_method_is_told_in_a_line(small, own, capsys, name, words):
   code, _ = small(f"--config.method={own(METHOD)}:{name}")
   told = capsys.readouterr().err
   assert code == 2 and words in told and len(told.strip().splitlines()) == 1
+
+
+def test_an_error_in_an_own_net_has_its_place(small, own, capsys):
+  file = own("import flax.linen as nn\nclass Net(nn.Module):\n  num_classes: int\n"
+             "  @nn.compact\n  def __call__(self, x):\n    return x.reshap(3)\n")
+  code, _ = small(f"--config.student.name={file}:Net")
+  line, = capsys.readouterr().err.strip().splitlines()
+  assert code == 2 and "AttributeError" in line and f"({file}, line 6)" in line
 
 
 # A method whose terms begin in line 5; what is wrong, and in which line it is told.

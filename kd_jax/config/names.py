@@ -74,7 +74,8 @@ def model(
     raise UserError(
         f"config.{prefix}: {name} with {_shown(size)} fails on inputs "
         f"{inputs.shape[1:]}: " + (
-            in_words(error, sources.file(name)) if sources.named(name) else
+            in_words(error, sources.file(name))
+            if sources.named(name) and isinstance(error, Exception) else
             f"{type(error).__name__}: {_first_line(error)}")) from error
   if logits.shape != (2, found.num_classes):
     raise UserError(
