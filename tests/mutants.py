@@ -120,6 +120,8 @@ MUTANTS = (
     Mutant("an average forgets the net that it starts from",
            "AveragedState.starting", "jax.tree.map(jnp.copy, student)",
            "self.average[0]", "test_ema.py -k no_step"),
+    Mutant("an average shares a buffer with the net", "AveragedState.starting",
+           "self.average[1]", "self.method", "test_ema.py -k no_buffer"),
     Mutant("errors of the last weights are those of the average", "evaluate_state",
            "net(state.last)", "net(state)", "test_ema.py -k last_is_recorded"),
     Mutant("momentum stays as it is", "_updated",

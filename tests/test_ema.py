@@ -10,15 +10,17 @@ import pytest
 from test_lanes import lane, singles
 from test_lanes import run as run_lanes
 from test_patience import BASE
-from test_segment import BATCH, SHIFT
 from test_segment import run as run_segments
+from test_segment import same_whatever_the_cuts
 from test_step import a_batch, distance, hyper, learner
 
 from kd_jax import main
+from kd_jax.core import types
 from kd_jax.report import plots
 from kd_jax.runs import results
-from kd_jax.training import lanes, segment
+from kd_jax.training import lanes
 from kd_jax.training import step as step_lib
+from kd_jax.training.state import TrainState, averaged
 
 DECAY = 0.6
 
@@ -57,11 +59,7 @@ def test_an_average_changes_no_step(key, device_data):
 
 def test_the_average_does_not_depend_on_the_cuts(key, device_data):
   learns, numbers = learner(method="hard"), hyper(learning_rate=0.1, ema=0.9)
-  compiled = segment.compiled_segment(learns, SHIFT, BATCH)
-  whole, cut = (run_segments(learns, device_data, lengths, key, numbers,
-                             segment=compiled)[0]
-                for lengths in ((5, 5), (1, 3, 1, 2, 3)))
-  jax.tree.map(np.testing.assert_array_equal, whole, cut)
+  same_whatever_the_cuts(learns, device_data, key, numbers)
 
 
 def test_lanes_differ_in_their_decay(device_data):
@@ -155,3 +153,13 @@ def test_a_net_of_no_step_is_the_one_that_it_starts_from(key, device_data):
                           numbers) for each in jax.random.split(key)]
   begun = states[0].starting(states[1].student)
   jax.tree.map(np.testing.assert_array_equal, begun.net[0], states[1].student)
+
+
+def test_what_starts_from_a_net_and_is_averaged_shares_no_buffer():
+  """A state is donated: a buffer that stood in it twice would be taken twice."""
+  net = lambda: types.Variables({"w": jnp.ones(3)}, {})
+  state = averaged(TrainState(jnp.int32(0), net(), {"layer": jnp.zeros(2)}, {}, {}))
+  begun = state.starting(net())
+  places = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(begun)]
+  assert len(places) == 5 and len(set(places)) == 5
+  jax.jit(lambda state: state, donate_argnums=0)(begun)

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from test_lanes import lane, singles
 from test_lanes import run as run_lanes
-from test_segment import BATCH, SHIFT
 from test_segment import run as run_segments
+from test_segment import same_whatever_the_cuts
 from test_step import a_batch, distance, hyper, learner
 
 from kd_jax import config as config_lib
 from kd_jax import main
 from kd_jax.config import build
 from kd_jax.data import Dataset, Examples
-from kd_jax.training import lanes, segment
+from kd_jax.training import lanes
 from kd_jax.training import step as step_lib
 
 RATE = 0.1
@@ -66,11 +66,7 @@ def test_momentum_that_moves_nowhere_is_that_which_stays(key, device_data):
 def test_momentum_that_moves_does_not_depend_on_the_cuts(key, device_data):
   learns = learner(method="hard", momentum_steps=8.0)
   numbers = hyper(learning_rate=RATE, momentum=0.5, momentum_end=0.99)
-  compiled = segment.compiled_segment(learns, SHIFT, BATCH)
-  whole, cut = (run_segments(learns, device_data, lengths, key, numbers,
-                             segment=compiled)[0]
-                for lengths in ((5, 5), (1, 3, 1, 2, 3)))
-  jax.tree.map(np.testing.assert_array_equal, whole, cut)
+  same_whatever_the_cuts(learns, device_data, key, numbers)
 
 
 def test_lanes_differ_in_what_momentum_moves_to(device_data):

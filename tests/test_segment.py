@@ -35,6 +35,14 @@ def run(learner, data, lengths, key, hparams=None, *, segment=None):
   return state, totals
 
 
+def same_whatever_the_cuts(learns, data, key, numbers):
+  """Ten steps at once or in five segments: the same state, to the bit."""
+  compiled = segment_lib.compiled_segment(learns, SHIFT, BATCH)
+  whole, cut = (run(learns, data, lengths, key, numbers, segment=compiled)[0]
+                for lengths in ((5, 5), (1, 3, 1, 2, 3)))
+  jax.tree.map(np.testing.assert_array_equal, whole, cut)
+
+
 def test_the_result_does_not_depend_on_the_cuts_but_on_the_key(key, device_data):
   image = device_data.inputs[:1].astype(jnp.float32)
   learns = learner(teacher=a_teacher(key, image))

@@ -60,8 +60,9 @@ class AveragedState(TrainState):
                       self.optimizer)
 
   def starting(self, student: types.Variables) -> "AveragedState":
+    # Buffers of its own, as a state is donated.
     return self.replace(  # type: ignore[attr-defined]
-        student=student, average=(jax.tree.map(jnp.copy, student), self.method))
+        student=student, average=(jax.tree.map(jnp.copy, student), self.average[1]))
 
 
 def averaged(state: TrainState) -> AveragedState:
@@ -71,7 +72,9 @@ def averaged(state: TrainState) -> AveragedState:
       jax.tree.map(jnp.copy, (state.student, state.method)))
 
 
-def with_average(state: TrainState, decay: jax.Array | float) -> TrainState:
+def with_average(
+    state: AveragedState, decay: jax.Array | float
+) -> AveragedState:
   r"""A state after step t, whose average has the weights of this step in it.
 
     a_t = a_{t-1} + (1 - d) / (1 - d**t) * (w_t - a_{t-1})
@@ -81,7 +84,7 @@ def with_average(state: TrainState, decay: jax.Array | float) -> TrainState:
   (BatchNorm's) are averaged too; integers are the last ones.
 
   Args:
-    state: After step t = state.step >= 1; one without an average is as it was.
+    state: After step t = state.step >= 1.
     decay: d in (0, 1).
 
   Example:
@@ -96,8 +99,6 @@ def with_average(state: TrainState, decay: jax.Array | float) -> TrainState:
   Source: Polyak & Juditsky (1992), SIAM J. Control Optim. 30; the weights are those
   of Kingma & Ba (2015), section 3.
   """
-  if not isinstance(state, AveragedState):
-    return state
   number = jnp.asarray(state.step, jnp.float32)
   share = jnp.asarray((1 - decay) / (1 - decay ** number))
   move = lambda old, new: (
