@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.special
 from sklearn import datasets
 
 from configs import compress
@@ -299,7 +300,7 @@ def logits(p: np.ndarray) -> np.ndarray:
 
 def probability(logits: np.ndarray) -> np.ndarray:
   """The probability of class 1 that logits `[N, 2]` say, `[N]`."""
-  return 1 / (1 + np.exp(-(logits[:, 1] - logits[:, 0]).astype(np.float64)))
+  return scipy.special.expit((logits[:, 1] - logits[:, 0]).astype(np.float64))
 
 
 def _rmse(p: np.ndarray, label: np.ndarray) -> float:

@@ -76,7 +76,8 @@ def _reported(row: Row, where: str, kinds: dict[str, Kind]) -> Row:
       continue
     words, types, holds, compact = kind
     if isinstance(value, types) and (holds is None or holds(value)):
-      found[key] = value if compact is None else compact(value)
+      # Each row that JSON reads brings names of its own.
+      found[sys.intern(key)] = value if compact is None else compact(value)
     elif not (isinstance(value, float) and not math.isfinite(value)):
       raise UserError(f"{where}: {key} is {_brief(value)}, must be {words}")
   errors, examples = found.get("test_errors"), found.get("test_examples")
