@@ -52,6 +52,9 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = (
+    Mutant("a function is asked by way of the pool of threads", "model",
+           "jax.default_backend() == 'cpu'", "False",
+           "test_function_teacher.py -k at_once"),
     Mutant("rows of a function are compared within a program", "_logits",
            "model.on_host is not None", "False",
            "test_function_teacher.py -k stored_rows"),

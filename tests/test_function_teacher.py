@@ -1,7 +1,10 @@
 """A function on the host as the teacher of a run."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 
 from conftest import blobs, segments
 import jax
@@ -73,6 +76,28 @@ def test_the_net_of_a_function_gives_what_it_gives_also_compiled_and_in_lanes():
   lanes = jax.jit(jax.vmap(ask))(x)
   np.testing.assert_array_equal(lanes.logits, 2 * x[..., :3])
   np.testing.assert_array_equal(lanes.features["last"], x[..., 3:])
+
+
+_ON_ALL_THREADS = """
+import os
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+os.environ["JAX_NUM_CPU_DEVICES"] = "2"
+import jax, jax.numpy as jnp
+from kd_jax.models import function
+model = function.model(
+    lambda x: 2 * x[:, :3], jax.ShapeDtypeStruct((2, 4), "float32"), 3,
+    key="teacher", file="file")
+ask = lambda x: model.apply(model.init(None, None), x + 1, train=False)[0].logits
+print(jax.pmap(ask)(jnp.ones((2, 100_000, 4))).sum())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="of Linux")
+def test_as_many_devices_as_threads_ask_a_function_at_once():
+  done = subprocess.run(
+      [sys.executable, "-c", _ON_ALL_THREADS], timeout=120, check=True,
+      capture_output=True, text=True)
+  assert float(done.stdout) == 2 * 100_000 * 3 * 4
 
 
 _KNOWS = """
