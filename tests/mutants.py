@@ -52,6 +52,12 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = (
+    Mutant("the first minimum of a likelihood is taken", "_fitted",
+           "np.eye(len(free), dtype=bool)[:-1]",
+           "np.zeros((0, len(free)), dtype=bool)", "test_mixed.py -k two_minima"),
+    Mutant("an ensemble with a cell of its own says how teachers vary", "_degrees",
+           "_contrasts(table)", "table.teachers - 1",
+           "test_mixed.py -k quantile_of_a_mean"),
     Mutant("a function is asked by way of the pool of threads", "model",
            "jax.default_backend() == 'cpu'", "False",
            "test_function_teacher.py -k at_once"),

@@ -240,6 +240,68 @@ def test_cells_whose_runs_vary_unlike_are_judged_apart():
   assert found.n == 3  # teachers
 
 
+def several_kinds(rng, teacher, interaction, residual):
+  """Twelve cells share three teachers; four others have teachers of their own."""
+  kinds = [*((cell, (0, 1, 2), 4) for cell in range(12)), ("self", (3, 4, 5), 4),
+           *((f"ensemble {each}", (each,), 12) for each in (6, 7, 8))]
+  of = rng.normal(0, teacher, 9)
+  runs = [Run(cell, each, of[each] + beside + noise)
+          for cell, teachers, n in kinds for each in teachers
+          for beside in [rng.normal(0, interaction)]
+          for noise in rng.normal(0, residual, n)]
+  return runs + [Run("labels", None, each) for each in rng.normal(0, residual, 12)]
+
+
+@pytest.mark.parametrize("seed", [42, 489, 546])
+def test_mixed_of_two_minima_is_the_lower(seed):
+  model = mixed.fit(several_kinds(np.random.default_rng(seed), 1.2, 1.8, 4.7))
+  unit = model.table.scale**2
+  deviance = lambda *some: mixed._deviance(model.table, np.array(some) / unit)
+  lowest = min(deviance(teacher, interaction, model.components.residual)
+               for teacher in np.linspace(0, 15, 31)
+               for interaction in np.linspace(0, 15, 31))
+  assert deviance(*model.components) <= lowest + 1e-6
+  found = model.mean(0)
+  assert found.high - found.value < 8
+
+
+def test_teachers_of_one_cell_alone_say_nothing_of_how_teachers_vary():
+  rng = np.random.default_rng(0)
+  runs = several_kinds(rng, 5, 2, 4)
+  assert mixed._contrasts(mixed._table(runs)) == (3 - 1) + (3 - 1)
+  alone = [run for run in runs if run.cell in range(12)]
+  assert mixed._contrasts(mixed._table(alone)) == 3 - 1
+
+
+def test_the_quantile_of_a_mean_over_teachers_by_hand():
+  """w t(g) + (1 - w) t(nu), of a cell whose teachers are four contrasts."""
+  model = mixed.fit(several_kinds(np.random.default_rng(0), 2.5, 1.8, 4.7))
+  teacher, interaction, residual = model.components
+  rest = interaction / 3 + residual / 12
+  found = model.mean(0)
+  own = ((found.high - found.value) / stats.t.ppf(0.975, found.degrees))**2
+  # Means of equal weights, as all cells of these teachers have the same runs.
+  assert own == approx(teacher / 3 + rest, rel=1e-3)
+  share = teacher / 3 / own
+  infinite = share * stats.t.ppf(0.975, 4) + (1 - share) * stats.norm.ppf(0.975)
+  assert infinite < stats.t.ppf(0.975, found.degrees) < (
+      share * stats.t.ppf(0.975, 4) + (1 - share) * stats.t.ppf(0.975, 20))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("teacher", "interaction"), [
+    (0, 1.8), (1.2, 1.8), (2.5, 1.8), (5, 1.8), (10, 1.8)])
+def test_mixed_coverage_with_teachers_of_several_kinds(teacher, interaction):
+  rng = np.random.default_rng(3)
+  held, tables = np.zeros(2), 400
+  for _ in range(tables):
+    model = mixed.fit(several_kinds(rng, teacher, interaction, 4.7))
+    for at, found in enumerate((model.mean(0), model.difference(0, 1))):
+      held[at] += found.low <= 0 <= found.high
+  print(teacher, interaction, held / tables)
+  assert (np.abs(held / tables - 0.95) < 0.02 + 2 * 0.011).all()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("c", "teacher", "interaction"), [
     (12, 0, 0), (12, 1, 1.6), (12, 2.5, 2.5), (12, 5, 2.5), (12, 10, 2.5),

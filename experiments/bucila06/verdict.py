@@ -195,7 +195,8 @@ def _draw(rows: Rows, problems: Sequence[str], file: pathlib.Path) -> bool:
     above, below = axes[0][column], axes[1][column]
     for number, arm in enumerate(plan.GENERATORS):
       sizes = [size for size in _sizes(rows) if _main(rows, problem, arm, size)]
-      above.plot(sizes, [mean(_main(rows, problem, arm, size)) for size in sizes],
+      above.plot([size / 1000 for size in sizes],
+                 [mean(_main(rows, problem, arm, size)) for size in sizes],
                  markersize=4, label=plan.ARMS[arm], **canvas.style(number))
     for number, arm in enumerate(("munge", "labels")):
       size = _main(rows, problem, arm)[0]["overrides"]["size"]
@@ -203,18 +204,18 @@ def _draw(rows: Rows, problems: Sequence[str], file: pathlib.Path) -> bool:
                       if row["overrides"]["size"] == size})
       below.plot(
           units, [mean(_at(rows, problem, arm, size, each)) for each in units],
-          markersize=4, label=plan.ARMS[arm] if number else None,
-          **canvas.style(3 * number))
+          markersize=4, label=plan.ARMS[arm], **canvas.style(3 * number))
     for panel in (above, below):
       panel.axhline(mean(_main(rows, problem, "ensemble")), color=canvas.GREY,
-                    linestyle="--", label="ensemble" if panel is above else None)
-      panel.set(xscale="log")
+                    linestyle="--", label="ensemble")
+      canvas.log_cost(panel)
     above.axhline(mean(_main(rows, problem, "labels")), color=canvas.GREY,
                   linestyle=":", label="net, labels, 256 units")
-    above.set(title=problem, xlabel="pseudo examples")
+    above.set(title=problem, xlabel="thousands of pseudo examples")
     below.set(xlabel="hidden units")
   axes[0][0].set(ylabel="RMSE")
   axes[1][0].set(ylabel="RMSE")
-  axes[0][-1].legend(fontsize="small")
-  axes[1][-1].legend(fontsize="small")
+  known = {label: handle for panel in (axes[0][0], axes[1][0]) for handle, label
+           in zip(*panel.get_legend_handles_labels())}
+  drawn.legend(known.values(), known, loc="outside upper center", ncols=3)
   return canvas.save(drawn, file)

@@ -110,7 +110,7 @@ def conclude(rows: Rows) -> str:
     lines.append(f"Of each road the largest file within a budget, {how}: errors, "
                  "and their difference from the distilled net's with weights of as "
                  "many bits, paired by seed, with Holm's correction over this "
-                 "table.\n")
+                 "table, a comparison that stands in it twice counted once.\n")
     lines.append(_budgets(rows, key))
   return "\n".join(lines)
 
@@ -133,15 +133,15 @@ def _line(file: File, rows: Sequence[Row]) -> list[str]:
 
 def _budgets(rows: Rows, key: str) -> str:
   files, found = by_file(rows), compared(rows, key)
-  family = claims.Family({
-      place: test for place, (_, test) in found.items() if test})
+  # Of several budgets the same files may be the largest: one comparison.
+  family = claims.Family({test: test for _, test in found.values() if test})
   lines = []
-  for place, (file, _) in found.items():
-    (budget, of, road), own = place, files[file]
+  for (budget, of, road), (file, test) in found.items():
+    own = files[file]
     lines.append([
         sources.linked(f"{budget} kB, {of}: {plan.ROADS[road]}", own),
         f"{file[1]:g}", words.spread(own, [row["test_errors"] for row in own]),
-        *family.line(place)])
+        *family.line(test)])
   return words.table(
       ("budget, bits and road", "size", "errors", "difference", "p (Holm)"), lines)
 

@@ -1,6 +1,7 @@
 """What the rows of `hinton15_mnist` say, beside the paper."""
 
 from collections.abc import Mapping, Sequence
+import math
 import pathlib
 
 from experiments import claims, sources, words
@@ -199,7 +200,7 @@ def _line(
     name: str, done: Sequence[Row], small: Sequence[Row], taught, errors: str
 ) -> list[str]:
   # As in table.md, to the last bit: some means lie halfway between two digits.
-  mean = lambda key: sum(row[key] for row in done) / len(done)
+  mean = lambda key: math.fsum(row[key] for row in done) / len(done)
   shares = [] if done is small else _shares(done, small, taught)
   return [sources.linked(name, done), str(PAPER.get(name, "")), errors,
           words.interval(shares, ".2f"), f"{100 * mean('agreement'):.2f}",

@@ -7,6 +7,7 @@ points are `common`; the others are columns.
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 import json
+import math
 from typing import Any
 
 import kd_jax
@@ -194,7 +195,8 @@ def _mean(rows: Sequence[Row], name: str) -> float | None:
     value = rows[0].get(name)
     return None if value is None else float(value)
   values = [value for row in rows if (value := row.get(name)) is not None]
-  return sum(values) / len(values) if values else None
+  # In whatever order: some means lie halfway between two digits.
+  return math.fsum(values) / len(values) if values else None
 
 
 def _point(
