@@ -21,6 +21,8 @@ from kd_jax.methods import fitting
 from kd_jax.methods import terms as terms_lib
 from kd_jax.models import check, nnx_model, own_model
 from kd_jax.models import own as own_lib
+from kd_jax.runs import jobs
+from kd_jax.training import fit
 
 NETS = '''
 from flax import nnx
@@ -303,7 +305,7 @@ def _broken(returns="{'t': Term(1.0, value)}", formula="mine", init="nothing",
     (_broken("{'t': Term(1.0, (x - x[:, :3]).sum(-1))}"), "(6, 7), (6, 3)", 8),
     (_broken("{'t': Term(hparams.numbers['power'], value)}"), "TypeError: ", 8),
     (_broken("{'t': Term(1.0, value if value[0] > 0 else -value)}"),
-     "TracerBoolConversionError: ", 8),
+     "use jnp.where(a > b, c, d) or jax.lax.cond, ", 8),
     (_broken(init="lambda *_: {}"), "its init gives a dict, must give (params, "
      "state)", 9),
     (_broken(init="lambda *_: {}['a']"), "KeyError: 'a'", 9),
@@ -350,6 +352,136 @@ def test_a_run_and_the_doctor_tell_of_a_method_in_the_same_line(
   said = "".join(capsys.readouterr())
   assert told.removeprefix("error: ") in " ".join(said.split())
   assert "not foreseen" not in said
+
+
+# Losses of which none can be computed; what each is in a line, and where.
+CANNOT = """
+import jax, jax.numpy as jnp
+import numpy as np
+from kd_jax import losses
+def mean(student_logits, teacher_logits):
+  return losses.distillation_kl(student_logits, teacher_logits, 1.0).mean()
+def branches(student_logits, teacher_logits, temperature):
+  return student_logits[:, 0] if temperature > 1 else student_logits[:, 1]
+def raises(student_logits, teacher_logits):
+  return student_logits.nothing
+def of_numpy(student_logits, teacher_logits):
+  return np.square(np.asarray(student_logits)).sum(-1)
+def number(student_logits, temperature):
+  return student_logits[:, 0] / float(temperature)
+def rows(student_logits, teacher_logits):
+  return student_logits[student_logits[:, 0] > 0, 0]
+def agrees(student_logits, teacher_logits):
+  return student_logits.argmax(-1) == teacher_logits.argmax(-1)
+def half(student_logits, teacher_logits):
+  return jnp.square(student_logits.astype(jnp.float16)).sum(-1)
+def loops(student_logits, teacher_logits):
+  return jax.lax.while_loop(lambda x: x.sum() > 9, lambda x: x / 2,
+                            student_logits)[:, 0]
+"""
+_SWEPT = ("--sweep.temperature=1,2", "--config.sweep.lanes=1x2")
+
+
+@pytest.mark.parametrize(("name", "words", "line", "more"), [
+    ("mean", "the value of its term loss is one number; give one", 5, ()),
+    ("branches", "use jnp.where(a > b, c, d) or jax.lax.cond, ", 8, ()),
+    ("branches", "use jnp.where(a > b, c, d) or jax.lax.cond, ", 8, _SWEPT),
+    ("raises", "AttributeError: ", 10, ()),
+    ("of_numpy", "use jnp in place of np, ", 12, ()),
+    ("number", "leave out float(), int(), range() and .item(), ", 14, ()),
+    ("rows", "use jnp.where(mask, x, 0), ", 16, ()),
+    ("agrees", "the value of its term loss is of bool, which has no gradient", 17,
+     ("--config.teacher.count=2",)),
+    ("half", "the value of its term loss is of float16, which ends at", 19, ()),
+    ("loops", "ValueError: Reverse-mode differentiation does not work", None, ()),
+    ("loops", "ValueError: Reverse-mode differentiation does not work", None,
+     ("--config.mixup=0.2",))])
+def test_a_loss_that_cannot_be_computed_is_refused_before_any_training(
+    own, own_data, tmp_path, capsys, monkeypatch, name, words, line, more):
+  def trains(*_, **__):
+    raise AssertionError("trained")
+  monkeypatch.setattr(fit, "fit", trains)
+  file = own(CANNOT)
+  code = main.run([*SMALL, f"--config.data.dir={own_data}", *more,
+                   f"--config.method={file}:{name}", f"--workdir={tmp_path / 'r'}"])
+  told, = capsys.readouterr().err.strip().splitlines()
+  assert code == 2
+  assert told.startswith(f"error: config.method={file}:{name}: {words}")
+  assert line is None or told.endswith(f"({file}, line {line})")
+
+
+def test_the_doctor_knows_a_loss_without_a_gradient(own, own_data, capsys):
+  file = own(CANNOT)
+  assert doctor.run([*SMALL, f"--config.data.dir={own_data}",
+                     f"--config.method={file}:loops"]) == 1
+  said = " ".join(capsys.readouterr().out.split())
+  assert f"problem: config.method={file}:loops: ValueError: Reverse" in said
+  assert "1 problem(s)" in said and "not foreseen" not in said
+
+
+def test_of_alike_points_one_step_is_tried(small, own, monkeypatch):
+  tried = []
+  monkeypatch.setattr(jobs, "check_own_step", lambda *each: tried.append(each))
+  code, rows = small(f"--config.method={own(LOSS)}:loss", "--sweep.seed=0,1",
+                     "--sweep.batch_size=100,200")
+  assert code == 0 and len(rows) == 4
+  assert [training.batch_size for _, _, training, _ in tried] == [100, 200]
+
+
+def test_a_net_of_a_recipe_is_tried_beside_its_teachers(
+    own, own_data, tmp_path, capsys, monkeypatch):
+  monkeypatch.setattr(fit, "fit", None)
+  code = main.run([
+      "--config=tests/fixtures/chain.py", f"--config.data.dir={own_data}",
+      f"--config.nets.student.method={own(CANNOT)}:wrong_place",
+      f"--workdir={tmp_path / 'chain'}"])
+  assert code == 2 and "has no wrong_place" in capsys.readouterr().err
+  code = main.run([
+      "--config=tests/fixtures/chain.py", f"--config.data.dir={own_data}",
+      f"--config.nets.student.method={own(CANNOT)}:branches",
+      f"--workdir={tmp_path / 'chain'}"])
+  told, = capsys.readouterr().err.strip().splitlines()
+  assert code == 2 and told.startswith("error: config.nets.student.method=")
+  assert "use jnp.where" in told
+
+
+PLAIN_LISTS = """
+from flax import nnx
+class Net(nnx.Module):
+  def __init__(self, num_classes, image_shape, *, rngs):
+    size = image_shape[0] * image_shape[1]
+    layer = nnx.Linear(size, num_classes, rngs=rngs)
+    {}
+  def __call__(self, x):
+    return self.layers[0](x.reshape((len(x), -1)))
+"""
+
+
+@pytest.mark.parametrize(("text", "remedy", "placed"), [
+    ("self.layers = [layer]", "nnx.List([...])", True),
+    ("self.layers = (layer,)", "nnx.List([...])", True),
+    ("self.layers = {0: layer}", "nnx.Dict({...})", True),
+    ("self.layers = []; self.layers.append(layer)", "nnx.List([...])", False)])
+def test_modules_in_a_plain_list_come_with_the_whole_remedy(
+    small, own, capsys, text, remedy, placed):
+  file = own(PLAIN_LISTS.format(text))
+  code, _ = small(f"--config.student.name={file}:Net")
+  told, = capsys.readouterr().err.strip().splitlines()
+  assert code == 2 and told.startswith(
+      f"error: config.student.name={file}:Net: use self.layers = {remedy}, as ")
+  assert told.endswith(f"({file}, line 7)") == placed
+
+
+@pytest.mark.parametrize("when", ["", "train and "])
+def test_an_if_in_a_net_comes_with_the_whole_remedy(small, own, capsys, when):
+  file = own("import flax.linen as nn\nclass Net(nn.Module):\n  num_classes: int\n"
+             "  @nn.compact\n  def __call__(self, x, train):\n"
+             "    x = nn.Dense(self.num_classes)(x.reshape((len(x), -1)))\n"
+             f"    return x if {when}x.sum() > 0 else 2 * x\n")
+  code, _ = small(f"--config.student.name={file}:Net")
+  told, = capsys.readouterr().err.strip().splitlines()
+  assert code == 2 and "use jnp.where(a > b, c, d) or jax.lax.cond, as" in told
+  assert told.endswith(f"({file}, line 7)")
 
 
 def test_a_method_that_fits_no_taps_says_which_do(own):

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from kd_jax import data as data_lib
 from kd_jax import methods, models
 from kd_jax.core import compilation, sources, types
-from kd_jax.core.errors import UserError, in_words, nearest
+from kd_jax.core.errors import UserError, in_words, nearest, place, remedy, what
 from kd_jax.core.files import refuse_pipes
 from kd_jax.data import preprocess
 from kd_jax.models.linen import is_tap
@@ -93,7 +93,8 @@ def model(
               built, preprocess.seen(found.train.inputs, 8), learns=learns))
     except TypeError as error:
       raise UserError(
-          f"config.{prefix}.name={name}: {_first_line(error)}") from None
+          f"config.{prefix}.name={name}: {_first_line(error)}"
+          f"{_place(error.__cause__ or error, name)}") from None
     if frozen:
       remark = (f"config.{prefix}.name={name}: training leaves the statistics "
                 f"{frozen[0]} as they began")
@@ -217,13 +218,28 @@ def _own_model(
   except UserError:
     raise
   except (Exception, SystemExit) as error:  # Whatever a user's class raises.
-    raise UserError(f"{key}={name}: {_first_line(error)}") from None
+    raise UserError(f"{key}={name}: {_of_own(error, name)}") from None
+
+
+def _of_own(error: BaseException, name: str) -> str:
+  """What a user's class has raised, or what is wrong with it."""
+  where = _place(error, name)
+  return what(error) + where if where else _first_line(error)
+
+
+def _place(error: BaseException, name: str) -> str:
+  """Where in the file of a net it was raised, if there."""
+  file = sources.file(name)
+  if isinstance(error, SystemExit) or not file.endswith(".py"):
+    return ""
+  return place(error, file)
 
 
 def _first_line(error: BaseException) -> str:
   if isinstance(error, SystemExit):
     return "ends the program"
-  return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+  return remedy(error) or (
+      str(error).strip().splitlines() or [type(error).__name__])[0][:250]
 
 
 def known(key: str, name: str, things: Known) -> Any:

@@ -55,16 +55,60 @@ def message(error: BaseException) -> str:
     return "(cannot be printed)"
 
 
-def in_words(error: BaseException, file: str) -> str:
-  """What a user's own code has raised, in a line, with its place in `file`."""
+# What mends an error of JAX or Flax in a user's own code, by its name and what it
+# says. Their own messages have the remedy at their end, behind a screen of text.
+_REMEDIES = (
+    ("TracerBoolConversionError",
+     "use jnp.where(a > b, c, d) or jax.lax.cond, as a traced value cannot decide "
+     "an `if`, `while`, `and` or `not`"),
+    ("NonConcreteBooleanIndexError",
+     "use jnp.where(mask, x, 0), as the shape of x[mask] would depend on values"),
+    ("TracerArrayConversionError",
+     "use jnp in place of np, as NumPy cannot take a traced array"),
+    ("ConcretizationTypeError|TracerIntegerConversionError",
+     "leave out float(), int(), range() and .item(), as a traced value is no "
+     "Python number"),
+    (r"ValueError: Found .*\b(?:list|tuple)'.* static attribute '(\w+)'",
+     r"use self.\1 = nnx.List([...]), as modules in a plain list are not seen"),
+    (r"ValueError: Found .*\bdict'.* static attribute '(\w+)'",
+     r"use self.\1 = nnx.Dict({...}), as modules in a plain dict are not seen"),
+)
+
+
+def remedy(error: BaseException) -> str:
+  """What mends an error in a user's own code, with its name; "" if not known."""
+  line = f"{type(error).__name__}: {' '.join(message(error).split())}"
+  for known, mends in _REMEDIES:
+    if found := re.match(known, line):
+      return f"{found.expand(mends)}; {line.split('. ')[0][:100]}"
+  return ""
+
+
+def what(error: BaseException) -> str:
+  """What a user's own code has raised, in a line; the `remedy` first, if known.
+
+  Example:
+    >>> what(KeyError("a"))
+    "KeyError: 'a'"
+  """
+  return remedy(error) or (
+      f"{type(error).__name__}: {' '.join(message(error).split())[:300]}")
+
+
+def place(error: BaseException, file: str) -> str:
+  """Where in a user's `file` it was raised, ` (file, line N)`, or ""."""
   frames = traceback.extract_tb(error.__traceback__)
   own = [frame for frame in frames if frame.filename == file]
   if not file.endswith(".py"):  # The name of a module.
     own = own or frames
-  what = f"{type(error).__name__}: {' '.join(message(error).split())[:300]}"
   if not own or isinstance(error, SyntaxError):  # Which says it itself.
-    return what
-  return f"{what} ({own[-1].filename}, line {own[-1].lineno})"
+    return ""
+  return f" ({own[-1].filename}, line {own[-1].lineno})"
+
+
+def in_words(error: BaseException, file: str) -> str:
+  """What a user's own code has raised, in a line, with its place in `file`."""
+  return what(error) + place(error, file)
 
 
 def out_of_memory(error: BaseException) -> UserError | None:

@@ -178,6 +178,13 @@ def _of_terms(found: Any, number: int, relations: bool) -> str:
     if shape not in ((), (number,)):
       return (f"the value of its term {name} is {_kind(term.value)}; give one "
               f"number for each example, [{number}]")
+    dtype = str(getattr(term.value, "dtype", "float32"))
+    if dtype == "float16":
+      return (f"the value of its term {name} is of float16, which ends at 65504; "
+              "compute it in float32, as the logits are")
+    if dtype not in ("float32", "float64", "bfloat16"):
+      return (f"the value of its term {name} is of {dtype}, which has no gradient; "
+              "give floats, made of logits without argmax, rounding or comparing")
     if _shape(term.weight) != ():
       return (f"the weight of its term {name} is {_kind(term.weight)}, must be one "
               "number; multiply the value by it")

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kd_jax.core import types
+from kd_jax.core.errors import what
 from kd_jax.models.linen import SWITCHES, is_tap, linen_model
 from kd_jax.models.nnx import Hook, Streams, intercepted, nnx_model
 
@@ -334,8 +335,7 @@ def _traced(
           held.state, held.params, inputs, valid, jax.random.key(0))
     except (Exception, SystemExit) as error:
       word = "training" if train else "evaluation"
-      raise TypeError(f"its {word} call fails: {type(error).__name__}: "
-                      f"{' '.join(str(error).split())}") from error
+      raise TypeError(f"its {word} call fails: {what(error)}") from error
   for name in sorted(asked - {"dropout"}):
     raise TypeError(f"asks for the random stream {name!r}, which it is not given; "
                     "let it fold a number into rngs['dropout']")

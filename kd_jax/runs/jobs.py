@@ -7,20 +7,21 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kd_jax import methods, models
+from kd_jax import methods, models, teachers
 from kd_jax.config import build
 from kd_jax.config import identity as identity_lib
 from kd_jax.config import run as run_lib
 from kd_jax.config.recipe import Net
 from kd_jax.config.sweep import Lane
-from kd_jax.core.errors import UserError
+from kd_jax.core import sources
+from kd_jax.core.errors import UserError, in_words
 from kd_jax.data import preprocess
 from kd_jax.models import compression
 from kd_jax.runs import teacher_store
 from kd_jax.runs.nets import Kept, shapes
 from kd_jax.runs.setup import Setup
 from kd_jax.runs.teacher_store import PreparedTeacher
-from kd_jax.training import segment, step
+from kd_jax.training import cost, segment, step
 from kd_jax.training.lanes import Shape
 from kd_jax.training.settings import Training
 
@@ -226,6 +227,51 @@ def check(
          for each in nets if each.name in (net.name, net.start)):
     raise UserError(f"{key}: the method of one of them keeps a module in its net; "
                     "such a net is no start")
+
+
+def check_own_step(
+    net: Net, setup: Setup, training: Training, before: Mapping[str, Training]
+) -> None:
+  """Refuses a method of the user's own whose step cannot be computed.
+
+  A segment of the run is traced by shapes alone: nothing is computed, and a mistake
+  is told in the words of the run, but before the hours that its teacher takes.
+
+  Args:
+    net: The student.
+    setup: The setup of its run.
+    training: How it is trained.
+    before: The trainings of the nets before it, by name.
+
+  Raises:
+    UserError: With what its functions raise, or what is wrong with its terms.
+  """
+  run = setup.run
+  own = [part for part in run.values["method"].split("+") if sources.named(part)]
+  if not own or net.peer is not None:
+    return
+  method, inputs, teacher = build.method(net, run), setup.train.inputs, None
+  if method.needs_teacher and run.values["teacher.logits"] is not None:
+    bank = (len(setup.dataset.train.label), 1, 1, setup.dataset.num_classes)
+    teacher = teachers.banked(jax.ShapeDtypeStruct(bank, jnp.float32))  # type: ignore[arg-type]
+  elif method.needs_teacher:
+    of = [before[name] for name in net.teachers]
+    teacher = teacher_store.live(
+        run, net.teachers, of, [cost.variables(each.model, inputs) for each in of])
+  with net.errors_named():
+    learner = build.learner(run, training, method, teacher)
+    segments = segment.make_segment(learner, training.views, training.batch_size)
+    key = jax.random.key(0)
+    try:
+      jax.eval_shape(
+          segments, jax.eval_shape(segment.make_init(learner, inputs), key,
+                                   training.hparams),
+          setup.train, teacher and teacher.arrays, training.hparams, key, 1)
+    except UserError:
+      raise
+    except Exception as error:  # Of its gradient, which its functions do not see.
+      raise UserError(f"config.method={run.values['method']}: "
+                      f"{in_words(error, sources.file(own[0]))}") from error
 
 
 def _check_kernels(net: Net, setup: Setup, training: Training) -> None:

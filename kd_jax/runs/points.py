@@ -46,6 +46,7 @@ class Points:
       for net in found:
         build.check_net(net)
     known: dict[str, Training] = {}
+    self._steps: set[str] = set()  # That were tried: alike in all that is static.
     self._recipes = [self._checked(found, known) for found in recipes]
     needed = _needed(self._recipes)
     self.names = _in_order(needed)
@@ -139,6 +140,12 @@ class Points:
         if net.member is None:
           jobs.check(net, setup, known[key], before, found)
           self._of_another_run(net, setup, known[key])
+          step = str([identity.group(values) for values in (
+              net.values, *(peer for _, peer in net.peers),
+              *(nets_of[each].values for each in net.teachers))])
+          if step not in self._steps:
+            jobs.check_own_step(net, setup, known[key], before)
+            self._steps.add(step)
           if setup.run.values["teacher.logits"] is not None:
             self._teachers.of(setup, known[key], ())  # The file is read now.
       if known[key].ends == known[key].total_steps:

@@ -140,6 +140,25 @@ def _of_nets(
       [net.sha256 for net in members], member_logits, members)
 
 
+def live(
+    run: Run, names: Sequence[str], of: Sequence[Training],
+    variables: Sequence[types.Variables],
+) -> teachers.Teacher:
+  """The teacher that nets are, asked in every step.
+
+  Args:
+    run: Of the student.
+    names: Those of the nets.
+    of: Their trainings.
+    variables: Theirs, or mere shapes.
+  """
+  return teachers.live(
+      [each.model for each in of], variables, weights=run.weights,
+      mean=run.values["teacher.mean"],
+      taps=methods.joined(names, [each.taps for each in of]))._replace(
+          classes=run.values["teacher.classes"])
+
+
 def look(
     setup: Setup, model: types.Model, logits: np.ndarray,
     labels: np.ndarray | None = None,

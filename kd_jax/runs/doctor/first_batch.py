@@ -77,9 +77,10 @@ def begin(setup: Setup, net: Net, before: Mapping[str, Begun]) -> Begun:
     own = setup_lib.transfer(setup, run)
   training = build.training(net, own.dataset)
   if net.member is None:
-    jobs.check(net, setup, training,
-               {name: each.training for name, each in before.items()},
+    known = {name: each.training for name, each in before.items()}
+    jobs.check(net, setup, training, known,
                [net, *(each.net for each in before.values())])
+    jobs.check_own_step(net, own, training, known)
     if method.needs_teacher and net.peer is None:
       teacher = _teacher(setup, training, [before[name] for name in net.teachers])
   learner = build.learner(run, training, method, teacher)
@@ -95,13 +96,10 @@ def _teacher(
   run = setup.run
   if run.values["teacher.logits"] is not None:
     return teacher_store.from_file(setup, training).teacher
-  return teachers.live(
-      [each.training.model for each in members],
-      [each.state.student for each in members],
-      weights=run.weights, mean=run.values["teacher.mean"],
-      taps=methods.joined([each.net.name for each in members],
-                          [each.training.taps for each in members]))._replace(
-          classes=run.values["teacher.classes"])
+  return teacher_store.live(
+      run, [each.net.name for each in members],
+      [each.training for each in members],
+      [each.state.student for each in members])
 
 
 def ask(begun: Begun) -> tuple[str, list[str]]:
