@@ -393,7 +393,7 @@ def test_a_row_says_what_was_found(judged, defect, row, said):
 def test_an_alpha_of_the_hard_term_is_right_where_one_says_so(judged):
   rows = judge(adapters.numpy(Swapped()), "hard")
   assert not failing(rows)
-  assert "--alpha=hard" in rows["alpha"].expected
+  assert "--alpha=hard" in rows["alpha"].rule.expected
   assert failing(judge(adapters.numpy(Plain()), "hard", ["alpha"])) == {"alpha"}
 
 
@@ -478,6 +478,57 @@ def flowing(z, v, y, t, alpha):
 def test_a_gradient_into_the_teacher_is_found_in_jax():
   rows = judge(adapters.jax(flowing), names=["teacher", "shift", "alpha"])
   assert failing(rows) == {"teacher"}
+
+
+def test_a_failure_comes_with_its_remedy_which_mends_it(tmp_path, capsys):
+  file = tmp_path / "target.py"
+  text = (
+      "import jax, jax.numpy as jnp\n"
+      "def loss(student_logits, teacher_logits, temperature):\n"
+      "  p = jax.nn.softmax(teacher_logits / temperature)\n"
+      "  log_q = jax.nn.log_softmax(student_logits / temperature)\n"
+      "  return temperature**2 * ({}).sum(-1)\n")
+  file.write_text(text.format("p * (jnp.log(p) - log_q)"))
+  rows = "--only=teacher,masked,batch"
+  assert run(str(file), rows, "--json") == 1
+  rows_of = json.loads(capsys.readouterr().out)["rows"]
+  told = {row["property"]: row for row in rows_of}
+  assert [told[name]["verdict"] for name in told] == ["fails", "fails", "holds"]
+  assert "remedy" not in told["batch"]
+  assert "jax.lax.stop_gradient(teacher_" in told["teacher"]["remedy"]
+  assert run(str(file), rows) == 1
+  shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+  for name in ("teacher", "masked"):
+    assert f"remedy {told[name]['remedy']}" in shown
+  file.write_text(text.format(told["masked"]["remedy"].partition(": ")[2]).replace(
+      "(teacher_logits", "(jax.lax.stop_gradient(teacher_logits)"))
+  assert run(str(file), rows) == 0
+  assert "remedy" not in capsys.readouterr().out
+
+
+SOME = """
+from kd_jax import losses
+def soft(temperature, teacher_logits, student_logits):
+  return temperature**2 * losses.distillation_kl(
+      student_logits, teacher_logits, temperature)
+def swapped(student_logits, teacher_logits, temperature):
+  return losses.distillation_kl(teacher_logits, student_logits, temperature)
+def fixed(student_logits, teacher_logits, labels):
+  return losses.distillation_loss(
+      student_logits, teacher_logits, labels, temperature=2.0, alpha=0.5)
+"""
+
+
+@pytest.mark.parametrize(("name", "code", "alpha", "said"), [
+    ("soft", 0, "none", "labels neither"), ("fixed", 1, "soft", "a fixed mixture"),
+    ("swapped", 2, None, "student and teacher in the wrong order?")])
+def test_a_loss_may_take_some_of_the_arguments_as_in_a_run(
+    tmp_path, capsys, name, code, alpha, said):
+  file = tmp_path / "some.py"
+  file.write_text(SOME)
+  assert run(f"{file}:{name}", "--json", "--only=alpha,temperature") == code
+  text = capsys.readouterr().out
+  assert said in text and json.loads(text).get("alpha") == alpha
 
 
 def test_a_loss_may_compute_in_float32():
@@ -612,7 +663,8 @@ WRONG = {
     ("no_such.py", "there is no such file"),
     ("kd_jax.losses:distilation_loss", "did you mean distillation_loss"),
     ("kd_jax.losses", "has no function loss"),
-    ("kd_jax.losses:logit_matching", "must take (student_logits, teacher"),
+    ("kd_jax.losses:tempered_softmax", "must take (student_logits, teacher"),
+    ("kd_jax.methods:METHODS", "METHODS is a dict, not a function"),
     ("{shape}", "returned shape (6, 7)"),
     ("{nan}", "returned nan for ordinary finite logits"),
     ("{rounded}", "is not differentiable"),
@@ -621,7 +673,7 @@ WRONG = {
     ("{single}", "float32"),
     ("{exits_asked}", "raises SystemExit: 0"),
     ("", "names no module"),
-    ("{number}", "has no function loss; it has none at all"),
+    ("{number}", "loss is a int, not a function; it has none at all"),
     ("{order}", "student and teacher in the wrong order?"),
     ("{same}", "as jax and numpy it raises KeyError: 'logits'"),
     ("{broken}", "raises SyntaxError"),
@@ -706,7 +758,7 @@ def test_the_table_tells_expected_found_and_effect(tmp_path, capsys):
   assert "noise" not in said.out and "noise" in said.err
   # A squared distance is no KL, and what it cannot have is told apart.
   file.write_text(file.read_text().replace("numpy", "jax.numpy"))
-  assert run(str(file), "--only=direction,classes,batch") == 1
+  assert run(str(file), "--only=direction,classes,batch,teacher") == 1
   text = " ".join(capsys.readouterr().out.split())
   assert "is meant, classes may fail by its nature; the other rows" in text
 

@@ -22,8 +22,9 @@ called loss), and the function
 
   loss(student_logits, teacher_logits, labels, temperature, alpha)
 
-with logits [B, classes] and integer labels [B]. It returns a scalar or [B]. A
-function of JAX, NumPy or PyTorch is judged as it is; for Keras, and to be sure:
+with logits [B, classes] and integer labels [B]. It returns a scalar or [B], and may
+take some of these alone, by their names. A function of JAX, NumPy or PyTorch is
+judged as it is; for Keras, and to be sure:
 
   from kd_jax.conformance import adapters
   @adapters.keras                         # or adapters.torch, .jax, .numpy
@@ -79,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
   made.add_argument(
       "--alpha", choices=("soft", "hard", "none"),
       help="which term alpha weighs; none for a soft term without labels "
-           "(default: soft)")
+           "(default: soft; none for a loss that names neither alpha nor labels)")
   made.add_argument(
       "--shape", metavar="N,N,N", action="append", type=_shape,
       help="of an example's features, once for each tap (default: "
@@ -127,17 +128,18 @@ class _Contract(NamedTuple):
   kind: Any
   judge: Callable[[Any], list[Any]]
   question: str
-  asked: dict[str, Any]
+  asked: Callable[[Any], dict[str, Any]]
 
 
 def _of_logits(arguments: argparse.Namespace) -> _Contract:
   from kd_jax.conformance import properties, targets
-  alpha = arguments.alpha or "soft"
+  alpha = lambda loss: arguments.alpha or (
+      "soft" if loss.uses & {"alpha", "labels"} else "none")
   names = _names("only", arguments.only, "row", properties.PROPERTIES)
   return _Contract(
-      targets.of_logits(), lambda loss: properties.judge(loss, alpha, names),
+      targets.of_logits(), lambda loss: properties.judge(loss, alpha(loss), names),
       "is it knowledge distillation, (1 - alpha) CE + alpha T**2 "
-      "KL(teacher || student)", {"kind": "kd", "alpha": alpha})
+      "KL(teacher || student)", lambda loss: {"kind": "kd", "alpha": alpha(loss)})
 
 
 def _of_features(arguments: argparse.Namespace) -> _Contract:
@@ -157,8 +159,8 @@ def _of_features(arguments: argparse.Namespace) -> _Contract:
       lambda loss: properties.judged(
           feature_loss.Probe(loss, shapes, claims, relational), rules),
       "does it compare features as distillation should",
-      {"kind": "features", "shape": shapes.shapes, "invariant": claims,
-       "relational": relational})
+      lambda loss: {"kind": "features", "shape": shapes.shapes,
+                    "invariant": claims, "relational": relational})
 
 
 def _names(flag: str, given: str | None, word: str,
@@ -205,7 +207,7 @@ def _run(arguments: argparse.Namespace) -> int:
     rows = contract.judge(loss)
   if arguments.json:
     print(strict.dumps(report.as_json(
-        arguments.target, loss, contract.asked, rows), indent=1))
+        arguments.target, loss, contract.asked(loss), rows), indent=1))
   else:
     from kd_jax.core.screen import Screen
     report.show(arguments.target, loss, contract.question, rows, Screen())

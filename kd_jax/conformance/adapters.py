@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kd_jax.conformance import oracle
+from kd_jax.core import calls
 from kd_jax.core.errors import UserError
 
 # Step of the central differences, in logits: they are off by h**2 = 1e-8 of the
@@ -88,6 +89,11 @@ class Adapted:
 
   def __call__(self, *args: Any, **kwargs: Any) -> Any:
     return self.function(*args, **kwargs)
+
+  @property
+  def uses(self) -> frozenset[str]:
+    """Of the arguments of a loss of logits, those that it is given."""
+    return getattr(self.function, "uses", frozenset(calls.ARGUMENTS))
 
   def of(self, call: Callable[..., Any]) -> "Adapted":
     """Another function of the same framework."""

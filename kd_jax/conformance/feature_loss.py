@@ -19,7 +19,7 @@ from kd_jax.conformance.finding import (
   relative,
   worst,
 )
-from kd_jax.conformance.properties import Property
+from kd_jax.conformance.properties import STOPPED, WIDE, Property
 
 # A gradient of this many times the usual one has divided by about nothing.
 _EXPLODED = 1e3
@@ -184,7 +184,7 @@ PROPERTIES: dict[str, Property[Probe]] = {
     "teacher": Property(
         "no gradient into the teacher",
         "a teacher that is not frozen elsewhere moves towards its student; in any "
-        "case memory and time are wasted", teacher),
+        "case memory and time are wasted", teacher, STOPPED),
     **{name: Property(
         f"no change with {each.meaning}",
         "the result depends on an order that has no meaning" if each.both else
@@ -198,7 +198,7 @@ PROPERTIES: dict[str, Property[Probe]] = {
     "half": Property(
         "within 2% for features in half precision",
         "in mixed precision the loss is wrong or overflows, the sooner the larger "
-        "the maps", half),
+        "the maps", half, WIDE),
     "zeros": Property(
         "finite loss, gradient at most 1000 times the usual, at features of 0",
         "one example with dead units makes the gradient NaN or huge, and then "

@@ -11,9 +11,6 @@ from kd_jax.conformance.properties import Row
 
 SCHEMA = 1
 VERDICTS = {True: "holds", False: "FAILS", None: "not judged"}
-# Rows that expect what only the KL divergence of tempered softmaxes has.
-_OF_KL = (
-    "classes", "temperature", "direction", "softmax", "shift", "equality", "limit")
 # Imported name -> distribution, of what a target may stand on.
 _LIBRARIES = {
     "jax": "jax", "keras": "keras", "numpy": "numpy", "optax": "optax",
@@ -35,15 +32,20 @@ def as_json(target: str, loss: Adapted, asked: Mapping[str, Any],
       "framework": loss.framework, "holds": holds(rows),
       "versions": versions(),
       "rows": [{
-          "property": row.name, "expected": row.expected,
+          "property": row.name, "expected": row.rule.expected,
           "verdict": VERDICTS[row.finding.holds].lower(),
           "found": row.finding.found,
           # A number that is not finite has no place in JSON.
           "numbers": {name: float(f"{value:.6g}") if abs(value) < 1e300
                       else None for name, value in row.finding.numbers.items()},
-          "effect": row.effect,
+          "effect": row.rule.effect,
+          **({"remedy": row.rule.remedy} if _remedied(row) else {}),
       } for row in rows],
   }
+
+
+def _remedied(row: Row) -> bool:
+  return row.finding.holds is False and bool(row.rule.remedy)
 
 
 def versions() -> dict[str, str]:
@@ -65,8 +67,9 @@ def show(target: str, loss: Adapted, question: str, rows: Sequence[Row],
       f"{target}, as {loss.framework}: {question}?",
       ["property", "expected, found, and what a failure does to training"],
       [[f"{row.name}\n{VERDICTS[row.finding.holds]}",
-        f"expected  {row.expected}\nfound     {row.finding.found}\n"
-        f"{'so' if row.finding.holds is False else 'or else':<8}  {row.effect}"]
+        f"expected  {row.rule.expected}\nfound     {row.finding.found}\n"
+        f"{'so' if row.finding.holds is False else 'or else':<8}  {row.rule.effect}"
+        + (f"\nremedy    {row.rule.remedy}" if _remedied(row) else "")]
        for row in rows])
   failed = [row.name for row in rows if row.finding.holds is False]
   open_ = [row.name for row in rows if row.finding.holds is None]
@@ -74,7 +77,8 @@ def show(target: str, loss: Adapted, question: str, rows: Sequence[Row],
   line = f"{len(failed)} of {len(rows)} {fail}: {', '.join(failed)}" if failed \
       else f"{len(rows) - len(open_)} of {len(rows)} hold"
   screen.say(line + (f"; not judged: {', '.join(open_)}" if open_ else ""))
-  also = [name for name in failed if name in _OF_KL]
+  also = [row.name for row in rows
+          if row.finding.holds is False and row.rule.of_kl]
   if also and "direction" in failed + open_:
     screen.say(
         "where another objective than KL(teacher || student) is meant, "

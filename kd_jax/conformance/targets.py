@@ -37,10 +37,10 @@ class Kind(NamedTuple):
 
 
 def of_logits() -> Kind:
-  """loss(student_logits, teacher_logits, labels, temperature, alpha)."""
+  """loss(student_logits, teacher_logits, labels, temperature, alpha), or some."""
   first = Case(*oracle.problem(), temperature=2.0, alpha=0.5)
   return Kind(
-      first, lambda function: calls.by_position(function, _SAYS),
+      first, lambda function: calls.of_logits(function, _SAYS),
       ("logits", str(first.student.shape)),
       ", at T = 2 and alpha = 0.5; a logarithm of logits that are no "
       "probabilities?", "--framework")
@@ -81,11 +81,13 @@ def load(target: str, framework: str = "auto", kind: Kind | None = None) -> Adap
   found = module(place)
   function = getattr(found, name or _DEFAULT, None)
   if not callable(function):
+    wanted = name or _DEFAULT
+    wrong = (f"has no function {wanted}" if function is None else
+             f"{wanted} is a {type(function).__name__}, not a function")
     known = [n for n, value in vars(found).items()
              if callable(value) and not n.startswith("_")]
-    raise UserError(
-        f"{place}: has no function {name or _DEFAULT}; "
-        + (nearest(name or _DEFAULT, known) if known else "it has none at all"))
+    raise UserError(f"{place}: {wrong}; " + (
+        nearest(wanted, known) if known else "it has none at all"))
   try:
     bare = function.function if isinstance(function, Adapted) else function
     call = kind.call(bare)

@@ -1,15 +1,17 @@
 """How a user's loss of logits is called, whichever arguments it names."""
 
 from collections.abc import Callable
+import dataclasses
 import inspect
-from typing import Any, NamedTuple
+from typing import Any
 
 from kd_jax.core.errors import UserError
 
 ARGUMENTS = ("student_logits", "teacher_logits", "labels", "temperature", "alpha")
 
 
-class OfLogits(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class OfLogits:
   """A loss of logits.
 
   Attributes:
@@ -20,16 +22,23 @@ class OfLogits(NamedTuple):
   call: Callable[..., Any]
   uses: frozenset[str]
 
+  def __call__(self, *given: Any) -> Any:
+    return self.call(*given)
 
-def of_logits(function: Callable[..., Any]) -> OfLogits:
+
+def of_logits(function: Callable[..., Any], more: str = "") -> OfLogits:
   """A loss of those of `ARGUMENTS` that it names, or of all five by position.
+
+  Args:
+    function: The user's.
+    more: As of `by_position`.
 
   Raises:
     UserError: If it can be called in neither way.
 
   Example:
     >>> found = of_logits(lambda labels, student_logits: (labels, student_logits))
-    >>> found.call("z", "v", "y", 4.0, 0.9), sorted(found.uses)
+    >>> found("z", "v", "y", 4.0, 0.9), sorted(found.uses)
     (('y', 'z'), ['labels', 'student_logits'])
   """
   try:
@@ -41,7 +50,7 @@ def of_logits(function: Callable[..., Any]) -> OfLogits:
   uses = frozenset(ARGUMENTS) & named.keys()
   if "student_logits" not in named or not needed <= uses or any(
       named[name].kind is inspect.Parameter.POSITIONAL_ONLY for name in uses):
-    return OfLogits(by_position(function), frozenset(ARGUMENTS))
+    return OfLogits(by_position(function, more), frozenset(ARGUMENTS))
   return OfLogits(lambda *given: function(**{
       name: value for name, value in zip(ARGUMENTS, given, strict=True)
       if name in uses}), uses)

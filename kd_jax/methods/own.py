@@ -43,9 +43,10 @@ def of_loss(function: Callable[..., Any], *, key: str, name: str) -> Method:
     UserError: If it cannot be called so.
   """
   try:
-    call, uses = calls.of_logits(function)
+    loss = calls.of_logits(function)
   except UserError as error:
     raise UserError(f"{key}: {error}") from None
+  uses = loss.uses
 
   @functools.wraps(function)
   def terms(own, student, teacher, batch, hparams):
@@ -55,7 +56,7 @@ def of_loss(function: Callable[..., Any], *, key: str, name: str) -> Method:
       whole = hparams.hard_weight + hparams.soft_weight
       # While soft_weight rises from 0 all of it may be 0.
       alpha = hparams.soft_weight / (whole + (whole == 0))
-    return {"loss": Term(whole, call(
+    return {"loss": Term(whole, loss(
         student.logits, teacher and teacher.logits, batch.label,
         hparams.temperature, alpha))}
 
