@@ -15,6 +15,7 @@ from kd_jax import data, methods, teachers
 from kd_jax.config import build
 from kd_jax.core.errors import UserError
 from kd_jax.data import preprocess, views
+from kd_jax.methods import terms as terms_lib
 from kd_jax.models import MODELS
 from kd_jax.training import (
   cost,
@@ -320,13 +321,40 @@ def test_a_live_teacher_that_is_not_finite_is_named(own, tmp_path):
         bad[batch.id][None, :, None], jnp.nan, found.logits))
 
   spoilt = learner._replace(teacher=learner.teacher._replace(members=fails))
-  with pytest.raises(monitor.Diverged, match=r"at step 3 .*logits of 3 of its"):
+  ids = ", ".join(map(str, third.id[:3]))
+  with pytest.raises(monitor.Diverged, match=(
+      rf"at step 3 .*the teacher's logits of 3 of its examples \({ids}\) are not")):
     runs_of((trained, train, test, spoilt), tmp_path / "wrong")()
   # A student that diverges by itself is not blamed on its teacher.
   hot = trained._replace(hparams=trained.hparams.replace(
       learning_rate=jnp.float32(jnp.inf)))
   with pytest.raises(monitor.Diverged, match=r"^((?!teacher).)*$"):
     runs_of(own, tmp_path / "hot")(trained=hot)
+
+
+def test_features_that_are_not_finite_are_the_teachers(own, tmp_path):
+  trained, train, test, learner = own
+  bad = segment.batch_of_step(
+      train, trained.views, 64, jax.random.key(trained.seed), 1).id[5]
+
+  def members(arrays, batch):
+    found = learner.teacher.members(arrays, batch)
+    tap = jnp.where(batch.id == bad, jnp.inf, 1.0)[:, None]
+    return found._replace(features={"x": jnp.tile(tap, 12), "unread": tap / 0})
+
+  def terms(own, student, teacher, batch, hparams):
+    apart, = (student.features[pair] - teacher.features[pair]
+              for pair in student.features)
+    return {"pull": terms_lib.Term(1.0, jnp.square(apart).mean(-1))}
+
+  spoilt = learner._replace(
+      method=methods.Method("pull", methods.nothing, terms),
+      pairs=(("hidden_0", "x"),),
+      teacher=learner.teacher._replace(members=members, taps={"x": (12,)}))
+  with pytest.raises(monitor.Diverged, match=(
+      rf"at step 2 .*, as the teacher's features x of 1 of its examples \({bad}\) "
+      "are not; .* Mend the teacher")):
+    runs_of((trained, train, test, spoilt), tmp_path)()
 
 
 def test_parameters_alone_that_are_not_finite_are_noticed(run):

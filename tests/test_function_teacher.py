@@ -127,7 +127,7 @@ def test_the_doctor_asks_a_function_and_refuses_what_a_run_would(tmp_path, capsy
     return code, " ".join(capsys.readouterr().out.split())
   code, text = told("knows")
   assert code == 0 and "asked of 1,000 test examples: 0 wrong, " in text
-  for of, remedy in (("turned", "give -logits"), ("not_loaded", "weights")):
+  for of, remedy in (("turned", "return -logits"), ("not_loaded", "weights")):
     code, text = told(of)
     assert code == 1 and "1 problem(s)" in text, text
     problem = text.partition("problem: ")[2]
@@ -231,6 +231,45 @@ def test_its_stored_rows_are_compared_outside_of_programs():
   logit_bank.verify(bank, source)
   with pytest.raises(parameters.Damaged):
     logit_bank.verify(np.roll(bank, 1, axis=0), source)
+
+
+@pytest.mark.parametrize("what", ["logits", "features map"])
+def test_what_it_gives_that_is_not_finite_is_refused_with_the_inputs(what):
+  images = np.zeros((1200, 4, 4, 1), np.uint8)
+  images[[3, 700, 1100], 2, 2] = 1
+  data = jax.device_put(segment.DeviceData(
+      images, np.zeros(1200, np.int32), np.arange(1200, dtype=np.int32)))
+  good = data._replace(inputs=data.inputs.at[700].set(0))
+
+  def asked(inputs):
+    bad = inputs.any((1, 2, 3)) & (inputs[:, 2, 2, 0] != 0)
+    bad &= np.arange(len(inputs)) == 200  # Of the second 500.
+    logits = inputs.reshape(len(inputs), -1)[:, :3].astype(np.float32)
+    logits[:, 0] = -np.inf  # A class that is masked.
+    logits[bad & (what == "logits")] = np.nan
+    maps = np.where(bad[:, None, None, None], np.inf, inputs)
+    return types.Outputs(logits, {"map": maps} if what != "logits" else {})
+
+  model = types.Model(None, None, on_host=asked)
+  predict = devices.make_predict(devices.choose("single"), model, VIEWS["none"])
+  with pytest.raises(UserError, match=(
+      rf"gives NaN or infinite {what} of 1 input, 700, of 500 to 999 in ")):
+    predict((), data, jnp.int32(0))
+  assert predict((), good, jnp.int32(0)).shape == (1200, 3)
+
+
+def test_features_that_are_not_finite_end_a_run_before_its_student(
+    run, tmp_path, capsys):
+  (tmp_path / "own.py").write_text(_OWN + """
+def spoilt(images):
+  logits, taps = pixels(images)
+  return logits, taps | {"first": np.where(images[:, 0, 0] > 0.5, np.nan, 1)}
+""")
+  code, _ = run("--config.method=kd+hint",
+                "--config.features.pairs=(('hidden_0', 'first'),)", of="spoilt")
+  told, = capsys.readouterr().err.strip().splitlines()
+  assert code == 2 and "gives NaN or infinite features first of " in told
+  assert "learning rate" not in told
 
 
 def test_it_teaches_what_its_logits_in_a_file_teach(run, own_data, tmp_path):

@@ -347,9 +347,26 @@ def test_a_run_says_the_key_that_numbers_labels_from_0(tmp_path, run):
   words = ["--config.data.name=mine", f"--config.data.dir={tmp_path}"]
   code, told = run(*words)
   assert code == 0 and "4 classes" in told
-  assert "give --config.data.first_class=1;" in told
+  assert "labels run from 1, and classes from 0: if they are numbered so, " in told
+  assert "subtract 1, or give --config.data.first_class=1;" in told
   code, told = run(*words, "--config.data.first_class=1")
   assert code == 0 and "3 classes of 20 to 20 training examples;" in told
+
+
+def test_arrays_of_labels_from_1_say_how_to_subtract(arrays):
+  x, y, x_test, y_test = arrays
+  with pytest.raises(UserError) as told:
+    data_lib.from_arrays(x, y + 1, x_test, y_test + 1, ("a", "b", "c"))
+  assert str(told.value).endswith(
+      "must be 4 different names, each a line of text; classes are numbered from "
+      "0, and these labels from 1: give y_train - 1 and y_test - 1")
+  with pytest.raises(UserError) as told:
+    data_lib.from_arrays(x, y + 1, x_test, y_test + 1, ("a", "b"))
+  assert "numbered from" not in str(told.value)
+  with pytest.raises(UserError, match=r"give y.astype\('int32'\)"):
+    data_lib.from_arrays(x, y + 0.0, x_test, y_test + 0.0)
+  folder = data_lib.from_arrays(x, y, x_test, y_test, ("a", "b", "c"))
+  assert data_lib.load("mine", directory=folder).class_names == ("a", "b", "c")
 
 
 @pytest.fixture(name="arrays")

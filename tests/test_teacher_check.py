@@ -38,8 +38,30 @@ def test_the_other_sign_is_named(number, classes):
   log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
   for wrong in (-logits, -log_p):
     assert "save -logits" in teachers.problem(wrong, label)
-    assert "give -logits" in teachers.problem(wrong, label, asked=True)
+    assert "return -logits" in teachers.problem(wrong, label, asked=True)
     assert not teachers.problem(-wrong, label)
+
+
+def log_p(logits):
+  wide = logits.astype(np.float64)
+  return wide - np.log(np.exp(wide).sum(-1, keepdims=True))
+
+
+@pytest.mark.parametrize(("spoilt", "remedy"), [
+    (lambda z: np.exp(log_p(z)), "{} log(p)"),
+    (lambda z: 100 * np.exp(log_p(z)), "{} log(p)"),
+    (lambda z: 1 / (1 + np.exp(-z)), "{} log(p / (1 - p))"),
+    (lambda z: 0 * z, "{} what the teacher gives")])
+def test_the_remedy_of_a_function_is_to_return_and_of_a_file_to_save(
+    spoilt, remedy):
+  logits, label = made(600, 10)
+  wrong = spoilt(logits)
+  found = [teachers.problem(wrong, label, asked=asked) for asked in (False, True)]
+  for text, word in zip(found, ("save", "return")):
+    assert remedy.format(word) in text
+  assert found[1] == found[0].replace("save", "return")
+  notes = teachers.account(7 * np.exp(log_p(logits)) - 3, label, "test", asked=True)
+  assert any("if they are, return log(p)" in note for note in notes)
 
 
 @pytest.mark.parametrize("number", [3000, 20_000])

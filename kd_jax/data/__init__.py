@@ -221,17 +221,25 @@ def from_arrays(
   if name in raw.KNOWN or not name or pathlib.PurePath(name).name != name:
     raise UserError(f"name={name!r}: must be the name of a file, and of no set "
                     "that others know")
-  arrays = raw.as_arrays([np.asarray(each) for each in (
-      x_train, y_train, x_test, y_test)], "from_arrays")
   names = tuple(class_names or ())
   weights = None if w_train is None else np.asarray(w_train)
-  found = _labelled("raw", arrays)._replace(weights=weights)
-  _dataset(name, found, 0.0, None)
+  try:
+    arrays = raw.as_arrays([np.asarray(each) for each in (
+        x_train, y_train, x_test, y_test)], "from_arrays")
+    found = _labelled("raw", arrays)._replace(weights=weights)
+    _dataset(name, found, 0.0, None)
+  except UserError as error:  # Of files, which are saved.
+    raise UserError(str(error).replace("; save ", "; give ")) from None
   lines = all(each.strip() == each and len(each.splitlines()) == 1
               for each in names)
   if names and not (lines and len({*names}) == len(names) == found.num_classes):
-    raise UserError(f"class_names={names}: must be {found.num_classes} different "
-                    "names, each a line of text")
+    known = np.concatenate(arrays[1::2])
+    low = known[known >= 0].min()
+    raise UserError(
+        f"class_names={names}: must be {found.num_classes} different names, each a "
+        "line of text" + (f"; classes are numbered from 0, and these labels from "
+                          f"{low}: give y_train - {low} and y_test - {low}"
+                          if 0 < low == found.num_classes - len(names) else ""))
   content = hashlib.sha256("\n".join(
       [_fingerprint(arrays, weights), *names]).encode()).hexdigest()
   folder = at_home(directory) if directory else (

@@ -18,7 +18,7 @@ from kd_jax.core import hosts
 from kd_jax.core.errors import UserError
 from kd_jax.core.files import at_home
 from kd_jax.core.screen import Screen
-from kd_jax.core.words import counted
+from kd_jax.core.words import counted, some
 from kd_jax.data import check, corruptions, preprocess
 from kd_jax.runs import records, tracker
 from kd_jax.runs import workdir as workdirs
@@ -185,13 +185,12 @@ def _counts(dataset: data_lib.Dataset) -> str:
   counts = np.bincount(known, minlength=dataset.num_classes)
   text = f" of {counts.min()} to {counts.max()} training examples"
   if len(empty := data_lib.empty_classes(dataset)):
-    first = ", ".join(map(str, empty[:10])) + (", ..." if len(empty) > 10 else "")
-    text += f" (no example of class {first})"
+    text += f" (no example of class {some(empty)})"
     if empty[0] == 0 and len(known):
-      text += f"; labels run from {known.min()}"
+      text += f"; labels run from {known.min()}, and classes from 0"
       if dataset.source == "raw" and len(empty) == known.min():
-        text += (": if they are numbered so, give --config.data.first_class="
-                 f"{known.min()}")
+        text += (f": if they are numbered so, subtract {known.min()}, or give "
+                 f"--config.data.first_class={known.min()}")
   if len(known) < len(labels):
     text += f"; {counted(len(labels) - len(known), 'unknown label')}"
   if (weights := dataset.weights) is not None:

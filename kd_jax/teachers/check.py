@@ -47,6 +47,7 @@ What else rows may hold instead of logits is in `scores.py`.
 """
 
 import math
+import re
 
 import numpy as np
 
@@ -66,7 +67,6 @@ _PARTS = (2, 5, 10)
 _PART = 250
 _TURNED = ("its logits explain the labels far better with the other sign; save "
            "-logits (of -log p too)")
-_TURN = "its logits explain the labels far better with the other sign; give -logits"
 # More numbers than these tell nothing more, and take memory.
 _NUMBERS = 2_000_000
 
@@ -86,6 +86,16 @@ def problem(
   Returns:
     The fault with its remedy, in words.
   """
+  return _of_a_net(_problem(logits, labels, asked), asked)
+
+
+def _of_a_net(text: str, asked: bool) -> str:
+  """A remedy for files, as one for what a net gives where one is `asked`."""
+  return re.sub(r"(; |, )save ", r"\1return ", text) if asked else text
+
+
+def _problem(logits: np.ndarray, labels: np.ndarray, asked: bool) -> str:
+  """As `problem`, of files."""
   if logits.ndim == 3:
     for view in range(1, logits.shape[1]):
       if other := _unfilled(logits[:, view]):
@@ -108,13 +118,12 @@ def problem(
   if (wide == wide[0]).all():
     return scores.NOTHING.format("are all the same")
   least = (log_p.argmin(-1) == labels).mean() if len(classes) > 2 else 0.0
-  turned = _TURN if asked else _TURNED
   if order := _better_columns(log_p, labels):
     right = (log_p.argmax(-1) == np.array(order)[labels]).mean()
-    return turned if least > right else _in_words(
+    return _TURNED if least > right else _in_words(
         classes, order, logits.shape[1], asked)
   other = _other_rows(log_p, labels, every, asked)
-  return turned if other and least > 0.5 else other
+  return _TURNED if other and least > 0.5 else other
 
 
 def account(
@@ -139,7 +148,7 @@ def account(
     ['accuracy 100.00% on the training set']
   """
   known, number = np.flatnonzero(labels >= 0), len(labels)
-  notes = _of_scores(logits)
+  notes = [_of_a_net(note, asked) for note in _of_scores(logits)]
   if not len(known):
     return [f"not checked, as no {where} example has a label", *notes]
   accuracy = (logits.argmax(-1) == labels)[known].mean()

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kd_jax.core import types
+from kd_jax.core.words import some
 from kd_jax.data import views
 from kd_jax.training import cost, metrics, train_loop
 from kd_jax.training import devices as devices_lib
@@ -160,21 +161,26 @@ def _of_epoch(training, best: Best, per_epoch: int, splits, devices) -> Fitted:
 def _not_finite(
     training: Training, learner: step_lib.Learner, data: segment_lib.DeviceData,
     arrays: Callable[[int], types.Tree], number: int,
-) -> int:
-  """Of how many examples of a step the teacher's logits are not finite."""
+) -> str:
+  """What of a teacher is not finite at a step, and of which examples; or ""."""
   teacher = learner.teacher
   if teacher is None:
-    return 0
+    return ""
 
   @jax.jit
-  def count(data, arrays, key):
+  def look(data, arrays, key):
     batch = segment_lib.batch_of_step(
         data, training.views, training.batch_size, key, number)
-    logits = teacher.members(arrays, batch).logits
-    bad = ~jnp.isfinite(logits.max(-1)).all(0)
-    return jnp.sum(bad & batch.mask)
+    outputs = teacher.members(arrays, batch)
+    read = {tap: outputs.features[tap] for _, tap in learner.pairs}
+    found = segment_lib.not_finite(outputs._replace(features=read))
+    found["logits"] = found["logits"].any(0)  # Of several members.
+    return batch.id, {what: bad & batch.mask for what, bad in found.items()}
 
-  return int(count(data, arrays(number), jax.random.key(training.seed)))
+  ids, found = jax.device_get(
+      look(data, arrays(number), jax.random.key(training.seed)))
+  return "; ".join(f"{what} of {bad.sum()} of its examples ({some(ids[bad])})"
+                   for what, bad in found.items() if bad.any())
 
 
 def _teacher_arrays(

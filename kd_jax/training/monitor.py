@@ -59,11 +59,11 @@ class NetMonitor(Monitor):
       self, training: Training, program: Program, checkpoints: Checkpoints, *,
       per_epoch: int, keep_best: bool,
       net: Callable[[TrainState], types.Variables],
-      teacher: Callable[[int], int]):
+      teacher: Callable[[int], str]):
     """`net` gives what comes out of a state.
 
-    `teacher` tells of how many examples of a step, counted from 0, the teacher's
-    logits are not finite.
+    `teacher` tells what of the teacher is not finite at a step, counted from 0, and
+    of which examples.
     """
     self._net, self._teacher = net, teacher
     self._training, self._program, self._progress = training, program, checkpoints
@@ -116,7 +116,7 @@ class NetMonitor(Monitor):
     step = good + self._first_bad(end - good)
     cause, remedy = "", "Lower the learning rate"
     if bad := self._teacher(step - 1):
-      cause = f", as the teacher's logits of {bad} of its examples are not"
+      cause = f", as the teacher's {bad} are not"
       remedy = "Mend the teacher"
     raise Diverged(
         f"the loss is not finite at step {step} (learning rate "

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from kd_jax.core import randomness, types
+from kd_jax.core.errors import UserError
+from kd_jax.core.words import counted, some
 from kd_jax.data import preprocess
 from kd_jax.data import views as views_lib
 from kd_jax.data.preprocess import AsStored, Scaling
@@ -280,19 +282,43 @@ def make_predict(
   return predict
 
 
+def not_finite(outputs: types.Outputs) -> dict[str, jax.Array]:
+  """Of logits and of each tap, of which examples they are not finite, bool `[B]`.
+
+  A class may be masked by -inf, but not all of them.
+  """
+  isfinite = lambda x: jnp.isfinite(x).all(tuple(range(1, x.ndim)))
+  return {"logits": ~jnp.isfinite(outputs.logits.max(-1)), **{
+      f"features {name}": ~isfinite(tap) for name, tap in outputs.features.items()}}
+
+
 def make_asked(
     on_host: Callable[[np.ndarray], types.Outputs], views: views_lib.Views,
     batch_size: int = 500, *, of: Callable[[types.Outputs], Any],
 ) -> Callable[[types.Variables, DeviceData, jax.Array], Any]:
-  """As `make_predict`, of a net outside JAX, whose arrays stay on the host."""
+  """As `make_predict`, of a net outside JAX, whose arrays stay on the host.
+
+  Raises:
+    UserError: From what it gives, where outputs of an input are not finite.
+  """
   @jax.jit
   def see(data, view, ids):
     return take(data, views, ids, jnp.full_like(ids, view), ids >= 0).inputs
 
   def predict(variables, data, view):
     ids = np.arange(len(data.label), dtype=np.int32)
-    found = [of(on_host(np.asarray(see(data, view, ids[at:at + batch_size]))))
-             for at in range(0, len(ids), batch_size)]
+    found = []
+    for at in range(0, len(ids), batch_size):
+      outputs = on_host(np.asarray(see(data, view, ids[at:at + batch_size])))
+      for what, bad in not_finite(outputs).items():
+        if bad.any():
+          these = ids[at:at + batch_size]
+          raise UserError(
+              f"config.teacher.name: gives NaN or infinite {what} of "
+              f"{counted(int(bad.sum()), 'input')}, {some(these[bad])}, of {at} to "
+              f"{these[-1]} in the order in which it is asked; let it return "
+              "finite numbers, or leave out such features")
+      found.append(of(outputs))
     return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
 
   return predict
