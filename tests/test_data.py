@@ -170,10 +170,12 @@ def test_npz_is_read(tmp_path, file, shape):
 
 def test_npz_of_another_name_is_not_taken(tmp_path):
   write_npz(tmp_path / "digits.npz", pictures())
-  assert "no such set" in refusal("letters", tmp_path)
+  assert refusal("letters", tmp_path).endswith(
+      f"no letters or letters.npz in {tmp_path}, which has digits")
+  assert refusal("digit", tmp_path).endswith("has digits; did you mean digits?")
   write_npz(tmp_path / "letters" / "a.npz", pictures())
   write_npz(tmp_path / "letters" / "b.npz", pictures())
-  assert "no such set" in refusal("letters", tmp_path)
+  assert refusal("letters", tmp_path).endswith("; it has a.npz, b.npz")
 
 
 def test_npz_may_hold_images_without_channels_and_labels_as_a_column(tmp_path):
@@ -837,7 +839,7 @@ def test_sets_that_do_not_fit_are_refused_before_any_download(monkeypatch):
 @pytest.mark.parametrize("name, said", [
     ("mnst", "did you mean mnist"),
     ("cifar1O", "did you mean cifar10"),
-    ("my letters", "no folder of raw files of that name"),
+    ("my letters", "no such set in TFDS"),
     ("", "no such set"),
     ("huggingface:mnist", "no such set"),
     ("cifar10/foo", "BuilderConfig foo not found"),

@@ -134,6 +134,25 @@ def test_a_validation_folder_is_the_test_set_if_there_is_no_other(pets):
 # Classes that do not fit.
 
 
+def test_folders_of_other_names_are_told_with_what_was_looked_for(pets):
+  place = pets / "pets"
+  looked = (f"{place}: looked for folders of images, train/CLASS and test/CLASS or "
+            "CLASS alone, for one .npz and for tables; it has ")
+  (place / "train").rename(place / "training")
+  assert refusal(pets) == looked + "test, training; rename training to train"
+  assert refusal(place, "cats").startswith(f"{place}: looked for")
+  (place / "test").rename(place / "testing")
+  assert refusal(pets) == (
+      looked + "testing, training; rename testing to test, training to train")
+  (place / "training").rename(place / "pictures")
+  (place / "testing").rename(place / "others")
+  assert refusal(pets) == looked + "others, pictures"
+  # A folder of several sets is none that is called wrongly.
+  assert "no such set in TFDS" in refusal(pets, "cats")
+  (pets / "empty").mkdir()
+  assert refusal(pets, "empty").endswith("it has nothing")
+
+
 def test_a_class_of_the_test_set_that_training_lacks_is_refused(pets):
   test = pets / "pets/test"
   (test / "chat").rename(test / "Chat")

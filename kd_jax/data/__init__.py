@@ -576,6 +576,12 @@ def _of_images(
     kind = own.Unclear if files[0].parent == folder and files[1] else UserError
     raise kind(f"{files[0]}: which of its columns names the classes? give "
                f"--config.data.label=COLUMN, one of {columns}")
+  where = place if place.is_dir() else folder
+  looked = image_folders.looked_for(where)
+  # What TFDS has prepared is of versions, perhaps of configs.
+  if "; rename " in looked or (where == place != folder and not any(
+      any(place.glob(f"{depth}dataset_info.json")) for depth in ("*/", "*/*/"))):
+    raise own.Unclear(looked)
   return None
 
 

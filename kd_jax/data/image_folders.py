@@ -51,6 +51,20 @@ def parts(
   return (folder, None) if _has_classes(folder) else None
 
 
+def looked_for(folder: pathlib.Path) -> str:
+  """What is looked for in a folder that has none of it, and what is there."""
+  there = _listed(folder)
+  rename = ", ".join(
+      f"{path.name} to {part}" for path in there
+      for part, known in (("train", ("train",)), ("test", _TEST))
+      if path.name.lower().startswith(known) and path.name.lower() not in known
+      and path.is_dir() and _has_classes(path))
+  return (f"{folder}: looked for folders of images, train/CLASS and test/CLASS or "
+          "CLASS alone, for one .npz and for tables; it has "
+          f"{own.few([path.name for path in there]) or 'nothing'}"
+          + (f"; rename {rename}" if rename else ""))
+
+
 def find(
     folder: pathlib.Path, asked: own.Asked, say: Callable[[str], None]
 ) -> own.Found | None:

@@ -8,12 +8,14 @@ from collections.abc import Callable
 import contextlib
 import logging
 import os
+import pathlib
 import threading
 
 import numpy as np
 
 from kd_jax.core import hosts
 from kd_jax.core.errors import UserError, nearest
+from kd_jax.data.own import few
 
 # Where TFDS downloads from. We try it first, since its own attempts hang for
 # minutes.
@@ -145,9 +147,16 @@ def known_builder(tfds, name: str, directory: str | os.PathLike | None):
   # TFDS would search for an unknown name among community sets, on line and slowly.
   names = tfds.list_builders(with_community_datasets=False)
   if name.split("/")[0].split(":")[0] not in names:
+    where, there = "data.dir gives no folder", []
+    if directory and (folder := pathlib.Path(directory)).is_dir():
+      there = sorted(path.stem for path in folder.iterdir()
+                     if not path.name.startswith("."))
+      where = (f"no {name} or {name}.npz in {folder}, which has "
+               f"{few(there) or 'nothing'}")
+    near = nearest(name, {*names, *there})
     raise UserError(
-        f"data.name={name}: no such set in TFDS, and no folder of raw files of "
-        f"that name; {nearest(name, names)}")
+        f"data.name={name}: no such set in TFDS, and {where}"
+        + (f"; {near}" if near.startswith("did") or not there else ""))
   try:
     return tfds.builder(
         name, data_dir=directory, try_gcs=False, file_format=_BY_EXAMPLE)
