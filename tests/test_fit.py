@@ -357,12 +357,27 @@ def test_features_that_are_not_finite_are_the_teachers(own, tmp_path):
     runs_of((trained, train, test, spoilt), tmp_path)()
 
 
+def test_a_loss_that_is_infinite_from_the_start_is_not_the_learning_rates(
+    own, tmp_path):
+  trained, train, test, learner = own
+
+  def terms(own, student, teacher, batch, hparams):
+    return {"large": terms_lib.Term(1.0, jnp.exp(1e3 + student.logits[:, 0]))}
+
+  large = learner._replace(method=methods.Method("large", methods.nothing, terms))
+  with pytest.raises(monitor.Diverged, match=(
+      r"not finite at step 1 .*, the first one, so it is not the learning rate; "
+      "the state of step 0 is kept. Mend the loss or the data, at which")):
+    runs_of((trained, train, test, large), tmp_path)()
+
+
 def test_parameters_alone_that_are_not_finite_are_noticed(run):
   # One step an epoch: its loss is finite, what it leaves behind is not.
   hot = run.training._replace(
       batch_size=512, total_steps=3, hparams=run.training.hparams.replace(
           learning_rate=jnp.float32(jnp.inf)))
-  with pytest.raises(monitor.Diverged, match=r"at step 1 .*state of step 0"):
+  with pytest.raises(monitor.Diverged, match=(
+      r"at step 1 .*state of step 0.* Lower the learning rate")):
     run(trained=hot)
 
 

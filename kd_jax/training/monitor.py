@@ -15,6 +15,9 @@ from kd_jax.training.settings import Training
 from kd_jax.training.state import TrainState
 from kd_jax.training.train_loop import Epoch, Monitor, Program, checkpoint_of
 
+# One update at such a learning rate leaves no parameter infinite.
+_ANY = 1e3
+
 
 class Diverged(Exception):
   """Training is not finite any more; the last good state is saved."""
@@ -114,13 +117,16 @@ class NetMonitor(Monitor):
       self._progress.save(good, checkpoint_of(
           self._good, self._program.no_totals(), good, self.kept), wait=True)
     step = good + self._first_bad(end - good)
+    rate = self._training.learning_rate(step)
     cause, remedy = "", "Lower the learning rate"
     if bad := self._teacher(step - 1):
       cause = f", as the teacher's {bad} are not"
       remedy = "Mend the teacher"
+    elif step == 1 and rate < _ANY:
+      cause = ", the first one, so it is not the learning rate"
+      remedy = "Mend the loss or the data, at which python -m kd_jax.doctor looks,"
     raise Diverged(
-        f"the loss is not finite at step {step} (learning rate "
-        f"{self._training.learning_rate(step):.3g}, T = "
+        f"the loss is not finite at step {step} (learning rate {rate:.3g}, T = "
         f"{float(self._training.hparams.temperature):g}){cause}; the state of step "
         f"{kept} is kept. {remedy} in another --workdir, go on from there with "
         "--resume=force, or pass over such steps with --config.nonfinite=skip")
