@@ -18,11 +18,13 @@ On several machines each gives its part, `--shard=1/3` and so on, and leaves it 
 `WORKDIR/STAGE-1of3`. The parts of a stage are joined before the next begins:
 `python -m kd_jax.report merge WORKDIR/choosing-*of3 --out WORKDIR/choosing`.
 
-`--verify` trains one committed row again, by its command, and compares: the same
-wrong ids, or as many errors, within a tolerance that the study's seeds give, where
-the kind of machine or the lanes differ. ROW is the beginning of a fingerprint, or
-words of a row such as "method=hard seed=4", of several rows the cheapest. With
-`--record` the index shows it. Exit code 1: something else came out.
+`--verify` trains one committed row again, by its command, if rows have one. The row
+is verified if the same test examples are wrong. Where the numerics, the kind of
+machine or the lanes differ, it is consistent if its errors are within a tolerance
+that the study's seeds give. ROW is the letters after `rows.md#` in a link of a
+table, or a label of a table, or words of a row such as "method=hard seed=4"; of
+several rows it is the cheapest. With `--record` the index shows it. Exit code 1:
+something else came out.
 """
 
 import argparse
@@ -39,6 +41,7 @@ from kd_jax import report
 from kd_jax.config import schema
 from kd_jax.core import exits
 from kd_jax.core.errors import Parser, UserError, minutes, nearest, whole
+from kd_jax.core.files import at_home
 from kd_jax.runs import shard as shards
 
 STUDIES = index.STUDIES
@@ -91,6 +94,9 @@ def _check(arguments) -> None:
       arguments.study == "all" or any(vars(arguments)[name] for name in others)):
     raise UserError("--verify: trains one row of one study; not with all, --plan, "
                     "--quick, --shard, --seeds, --lanes or --from-record")
+  if arguments.data and not at_home(arguments.data).is_dir():
+    raise UserError(f"--data={arguments.data}: there is no such folder; name the "
+                    "one that holds the data sets")
   if arguments.record and arguments.quick:
     raise UserError("--record with --quick: a quick run proves nothing")
   if arguments.from_record and (arguments.quick or arguments.shard):

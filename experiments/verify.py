@@ -1,38 +1,39 @@
 """Trains a committed row again, by its command, and compares.
 
-`python -m experiments.reproduce NAME --verify [ROW]` picks a row, trains it in a
-folder of its own, and says whether the same came out. A row that was made in lanes
-is trained in as many lanes, of other seeds, where this machine has the devices for
-it; otherwise alone, and one lane agrees with it to rounding.
+`python -m experiments.reproduce NAME --verify [ROW]` trains it in a folder of its
+own: in as many lanes as it was, of other seeds, where this machine has the devices
+for it; otherwise alone, and one lane agrees with it to rounding.
 
-- The same fingerprint, lanes, kind of machine and versions: the same wrong ids and
-  NLL.
-- Otherwise as many errors, within a tolerance that the study's own rows give.
+- It is verified by the same wrong ids and NLL, which the same numerics, lanes, kind
+  of machine and versions must give.
+- Where one of these differs, it is consistent if it has as many errors, within a
+  tolerance that the study's own rows give.
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 import datetime
-import itertools
-import math
 import pathlib
+import re
 import shlex
 import time
 from typing import Any, NamedTuple
 
-from experiments import index
+from experiments import index, sources
 from kd_jax import main as door
 from kd_jax import report
-from kd_jax.core.errors import UserError, nearest
+from kd_jax.core.errors import UserError
 from kd_jax.core.machine import cores, use_all_cores
 from kd_jax.core.words import counted
 from kd_jax.report import Row, names, statistics
 
-# Rows that are alike in these have the same bits.
-_BITS = ("fingerprint", "packing", "device", "cores", "versions")
-# What is then compared: as much of it as the committed row has.
+# What makes a net, of which the first that differs explains the others; what else
+# its bits depend on; what is compared, as much of it as the committed row has.
+_NET = ("numerics", "method", "teacher_sha256", "fingerprint")
+_MACHINE = ("packing", "device", "cores")
 _RESULTS = ("test_errors", "heldout_errors", "test_wrong_ids", "test_nll")
-_LANES = "--config.sweep.lanes="
+# What the commands of one run differ in.
+_LANES = re.compile(r" --config\.sweep\.lanes=\S+")
 
 
 class Found(NamedTuple):
@@ -43,43 +44,24 @@ class Found(NamedTuple):
     row: As it is committed.
     seconds: What was recorded of all that is to be trained.
     others: The errors of the other seeds of its cell.
+    alike: How many rows were asked for, of which it is the cheapest.
   """
 
   stage: str
   row: Row
   seconds: float
   others: tuple[int, ...]
+  alike: int = 1
 
   @property
   def title(self) -> str:
     """Its name and seed."""
     return f"{self.row['row']} seed={self.row['seed']}"
 
-
-class Verdict(NamedTuple):
-  """What came out.
-
-  Attributes:
-    verified: Whether it is what was committed.
-    allowed: What counts as that.
-    errors: Those committed, and those of the row that was trained again.
-    apart: How many wrong ids only one of them has; None without ids.
-    unlike: What they differ in, if that is why their bits do.
-  """
-
-  verified: bool
-  allowed: str
-  errors: tuple[int, int]
-  apart: int | None
-  unlike: tuple[str, ...]
-
   def __str__(self) -> str:
-    apart = "" if self.apart is None else (
-        f", {counted(self.apart, 'wrong id')} apart")
-    why = f", as these differ: {', '.join(self.unlike)}" if self.unlike else ""
-    return (f"{'verified' if self.verified else 'REFUSED'}: the row has "
-            f"{self.errors[0]} errors, trained again {self.errors[1]}{apart}; "
-            f"allowed: {self.allowed}{why}")
+    of = f", the cheapest of {self.alike} rows that match" * (self.alike > 1)
+    return (f"{self.stage}: {self.row['fingerprint'][:12]}, {self.title}{of}; took "
+            f"{self.seconds:.1f} s with all teachers on {index.machine(self.row)}")
 
 
 def run(
@@ -106,39 +88,38 @@ def run(
     UserError: If the row cannot be trained again, or that not be recorded.
   """
   found, study = pick(name, asked), f"verify {name}"
-  seeds, lanes = packed(found.row)
-  print(f"{name}, {'row' if asked else 'cheapest row'} of {found.stage}: "
-        f"{found.row['fingerprint'][:12]}, {found.title}; took "
-        f"{found.seconds:.1f} s on {index.machine(found.row)}")
-  as_it_was = math.prod(map(int, (found.row.get("packing") or "0").split("x")))
-  print(f"trained in {counted(len(seeds), 'lane')}, as it was"
-        if as_it_was == len(seeds) else
-        "trained alone: a row made in lanes agrees to rounding, so within "
-        f"{tolerance(found.others):.1f} errors, as 95% of pairs of its seeds",
-        flush=True)
+  row, (seeds, packing) = found.row, packed(found.row)
   use_all_cores()
-  if record:
-    _refuse_uncommitted()
+  from kd_jax.runs import records  # Late: it imports jax.
+  here = records.manifest()
+  if record and here["dirty"] is not False:
+    raise UserError("--verify --record: names a commit, and there are changes that "
+                    "are in none; commit them first")
+  print(f"{name}, {found}\ntrained in {counted(len(seeds), 'lane')}, of seed "
+        f"{names.some(seeds)}{', its teachers in their own' * ('net' in row)}; "
+        f"expected: {expected(found, here | {'packing': packing})}", flush=True)
   place = workdir or pathlib.Path("runs") / (
       f"verify-{name}-{time.strftime('%Y%m%d-%H%M%S')}")
-  if any(row.get("study") != study for row in _rows(place)):
+  if any(one.get("study") != study for one in _rows(place)):
     raise UserError(f"--workdir={place}: has rows of another run, which would be "
                     "found, and not trained again; give another")
-  config, _ = door.parse(words(found.row, seeds, lanes, teachers))
+  config, _ = door.parse(words(row, teachers))
   code = door.train(
-      config, place, stop, shlex.split(found.row["command"])[3], study=study,
+      config, place, stop, shlex.split(row["command"])[3], study=study,
       again=shlex.join([*again, *([] if workdir else [f"--workdir={place}"])]))
-  fresh = next((row for row in _rows(place) if row["seed"] == found.row["seed"]
-                and row.get("net") == found.row.get("net")), None)
+  fresh = next((one for one in _rows(place) if one["seed"] == row["seed"]
+                and one.get("net") == row.get("net")), None)
   if code:
     return code
   if fresh is None:
     raise UserError("--verify: stopped before the row was trained; give it again")
   verdict = compare(found, fresh)
-  print(verdict)
-  if verdict.verified and record:
+  print("{outcome}: the row has {errors[0]} errors, trained again {errors[1]}; ids "
+        "wrong in one alone: {apart}; what differs: {unlike}".format(**verdict))
+  refused = verdict["outcome"].startswith("REFUSED")
+  if record and not refused:
     note(name, found, fresh, verdict)
-  return int(not verdict.verified)
+  return int(refused)
 
 
 def pick(name: str, asked: str = "") -> Found:
@@ -146,129 +127,154 @@ def pick(name: str, asked: str = "") -> Found:
 
   Args:
     name: The study.
-    asked: The beginning of a fingerprint, or words of rows' `row` and `seed=N`, in
-      any order; "" for any, of the study's table if it has one.
+    asked: As of `sources.chosen`; "" for any, of its table if it has one. Rows
+      that have a tolerance come first.
 
   Raises:
     UserError: If there is none, or none that has a command and errors.
   """
   stages = index.committed(index.ROOT / name)
-  known = [(stage, row) for stage, rows in stages.items() for row in rows
-           if row.get("command") and _errors(row) is not None]
-  if not known:
-    raise UserError(f"--verify: {name} is not run yet, or no row has a command; "
-                    f"python -m experiments.reproduce {name} makes all of them")
-  of_row = lambda row: {*row["row"].split(), f"seed={row['seed']}"}
-  wanted = set(asked.split())
-  chosen = [(stage, row) for stage, row in known if wanted <= of_row(row)
-            or row["fingerprint"].startswith(asked)]
-  if not chosen:
-    every = {word for _, row in known for word in of_row(row) if "=" in word}
-    lost = min(wanted - every, default=None)
-    raise UserError(f"--verify {asked}: {name} has no such row; " + (
-        nearest(lost, every) if lost else "none has all of these words"))
-  own: Counter[str] = Counter()  # Of a recipe's nets, which one command trains.
-  teachers: dict[str, float] = {}
-  for row in itertools.chain.from_iterable(stages.values()):
-    own[_command(row)] += row.get("seconds") or 0
-    if row.get("net") == "teacher":
-      teachers[row["fingerprint"]] = row.get("seconds") or 0
-  seconds = lambda row: len(packed(row)[0]) * own[_command(row)] + teachers.get(
-      names.teacher(row) or "", 0)
-  stage, row = min(chosen, key=lambda each: (
-      not asked and each[0] != "table", seconds(each[1])))
-  cell = [one for where, one in known if where == stage and one is not row
-          and names.identity(one) == names.identity(row)]
-  return Found(stage, row, seconds(row), tuple(map(_errors, cell)))
+  rows = [(stage, row) for stage, part in stages.items() for row in part]
+  trained = [each for each in rows if _errors(each[1]) is not None]
+  cells, nets = defaultdict(list), defaultdict(list)
+  for stage, row in trained:
+    cells[stage, names.identity(row)].append(row)
+    nets[stage, _LANES.sub("", row["command"])].append(row)
+  chosen = {id(row) for row in sources.chosen(
+      asked, index.ROOT / name, [row for _, row in rows])}
+  found = [Found(
+      stage, row, _seconds(row, nets[stage, _LANES.sub("", row["command"])], [
+          *stages.get(index.teachers_of(stage), ()), *stages[stage]]),
+      tuple(_errors(one) for one in cells[stage, names.identity(row)]
+            if one is not row)) for stage, row in trained if id(row) in chosen]
+  if not found:
+    own = {row["fingerprint"] for _, row in rows if id(row) in chosen}
+    students = [row["fingerprint"][:8] for _, row in trained
+                if names.teacher(row) in own][:4]
+    raise UserError(f"{asked or name}" + (
+        f" is a teacher's row; name a row of its students: {', '.join(students)}"
+        if students else (": its rows have no command of their own; " if rows else
+                          " is not run yet; ")
+        + f"python -m experiments.reproduce {name} makes all of them"))
+  return min(found, key=lambda one: (
+      len(one.others) < 2, not asked and one.stage != "table",
+      one.seconds))._replace(alike=len(found))
 
 
-def _command(row: Row) -> str:
-  return " ".join(word for word in (row.get("command") or "").split()
-                  if not word.startswith(_LANES))
+def _seconds(row: Row, nets: Sequence[Row], known: Sequence[Row]) -> float:
+  """What the nets of a row's command took in all lanes, and once their teachers."""
+  lanes = lambda one: len(packed(row)[0]) if "seed" in one["overrides"] else 1
+  times = {names.teacher(one): 1 for one in nets} | {
+      one["fingerprint"]: lanes(one) for one in nets}
+  return sum(times.get(one["fingerprint"], 0) * (one.get("seconds") or 0)
+             for one in known)
 
 
 def _errors(row: Row) -> Any:
-  """Errors of a row, on the test set if it was looked at; None of other rows."""
-  if row.get("failed") is not None or "overrides" not in row:
+  """Errors, of the test set if it was looked at; None if it has no command."""
+  if row.get("failed") is not None or not row.get("command"):
     return None
   return row.get("test_errors", row.get("heldout_errors"))
 
 
 def packed(row: Row) -> tuple[range, str]:
-  """The seeds to train at once, and `sweep.lanes`, for a row's lanes.
+  """The seeds to train at once, and their packing, for a row's lanes.
 
   The lanes differ in their seeds alone. Of a row whose lanes were several points,
   had teachers that differ, or ran on other devices than there are, it is the one.
 
   Example:
     >>> packed({"packing": "1x4x1", "device": "gpu", "overrides": {}, "seed": 4})
-    (range(4, 8), '4x1')
+    (range(4, 8), '1x4x1')
   """
   devices, seeds, points = map(int, (row.get("packing") or "1x1x1").split("x"))
   here = cores() if row["device"] == "cpu" else 1
   if points > 1 or devices != here or "teacher.seed" in row["overrides"]:
     devices = seeds = 1
-  return range(row["seed"], row["seed"] + devices * seeds), f"{seeds}x1"
+  return range(row["seed"], row["seed"] + devices * seeds), f"{devices}x{seeds}x1"
 
 
-def words(
-    row: Row, seeds: Sequence[int], lanes: str, teachers: pathlib.Path | None = None
-) -> list[str]:
+def words(row: Row, teachers: pathlib.Path | None = None) -> list[str]:
   """The command of a row as a sweep over seeds, which trains no net beside them."""
-  given = [*shlex.split(row["command"])[3:], "--config.tensorboard=false"]
-  if row["method"] == "kd" and names.teacher(row) is None:
-    given.append("--config.method=hard")  # The same loss, without a teacher.
-  if teachers:
-    given.append(f"--config.teacher.dir={teachers}")
-  return [*given, _LANES + lanes, f"--sweep.seed={','.join(map(str, seeds))}"]
+  seeds, packing = packed(row)
+  return [*shlex.split(row["command"])[3:], "--config.tensorboard=false",
+          *([f"--config.method={_method(row)}"] * (_method(row) != row["method"])),
+          *([f"--config.teacher.dir={teachers}"] if teachers else []),
+          f"--config.sweep.lanes={packing.partition('x')[2]}",
+          f"--sweep.seed={','.join(map(str, seeds))}"]
 
 
-def tolerance(others: Sequence[int]) -> float:
+def _method(row: Row) -> str:
+  """What it is trained by: of labels alone the same loss, without a teacher."""
+  alone = row["method"] == "kd" and names.teacher(row) is None
+  return "hard" if alone else row["method"]
+
+
+def tolerance(others: Sequence[int]) -> float | None:
   """How far at most two seeds of a cell differ, in 95% of pairs.
 
   t(n - 1; 0.975) s sqrt(2), with the standard deviation s of the n other seeds: a
-  row that was changed does not widen what is allowed.
-
-  Raises:
-    UserError: If there are fewer than two.
+  row that was changed does not widen what is allowed. None of fewer than two.
 
   Example:
     >>> round(tolerance([10, 12, 14]), 2)  # 4.303 * 2 * 1.414
     12.17
   """
-  if len(others) < 2:
-    raise UserError(
-        f"--verify: the row's cell has {counted(len(others), 'other seed')}, and a "
-        "tolerance needs 2; name a row of another cell")
-  found = statistics.summary(others)
-  assert found.high is not None
+  found = statistics.summary(others) if others else None
+  if found is None or found.high is None:
+    return None
   return (found.high - found.mean) * (2 * found.n) ** 0.5
 
 
-def compare(found: Found, fresh: Row) -> Verdict:
-  """Whether a row that was trained again is the committed one."""
-  row = found.row
-  unlike = tuple(key for key in _BITS if row.get(key) != fresh.get(key))
+def unlike(row: Row, fresh: Row) -> str:
+  """What rows differ in that their bits depend on: those of one, and of the row."""
+  # Rows from before they said it are of version 2.
+  old, new = ({"numerics": 2, **one, **one["versions"]} for one in (row, fresh))
+  differ = lambda keys: [key for key in keys if old.get(key) != new.get(key)]
+  return ", ".join(
+      f"{key} {new.get(key)!s:.24} (the row's {old.get(key) or 'unknown'!s:.24})"
+      for key in [*differ(_NET)[:1], *differ(_MACHINE), *differ(new["versions"])])
+
+
+def expected(found: Found, here: Row) -> str:
+  """What is to come out, as far as it is known before it is trained.
+
+  Raises:
+    UserError: If it could not be compared.
+  """
+  most = tolerance(found.others)
+  differ = unlike(found.row, {**found.row, "method": _method(found.row), **here})
+  if differ and most is None:
+    raise UserError(
+        f"--verify: {found.title}: has {counted(len(found.others), 'other seed')}, "
+        f"and a tolerance needs 2, as this differs: {differ}; name another row")
+  return (f"within {most:.1f} errors, as this differs: {differ}" if differ
+          else "the same wrong ids")
+
+
+def compare(found: Found, fresh: Row) -> dict[str, Any]:
+  """What came out: how it is judged, both errors, wrong ids that only one has."""
+  row, most = found.row, tolerance(found.others)
   ids = [set(one["test_wrong_ids"]) for one in (row, fresh)
          if "test_wrong_ids" in one]
-  apart = len(ids[0] ^ ids[1]) if len(ids) == 2 else None
-  errors = _errors(row), _errors(fresh)
-  same = all(row[key] == fresh.get(key) for key in _RESULTS if key in row)
-  if same or not unlike:
-    allowed = "the same wrong ids" if ids[1:] else "the same errors and NLL"
-    return Verdict(same, allowed, errors, apart, ())
-  most = tolerance(found.others)
-  within = errors[1] is not None and abs(errors[0] - errors[1]) <= most
-  return Verdict(within, f"within {most:.1f} errors", errors, apart, unlike)
+  errors, differ = (_errors(row), _errors(fresh)), unlike(row, fresh)
+  kind, by = "verified", f"the same {'wrong ids' if ids[1:] else 'errors'} and NLL"
+  right = "test_nll" in row and all(
+      row[key] == fresh.get(key) for key in _RESULTS if key in row)
+  if not right and differ and most is not None:
+    kind, by = "consistent", f"within {most:.1f} errors, as 95% of pairs of seeds"
+    right = errors[1] is not None and abs(errors[0] - errors[1]) <= most
+  return {"outcome": f"{kind} ({by})" if right else f"REFUSED (not {by})",
+          "errors": errors, "unlike": differ or "nothing",
+          "apart": len(ids[0] ^ ids[1]) if ids[1:] else "unknown"}
 
 
-def note(name: str, found: Found, fresh: Row, verdict: Verdict) -> None:
-  """Keeps that a row was verified on a kind of machine; makes the index anew."""
-  entry = {"row": found.row["fingerprint"], "title": found.title,
-           "errors": verdict.errors, "apart": verdict.apart,
-           "allowed": verdict.allowed, "machine": index.machine(fresh),
-           "packing": fresh["packing"], "versions": fresh["versions"],
-           "date": datetime.date.today().isoformat(), "commit": fresh["commit"],
+def note(name: str, found: Found, fresh: Row, verdict: dict[str, Any]) -> None:
+  """Keeps what came out of a row on a kind of machine; makes the index anew."""
+  entry = {"row": found.row["fingerprint"], "title": found.title, **verdict,
+           "machine": index.machine(fresh), "packing": fresh["packing"],
+           "versions": fresh["versions"], "commit": fresh["commit"],
+           "date": datetime.date.today().isoformat(),
            "command": f"python -m experiments.reproduce {name} --verify "
                       f"{found.row['fingerprint'][:12]}"}
   alike = lambda one: all(one[key] == entry[key] for key in ("row", "machine"))
@@ -276,13 +282,6 @@ def note(name: str, found: Found, fresh: Row, verdict: Verdict) -> None:
       *(one for one in index.verified(name) if not alike(one)), entry]})
   for file, text in index.documents().items():
     file.write_text(text)
-
-
-def _refuse_uncommitted() -> None:
-  from kd_jax.runs import records  # Late: it imports jax.
-  if records.commit()[1] is not False:
-    raise UserError("--verify --record: names a commit, and there are changes that "
-                    "are in none; commit them first")
 
 
 def _rows(place: pathlib.Path) -> list[Row]:

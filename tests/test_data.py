@@ -451,6 +451,10 @@ def test_a_folder_that_is_not_there(tmp_path, monkeypatch, by_environment):
   message = refusal("mnist", None if by_environment else missing)
   variable = data.ENVIRONMENT_VARIABLE if by_environment else "data.dir"
   assert message.startswith(f"{variable}={missing}: there is no such folder")
+  assert message.endswith("name one that holds mnist, or leave it out")
+  # Without a folder there would be none.
+  assert refusal("mnist", None if by_environment else missing,
+                 embedded="never").endswith("name one that holds mnist")
 
 
 # The held-out part and the fingerprint.

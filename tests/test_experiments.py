@@ -395,16 +395,31 @@ def test_an_entry_has_all_seeds_of_a_point_and_a_command_that_makes_them(tmp_pat
       ("hard", hard), ("both", hard + soft), ("none", []), ("toy", [{}]))]
   assert labels == ["[hard](rows.md#aaaaaaaa)",
                     "[both](rows.md#aaaaaaaa-cccccccc)", "none", "toy"]
-  page = sources.page("toy", tmp_path, labels)
+  # A value that the entry says itself is no name of it.
+  page = sources.page("toy", tmp_path, [
+      *labels, "[0.9](rows.md#cccccccc) [-](rows.md#cccccccc)"])
   assert page.split('<a id="')[1:] == [
-      'aaaaaaaa"></a>\n**kd, alpha 0**\n\n- results.jsonl, seed '
+      'aaaaaaaa"></a>\n**kd, alpha 0**, in tables `hard`\n\n- results.jsonl, seed '
       "[0](results.jsonl#L1) [1](results.jsonl#L3): "
       "`python -m kd_jax.main --config=c.py --config.method=hard`\n\n",
       'cccccccc"></a>\n**kd, alpha 0.9**\n\n- results.jsonl, seed '
       "[0](results.jsonl#L2): `python -m kd_jax.main --config=c.py "
       "--config.teacher.seed=1`\n\n",
-      'aaaaaaaa-cccccccc"></a>\n- [kd, alpha 0](#aaaaaaaa)\n'
-      "- [kd, alpha 0.9](#cccccccc)\n"]
+      'aaaaaaaa-cccccccc"></a>\nSeveral points, in tables `both`\n\n'
+      "- [kd, alpha 0](#aaaaaaaa)\n- [kd, alpha 0.9](#cccccccc)\n"]
+
+
+@pytest.mark.parametrize(("row", "shown"), [
+    ({"seed": 3, "overrides": {"seed": 3, "alpha": 0.9}}, {"seed": "3"}),
+    ({"seed": 3, "overrides": {"transfer.seed": 1, "teacher.seed": 0}},
+     {"seed": "3", "teacher.seed": "0", "transfer.seed": "1"}),
+    # A teacher says its seed only if it is not the usual one.
+    ({"net": "teacher", "teacher": {"epochs": 2}}, {"seed": "0"}),
+    ({"net": "teacher", "teacher": {"seed": 2}}, {"seed": "2"}),
+    ({"overrides": {"b": 1}}, {"seed": "-"})])
+def test_the_seeds_of_a_row_are_named(row, shown):
+  assert sources._seeds(row) == shown
+  assert list(sources._seeds(row)) == list(shown)
 
 
 @pytest.mark.slow

@@ -112,6 +112,16 @@ def test_a_workdir_has_one_program(tmp_path):
     pass
   with records.locked(tmp_path):
     pass  # Free again.
+  assert (tmp_path / ".lock").exists()  # Nor is it removed, being somebody's.
+
+
+def test_a_workdir_in_which_nothing_was_left_is_removed(tmp_path):
+  with pytest.raises(UserError), records.locked(tmp_path / "a" / "new"):
+    raise UserError("no data")
+  assert [*(tmp_path / "a").iterdir()] == []
+  with records.locked(tmp_path / "a" / "run"):
+    (tmp_path / "a" / "run" / "config.json").write_text("{}")
+  assert (tmp_path / "a" / "run" / "config.json").exists()
 
 
 def test_a_workdir_below_a_file_cannot_be_written(tmp_path):

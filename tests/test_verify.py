@@ -11,7 +11,9 @@ import pytest
 
 from experiments import index, reproduce, verify
 from kd_jax import main as door
+from kd_jax.core.errors import UserError
 from kd_jax.core.machine import cores
+from kd_jax.runs import records
 
 NAME = "fitnets_mnist"  # What the toy is called; `reproduce` knows no other.
 COMMAND = "python -m kd_jax.main --config=configs/mnist.py --config.seed="
@@ -38,7 +40,8 @@ def toy(monkeypatch, tmp_path):
   """A study of four seeds; seed 3 is the cheapest. Gives what trains `fresh`."""
   monkeypatch.setattr(index, "ROOT", tmp_path / "committed")
   monkeypatch.setattr(index, "documents", lambda: {})
-  monkeypatch.setattr(verify, "_refuse_uncommitted", lambda: None)
+  monkeypatch.setattr(records, "manifest", lambda: {
+      "versions": {"jax": "1"}, "device": "cpu", "cores": cores(), "dirty": False})
   monkeypatch.setattr(verify, "use_all_cores", lambda: None)
   write(tmp_path / "committed" / NAME / "results.jsonl",
         [row(seed, errors) for seed, errors in enumerate([10, 12, 14, 12])])
@@ -56,16 +59,18 @@ def toy(monkeypatch, tmp_path):
 
 
 def badges():
-  return [(one["row"], one["errors"], one["allowed"])
+  return [(one["row"], one["errors"], one["outcome"])
           for one in index.verified(NAME)]
 
 
 def test_the_same_wrong_ids_verify_a_row(toy, capsys):
   assert toy(fresh=row(3, 12)) == 0
-  said = capsys.readouterr().out
-  assert "cheapest row of table: 3f00, method=hard seed=3" in said
-  assert ("verified: the row has 12 errors, trained again 12, 0 wrong ids apart; "
-          "allowed: the same wrong ids\n") in said
+  assert capsys.readouterr().out == (
+      "fitnets_mnist, table: 3f00, method=hard seed=3, the cheapest of 4 rows that "
+      f"match; took 7.0 s with all teachers on {cores()} cores\n"
+      "trained in 1 lane, of seed 3; expected: the same wrong ids\n"
+      "verified (the same wrong ids and NLL): the row has 12 errors, trained again "
+      "12; ids wrong in one alone: 0; what differs: nothing\n")
   assert badges() == []  # It was not asked for.
 
 
@@ -74,19 +79,52 @@ def test_the_same_wrong_ids_verify_a_row(toy, capsys):
 def test_as_many_errors_are_not_enough_on_the_same_machine(toy, changed, capsys):
   assert toy(fresh=row(3, 12, **changed)) == 1
   said = capsys.readouterr().out
-  assert "REFUSED: the row has 12 errors, trained again 12" in said
-  assert ("2 wrong ids apart" in said) == ("test_wrong_ids" in changed)
+  assert ("REFUSED (not the same wrong ids and NLL): the row has 12 errors, "
+          "trained again 12;") in said
+  assert ("in one alone: 2;" in said) == ("test_wrong_ids" in changed)
 
 
 def test_elsewhere_the_study_s_own_seeds_say_how_far_a_row_may_be(toy, capsys):
   # Those beside it are 10, 12, 14: t(2) 4.3027 * s 2 * sqrt(2) = 12.17.
   assert verify.tolerance([10, 12, 14]) == pytest.approx(12.1698, abs=1e-3)
   assert toy(fresh=row(3, 24, cores=64)) == 0
-  assert "allowed: within 12.2 errors, as these differ: cores" in (
-      capsys.readouterr().out)
+  said = capsys.readouterr().out
+  assert "\nconsistent (within 12.2 errors, as 95% of pairs of seeds): the" in said
+  assert f"alone: 12; what differs: cores 64 (the row's {cores()})\n" in said
   assert toy(fresh=row(3, 25, cores=64)) == 1
-  assert "REFUSED: the row has 12 errors, trained again 25" in (
-      capsys.readouterr().out)
+  assert ("REFUSED (not within 12.2 errors, as 95% of pairs of seeds): the row has "
+          "12 errors, trained again 25;") in capsys.readouterr().out
+
+
+def test_as_many_errors_with_other_ids_are_consistent_alone(toy, capsys):
+  other = {"test_wrong_ids": [*range(11), 99], "numerics": 3, "fingerprint": "1f3"}
+  assert toy(fresh=row(3, 12, **other)) == 0
+  said = capsys.readouterr().out
+  assert "\nconsistent (within" in said and "verified" not in said
+  # The numerics are why the fingerprint is another.
+  assert said.endswith("what differs: numerics 3 (the row's 2)\n")
+
+
+@pytest.mark.parametrize(("changed", "says"), [
+    ({}, ""), ({"fingerprint": "b42"}, "fingerprint b42 (the row's 3f00)"),
+    ({"numerics": 3, "fingerprint": "b42"}, "numerics 3 (the row's 2)"),
+    ({"method": "kd", "teacher_sha256": ["a"]}, "method kd (the row's hard)"),
+    ({"packing": "2x1x1", "versions": {"jax": "2"}},
+     "packing 2x1x1 (the row's 1x1x1), jax 2 (the row's 1)")])
+def test_what_bits_depend_on_is_named_with_its_values(changed, says):
+  assert verify.unlike(row(3, 12), row(3, 12, **changed)) == says
+  assert verify.unlike(row(3, 12, packing=None), row(3, 12)) == (
+      "packing 1x1x1 (the row's unknown)")
+
+
+def test_errors_alone_verify_nothing():
+  """Of a row that has neither ids nor NLL."""
+  bare = {key: value for key, value in row(3, 12).items()
+          if key not in ("test_nll", "test_wrong_ids")}
+  found = verify.Found("table", bare, 1.0, (10, 12, 14))
+  assert verify.compare(found, row(3, 12))["outcome"].startswith("REFUSED")
+  assert verify.compare(found, row(3, 12, cores=64))["outcome"] == (
+      "consistent (within 12.2 errors, as 95% of pairs of seeds)")
 
 
 def test_a_row_that_was_changed_is_refused(toy, capsys):
@@ -97,7 +135,7 @@ def test_a_row_that_was_changed_is_refused(toy, capsys):
   index.write(file, {"rows": []})
   before = file.read_text()
   assert toy("--record", fresh=row(3, 12, packing="2x1x1")) == 1
-  assert "has 60 errors, trained again 12" in capsys.readouterr().out
+  assert "has 60 errors, trained again 12;" in capsys.readouterr().out
   assert file.read_text() == before
 
 
@@ -106,32 +144,40 @@ def test_rows_without_ids_are_compared_by_errors_and_nll(toy, capsys):
                          if key != "test_wrong_ids"}
   write(index.ROOT / NAME / "results.jsonl", [bare()])
   assert toy(fresh=row(3, 12)) == 0
-  assert "allowed: the same errors and NLL" in capsys.readouterr().out
+  assert "verified (the same errors and NLL): the row" in capsys.readouterr().out
   assert toy(fresh=bare(test_nll=0.6)) == 1
 
 
 def test_the_index_shows_what_was_verified(toy):
   assert toy("--record", fresh=row(3, 12)) == 0
   assert toy("seed=1", "--record", fresh=row(1, 13, cores=64)) == 0
-  assert badges() == [("3f00", [12, 12], "the same wrong ids"),
-                      ("1f00", [12, 13], "within 12.2 errors")]
+  same = "verified (the same wrong ids and NLL)"
+  near = "consistent (within 12.2 errors, as 95% of pairs of seeds)"
+  assert badges() == [("3f00", [12, 12], same), ("1f00", [12, 13], near)]
   assert index.verified(NAME)[1]["command"] == (
       f"python -m experiments.reproduce {NAME} --verify 1f00")
   rows = index.committed(index.ROOT / NAME)
   day = index.verified(NAME)[0]["date"]
   shown = index._verified(NAME, rows)
   assert shown == (
-      f"[1 row: 12 errors, the same wrong ids; {cores()} cores, {day}, aaaaaaa; "
-      f"1 row: 12 errors, again 13, within 12.2 errors; 64 cores, {day}, aaaaaaa]"
+      f"[1 row {same}: 12 errors; {cores()} cores, {day}, aaaaaaa; "
+      f"1 row {near}: 12 errors, again 13; 64 cores, {day}, aaaaaaa]"
       f"({NAME}/verified.json)")
   # The same row on the same kind of machine: the last counts. A lost row has none.
   assert toy("--record", fresh=row(3, 12)) == 0 and len(badges()) == 2
   assert index._verified(NAME, {"table": [row(0, 10)]}) == ""
+  # What is consistent is not counted with what is verified on the same machine.
+  assert toy("seed=0", "--record", fresh=row(0, 11, versions={"jax": "2"})) == 0
+  assert toy("seed=1", "--record", fresh=row(1, 12)) == 0
+  shown = index._verified(NAME, rows)
+  assert f"2 rows {same}: 12 errors; {cores()} cores" in shown
+  assert shown.count("1 row consistent (") == 2 and "10 errors, again 11;" in shown
 
 
 @pytest.mark.parametrize(("words", "says"), [
     (["metod=hard"], "did you mean method=hard"),
     (["seed=1 seed=2"], "none has all"), (["beef"], "known: method=hard, seed=0"),
+    (["beef"], "seed=3 (or a label of a table, or the eight letters after rows.md"),
     (["--quick"], "not with all"), (["--lanes=2x2"], "not with all"),
     (["--minutes=1"], "stopped before the row was trained")])
 def test_what_cannot_be_verified_is_a_line(toy, words, says, capsys):
@@ -143,11 +189,121 @@ def test_what_cannot_be_verified_is_a_line(toy, words, says, capsys):
 def test_what_has_no_tolerance_or_no_command_is_refused(toy, capsys):
   file = index.ROOT / NAME / "results.jsonl"
   write(file, [row(3, 12, packing=None), row(4, 12)])
-  assert toy("3f00", fresh={}) == 2
-  assert "has 1 other seed, and a tolerance needs 2" in capsys.readouterr().err
+  place = index.ROOT.parent / "untouched"
+  # Before it is trained: `train` is not replaced here.
+  assert reproduce.main([NAME, "--verify", "3f00", f"--workdir={place}"]) == 2
+  assert capsys.readouterr().err == (
+      "error: --verify: method=hard seed=3: has 1 other seed, and a tolerance "
+      "needs 2, as this differs: packing 1x1x1 (the row's unknown); name another "
+      "row\n")
+  assert not place.exists()
+  # Where all is alike, ids can be compared; if others come out, that is no error.
+  write(file, [row(3, 12), row(4, 12)])
+  assert toy("3f00", fresh=row(3, 12)) == 0
+  assert toy("3f00", fresh=row(3, 13, teacher_sha256=["b"])) == 1
+  assert "REFUSED (not the same wrong ids and NLL)" in capsys.readouterr().out
   write(file, [row(3, 12, command="")])
+  for words in (), ("3f00",):
+    assert toy(*words, fresh={}) == 2
+    assert capsys.readouterr().err == (
+        f"error: {(*words, NAME)[0]}: its rows have no command of their own; "
+        f"python -m experiments.reproduce {NAME} makes all of them\n")
+  file.unlink()
   assert toy(fresh={}) == 2
-  assert "no row has a command" in capsys.readouterr().err
+  assert f"error: {NAME} is not run yet; python -m" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("toy")
+def test_the_cheapest_row_is_one_that_others_give_a_tolerance():
+  rows = [row(seed, 12) for seed in range(4)]
+  alone = row(9, 12, overrides={"method": "hard", "epochs": 1, "seed": 9})
+  write(index.ROOT / NAME / "results.jsonl", [*rows, alone | {"seconds": 0.1}])
+  assert verify.pick(NAME).row["seed"] == 3
+  assert verify.pick(NAME, "seed=9").others == ()
+
+
+def learned(seed, **more):
+  return row(seed, 12, method="kd", teacher_fingerprint="beef" * 16, overrides={
+      "alpha": 0.9, "seed": seed}, **more)
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_teacher_costs_what_it_took_for_its_stage():
+  """Not in another, which ran on another machine; and it names its students."""
+  folder = index.ROOT / NAME
+  teacher = {"net": "teacher", "fingerprint": "beef" * 16}
+  write(folder / "results.jsonl", [learned(seed) for seed in range(3)])
+  write(folder / "teachers.jsonl", [teacher | {"seconds": 1771.6}])
+  write(folder / "later.jsonl", [learned(seed + 10) for seed in range(3)])
+  write(folder / "later_teachers.jsonl", [teacher | {"seconds": 101.0}])
+  assert verify.pick(NAME, "2f00").seconds == pytest.approx(8.0 + 1771.6)
+  assert verify.pick(NAME, "cf00").seconds == pytest.approx(-2.0 + 101.0)
+  with pytest.raises(UserError, match=(
+      r"^beefbeef is a teacher's row; name a row of its students: af00, bf00, "
+      r"cf00, 0f00$")):
+    verify.pick(NAME, "beefbeef")
+
+
+def test_a_recipe_costs_all_its_nets_in_all_lanes_and_its_teacher_once(monkeypatch):
+  monkeypatch.setattr(verify, "cores", lambda: 2)
+  root = row(0, 12, overrides={}, fingerprint="t", seconds=60.0)
+  mid = learned(5, seconds=8.0) | {"teacher_fingerprint": "t", "fingerprint": "m"}
+  last = learned(5, seconds=2.0, packing="2x2x1") | {
+      "teacher_fingerprint": "m", "fingerprint": "l"}
+  known = [root, mid, last, row(1, 12, fingerprint="of another command")]
+  assert verify._seconds(last, [mid, last], known) == 4 * (8 + 2) + 60
+  # With the command of the first seeds, which names the teacher too.
+  assert verify._seconds(last, [root, mid, last], known) == 4 * (8 + 2) + 60
+
+
+@pytest.mark.usefixtures("toy")
+@pytest.mark.parametrize(("asked", "seed", "alike"), [
+    ("small, T = 1", 3, 3), ("small, T = 1 seed=2", 2, 1),
+    ("seed=2 small, T = 1", 2, 1), ("1f00", 1, 1), ("rows.md#1f00", 1, 1),
+    ("hard", 3, 3), ("method=hard", 3, 3), ("guided", 7, 1), ("by two", 3, 4),
+    ("", 3, 4)])
+def test_a_row_has_the_names_that_a_reader_sees(asked, seed, alike):
+  """Labels lead to all seeds of their points; also values and names of nets."""
+  folder = index.ROOT / NAME
+  write(folder / "results.jsonl", [
+      *(row(seed, 12, fingerprint=f"{seed}f00" + 60 * "0") for seed in (1, 2, 3)),
+      row(7, 12, net="guided", row="guided", fingerprint="7f00" + 60 * "0")])
+  (folder / "conclusion.md").write_text(
+      "| [small, T = 1](rows.md#1f000000) | [by two](rows.md#7f000000-2f000000) |")
+  found = verify.pick(NAME, asked)
+  assert (found.row["seed"], found.alike) == (seed, alike)
+  assert (f"the cheapest of {alike} rows that match" in str(found)) == (alike > 1)
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_row_of_another_study_is_named_there():
+  write(index.ROOT / "toy/results.jsonl", [row(3, 12, fingerprint="ab" * 32)])
+  with pytest.raises(UserError, match=(
+      r"^abababab is a row of toy; python -m experiments.reproduce toy --verify "
+      r"abababab$")):
+    verify.pick(NAME, "abababab")
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_try_without_data_says_so_and_leaves_no_folder(
+    monkeypatch, tmp_path, capsys):
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setenv("KD_JAX_DATA", "nope")  # To be as it was afterwards.
+  command = (f"python -m kd_jax.main --config={ROOT}/configs/mnist.py "
+             "--config.data.embedded=never")
+  write(index.ROOT / NAME / "results.jsonl", [
+      row(seed, 12, command=command) for seed in range(3)])
+  assert reproduce.main([NAME, "--verify", "--data=nope"]) == 2
+  assert capsys.readouterr().err == (
+      "error: --data=nope: there is no such folder; name the one that holds the "
+      "data sets\n")
+  monkeypatch.setenv("HOME", str(tmp_path))
+  (tmp_path / "here").mkdir()
+  for words, says in (([], "name one that holds mnist\n"),
+                      (["--data=~/here"], "forbids the embedded digits;")):
+    assert reproduce.main([NAME, "--verify", *words]) == 2
+    assert says in capsys.readouterr().err
+  assert not [*tmp_path.glob("runs/*")]
 
 
 @pytest.mark.usefixtures("toy")
@@ -158,7 +314,6 @@ def test_rows_of_another_run_are_not_taken_for_new_ones(tmp_path, capsys):
 
 
 def test_a_changed_checkout_names_no_commit(monkeypatch, capsys):
-  from kd_jax.runs import records
   monkeypatch.setattr(records, "commit", lambda: ("a" * 40, True))
   monkeypatch.setattr(verify, "use_all_cores", lambda: None)
   assert reproduce.main([NAME, "--verify", "--record"]) == 2
@@ -166,11 +321,11 @@ def test_a_changed_checkout_names_no_commit(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(("packing", "more", "expected"), [
-    ("2x2x1", {}, (range(4, 8), "2x1")), ("2x1x1", {}, (range(4, 6), "1x1")),
-    ("2x2x3", {}, (range(4, 5), "1x1")), ("8x1x1", {}, (range(4, 5), "1x1")),
-    ("2x2x1", {"overrides": {"teacher.seed": 1}}, (range(4, 5), "1x1")),
-    (None, {}, (range(4, 5), "1x1")),
-    ("1x10x1", {"device": "NVIDIA"}, (range(4, 14), "10x1"))])
+    ("2x2x1", {}, (range(4, 8), "2x2x1")), ("2x1x1", {}, (range(4, 6), "2x1x1")),
+    ("2x2x3", {}, (range(4, 5), "1x1x1")), ("8x1x1", {}, (range(4, 5), "1x1x1")),
+    ("2x2x1", {"overrides": {"teacher.seed": 1}}, (range(4, 5), "1x1x1")),
+    (None, {}, (range(4, 5), "1x1x1")),
+    ("1x10x1", {"device": "NVIDIA"}, (range(4, 14), "1x10x1"))])
 def test_a_row_is_trained_in_its_lanes_where_they_fit(
     packing, more, expected, monkeypatch):
   monkeypatch.setattr(verify, "cores", lambda: 2)
@@ -184,9 +339,10 @@ def test_a_row_on_hard_labels_trains_no_teacher():
     rows = index.committed(index.ROOT / name).get("table", [])
     if any(each.get("command") for each in rows):
       found = verify.pick(name)
-      seeds, lanes = verify.packed(found.row)
-      config, _ = door.parse(verify.words(found.row, seeds, lanes, ROOT / "t"))
+      seeds, packing = verify.packed(found.row)
+      config, _ = door.parse(verify.words(found.row, ROOT / "t"))
       assert len(config.sweep.points) == len(seeds)
+      assert config.sweep.lanes == packing[2:] and len(found.others) > 1, name
       assert config.teacher.dir == str(ROOT / "t")
       assert config.method == "hard" if "alpha=0 " in found.title else True
       hard += config.method == "hard"

@@ -474,7 +474,7 @@ def _salted(ids: np.ndarray, seed: int) -> np.ndarray:
   return _hash(ids.astype(np.uint64) ^ _hash(np.array([seed + 1])))
 
 
-def _folder(name, directory) -> pathlib.Path | None:
+def _folder(name, directory, embedded) -> pathlib.Path | None:
   """The folder to look in, from the argument or the environment."""
   given = "data.dir"
   if not directory:
@@ -484,9 +484,9 @@ def _folder(name, directory) -> pathlib.Path | None:
   folder = at_home(directory)
   if not folder.is_dir():
     what = "is no folder" if folder.exists() else "there is no such folder"
+    without = "" if embedded == "never" else ", or leave it out"
     raise UserError(
-        f"{given}={directory}: {what}; name one that holds "
-        f"{name}, or leave it out")
+        f"{given}={directory}: {what}; name one that holds {name}{without}")
   return folder
 
 
@@ -497,7 +497,7 @@ def _find(name, directory, embedded, asked, say, fetching) -> own.Found:
       raise UserError(
           f"data.embedded='only' needs data.name=mnist, got {name!r}")
     return _embedded()
-  folder, unclear = _folder(name, directory), None
+  folder, unclear = _folder(name, directory, embedded), None
   if folder is not None:
     try:
       if found := _in_folder(name, folder, asked, say):

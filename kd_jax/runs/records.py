@@ -181,10 +181,12 @@ def refuse_newer(manifest: pathlib.Path, say: Callable[[str], None]) -> None:
 def locked(workdir: pathlib.Path) -> Iterator[None]:
   """Keeps other programs out of a workdir; a dead program's lock is open.
 
+  A workdir that it has made, and in which nothing was left, is removed again.
+
   Raises:
     UserError: If another program is at work there, or it cannot be written.
   """
-  lock = _lock(workdir / ".lock")
+  lock, new = _lock(workdir / ".lock"), not workdir.exists()
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     ours = _is_ours(lock)
@@ -198,6 +200,10 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
     yield
   finally:
     lock.release()
+    with contextlib.suppress(OSError):
+      if new and os.listdir(workdir) == [".lock"]:
+        (workdir / ".lock").unlink()
+        workdir.rmdir()
 
 
 @contextlib.contextmanager
