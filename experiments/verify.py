@@ -112,7 +112,7 @@ def run(
   if code:
     return code
   if fresh is None:
-    raise UserError("--verify: stopped before the row was trained; give it again")
+    raise UserError("--verify: stopped before the row was trained; go on as above")
   verdict = compare(found, fresh)
   print("{outcome}: the row has {errors[0]} errors, trained again {errors[1]}; ids "
         "wrong in one alone: {apart}; what differs: {unlike}".format(**verdict))
@@ -246,8 +246,9 @@ def expected(found: Found, here: Row) -> str:
   differ = unlike(found.row, {**found.row, "method": _method(found.row), **here})
   if differ and most is None:
     raise UserError(
-        f"--verify: {found.title}: has {counted(len(found.others), 'other seed')}, "
-        f"and a tolerance needs 2, as this differs: {differ}; name another row")
+        f"--verify {found.row['fingerprint'][:8]}: its cell has "
+        f"{counted(len(found.others), 'other seed')}, and a tolerance needs 2, as "
+        f"this differs: {differ}; name another row")
   return (f"within {most:.1f} errors, as this differs: {differ}" if differ
           else "the same wrong ids")
 

@@ -193,9 +193,8 @@ def test_what_has_no_tolerance_or_no_command_is_refused(toy, capsys):
   # Before it is trained: `train` is not replaced here.
   assert reproduce.main([NAME, "--verify", "3f00", f"--workdir={place}"]) == 2
   assert capsys.readouterr().err == (
-      "error: --verify: method=hard seed=3: has 1 other seed, and a tolerance "
-      "needs 2, as this differs: packing 1x1x1 (the row's unknown); name another "
-      "row\n")
+      "error: --verify 3f00: its cell has 1 other seed, and a tolerance needs 2, "
+      "as this differs: packing 1x1x1 (the row's unknown); name another row\n")
   assert not place.exists()
   # Where all is alike, ids can be compared; if others come out, that is no error.
   write(file, [row(3, 12), row(4, 12)])
