@@ -199,11 +199,11 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
   try:
     yield
   finally:
-    lock.release()
     with contextlib.suppress(OSError):
       if new and os.listdir(workdir) == [".lock"]:
         (workdir / ".lock").unlink()
         workdir.rmdir()
+    lock.release()
 
 
 @contextlib.contextmanager
