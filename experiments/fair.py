@@ -84,10 +84,11 @@ def ends(chosen: Setting, tried: Sequence[Setting]) -> dict[str, str]:
     >>> ends(tried[2], tried), ends(tried[1], tried)
     ({'alpha': 'the highest of 3'}, {})
   """
-  numbers = [key for key, value in chosen.items() if type(value) in (int, float)]
+  numbers = [key for key, value in chosen.items() if type(value) in (int, float)
+             and all(key in each for each in tried)]
   alike = [each for each in tried if all(
       names.same(value, each.get(key))
-      for key, value in chosen.items() if key not in numbers)]
+      for key, value in chosen.items() if type(value) not in (int, float))]
   found = {}
   for key in Arm("", dict.fromkeys(numbers, ()), alike).edges(chosen):
     values = {each[key] for each in alike}

@@ -59,7 +59,7 @@ MUTANTS = (
            "_contrasts(table)", "table.teachers - 1",
            "test_mixed.py -k quantile_of_a_mean"),
     Mutant("ends of a range are those of another optimiser's too", "ends",
-           "key not in numbers", "False",
+           "type(value) not in (int, float)", "False",
            "test_experiments.py -k at_an_end"),
     Mutant("runs of several teachers are called those of one", "Result.runs",
            "len(teachers) == 1", "len(teachers) > 0",

@@ -295,7 +295,7 @@ def test_a_verdict_that_all_holds():
   # 250 - 230 and no more noise than the interval tells.
   assert line.endswith("| more |") and "+20.0 [" in line
   # (300 - 260) / (300 - 250).
-  assert "keeps 80% (7" in said
+  assert "keeps 80% [7" in said
   assert "EFG, IJ" in said and "95.00 ± 0.00 (10)" in said
   # 6.25% of 4,000: 93.75% right, from 92.5%.
   assert "| 26.1 | 93.75 ±" in said
