@@ -300,8 +300,8 @@ def test_a_verdict_that_all_holds():
   # 6.25% of 4,000: 93.75% right, from 92.5%.
   assert "| 26.1 | 93.75 ±" in said
   assert verdict.status(rows) == (
-      "generalist 92.5 ± 0.2 (10)%, with specialists 93.8 ± 0.2 (10)%; one net from "
-      "these 93.5 ± 0.2 (10)%, from hard labels 92.5 ± 0.2 (10)%")
+      "generalist 92.5 ± 0.2 (10)%, with specialists 93.8 ± 0.2 (10)%; one net "
+      "from these 93.5 ± 0.2 (10)%, from hard labels 92.5 ± 0.2 (10)%")
 
 
 def test_a_verdict_that_nothing_is_shown():
