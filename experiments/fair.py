@@ -12,11 +12,12 @@ import ml_collections
 from experiments import claims, sources
 from experiments.protocol import Rows, Stage, hold_out
 from kd_jax.config import sweep
-from kd_jax.report import Row, comparison, statistics, tables
+from kd_jax.report import Row, comparison, names, statistics, tables
 from kd_jax.runs import arms as arms_lib
 from kd_jax.runs.arms import Arm
 
 Groups = Mapping[str, Sequence[Arm]]
+Setting = Mapping[str, Any]
 # Of rows of which only held-out errors are read.
 NOT_COMMITTED = ("test_wrong_ids", "test_bins", "curve")
 
@@ -72,6 +73,61 @@ def best(arm: Arm, tried: Sequence[Row]) -> sweep.Point:
       arm.settings[0])
 
 
+def ends(chosen: Setting, tried: Sequence[Setting]) -> dict[str, str]:
+  """At which end of what was tried a chosen number stands, by key.
+
+  Of settings that differ in what is no number, such as the optimiser, those count
+  that have what was chosen, as a number of another is of another range.
+
+  Example:
+    >>> tried = [{"alpha": alpha, "T": 4.0} for alpha in (0.5, 0.9, 1.0)]
+    >>> ends(tried[2], tried), ends(tried[1], tried)
+    ({'alpha': 'the highest of 3'}, {})
+  """
+  numbers = [key for key, value in chosen.items() if type(value) in (int, float)
+             and all(key in each for each in tried)]
+  alike = [each for each in tried if all(
+      names.same(value, each.get(key))
+      for key, value in chosen.items() if type(value) not in (int, float))]
+  found = {}
+  for key in Arm("", dict.fromkeys(numbers, ()), alike).edges(chosen):
+    values = {each[key] for each in alike}
+    end = "lowest" if chosen[key] == min(values) else "highest"
+    found[key] = f"the {end} of {len(values)}"
+  return found
+
+
+def described(chosen: Setting, tried: Sequence[Setting]) -> str:
+  """What was chosen of the keys that were tried, and what stands at an end.
+
+  Example:
+    >>> tried = [{"alpha": alpha, "T": 4.0} for alpha in (0.5, 0.9, 1.0)]
+    >>> described(tried[2], tried), described(tried[1], tried)
+    ('alpha 1 (the highest of 3)', 'alpha 0.9')
+  """
+  at = ends(chosen, tried)
+  varied = names.columns(key for key in chosen if len(
+      {names.shown(each.get(key)) for each in tried}) > 1)
+  return ", ".join(
+      f"{short} {names.shown(chosen[key])}" + f" ({at.get(key)})" * (key in at)
+      for key, short in names.short(varied).items())
+
+
+def at_ends(choices: Mapping[str, tuple[Setting, Sequence[Setting]]]) -> str:
+  """A paragraph on what was chosen on held-out data, and in which ranges.
+
+  Args:
+    choices: By a name, the setting that was chosen, and those that were tried.
+  """
+  number = sum(bool(ends(*choice)) for choice in choices.values())
+  listed = "; ".join(
+      f"{name}: {described(*choice)}" for name, choice in choices.items())
+  at = (f"{number} of {len(choices)} have a number at an end of what was tried, so "
+        "that a better one may lie beyond" if number else
+        "None has a number at an end of what was tried")
+  return f"Chosen on held-out data: {listed}. {at}.\n"
+
+
 def results(
     arms: Sequence[Arm], rows: Rows, stages: Sequence[str] = ("table",)
 ) -> list[comparison.Result]:
@@ -91,6 +147,44 @@ def phrase(found: Sequence[comparison.Result], reference: str) -> str:
   listed = lambda verdict: ", ".join(family.having(verdict)) or "none"
   return (f"better than {reference}: {listed(claims.HOLDS)}; "
           f"worse: {listed(claims.FAILS)}")
+
+
+def outcome(found: Sequence[comparison.Result], reference: str) -> str:
+  """The reference's errors; which arms are better or worse, and by how much."""
+  tests = comparison.differences(found, reference)[0]
+  family = claims.Family(tests)
+  listed = lambda verdict: ", ".join(
+      f"{name} {difference(tests[name])}" for name in family.having(verdict)
+  ) or "none"
+  own = next(each for each in found if each.name == reference)
+  return (f"{reference} {own.mean}; better: {listed(claims.HOLDS)}; "
+          f"worse: {listed(claims.FAILS)}")
+
+
+def fewest(found: Sequence[comparison.Result], labels: Sequence[int]) -> str:
+  """The arm with the fewest errors on average, beside labels alone, which are none.
+
+  Args:
+    found: What the rows say of each arm; of some there may be none yet.
+    labels: Errors of labels alone; they come first if theirs are fewer.
+  """
+  mean = lambda errors: statistics.summary([*errors]).mean
+  best = min((each for each in found if each.errors),
+             key=lambda each: mean(each.errors.values()))
+  own = f"{best.name}, {best.mean}"
+  if not labels:
+    return f"fewest errors {own}"
+  alone = with_half(labels)
+  if mean(labels) < mean(best.errors.values()):
+    return f"fewest errors labels alone, {alone}; of the others {own}"
+  return f"fewest errors {own} (labels alone {alone})"
+
+
+def with_half(errors: Sequence[int]) -> str:
+  """Mean errors ± half their interval, and of how many runs, as arms show them."""
+  found = statistics.summary(errors)
+  half = None if found.high is None else found.high - found.mean
+  return f"{tables.with_half(found.mean, half)} ({found.n})"
 
 
 def difference(test: statistics.Paired) -> str:

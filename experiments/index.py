@@ -14,7 +14,7 @@ import shutil
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from experiments import sources
+from experiments import sources, words
 from kd_jax import report
 from kd_jax.core import exits, strict
 from kd_jax.core.errors import UserError
@@ -33,13 +33,14 @@ _TABLE = "table"
 _READING = (
     "Mean ± half its 95% interval, with what it is over: (12) 12 runs; (12/3) 3 "
     "teachers, or parts of the data, with 12 runs in all; (12/1) 12 runs of one "
-    "teacher. [a, b] is the 95% interval of a difference; after a mean of two it "
-    "is each of them.")
+    "teacher. [a, b] is the 95% interval of the difference or the share before it.")
 _COUNTING = (
-    " n counts seeds, and teachers those that the table's rows learned from. "
-    "Trained again: what came out of a row; where, when, by which commit. Verified "
-    "is the same wrong ids and NLL. Consistent is as many errors, within a "
-    "tolerance that may be wider than the differences that the table is about.")
+    " n counts seeds, or what means are over instead. Teachers are those that the "
+    "rows of one cell learned from, and in brackets those of all cells where these "
+    "are more; of a chain it is the first. Trained again: what came out of a row; "
+    "where, when, by which commit. Verified is the same wrong ids and NLL. "
+    "Consistent is as many errors, within a tolerance that may be wider than the "
+    "differences that the table is about.")
 _UNFINISHED = "unfinished.json"
 VERIFIED = "verified.json"
 
@@ -254,7 +255,7 @@ def table() -> str:
     done = rows.get(_TABLE, [])
     lines.append(
         f"| [{name}]({name}) | {module.DATA} | {module.UNIT} | "
-        f"{module.CLAIM} | {_status(name, rows)} | {_counts(done)} | "
+        f"{module.CLAIM} | {_status(name, rows)} | {_counts(module, done)} | "
         f"{_time(rows) if done else ''} | {_commits(rows) if done else ''} | "
         f"{_verified(name, rows)} |")
   return "\n".join(lines) + "\n"
@@ -276,11 +277,28 @@ def looked() -> str:
       f"chosen by it; so many of their rows have its errors: {'; '.join(found)}.\n")
 
 
-def _counts(done: Sequence[Row]) -> str:
-  """How many seeds, and how many teachers, the rows of a table have."""
-  seeds = {row["seed"] for row in done if row.get("seed") is not None}
-  teachers = {names.teacher(row) for row in done} - {None}
-  return " | ".join(str(len(found) or "") for found in (seeds, teachers))
+def _counts(module: ModuleType, done: Sequence[Row]) -> str:
+  """Over how many of what a table's means are, and how many teachers cells have.
+
+  A study may say by `OVER` what else than seeds its means are over, and by
+  `OWN_TEACHERS` that each seed has a teacher, which its rows do not name.
+  """
+  noun, key = getattr(module, "OVER", ("", ""))
+  units = {row["overrides"][key] if key else row.get("seed")
+           for row in done} - {None}
+  first = words.origins(done)
+  cells: dict[Any, set[Any]] = {}
+  for row in done:
+    teacher = first.get(row.get("fingerprint", ""), names.teacher(row))
+    if getattr(module, "OWN_TEACHERS", False):
+      teacher = row.get("seed")
+    # Of means over something else its settings may differ.
+    cell = "" if key else (row.get("method"), names.identity(row))
+    cells.setdefault(cell, set()).update({teacher} - {None})
+  all_of_them = len(set().union(*cells.values()))
+  most = max(map(len, cells.values()), default=0)
+  more = f" ({all_of_them})" if all_of_them > most else ""
+  return f"{len(units) or ''}{f' {noun}' * bool(noun)} | {most or ''}{more}"
 
 
 def _verified(name: str, rows: dict[str, list[Row]]) -> str:
@@ -350,7 +368,7 @@ def _stages(rows: dict[str, list[Row]]) -> dict[str, list[Row]]:
 
 def machine(row: Row) -> str:
   """The GPU, if it had one, without the particulars of its name."""
-  return (f"{row['cores']} cores" if row["device"] == "cpu"
+  return (counted(row["cores"], "core") if row["device"] == "cpu"
           else " ".join(row["device"].split()[:2]))
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Hashable, Sequence
 from typing import Any, TypeVar
 
-from kd_jax.report import Row, clustered, statistics
+from kd_jax.report import Row, clustered, names, statistics
 
 T = TypeVar("T")
 # What `spread` tells, for the caption of a table.
@@ -47,10 +47,34 @@ def single(values: Sequence[float]) -> tuple[float, float] | None:
 
 def shared(row: Row) -> tuple[Any, Any] | None:
   """What makes students alike: their teacher, and the part of the data they see."""
-  settings = row.get("overrides", {"alpha": 0})  # a teacher has none
-  teacher = row.get("teacher_fingerprint") if settings.get("alpha") != 0 else None
-  part = settings.get("transfer.seed")
+  teacher = names.teacher(row)
+  part = row.get("overrides", {}).get("transfer.seed")
   return None if teacher is None and part is None else (teacher, part)
+
+
+def origins(rows: Sequence[Row]) -> dict[str, str]:
+  """Of each net of a table that learned, the first teacher of its chain.
+
+  Args:
+    rows: All nets of the table, as those between are teachers themselves.
+
+  Returns:
+    Fingerprints, of the first by those of the nets.
+
+  Example:
+    >>> kd = {"method": "kd", "overrides": {}}
+    >>> origins([kd | {"fingerprint": "b", "teacher_fingerprint": "a"},
+    ...          kd | {"fingerprint": "c", "teacher_fingerprint": "b"}])
+    {'b': 'a', 'c': 'a'}
+  """
+  above = {row["fingerprint"]: names.teacher(row) for row in rows
+           if row.get("fingerprint")}
+
+  def first(net: str) -> str:
+    teacher = above.get(net)
+    return net if teacher is None else first(teacher)
+
+  return {net: first(net) for net, teacher in above.items() if teacher}
 
 
 def grouped(rows: Sequence[Row], values: Sequence[T]) -> dict[Any, list[T]]:

@@ -309,12 +309,17 @@ def test_both_sides_are_in_the_verdict():
   better = "pixels that matter better than "
   assert better + "cells masked (LIME-like): does not hold, it is worse." in text
   assert better + "Gaussian noise, sd 0.3: holds." in text
-  assert "0.900 vae, 0.800 masks, 0.900 noise" in verdict.status(rows)
+  assert ("0.900 ± 0.000 (3) vae, 0.800 ± 0.000 (3) masks, 0.900 ± 0.000 (3) "
+          "noise; mean p of the class while 0 to 90 pixels go, less is better, "
+          "0.300 ± ") in verdict.status(rows)
   assert "without any student" not in text
   rows["constant"] = [{"overrides": {"teacher": "mlp"}, "latent": 0.95,
                        "pixels": 0.9, "last": 0.99}]
   assert "agrees on 0.950 (VAE's latent), 0.900 (pixels), 0.990 (" in (
       verdict.conclude(rows))
+  # (0.95 + 0.90 + 0.99) / 3.
+  assert ", 0.947 to name the instance's class without any student;" in (
+      verdict.status(rows))
 
 
 @pytest.mark.parametrize("table", [[], [row("vae", 0, b=1.0)]])

@@ -54,7 +54,8 @@ def test_the_conclusion_has_each_file_and_each_budget(rows):
   text = study.conclude(rows)
   assert "| small net, distilled, 32 | float | 201.0 ± 2.5 (3) |" in text
   assert "| 120 kB, float: small net on labels | 32 |" in text
-  assert "120 kB: small net, distilled (float) 201" in study.status(rows)
+  assert "120 kB: small net, distilled (float) 201 ± 2 (3)" in study.status(rows)
+  assert "picked by these test errors" in study.status(rows)
   assert study.conclude({"table": []}) == "No rows yet.\n"
 
 

@@ -254,10 +254,11 @@ def test_intervals_in_prose_are_those_of_the_rows(name):
   folder = index.ROOT / name
   _, found, prose = (folder / "README.md").read_text().partition("**Results.**")
   assert found
+  plain = lambda text: " ".join(text.split()).replace("−", "-")
   told = re.findall(
-      r"-?\d[\d.,]* ± [\d.]*\d|-?\d+% to \d+%|in \d+ of \d+ rows",
-      " ".join(prose.split()))
-  rows = (folder / "conclusion.md").read_text()
+      r"-?\d[\d.,]* ± [\d.]*\d(?: \([\d/]+\))?|in \d+ of \d+ rows|"
+      r"\[[+-]?[\d.,]+%?, [+-]?[\d.,]+%?\]", plain(prose))
+  rows = plain((folder / "conclusion.md").read_text())
   assert [each for each in told if each not in rows] == []
 
 
@@ -276,6 +277,46 @@ def test_two_arms_are_compared_beside_a_table():
   assert fair.between(found, "kd", "sum").startswith("\nkd minus sum: −2.0 [")
   for name in ("none", "not there"):
     assert fair.between(found, name, "kd") == ""
+
+
+def test_what_was_chosen_at_an_end_of_its_range_is_named():
+  tried = [{"name": name, "rate": rate, "T": t} for name, rate, t in (
+      ("adam", 1e-3, 2.0), ("adam", 1e-3, 4.0), ("adam", 1e-3, 8.0),
+      ("sgd", 0.1, 2.0), ("sgd", 0.02, 8.0))]
+  # Of adam one rate was tried, so that it is at no end, though 0.1 is higher.
+  assert fair.ends(tried[1], tried) == {}
+  assert fair.ends(tried[2], tried) == {"T": "the highest of 3"}
+  assert fair.ends(tried[4], tried) == {
+      "rate": "the lowest of 2", "T": "the highest of 2"}
+  assert fair.described(tried[1], tried) == "T 4, name adam, rate 0.001"
+  assert fair.at_ends({"a": (tried[2], tried[:3]), "b": (tried[1], tried[:3])}) == (
+      "Chosen on held-out data: a: T 8 (the highest of 3); b: T 4. 1 of 2 have a "
+      "number at an end of what was tried, so that a better one may lie beyond.\n")
+  assert fair.at_ends({"b": (tried[1], tried[:3])}).endswith(
+      "T 4. None has a number at an end of what was tried.\n")
+
+
+def test_a_headline_has_numbers_and_says_who_is_better_than_labels():
+  """d = -20 and 20 with a noise of 1, 0, -1: ± t(2) / sqrt(3) = 2.484."""
+  row = {"teacher_fingerprint": "t", "method": "kd", "overrides": {},
+         "failed": None}
+  result = lambda name, *errors, rows=(row,): comparison.Result(
+      name, {}, [], [], dict(enumerate(errors)), 100, 0, 1.0, rows)
+  found = [result("kd", 50, 51, 52), result("less", 31, 31, 31),
+           result("more", 71, 71, 71, rows=(
+               row, row | {"teacher_fingerprint": "u"})), result("none")]
+  assert fair.outcome(found, "kd") == (
+      "kd 51.0 ± 2.5 (3/1); better: less −20.0 [−22.5, −17.5]; "
+      "worse: more +20.0 [+17.5, +22.5]")
+  assert fair.fewest(found, []) == "fewest errors less, 31.0 ± 0.0 (3/1)"
+  assert fair.fewest(found, [33, 33]) == (
+      "fewest errors less, 31.0 ± 0.0 (3/1) (labels alone 33.0 ± 0.0 (2))")
+  assert fair.fewest(found, [30, 30]) == (
+      "fewest errors labels alone, 30.0 ± 0.0 (2); of the others less, 31.0 ± 0.0 "
+      "(3/1)")
+  # Of two teachers, of labels, and of one run it is not said.
+  assert [each.runs for each in (found[2], result("a", 1, 2, rows=(
+      row | {"overrides": {"alpha": 0.0}},)), result("b", 1))] == ["3", "2", "1"]
 
 
 def test_the_index_tells_the_time_on_each_machine():
@@ -335,15 +376,31 @@ def test_the_index_counts_seeds_and_the_teachers_that_rows_learned_from():
       "seed": seed, "teacher_fingerprint": teacher, "method": "kd",
       "overrides": {"alpha": alpha}}
   rows = [row(0, "a", 0.9), row(1, "b", 0.9), row(1, "c", 0.0)]
-  assert index._counts(rows) == "2 | 2" and index._counts([]) == " | "
+  plain = types.SimpleNamespace()
+  assert index._counts(plain, rows) == "2 | 2"
+  assert index._counts(plain, []) == " | "
+  # Two cells of one teacher each, and one of both.
+  assert index._counts(plain, [row(0, "a", 0.5), row(1, "b", 0.6)]) == "2 | 1 (2)"
+  # A chain has the teacher that it begins with: b learned from a, c from b.
+  chain = [row(0, above, alpha) | {"fingerprint": name} for name, above, alpha in (
+      ("b", "a", 0.5), ("c", "b", 0.6))]
+  assert index._counts(plain, chain) == "1 | 1"
+  own = types.SimpleNamespace(OWN_TEACHERS=True)
+  assert index._counts(own, [{"seed": seed, "overrides": {}} for seed in (
+      0, 1, 2)]) == "3 | 3"
+  speakers = types.SimpleNamespace(OVER=("speakers", "data.name"))
+  assert index._counts(speakers, [
+      {"seed": 0, "method": "kd", "teacher_fingerprint": name,
+       "overrides": {"data.name": name, "epochs": epochs, "alpha": 1.0}}
+      for name, epochs in (("x", 2), ("y", 4))]) == "2 speakers | 2"
   table = index.table()
   line = next(x for x in table.splitlines() if x.startswith("| [hinton15_mnist]"))
   cells = [cell.strip() for cell in line.split("|")[1:-1]]
-  # Three teachers, three nets that are their own, three ensembles; not the many
-  # whose name stands beside labels alone.
+  # Three teachers of a cell, with those that are small nets and the ensembles nine
+  # of all; not the many whose name stands beside labels alone.
   assert cells[1:3] == [
       "MNIST, as the paper's", "errors of 10,000; the paper's too"]
-  assert cells[5:7] == ["12", "9"]
+  assert cells[5:7] == ["12", "3 (9)"]
   assert table.index("(12/3) 3 teachers") < table.index("| table |")
 
 

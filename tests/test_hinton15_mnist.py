@@ -228,11 +228,14 @@ def test_what_was_chosen_without_the_test_set_is_told_apart():
   line = lambda word: next(text for text in told if word in text)
   assert "| 206 | 203 ± 5 (3) | 133 of 1010 | 150 ± 0 (3) |" in line("as trained")
   assert "| 109 | 100 ± 0 (3) |" in line("best on the test")
-  assert "| 130 ± 0 (3) [120, 140] |" in line("held-out labels")
+  assert "| 130 ± 0 (3), 120 and 140 by each twin |" in line("held-out labels")
   assert "| 2.9, 3.1 |" in line("held-out labels")
-  assert "| 200 ± 0 (3) [200, 200] |" in line("class prior")
-  assert "203 ± 5 (3), with the best bias 100" in omitted_verdict.phrase(
-      rows, omitted.SETS)
+  assert "| 200 ± 0 (3), 200 and 200 by each twin |" in line("class prior")
+  # 203 ± t(2) 2 sqrt(4 / 3) = 4.303 * 2.309.
+  assert line("- no 3s, as trained").endswith("[193.1, 212.9]: not excluded.")
+  assert line("- no 3s, best bias").endswith("[100.0, 100.0]: excluded, above.")
+  assert ("203 ± 5 (3), with the bias that is best on the test set 100"
+          ) in omitted_verdict.phrase(rows, omitted.SETS)
 
 
 def test_as_trained_is_counted_from_the_rows_own_wrong_ids():

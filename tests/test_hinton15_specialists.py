@@ -295,12 +295,13 @@ def test_a_verdict_that_all_holds():
   # 250 - 230 and no more noise than the interval tells.
   assert line.endswith("| more |") and "+20.0 [" in line
   # (300 - 260) / (300 - 250).
-  assert "keeps 80% (7" in said
+  assert "keeps 80% [7" in said
   assert "EFG, IJ" in said and "95.00 ± 0.00 (10)" in said
   # 6.25% of 4,000: 93.75% right, from 92.5%.
   assert "| 26.1 | 93.75 ±" in said
   assert verdict.status(rows) == (
-      "92.5% to 93.8%; one net from these 93.5%, hard labels 92.5%")
+      "generalist 92.5 ± 0.2 (10)%, with specialists 93.8 ± 0.2 (10)%; one net "
+      "from these 93.5 ± 0.2 (10)%, from hard labels 92.5 ± 0.2 (10)%")
 
 
 def test_a_verdict_that_nothing_is_shown():

@@ -527,7 +527,7 @@ def test_the_verdict_can_go_either_way(share, verdict_of_share):
   assert "| yes | 10.7 | 3.0 ± 0.0 (6) |" in ensemble
   assert any(line.startswith("| baseline | 58.9 | 56.0 ± ") for line in lines)
   assert any(line.startswith("| 1 | 57.0 ± ") for line in lines)
-  assert f"{share:.0%} (" in study.status(rows_of(share))
+  assert f"gain {share:.0%} [" in study.status(rows_of(share))
 
 
 def test_no_gain_is_no_claim():

@@ -223,7 +223,7 @@ def test_published_numbers_are_compared_with_what_their_version_computes():
           "not excluded by [96.40, 97.40], of 3 runs from one teacher.") in said
   assert "roles swapped)" not in said
   # 0.1 * 0.1 + 0.9 * 0.02.
-  assert "0.0280 ± 0.0000 (3) |" in said
+  assert "0.0280 ± 0.0000 (3/1) |" in said
 
 
 def test_a_single_run_lies_within_more_than_the_mean():

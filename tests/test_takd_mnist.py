@@ -110,6 +110,11 @@ def test_t_of_each_hop_is_chosen_by_its_own_net_without_the_test_set():
       each["test_errors"] = 0 if at == 2.0 else 999
   assert study.chosen(path, rows) == 8.0
   assert study.chosen((800, 300, 30), rows) == 2.0
+  for each in rows["choosing"]:
+    if each["net"] == "net_800" and each["overrides"]["temperature"] == 4.0:
+      each["heldout_errors"] = 1
+  # 4, 8 and 2 of 2, 4 and 8.
+  assert study.hops_at_ends((800, 300, 30), rows) == ["T of hop 2", "T of hop 3"]
   config = study.table(recipe.get_config(), rows, 3)
   assert config.nets.net_800_300.temperature == 8.0
   assert config.nets.net_30.temperature == 2.0
@@ -137,10 +142,12 @@ def test_a_step_is_the_mean_over_the_pairs_that_differ_in_it():
 
 @pytest.mark.parametrize(("errors", "says"), [
     (lambda path: 300 - 40 * (path == (100, 30)),
-     "better than 1200-30: 1200-100-30; worse: none; fewest errors 1200-100-30"),
+     # ± 3.182 * 1.155 / 2, of the noise 1, 0, 1, 0 beside 0, 1, 0, 1.
+     "; better: 1200-100-30 −40.0 [−41.8, −38.2]; worse: none; fewest errors "
+     "1200-100-30, "),
     (lambda path: 300 + 40 * (len(path) == 4),
-     "better than 1200-30: none; worse: 1200-800-300-100-30; fewest errors"),
-    (lambda path: 300, "better than 1200-30: none; worse: none"),
+     "; better: none; worse: 1200-800-300-100-30 +40.0 [+38.2, +41.8]; fewest"),
+    (lambda path: 300, "; better: none; worse: none"),
 ])
 def test_the_verdict_can_go_either_way(errors, says):
   said = study.conclude(rows_of(errors))

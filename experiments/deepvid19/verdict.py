@@ -47,10 +47,15 @@ def status(rows: Rows) -> str:
     return "not all samplers yet"
   real = lambda row: np.mean([row[kind]["agreement"] for kind in _LOCAL])
   means = lambda read: ", ".join(
-      f"{np.mean([read(row) for row in part]):.3f} {sampler}"
+      f"{words.interval([read(row) for row in part], '.3f')} {sampler}"
       for sampler, part in found.items())
-  return (f"agreement on real neighbours {means(real)}; p of the class while 90 "
-          f"pixels go {means(lambda row: np.mean(row['deletion']))}")
+  constant = "".join(
+      f", {np.mean([row[kind] for kind in _LOCAL]):.3f} to name the instance's "
+      "class without any student" for row in rows.get("constant", ())
+      if row["overrides"]["teacher"] == teachers[0])
+  return (f"agreement on real neighbours {means(real)}{constant}; mean p of the "
+          f"class while 0 to {plan.COUNTS[-1]} pixels go, less is better, "
+          f"{means(lambda row: np.mean(row['deletion']))}")
 
 
 def pictures(rows: Rows, folder: pathlib.Path) -> None:

@@ -8,6 +8,7 @@ from experiments.deploy_mnist import study as shared
 from experiments.deploy_mnist.study import (
   CLAIM,
   COMMAND,
+  OWN_TEACHERS,
   UNIT,
   conclude,
   pictures,
@@ -16,7 +17,8 @@ from experiments.deploy_mnist.study import (
 from experiments.protocol import Options, Stage
 
 __all__ = [
-    "CLAIM", "COMMAND", "DATA", "UNIT", "conclude", "pictures", "stages", "status"]
+    "CLAIM", "COMMAND", "DATA", "OWN_TEACHERS", "UNIT", "conclude", "pictures",
+    "stages", "status"]
 DATA = "CIFAR-10, 20,000 of its 50,000 images"
 
 

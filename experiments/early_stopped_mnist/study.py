@@ -153,11 +153,8 @@ def _with_half(mean: statistics.Summary) -> str:
 def status(rows: Rows) -> str:
   """Which students are better than the whole teacher's, which worse; the best."""
   results = [each for each in found(rows) if each.errors]
-  means = {each.name: statistics.summary([*each.errors.values()]).mean
-           for each in results}
-  best = min(means, key=lambda name: means[name])
-  return (f"{fair.phrase(results, ARMS[WHOLE].name)}; fewest errors {best}, "
-          f"{tables.number(means[best], 1)}")
+  best = fair.fewest(results, [*_errors("labels", rows).values()])
+  return f"{fair.outcome(results, ARMS[WHOLE].name)}; {best}"
 
 
 @canvas.styled

@@ -36,7 +36,7 @@ OTHERS = ("hint", "vid", "cc", "cc_kernel", "nst", "fsp", "ab", "ft",
           "itrd", "nd", "crd_drawn")
 UNLIKE = ("at", "sp", "rkd", "pkt", "crd", "vid", "reviewkd", "wkd_l", "pefd",
           "srd", "itrd", "nd")
-_SEEDS = 4
+_SUM, _SEEDS = "kd + best", 4
 
 
 def stages(options: Options) -> list[Stage]:
@@ -77,7 +77,7 @@ def best(rows: Rows) -> tuple[str, float]:
 
 def _sum(rows: Rows) -> Arm:
   name, weight = best(rows)
-  return arm("kd + best", {
+  return arm(_SUM, {
       "method": (f"kd+{name}",), f"{name}.weight": (weight, 0.25 * weight)})
 
 
@@ -134,21 +134,37 @@ def _smaller() -> ml_collections.ConfigDict:
 
 
 def found(rows: Rows) -> list[comparison.Result]:
-  """What the rows say of each arm that has some."""
-  return [each for each in fair.results(arms(rows), rows)
-          if each.errors or each.failed]
+  """What the rows say of each arm that has some.
+
+  T of the last is shown, as KD alone may have been chosen at another.
+  """
+  own = [each for each in fair.results(arms(rows), rows)
+         if each.errors or each.failed]
+  t = f"{_config().temperature:g} (not chosen)"
+  return [each._replace(setting={**each.setting, "temperature": t},
+                        tried=[*each.tried, "temperature"])
+          if each.name == _SUM else each for each in own]
 
 
 def conclude(rows: Rows) -> str:
-  """Every arm against KD; and the sum against the method that it adds to KD."""
-  return f"**{status(rows)}.**\n\n" + fair.markdown(
-      found(rows), "kd", arms(rows), rows["choosing"]) + fair.between(
-          found(rows), "kd + best", best(rows)[0])
+  """Every arm against KD; the sum against the method that it adds to KD; labels."""
+  results = found(rows)
+  tests = comparison.differences(results, "labels")[0]
+  lines = [f"- {fair.minus(name, 'labels', tests[name])}."
+           for name in _WEIGHTS if name in tests]
+  return "\n".join([
+      f"**{status(rows)}.**\n",
+      fair.markdown(results, "kd", arms(rows), rows["choosing"]),
+      "The study was stopped some times, and rows counted the seconds of a "
+      "training since it last began: the seconds of this table are too few, most "
+      "of all those of wkd_f.", fair.between(results, _SUM, best(rows)[0]),
+      "The methods on features minus labels alone, by seed and beside the "
+      "comparisons of the table; p is not corrected.\n", *lines, ""])
 
 
 def status(rows: Rows) -> str:
   """Which are better than KD, and which are worse."""
-  return fair.phrase(found(rows), "kd")
+  return fair.outcome(found(rows), "kd")
 
 
 def pictures(rows: Rows, folder: pathlib.Path) -> None:

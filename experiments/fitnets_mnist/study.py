@@ -162,7 +162,7 @@ def conclude(rows: Rows) -> str:
 def status(rows: Rows) -> str:
   """Which arms are better than labels alone, and which are worse, by depth."""
   return ". ".join(
-      f"{depth} layers: {fair.phrase(results, 'labels')}"
+      f"{depth} layers: {fair.outcome(results, 'labels')}"
       for depth, results in found(rows).items())
 
 

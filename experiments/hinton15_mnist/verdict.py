@@ -1,6 +1,7 @@
 """What the rows of `hinton15_mnist` say, beside the paper."""
 
 from collections.abc import Mapping, Sequence
+import itertools
 import math
 import pathlib
 
@@ -11,6 +12,14 @@ from kd_jax.report import Row, canvas, clustered, names, statistics
 # Errors of 10,000 in the paper, of a single run each.
 PAPER = {"teacher": 67, "small": 146, "distilled, T = 20": 74}
 _MAIN, _SMALL = "distilled, T = 20", "small"
+# Differences that were looked at after the runs, of cells by name and length.
+_LATER = (("self-distillation, 10 epochs", "small, 10 epochs"),
+          ("label smoothing, entropy of T = 1, 10 epochs",
+           "distilled, T = 1, 10 epochs"),
+          ("small, 40 epochs", "small, 10 epochs"))
+# Cells of which none is told from another, and for how long they were trained.
+_ALIKE = (*(f"distilled, T = {t}, 10 epochs" for t in (4, 8, 20, 50)),
+          "logit matching, 10 epochs")
 
 Named = Mapping[str, Sequence[Row]]
 
@@ -22,7 +31,8 @@ def told(rows: Rows, named: Named) -> str:
   for length, group in _by_length(named).items():
     if any(group.values()):
       parts.append(f"**Students trained for {length}.**\n\n"
-                   + _table(rows, group, cells, f", {length}"))
+                   + _table(rows, group, cells, f", {length}", _longest(named)))
+  parts += later(cells, named)
   parts.append("**Teachers.**\n\n" + words.table(
       ["teacher", "paper", "errors of 10,000", "NLL", "ECE"],
       _of_teachers(rows, named)))
@@ -39,8 +49,33 @@ def told(rows: Rows, named: Named) -> str:
       "are paired by seed and hold given these teachers, with the variance of "
       "the differences within each of the distilled row's (9 degrees of "
       "freedom). p is corrected within a table. The paper's number is of one "
-      "run: it is looked for where one more run of ours lies with 95%, mean ± t "
+      "run, of a length that it does not give, and stands beside the longest of "
+      "ours: it is looked for where one more run of ours lies with 95%, mean ± t "
       "s sqrt(1 + 1 / n), of all n runs whoever taught them.\n")
+
+
+def later(cells: clustered.Cells, named: Named) -> list[str]:
+  """Differences of no table, which were looked at after the runs."""
+  lines = [f"- {one} minus {other}{_difference(cells, one, other)}"
+           for one, other in _LATER
+           if named.get(one) and named.get(other)]
+  alike = [name for name in _ALIKE if named.get(name)]
+  tests = [test for one, other in itertools.combinations(alike, 2)
+           if (test := cells.difference(one, other)) and test.low is not None]
+  if tests:
+    least, most = (f"{pick(ends):+.1f}" for pick, ends in (
+        (min, [test.low for test in tests]), (max, [test.high for test in tests])))
+    lines.append(f"- T = 4, 8, 20 and 50 and logit matching, 10 epochs, each minus "
+                 f"each other: all {len(tests)} intervals are within "
+                 f"[{least}, {most}].")
+  return ["**Looked at after the runs**: differences in errors by the same model, "
+          "p not corrected.\n\n" + "\n".join(lines) + "\n"] if lines else []
+
+
+def _difference(cells: clustered.Cells, one: str, other: str) -> str:
+  test = cells.difference(one, other)
+  return "" if test is None else (
+      f": {words.difference(test)}, p {words.p_value(test.p)}.")
 
 
 def _by_length(named: Named) -> dict[str, dict[str, Sequence[Row]]]:
@@ -63,7 +98,7 @@ def _cells(named: Named) -> clustered.Cells:
 
 def _table(
     rows: Rows, group: Named, cells: clustered.Cells, ending: str,
-    hidden: Sequence[str] = (), teachers: Sequence[Row] = (),
+    longest: str, hidden: Sequence[str] = (), teachers: Sequence[Row] = (),
 ) -> str:
   """Every row: errors, what of the teacher's gain it has, and how sure we are.
 
@@ -72,6 +107,7 @@ def _table(
     group: Those of the table, by name.
     cells: The same and others, by name and `ending`.
     ending: What is added to a name.
+    longest: The same of the rows that the paper's numbers stand beside.
     hidden: Names of rows that are shown elsewhere.
     teachers: Of the rows shown, if not those of the table.
   """
@@ -80,6 +116,8 @@ def _table(
            if done and name not in hidden}
   lines = [_line(name, done, group[_SMALL], taught, _errors(cells, name + ending))
            for name, done in shown.items()]
+  if ending != longest:  # The paper gives no length.
+    lines = [[label, "", *more] for label, _, *more in lines]
   tests = {name: test for name in shown if name != _MAIN and group[_MAIN] and (
       test := cells.difference(name + ending, _MAIN + ending))}
   family = claims.Family(tests)
@@ -90,16 +128,16 @@ def _table(
        "agreement %", "NLL", "ECE", f"minus {_MAIN}", "p (Holm)"], lines)
 
 
-def phrase(rows: Rows, named: Named, best: Sequence[Row] = ()) -> str:
-  """The paper's numbers as they came out here."""
+def phrase(rows: Rows, named: Named, best: Named) -> str:
+  """The paper's numbers as they came out here, and the best that was found."""
   cells = _cells(named)
   found = [f"{name.split(',')[0]} " + (
       _errors_of(done) if name == "teacher" else
       _errors(cells, f"{name}{_longest(named)}"))
            for name, done in _headline(rows, named).items() if done]
-  if best:
-    found.append("best found " + _errors(_with(named, {"best": best}), "best"))
-  return ", ".join(found)
+  both = {name: done for name, done in best.items() if done}
+  more = _with(named, both)
+  return ", ".join([*found, *(f"{name} {_errors(more, name)}" for name in both)])
 
 
 def searched(
@@ -128,9 +166,21 @@ def searched(
   return (f"**Tried on held-out data, two seeds each.**\n\n{listed}\n"
           f"**The best of them, on all data: the paper's single run makes "
           f"{PAPER[_MAIN]} errors{verdict}.**\n\n"
-          + _table(rows, group, cells, ending, (_SMALL, _MAIN), own)
+          + _table(rows, group, cells, ending, ending, (_SMALL, _MAIN), own)
+          + _closing(named, cells, [name for name, done in best.items() if done])
           + f"\nTheir teachers make {_errors_of(own)} errors. "
           f"{words.modelled(cells, 'these rows and those of the table')}\n")
+
+
+def _closing(named: Named, cells: clustered.Cells, best: Sequence[str]) -> str:
+  """What soft targets and other images are worth beside each other."""
+  ending, shifted = _longest(named), f"distilled, images shifted{_longest(named)}"
+  others = {name: name + ending for name in best[1:]} | (
+      {shifted: shifted} if named.get(shifted) else {})
+  lines = [f"- {best[0]} minus {name}{_difference(cells, best[0] + ending, cell)}"
+           for name, cell in others.items()]
+  return ("\nLooked at after the runs, p not corrected:\n\n" + "\n".join(lines)
+          + "\n") if lines else ""
 
 
 def _with(named: Named, more: Named) -> clustered.Cells:
@@ -171,13 +221,24 @@ def _longest(named: Named) -> str:
   return ", " + next(iter(_by_length(named)))
 
 
-def headline(rows: Rows, named: Named, best: Sequence[Row]) -> str:
-  """The verdict, with a line for the best that was found."""
-  place = claims.single(PAPER[_MAIN], [row["test_errors"] for row in best])
+def headline(rows: Rows, named: Named, best: Named, said: str) -> str:
+  """The verdict, with a line for the best that was found and one for its control.
+
+  Args:
+    rows: Of the study.
+    named: Those of the table, by name.
+    best: The rows of the best that was found, then those of its control.
+    said: What the best is, for who reads this table alone.
+  """
+  (first, distilled), *controls = best.items()
+  cells = _with(named, best)
+  place = claims.single(PAPER[_MAIN], [row["test_errors"] for row in distilled])
   return _verdict(rows, named, _cells(named), [
-      [sources.linked("distilled, best found", best), str(PAPER[_MAIN]),
-       _errors(_with(named, {"best": best}), "best"),
-       *((place.interval, place.verdict) if place else ("", ""))]])
+      [sources.linked(f"{first}: {said}", distilled), str(PAPER[_MAIN]),
+       _errors(cells, first),
+       *((place.interval, place.verdict) if place else ("", ""))],
+      *([sources.linked(name, done), "", _errors(cells, name), "", ""]
+        for name, done in controls)])
 
 
 def _verdict(

@@ -5,7 +5,7 @@ import pathlib
 
 import numpy as np
 
-from experiments import claims, sources, words
+from experiments import claims, fair, sources, words
 from experiments.hinton15_specialists import plan
 from experiments.protocol import Rows
 from kd_jax.report import Row, canvas, statistics
@@ -51,13 +51,12 @@ def conclude(rows: Rows) -> str:
 def status(rows: Rows) -> str:
   """The accuracies as they came out, in a phrase."""
   found = _by_method(rows)
-  said = {name: statistics.summary(_accuracy(found, name)).mean
-          for name in plan.METHODS if found.get(name)}
-  if len(said) < len(plan.METHODS):
+  if len(found) < len(plan.METHODS):
     return "not all methods yet"
-  return (f"{said['generalist']:.1f}% to {said['specialists']:.1f}%; one net from "
-          f"these {said['from specialists']:.1f}%, hard labels "
-          f"{said['hard labels']:.1f}%")
+  said = lambda name: f"{words.interval(_accuracy(found, name))}%"
+  return (f"generalist {said('generalist')}, with specialists "
+          f"{said('specialists')}; one net from these {said('from specialists')}, "
+          f"from hard labels {said('hard labels')}")
 
 
 def pictures(rows: Rows, folder: pathlib.Path) -> None:
@@ -217,18 +216,17 @@ def _kept(found: ByMethod) -> str:
             "than one net with hard labels, so there is no share to keep.\n")
   return (f"Of the {np.mean(hard - best):.1f} errors between one net with hard "
           "labels and generalist with specialists, one net taught by these keeps "
-          f"{share.ratio:.0%} ({share.low:.0%} to {share.high:.0%}: ratio of "
-          "means, Fieller's 95% interval over seeds).\n")
+          f"{share.ratio:.0%} [{share.low:.0%}, {share.high:.0%}]: ratio of "
+          "means, Fieller's 95% interval over seeds.\n")
 
 
 def _settings(found: ByMethod) -> str:
-  first = _seeds(found)[0]
-  lines = []
+  first, choices = _seeds(found)[0], {}
   for method, name in plan.METHODS.items():
-    own = plan.plain(found[method][first]["overrides"])
-    told = ", ".join(f"{key} {value}" for key, value in own.items())
-    lines.append(f"- {name}: {told}")
-  return "Chosen on held-out data:\n\n" + "\n".join(lines) + "\n"
+    own, tried = plan.plain(found[method][first]["overrides"]), plan.FULL.grids.get(
+        "generalist" if method == "ensemble" else method, ())
+    choices[name] = own, [*map(plan.plain, tried)]
+  return fair.at_ends(choices)
 
 
 @canvas.styled

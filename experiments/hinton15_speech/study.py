@@ -15,8 +15,9 @@ from typing import Any
 import ml_collections
 
 from configs import mnist
+from experiments import fair
 from experiments.hinton15_speech import decode, sets, verdict
-from experiments.protocol import Options, Stage
+from experiments.protocol import Options, Rows, Stage
 from kd_jax.config import sweep
 from kd_jax.core.errors import UserError
 from kd_jax.report import Row
@@ -45,7 +46,9 @@ _RATES = (3e-4, 1e-3, 3e-3)
 _CHOOSING_SEED = 100
 _TEACHER_SEED = 1000
 
-conclude, status, pictures = verdict.conclude, verdict.status, verdict.pictures
+status, pictures = verdict.status, verdict.pictures
+# What a mean is over, and which key of a row says it.
+OVER = ("speakers", "data.name")
 
 # Of each speaker left out: the settings of the baseline and of the distilled net.
 Setting = Mapping[str, Any]
@@ -67,6 +70,16 @@ def stages(options: Options) -> list[Stage]:
       Stage("table", config=lambda rows: with_sets(table(
           options, choose(rows.get("choosing", ())), seeds))),
       Stage("utterances", run=decode.utterances, shards=False)]
+
+
+def conclude(rows: Rows) -> str:
+  """Table 1 in the paper's form, the verdicts, and what each fold chose."""
+  choices: dict[str, tuple[fair.Setting, Sequence[fair.Setting]]] = {}
+  tried = sweep.product({"epochs": _EPOCHS, "optimizer.learning_rate": _RATES})
+  for speaker, own in choose(rows.get("choosing", ())).items():
+    for system, setting in own.items():
+      choices[f"without {speaker}, {system}"] = setting, tried
+  return verdict.conclude(rows) + "\n" + fair.at_ends(choices)
 
 
 def choosing(options: Options) -> ml_collections.ConfigDict:

@@ -56,11 +56,14 @@ def status(rows: Rows) -> str:
   cells = gather(rows.get("utterances", ()))
   if not _whole(cells):
     return "not finished"
-  one, ten, distilled = (
-      f"{cells.accuracy[system].mean():.1f}%"
-      for system in ("baseline", "ensemble", HEADLINE))
-  return (f"{one}, {ten}, {distilled}; of the gain, "
-          f"{_told(_kept(cells, HEADLINE))} (paper {PAPER_KEPT:.0%})")
+  shown = {"one net": "baseline", "ten": "ensemble",
+           f"distilled, T = {HEADLINE:g},": HEADLINE}
+  levels = ", ".join(f"{name} {_mean(cells.accuracy[system])}%"
+                     for name, system in shown.items())
+  gains = ", ".join(words.difference(_against(cells.accuracy, system), "+.2f")
+                    for system in ("ensemble", HEADLINE))
+  return (f"{levels}, n is speakers; ten and distilled minus one {gains} points; "
+          f"of the gain {_told(_kept(cells, HEADLINE))} (paper {PAPER_KEPT:.0%})")
 
 
 def gather(rows: Sequence[Row]) -> Cells:
@@ -169,7 +172,7 @@ def _mean(values: np.ndarray) -> str:
 def _told(found: statistics.Ratio) -> str:
   if found.low is None or found.high is None:
     return "a share that cannot be told"
-  return f"{found.ratio:.0%} ({found.low:.0%} to {found.high:.0%})"
+  return f"{found.ratio:.0%} [{found.low:.0%}, {found.high:.0%}]"
 
 
 def pictures(rows: Rows, folder: pathlib.Path) -> None:

@@ -15,7 +15,7 @@ import itertools
 from typing import Any
 
 from configs import mnist
-from experiments import claims, sources
+from experiments import claims, fair, sources
 from experiments.protocol import Cell, Options, Rows, Stage, hold_out
 from kd_jax.config import sweep
 from kd_jax.report import Row, statistics
@@ -138,7 +138,17 @@ def conclude(rows: Rows) -> str:
     else:
       judge = _middle_is_best if width < 300 else _high_are_alike
       lines.append(judge(cells, width, functools.partial(_label, rows, width)))
-  return "\n".join(lines)
+  return "\n".join([*lines, *_chosen(rows)])
+
+
+def _chosen(rows: Rows) -> list[str]:
+  """The settings of each width, if any rows have chosen them."""
+  if not rows.get("choosing"):
+    return []
+  return [fair.at_ends({
+      f"2x{width}": (setting, sweep.product(
+          {"alpha": _ALPHAS, "optimizer.learning_rate": _RATES[width]}))
+      for width, setting in choose(rows["choosing"]).items()})]
 
 
 def status(rows: Rows) -> str:

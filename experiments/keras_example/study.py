@@ -12,6 +12,7 @@ versions compute, which is something else: see `as_run.py`.
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from experiments import fair
 from experiments.keras_example import config as example
 from experiments.keras_example import verdict
 from experiments.protocol import Cell, Options, Rows, Stage, hold_out
@@ -171,7 +172,11 @@ def smaller(config):
 
 def conclude(rows: Rows) -> str:
   """Every number of the example beside ours, as markdown."""
-  return verdict.told(rows, _named(rows), _epochs(rows))
+  choices = {f"{loss}, {epochs} epochs": (
+      choose(rows.get("choosing", []), loss, epochs), _SETTINGS[loss])
+             for loss in _SETTINGS for epochs in _epochs(rows)}
+  return (verdict.told(rows, _named(rows), _epochs(rows)) + "\n"
+          + fair.at_ends(choices))
 
 
 def status(rows: Rows) -> str:

@@ -48,7 +48,8 @@ def told(rows: Rows, named: Named, epochs: Sequence[int]) -> str:
   return "\n".join([
       _beside(rows, named, epochs[0]),
       "Accuracy on the test set in percent: mean ± half the 95% t-interval over "
-      "seeds (n), given one teacher. A published number is one run: it is \"of "
+      "seeds; (n/1) is of n runs with the one teacher. A published number is one "
+      "run: it is \"of "
       "ours\" if it lies where one more run of ours would, with 95% (t-interval "
       "of a single run). Loss: mean of the last epoch, as the example prints "
       "it.\n",
@@ -97,12 +98,15 @@ def _beside(rows: Rows, named: Named, epochs: int) -> str:
   for name, (published, done) in _nets(rows, named, epochs).items():
     values = accuracy(done)
     losses = [_loss(row) for row in done]
+    # The programs as they ran name no teacher: theirs is that of the table.
+    given = [{**row, "teacher_fingerprint": "the table's"}
+             if name.startswith("as run") else row for row in done]
     lines.append([
         sources.linked(name, done), _number(published.prose, ".1f"),
         _of_ours(published.prose, values),
         _number(published.rendered), _of_ours(published.rendered, values),
-        words.interval(values, ".2f"), _number(published.loss, ".4f"),
-        words.interval(losses, ".4f")])
+        words.spread(given, values, ".2f"), _number(published.loss, ".4f"),
+        words.spread(given, losses, ".4f")])
   return words.table(
       ["net", "prose", "of ours?", "rendered run", "of ours?", "ours",
        "its loss", "our loss"], lines)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from configs import mnist
+from experiments import fair
 from experiments.methods_mnist import verdict
 from experiments.protocol import Cell, Options, Rows, Stage, hold_out
 from kd_jax.config import sweep
@@ -59,7 +60,7 @@ _QUICK = Size(("kd", "dkd"), ((12,),), 2, (100,), 2)
 
 # Three values of what a method is most sensitive to, times two learning rates. The
 # weights are the paper's; where it has none, alpha = 0.9.
-_RATES = (1e-3, 3e-3)
+_RATE, _RATES = "optimizer.learning_rate", (1e-3, 3e-3)
 _SOFTER = {"temperature": (2.0, 4.0, 8.0)}
 _TRIED: Mapping[str, Mapping[str, tuple[float, ...]]] = {
     "hard": {"label_smoothing": (0.0, 0.05, 0.1)},
@@ -88,7 +89,7 @@ def stages(options: Options) -> list[Stage]:
 def settings(method: str) -> sweep.Sweep:
   """The settings that are tried of a method, six of each."""
   return sweep.product(
-      _TRIED.get(method, _SOFTER), {"optimizer.learning_rate": _RATES})
+      _TRIED.get(method, _SOFTER), {_RATE: _RATES})
 
 
 def choosing(size: Size) -> ml_collections.ConfigDict:
@@ -167,11 +168,10 @@ def edges(rows: Rows) -> str:
   """In how many rows the best setting stood at an end of what was tried."""
   fast, ends = [], []
   for (widths, method), done in named(rows).items():
-    chosen, tried = _of(done[0]), settings(method)
-    fast.append(chosen["optimizer.learning_rate"] == max(_RATES))
-    (key,) = tried[0].keys() - {"optimizer.learning_rate"}
-    values = sorted({point[key] for point in tried})
-    if chosen[key] in (values[0], values[-1]):
+    tried = settings(method)
+    at = fair.ends({key: _of(done[0])[key] for key in tried[0]}, tried)
+    fast.append("highest" in at.pop(_RATE, ""))
+    if at:
       ends.append(f"{names.shown(widths)} {method}")
   return (
       f"The best setting has the higher learning rate in {sum(fast)} of "

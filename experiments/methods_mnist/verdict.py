@@ -31,14 +31,13 @@ def told(named: Named) -> str:
                if row.get("agreement") is not None]
     lines.append([
         sources.linked(f"{names.shown(key[0])} {key[1]}", rows), _setting(rows[0]),
-        words.interval([row["test_errors"] for row in rows]),
-        words.interval(follows, ".2f"),
-        words.interval([row["test_nll"] for row in rows], ".4f"),
+        _errors(rows), words.spread(rows, follows, ".2f") if follows else "",
+        words.spread(rows, [row["test_nll"] for row in rows], ".4f"),
         *judged.line(key)])
   return f"**{phrase(named)}.**\n\n" + words.table(
       ["student, method", "chosen", "test errors", "agreement %", "NLL",
        f"minus {_REFERENCE}", "p (Holm)"], lines) + (
-           "\nMean ± half the 95% t-interval over seeds (n). Differences in test "
+           f"\n{words.SPREAD} Each is Student's t over seeds. Differences in test "
            "errors are paired by seed; p is corrected by Holm over all rows of the "
            f"table. Better and worse: p < {claims.LEVEL}.\n")
 
@@ -47,11 +46,16 @@ def phrase(named: Named) -> str:
   """Who is better than KD, and who is worse, by size."""
   judged = family(named)
   listed = lambda widths, verdict: ", ".join(sorted(
-      method for own, method in judged.having(verdict) if own == widths)) or "none"
+      f"{method} {judged.line((own, method))[0]}"
+      for own, method in judged.having(verdict) if own == widths)) or "none"
   return "; ".join(
-      f"{names.shown(widths)}: better than KD {listed(widths, claims.HOLDS)}, "
-      f"worse {listed(widths, claims.FAILS)}"
+      f"{names.shown(widths)}: KD {_errors(named.get((widths, _REFERENCE), ()))}, "
+      f"better {listed(widths, claims.HOLDS)}, worse {listed(widths, claims.FAILS)}"
       for widths in dict.fromkeys(widths for widths, _ in named))
+
+
+def _errors(rows: Sequence[Row]) -> str:
+  return words.spread(rows, [row["test_errors"] for row in rows])
 
 
 @canvas.styled

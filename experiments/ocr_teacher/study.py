@@ -147,9 +147,10 @@ def conclude(rows: Rows) -> str:
   lines += [f"{_heading(stage)}: not run to its end yet, and not judged.\n"
             for stage in SETS if stage not in whole(rows)]
   lines.append(
-      "± is half the 95% t-interval over seeds, given the one teacher and the one "
-      "test set. It is not known whether the recogniser saw digits of MNIST, or of "
-      "the NIST forms that they come from, when it was trained.\n")
+      "± is half the 95% t-interval over seeds, given the one test set; (n/1) is "
+      "of n runs with the one teacher. It is not known whether the recogniser saw "
+      "digits of MNIST, or of the NIST forms that they come from, when it was "
+      "trained.\n")
   return "\n".join(lines)
 
 
@@ -157,13 +158,13 @@ def _setting(stage: str, rows: Rows) -> str:
   """Every setting on one of the sets of digits."""
   own, against = rows[stage], labels(rows[stage])
   lines = [[sources.linked("labels alone", made(own, LABELS, 1.0)), "",
-            words.interval([*against.values()]), "reference"]]
+            _spread(made(own, LABELS, 1.0)), "reference"]]
   for alpha, name in NAMES.items():
     for t in TEMPERATURES:
       of = errors(own, alpha, t)
       test = statistics.paired_by_seed(of, against)
-      label = sources.linked(name, made(own, alpha, t))
-      lines.append([label, f"{t:g}", words.interval([*of.values()]),
+      rows_of = made(own, alpha, t)
+      lines.append([sources.linked(name, rows_of), f"{t:g}", _spread(rows_of),
                     words.difference(test) if test else ""])
   table = words.table(
       ["learned from", "T", f"errors of {_examples(own):,} (n)",
@@ -174,6 +175,11 @@ def _setting(stage: str, rows: Rows) -> str:
     after += (f"The recogniser itself makes {it['test_errors']} errors of "
               f"{it['test_examples']:,}.\n")
   return f"### {_heading(stage)}\n\n{table}\n{after}"
+
+
+def _spread(rows: Sequence[Row]) -> str:
+  good = [row for row in rows if row["failed"] is None]
+  return words.spread(good, [row["test_errors"] for row in good])
 
 
 def _heading(stage: str) -> str:

@@ -126,7 +126,8 @@ def table(rows: Rows, stage: str, seeds: int = SEEDS):
 
 def conclude(rows: Rows) -> str:
   """Each track beside what is published, as markdown."""
-  chosen = {track: choose(rows.get("choosing", ()), track) for track in EPOCHS}
+  chosen = {track: (choose(rows.get("choosing", ()), track), SETTINGS[track])
+            for track in EPOCHS}
   return verdict.told(rows, named(rows), chosen)
 
 

@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 import math
-from typing import Any
 
-from experiments import claims, sources, words
+from experiments import claims, fair, sources, words
 from experiments.protocol import Rows
 from kd_jax.report import Row, statistics
 
@@ -21,28 +20,25 @@ AIM = {"distortion-aware": 40, "permutation-invariant": 57}
 
 
 def told(
-    rows: Rows, named: Named, chosen: Mapping[str, Mapping[str, Any]]
+    rows: Rows, named: Named,
+    chosen: Mapping[str, tuple[fair.Setting, Sequence[fair.Setting]]]
 ) -> str:
   """Errors of each track and of its teachers, what was chosen, and the verdict."""
   lines = [_line(rows, name, done) for name, done in named.items() if done]
   columns = ["2x800", "published", "teacher", "its members",
              "errors of 10,000", "fewest to most", "NLL", "aim", "verdict"]
-  settings = "; ".join(
-      f"{track}: " + ", ".join(f"{key.removeprefix('student.')} {value}"
-                               for key, value in setting.items())
-      for track, setting in chosen.items())
   return "\n".join([
       words.table(columns, lines),
-      "Mean ± half the 95% t-interval over seeds (n), which holds teachers and "
-      "test set fixed. The aim is for the mean: met or missed where the interval "
-      "says so.\n",
-      f"Chosen on held-out data: {settings}.\n", *_difference(named)])
+      "Mean ± half the 95% t-interval over seeds, which holds the test set fixed; "
+      "(n/1) is of n runs with one set of teachers. The aim is for the mean: met "
+      "or missed where the interval says so.\n",
+      fair.at_ends(chosen), *_difference(named)])
 
 
 def phrase(named: Named) -> str:
   """The tracks' errors, in short."""
   return ", ".join(
-      f"{name} {words.interval(_errors(named[name]))}"
+      f"{name} {words.spread(named[name], _errors(named[name]))}"
       for name in AIM if named[name])
 
 
@@ -55,7 +51,8 @@ def _line(rows: Rows, name: str, done: Sequence[Row]) -> list[str]:
     at_most = claims.Claim(below=math.nextafter(aim, math.inf))
     met = _MET[at_most.judged(mean.low, mean.high)]
   return [sources.linked(name, done), PUBLISHED[name], *_teacher(rows, done),
-          words.interval(errors), f"{min(errors)} to {max(errors)}", f"{nll:.4f}",
+          words.spread(done, errors), f"{min(errors)} to {max(errors)}",
+          f"{nll:.4f}",
           "" if aim is None else f"at most {aim}", met]
 
 

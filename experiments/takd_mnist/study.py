@@ -13,7 +13,7 @@ import pathlib
 import ml_collections
 
 from configs import assistant_paths as recipe
-from experiments import fair, sources
+from experiments import fair, sources, words
 from experiments.protocol import Options, Rows, Stage, hold_out
 from kd_jax.config import sweep
 from kd_jax.report import Row, canvas, comparison, statistics, tables
@@ -108,14 +108,28 @@ def _smaller(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 def found(rows: Rows) -> list[comparison.Result]:
   """What the rows say of each path, of its last net."""
-  results = []
+  results, first = [], words.origins(rows["table"])
   for path in recipe.WHOLE:
-    # In the table T is of the config, as it is another for each net.
+    # In the table T is of the config, as it is another for each net. The teacher of
+    # all that a path has is the one that it begins with.
     setting = {"temperature": chosen(path, rows)}
-    final = [row | {"overrides": setting} for row in _of(path, rows["table"])]
-    results.append(comparison.result(
-        _arm(path), setting, _of(path, rows["choosing"]), final))
+    final = [row | {"overrides": setting,
+                    "teacher_fingerprint": first.get(row.get("fingerprint", ""))}
+             for row in _of(path, rows["table"])]
+    each = comparison.result(
+        _arm(path), setting, _of(path, rows["choosing"]), final)
+    results.append(each._replace(edges=hops_at_ends(path, rows)))
   return results
+
+
+def hops_at_ends(path: Path, rows: Rows) -> list[str]:
+  """The hops of a path of which T stands at an end of what was tried, from 1 on."""
+  return [f"T of hop {hop}" for hop in range(1, len(path) + 1)
+          if fair.ends(*_choice(path[:hop], rows))]
+
+
+def _choice(path: Path, rows: Rows) -> tuple[fair.Setting, Sequence[fair.Setting]]:
+  return {"temperature": chosen(path, rows)}, _arm(path).settings
 
 
 def steps(rows: Rows) -> dict[int, statistics.Paired]:
@@ -148,11 +162,11 @@ def _mean(of_paths: list[dict[int, int]]) -> dict[int, float]:
 def conclude(rows: Rows) -> str:
   """Every path against direct KD; KD against labels; and each step."""
   results, direct = found(rows), shown(_DIRECT)
-  hops = ", ".join(f"{shown(path)} {chosen(path, rows):g}" for path in recipe.PATHS)
   lines = [f"**{status(rows)}.**\n",
            fair.markdown(results, direct, [*map(_arm, recipe.WHOLE)],
                          _of(_DIRECT, rows["choosing"])),
-           f"T of the last hop of each path: {hops}.\n"]
+           "T of the last hop of each path. " + fair.at_ends(
+               {shown(path): _choice(path, rows) for path in recipe.PATHS})]
   labels, test = _labels(rows), _against_labels(rows)
   if labels and test:
     half = labels.high and labels.high - labels.mean
@@ -169,11 +183,9 @@ def conclude(rows: Rows) -> str:
 def status(rows: Rows) -> str:
   """Which paths are better than direct KD, which worse, and the fewest errors."""
   results = [each for each in found(rows) if each.errors]
-  means = {each.name: statistics.summary([*each.errors.values()]).mean
-           for each in results}
-  best = min(means, key=lambda name: means[name])
-  return (f"{fair.phrase(results, shown(_DIRECT))}; fewest errors {best}, "
-          f"{tables.number(means[best], 1)}")
+  direct = fair.outcome(results, shown(_DIRECT))
+  best = fair.fewest(results, [*_errors_of_labels(rows).values()])
+  return f"straight from the teacher, {direct}; {best}"
 
 
 def _linked(rows: Rows, size: int) -> str:

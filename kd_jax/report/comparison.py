@@ -44,6 +44,30 @@ class Result(NamedTuple):
     """Of the net that comes out; None where rows do not say."""
     return max((row.get("parameters") or 0 for row in self.rows), default=0) or None
 
+  @property
+  def mean(self) -> str:
+    """Mean test errors ± half their interval, and of how many runs (`runs`)."""
+    failed = f", {self.failed} diverged" if self.failed else ""
+    if not self.errors:
+      return f"none{failed}"
+    found = statistics.summary([*self.errors.values()])
+    half = None if found.high is None else found.high - found.mean
+    return f"{tables.with_half(found.mean, half)} ({self.runs}{failed})"
+
+  @property
+  def runs(self) -> str:
+    """How many have an end, and /1 where all of them learned from one teacher.
+
+    Example:
+      >>> rows = [{"teacher_fingerprint": "a", "failed": None, "method": method}
+      ...         for method in ("kd", "kd")]
+      >>> Result("kd", {}, [], [], {0: 5, 1: 7}, 9, 0, 1.0, rows).runs
+      '2/1'
+    """
+    teachers = {names.teacher(row) for row in self.rows if row["failed"] is None}
+    alone = len(self.errors) > 1 and len(teachers) == 1 and None not in teachers
+    return f"{len(self.errors)}{'/1' * alone}"
+
 
 def result(each: Arm, setting: Mapping[str, Any], tried: Sequence[Row],
            table: Sequence[Row]) -> Result:
@@ -145,14 +169,10 @@ def markdown(
 
 
 def _errors(each: Result) -> tuple[str, str]:
-  failed = f", {each.failed} diverged" if each.failed else ""
   if not each.errors:
-    return f"none{failed}", ""
-  found = statistics.summary([*each.errors.values()])
-  half = None if found.high is None else found.high - found.mean
-  right = 100 * (1 - found.mean / each.examples)
-  return (f"{tables.with_half(found.mean, half)} ({found.n}{failed})",
-          tables.number(right, 2))
+    return each.mean, ""
+  mean = statistics.summary([*each.errors.values()]).mean
+  return each.mean, tables.number(100 * (1 - mean / each.examples), 2)
 
 
 def _difference(
@@ -176,11 +196,16 @@ def _caption(
   at = sum(bool(each.edges) for each in results)
   alike = len({each.examples for each in results}) == 1
   of = f" of {results[0].examples:,}" if alike else ""
+  alone = next((each.runs for each in results if "/" in each.runs), None)
+  given = "" if alone is None else (
+      f"; ({alone}) is of {alone.split('/')[0]} runs with one teacher, and says "
+      "nothing of others")
   return (
       f"Of each arm {counted(len(arms[0].settings), 'setting')} tried with "
       f"{counted(seeds, 'seed')}; chosen by the errors on {heldout:,} held-out "
       f"training examples, without a look at the test set. Test errors{of}: mean ± "
-      "half the 95% t-interval over seeds, of nets trained on all training data. "
+      "half the 95% t-interval over seeds, of nets trained on all training data"
+      f"{given}. "
       f"Differences are paired by seed, with their 95% interval; p is corrected by "
       f"Holm over the {counted(len(results) - 1, 'comparison')} with {reference}. "
       f"At an edge: keys whose chosen number was the lowest or highest tried "
