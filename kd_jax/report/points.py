@@ -1,6 +1,7 @@
 """Rows of a sweep -> a record a point, with statistics over its seeds.
 
-A point is all rows whose overrides are alike but for the seeds. Keys alike in all
+A point is all rows whose overrides are alike but for the seeds, and what they say to
+be: their net, method, name and data. Keys alike in all
 points are `common`; the others are columns.
 """
 
@@ -46,7 +47,7 @@ def gather(
     UserError: If no point is the reference.
   """
   distinct, notes = _distinct(rows)
-  groups, of_data = _by_data(_grouped(distinct))
+  groups, of_data = _apart(_grouped(distinct))
   distinct = [row for group in groups.values() for row in group]
   settings = [names.setting(group[0]) for group in groups.values()]
   keys, common = _varying(settings)
@@ -138,16 +139,24 @@ def _grouped(rows: Iterable[Row]) -> Groups:
   return groups
 
 
-def _by_data(groups: Groups) -> tuple[Groups, list[str]]:
-  """The points with their data as a setting, where those of one are of several."""
-  known = [{row.get("data_sha256") for row in group} for group in groups.values()]
-  if any(len(found - {None}) > 1 for found in known):
-    data = lambda row: {"data_sha256": row.get("data_sha256", "unknown")[:8]}
-    return _grouped(row | {"overrides": row["overrides"] | data(row)}
-                    for group in groups.values() for row in group), []
-  mixed = sum(len(found) > 1 for found in known)
-  return groups, [f"In {mixed:,} of the points some rows, of earlier versions, do "
-                  "not say of which data they are."] if mixed else []
+def _apart(groups: Groups) -> tuple[Groups, list[str]]:
+  """The points with what their rows are, where that differs, as settings.
+
+  Rows of other programs may have it in these fields alone.
+  """
+  notes = []
+  for name in ("method", "row", "data_sha256"):
+    known = [{row.get(name) for row in group} for group in groups.values()]
+    if any(len(found - {None}) > 1 for found in known):
+      # Of a hash its beginning.
+      own = lambda row, name=name: {
+          name: row.get(name, "unknown")[:8 if name == "data_sha256" else None]}
+      groups = _grouped(row | {"overrides": own(row) | row["overrides"]}
+                        for group in groups.values() for row in group)
+    elif name == "data_sha256" and (mixed := sum(len(each) > 1 for each in known)):
+      notes.append(f"In {mixed:,} of the points some rows, of earlier versions, do "
+                   "not say of which data they are.")
+  return groups, notes
 
 
 def _twice(points: Iterable[Point], keys: Sequence[str]) -> list[str]:
