@@ -143,7 +143,7 @@ _OF_SWEEP = {
         "cores", "numerics"), Kind("a number", (int, float), _small)),
     **dict.fromkeys(("fingerprint", "command"), Kind("text", str)),
     **dict.fromkeys((
-        "net", "method", "row", "loss", "teacher_fingerprint", "data_sha256", "commit",
+        "net", "method", "loss", "teacher_fingerprint", "data_sha256", "commit",
         "device", "study", "packing", "test_set"),
         Kind("text", str, compact=sys.intern)),
     "heldout_curve": _CURVE,
@@ -156,4 +156,4 @@ _OF_SWEEP = {
 _WITHOUT_CURVES = {
     key: kind for key, kind in _OF_SWEEP.items() if key not in _DRAWN}
 _OF_MAIN = _OF_SWEEP | {"curve": _CURVE} | dict.fromkeys(
-    ("source",), Kind("text", str))
+    ("row", "source"), Kind("text", str))

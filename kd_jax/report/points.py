@@ -1,7 +1,7 @@
 """Rows of a sweep -> a record a point, with statistics over its seeds.
 
 A point is all rows whose overrides are alike but for the seeds, and what they say to
-be: their net, method, name and data. Keys alike in all
+be: their net, method and data. Keys alike in all
 points are `common`; the others are columns.
 """
 
@@ -142,10 +142,11 @@ def _grouped(rows: Iterable[Row]) -> Groups:
 def _apart(groups: Groups) -> tuple[Groups, list[str]]:
   """The points with what their rows are, where that differs, as settings.
 
-  Rows of other programs may have it in these fields alone.
+  Rows of other programs may have it in these fields alone. Their `row` is no such
+  field: a sweep's has the teacher's seed in it.
   """
   notes = []
-  for name in ("method", "row", "data_sha256"):
+  for name in ("method", "data_sha256"):
     known = [{row.get(name) for row in group} for group in groups.values()]
     if any(len(found - {None}) > 1 for found in known):
       # Of a hash its beginning.
