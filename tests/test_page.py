@@ -176,7 +176,7 @@ def test_a_header_sorts_numbers_up_and_down(page):
   button.click()
   assert cell.get_attribute("aria-sort") == "descending"
   assert column(page, "T") == [*up[::-1], "-", "-", "-"]
-  header(page, "n").click()
+  header(page, "point").click()
   assert cell.get_attribute("aria-sort") is None
   assert len(find(page, "#table th[aria-sort]")) == 1
 
@@ -314,7 +314,7 @@ def test_hostile_text_is_shown_as_text(page):
   text = page.execute_script("return document.body.textContent")
   assert text.count(ALERT) >= 6
   assert ALERT in page.title and ALERT in find(page, "h1")[0].text
-  assert ALERT in column(page, "name")
+  assert any(ALERT in name for name in column(page, "point"))
 
 
 def test_a_narrow_screen_scrolls_the_table_alone(page):

@@ -97,6 +97,7 @@ def write_rows(
   sides = {name: side_file(folder, f"{name}.json") for name in (
       "config", "manifest", "summary", "teacher", "inspected")}
   sides["exports"] = exports.read(folder)
+  sides["conclusion"] = (folder / "conclusion.md").is_file()
   pictures = plots.write(sweep, sides, out)
   written += [picture.file for picture in pictures.values()]
   file = out / "report.html"

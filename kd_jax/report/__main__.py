@@ -35,8 +35,8 @@ def _reference(words: list[str]) -> dict[str, Any] | None:
 def _parser() -> Parser:
   parser = Parser(
       prog="python -m kd_jax.report", description="Makes tables, plots and (for a "
-      "sweep) a page from the results.jsonl in the folder of a run or study; beside "
-      "a study.py, the page alone.",
+      "sweep) a page from the results.jsonl in the folder of a run or study. "
+      "Beside a study.py, which makes the others, it is the page alone.",
       epilog="python -m kd_jax.report merge DIR... --out OUT joins the rows of "
       "the parts (shards) of a sweep in OUT, and makes the same files there.")
   parser.add_argument("study", type=pathlib.Path, help="folder with results.jsonl")

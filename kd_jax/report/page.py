@@ -6,6 +6,7 @@ it to load anything.
 
 import base64
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+import functools
 import gzip
 import html
 import io
@@ -26,6 +27,17 @@ Cell = str | tuple[str, str]
 _HERE = pathlib.Path(__file__).parent
 # What stands above the table; all other pictures stand below it.
 _FIRST = ("errors", "heat", "differences")
+# What stands beside the name of a point.
+_OUTCOMES = ("test errors", "± over", "difference", "p", "p (Holm)")
+# What titles of columns mean.
+_TERMS = {
+    "NLL": "mean negative log-likelihood of the right class, in nats.",
+    "ECE": "expected calibration error, the mean gap between confidence and "
+           "accuracy over bins of confidence.",
+    "agreement": "the share of test examples that the student and its teacher give "
+                 "the same class; of an exported file, it and its net.",
+    "seconds": "the time of a run, as its row has it; of runs that were trained "
+               "together, that of all of them divided by their number."}
 
 
 def page(
@@ -43,7 +55,7 @@ def page(
   """
   first = {name: pictures[name] for name in _FIRST if name in pictures}
   rest = {name: pictures[name] for name in pictures if name not in first}
-  parts = [_head(sweep), _pictures("Test errors", first), _table(sweep),
+  parts = [_head(sweep, sides), _pictures("Test errors", first), _table(sweep),
            _pictures("More pictures", rest), _exports(sides.get("exports")),
            _setup(sweep, sides), _runs(sweep)]
   text = lambda name: (_HERE / name).read_text(encoding="utf-8")
@@ -52,14 +64,20 @@ def page(
       css=text("page.css"), js=text("page.js"), body="\n".join(filter(None, parts)))
 
 
-def _head(sweep: Sweep) -> str:
+def _head(sweep: Sweep, sides: Mapping[str, Any]) -> str:
   rows = sweep.rows
   failed = sum(point.failed for point in sweep.points)
+  each = {point.n for point in sweep.points}
   counts = (f"{counted(len(sweep.points), 'point')}, {counted(len(rows), 'run')}"
-            + (f", {failed:,} failed" if failed else ""))
+            + (f"; n = {each.pop()} in all points" if len(each) == 1 else "")
+            + (f"; {failed:,} failed" if failed else ""))
   lines = [f"<h1>{html.escape(sweep.study or 'Report')}</h1>",
-           f'<p class="soft">{counts}</p>', _loss(rows)]
-  lines += [f'<p class="warn">{html.escape(note)}</p>' for note in sweep.notes]
+           f'<p class="soft">{counts}</p>']
+  if sides.get("conclusion"):
+    lines.append('<p>What this study measures and concludes: '
+                 '<a href="conclusion.md">conclusion.md</a>.</p>')
+  lines += [_loss(rows), *(
+      f'<p class="warn">{html.escape(note)}</p>' for note in sweep.notes)]
   if not sweep.drawn:
     lines.append(
         f'<p class="warn">No picture shows more than {MOST} points, so those of '
@@ -71,11 +89,10 @@ def _head(sweep: Sweep) -> str:
 def _loss(rows: Sequence[Row]) -> str:
   """The losses of the runs, with what alpha is."""
   losses = sorted({str(row.get("loss", "")) for row in rows} - {""})
-  weighted = any("T**2 * KL" in loss for loss in losses)
   parts = []
-  if weighted:
+  if any("T**2 * KL" in loss for loss in losses):
     parts.append(
-        "<p>Loss: <code>(1 - alpha) * CE + alpha * T**2 * KL</code>. "
+        "<p>KD's loss: <code>(1 - alpha) * CE + alpha * T**2 * KL</code>. "
         "<strong>alpha is the share of the soft term</strong>; CE is that of hard "
         "labels at T = 1, KL that from the teacher's soft targets at T.</p>")
   if losses:
@@ -83,8 +100,9 @@ def _loss(rows: Sequence[Row]) -> str:
                     for loss in losses[:MOST])
     if len(losses) > MOST:
       items += f"<li>and {len(losses) - MOST:,} more</li>"
-    parts.append("<details><summary>The losses of these runs, as they ran: "
-                 f"{len(losses):,}</summary><ul>{items}</ul></details>")
+    title = (f"The {len(losses):,} losses" if len(losses) > 1 else "The loss")
+    parts.append(f"<details><summary>{title} of these runs</summary>"
+                 f"<ul>{items}</ul></details>")
   return "\n".join(parts)
 
 
@@ -95,28 +113,56 @@ def _pictures(title: str, pictures: Mapping[str, plots.Picture]) -> str:
       f'aria-label="Picture: {name}">{picture.svg}</div>'
       f"<figcaption>{html.escape(picture.caption)}</figcaption></figure>"
       for name, picture in pictures.items())
-  return (f'<h2>{title}</h2>\n<div class="figures">{figures}</div>'
-          if figures else "")
+  return (f'<section><h2>{title}</h2>\n<div class="figures">{figures}</div>'
+          "</section>" if figures else "")
 
 
 def _table(sweep: Sweep) -> str:
   """The table of points, and its captions."""
-  columns = tables.columns(sweep)
-  left = tables.text_columns(sweep)
-  heads = [(column.title, "" if column.title in left else "number")
-           for column in columns]
+  columns, left = _columns(sweep), {"± over", *tables.text_columns(sweep)}
+  style = lambda title: ("" if title in left else "number") + (
+      " runs" if title == "test errors" else "")
+  place = itertools.count()
   parts = (list(zip(
       ["reference" if point.is_reference else "" for point in points],
+      [(sweep.name(point), str(next(place))) for point in points],
       *(_cells(column, points) for column in columns)))
            for points in _parts(sweep.points))
-  captions = "".join(
-      f"<li>{html.escape(text)}</li>" for text in tables.captions(sweep))
+  short = names.short(sweep.keys)
+  usual = ", ".join(f"{short[key]} {said}" for key, said in sweep.usual.items()
+                    if said != names.MISSING)
+  captions = [
+      *([f"Where a point says no other: {usual}."] if usual else []),
+      *(text for text in tables.captions(sweep) if text not in sweep.notes),
+      *(f"{title}: {text}" for title, text in _TERMS.items()
+        if any(column.title.startswith(title) for column in columns))]
   return (
-      '<h2 id="points">Points</h2>\n'
-      '<p class="soft">A click on a header sorts; on a narrow screen the table '
-      "moves sideways.</p>\n"
-      + _sortable("table", "points", heads, parts, len(sweep.points))
-      + f'<ul class="captions">{captions}</ul>')
+      '<section id="table-part"><h2 id="points">Points</h2>\n'
+      '<p class="soft screen">A click on a header sorts; one on test errors shows '
+      "their runs.</p>\n"
+      + _sortable("table", "points", [("point", "name"), *(
+          (column.title, style(column.title)) for column in columns)], parts,
+          len(sweep.points))
+      + '<ul class="captions">'
+      + "".join(f"<li>{html.escape(text)}</li>" for text in captions)
+      + "</ul></section>")
+
+
+def _columns(sweep: Sweep) -> list[tables.Column]:
+  """The columns that say something, first what came out."""
+  found = tables.columns(sweep)
+  settings = [
+      column._replace(text=functools.partial(sweep.said, key))
+      for key, column in zip(sweep.keys, found) if key not in sweep.usual]
+  alike = lambda name: len({getattr(point, name) for point in sweep.points}) == 1
+  idle = {
+      "n": alike("n"), "failed": not any(point.failed for point in sweep.points),
+      "± over": alike("over"), "seconds": alike("seconds"),
+      "test errors": "errors" not in sweep.has}
+  others = [column for column in found[len(sweep.keys):]
+            if not idle.get(column.title)]
+  first = [column for column in others if column.title in _OUTCOMES]
+  return [*first, *settings, *(each for each in others if each not in first)]
 
 
 def _parts(points: Sequence[Point]) -> Iterator[Sequence[Point]]:
@@ -131,7 +177,7 @@ def _cells(column: tables.Column, points: Sequence[Point]) -> list[Cell]:
     text, number = column.text(point), column.number(point)
     key = text
     if number is not None and not text.replace(".", "", 1).isdecimal():
-      key = f"{number:.10g}"
+      key = number if isinstance(number, str) else f"{number:.10g}"
     elif text == names.MISSING:
       key = ""
     found.append(text if key == text else (text, key))
@@ -261,20 +307,29 @@ def _provenance(rows: Sequence[Row]) -> str:
 
 def _runs(sweep: Sweep) -> str:
   """Every run with its command."""
-  heads = [("point", ""), ("seed", "number"), ("test errors", "number"),
-           ("fingerprint", "code"), ("command", "code wrap")]
-  number = len(sweep.rows)
-  parts = ([("", label, *_run(row)) for point in points
-            for label in [sweep.label(point)] for row in point.runs]
+  rows, several = sweep.rows, len(sweep.teachers) > 1
+  columns = {
+      "seed": ("number", lambda row: row.get("seed")),
+      "teacher": ("code", lambda row: (names.teacher(row) or "")[:8 * several]),
+      "test errors": ("number", lambda row: (
+          row.get("test_errors") if row.get("failed") is None
+          else f"failed: {row['failed']}")),
+      "fingerprint": ("code", lambda row: row.get("fingerprint", "")[:12]),
+      "command": ("code wrap", lambda row: row.get("command"))}
+  columns = {title: (style, cell) for title, (style, cell) in columns.items()
+             if any(cell(row) not in (None, "") for row in rows)}
+  texts = lambda row: ("" if (value := cell(row)) is None else str(value)
+                       for _, cell in columns.values())
+  order = lambda row: (names.teacher(row) or "", row.get("seed") or 0)
+  parts = ([("", name, *texts(row)) for point in points
+            for name in [sweep.name(point)]
+            for row in sorted(point.runs, key=order)]
            for points in _parts(sweep.points))
-  return ('<h2 id="runs">Runs</h2>\n<details><summary>The '
-          f"{number:,} runs, with their commands</summary>"
-          f"{_sortable('runs-table', 'runs', heads, parts, number)}</details>")
-
-
-def _run(row: Row) -> tuple[str, ...]:
-  failed = row.get("failed")
-  errors = f"failed: {failed}" if failed is not None else row.get("test_errors")
-  return (*("" if value is None else str(value)
-            for value in (row.get("seed"), errors)),
-          row.get("fingerprint", "")[:12], row.get("command", ""))
+  heads = [("point", "name"), *(
+      (title, style) for title, (style, _) in columns.items())]
+  return ('<h2 id="runs">Runs</h2>\n<details><summary>'
+          f"{'The run' if len(rows) == 1 else f'The {len(rows):,} runs'}"
+          f"{', with the command of each' * ('command' in columns)}</summary>"
+          '<p class="soft" id="chosen" hidden>Those of <strong></strong> alone. '
+          '<button type="button">Show all runs</button></p>'
+          f"{_sortable('runs-table', 'runs', heads, parts, len(rows))}</details>")

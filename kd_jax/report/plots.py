@@ -242,9 +242,9 @@ def write(
 ) -> dict[str, Picture]:
   """Draws all there is to draw; returns the pictures by their names.
 
-  A picture of rows that are no more is removed, if the page that stands there shows
-  it: another of its name is not the report's. Of more points than a picture can show,
-  only those of files beside the rows are drawn.
+  A picture of rows that are no more is removed, if the page that is there shows it:
+  another of its name is not ours. Of more points than a picture can show, only
+  those of files beside the rows are drawn.
 
   Args:
     sweep: The points.
@@ -256,7 +256,7 @@ def write(
   """
   found = {}
   page = folder / "report.html"
-  before = page.read_text(encoding="utf-8", errors="replace") if page.is_file() else ""
+  before = page.read_bytes() if page.is_file() else b""
   for name, kind in _KINDS.items():
     file = folder / f"{name}.png"
     if kind.side is not None:
@@ -266,7 +266,7 @@ def write(
     try:
       drawn = None if content is None else kind.draw(content)
       if drawn is None:
-        if f'aria-label="Picture: {name}"' in before:
+        if f'aria-label="Picture: {name}"'.encode() in before:
           file.unlink(missing_ok=True)
         continue
       # Of what is pixels in the page too, the file is a part of the page.

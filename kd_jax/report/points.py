@@ -1,8 +1,7 @@
 """Rows of a sweep -> a record a point, with statistics over its seeds.
 
-A point is all rows whose overrides are alike but for the seeds, and what they say to
-be: their net, method and data. Keys alike in all
-points are `common`; the others are columns.
+A point is all rows whose overrides are alike but for the seeds, and their net,
+method and data too. Keys alike in all points are `common`; the others are columns.
 """
 
 from collections import Counter
@@ -91,9 +90,16 @@ def _numerics(rows: Sequence[Row]) -> list[str]:
   made = Counter(row.get("numerics", _UNSAID) for row in rows)
   if made.keys() == {kd_jax.NUMERICS}:
     return []
-  counts = [f"{made[version]} by version {version}" for version in sorted(made)]
-  return [f"Runs made {names.some(counts)} of the numerics: each version gives "
-          "other numbers for the same settings (docs/reliability.md)."]
+  by = lambda version: f"made by version {version}"
+  if len(made) == 1:
+    (version,) = made
+    runs = "The run was" if len(rows) == 1 else f"All {len(rows):,} runs were"
+    told = f"{runs} {by(version)}"
+  else:
+    told = "Of the runs " + names.some(
+        [f"{made[version]:,} were {by(version)}" for version in sorted(made)])
+  return [f"{told} of the numerics; this is version {kd_jax.NUMERICS}, and each "
+          "gives other numbers for the same settings (docs/reliability.md)."]
 
 
 def _test_set(rows: Sequence[Row]) -> list[str]:
