@@ -176,6 +176,8 @@ def _cells(column: tables.Column, points: Sequence[Point]) -> list[Cell]:
   for point in points:
     text, number = column.text(point), column.number(point)
     key = text
+    if text.endswith("]"):
+      text = text.replace(", ", ",\u00a0")  # An interval stays in a line.
     if number is not None and not text.replace(".", "", 1).isdecimal():
       key = number if isinstance(number, str) else f"{number:.10g}"
     elif text == names.MISSING:
