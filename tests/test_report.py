@@ -365,6 +365,27 @@ def test_rows_of_several_methods_have_no_mean_in_common():
   assert all("method" not in line for line in cells(apart))
 
 
+@pytest.mark.parametrize(("parts", "said"), [
+    ((0, 0, 1, 1), True), ((0, 1, 2, 3), False), ((0, 0, 0, 0), False)])
+def test_runs_that_share_a_part_of_the_data_are_said(parts, said):
+  rows = [row(errors, seed, over={"alpha": 0.0, "transfer.seed": part})
+          for seed, (errors, part) in enumerate(zip((90, 92, 120, 122), parts))]
+  (point,), notes = points.gather(rows).points, points.gather(rows).notes
+  assert point.n == 4 and any("part of the data" in note for note in notes) == said
+  # With a teacher a part each, intervals are over teachers.
+  taught = [one | {"teacher_fingerprint": f"{part}" * 64, "overrides": {
+      **one["overrides"], "alpha": 0.9}} for one, part in zip(rows, parts)]
+  assert not any("part of" in note for note in points.gather(taught).notes)
+
+
+def test_a_page_leads_to_its_conclusion(tmp_path):
+  folder = written(tmp_path / "study", sweep_rows())
+  link = '<a href="conclusion.md">'
+  assert link not in report.write(folder)[-1].read_text()
+  (folder / "conclusion.md").touch()
+  assert link in report.write(folder)[-1].read_text()
+
+
 def test_the_numerics_of_rows_are_said():
   notes = lambda *made: points.gather([
       row(90, seed, numerics=version) for seed, version in enumerate(made)]).notes

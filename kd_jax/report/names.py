@@ -47,8 +47,8 @@ def briefly(value: Any) -> str:
   """A value as the page shows it: repeated numbers are counted, pairs have arrows.
 
   Example:
-    >>> briefly([32] * 30), briefly([["a", "b"], ["c", "d"]]), briefly([30, 30])
-    ('30 x 32', 'a→b, c→d', '30x30')
+    >>> print(briefly([32] * 30), briefly([["a", "b"], ["c", "d"]]), sep="; ")
+    30 x 32; a→b, c→d
   """
   if not isinstance(value, (list, tuple)):
     return shown(value)
@@ -57,7 +57,9 @@ def briefly(value: Any) -> str:
   runs = [(one, len([*same])) for one, same in itertools.groupby(map(shown, value))]
   if max((times for _, times in runs), default=0) < 4:
     return shown(value)
-  return ", ".join(f"{times} x {one}" if times > 1 else one for one, times in runs)
+  # Spaces at which no line ends.
+  return ", ".join(
+      f"{times}\u00a0x\u00a0{one}" if times > 1 else one for one, times in runs)
 
 
 def order(value: Any) -> tuple:

@@ -138,8 +138,9 @@ def _table(sweep: Sweep) -> str:
         if any(column.title.startswith(title) for column in columns))]
   return (
       '<section id="table-part"><h2 id="points">Points</h2>\n'
-      '<p class="soft screen">A click on a header sorts; one on test errors shows '
-      "their runs.</p>\n"
+      '<p class="soft screen">A click on a header sorts'
+      + ("; one on test errors shows their runs" if "errors" in sweep.has else "")
+      + ".</p>\n"
       + _sortable("table", "points", [("point", "name"), *(
           (column.title, style(column.title)) for column in columns)], parts,
           len(sweep.points))
@@ -297,7 +298,8 @@ def _provenance(rows: Sequence[Row]) -> str:
       str(row["commit"])[:12] + (" with changes" if row.get("dirty") else "")
       for row in rows if row.get("commit")})
   machines = sorted({
-      f"{row['device']}" + (f", {row['cores']} cores" if row.get("cores") else "")
+      row["device"] + (
+          f", {counted(row['cores'], 'core')}" if row.get("cores") else "")
       for row in rows if row.get("device")})
   words = []
   if commits:

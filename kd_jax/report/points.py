@@ -59,7 +59,7 @@ def gather(
       for setting, (name, group) in zip(settings, groups.items())]
   points.sort(key=lambda point: [
       names.order(point.values.get(key)) for key in keys])
-  notes += _twice(points, keys)
+  notes += _twice(points, keys) + _parts(points)
   if reference is not None:
     points = compare.compared(points, reference, keys, common, cells)
   notes += (of_data + _machines(distinct) + _numerics(distinct)
@@ -184,6 +184,16 @@ def _twice(points: Iterable[Point], keys: Sequence[str]) -> list[str]:
     more = counted(len(notes) - _NOTES, "more point")
     return [*notes[:_NOTES], f"So it is with {more}."]
   return notes
+
+
+def _parts(points: Iterable[Point]) -> list[str]:
+  """A note where runs without a teacher share parts of the data."""
+  part = lambda row: row["overrides"].get("transfer.seed")
+  number = sum(not point.teachers and 1 < len({*map(part, point.good)}) < point.n
+               for point in points)
+  return [f"In {counted(number, 'point')} without a teacher several runs see the "
+          "same part of the data (transfer.seed): their ± is over runs, and too small "
+          "for other parts."] if number else []
 
 
 def _varying(
