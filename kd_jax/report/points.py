@@ -192,8 +192,8 @@ def _parts(points: Iterable[Point]) -> list[str]:
   number = sum(not point.teachers and 1 < len({*map(part, point.good)}) < point.n
                for point in points)
   return [f"In {counted(number, 'point')} without a teacher several runs see the "
-          "same part of the data (transfer.seed): their ± is over runs, and too small "
-          "for other parts."] if number else []
+          "same part of the data (transfer.seed): their ± is over runs, and too "
+          "small for other parts."] if number else []
 
 
 def _varying(
