@@ -28,6 +28,7 @@ function asRow([style, ...cells], heads) {
       row.className = style;
       for (const [column, cell] of cells.entries()) {
         const at = row.insertCell();
+        if (column === 0) at.dataset.value = cell[1];
         at.className = heads[column].className;
         at.textContent = text(cell);
       }
@@ -54,28 +55,35 @@ function inTable(row) {
   return {key, element: () => row};
 }
 
-function setUp(table) {
+function setUp(table, names) {
   const body = table.tBodies[0];
   const heads = [...table.tHead.rows[0].cells];
   const size = body.rows.length;
   const pager = document.querySelector(`nav[data-of="${table.id}"]`);
   let rows = [...body.rows].map(inTable);
   const long = pager && window.DecompressionStream;
+  let texts = [...body.rows].map((row) => row.cells[0].textContent);
   let all = null;
   let page = 0;
   let only = null;
 
   function ready() {
     if (!long) return null;
-    all ??= unpack(pager.querySelector("script").textContent).then((found) => {
-      rows = found.map((cells) => asRow(cells, heads));
+    // Points begin with their names, and runs are in a list a point.
+    all ??= Promise.all([
+      unpack(pager.querySelector("script").textContent), names?.(),
+    ]).then(([found, known]) => {
+      if (!known) texts = found.map(([, name]) => name);
+      rows = found.flatMap((given, at) => (known
+        ? given.map(([style, ...cells]) => [style, [known[at], at], ...cells])
+        : [given.with(1, [given[1], at])])).map((cells) => asRow(cells, heads));
     });
     return all;
   }
 
   function show(wanted) {
     const found = only === null
-      ? rows : rows.filter((row) => row.key(0) === only);
+      ? rows : rows.filter((row) => Number(row.key(0)) === only);
     const last = Math.max(0, Math.ceil(found.length / size) - 1);
     page = Math.min(Math.max(wanted || 0, 0), last);
     const first = page * size;
@@ -105,12 +113,18 @@ function setUp(table) {
   for (const header of heads) {
     header.querySelector("button").addEventListener("click", () => sort(header));
   }
-  async function choose(name) {
-    await ready();
-    only = name;
-    show(0);
-  }
-  if (!long) return choose;
+  const set = {
+    async choose(place) {
+      await ready();
+      only = place;
+      show(0);
+    },
+    async names() {
+      await ready();
+      return texts;
+    },
+  };
+  if (!long) return set;
   const turn = async (wanted) => {
     await ready();
     show(wanted());
@@ -121,26 +135,28 @@ function setUp(table) {
   next.addEventListener("click", () => turn(() => page + 1));
   input.addEventListener("change", () => turn(() => input.valueAsNumber - 1));
   for (const part of pager.querySelectorAll("[hidden]")) part.hidden = false;
-  return choose;
+  return set;
 }
 
-const choose = {};
-for (const table of document.querySelectorAll("table[id]")) {
-  choose[table.id] = setUp(table);
-}
+const [points, exported, ran] = ["table", "exports", "runs-table"].map(
+  (name) => document.getElementById(name));
+const {names} = setUp(points);
+if (exported) setUp(exported);
+const {choose} = setUp(ran, names);
 const chosen = document.getElementById("chosen");
 
-function chooseRuns(name) {
-  choose["runs-table"](name);
-  chosen.hidden = name === null;
+function chooseRuns(place, name) {
+  choose(place);
+  chosen.hidden = place === null;
   chosen.querySelector("strong").textContent = name;
 }
 
-chosen.querySelector("button").addEventListener("click", () => chooseRuns(null));
-document.getElementById("table").addEventListener("click", (event) => {
+chosen.querySelector("button").addEventListener("click", () => chooseRuns(null, ""));
+points.addEventListener("click", (event) => {
   if (!event.target.closest("a")) return;
   chosen.closest("details").open = true;
-  chooseRuns(event.target.closest("tr").cells[0].textContent);
+  const [cell] = event.target.closest("tr").cells;
+  chooseRuns(Number(cell.dataset.value), cell.textContent);
 });
 
 // Where a tall picture can be cut: between its panels, [top, bottom] of each part.

@@ -12,6 +12,7 @@ import html
 import io
 import itertools
 import json
+import operator
 import pathlib
 import string
 from typing import Any
@@ -23,12 +24,14 @@ from kd_jax.report.sweep import MOST, Point, Sweep
 from kd_jax.runs import exports
 
 # The text of a cell, or this and what sorts it.
-Cell = str | tuple[str, str]
+Cell = str | tuple[str, str | int]
 _HERE = pathlib.Path(__file__).parent
 # What stands above the table; all other pictures stand below it.
 _FIRST = ("errors", "heat", "differences")
 # What stands beside the name of a point.
 _OUTCOMES = ("test errors", "± over", "difference", "p", "p (Holm)")
+# What is left out where it is alike in all points.
+_IDLE = ("n", "failed", "± over", "test errors", "seconds")
 # What titles of columns mean.
 _TERMS = {
     "NLL": "mean negative log-likelihood of the right class, in nats.",
@@ -125,7 +128,7 @@ def _table(sweep: Sweep) -> str:
   place = itertools.count()
   parts = (list(zip(
       ["reference" if point.is_reference else "" for point in points],
-      [(sweep.name(point), str(next(place))) for point in points],
+      [(sweep.name(point), next(place)) for point in points],
       *(_cells(column, points) for column in columns)))
            for points in _parts(sweep.points))
   short = names.short(sweep.keys)
@@ -155,13 +158,9 @@ def _columns(sweep: Sweep) -> list[tables.Column]:
   settings = [
       column._replace(text=functools.partial(sweep.said, key))
       for key, column in zip(sweep.keys, found) if key not in sweep.usual]
-  alike = lambda name: len({getattr(point, name) for point in sweep.points}) == 1
-  idle = {
-      "n": alike("n"), "failed": not any(point.failed for point in sweep.points),
-      "± over": alike("over"), "seconds": alike("seconds"),
-      "test errors": "errors" not in sweep.has}
-  others = [column for column in found[len(sweep.keys):]
-            if not idle.get(column.title)]
+  idle = lambda column: column.title in _IDLE and len(sweep.points) > 1 and all(
+      column.text(point) == column.text(sweep.points[0]) for point in sweep.points)
+  others = [column for column in found[len(sweep.keys):] if not idle(column)]
   first = [column for column in others if column.title in _OUTCOMES]
   return [*first, *settings, *(each for each in others if each not in first)]
 
@@ -197,7 +196,8 @@ def _sortable(
     name: Its id.
     what: What its rows are.
     heads: Title and class of each column.
-    parts: Class and cells of each row, in parts of several.
+    parts: Class and cells of each row, in parts of several; the first cell is a
+      point's name and its place.
     number: How many rows there are.
   """
   first = next(parts)
@@ -210,7 +210,7 @@ def _sortable(
     pairs = [(cell, None) if isinstance(cell, str) else cell for cell in cells]
     shown = "".join(
         f"<td{kind(column)}"
-        + (f' data-value="{html.escape(key)}"' if key is not None else "")
+        + (f' data-value="{html.escape(str(key))}"' if key is not None else "")
         + f">{html.escape(text)}</td>"
         for (text, key), (_, column) in zip(pairs, heads))
     lines.append(f"<tr{kind(str(style))}>{shown}</tr>")
@@ -231,7 +231,7 @@ def _pager(
                      mtime=0) as file:
     between = "["
     for part in parts:
-      text = json.dumps(part, separators=(",", ":"))
+      text = json.dumps(_packed(part, name == "runs-table"), separators=(",", ":"))
       file.write((between + text[1:-1]).encode())
       between = ","
     file.write(b"]")
@@ -244,6 +244,14 @@ def _pager(
       f'<label hidden>page <input type="number" min="1" max="{last}" value="1"> of '
       f'{last:,}</label> <button type="button" hidden>Next</button>'
       f'<script type="text/plain">{packed}</script></nav>\n')
+
+
+def _packed(part: Sequence[tuple[Any, ...]], by_point: bool) -> list[Any]:
+  """Rows of points with their names; those of runs in a list for each point."""
+  if not by_point:
+    return [(style, name, *cells) for style, (name, _), *cells in part]
+  return [[(style, *cells) for style, _, *cells in group]
+          for _, group in itertools.groupby(part, operator.itemgetter(1))]
 
 
 def _exports(rows: Sequence[dict[str, Any]] | None) -> str:
@@ -318,15 +326,16 @@ def _runs(sweep: Sweep) -> str:
       "test errors": ("number", lambda row: (
           row.get("test_errors") if row.get("failed") is None
           else f"failed: {row['failed']}")),
-      "fingerprint": ("code", lambda row: row.get("fingerprint", "")[:12]),
+      "fingerprint": ("code", lambda row: row.get("fingerprint", "")[:10]),
       "command": ("code wrap", lambda row: row.get("command"))}
   columns = {title: (style, cell) for title, (style, cell) in columns.items()
              if any(cell(row) not in (None, "") for row in rows)}
   texts = lambda row: ("" if (value := cell(row)) is None else str(value)
                        for _, cell in columns.values())
   order = lambda row: (names.teacher(row) or "", row.get("seed") or 0)
-  parts = ([("", name, *texts(row)) for point in points
-            for name in [sweep.name(point)]
+  place = itertools.count()
+  parts: Iterator[Any] = ([("", cell, *texts(row)) for point in points
+            for cell in [(sweep.name(point), next(place))]
             for row in sorted(point.runs, key=order)]
            for points in _parts(sweep.points))
   heads = [("point", "name"), *(

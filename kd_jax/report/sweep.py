@@ -13,6 +13,8 @@ from kd_jax.report.main_table import Row
 MOST = 500
 # Keys whose values say enough.
 _BARE = ("net", "method")
+# Keys that are often chosen for each of the others.
+_CHOSEN = ("epochs", "optimizer.")
 
 class Point(NamedTuple):
   """One setting: its values of the varying keys, its runs, what they say.
@@ -161,7 +163,8 @@ class Sweep:
   def _naming(self) -> tuple[str, ...]:
     """The keys that tell points apart, each beside those before it."""
     found, known, number = [], [0] * len(self.points), 1
-    for key in sorted(self.keys, key=lambda key: key not in _BARE):
+    for key in sorted(self.keys, key=lambda key: (
+        key not in _BARE, key.startswith(_CHOSEN))):
       ids: dict[tuple[int, str], int] = {}
       finer = [ids.setdefault((at, self.said(key, point)), len(ids))
                for at, point in zip(known, self.points)]
