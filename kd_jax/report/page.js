@@ -192,17 +192,18 @@ window.addEventListener("beforeprint", () => {
   for (const svg of document.querySelectorAll("figure svg")) {
     const {width, height} = svg.viewBox.baseVal;
     const found = parts(svg, 1.8 * width);
-    if (height < 2 * width || found.length < 2) continue;
     const figure = svg.closest("figure");
+    undo.push(() => figure.removeAttribute("class"));
+    if (width > 400) figure.className = "wide";
+    if (height < 2 * width || found.length < 2) continue;
     const copies = found.map(([top, high]) => {
       const copy = svg.cloneNode(true);
       copy.setAttribute("viewBox", `0 ${top} ${width} ${high}`);
       return copy;
     });
-    figure.classList.add("cut");
+    figure.className = "wide cut";
     svg.replaceWith(...copies);
     undo.push(() => {
-      figure.classList.remove("cut");
       copies[0].replaceWith(svg);
       for (const copy of copies) copy.remove();
     });
