@@ -348,8 +348,8 @@ def test_a_committed_study_gets_the_page_alone(tmp_path, capsys):
   after = {path.name: path.read_bytes() for path in folder.iterdir()}
   page = after.pop("report.html")
   assert after == before and page.count(b"<svg") == 4
-  said = capsys.readouterr()
-  assert "only report.html is written" in said.err and "−50.0 [" in said.out
+  out, error = capsys.readouterr()
+  assert "only report.html is written" in error and "−50.0 [" in out
 
 
 def test_rows_of_several_methods_have_no_mean_in_common():
@@ -365,17 +365,17 @@ def test_rows_of_several_methods_have_no_mean_in_common():
   assert all("method" not in line for line in cells(apart))
 
 
-@pytest.mark.parametrize(("parts", "said"), [
+@pytest.mark.parametrize(("parts", "noted"), [
     ((0, 0, 1, 1), True), ((0, 1, 2, 3), False), ((0, 0, 0, 0), False)])
-def test_runs_that_share_a_part_of_the_data_are_said(parts, said):
+def test_runs_that_share_a_part_of_the_data_are_noted(parts, noted):
   rows = [row(errors, seed, over={"alpha": 0.0, "transfer.seed": part})
           for seed, (errors, part) in enumerate(zip((90, 92, 120, 122), parts))]
   (point,), notes = points.gather(rows).points, points.gather(rows).notes
-  assert point.n == 4 and any("part of the data" in note for note in notes) == said
+  assert point.n == 4 and any("part of the data" in note for note in notes) == noted
   # With a teacher a part each, intervals are over teachers.
-  taught = [one | {"teacher_fingerprint": f"{part}" * 64, "overrides": {
+  students = [one | {"teacher_fingerprint": f"{part}" * 64, "overrides": {
       **one["overrides"], "alpha": 0.9}} for one, part in zip(rows, parts)]
-  assert not any("part of" in note for note in points.gather(taught).notes)
+  assert not any("part of" in note for note in points.gather(students).notes)
 
 
 def test_a_page_leads_to_its_conclusion(tmp_path):
@@ -395,7 +395,7 @@ def test_the_numerics_of_rows_are_said():
       f"All 2 runs were made by version 1 of the numerics; this is version {now}, ")
   assert notes(2)[0].startswith("The run was made by version 2 of")
   assert notes(1, now, 1)[0].startswith(
-      f"Of the runs 2 were made by version 1, 1 were made by version {now} of")
+      f"All 3 runs were made by version 1 (2), by version {now} (1) of the")
 
 
 def test_the_name_of_a_point_is_what_tells_it_apart():

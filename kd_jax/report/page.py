@@ -132,8 +132,8 @@ def _table(sweep: Sweep) -> str:
       *(_cells(column, points) for column in columns)))
            for points in _parts(sweep.points))
   short = names.short(sweep.keys)
-  usual = ", ".join(f"{short[key]} {said}" for key, said in sweep.usual.items()
-                    if said != names.MISSING)
+  usual = ", ".join(f"{short[key]} {value}" for key, value in sweep.usual.items()
+                    if value != names.MISSING)
   captions = [
       *([f"Where a point says no other: {usual}."] if usual else []),
       *(text for text in tables.captions(sweep) if text not in sweep.notes),
@@ -156,7 +156,7 @@ def _columns(sweep: Sweep) -> list[tables.Column]:
   """The columns that say something, first what came out."""
   found = tables.columns(sweep)
   settings = [
-      column._replace(text=functools.partial(sweep.said, key))
+      column._replace(text=functools.partial(sweep.value, key))
       for key, column in zip(sweep.keys, found) if key not in sweep.usual]
   idle = lambda column: column.title in _IDLE and len(sweep.points) > 1 and all(
       column.text(point) == column.text(sweep.points[0]) for point in sweep.points)

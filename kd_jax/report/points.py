@@ -46,7 +46,7 @@ def gather(
     UserError: If no point is the reference.
   """
   distinct, notes = _distinct(rows)
-  groups, of_data = _apart(_grouped(distinct))
+  groups, unclear = _apart(_grouped(distinct))
   distinct = [row for group in groups.values() for row in group]
   settings = [names.setting(group[0]) for group in groups.values()]
   keys, common = _varying(settings)
@@ -62,7 +62,7 @@ def gather(
   notes += _twice(points, keys) + _parts(points)
   if reference is not None:
     points = compare.compared(points, reference, keys, common, cells)
-  notes += (of_data + _machines(distinct) + _numerics(distinct)
+  notes += (unclear + _machines(distinct) + _numerics(distinct)
             + _test_set(distinct))
   study = ", ".join(sorted({str(row.get("study", "")) for row in distinct}))
   return Sweep(
@@ -90,16 +90,12 @@ def _numerics(rows: Sequence[Row]) -> list[str]:
   made = Counter(row.get("numerics", _UNSAID) for row in rows)
   if made.keys() == {kd_jax.NUMERICS}:
     return []
-  by = lambda version: f"made by version {version}"
-  if len(made) == 1:
-    (version,) = made
-    runs = "The run was" if len(rows) == 1 else f"All {len(rows):,} runs were"
-    told = f"{runs} {by(version)}"
-  else:
-    told = "Of the runs " + names.some(
-        [f"{made[version]:,} were {by(version)}" for version in sorted(made)])
-  return [f"{told} of the numerics; this is version {kd_jax.NUMERICS}, and each "
-          "gives other numbers for the same settings (docs/reliability.md)."]
+  each = [f"by version {version}" + (f" ({made[version]:,})" * (len(made) > 1))
+          for version in sorted(made)]
+  runs = "The run was" if len(rows) == 1 else f"All {len(rows):,} runs were"
+  return [f"{runs} made {names.some(each)} of the numerics; this is version "
+          f"{kd_jax.NUMERICS}, and each gives other numbers for the same settings "
+          "(docs/reliability.md)."]
 
 
 def _test_set(rows: Sequence[Row]) -> list[str]:

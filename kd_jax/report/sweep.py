@@ -153,10 +153,10 @@ class Sweep:
     """Settings that four of five points share, and what they are there."""
     found = {}
     for key in self.keys:
-      said, number = collections.Counter(
-          self.said(key, point) for point in self.points).most_common(1)[0]
+      value, number = collections.Counter(
+          self.value(key, point) for point in self.points).most_common(1)[0]
       if number >= 0.8 * len(self.points):
-        found[key] = said
+        found[key] = value
     return found
 
   @functools.cached_property
@@ -166,14 +166,14 @@ class Sweep:
     for key in sorted(self.keys, key=lambda key: (
         key not in _BARE, key.startswith(_CHOSEN))):
       ids: dict[tuple[int, str], int] = {}
-      finer = [ids.setdefault((at, self.said(key, point)), len(ids))
+      finer = [ids.setdefault((at, self.value(key, point)), len(ids))
                for at, point in zip(known, self.points)]
       if key in self.usual or len(ids) > number:
         found.append(key)
         known, number = finer, len(ids)
     return tuple(found)
 
-  def said(self, key: str, point: Point) -> str:
+  def value(self, key: str, point: Point) -> str:
     """A setting of a point in words; its method too where only others set one."""
     if key in point.values:
       return names.briefly(point.values[key])
@@ -182,8 +182,8 @@ class Sweep:
   def name(self, point: Point) -> str:
     """A point as short as others allow: what all or most are is left out."""
     short = names.short(self.keys)
-    words = [said if key in _BARE else f"{short[key]} {said}"
-             for key in self._naming if (said := self.said(key, point))
+    words = [value if key in _BARE else f"{short[key]} {value}"
+             for key in self._naming if (value := self.value(key, point))
              != self.usual.get(key, names.MISSING)]
     return ", ".join(words) or ("as most" if self.keys else "all runs")
 
