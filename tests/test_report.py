@@ -378,6 +378,17 @@ def test_runs_that_share_a_part_of_the_data_are_noted(parts, noted):
   assert not any("part of" in note for note in points.gather(students).notes)
 
 
+@pytest.mark.parametrize(("errors", "titles"), [
+    ((0, 0), ["point", "test errors", "T"]), ((None, None), ["point", "T"])])
+def test_the_page_leaves_out_what_says_nothing(tmp_path, errors, titles):
+  rows = [row(one, over={"temperature": t}) for t, one in zip((1, 2), errors)]
+  page = report.write(written(tmp_path / "study", rows))[-1].read_text()
+  head = re.search('id="table">(.*?)</thead>', page)[1]
+  found = re.findall('<button type="button">(.*?)</button>', head)
+  assert found[:len(titles)] == titles
+  assert not {"n", "failed", "seconds"} & {*found} and "NLL" in found
+
+
 def test_a_page_leads_to_its_conclusion(tmp_path):
   folder = written(tmp_path / "study", sweep_rows())
   link = '<a href="conclusion.md">'

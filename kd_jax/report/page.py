@@ -31,7 +31,7 @@ _FIRST = ("errors", "heat", "differences")
 # What stands beside the name of a point.
 _OUTCOMES = ("test errors", "± over", "difference", "p", "p (Holm)")
 # What is left out where it is alike in all points.
-_IDLE = ("n", "failed", "± over", "test errors", "seconds")
+_IDLE = ("n", "failed", "± over", "seconds")
 # What titles of columns mean.
 _TERMS = {
     "NLL": "mean negative log-likelihood of the right class, in nats.",
@@ -54,7 +54,7 @@ def page(
     sweep: Its points.
     pictures: Its pictures by their names.
     sides: The contents of `config`, `manifest` and `summary`, None where there is
-      no such file; and the rows of `exports`.
+      no such file; the rows of `exports`; whether there is a `conclusion`.
   """
   first = {name: pictures[name] for name in _FIRST if name in pictures}
   rest = {name: pictures[name] for name in pictures if name not in first}
@@ -158,9 +158,11 @@ def _columns(sweep: Sweep) -> list[tables.Column]:
   settings = [
       column._replace(text=functools.partial(sweep.value, key))
       for key, column in zip(sweep.keys, found) if key not in sweep.usual]
-  idle = lambda column: column.title in _IDLE and len(sweep.points) > 1 and all(
+  alike = lambda column: len(sweep.points) > 1 and all(
       column.text(point) == column.text(sweep.points[0]) for point in sweep.points)
-  others = [column for column in found[len(sweep.keys):] if not idle(column)]
+  others = [column for column in found[len(sweep.keys):] if not (
+      (column.title in _IDLE and alike(column))
+      or (column.title == "test errors" and "errors" not in sweep.has))]
   first = [column for column in others if column.title in _OUTCOMES]
   return [*first, *settings, *(each for each in others if each not in first)]
 
@@ -334,10 +336,10 @@ def _runs(sweep: Sweep) -> str:
                        for _, cell in columns.values())
   order = lambda row: (names.teacher(row) or "", row.get("seed") or 0)
   place = itertools.count()
-  parts: Iterator[Any] = ([("", cell, *texts(row)) for point in points
-            for cell in [(sweep.name(point), next(place))]
-            for row in sorted(point.runs, key=order)]
-           for points in _parts(sweep.points))
+  parts: Iterator[Any] = (
+      [("", name, *texts(row)) for point in points
+       for name in [(sweep.name(point), next(place))]
+       for row in sorted(point.runs, key=order)] for points in _parts(sweep.points))
   heads = [("point", "name"), *(
       (title, style) for title, (style, _) in columns.items())]
   return ('<h2 id="runs">Runs</h2>\n<details><summary>'
