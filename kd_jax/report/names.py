@@ -47,8 +47,8 @@ def briefly(value: Any) -> str:
   """A value as the page shows it: repeated numbers are counted, pairs have arrows.
 
   Example:
-    >>> print(briefly([32] * 30), briefly([["a", "b"], ["c", "d"]]), sep="; ")
-    30 x 32; a→b, c→d
+    >>> briefly([32] * 30).split(), briefly([["a", "b"], ["c", "d"]])
+    (['30', 'x', '32'], 'a→b, c→d')
   """
   if not isinstance(value, (list, tuple)):
     return shown(value)
