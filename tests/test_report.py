@@ -322,12 +322,116 @@ def test_what_is_not_there_is_not_drawn(tmp_path):
   """No side file, no curve, no T: tables and a page all the same."""
   (tmp_path / "results.jsonl").write_text(
       "\n".join(json.dumps(r) for r in runs([90, 96], over={"alpha": 0.5})))
-  (tmp_path / "errors.png").write_text("of rows that are no more")
   written = {path.name for path in report.write(tmp_path)}
   assert written == {"table.md", "table.csv", "table.tex", "report.html"}
-  assert not (tmp_path / "errors.png").exists()
   page = (tmp_path / "report.html").read_text()
   assert "<svg" not in page and "Manifest" not in page
+
+
+def test_only_pictures_of_the_report_are_removed(tmp_path):
+  folder = written(tmp_path / "own", sweep_rows())
+  (folder / "heat.png").write_text("somebody's own")
+  report.write(folder, reference={"alpha": 0})
+  assert (folder / "errors.png").is_file() and (folder / "learning.png").is_file()
+  written(folder, runs([90, 96], over={"alpha": 0.5}))
+  report.write(folder)
+  assert [path.name for path in folder.glob("*.png")] == ["heat.png"]
+
+
+def test_a_committed_study_gets_the_page_alone(tmp_path, capsys):
+  folder = written(tmp_path / "study", sweep_rows())
+  (folder / "study.py").touch()
+  for name in ("errors.png", "heat.png", "table.md"):
+    (folder / name).write_text("the study's own")
+  before = {path.name: path.read_bytes() for path in folder.iterdir()}
+  assert report.main([str(folder), "--reference", "alpha=0"]) == 0
+  after = {path.name: path.read_bytes() for path in folder.iterdir()}
+  page = after.pop("report.html")
+  assert after == before and page.count(b"<svg") == 4
+  out, error = capsys.readouterr()
+  assert "only report.html is written" in error and "−50.0 [" in out
+
+
+def test_rows_of_several_methods_have_no_mean_in_common():
+  rows = [row(errors, seed, over={"rate": 0.1}, method=method,
+              fingerprint=f"{method}{seed}", command="", teacher="")
+          for method, base in (("ensemble", 200), ("one net", 300))
+          for seed, errors in enumerate((base, base + 4))]
+  found = {line["method"]: (line["n"], line["test errors"].split()[0])
+           for line in cells(rows)}
+  assert found == {"ensemble": ("2", "202.0"), "one net": ("2", "302.0")}
+  # Where another key tells them apart it stays what it was.
+  apart = [one | {"overrides": {"rate": len(one["method"])}} for one in rows]
+  assert all("method" not in line for line in cells(apart))
+
+
+@pytest.mark.parametrize(("parts", "noted"), [
+    ((0, 0, 1, 1), True), ((0, 1, 2, 3), False), ((0, 0, 0, 0), False)])
+def test_runs_that_share_a_part_of_the_data_are_noted(parts, noted):
+  rows = [row(errors, seed, over={"alpha": 0.0, "transfer.seed": part})
+          for seed, (errors, part) in enumerate(zip((90, 92, 120, 122), parts))]
+  (point,), notes = points.gather(rows).points, points.gather(rows).notes
+  assert point.n == 4 and any("part of the data" in note for note in notes) == noted
+  # With a teacher a part each, intervals are over teachers.
+  students = [one | {"teacher_fingerprint": f"{part}" * 64, "overrides": {
+      **one["overrides"], "alpha": 0.9}} for one, part in zip(rows, parts)]
+  assert not any("part of" in note for note in points.gather(students).notes)
+
+
+@pytest.mark.parametrize(("errors", "titles"), [
+    ((0, 0), ["point", "test errors", "T"]), ((None, None), ["point", "T"])])
+def test_the_page_leaves_out_what_says_nothing(tmp_path, errors, titles):
+  rows = [row(one, over={"temperature": t}) for t, one in zip((1, 2), errors)]
+  page = report.write(written(tmp_path / "study", rows))[-1].read_text()
+  head = re.search('id="table">(.*?)</thead>', page)[1]
+  found = re.findall('<button type="button">(.*?)</button>', head)
+  assert found[:len(titles)] == titles
+  assert not {"n", "failed", "seconds"} & {*found} and "NLL" in found
+
+
+def test_a_page_leads_to_its_conclusion(tmp_path):
+  folder = written(tmp_path / "study", sweep_rows())
+  link = '<a href="conclusion.md">'
+  assert link not in report.write(folder)[-1].read_text()
+  (folder / "conclusion.md").touch()
+  assert link in report.write(folder)[-1].read_text()
+
+
+def test_the_numerics_of_rows_are_said():
+  notes = lambda *made: points.gather([
+      row(90, seed, numerics=version) for seed, version in enumerate(made)]).notes
+  now = kd_jax.NUMERICS
+  assert notes(now, now) == ()
+  assert notes(1, 1)[0].startswith(
+      f"All 2 runs were made by version 1 of the numerics; this is version {now}, ")
+  assert notes(2)[0].startswith("The run was made by version 2 of")
+  assert notes(1, now, 1)[0].startswith(
+      f"All 3 runs were made by version 1 (2), by version {now} (1) of the")
+
+
+def test_the_name_of_a_point_is_what_tells_it_apart():
+  usual = {"alpha": 0.9, "optimizer.b1": 0.9}
+  rows = [row(9, over=usual | {"zeta": t, "epochs": 10 * t})
+          for t in (1, 2, 4, 8, 16, 32)]
+  rows += [row(8, over={"alpha": 0.9, "zeta": 2, "epochs": 20}),
+           row(7, over=usual | {"method": "hint", "zeta": 2, "epochs": 20})]
+  sweep = points.gather(rows)
+  # Epochs go with zeta, b1 and the method are said where they are not as in most.
+  assert {sweep.name(point) for point in sweep.points} == {
+      *(f"zeta {t}" for t in (1, 2, 4, 8, 16, 32)), "zeta 2, b1 -", "hint, zeta 2"}
+  assert sweep.usual == {"method": "kd", "optimizer.b1": "0.9"}
+  alone = points.gather(rows[:1])
+  assert alone.name(alone.points[0]) == "all runs"
+
+
+def test_lists_sort_by_all_their_numbers():
+  sweep = points.gather([row(9, over={"student.widths": widths})
+                         for widths in ([32] * 11, [32, 32], [32, 8], [100])])
+  (column, *_) = tables.columns(sweep)
+  ends = [(column.number(point), point.values["student.widths"])
+          for point in sweep.points]
+  assert [widths for _, widths in sorted(ends)] == [
+      [32, 8], [32, 32], [32] * 11, [100]]
 
 
 def test_the_heat_map_needs_t_and_alpha(tmp_path):
@@ -673,9 +777,10 @@ def test_five_thousand_rows_are_all_there(tmp_path, capsys):
     table = list(csv.DictReader(file))
   assert [float(line["temperature"]) for line in table] == list(range(1, 2501))
   points_, runs_ = packed(folder, "table"), packed(folder, "runs-table")
-  assert (len(points_), len(runs_)) == (2500, 5000)
-  assert points_[0][1] == "1" and points_[-1][1] == "2500"
-  assert runs_[0][1:4] == ["T 1", "0", "8"] and runs_[-1][1:3] == ["T 2500", "1"]
+  assert [len(each) for each in (points_, *runs_)] == [2500, *[2] * 2500]
+  assert points_[0][1:3] == ["T 1", ["9.5 ± 19.1", "9.5"]]
+  assert points_[-1][1] == "T 2500"
+  assert runs_[0][0][1:3] == ["0", "8"] and runs_[-1][1][1] == "1"
   # A part of them says the same of its points.
   part = written(tmp_path / "part", [r for r in rows if (
       r["overrides"]["temperature"] in (4.0, 900.0, 2500.0))])
@@ -693,7 +798,7 @@ def test_one_point_of_many_seeds_is_counted_once_for_each(tmp_path):
   rows += [{**r, "fingerprint": f"{r['fingerprint']}again"} for r in rows]
   folder = written(tmp_path / "one", rows)
   report.write(folder)
-  assert len(packed(folder, "runs-table")) == 3000
+  assert [len(each) for each in packed(folder, "runs-table")] == [3000]
   (line,), below = lines((folder / "table.md").read_text())[0][2:], (
       folder / "table.md").read_text()
   assert line[0] == "3000" and "1,488 more ran under several" in below
@@ -704,10 +809,8 @@ def test_above_500_points_only_the_teacher_is_drawn(tmp_path):
               curve={"train_hard": [0.5, 0.2]}) for t in range(1, 502)]
   folder = written(tmp_path / "many", rows)
   (folder / "teacher.json").write_text(json.dumps(teacher_json()))
-  (folder / "errors.png").write_text("of rows that are no more")
   names_ = {path.name for path in report.write(folder)}
   assert names_ == {"table.md", "table.csv", "table.tex", "dark.png", "report.html"}
-  assert not (folder / "errors.png").exists()
   text = (folder / "report.html").read_text()
   assert "No picture shows more than 500 points" in text
   assert text.count("<svg") == 1

@@ -73,9 +73,9 @@ def write(
 def write_rows(
     folder: pathlib.Path, rows: list[Row], others: list[Row], *,
     reference: Mapping[str, Any] | None, everything: bool,
-    linked: names.Linked | None = None,
+    linked: names.Linked | None = None, out: pathlib.Path | None = None,
 ) -> list[pathlib.Path]:
-  """As `write`, of rows that `fields.reader` has read."""
+  """As `write`, of rows that `fields.reader` has read; the files go to `out`."""
   # matplotlib and scipy are slow to start; those who only read need neither.
   # pylint: disable-next=g-import-not-at-top
   from kd_jax.report import page, plots, points, tables
@@ -92,13 +92,15 @@ def write_rows(
   if hidden:
     sweep = dataclasses.replace(
         sweep, notes=(*sweep.notes, results.more_rows(len(hidden), folder) + "."))
-  written = tables.write(sweep, folder, linked)
+  out = out or folder
+  written = tables.write(sweep, out, linked)
   sides = {name: side_file(folder, f"{name}.json") for name in (
       "config", "manifest", "summary", "teacher", "inspected")}
   sides["exports"] = exports.read(folder)
-  pictures = plots.write(sweep, sides, folder)
+  sides["conclusion"] = (folder / "conclusion.md").is_file()
+  pictures = plots.write(sweep, sides, out)
   written += [picture.file for picture in pictures.values()]
-  file = folder / "report.html"
+  file = out / "report.html"
   files.write(file, page.page(sweep, pictures, sides))
   return [*written, file]
 

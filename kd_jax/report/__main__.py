@@ -5,7 +5,9 @@
 
 import gc
 import pathlib
+import shutil
 import sys
+import tempfile
 from typing import Any
 
 from kd_jax import report
@@ -33,7 +35,8 @@ def _reference(words: list[str]) -> dict[str, Any] | None:
 def _parser() -> Parser:
   parser = Parser(
       prog="python -m kd_jax.report", description="Makes tables, plots and (for a "
-      "sweep) a page from the results.jsonl in the folder of a run or study.",
+      "sweep) a page from the results.jsonl in the folder of a run or study. "
+      "Beside a study.py, which makes the others, it is the page alone.",
       epilog="python -m kd_jax.report merge DIR... --out OUT joins the rows of "
       "the parts (shards) of a sweep in OUT, and makes the same files there.")
   parser.add_argument("study", type=pathlib.Path, help="folder with results.jsonl")
@@ -72,10 +75,18 @@ def _generate(
         f"{file}: {sweeps} rows of a sweep (overrides), {mains} of main runs "
         f"(net), {len(found) - sweeps - mains} of neither; keep one kind")
   if sweeps:
-    report.write_rows(
-        study, rows, others, reference=reference or _configured(study),
-        everything=everything)
-    return (study / "table.md").read_text(encoding="utf-8")
+    with tempfile.TemporaryDirectory() as scratch:
+      # What makes the files of a committed study makes them in its own way.
+      made = (study / "study.py").is_file()
+      out = pathlib.Path(scratch) if made else study
+      report.write_rows(
+          study, rows, others, reference=reference or _configured(study),
+          everything=everything, out=out)
+      if made:
+        shutil.move(out / "report.html", study / "report.html")
+        print(f"{study} has a study.py, which makes its tables and pictures: only "
+              "report.html is written", file=sys.stderr)
+      return (out / "table.md").read_text(encoding="utf-8")
   if reference:
     raise UserError(
         f"--reference: {file} holds main runs; only sweeps have a reference")

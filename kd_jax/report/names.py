@@ -3,6 +3,7 @@
 import collections
 from collections.abc import Callable, Iterable, Mapping, Sequence
 import functools
+import itertools
 import json
 from typing import Any
 
@@ -40,6 +41,25 @@ def shown(value: Any) -> str:
   if isinstance(value, dict):
     return json.dumps(value, sort_keys=True)
   return str(value)
+
+
+def briefly(value: Any) -> str:
+  """A value as the page shows it: repeated numbers are counted, pairs have arrows.
+
+  Example:
+    >>> briefly([32] * 30).split(), briefly([["a", "b"], ["c", "d"]])
+    (['30', 'x', '32'], 'a→b, c→d')
+  """
+  if not isinstance(value, (list, tuple)):
+    return shown(value)
+  if value and all(isinstance(one, (list, tuple)) for one in value):
+    return ", ".join("→".join(map(shown, one)) for one in value)
+  runs = [(one, len([*same])) for one, same in itertools.groupby(map(shown, value))]
+  if max((times for _, times in runs), default=0) < 4:
+    return shown(value)
+  # Spaces at which no line ends.
+  return ", ".join(
+      f"{times}\u00a0x\u00a0{one}" if times > 1 else one for one, times in runs)
 
 
 def order(value: Any) -> tuple:

@@ -28,49 +28,72 @@ function asRow([style, ...cells], heads) {
       row.className = style;
       for (const [column, cell] of cells.entries()) {
         const at = row.insertCell();
+        if (column === 0) at.dataset.value = cell[1];
         at.className = heads[column].className;
         at.textContent = text(cell);
       }
+      link(row);
       return row;
     },
   };
 }
 
+// Test errors of a point lead to its runs.
+function link(row) {
+  const cell = row.querySelector("td.runs");
+  if (!cell?.textContent) return;
+  const made = document.createElement("a");
+  made.href = "#runs";
+  made.append(...cell.childNodes);
+  cell.append(made);
+}
+
 function inTable(row) {
+  link(row);
   const key = (column) =>
     row.cells[column].dataset.value ?? row.cells[column].textContent;
   return {key, element: () => row};
 }
 
-function setUp(table) {
+function setUp(table, names) {
   const body = table.tBodies[0];
   const heads = [...table.tHead.rows[0].cells];
   const size = body.rows.length;
   const pager = document.querySelector(`nav[data-of="${table.id}"]`);
   let rows = [...body.rows].map(inTable);
   const long = pager && window.DecompressionStream;
+  let texts = [...body.rows].map((row) => row.cells[0].textContent);
   let all = null;
   let page = 0;
+  let only = null;
 
   function ready() {
     if (!long) return null;
-    all ??= unpack(pager.querySelector("script").textContent).then((found) => {
-      rows = found.map((cells) => asRow(cells, heads));
+    // Points begin with their names, and runs are in a list a point.
+    all ??= Promise.all([
+      unpack(pager.querySelector("script").textContent), names?.(),
+    ]).then(([found, known]) => {
+      if (!known) texts = found.map(([, name]) => name);
+      rows = found.flatMap((given, at) => (known
+        ? given.map(([style, ...cells]) => [style, [known[at], at], ...cells])
+        : [given.with(1, [given[1], at])])).map((cells) => asRow(cells, heads));
     });
     return all;
   }
 
   function show(wanted) {
-    const last = Math.max(0, Math.ceil(rows.length / size) - 1);
+    const found = only === null
+      ? rows : rows.filter((row) => Number(row.key(0)) === only);
+    const last = Math.max(0, Math.ceil(found.length / size) - 1);
     page = Math.min(Math.max(wanted || 0, 0), last);
     const first = page * size;
-    const shown = rows.slice(first, first + size);
+    const shown = found.slice(first, first + size);
     body.replaceChildren(...shown.map((row) => row.element()));
     if (!long) return;
     const number = (value) => value.toLocaleString("en");
     pager.querySelector("span").textContent =
       `${number(first + 1)} to ${number(first + shown.length)} ` +
-      `of ${number(rows.length)}`;
+      `of ${number(found.length)}`;
     pager.querySelector("input").value = page + 1;
     const [previous, next] = pager.querySelectorAll("button");
     previous.disabled = page === 0;
@@ -90,7 +113,18 @@ function setUp(table) {
   for (const header of heads) {
     header.querySelector("button").addEventListener("click", () => sort(header));
   }
-  if (!long) return;
+  const set = {
+    async choose(place) {
+      await ready();
+      only = place;
+      show(0);
+    },
+    async names() {
+      await ready();
+      return texts;
+    },
+  };
+  if (!long) return set;
   const turn = async (wanted) => {
     await ready();
     show(wanted());
@@ -101,9 +135,83 @@ function setUp(table) {
   next.addEventListener("click", () => turn(() => page + 1));
   input.addEventListener("change", () => turn(() => input.valueAsNumber - 1));
   for (const part of pager.querySelectorAll("[hidden]")) part.hidden = false;
+  return set;
 }
 
-for (const table of document.querySelectorAll("table[id]")) setUp(table);
+const [points, exported, ran] = ["table", "exports", "runs-table"].map(
+  (name) => document.getElementById(name));
+const {names} = setUp(points);
+if (exported) setUp(exported);
+const {choose} = setUp(ran, names);
+const chosen = document.getElementById("chosen");
+
+function chooseRuns(place, name) {
+  choose(place);
+  chosen.hidden = place === null;
+  chosen.querySelector("strong").textContent = name;
+}
+
+chosen.querySelector("button").addEventListener("click", () => chooseRuns(null, ""));
+points.addEventListener("click", (event) => {
+  if (!event.target.closest("a")) return;
+  chosen.closest("details").open = true;
+  const [cell] = event.target.closest("tr").cells;
+  chooseRuns(Number(cell.dataset.value), cell.textContent);
+});
+
+// Where a tall picture can be cut: between its panels, [top, bottom] of each part.
+function parts(svg, most) {
+  const found = [];
+  const boxes = [...svg.querySelectorAll(":scope > g > g")].slice(1)
+    .map((panel) => panel.getBBox()).sort((a, b) => a.y - b.y);
+  let free = 0;
+  for (const box of boxes) {
+    if (box.y >= free) found.push(free);
+    free = Math.max(free, box.y + box.height);
+  }
+  const {height} = svg.viewBox.baseVal;
+  const tops = [0];
+  found.slice(1).concat(height).reduce((before, at) => {
+    if (at - tops.at(-1) > most && before > tops.at(-1)) tops.push(before);
+    return at;
+  }, 0);
+  return tops.map((top, at) => [top, (tops[at + 1] ?? height) - top]);
+}
+
+// On paper the table comes first, all is open, and tall pictures stand in parts.
+const undo = [];
+window.addEventListener("beforeprint", () => {
+  for (const part of document.querySelectorAll("details:not([open])")) {
+    part.open = true;
+    undo.push(() => { part.open = false; });
+  }
+  const table = document.getElementById("table-part");
+  const {nextSibling, parentNode} = table;
+  document.querySelector("main > section").before(table);
+  undo.push(() => parentNode.insertBefore(table, nextSibling));
+  for (const svg of document.querySelectorAll("figure svg")) {
+    const {width, height} = svg.viewBox.baseVal;
+    const found = parts(svg, 1.8 * width);
+    const figure = svg.closest("figure");
+    undo.push(() => figure.removeAttribute("class"));
+    if (width > 400) figure.className = "wide";
+    if (height < 2 * width || found.length < 2) continue;
+    const copies = found.map(([top, high]) => {
+      const copy = svg.cloneNode(true);
+      copy.setAttribute("viewBox", `0 ${top} ${width} ${high}`);
+      return copy;
+    });
+    figure.className = "wide cut";
+    svg.replaceWith(...copies);
+    undo.push(() => {
+      copies[0].replaceWith(svg);
+      for (const copy of copies) copy.remove();
+    });
+  }
+});
+window.addEventListener("afterprint", () => {
+  while (undo.length) undo.pop()();
+});
 
 // The title of a point shows at once, and to those who use no mouse.
 const tip = document.getElementById("tip");

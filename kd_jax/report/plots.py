@@ -242,8 +242,9 @@ def write(
 ) -> dict[str, Picture]:
   """Draws all there is to draw; returns the pictures by their names.
 
-  A picture of rows that are no more is removed. Of more points than a picture can
-  show, only those of files beside the rows are drawn.
+  A picture of rows that are no more is removed, if the page that is there shows it:
+  another of its name is not ours. Of more points than a picture can show, only
+  those of files beside the rows are drawn.
 
   Args:
     sweep: The points.
@@ -254,6 +255,8 @@ def write(
     UserError: If a file beside the rows is not what a run writes.
   """
   found = {}
+  page = folder / "report.html"
+  before = page.read_bytes() if page.is_file() else b""
   for name, kind in _KINDS.items():
     file = folder / f"{name}.png"
     if kind.side is not None:
@@ -263,7 +266,8 @@ def write(
     try:
       drawn = None if content is None else kind.draw(content)
       if drawn is None:
-        file.unlink(missing_ok=True)
+        if f'aria-label="Picture: {name}"'.encode() in before:
+          file.unlink(missing_ok=True)
         continue
       # Of what is pixels in the page too, the file is a part of the page.
       colours = 64 if svg.crowded(drawn) else 256

@@ -1,7 +1,7 @@
 """Rows of a sweep -> a record a point, with statistics over its seeds.
 
-A point is all rows whose overrides are alike but for the seeds. Keys alike in all
-points are `common`; the others are columns.
+A point is all rows whose overrides are alike but for the seeds, and their net,
+method and data too. Keys alike in all points are `common`; the others are columns.
 """
 
 from collections import Counter
@@ -46,7 +46,7 @@ def gather(
     UserError: If no point is the reference.
   """
   distinct, notes = _distinct(rows)
-  groups, of_data = _by_data(_grouped(distinct))
+  groups, unclear = _apart(_grouped(distinct))
   distinct = [row for group in groups.values() for row in group]
   settings = [names.setting(group[0]) for group in groups.values()]
   keys, common = _varying(settings)
@@ -59,10 +59,10 @@ def gather(
       for setting, (name, group) in zip(settings, groups.items())]
   points.sort(key=lambda point: [
       names.order(point.values.get(key)) for key in keys])
-  notes += _twice(points, keys)
+  notes += _twice(points, keys) + _parts(points)
   if reference is not None:
     points = compare.compared(points, reference, keys, common, cells)
-  notes += (of_data + _machines(distinct) + _numerics(distinct)
+  notes += (unclear + _machines(distinct) + _numerics(distinct)
             + _test_set(distinct))
   study = ", ".join(sorted({str(row.get("study", "")) for row in distinct}))
   return Sweep(
@@ -90,9 +90,12 @@ def _numerics(rows: Sequence[Row]) -> list[str]:
   made = Counter(row.get("numerics", _UNSAID) for row in rows)
   if made.keys() == {kd_jax.NUMERICS}:
     return []
-  counts = [f"{made[version]} by version {version}" for version in sorted(made)]
-  return [f"Runs made {names.some(counts)} of the numerics: each version gives "
-          "other numbers for the same settings (docs/reliability.md)."]
+  each = [f"by version {version}" + (f" ({made[version]:,})" * (len(made) > 1))
+          for version in sorted(made)]
+  runs = "The run was" if len(rows) == 1 else f"All {len(rows):,} runs were"
+  return [f"{runs} made {names.some(each)} of the numerics; this is version "
+          f"{kd_jax.NUMERICS}, and each gives other numbers for the same settings "
+          "(docs/reliability.md)."]
 
 
 def _test_set(rows: Sequence[Row]) -> list[str]:
@@ -138,16 +141,25 @@ def _grouped(rows: Iterable[Row]) -> Groups:
   return groups
 
 
-def _by_data(groups: Groups) -> tuple[Groups, list[str]]:
-  """The points with their data as a setting, where those of one are of several."""
-  known = [{row.get("data_sha256") for row in group} for group in groups.values()]
-  if any(len(found - {None}) > 1 for found in known):
-    data = lambda row: {"data_sha256": row.get("data_sha256", "unknown")[:8]}
-    return _grouped(row | {"overrides": row["overrides"] | data(row)}
-                    for group in groups.values() for row in group), []
-  mixed = sum(len(found) > 1 for found in known)
-  return groups, [f"In {mixed:,} of the points some rows, of earlier versions, do "
-                  "not say of which data they are."] if mixed else []
+def _apart(groups: Groups) -> tuple[Groups, list[str]]:
+  """The points with what their rows are, where that differs, as settings.
+
+  Rows of other programs may have it in these fields alone. Their `row` is no such
+  field: a sweep's has the teacher's seed in it.
+  """
+  notes = []
+  for name in ("method", "data_sha256"):
+    known = [{row.get(name) for row in group} for group in groups.values()]
+    if any(len(found - {None}) > 1 for found in known):
+      # Of a hash its beginning.
+      own = lambda row, name=name: {
+          name: row.get(name, "unknown")[:8 if name == "data_sha256" else None]}
+      groups = _grouped(row | {"overrides": own(row) | row["overrides"]}
+                        for group in groups.values() for row in group)
+    elif name == "data_sha256" and (mixed := sum(len(each) > 1 for each in known)):
+      notes.append(f"In {mixed:,} of the points some rows, of earlier versions, do "
+                   "not say of which data they are.")
+  return groups, notes
 
 
 def _twice(points: Iterable[Point], keys: Sequence[str]) -> list[str]:
@@ -168,6 +180,16 @@ def _twice(points: Iterable[Point], keys: Sequence[str]) -> list[str]:
     more = counted(len(notes) - _NOTES, "more point")
     return [*notes[:_NOTES], f"So it is with {more}."]
   return notes
+
+
+def _parts(points: Iterable[Point]) -> list[str]:
+  """A note where runs without a teacher share parts of the data."""
+  part = lambda row: row["overrides"].get("transfer.seed")
+  number = sum(not point.teachers and 1 < len({*map(part, point.good)}) < point.n
+               for point in points)
+  return [f"In {counted(number, 'point')} without a teacher several runs see the "
+          "same part of the data (transfer.seed): their ± is over runs, and too "
+          "small for other parts."] if number else []
 
 
 def _varying(

@@ -1,5 +1,6 @@
 """What a sweep is once its rows are gathered: points, and what they share."""
 
+import collections
 from collections.abc import Hashable
 import dataclasses
 import functools
@@ -10,6 +11,10 @@ from kd_jax.report.main_table import Row
 
 # Points that a picture, a table for reading, or a page of one shows at most.
 MOST = 500
+# Keys whose values say enough.
+_BARE = ("net", "method")
+# Keys that are often chosen for each of the others.
+_CHOSEN = ("epochs", "optimizer.")
 
 class Point(NamedTuple):
   """One setting: its values of the varying keys, its runs, what they say.
@@ -142,6 +147,45 @@ class Sweep:
                 names.shown(point.values.get(key)))
     return tuple(key for key in self.keys if key == widths or any(
         len(found) > 1 for found in values[key].values()))
+
+  @functools.cached_property
+  def usual(self) -> dict[str, str]:
+    """Settings that four of five points share, and what they are there."""
+    found = {}
+    for key in self.keys:
+      value, number = collections.Counter(
+          self.value(key, point) for point in self.points).most_common(1)[0]
+      if number >= 0.8 * len(self.points):
+        found[key] = value
+    return found
+
+  @functools.cached_property
+  def _naming(self) -> tuple[str, ...]:
+    """The keys that tell points apart, each beside those before it."""
+    found, known, number = [], [0] * len(self.points), 1
+    for key in sorted(self.keys, key=lambda key: (
+        key not in _BARE, key.startswith(_CHOSEN))):
+      ids: dict[tuple[int, str], int] = {}
+      finer = [ids.setdefault((at, self.value(key, point)), len(ids))
+               for at, point in zip(known, self.points)]
+      if key in self.usual or len(ids) > number:
+        found.append(key)
+        known, number = finer, len(ids)
+    return tuple(found)
+
+  def value(self, key: str, point: Point) -> str:
+    """A setting of a point in words; its method too where only others set one."""
+    if key in point.values:
+      return names.briefly(point.values[key])
+    return (key == "method" and point.runs[0].get(key)) or names.MISSING
+
+  def name(self, point: Point) -> str:
+    """A point as short as others allow: what all or most are is left out."""
+    short = names.short(self.keys)
+    words = [value if key in _BARE else f"{short[key]} {value}"
+             for key in self._naming if (value := self.value(key, point))
+             != self.usual.get(key, names.MISSING)]
+    return ", ".join(words) or ("as most" if self.keys else "all runs")
 
   def label(self, point: Point) -> str:
     """A point in a phrase."""

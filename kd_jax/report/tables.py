@@ -118,11 +118,12 @@ def _setting(key: str) -> Callable[[Point], str]:
 
 
 def _setting_number(key: str) -> Cell:
-  """What a setting sorts by: a number, or of a list its first."""
+  """What a setting sorts by: a number, or a list as text of padded numbers."""
   def cell(point: Point) -> Any:
     value = point.values.get(key)
-    while isinstance(value, (list, tuple)) and value:
-      value = value[0]
+    if isinstance(value, (list, tuple)):
+      return " ".join(f"{one:06g}" if isinstance(one, (int, float)) else str(one)
+                      for one in value)
     return value if isinstance(value, (int, float)) else None
   return cell
 
