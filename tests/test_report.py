@@ -479,7 +479,7 @@ def test_a_legend_of_many_lines_has_its_room_and_its_marks():
   few = [r for r in many if r["test_errors"] < 92]
   heights, room = [], []
   for rows in (few, many):
-    drawn = plots.errors_by_temperature(points.gather(rows))
+    drawn = plots.errors(points.gather(rows))
     drawn.draw_without_rendering()
     heights.append(drawn.get_figheight())
     room.append(drawn.axes[0].get_window_extent().height / drawn.dpi)
@@ -511,7 +511,7 @@ def test_points_find_their_line_and_their_level():
 def test_the_svg_tells_each_value():
   sweep = points.gather(sweep_rows(), reference={"alpha": 0})
   drawn = svg.inline(
-      plots.errors_by_temperature(sweep), pathlib.Path("errors.png"), 'a "b" <c>')
+      plots.errors(sweep), pathlib.Path("errors.png"), 'a "b" <c>')
   # 304, 308, 306: mean 306, sd 2, half 4.97.
   assert "widths 30x30, alpha 0.9, T 4; 306.0 ± 5.0 test errors; n 3" in drawn
   assert drawn.count("<title>") == 8
@@ -526,7 +526,7 @@ def test_each_mark_tells_its_own_value_where_it_is():
                          for t in (1, 2, 4)])
   root = ElementTree.fromstring(
       svg.inline(
-          plots.errors_by_temperature(sweep), pathlib.Path("errors.png"), "errors"))
+          plots.errors(sweep), pathlib.Path("errors.png"), "errors"))
   told = [(float(mark.get("x")), -float(mark.get("y")), point.find("title").text)
           for point in root.iter("g") if point.get("class") == "point"
           for mark in point.iter("use")]
@@ -544,7 +544,7 @@ def test_no_axis_of_errors_goes_below_zero():
       + runs([0, 0, 0], over={"temperature": 4.0, "alpha": 0.9})
       + runs([3, 9, 9], over={"alpha": 0.0}))
   assert min(p.low for p in sweep.points) < -5
-  drawn = plots.errors_by_temperature(sweep)
+  drawn = plots.errors(sweep)
   low, high = drawn.axes[0].get_ylim()
   assert low == 0 and high > 9
 
@@ -572,7 +572,7 @@ def test_the_ids_of_two_pictures_are_apart():
   ids = []
   for name in ("errors", "again"):
     text = svg.inline(
-        plots.errors_by_temperature(sweep), pathlib.Path(name), name)
+        plots.errors(sweep), pathlib.Path(name), name)
     known = re.findall(r'\bid="(.*?)"', text)
     assert known and len(known) == len(set(known))
     refers = re.findall(r'(?:href="|url\()#(.*?)[")]', text)
@@ -601,7 +601,7 @@ def test_hostile_text_in_a_picture_is_text():
           for t in (1, 4)]
   rows += [row(8, over={"data.name": "plain", "alpha": 0.5, "temperature": 1})]
   text = svg.inline(
-      plots.errors_by_temperature(points.gather(rows)), pathlib.Path("errors.png"),
+      plots.errors(points.gather(rows)), pathlib.Path("errors.png"),
       "errors")
   assert "<script" not in text and "&lt;script&gt;" in text
   assert "$x^{2}~#" in text, "no formula"

@@ -1,11 +1,14 @@
 """Figures, alike wherever they are drawn: the door to matplotlib."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import functools
 import io
+import itertools
+import json
+import math
 import pathlib
 import textwrap
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -17,14 +20,21 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9",
            "#000000")
 GREY = "#595959"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-# Of points without T.
+LOOKS = len(COLOURS) * len(MARKERS)
+# Of references.
 DASHES = ("--", ":", "-.", (0, (8, 3)), (0, (5, 1, 1, 1, 1, 1)), (0, (1, 4)))
 # Text on a cell that has one colour on dark screens too.
 ON_LIGHT, ON_DARK = "#080808", "#f8f8f8"
 # Inches. On a phone the letters of such a picture are as large as small print.
 WIDTH = 4.4
+TELLS = "tells "  # The id of a line whose marks say something in a page.
 _IN_LEGEND = 0.175  # inches a line
 _LETTERS = 54  # of small print in a line of this width
+_LABEL, _TITLE = 24, 31  # letters of a label beside a dot, and above dots
+_OF_LINE = 0.14  # inches of a line of such a label
+# How to read differences.
+COMPARED = ("95% interval; filled: p (Holm) < 0.05,\n"
+            "blue fewer, orange more; open: not shown")
 _STYLE = {"font.size": 9, "axes.titlesize": 9, "axes.spines.top": False,
           "axes.spines.right": False, "axes.grid": True,
           "axes.axisbelow": True, "grid.linewidth": 0.3,
@@ -57,14 +67,14 @@ def figure(rows: int, columns: int, size: tuple[float, float], **more: Any):
   return drawn, drawn.subplots(rows, columns, squeeze=False, **more)
 
 
-def wrapped(text: str, letters: int = _LETTERS) -> str:
-  """Text on several lines of so many letters, cut where it is as long as three.
+def wrapped(text: str, letters: int = _LETTERS, lines: int = 3) -> str:
+  """Text on several lines of so many letters, cut where it is longer than all.
 
   Example:
     >>> wrapped("widths 30x30, T 8, learning rate 0.001", 20)
     'widths 30x30, T 8,\\nlearning rate 0.001'
   """
-  return textwrap.fill(names.brief(text, 3 * letters), letters)
+  return textwrap.fill(names.brief(text, lines * letters), letters)
 
 
 def _columns(labels: Sequence[str]) -> int:
@@ -75,29 +85,43 @@ def _columns(labels: Sequence[str]) -> int:
 
 
 def stacked(
-    parts: Sequence[tuple[str, Iterable[str]]], columns: int, *, height: float,
+    parts: Sequence[tuple[str, Iterable[str], int]], *, height: float,
     width: float = WIDTH,
 ) -> tuple[Any, list[tuple[Any, Any]]]:
-  """A figure of panels below each other, and of each its part and axes `[columns]`.
+  """A figure of panels below each other, and of each its part and its axes.
 
   Args:
-    parts: Title and labels of each panel: `legends` puts them above its axes.
-    columns: Axes beside each other in a panel.
-    height: Inches of these axes.
+    parts: Title and labels of each panel, which `legends` puts above its axes, and
+      how many axes it has: at most two beside each other, as of more a phone would
+      show letters that are too small.
+    height: Inches of an axes.
     width: Inches of the figure.
   """
-  heights, before = [], None
-  for title, labels in parts:
+  drawn, found = below_each_other(stacked_heights(parts, height), width=width)
+  return drawn, [(part, _two_beside(part, number))
+                 for part, (_, _, number) in zip(found, parts)]
+
+
+def stacked_heights(
+    parts: Sequence[tuple[str, Iterable[str], int]], height: float) -> list[float]:
+  """Inches of each panel of `stacked`, with its title and labels."""
+  heights = []
+  for title, labels, number in parts:
     labels, lines = [*labels], len(wrapped(title).splitlines())
-    if labels and labels != before:
+    if labels:
       beside = _columns(labels)
       lines += -(-len(labels) // beside) + sum(
           label.count("\n") for label in labels) // beside
-    before = labels
-    heights.append(height + _IN_LEGEND * lines)
-  drawn, found = below_each_other(heights, width=width)
-  return drawn, [(part, part.subplots(1, columns, squeeze=False)[0])
-                 for part in found]
+    heights.append(height * -(-number // 2) + _IN_LEGEND * lines)
+  return heights
+
+
+def _two_beside(part: Any, number: int) -> list[Any]:
+  """So many axes, at most two beside each other."""
+  axes = part.subplots(-(-number // 2), min(number, 2), squeeze=False).ravel()
+  for empty in axes[number:]:
+    empty.set_axis_off()
+  return [*axes[:number]]
 
 
 def below_each_other(
@@ -112,42 +136,134 @@ def below_each_other(
 
 def legends(parts: Sequence[tuple[Any, Any]], titles: Iterable[str]) -> None:
   """Titles and labels of `stacked` panels, above their axes, where they hide none.
-
-  Labels like those of the panel above are left out.
   """
-  before: list[str] = []
   for (part, axes), title in zip(parts, titles):
     known: dict[str, Any] = {}
     for at in axes:
       handles, labels = at.get_legend_handles_labels()
       known |= dict(zip(labels, handles))
-    shown = {} if [*known] == before else known
-    before = [*known]
-    if title or shown:
+    if title or known:
       part.legend(
-          [*shown.values()], [*shown], title=wrapped(title), alignment="left",
-          loc="outside upper left", ncols=_columns([*shown]), title_fontsize=9)
+          [*known.values()], [*known], title=wrapped(title), alignment="left",
+          loc="outside upper left", ncols=_columns([*known]), title_fontsize=9)
 
 
 def style(index: int) -> dict[str, str]:
-  """Colour and shape of a line: of the first 49 no two have both in common."""
+  """Colour and shape of a line: of the first `LOOKS` no two have both in common."""
   return {"color": COLOURS[index % 7],
           "marker": MARKERS[(index + index // 7) % 7]}
 
 
-def difference(
-    axes: Any, place: int, value: float, low: float | None, high: float | None, *,
-    sure: bool) -> Any:
-  """Draws a difference and its interval: in colour and filled if it is sure.
+class Dot(NamedTuple):
+  """A number with its interval, on a line of its own in `dots`.
 
-  Returns:
-    The line of its mark.
+  Attributes:
+    label: What it is of.
+    value, low, high: It and its interval, if it has one.
+    colour, filled: Its look.
+    tells: What its mark says in a page.
+    beside: Another's number, as a diamond in the second colour.
   """
-  half = None if low is None or high is None else [[value - low], [high - value]]
-  colour = COLOURS[0 if value < 0 else 1] if sure else GREY
-  return axes.errorbar(
-      [value], [place], xerr=half, color=colour, capsize=2, marker="o",
-      markersize=4, markerfacecolor=colour if sure else "white")[0]
+
+  label: str
+  value: float
+  low: float | None
+  high: float | None
+  colour: str = COLOURS[0]
+  filled: bool = True
+  tells: str = ""
+  beside: float | None = None
+
+
+def compared(
+    label: str, difference: Any, *, sure: bool, tells: str = "") -> Dot:
+  """A difference (`difference, low, high`): in colour and filled if it is sure."""
+  value = difference.difference
+  return Dot(label, value, difference.low, difference.high,
+             COLOURS[0 if value < 0 else 1] if sure else GREY, sure, tells)
+
+
+def dots_height(panels_: Mapping[str, Sequence[Dot]]) -> float:
+  """Inches that `dots` needs."""
+  return 0.6 + sum(
+      0.3 + _IN_LEGEND * len(wrapped(title, _TITLE, 6).splitlines())
+      + _places(each)[-1] for title, each in panels_.items())
+
+
+def dots(
+    part: Any, panels_: Mapping[str, Sequence[Dot]], xlabel: str, *,
+    zero: bool = False, shared: bool = False) -> list[Any]:
+  """Numbers with their intervals, one below another: where no axis orders them.
+
+  Args:
+    part: A figure, or a part of one, without axes.
+    panels_: The numbers by the titles of their panels.
+    xlabel: What they are.
+    zero: Whether they are differences: a line at 0.
+    shared: Whether panels have one axis in common.
+  """
+  axes = part.subplots(
+      len(panels_), 1, squeeze=False, sharex=shared,
+      height_ratios=[_places(each)[-1] for each in panels_.values()])[:, 0]
+  for at, (title, each) in zip(axes, panels_.items()):
+    *places, end = _places(each)
+    if zero:
+      at.axvline(0, color="black", linewidth=0.8)
+    for look in dict.fromkeys((dot.colour, dot.filled) for dot in each):
+      some = [(dot, place) for dot, place in zip(each, places)
+              if (dot.colour, dot.filled) == look]
+      _intervals(at, *zip(*some), *look)
+    marked = [(dot.beside, place) for dot, place in zip(each, places)
+              if dot.beside is not None]
+    at.plot(*zip(*marked) if marked else ([], []), "D", color=COLOURS[1],
+            markersize=4, zorder=1.5)
+    at.set_yticks(places, [_beside(dot) for dot in each], fontsize=8)
+    at.set_title(wrapped(title, _TITLE, 6), loc="left")
+    at.set_ylim(end, 0)
+  axes[-1].set_xlabel(xlabel)
+  return [*axes]
+
+
+def _intervals(
+    axes: Any, some: Sequence[Dot], places: Sequence[float], colour: str,
+    filled: bool) -> None:
+  """Dots of one look."""
+  half = lambda end, of: float("nan") if end is None else abs(end - of)
+  line = axes.errorbar(
+      [dot.value for dot in some], places, xerr=[
+          [half(dot.low, dot.value) for dot in some],
+          [half(dot.high, dot.value) for dot in some]],
+      fmt="o", color=colour, capsize=2, markersize=4,
+      markerfacecolor=colour if filled else "white")[0]
+  tell(line, [dot.tells for dot in some])
+
+
+def _beside(dot: Dot) -> str:
+  """The label at the left of a dot."""
+  return wrapped(dot.label, _LABEL, 6)
+
+
+def _places(each: Sequence[Dot]) -> list[float]:
+  """Inches from above to each dot, by the lines of their labels; and to the end.
+  """
+  heights = [_OF_LINE * (_beside(dot).count("\n") + 1) + 0.08 for dot in each]
+  ends = [*itertools.accumulate(heights, initial=0.06)]
+  return [end - height / 2 for end, height in zip(ends[1:], heights)] + ends[-1:]
+
+
+def level(
+    axes: Any, mean: float, low: float | None, high: float | None, *, label: str,
+    colour: str = GREY, dash: int = 0) -> Any:
+  """A line across, with its interval as a band: of what x says nothing to."""
+  if low is not None and high is not None:
+    axes.axhspan(low, high, color=colour, alpha=0.15, linewidth=0)
+  return axes.axhline(mean, color=colour, linewidth=1.2, label=label,
+                      linestyle=DASHES[dash % len(DASHES)])
+
+
+def tell(line: Any, texts: Sequence[str]) -> None:
+  """What the marks of a line say in a page, each its own; or what the line says."""
+  line.set_gid(TELLS + json.dumps(texts))
 
 
 def picture(axes: Any, image: Sequence[Any]) -> None:
@@ -205,38 +321,54 @@ def save(
 
 def log_temperature(axes: Any, values: Sequence[float]) -> None:
   """Makes x a log axis of T that writes the values themselves."""
-  shown = panels.ticks(values)
-  axes.set_xscale("log")
-  axes.set_xticks(shown, [names.shown(value) for value in shown])
-  axes.set_xticks([], minor=True)
+  log_values(axes, panels.ticks(values))
   axes.set_xlabel("temperature T (log scale)")
 
 
-def log_loss(axes: Any) -> None:
-  """Makes y a log axis with plain numbers: 1, 2, 3 and 5, or decades if many."""
-  from matplotlib import ticker  # pylint: disable=g-import-not-at-top
-  axes.set_yscale("log")
-  low, high = axes.get_ylim()
-  axes.yaxis.set_major_locator(ticker.LogLocator(
-      subs=(1.0, 2.0, 3.0, 5.0) if high < 300 * low else (1.0,)))
-  axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-  axes.yaxis.set_minor_locator(ticker.NullLocator())
-
-
-def log_cost(axes: Any) -> None:
-  """Makes x a log axis with plain numbers: 1, 2 and 5, or decades if many."""
-  from matplotlib import ticker  # pylint: disable=g-import-not-at-top
+def log_values(
+    axes: Any, values: Sequence[float],
+    shown: Callable[[float], str] = names.shown) -> None:
+  """Makes x a log axis that writes these values."""
   axes.set_xscale("log")
-  low, high = axes.get_xlim()
-  axes.xaxis.set_major_locator(ticker.LogLocator(
-      subs=(1.0, 2.0, 5.0) if high < 100 * low else (1.0,)))
-  axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-  axes.xaxis.set_minor_locator(ticker.NullLocator())
+  axes.set_xticks(values, [shown(value) for value in values])
+  axes.set_xticks([], minor=True)
+
+
+def log_axis(axes: Any, way: str) -> None:
+  """Makes "x" or "y" a log axis with plain numbers, once all is drawn.
+
+  matplotlib's own labels are formulas, which are text in these pictures.
+  """
+  from matplotlib import ticker  # pylint: disable=g-import-not-at-top
+  getattr(axes, f"set_{way}scale")("log")
+  axis = getattr(axes, f"{way}axis")
+  axis.set_major_locator(ticker.FixedLocator(
+      log_ticks(*sorted(getattr(axes, f"get_{way}lim")()))))
+  axis.set_major_formatter(lambda value, _: f"{value:g}")
+  axis.set_minor_locator(ticker.NullLocator())
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+  """The roundest three numbers or more of a range of a log axis.
+
+  Example:
+    >>> log_ticks(9, 1100), log_ticks(130, 850)
+    ([10.0, 100.0, 1000.0], [150.0, 200.0, 300.0, 500.0, 700.0])
+  """
+  from matplotlib import ticker  # pylint: disable=g-import-not-at-top
+  decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+  for parts in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7),
+                (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)):
+    found = [value for decade in decades for part in parts
+             if low <= (value := float(f"{part}e{decade}")) <= high]
+    if len(found) >= 3:
+      return found
+  return [*map(float, ticker.MaxNLocator(4).tick_values(low, high))]
 
 
 def ramp(number: int) -> list[Any]:
   """So many colours in an order, dark to light."""
   import matplotlib  # pylint: disable=g-import-not-at-top
-  # The yellow end of the ramp is not seen on white.
-  return [matplotlib.colormaps["viridis"](0.92 * index / max(number - 1, 1))
+  # The yellow end of the ramp is not seen on white: contrast 3 at least.
+  return [matplotlib.colormaps["plasma"](0.65 * index / max(number - 1, 1))
           for index in range(number)]

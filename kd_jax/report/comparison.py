@@ -219,15 +219,10 @@ def draw(results: Sequence[Result], reference: str, file: pathlib.Path) -> bool:
   """Differences from the reference with their intervals; filled if sure."""
   tests, adjusted = differences(results, reference)
   found = sorted(tests.items(), key=lambda item: item[1].difference)
-  drawn, axes = canvas.figure(1, 1, (4.6, 1.35 + 0.24 * len(found)))
-  at = axes[0][0]
-  for place, (name, test) in enumerate(found):
-    canvas.difference(at, place, test.difference, test.low, test.high,
-                      sure=adjusted.get(name, 1.0) < LEVEL)
-  at.axvline(0, color="black", linewidth=0.8)
-  at.set_yticks(range(len(found)), [name for name, _ in found])
-  at.set(ylim=(len(found) - 0.4, -0.6),
-         xlabel=f"test errors minus those of {reference}\n"
-                f"95% interval; filled: p (Holm) < {LEVEL},\n"
-                "blue better, orange worse")
+  shown = {"": [canvas.compared(name, test, sure=adjusted.get(name, 1.0) < LEVEL)
+                for name, test in found]}
+  drawn, (part,) = canvas.below_each_other([canvas.dots_height(shown)])
+  canvas.dots(
+      part, shown, f"test errors minus those of {reference}\n{canvas.COMPARED}",
+      zero=True)
   return canvas.save(drawn, file)

@@ -22,7 +22,7 @@ def alignment(found: Found) -> Any:
   others = max((row for _, table in tables for row in table.values()), key=len)
   longest = lambda taps: 0.065 * max(map(len, taps))
   drawn, parts = canvas.stacked(
-      [(title, []) for title, _ in tables], 1,
+      [(title, [], 1) for title, _ in tables],
       height=0.7 + longest(others) + max(1.2, 0.28 * len(own)),
       width=max(canvas.WIDTH, 0.7 + longest(own) + 0.4 * len(others)))
   for (title, table), (_, (at,)) in zip(tables, parts):

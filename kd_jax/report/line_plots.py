@@ -1,15 +1,16 @@
 """The pictures of a sweep whose lines are points: learning curves, reliability."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
+from kd_jax.core.words import counted
 from kd_jax.report import canvas, names, panels
 from kd_jax.report.main_table import Row
 from kd_jax.report.sweep import Point, Sweep
 
 # Of bins with fewer examples the accuracy is noise.
 LEAST_IN_BIN = 50
-_TERMS, _POINTS = 5, 4  # at most beside each other, and below each other
+_POINTS = 4  # whose gradients are shown
 
 
 def _mean_curve(rows: Sequence[Row], name: str) -> list[float]:
@@ -29,80 +30,105 @@ def _curves(points: Sequence[Point], kind: str) -> list[str]:
       name for row in point.good for name in row.get("curve") or {}}
   found = {name.removeprefix(kind) for point in points for name in known(point)
            if name.startswith(kind) and any(_mean_curve(point.good, name))}
-  return sorted(found, key=lambda name: (name != "hard", name != "soft", name))
+  return _first(found)
 
 
-def _shades(points: Sequence[Point]) -> list[Any]:
-  """Colours in the order of the points: the palette, or a ramp for many."""
-  if len(points) <= len(canvas.COLOURS):
-    return list(canvas.COLOURS[:len(points)])
-  return canvas.ramp(len(points))
+def _first(terms: Iterable[str]) -> list[str]:
+  """Terms, the hard and the soft one first."""
+  return sorted(terms, key=lambda name: (name != "hard", name != "soft", name))
 
 
-def _one_line_panels(sweep: Sweep) -> list[panels.Panel]:
-  """Panels whose points differ in T alone; of the widths, where T does not vary."""
-  found = panels.panels(
-      sweep, by=[key for key in sweep.telling if key != panels.T] or ["-"])
-  varies = any(len(line.points) > 1 for panel in found for line in panel.lines)
-  return found if varies else panels.panels(sweep)
+class _Line(NamedTuple):
+  """A point in a panel of curves."""
+
+  label: str
+  style: dict[str, Any]
+  point: Point
+
+
+def _panels(sweep: Sweep) -> list[tuple[str, list[_Line]]]:
+  """Titles and lines: of points that differ in T alone, and of all others."""
+  found = []
+  fine = {"linewidth": 1.1, "markersize": 3.5, "markevery": 0.2}
+  for panel in panels.panels(sweep):
+    for line in panel.lines:
+      grey = [{"color": canvas.GREY, "linewidth": 1.2, "linestyle": dash}
+              for dash in canvas.DASHES]
+      shades = canvas.ramp(len(line.points))
+      found.append((
+          names.label(line.points[0].values,
+                      [key for key in sweep.telling if key != panels.T]),
+          [_Line(names.label(point.values, [panels.T]),
+                 canvas.style(index) | fine | {"color": shade}, point)
+           for index, (point, shade) in enumerate(zip(line.points, shades))]
+          + [_Line(canvas.wrapped(panels.level(point, sweep)), style, point)
+             for point, style in zip(panel.levels, grey)]))
+    # Of more than so many some would look alike.
+    for start in range(0, len(panel.others), canvas.LOOKS):
+      some = panel.others[start:start + canvas.LOOKS]
+      title, labels = panels.told_apart(some, sweep)
+      found.append((title, [
+          _Line(canvas.wrapped(label), canvas.style(index) | fine, point)
+          for index, (label, point) in enumerate(zip(labels, some))]))
+  return found
+
+
+def _terms(sweep: Sweep) -> dict[str, list[str]]:
+  """The terms of each method's loss that some of its rows have recorded."""
+  found: dict[str, list[Point]] = {}
+  for point in sweep.points:
+    found.setdefault(_method(point), []).append(point)
+  return {method: _curves(points, "train_") for method, points in found.items()}
+
+
+def _method(point: Point) -> str:
+  return str(point.runs[0].get("method"))
 
 
 @canvas.styled
 def learning(sweep: Sweep) -> Any:
   """The terms of the loss by epoch, mean of seeds, a line a point."""
-  shown = _one_line_panels(sweep)
-  few = [point for point in sweep.points if point.n]
-  if not shown and few and len(few) <= len(canvas.COLOURS):
-    # None has a T, as in a single run.
-    shown = [panels.Panel("", [panels.Line("", few)], [])]
-  terms = _curves(sweep.points, "train_")[:_TERMS]
-  if not shown or not terms:
+  known, shown = _terms(sweep), []
+  for title, lines in _panels(sweep):
+    wanted = {term: [line.point for line in lines
+                     if term in known[_method(line.point)]]
+              for term in _first({
+                  term for line in lines for term in known[_method(line.point)]})}
+    lost = {term: sum(not _recorded(point, term) for point in points)
+            for term, points in wanted.items()}
+    terms = _curves([line.point for line in lines], "train_")
+    # A panel of nothing would look as if it were broken.
+    notes = [f"{term} term: not recorded" for term in wanted if term not in terms]
+    if terms:
+      shown.append((", ".join(filter(None, [title, *notes])), lines, {
+          term: f"not recorded: {lost[term]} of {len(wanted[term])}"
+          if lost[term] else "" for term in terms}))
+  if not shown:
     return None
   # Of logits matched by their squares the soft term has no unit.
   plain = {row.get("method") for row in sweep.rows} <= {"kd", "hard"}
   unit = " (nats)" if plain else ""
-  drawn, parts = _panels(shown, sweep, len(terms), height=2.4)
-  for panel, (_, row) in zip(shown, parts):
-    for term, at in zip(terms, row):
-      for label, style, point in _drawn(panel, sweep):
+  drawn, parts = canvas.stacked(
+      [(title, [line.label for line in lines], max(2, len(terms)))
+       for title, lines, terms in shown], height=2.4)
+  for (_, lines, terms), (_, row) in zip(shown, parts):
+    for (term, note), at in zip(terms.items(), row):
+      for label, style, point in lines:
         curve = _mean_curve(point.good, f"train_{term}")
         if any(curve):
           at.plot(range(1, len(curve) + 1), curve, label=label, **style)
       at.set(xlabel="epoch", ylabel=f"{term} term{unit}, log scale")
-      canvas.log_loss(at)
+      at.set_title(note, fontsize=8)
+      canvas.log_axis(at, "y")
       at.xaxis.get_major_locator().set_params(integer=True)
-  canvas.legends(parts, [panel.title for panel in shown])
+    for empty in row[len(terms):]:
+      empty.set_axis_off()
+  canvas.legends(parts, [title for title, _, _ in shown])
   return drawn
 
 
-def _panels(shown: Sequence[panels.Panel], sweep: Sweep, columns: int, **more: Any):
-  """`canvas.stacked` with the labels of what `_drawn` gives."""
-  return canvas.stacked(
-      [(panel.title, [label for label, _, _ in _drawn(panel, sweep)])
-       for panel in shown], columns,
-      width=canvas.WIDTH / 2 * max(columns, 2), **more)
-
-
-def _drawn(
-    panel: panels.Panel, sweep: Sweep
-) -> Iterator[tuple[str, dict[str, Any], Point]]:
-  """Label, style and point of everything in a panel."""
-  points = [(line, point) for line in panel.lines for point in line.points]
-  # The shades of a ramp are in the order of T, which several lines are not in.
-  styles: list[dict[str, Any]] = [
-      canvas.style(index) for index in range(len(points))]
-  if len(panel.lines) == 1:
-    styles = [style | {"color": shade}
-             for style, shade in zip(styles, _shades([p for _, p in points]))]
-  for (line, point), style in zip(points, styles):
-    at = names.label(point.values, [panels.T]) or sweep.label(point)
-    label = at if len(panel.lines) == 1 else f"{at}, {line.label}"
-    yield canvas.wrapped(label), style | {
-        "linewidth": 1.1, "markersize": 3.5, "markevery": 0.2}, point
-  for index, point in enumerate(panel.levels):
-    yield canvas.wrapped(panels.level(point, sweep)), {
-        "color": canvas.GREY, "linewidth": 1.2,
-        "linestyle": canvas.DASHES[index % len(canvas.DASHES)]}, point
+def _recorded(point: Point, term: str) -> bool:
+  return any((row.get("curve") or {}).get(f"train_{term}") for row in point.good)
 
 
 @canvas.styled
@@ -112,16 +138,20 @@ def inspected(sweep: Sweep) -> Any:
   kinds = [(kind, label) for kind, label in (
       ("share_", "share of gradient's norm"), ("cka_", "linear CKA"))
            if _curves(sweep.points, kind)]
-  points = [point for point in sweep.points
-            if any(_curves([point], kind) for kind, _ in kinds)][:_POINTS]
-  if not points:
+  known = [point for point in sweep.points
+           if any(_curves([point], kind) for kind, _ in kinds)]
+  if not known:
     return None
+  points, more = known[:_POINTS], len(known) - _POINTS
+  titles = [*map(sweep.label, points)]
+  if more > 0:
+    titles[-1] += f" ({counted(more, 'more point')} not shown)"
   curves = [[{canvas.wrapped(name): _mean_curve(point.good, kind + name)
               for name in _curves([point], kind)} for kind, _ in kinds]
             for point in points]
   drawn, parts = canvas.stacked(
-      [(sweep.label(point), [name for both in known for name in both])
-       for point, known in zip(points, curves)], len(kinds), height=2.4)
+      [(title, [name for both in known for name in both], len(kinds))
+       for title, known in zip(titles, curves)], height=2.4)
   for known, (_, row) in zip(curves, parts):
     looks = [*dict.fromkeys(name for lines in known for name in lines)]
     for (_, label), lines, at in zip(kinds, known, row):
@@ -134,23 +164,24 @@ def inspected(sweep: Sweep) -> Any:
       lowest = min(min(curve) for curve in lines.values())
       at.set(ylabel=label, ylim=(min(0.0, lowest), 1.02), xlabel="epoch")
       at.xaxis.get_major_locator().set_params(integer=True)
-  canvas.legends(parts, map(sweep.label, points))
+  canvas.legends(parts, titles)
   return drawn
 
 
 @canvas.styled
 def reliability(sweep: Sweep) -> Any:
   """Accuracy against confidence, bins added up over seeds, a line a point."""
-  shown = [panel for panel in _one_line_panels(sweep) if any(
-      row.get("test_bins") for line in panel.lines for point in line.points
-      for row in point.good)]
+  shown = [(title, lines) for title, lines in _panels(sweep) if any(
+      row.get("test_bins") for line in lines for row in line.point.good)]
   if not shown:
     return None
-  drawn, parts = _panels(shown, sweep, 2, height=2.4)
-  for panel, (_, (whole, gap)) in zip(shown, parts):
+  drawn, parts = canvas.stacked(
+      [(title, [line.label for line in lines], 2) for title, lines in shown],
+      height=2.4)
+  for (_, lines), (_, (whole, gap)) in zip(shown, parts):
     whole.plot([0, 1], [0, 1], color="black", linewidth=0.8)
     gap.axhline(0, color="black", linewidth=0.8)
-    for label, style, point in _drawn(panel, sweep):
+    for label, style, point in lines:
       bins = _bins(point.good)
       style = {**style, "markevery": 1}
       whole.plot([c for c, _ in bins], [a for _, a in bins], label=label, **style)
@@ -158,7 +189,7 @@ def reliability(sweep: Sweep) -> Any:
       gap.plot([c for c, _ in bins], [a - c for c, a in bins], **style)
     whole.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), xlabel="confidence")
     gap.set(ylabel="accuracy minus confidence", xlabel="confidence")
-  canvas.legends(parts, [panel.title for panel in shown])
+  canvas.legends(parts, [title for title, _ in shown])
   return drawn
 
 

@@ -1,39 +1,52 @@
 """Which points belong into one picture, on one line, beside which reference."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kd_jax.report import names
 from kd_jax.report.sweep import Point, Sweep
 
 T = "temperature"
 _WIDTHS = "student.widths"
+_BANDS = 2  # beside lines, or they hide each other
 
 
 class Line(NamedTuple):
-  """Points that differ in T alone, by T."""
+  """Points that differ in T alone, by T; at least two."""
 
   label: str
   points: list[Point]
 
 
 class Panel(NamedTuple):
-  """Lines on common axes.
+  """Points of one kind: those on lines against T, and all others.
 
   Attributes:
-    title: What all its lines share.
-    lines: Of points that have a T.
-    levels: Points that T says nothing to: references, and points without T.
+    title: What they share.
+    lines: Of points of several T.
+    levels: What lines are seen beside: references, or a few points without T.
+    others: Those on no line; none if they would be the levels alone.
   """
 
   title: str
   lines: list[Line]
   levels: list[Point]
+  others: list[Point]
 
 
-def has_temperature(point: Point) -> bool:
+def settings(point: Point, sweep: Sweep) -> dict[str, Any]:
+  """The settings of a point that mean something to it.
+
+  The T of smoothed labels and of logits matched by their squares does not.
+  """
+  idle = names.idle({**sweep.common, **point.values})
+  return {key: value for key, value in point.values.items()
+          if key != T or key not in idle}
+
+
+def has_temperature(point: Point, sweep: Sweep) -> bool:
   """Whether a point has a T that can stand on a log axis."""
-  value = point.values.get(T)
+  value = settings(point, sweep).get(T)
   return isinstance(value, (int, float)) and value > 0
 
 
@@ -52,42 +65,55 @@ def split(
   return list(groups.items())
 
 
-def panels(sweep: Sweep, *, by: Sequence[str] | None = None) -> list[Panel]:
-  """The points of a sweep by the keys `by`, then by all others but T.
+def panels(sweep: Sweep) -> list[Panel]:
+  """The points of a sweep by their widths, then by all other keys but T.
 
-  Nets of different widths differ too much to share an axis, so that widths are
-  what panels differ in unless told otherwise.
+  Nets of different widths differ too much to share an axis.
   """
-  by = [key for key in sweep.telling if key in (by or [_WIDTHS])]
-  others = [key for key in sweep.telling if key not in (*by, T)]
+  by = [key for key in sweep.telling if key == _WIDTHS]
+  rest = [key for key in sweep.telling if key not in (*by, T)]
   run = [point for point in sweep.points if point.n]
-  level = lambda point: point.is_reference or not has_temperature(point)
-  lined = [point for point in run if not level(point)]
+  level = lambda point: point.is_reference or not has_temperature(point, sweep)
   found = []
-  for title, group in split(lined, by):
-    groups = split(group, others)
-    plain = "as configured" if len(groups) > 1 else "mean of seeds"
-    lines = [Line(label or plain, sorted(points, key=temperature))
-             for label, points in groups]
-    shared = {point.reference for point in group}
-    levels = [point for point in run if level(point) and (
-        sweep.label(point) in shared
-        or (point.reference is None and not point.is_reference
-            and names.label(point.values, by) == title))]
-    found.append(Panel(title, lines, levels))
+  for title, group in split(run, by):
+    lines = [(label, sorted(points, key=temperature)) for label, points in split(
+        [point for point in group if not level(point)], rest)]
+    lines = [(label, points) for label, points in lines if len(points) > 1]
+    plain = "as configured" if len(lines) > 1 else "mean of seeds"
+    drawn = [point for _, points in lines for point in points]
+    others = _without(group, drawn)
+    wanted = {point.reference for point in drawn}
+    levels = [point for point in run if sweep.label(point) in wanted] or [
+        point for point in others if level(point)]
+    levels = levels if lines and len(levels) <= _BANDS else []
+    found.append(Panel(
+        title, [Line(label or plain, points) for label, points in lines], levels,
+        others if _without(others, levels) else []))
   return found
 
 
+def _without(points: Sequence[Point], left_out: Sequence[Point]) -> list[Point]:
+  known = {id(point) for point in left_out}
+  return [point for point in points if id(point) not in known]
+
+
+def told_apart(points: Sequence[Point], sweep: Sweep) -> tuple[str, list[str]]:
+  """What points share, in a phrase, and what tells each from the others."""
+  found = [settings(point, sweep) for point in points]
+  keys = [key for key in sweep.telling if len(points) > 1 and len(
+      {names.shown(each.get(key)) for each in found}) == 1]
+  title = names.label(found[0], keys)
+  rest = [key for key in sweep.telling if key not in keys]
+  labels = [names.label(each, rest) for each in found]
+  if not all(labels) or len({*labels}) < len(labels):
+    labels = [*map(sweep.label, points)]
+  return title, labels
+
+
 def level(point: Point, sweep: Sweep) -> str:
-  """The label of a point without T beside the lines of its panel."""
+  """The label of a point beside the lines of its panel."""
   keys = [key for key in sweep.telling if key != _WIDTHS]
-  return names.label(point.values, keys) or "reference"
-
-
-def varies(sweep: Sweep) -> bool:
-  """Whether T takes several values, at points that are no reference."""
-  return len({temperature(point) for panel in panels(sweep)
-              for line in panel.lines for point in line.points}) > 1
+  return names.label(settings(point, sweep), keys) or "reference"
 
 
 def errors_of(sweep: Sweep) -> str:

@@ -5,6 +5,7 @@ a figure, or None where there is nothing to draw.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+import math
 import pathlib
 from typing import Any, NamedTuple
 
@@ -16,13 +17,12 @@ from kd_jax.report import (
   names,
   panels,
   soft_targets,
+  statistics,
   svg,
   tables,
 )
-from kd_jax.report.canvas import GREY, figure, styled
+from kd_jax.report.canvas import GREY, styled
 from kd_jax.report.sweep import Point, Sweep
-
-_BESIDE = 24  # letters of a label at the left of its difference
 
 
 class Picture(NamedTuple):
@@ -44,62 +44,90 @@ def tooltip(point: Point, sweep: Sweep) -> str:
 
 
 @styled
-def errors_by_temperature(sweep: Sweep) -> Any:
-  """Test errors against T, a line for all else, the reference as a band."""
-  shown = [panel for panel in panels.panels(sweep) if any(
-      point.errors is not None for line in panel.lines for point in line.points)]
-  if not shown or not panels.varies(sweep):
+def errors(sweep: Sweep) -> Any:
+  """Test errors: lines against T where T varies, all others below each other."""
+  found = [*map(_with_errors, panels.panels(sweep))]
+  if not any(panel.lines for panel in found) and sum(
+      len(panel.others) for panel in found) < 2:
     return None
-  drawn, parts = canvas.stacked(
-      [(panel.title, [canvas.wrapped(line.label) for line in panel.lines]
-        + [canvas.wrapped(panels.level(point, sweep))
-           for point in panel.levels]) for panel in shown],
-      1, height=2.2)
-  values = [panels.temperature(point) for panel in shown
+  against = [panel for panel in found if panel.lines]
+  apart: dict[str, list[canvas.Dot]] = {}
+  for panel in found:
+    if panel.others:
+      title, each = _apart(panel.others, sweep)
+      apart.setdefault(title, []).extend(each)
+  heights = canvas.stacked_heights(
+      [(panel.title, _labels(panel, sweep), 1) for panel in against], height=2.2)
+  drawn, parts = canvas.below_each_other(
+      [*heights, *[canvas.dots_height(apart)] * bool(apart)])
+  values = [panels.temperature(point) for panel in against
             for line in panel.lines for point in line.points]
-  for panel, (_, (at,)) in zip(shown, parts):
-    for index, line in enumerate(panel.lines):
-      points = [point for point in line.points if point.errors is not None]
-      # A few percent aside, or the bars of several lines would hide each other.
-      aside = 1.015 ** (index - (len(panel.lines) - 1) / 2)
-      across = [panels.temperature(point) * aside for point in points]
-      up = [point.errors for point in points]
-      look = canvas.style(index)
-      at.errorbar(across, up, yerr=[point.half or 0.0 for point in points],
-                  fmt="none", color=look["color"], capsize=2.5)
-      # A mark at 0 is whole.
-      (drawn_line,) = at.plot(
-          across, up, **look, markersize=4.5, linewidth=1.2, clip_on=False,
-          label=canvas.wrapped(line.label))
-      svg.tell(drawn_line, [tooltip(point, sweep) for point in points])
-    _levels(at, panel.levels, sweep)
-    canvas.log_temperature(at, values)
-    # An interval may reach below 0, errors do not.
-    at.set(ylabel=panels.errors_of(sweep), ylim=(max(0, at.get_ylim()[0]), None),
-           xlim=(min(values) / 1.25, max(values) * 1.25))
-  canvas.legends(parts, [panel.title for panel in shown])
+  lined = [(part, [part.subplots()]) for part, _ in zip(parts, against)]
+  for panel, (_, (at,)) in zip(against, lined):
+    _against_t(at, panel, sweep, values)
+  canvas.legends(lined, [panel.title for panel in against])
+  if apart:
+    canvas.dots(parts[-1], apart, panels.errors_of(sweep) + ", 95% interval")
   return drawn
 
 
-def _levels(axes: Any, points: Sequence[Point], sweep: Sweep) -> None:
-  """Draws points without T as horizontal bands."""
-  for index, point in enumerate(points):
-    if point.errors is None:
-      continue
-    line = axes.axhline(
-        point.errors, color=GREY, linewidth=1.2,
-        linestyle=canvas.DASHES[index % len(canvas.DASHES)],
-        label=canvas.wrapped(panels.level(point, sweep)))
-    svg.tell(line, [tooltip(point, sweep)])
-    if point.half:
-      axes.axhspan(point.low, point.high, color=GREY, alpha=0.18, linewidth=0)
+def _with_errors(panel: panels.Panel) -> panels.Panel:
+  """A panel without the points of which no test errors are known."""
+  known = lambda points: [point for point in points if point.errors is not None]
+  lines = [line._replace(points=known(line.points)) for line in panel.lines]
+  return panel._replace(
+      lines=[line for line in lines if line.points],
+      levels=known(panel.levels), others=known(panel.others))
+
+
+def _labels(panel: panels.Panel, sweep: Sweep) -> list[str]:
+  return [canvas.wrapped(line.label) for line in panel.lines] + [
+      canvas.wrapped(panels.level(point, sweep)) for point in panel.levels]
+
+
+def _apart(points: Sequence[Point], sweep: Sweep) -> tuple[str, list[canvas.Dot]]:
+  """Points as dots, references grey, and what they share."""
+  title, labels = panels.told_apart(points, sweep)
+  return title, [
+      canvas.Dot(label + ", the reference" * point.is_reference, point.errors,
+                 point.low, point.high, GREY if point.is_reference
+                 else canvas.COLOURS[0], not point.is_reference,
+                 tooltip(point, sweep))
+      for label, point in zip(labels, points)]
+
+
+def _against_t(
+    at: Any, panel: panels.Panel, sweep: Sweep, values: Sequence[float]) -> None:
+  """Lines of points against T, and levels; `values` are the T of all panels."""
+  for index, point in enumerate(panel.levels):
+    canvas.tell(canvas.level(
+        at, point.errors, point.low, point.high, dash=index,
+        label=canvas.wrapped(panels.level(point, sweep))), [tooltip(point, sweep)])
+  room = math.log(1.6 * max(values) / min(values))
+  for index, (line, label) in enumerate(zip(panel.lines, _labels(panel, sweep))):
+    # A mark's width aside, or the bars of several lines would hide each other.
+    aside = math.exp(min(0.018, 0.15 / len(panel.lines)) * room * (
+        index - (len(panel.lines) - 1) / 2))
+    across = [panels.temperature(point) * aside for point in line.points]
+    up = [point.errors for point in line.points]
+    look = canvas.style(index)
+    at.errorbar(across, up, yerr=[point.half or 0.0 for point in line.points],
+                fmt="none", color=look["color"], capsize=2.5)
+    # A mark at 0 is whole.
+    (drawn_line,) = at.plot(across, up, **look, markersize=4.5, linewidth=1.2,
+                            clip_on=False, label=label)
+    canvas.tell(drawn_line, [tooltip(point, sweep) for point in line.points])
+  canvas.log_temperature(at, values)
+  # An interval may reach below 0, errors do not.
+  at.set(ylabel=panels.errors_of(sweep), ylim=(max(0, at.get_ylim()[0]), None),
+         xlim=(min(values) / 1.25, max(values) * 1.25))
 
 
 @styled
 def heat_map(sweep: Sweep) -> Any:
   """Test errors over T and alpha, a panel for all else."""
   shown = [point for point in sweep.points if point.errors is not None
-          and panels.has_temperature(point)
+          and panels.has_temperature(point, sweep)
           and isinstance(point.values.get("alpha"), (int, float))]
   across = sorted({panels.temperature(point) for point in shown})
   up = sorted({point.values["alpha"] for point in shown})
@@ -113,7 +141,7 @@ def heat_map(sweep: Sweep) -> Any:
   if not groups:
     return None
   drawn, parts = canvas.stacked(
-      [(title, []) for title, _ in groups], 1, height=0.6 + 0.3 * len(up),
+      [(title, [], 1) for title, _ in groups], height=0.6 + 0.3 * len(up),
       width=max(canvas.WIDTH, 0.7 + 0.42 * len(across)))
   for (_, group), (_, (at,)) in zip(groups, parts):
     values: list[list[Any]] = [[float("nan")] * len(across) for _ in up]
@@ -138,33 +166,21 @@ def differences(sweep: Sweep) -> Any:
       families.setdefault(point.reference, []).append(point)
   if not families:
     return None
-  labelled = []
+  found: dict[str, list[canvas.Dot]] = {}
   for members in families.values():
-    alike = [key for key in sweep.keys if len(
-        {names.shown(p.values.get(key)) for p in members}) == 1]
-    title = names.label(
-        members[0].values, [key for key in alike if key in sweep.telling])
-    rest = [key for key in sweep.keys if key not in alike]
-    labels = [names.label(p.values, rest) or sweep.label(p) for p in members]
-    labelled.append((
-        canvas.wrapped(f"{title or 'all points'}, against {_against(sweep)}", 40),
-        [canvas.wrapped(label, _BESIDE) for label in labels], members))
-  lines = [1.5 + title.count("\n") + sum(
-      label.count("\n") + 1.4 for label in labels) for title, labels, _ in labelled]
-  drawn, axes = figure(
-      len(families), 1, (canvas.WIDTH, 0.5 + 0.16 * sum(lines)),
-      height_ratios=lines, sharex=True)
-  for (title, labels, members), at in zip(labelled, axes[:, 0]):
-    for y, point in enumerate(members):
-      line = canvas.difference(
-          at, y, point.difference, point.difference_low, point.difference_high,
-          sure=point.p_holm is not None and point.p_holm < 0.05)
-      svg.tell(line, [tooltip(point, sweep)])
-    at.set_yticks(range(len(members)), labels, fontsize=8)
-    at.axvline(0, color="black", linewidth=0.8)
-    at.set_title(title, loc="left")
-    at.set_ylim(len(members) - 0.4, -0.6)
-  axes[-1, 0].set_xlabel("test errors minus the reference's")
+    title, labels = panels.told_apart(members, sweep)
+    shared = f"{title}, against" if title else "against"
+    found.setdefault(f"{shared} {_against(sweep)}", []).extend(
+        canvas.compared(
+            label, statistics.Paired(
+                point.difference, point.difference_low, point.difference_high,
+                point.p, point.pairs),
+            sure=point.p_holm is not None and point.p_holm < 0.05,
+            tells=tooltip(point, sweep))
+        for label, point in zip(labels, members))
+  drawn, (part,) = canvas.below_each_other([canvas.dots_height(found)])
+  canvas.dots(part, found, "test errors minus the reference's\n" + canvas.COMPARED,
+              zero=True, shared=True)
   return drawn
 
 
@@ -192,10 +208,11 @@ class _Kind(NamedTuple):
 
 _KINDS = {
     "errors": _Kind(
-        errors_by_temperature, "Test errors against temperature",
+        errors, "Test errors with their intervals, against T where it varies",
         "Means over runs with 95% intervals; point at a mark, or reach it by Tab, "
-        "for its values. A grey line with its band is a point to which T means "
-        "nothing."),
+        "for its values. Settings that were run at several T are lines; all others "
+        "stand below each other. A grey line with its band, and an open mark, is a "
+        "reference, or a point to which T means nothing."),
     "heat": _Kind(
         heat_map, "Heat map of mean test errors over temperature and alpha",
         "Mean test errors over T and alpha, the share of the soft term; fewer are "
@@ -203,10 +220,12 @@ _KINDS = {
     "differences": _Kind(
         differences, "Differences in test errors from the reference",
         "Test errors minus those of the reference, paired, with 95% intervals. "
-        "Filled marks: p (Holm) below 0.05."),
+        "Filled marks: p (Holm) below 0.05, blue fewer, orange more; open ones: no "
+        "difference is shown."),
     "learning": _Kind(
         line_plots.learning, "Learning curves of the terms of the loss by epoch",
-        "Terms of the loss while training, means over seeds."),
+        "Terms of the loss while training, means over seeds; some older rows did "
+        "not record all."),
     "inspected": _Kind(
         line_plots.inspected,
         "Share of each term in the gradient, and CKA of each pair, by epoch",
@@ -222,8 +241,9 @@ _KINDS = {
         soft_targets.knowledge,
         "Entropy of the soft targets against temperature, and examples with the "
         "teacher's probabilities at several temperatures",
-        "Dark knowledge: what the teacher says beside the label. Orange is the "
-        "label's class.", "teacher"),
+        "Dark knowledge: what the teacher says beside the label, of the likeliest "
+        "classes. Orange is the label's class. Each T has a scale of its own.",
+        "teacher"),
     "cka": _Kind(
         inspected.alignment,
         "Heat maps of CKA of all taps of student and teacher, before and after",

@@ -6,10 +6,10 @@ from typing import Any
 
 from kd_jax.report import canvas, names
 
-# Of the examples, of T and of the classes, so many are shown.
-_EXAMPLES, _COLUMNS, _CLASSES = 6, 4, 5
-# What papers name; of those that the teacher was measured at, the nearest.
-_USUAL = (1.0, 4.0, 10.0, 20.0)
+# Of the examples and of the classes, so many are shown.
+_EXAMPLES, _CLASSES = 6, 5
+# Above, all bars look alike. Of those that a teacher was measured at, the nearest.
+_USUAL = (1.0, 2.0, 4.0)
 
 
 def softened(logits: Sequence[float], temperature: float) -> list[float]:
@@ -30,7 +30,7 @@ def temperatures(teacher: Mapping[str, Any]) -> list[float]:
   if not known:
     return list(_USUAL)
   near = lambda wanted: min(known, key=lambda t: abs(math.log(t / wanted)))
-  return sorted({near(wanted) for wanted in _USUAL})[:_COLUMNS]
+  return sorted({near(wanted) for wanted in _USUAL})
 
 
 @canvas.styled
@@ -48,9 +48,11 @@ def knowledge(teacher: Mapping[str, Any] | None) -> Any:
     _entropy(parts[0].subplots(), entropy, examples)
   chosen = temperatures(teacher)
   if examples:
+    most = [max(max(softened(each["logits"], t)) for each in examples)
+            for t in chosen]
     for example, row in zip(examples, parts[-1].subplots(
         len(examples), 1 + len(chosen), squeeze=False)):
-      _example(example, chosen, row, first=example is examples[0],
+      _example(example, dict(zip(chosen, most)), row, first=example is examples[0],
                last=example is examples[-1])
   return drawn
 
@@ -74,28 +76,28 @@ def _entropy(axes: Any, entropy: Sequence[Any], examples: Sequence[Any]) -> None
 
 
 def _example(
-    example: Mapping[str, Any], chosen: Sequence[float], row: Sequence[Any], *,
-    first: bool, last: bool,
+    example: Mapping[str, Any], chosen: Mapping[float, float], row: Sequence[Any],
+    *, first: bool, last: bool,
 ) -> None:
-  """An image, and bars of the teacher's top classes at each T."""
+  """An image, and bars of the teacher's top classes at each T up to a number."""
   picture, *others = row
   canvas.picture(picture, example["image"])
   picture.set_axis_off()
   picture.set_title(f"label {example['label']}", fontsize=8)
   logits = example["logits"]
   top = sorted(range(len(logits)), key=lambda c: -logits[c])[:_CLASSES]
-  for at, temperature in zip(others, chosen):
+  for at, (temperature, most) in zip(others, chosen.items()):
     shares = softened(logits, temperature)
     colours = [canvas.COLOURS[1] if c == example["label"] else canvas.COLOURS[0]
                for c in top]
     at.bar(range(len(top)), [shares[c] for c in top], color=colours)
     at.set_xticks(range(len(top)), [str(c) for c in top],
                   rotation=90 if len(logits) > 10 else 0)
-    at.set(ylim=(0, 1), yticks=[0, 0.5, 1])
+    # One scale a column: a step above its largest bar.
+    end = math.ceil(10 * most) / 10
+    at.set(ylim=(0, end), yticks=[0, end])
     at.tick_params(labelsize=8)
     at.grid(False, axis="x")
-    if at is not others[0]:
-      at.set_yticklabels([])
     if first:
       at.set_title(f"T = {names.shown(temperature)}", fontsize=8)
     if last:

@@ -5,9 +5,10 @@ has others for dark screens; all others, as of a ramp, come nearer to that of te
 """
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import io
 import json
+import math
 import pathlib
 import re
 from typing import Any
@@ -15,9 +16,9 @@ from xml.etree import ElementTree
 
 from kd_jax.report import canvas
 
-_TELLS = "tells "
 # A picture of more is one of pixels in the page: as SVG it would be some 600 kB.
 _MOST = 25_000
+_AREA = 8.0  # A mark is smaller than a finger.
 _A_LINE = 50  # is as much as so many of its points
 _COLOURS = {
     "#000000": "text", "#ffffff": "ground", canvas.GREY: "soft", "#b0b0b0": "edge",
@@ -25,11 +26,6 @@ _COLOURS = {
        for index, colour in enumerate(canvas.COLOURS[:-1])}}
 # On a cell, which has one colour everywhere.
 _FIXED = (canvas.ON_LIGHT, canvas.ON_DARK)
-
-
-def tell(line: Any, texts: Sequence[str]) -> None:
-  """What the marks of a line say in a page, each its own; or what the line says."""
-  line.set_gid(_TELLS + json.dumps(texts))
 
 
 def crowded(drawn: Any) -> bool:
@@ -62,15 +58,18 @@ def inline(drawn: Any, file: pathlib.Path, alternative: str) -> str:
         "href": f"data:image/png;base64,{data}"})
   else:
     root = _plain(ElementTree.fromstring(_written(drawn)))
-    for group in [*root.iter("g")]:
-      if group.get("id", "").startswith(_TELLS):
-        _told(group, json.loads(group.attrib["id"].removeprefix(_TELLS)))
+    groups = [group for group in root.iter("g")
+              if group.get("id", "").startswith(canvas.TELLS)]
+    areas = _areas([use for group in groups for use in group.iter("use")])
+    for group in groups:
+      _told(group, json.loads(group.attrib["id"].removeprefix(canvas.TELLS)), areas)
     _named(root, file.stem)
     for each in root.iter():
       if "style" in each.attrib:
         each.set("style", _styled(each.attrib["style"]))
+  # Intervals and lines above a mark do not hide it from the mouse.
   root.attrib = {
-      "viewBox": f"0 0 {width} {height}",
+      "pointer-events": "none", "viewBox": f"0 0 {width} {height}",
       "role": "img" if root.find(".//title") is None else "group",
       "aria-label": alternative, "style": f"--points: {width}"}
   return ElementTree.tostring(root, encoding="unicode")
@@ -100,7 +99,22 @@ def _plain(root: ElementTree.Element) -> ElementTree.Element:
   return root
 
 
-def _told(group: ElementTree.Element, texts: Sequence[str]) -> None:
+def _areas(
+    marks: Sequence[ElementTree.Element]) -> dict[ElementTree.Element, float]:
+  """How far from its middle a mark is met: less than half way to the next one.
+
+  Else the area of a mark would hide the middle of another.
+  """
+  at = [(float(mark.attrib["x"]), float(mark.attrib["y"])) for mark in marks]
+  next_ = lambda place: min(
+      (math.dist(at[place], other) for each, other in enumerate(at)
+       if each != place), default=_AREA * 2)
+  return {mark: min(_AREA, next_(place) / 2) for place, mark in enumerate(marks)}
+
+
+def _told(
+    group: ElementTree.Element, texts: Sequence[str],
+    areas: Mapping[ElementTree.Element, float]) -> None:
   """Puts every mark of a line, or the line, into a group with a title."""
   marks = group.find(".//use/..")
   parent = group if marks is None else marks
@@ -108,9 +122,8 @@ def _told(group: ElementTree.Element, texts: Sequence[str]) -> None:
   for place, mark in enumerate([*parent]):
     if mark not in told:
       continue
-    point = ElementTree.Element("g", {"class": "point"})
+    point = ElementTree.Element("g", {"class": "point", "pointer-events": "auto"})
     ElementTree.SubElement(point, "title").text = told[mark]
-    # A mark is smaller than a finger.
     shape, at = ("path", {"d": mark.attrib["d"]}) if marks is None else (
         "circle", {"cx": mark.attrib["x"], "cy": mark.attrib["y"], "r": "6"})
     ElementTree.SubElement(point, shape, at | {"class": "area"})
