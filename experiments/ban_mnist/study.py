@@ -208,19 +208,15 @@ def _draw(rows: Rows, file: pathlib.Path) -> bool:
       ("one net", chain), ("mean of generations 1 to it", means))):
     each = {number: statistics.summary([*errors.values()])
             for number, errors in points.items()}
-    at.errorbar(
-        [*each], [one.mean for one in each.values()],
-        yerr=[(one.high or one.mean) - one.mean for one in each.values()],
-        capsize=2, label=label, **canvas.style(index))
+    canvas.means(at, each, index, label)
   for index, each in enumerate(STUDENTS):
     if each.name in said:
-      at.axhline(statistics.summary([*said[each.name].errors.values()]).mean,
-                 color=canvas.style(index + 2)["color"], linewidth=0.8,
-                 linestyle=canvas.DASHES[index], label=each.name)
+      canvas.level(at, statistics.summary([*said[each.name].errors.values()]),
+                   colour=canvas.COLOURS[index + 2], dash=index, label=each.name)
   at.set_xticks(range(len(recipe.GENERATIONS)))
   at.set(xlabel="generation; 0 learns from labels",
          ylabel=f"test errors of {max(each.examples for each in said.values()):,}")
-  at.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+  drawn.legend(*at.get_legend_handles_labels(), loc="outside upper left", ncols=2)
   return canvas.save(drawn, file)
 
 

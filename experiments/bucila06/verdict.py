@@ -208,7 +208,7 @@ def _draw(rows: Rows, problems: Sequence[str], file: pathlib.Path) -> bool:
     for panel in (above, below):
       panel.axhline(mean(_main(rows, problem, "ensemble")), color=canvas.GREY,
                     linestyle="--", label="ensemble")
-      canvas.log_cost(panel)
+      canvas.log_axis(panel, "x")
     above.axhline(mean(_main(rows, problem, "labels")), color=canvas.GREY,
                   linestyle=":", label="net, labels, 256 units")
     above.set(title=problem, xlabel="thousands of pseudo examples")

@@ -205,13 +205,13 @@ def _draw(rows: Rows, file: pathlib.Path) -> bool:
   costs: dict[str, Callable[[Row], float]] = {
       "kB as stored": lambda row: row["bytes"] / 1e3,
       "kB compressed": lambda row: row["bytes_compressed"] / 1e3,
-      "us on one core": lambda row: row["latency_us"][0]}
+      "µs on one core, one input": lambda row: row["latency_us"][0]}
   lines: dict[tuple[str, str], list[list[Row]]] = {}
   for (road, _, form), own in sorted(by_file(rows).items(), key=_place):
     lines.setdefault((road, bits(form)), []).append(own)
   columns = [*dict.fromkeys(of for _, of in lines)]
   drawn, axes = canvas.figure(
-      len(costs), len(columns), (7.0, 7.6), sharex="row", sharey=True)
+      len(costs), len(columns), (7.0, 9.0), sharex="row", sharey=True)
   known: dict[str, Any] = {}
   for row, (title, cost) in zip(axes, costs.items()):
     for (road, of), points in lines.items():
@@ -220,13 +220,14 @@ def _draw(rows: Rows, file: pathlib.Path) -> bool:
       known[plan.ROADS[road]] = row[columns.index(of)].errorbar(
           [x for x, _ in means], [mean.mean for _, mean in means],
           yerr=[(mean.high or mean.mean) - mean.mean for _, mean in means],
-          capsize=2, markersize=3, linewidth=1,
+          capsize=2, markersize=5, linewidth=0.8, markerfacecolor="none",
           **canvas.style([*plan.ROADS].index(road)))
     for at in row:
-      at.set(xlabel=f"{title}, log scale")
-      canvas.log_cost(at)
-      canvas.log_loss(at)
+      at.set(xlabel=f"{title}\n(log scale)")
+      canvas.log_axis(at, "x")
     row[0].set(ylabel="test errors, log scale")
+  for at in axes.flat:  # All have one axis of errors.
+    canvas.log_axis(at, "y")
   for at, of in zip(axes[0], columns):
     at.set(title=of)
   drawn.legend([*known.values()], [*known], loc="outside upper left", ncols=2)

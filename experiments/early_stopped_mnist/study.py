@@ -167,21 +167,15 @@ def _draw(rows: Rows, file: pathlib.Path) -> bool:
               if (errors := _errors(name, rows))}
   for index, (label, points) in enumerate((
       ("teacher", teachers(rows)), ("its student", students))):
-    at.errorbar([*points], [each.mean for each in points.values()],
-                yerr=[(each.high or each.mean) - each.mean
-                      for each in points.values()],
-                capsize=2, label=label, **canvas.style(index))
+    canvas.means(at, points, index, label)
   for index, (label, net) in enumerate((
       ("labels alone", "labels"), (ARMS["stopped"].name, "stopped"))):
     if errors := _errors(net, rows):
-      at.axhline(statistics.summary([*errors.values()]).mean, linewidth=0.8,
-                 color=canvas.style(index + 2)["color"],
-                 linestyle=canvas.DASHES[index + 1], label=label)
-  at.set_xscale("log")
-  at.set_xticks([*recipe.EPOCHS], [*map(str, recipe.EPOCHS)])
-  at.minorticks_off()
+      canvas.level(at, statistics.summary([*errors.values()]), label=label,
+                   colour=canvas.COLOURS[index + 2], dash=index)
+  canvas.log_values(at, recipe.EPOCHS)
   at.set(xlabel="epochs of the teacher, of 40", ylabel="test errors, 95% interval")
-  at.legend()
+  drawn.legend(*at.get_legend_handles_labels(), loc="outside upper left", ncols=2)
   return canvas.save(drawn, file)
 
 

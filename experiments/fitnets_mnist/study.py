@@ -174,18 +174,14 @@ def _draw(rows: Rows, file: pathlib.Path) -> bool:
   at = axes[0][0]
   names = dict.fromkeys(each.name for results in known.values() for each in results)
   for place, name in enumerate(names):
-    points = [(depth, statistics.summary([*each.errors.values()]))
-              for depth, results in known.items() for each in results
-              if each.name == name and each.errors]
-    at.errorbar(
-        [depth + 0.25 * (place - len(names) / 2) for depth, _ in points],
-        [each.mean for _, each in points],
-        yerr=[(each.high or each.mean) - each.mean for _, each in points],
-        label=name, marker="o", markersize=3, capsize=2,
-        color=canvas.COLOURS[place % len(canvas.COLOURS)])
+    canvas.means(at, {
+        depth + 0.25 * (place - len(names) / 2): statistics.summary(
+            [*each.errors.values()])
+        for depth, results in known.items() for each in results
+        if each.name == name and each.errors}, place, name)
   at.set(xlabel=f"hidden layers of {_UNITS} units", ylabel="test errors of 10,000",
          xticks=list(known))
-  drawn.legend(*at.get_legend_handles_labels(), loc="outside right upper")
+  drawn.legend(*at.get_legend_handles_labels(), loc="outside upper left", ncols=3)
   return canvas.save(drawn, file)
 
 

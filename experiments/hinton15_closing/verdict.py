@@ -252,15 +252,10 @@ def draw_lengths(found: Mapping[int, Named], file: pathlib.Path) -> bool:
     means = {
         epochs: words.summary(done, [row["test_errors"] for row in done])
         for epochs, of in found.items() if (done := of[loss])}
-    at.errorbar([*means], [each.mean for each in means.values()],
-                yerr=[(each.high or each.mean) - each.mean
-                      for each in means.values()],
-                capsize=2, label=loss, **canvas.style(index))
+    canvas.means(at, means, index, loss)
   at.axhline(PAPER, linewidth=0.8, color=canvas.GREY, linestyle=canvas.DASHES[1],
              label=f"the paper's {PAPER}")
-  at.set_xscale("log")
-  at.set_xticks([*found], [f"{epochs:,}" for epochs in found])
-  at.minorticks_off()
+  canvas.log_values(at, [*found], "{:,}".format)
   at.set(xlabel="epochs", ylabel="test errors, 95% interval")
   at.legend()
   return canvas.save(drawn, file)

@@ -274,7 +274,7 @@ def status(rows: Rows) -> str:
 
 def pictures(rows: Rows, folder: pathlib.Path) -> None:
   """Every row beside the paper's."""
-  verdict.draw(rows, named(rows), folder / "rows.png")
+  verdict.draw(rows, named(rows), best_named(rows), folder / "rows.png")
 
 
 def named(rows: Rows) -> dict[str, list[Row]]:

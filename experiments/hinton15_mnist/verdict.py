@@ -189,25 +189,17 @@ def _with(named: Named, more: Named) -> clustered.Cells:
 
 
 @canvas.styled
-def draw(rows: Rows, named: Named, file: pathlib.Path) -> bool:
+def draw(rows: Rows, named: Named, best: Named, file: pathlib.Path) -> bool:
   """Every row's errors with their interval, and the paper's beside."""
   groups = {name: done for name, done in {
-      "teacher": _papers(rows, named), **named}.items() if done}
+      "teacher": _papers(rows, named), **named, **best}.items() if done}
   cells = _cells(groups)
-  drawn, axes = canvas.figure(1, 1, (6.4, 0.9 + 0.22 * len(groups)))
-  for place, name in enumerate(groups):
-    told, at = cells.mean(name), axes[0, 0]
-    half = None if told.high is None else told.high - told.mean
-    at.errorbar([told.mean], [place], xerr=half, color=canvas.COLOURS[0],
-                marker="o", markersize=4, capsize=2,
-                label="ours, mean and 95% interval" if not place else None)
-    if (short := name.rpartition(", ")[0] or name) in PAPER:
-      at.plot([PAPER[short]], [place], color=canvas.COLOURS[1], marker="D",
-              linestyle="none", label="paper" if not place else None)
-  at.set_yticks(range(len(groups)), list(groups))
-  at.set(xlabel="test errors of 10,000", ylim=(len(groups) - 0.4, -0.6))
-  at.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-  return canvas.save(drawn, file)
+  found = [canvas.Dot(name, *cells.mean(name)[:3],
+                      beside=PAPER.get(name.rpartition(", ")[0] or name))
+           for name in groups]
+  return canvas.save(canvas.of_dots(
+      {"": found}, "test errors of 10,000: mean and 95% interval;\n"
+      "orange: the paper's single run"), file)
 
 
 def _headline(rows: Rows, named: Named) -> dict[str, Sequence[Row]]:

@@ -91,9 +91,10 @@ def draw(rows: Rows, sets: Sets, file: pathlib.Path) -> bool:
       for curve in curves:
         axes.plot(bias.GRID, curve, color=canvas.COLOURS[number], linewidth=0.5,
                   alpha=0.6, label=loss if curve is curves[0] else None)
-    axes.set(title=f"transfer set: {name}", yscale="log", ylabel="test errors",
+    axes.set(title=f"transfer set: {name}", ylabel="test errors, log scale",
              xlabel="bias added to the classes left out")
-    axes.legend()
+    canvas.log_axis(axes, "y")
+  panels[0][0].legend()
   return canvas.save(drawn, file)
 
 

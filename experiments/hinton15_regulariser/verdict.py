@@ -141,16 +141,11 @@ def draw(
   for number, way in enumerate((_STOPPED, _FULL, _SOFT)):
     told = {part: words.summary(done, _test(done))
             for (part, each), done in sorted(cells.items()) if each == way}
-    axes.errorbar(
-        [100 * part for part in told], [each.mean for each in told.values()],
-        yerr=[0.0 if each.high is None else each.high - each.mean
-              for each in told.values()], label=way, capsize=2,
-        color=canvas.COLOURS[number], marker=canvas.MARKERS[number],
-        markersize=4, linewidth=1.1)
-  axes.set(xscale="log", xlabel="share of the training data (%, log scale)",
+    # Aside, or one of the two on hard labels would hide the other.
+    canvas.means(axes, {100 * part * 1.04 ** (number - 1): each
+                        for part, each in told.items()}, number, way)
+  axes.set(xlabel="share of the training data (%, log scale)",
            ylabel="test accuracy (%)")
-  axes.set_xticks([100 * part for part in sorted({part for part, _ in cells})],
-                  [f"{100 * part:g}" for part in sorted({p for p, _ in cells})])
-  axes.set_xticks([], minor=True)
+  canvas.log_values(axes, [100 * part for part in sorted({p for p, _ in cells})])
   axes.legend()
   return canvas.save(drawn, file)

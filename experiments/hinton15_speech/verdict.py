@@ -191,10 +191,10 @@ def _draw(cells: Cells, path: pathlib.Path) -> None:
     figure, ((axes,),) = canvas.figure(1, 1, (5, 3.4))
     ts = temperatures(cells)
     tests = [_against(cells.accuracy, t) for t in ts]
+    ends = {}
     for name, one in zip(cells.speakers, _gains(cells, ts).T, strict=True):
-      axes.plot(ts, one, color="0.75", linewidth=0.8)
-      axes.annotate(name, (ts[-1], one[-1]), (6, -2), fontsize=6, color="0.5",
-                    textcoords="offset points")
+      axes.plot(ts, one, color="0.65", linewidth=0.8)
+      ends[name] = one[-1]
     axes.errorbar(
         ts, [test.difference for test in tests],
         [[test.difference - test.low for test in tests],
@@ -207,10 +207,21 @@ def _draw(cells: Cells, path: pathlib.Path) -> None:
     axes.set_ylabel("frame accuracy minus baseline, points")
     canvas.log_temperature(axes, ts)
     axes.set_xlim(right=1.5 * ts[-1])  # room for the names
-    axes.legend()
+    _name(axes, 1.06 * ts[-1], ends)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left",
+                  ncols=2)
     return canvas.save(figure, path)
 
   drawn()
+
+
+def _name(axes: Any, x: float, ends: Mapping[str, float]) -> None:
+  """Names beside the ends of lines, as far apart as letters are high."""
+  low, high = axes.get_ylim()
+  least, last = 0.045 * (high - low), float("-inf")
+  for name, y in sorted(ends.items(), key=lambda each: each[1]):
+    last = max(y, last + least)
+    axes.text(x, last, name, fontsize=7, color="0.4", va="center")
 
 
 def _gains(cells: Cells, ts: Sequence[float]) -> Any:

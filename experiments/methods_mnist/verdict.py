@@ -60,28 +60,17 @@ def _errors(rows: Sequence[Row]) -> str:
 
 @canvas.styled
 def draw(named: Named, file: pathlib.Path) -> bool:
-  """Differences from KD with their intervals, a panel a size; filled if sure."""
+  """Differences from KD with their intervals, a panel a size."""
   judged = family(named)
   sizes = sorted({widths for widths, _ in judged.tests}, reverse=True)
   if not sizes:
     return False
-  most = max(sum(own == widths for own, _ in judged.tests) for widths in sizes)
-  drawn, axes = canvas.figure(
-      1, len(sizes), (0.6 + 3.4 * len(sizes), 1.1 + 0.2 * most))
-  for widths, at in zip(sizes, axes[0]):
-    found = sorted(((test.difference, method, test)
-                    for (own, method), test in judged.tests.items()
-                    if own == widths), key=lambda each: each[:2])
-    for place, (difference, method, test) in enumerate(found):
-      canvas.difference(at, place, difference, test.low, test.high,
-                        sure=judged.verdict((widths, method)) != claims.OPEN)
-    at.axvline(0, color="black", linewidth=0.8)
-    at.set_yticks(range(len(found)), [method for _, method, _ in found])
-    at.set(title=names.shown(widths), ylim=(len(found) - 0.4, -0.6),
-           xlabel=f"test errors minus {_REFERENCE}'s\n"
-                  f"95% interval; filled: p (Holm) < {claims.LEVEL},\n"
-                  "blue better, orange worse")
-  return canvas.save(drawn, file)
+  found = {names.shown(widths): sorted((
+      canvas.compared(method, test, sure=judged.verdict(key) != claims.OPEN)
+      for key, test in judged.tests.items() for own, method in [key]
+      if own == widths), key=lambda dot: (dot.value, dot.label)) for widths in sizes}
+  return canvas.save(canvas.of_dots(
+      found, f"test errors minus {_REFERENCE}'s\n{canvas.COMPARED}", zero=True), file)
 
 
 def _setting(row: Row) -> str:

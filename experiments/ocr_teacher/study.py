@@ -214,22 +214,14 @@ def _panel(at: Any, stage: str, rows: Rows) -> None:
   for index, (alpha, name) in enumerate(NAMES.items()):
     means = {t: statistics.summary([*of.values()]) for t in TEMPERATURES
              if (of := errors(own, alpha, t))}
-    at.errorbar([*means], [each.mean for each in means.values()],
-                yerr=[(each.high or each.mean) - each.mean
-                      for each in means.values()],
-                capsize=2, label=name, **canvas.style(index))
+    canvas.means(at, means, index, name)
   if against := [*labels(own).values()]:
-    mean, colour = statistics.summary(against), canvas.style(2)["color"]
-    at.axhline(mean.mean, color=colour, linewidth=0.8, label="labels alone",
-               linestyle=canvas.DASHES[0])
-    at.axhspan(mean.low or mean.mean, mean.high or mean.mean, color=colour,
-               alpha=0.15, linewidth=0)
+    canvas.level(at, statistics.summary(against), label="labels alone",
+                 colour=canvas.COLOURS[2])
   if it := teacher(stage, rows):
-    at.axhline(it["test_errors"], color="black", linewidth=0.8,
-               linestyle=canvas.DASHES[1], label="the recogniser itself")
-  at.set_xscale("log")
-  at.set_xticks([*TEMPERATURES], [f"{t:g}" for t in TEMPERATURES])
-  at.minorticks_off()
+    canvas.level(at, statistics.summary([it["test_errors"]]), colour="black", dash=1,
+                 label="the recogniser itself")
+  canvas.log_values(at, TEMPERATURES)
   at.set(title=SETS[stage], xlabel="temperature of the soft outputs",
          ylabel=f"errors of {_examples(own):,}, 95% interval")
 

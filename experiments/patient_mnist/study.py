@@ -194,17 +194,13 @@ def _draw(rows: Rows, file: pathlib.Path) -> bool:
   drawn, axes = canvas.figure(1, 1, (5.6, 3.4))
   at = axes[0][0]
   for index, (name, points) in enumerate(errors(rows).items()):
-    at.errorbar([*points], [each.mean for each in points.values()],
-                yerr=[(each.high or each.mean) - each.mean
-                      for each in points.values()],
-                capsize=2, label=name, **canvas.style(index))
+    canvas.means(at, points, index, name)
   if teacher := _teacher(rows):
-    at.axhline(teacher.mean, color=canvas.GREY, linewidth=0.8, linestyle="--",
-               label="teacher")
-  at.set_xscale("log")
-  at.set_yscale("log")
+    canvas.level(at, teacher, label="teacher")
+  canvas.log_axis(at, "x")
+  canvas.log_axis(at, "y")
   at.set(xlabel="epochs of the student", ylabel="test errors, 95% interval")
-  at.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+  drawn.legend(*at.get_legend_handles_labels(), loc="outside right upper")
   return canvas.save(drawn, file)
 
 

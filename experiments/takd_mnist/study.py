@@ -16,7 +16,7 @@ from configs import assistant_paths as recipe
 from experiments import fair, sources, words
 from experiments.protocol import Options, Rows, Stage, hold_out
 from kd_jax.config import sweep
-from kd_jax.report import Row, canvas, comparison, statistics, tables
+from kd_jax.report import Row, comparison, statistics, tables
 from kd_jax.runs import arms as arms_lib
 from kd_jax.runs.arms import Arm, arm
 
@@ -210,28 +210,7 @@ def _against_labels(rows: Rows) -> statistics.Paired | None:
   return statistics.paired_by_seed(direct.errors, _errors_of_labels(rows))
 
 
-@canvas.styled
-def _draw(rows: Rows, file: pathlib.Path) -> bool:
-  """Test errors of the last net of every path, with 95% intervals."""
-  results = [each for each in found(rows) if each.errors]
-  drawn, axes = canvas.figure(1, 1, (5.0, 1.2 + 0.24 * len(results)))
-  at = axes[0][0]
-  for place, each in enumerate(results):
-    mean = statistics.summary([*each.errors.values()])
-    at.errorbar([mean.mean], [place], xerr=[(mean.high or mean.mean) - mean.mean],
-                marker="o", markersize=4, capsize=2,
-                color=canvas.COLOURS[each.name.count("-") - 1])
-    if each.name == shown(_DIRECT):
-      at.axvline(mean.mean, color="black", linewidth=0.8)
-  if labels := _labels(rows):
-    at.axvline(labels.mean, color=canvas.GREY, linewidth=0.8, linestyle="--")
-  at.set_yticks(range(len(results)), [each.name for each in results])
-  at.set(ylim=(len(results) - 0.4, -0.6),
-         xlabel=f"test errors of {results[0].examples:,}, 95% interval\n"
-                "line: direct KD; dashed: labels alone")
-  return canvas.save(drawn, file)
-
-
 def pictures(rows: Rows, folder: pathlib.Path) -> None:
-  """Test errors of every path."""
-  _draw(rows, folder / "paths.png")
+  """Test errors of the last net of every path, minus those of direct KD."""
+  comparison.draw([each for each in found(rows) if each.errors], shown(_DIRECT),
+                  folder / "paths.png")

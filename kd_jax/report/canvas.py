@@ -224,6 +224,13 @@ def dots(
   return [*axes]
 
 
+def of_dots(panels_: Mapping[str, Sequence[Dot]], xlabel: str, **more: bool) -> Any:
+  """A figure of `dots` alone."""
+  drawn, (part,) = below_each_other([dots_height(panels_)])
+  dots(part, panels_, xlabel, **more)
+  return drawn
+
+
 def _intervals(
     axes: Any, some: Sequence[Dot], places: Sequence[float], colour: str,
     filled: bool) -> None:
@@ -251,13 +258,21 @@ def _places(each: Sequence[Dot]) -> list[float]:
   return [end - height / 2 for end, height in zip(ends[1:], heights)] + ends[-1:]
 
 
+def means(axes: Any, points: Mapping[float, Any], index: int, label: str) -> Any:
+  """A line of means (`mean, low, high`) with their intervals, by x."""
+  half = [0.0 if each.high is None else each.high - each.mean
+          for each in points.values()]
+  return axes.errorbar(
+      [*points], [each.mean for each in points.values()], yerr=half, capsize=2,
+      markersize=4.5, linewidth=1.2, label=label, **style(index))
+
+
 def level(
-    axes: Any, mean: float, low: float | None, high: float | None, *, label: str,
-    colour: str = GREY, dash: int = 0) -> Any:
-  """A line across, with its interval as a band: of what x says nothing to."""
-  if low is not None and high is not None:
-    axes.axhspan(low, high, color=colour, alpha=0.15, linewidth=0)
-  return axes.axhline(mean, color=colour, linewidth=1.2, label=label,
+    axes: Any, told: Any, *, label: str, colour: str = GREY, dash: int = 0) -> Any:
+  """A mean (`mean, low, high`) as a line across and a band: x says nothing to it."""
+  if told.low is not None and told.high is not None:
+    axes.axhspan(told.low, told.high, color=colour, alpha=0.15, linewidth=0)
+  return axes.axhline(told.mean, color=colour, linewidth=1.2, label=label,
                       linestyle=DASHES[dash % len(DASHES)])
 
 

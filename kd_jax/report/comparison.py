@@ -221,8 +221,6 @@ def draw(results: Sequence[Result], reference: str, file: pathlib.Path) -> bool:
   found = sorted(tests.items(), key=lambda item: item[1].difference)
   shown = {"": [canvas.compared(name, test, sure=adjusted.get(name, 1.0) < LEVEL)
                 for name, test in found]}
-  drawn, (part,) = canvas.below_each_other([canvas.dots_height(shown)])
-  canvas.dots(
-      part, shown, f"test errors minus those of {reference}\n{canvas.COMPARED}",
-      zero=True)
-  return canvas.save(drawn, file)
+  return canvas.save(canvas.of_dots(
+      shown, f"test errors minus those of {reference}\n{canvas.COMPARED}",
+      zero=True), file)

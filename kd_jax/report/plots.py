@@ -101,7 +101,8 @@ def _against_t(
   """Lines of points against T, and levels; `values` are the T of all panels."""
   for index, point in enumerate(panel.levels):
     canvas.tell(canvas.level(
-        at, point.errors, point.low, point.high, dash=index,
+        at, statistics.Summary(point.errors, point.sd, point.low, point.high,
+                               point.n), dash=index,
         label=canvas.wrapped(panels.level(point, sweep))), [tooltip(point, sweep)])
   room = math.log(1.6 * max(values) / min(values))
   for index, (line, label) in enumerate(zip(panel.lines, _labels(panel, sweep))):
@@ -178,10 +179,9 @@ def differences(sweep: Sweep) -> Any:
             sure=point.p_holm is not None and point.p_holm < 0.05,
             tells=tooltip(point, sweep))
         for label, point in zip(labels, members))
-  drawn, (part,) = canvas.below_each_other([canvas.dots_height(found)])
-  canvas.dots(part, found, "test errors minus the reference's\n" + canvas.COMPARED,
-              zero=True, shared=True)
-  return drawn
+  return canvas.of_dots(
+      found, "test errors minus the reference's\n" + canvas.COMPARED, zero=True,
+      shared=True)
 
 
 def _against(sweep: Sweep) -> str:
