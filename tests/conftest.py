@@ -19,6 +19,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.02")
 os.environ.setdefault("XLA_FLAGS", " ".join((
     "--xla_backend_optimization_level=0", "--xla_cpu_use_fusion_emitters=false")))
 
+import figures
 import filelock
 import jax
 import jax.numpy as jnp
@@ -29,7 +30,7 @@ from kd_jax import methods
 from kd_jax.config import identity, sweep
 from kd_jax.core import compilation
 from kd_jax.data.preprocess import Scaling
-from kd_jax.report import plots
+from kd_jax.report import canvas, plots
 from kd_jax.training import segment, train_loop
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -100,6 +101,17 @@ def _without_pictures(request):
     if not request.node.get_closest_marker("pictures"):
       patch.setattr(plots, "write", lambda *_: {})
     yield
+
+
+@pytest.fixture(autouse=True)
+def _whole_figures(monkeypatch):
+  """Of every figure that is saved the text is whole, plain, and apart."""
+  save = canvas.save
+  def checked(drawn, path, **more):
+    done = save(drawn, path, **more)
+    assert figures.faults(drawn) == [], path
+    return done
+  monkeypatch.setattr(canvas, "save", checked)
 
 
 @pytest.fixture

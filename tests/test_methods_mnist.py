@@ -66,7 +66,7 @@ def test_the_picture_has_a_line_for_each_method_and_a_panel_for_each_size(
   wide, small = drawn[0].axes
   told = [label.get_text() for label in wide.get_yticklabels()]
   assert told[0] == "dkd" and told[-1] == "mse" and len(told) == 3
-  assert (wide.get_title(), small.get_title()) == ("800x800", "30x30")
+  assert [at.get_title("left") for at in (wide, small)] == ["800x800", "30x30"]
 
 
 def test_differences_are_paired_and_corrected_over_the_whole_table():

@@ -13,6 +13,7 @@ import types
 from xml.etree import ElementTree
 
 from conftest import ROOT
+import figures
 from PIL import Image
 import pytest
 
@@ -472,7 +473,6 @@ def test_curves_are_averaged_once_a_name_however_many_seeds(monkeypatch):
 def test_a_legend_of_many_lines_has_its_room_and_its_marks():
   marks = [tuple(canvas.style(index).values()) for index in range(49)]
   assert len(set(marks)) == 49
-  assert len(set(canvas.DASHES)) == 6  # hard, logits, mse and ctkd have no T
   many = [row(90 + k, over={"temperature": float(t), "method": f"m{k}"},
               curve={"train_hard": [0.5, 0.2]})
           for k in range(40) for t in (1, 4)]
@@ -491,11 +491,153 @@ def test_a_legend_of_many_lines_has_its_room_and_its_marks():
 def test_points_that_t_does_not_tell_apart_share_a_panel():
   sweep = points.gather([
       row(90, over={"student.widths": [width], "temperature": t, "method": method})
-      for width in (30, 800) for method, t in (("kd", 4.0), ("dkd", 8.0))])
-  narrow, wide = line_plots._one_line_panels(sweep)
-  assert narrow.title == "widths 30" and wide.title == "widths 800"
-  assert [label for label, _, _ in line_plots._drawn(wide, sweep)] == [
-      "T 4, method kd", "T 8, method dkd"]
+      | {"method": method}
+      for width in (30, 800) for method, t in (("kd", 4.0), ("dkd", width / 10))])
+  (narrow, first), (wide, other) = line_plots._panels(sweep)
+  assert narrow == "widths 30" and wide == "widths 800"
+  assert [line.label for line in first] == ["T 3, method dkd", "T 4, method kd"]
+  assert [line.label for line in other] == ["T 4, method kd", "T 80, method dkd"]
+  # A method has one look, wherever it stands.
+  assert [line.style for line in first] == [line.style for line in other[::-1]]
+  assert first[0].style != first[1].style
+
+
+def mixed():
+  """T varies on one line; three points have one T, and to two it says nothing."""
+  plain = {"epochs": 10, "alpha": 0.9}
+  return [
+      *[row(90 + t, over=plain | {"temperature": float(t)}) for t in (1, 2, 4)],
+      row(70, over=plain | {"temperature": 4.0, "epochs": 40}),
+      row(80, over=plain | {"temperature": 1.0, "method": "logits"}),
+      row(99, over={"epochs": 10, "alpha": 0.0, "temperature": 1.0,
+                    "label_smoothing": 0.1})]
+
+
+def test_points_that_t_does_not_order_stand_below_each_other():
+  sweep = points.gather(mixed())
+  (panel,) = panels.panels(sweep)
+  assert [panels.temperature(point) for point in panel.lines[0].points] == [1, 2, 4]
+  drawn = plots.errors(sweep)
+  drawn.draw_without_rendering()
+  against, below = drawn.axes
+  assert against.get_xscale() == "log" and below.get_xscale() == "linear"
+  # Smoothed labels and matched logits have no T, whatever their config has.
+  labels = [" ".join(label.get_text().split()) for label in below.get_yticklabels()]
+  assert labels == ["alpha 0, epochs 10, label smoothing 0.1",
+                    "alpha 0.9, epochs 10, method logits",
+                    "alpha 0.9, T 4, epochs 40"]
+  (line,) = [line for line in below.lines if len(line.get_xdata()) == 3
+             and line.get_marker() == "o"]
+  assert list(line.get_xdata()) == [99, 80, 70]
+  assert list(line.get_ydata()) == list(below.get_yticks())
+
+
+def test_few_levels_are_bands_and_many_are_none():
+  line = [row(90 + t, over={"alpha": 0.9, "temperature": t}) for t in (1.0, 4.0)]
+  hard = [row(95 + k, over={"alpha": 0.0, "label_smoothing": k / 10})
+          for k in range(3)]
+  few, many = (panels.panels(points.gather(line + hard[:number]))[0]
+               for number in (2, 3))
+  assert len(few.levels) == 2 and few.others == []
+  assert many.levels == [] and len(many.others) == 3
+
+
+def test_points_of_which_no_errors_are_known_are_left_out():
+  rows = mixed()
+  rows[3]["test_errors"] = None
+  drawn = plots.errors(points.gather(rows))
+  assert len(drawn.axes[1].get_yticks()) == 2
+
+
+def test_panels_of_one_name_are_one():
+  # Each width has one point that is on no line: their panels have no title.
+  sweep = points.gather([
+      row(width, over={"student.widths": [width], "temperature": t, "method": m})
+      for width in (30, 800) for t, m in ((1.0, "kd"), (4.0, "kd"), (4.0, "dkd"))])
+  drawn = plots.errors(sweep)
+  *_, below = drawn.axes
+  assert [len(below.get_yticks()), below.get_title("left")] == [2, ""]
+
+
+def test_labels_of_several_lines_have_their_room():
+  long = {"label_smoothing": 0.005241, "optimizer.learning_rate": 0.00125}
+  sweep = points.gather([
+      row(errors, seed, over={"alpha": 0.9, "temperature": t} | long | {
+          "epochs": int(t)}) for t in (1.0, 2.0, 4.0) for seed, errors in (
+              (0, 90 + t), (1, 92 + t), (2, 94 - t))] + runs(
+                  [99, 98, 93], over={"alpha": 0.0, "epochs": 1} | long),
+      reference={"alpha": 0})
+  for drawn in (plots.errors(sweep), plots.differences(sweep)):
+    drawn.draw_without_rendering()
+    assert figures.faults(drawn) == []
+
+
+def test_faults_of_a_figure_are_found():
+  drawn, ((at,),) = canvas.figure(1, 1, (3, 2))
+  drawn.set_layout_engine("none")
+  at.plot([1, 10], [1, 1000])
+  at.set_yscale("log")
+  at.set_xticks([1, 1.1], ["one of many", "another"])
+  at.text(9, 5, "over the edge of it all")
+  canvas.styled(drawn.draw_without_rendering)()
+  told = figures.faults(drawn)
+  assert any(text.startswith("a formula: $\\math") for text in told)
+  assert "upon another: one of many and another" in told
+  assert "cut: over the edge of it all" in told
+
+
+def terms(*names_, epochs=3, zero=()):
+  return {f"train_{name}": [0.0 if name in zero else 1 / (1 + epoch)
+                            for epoch in range(epochs)] for name in names_}
+
+
+def test_every_term_has_a_panel_and_what_is_not_recorded_is_told():
+  many = [f"t{number}" for number in range(7)]
+  recorded = row(90, over={"method": "hint", "epochs": 3}, method="hint",
+                 curve=terms("hard", *many))
+  lost = row(80, over={"method": "hint", "epochs": 4}, method="hint",
+             curve=terms("hard"))
+  plain = row(70, over={"method": "hard", "epochs": 5}, method="hard",
+              curve=terms("hard"))
+  drawn = line_plots.learning(points.gather([recorded, lost, plain]))
+  shown = [axes for axes in drawn.axes if axes.axison]
+  assert [axes.get_ylabel().split()[0] for axes in shown] == ["hard", *many]
+  assert drawn.get_figwidth() == canvas.WIDTH, "a phone has room for no more"
+  # Of labels alone no such term is missed.
+  assert {axes.get_title() for axes in shown[1:]} == {"not recorded: 1 of 2"}
+  assert shown[0].get_title() == "" and len(shown[0].lines) == 3
+
+
+def test_a_term_that_no_row_of_a_panel_has_is_told_and_no_empty_panel():
+  with_hint, without = (
+      [row(90, over={"method": "hint", "student.widths": [width], "epochs": epochs},
+           method="hint", curve=terms(*names_)) for epochs in (3, 4)]
+      for width, names_ in ((30, ("hard", "hint")), (800, ("hard",))))
+  drawn = line_plots.learning(points.gather(with_hint + without))
+  assert [bool(axes.lines) for axes in drawn.axes if axes.axison] == [True] * 3
+  titles = [legend.get_title().get_text() for part in drawn.subfigs
+            for legend in part.legends]
+  assert "not recorded" not in titles[0]
+  assert "hint term: not recorded" in titles[1].replace("\n", " ")
+
+
+def test_curves_of_more_gradients_than_are_shown_are_counted():
+  sweep = points.gather([
+      row(90, over={"epochs": epochs}, curve={"share_hard": [0.5, 0.6]})
+      for epochs in range(6)])
+  drawn = line_plots.inspected(sweep)
+  titles = [legend.get_title().get_text() for part in drawn.subfigs
+            for legend in part.legends]
+  assert len(titles) == 4 and titles[-1].endswith("(2 more points not shown)")
+
+
+def test_a_ramp_is_seen_on_white():
+  linear = lambda value: (value / 12.92 if value <= 0.04045
+                          else ((value + 0.055) / 1.055) ** 2.4)
+  for colour in canvas.ramp(12):
+    luminance = sum(weight * linear(value) for weight, value in zip(
+        (0.2126, 0.7152, 0.0722), colour))
+    assert 1.05 / (luminance + 0.05) >= 3
 
 
 def test_points_find_their_line_and_their_level():
@@ -553,8 +695,9 @@ def test_a_title_beside_long_labels_is_whole():
   long = {"label_smoothing": 0.125, "optimizer.learning_rate": 0.00125,
           "epochs": 10}
   sweep = points.gather(
-      runs([9, 8, 7], over={"alpha": 0.0, **long}) + runs([4, 8, 6], over=long | {
-          "alpha": 0.9, "temperature": 10.0}) + runs([4, 8, 6], over={
+      runs([9, 8, 7], over={"alpha": 0.0, **long}) + [
+          each for t in (10.0, 20.0) for each in runs([4, 8, t], over=long | {
+              "alpha": 0.9, "temperature": t})] + runs([4, 8, 6], over={
               "alpha": 0.9, "temperature": 2.0, "label_smoothing": 0.25,
               "optimizer.learning_rate": 0.5, "epochs": 20}),
       reference={"alpha": 0})
@@ -611,7 +754,7 @@ def test_soft_targets_and_their_temperatures():
   # softmax([0, 2 log 2] / 2) = [1, 2] / 3.
   assert soft_targets.softened([0.0, 1.3862943611198906], 2.0) == pytest.approx(
       [1 / 3, 2 / 3])
-  assert soft_targets.temperatures(teacher_json()) == [1.0, 4.0, 20.0]
+  assert soft_targets.temperatures(teacher_json()) == [1.0, 4.0]
   assert soft_targets.knowledge(None) is None
   assert soft_targets.knowledge({"schema": 1}) is None
 

@@ -205,7 +205,7 @@ def _draw(rows: Rows, file: pathlib.Path) -> bool:
   costs: dict[str, Callable[[Row], float]] = {
       "kB as stored": lambda row: row["bytes"] / 1e3,
       "kB compressed": lambda row: row["bytes_compressed"] / 1e3,
-      "µs on one core, one input": lambda row: row["latency_us"][0]}
+      "µs on one core, one input,\nmedian": lambda row: row["latency_us"][0]}
   lines: dict[tuple[str, str], list[list[Row]]] = {}
   for (road, _, form), own in sorted(by_file(rows).items(), key=_place):
     lines.setdefault((road, bits(form)), []).append(own)
@@ -223,7 +223,7 @@ def _draw(rows: Rows, file: pathlib.Path) -> bool:
           capsize=2, markersize=5, linewidth=0.8, markerfacecolor="none",
           **canvas.style([*plan.ROADS].index(road)))
     for at in row:
-      at.set(xlabel=f"{title}\n(log scale)")
+      at.set(xlabel=f"{title} (log scale)")
       canvas.log_axis(at, "x")
     row[0].set(ylabel="test errors, log scale")
   for at in axes.flat:  # All have one axis of errors.

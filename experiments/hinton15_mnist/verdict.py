@@ -194,12 +194,17 @@ def draw(rows: Rows, named: Named, best: Named, file: pathlib.Path) -> bool:
   groups = {name: done for name, done in {
       "teacher": _papers(rows, named), **named, **best}.items() if done}
   cells = _cells(groups)
-  found = [canvas.Dot(name, *cells.mean(name)[:3],
-                      beside=PAPER.get(name.rpartition(", ")[0] or name))
-           for name in groups]
+  dot = lambda label, name: canvas.Dot(
+      label, *cells.mean(name)[:3], beside=PAPER.get(label))
+  found = {"": [dot(name, name) for name in groups if name == "teacher"]} | {
+      f"students of {length}": [
+          dot(name, f"{name}, {length}") for name, done in group.items() if done]
+      for length, group in _by_length(named).items()} | {
+          "the best that was found": [dot(name, name) for name in best]}
   return canvas.save(canvas.of_dots(
-      {"": found}, "test errors of 10,000: mean and 95% interval;\n"
-      "orange: the paper's single run"), file)
+      {title: each for title, each in found.items() if each},
+      "test errors of 10,000, 95% interval\norange: the paper's single run",
+      shared=True), file)
 
 
 def _headline(rows: Rows, named: Named) -> dict[str, Sequence[Row]]:

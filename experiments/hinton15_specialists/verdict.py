@@ -244,7 +244,8 @@ def _draw(found: ByMethod, file: pathlib.Path) -> bool:
   drawn, (above, below) = canvas.below_each_other(heights)
   canvas.dots(above, {"": errors}, "test errors, mean and 95% interval")
   (at,) = canvas.dots(
-      below, {"": gains}, "relative change in top-1 right, %; orange: the paper")
+      below, {"": gains}, "relative change in top-1 right, %, 95% interval\n"
+      "(of two seeds it leaves the picture);\norange: the paper")
   at.set_ylabel("times a class is covered")
   # The interval of two seeds would hide all others: it runs off the picture.
   known = [value for each in gains for value in (each.value, each.beside, *(

@@ -66,11 +66,13 @@ def draw(named: Named, file: pathlib.Path) -> bool:
   if not sizes:
     return False
   found = {names.shown(widths): sorted((
-      canvas.compared(method, test, sure=judged.verdict(key) != claims.OPEN)
-      for key, test in judged.tests.items() for own, method in [key]
-      if own == widths), key=lambda dot: (dot.value, dot.label)) for widths in sizes}
-  return canvas.save(canvas.of_dots(
-      found, f"test errors minus {_REFERENCE}'s\n{canvas.COMPARED}", zero=True), file)
+      canvas.compared(key[1], test, sure=judged.verdict(key) != claims.OPEN)
+      for key, test in judged.tests.items() if key[0] == widths),
+                                       key=lambda dot: (dot.value, dot.label))
+           for widths in sizes}
+  drawn = canvas.of_dots(
+      found, f"test errors minus {_REFERENCE}'s\n{canvas.COMPARED}", zero=True)
+  return canvas.save(drawn, file)
 
 
 def _setting(row: Row) -> str:

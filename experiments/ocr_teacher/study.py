@@ -219,8 +219,8 @@ def _panel(at: Any, stage: str, rows: Rows) -> None:
     canvas.level(at, statistics.summary(against), label="labels alone",
                  colour=canvas.COLOURS[2])
   if it := teacher(stage, rows):
-    canvas.level(at, statistics.summary([it["test_errors"]]), colour="black", dash=1,
-                 label="the recogniser itself")
+    canvas.level(at, statistics.summary([it["test_errors"]]), colour="black",
+                 dash=1, label="the recogniser itself")
   canvas.log_values(at, TEMPERATURES)
   at.set(title=SETS[stage], xlabel="temperature of the soft outputs",
          ylabel=f"errors of {_examples(own):,}, 95% interval")

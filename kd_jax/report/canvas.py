@@ -30,7 +30,7 @@ WIDTH = 4.4
 TELLS = "tells "  # The id of a line whose marks say something in a page.
 _IN_LEGEND = 0.175  # inches a line
 _LETTERS = 54  # of small print in a line of this width
-_LABEL, _TITLE = 24, 31  # letters of a label beside a dot, and above dots
+_LABEL = 24  # letters of a label beside a dot
 _OF_LINE = 0.14  # inches of a line of such a label
 # How to read differences.
 COMPARED = ("95% interval; filled: p (Holm) < 0.05,\n"
@@ -186,8 +186,15 @@ def compared(
 def dots_height(panels_: Mapping[str, Sequence[Dot]]) -> float:
   """Inches that `dots` needs."""
   return 0.6 + sum(
-      0.3 + _IN_LEGEND * len(wrapped(title, _TITLE, 6).splitlines())
+      0.3 + _IN_LEGEND * len(_above(title, panels_).splitlines())
       + _places(each)[-1] for title, each in panels_.items())
+
+
+def _above(title: str, panels_: Mapping[str, Sequence[Dot]]) -> str:
+  """A title of dots, as wide as their labels leave room."""
+  longest = max(len(line) for each in panels_.values() for dot in each
+                for line in _beside(dot).splitlines())
+  return wrapped(title, int((WIDTH - 0.2 - 0.065 * longest) / 0.082), 6)
 
 
 def dots(
@@ -215,10 +222,11 @@ def dots(
       _intervals(at, *zip(*some), *look)
     marked = [(dot.beside, place) for dot, place in zip(each, places)
               if dot.beside is not None]
-    at.plot(*zip(*marked) if marked else ([], []), "D", color=COLOURS[1],
-            markersize=4, zorder=1.5)
+    if marked:  # Around a dot that it meets.
+      at.plot(*zip(*marked), "D", color=COLOURS[1], markersize=7,
+              markerfacecolor="none", zorder=3)
     at.set_yticks(places, [_beside(dot) for dot in each], fontsize=8)
-    at.set_title(wrapped(title, _TITLE, 6), loc="left")
+    at.set_title(_above(title, panels_), loc="left")
     at.set_ylim(end, 0)
   axes[-1].set_xlabel(xlabel)
   return [*axes]
@@ -269,7 +277,7 @@ def means(axes: Any, points: Mapping[float, Any], index: int, label: str) -> Any
 
 def level(
     axes: Any, told: Any, *, label: str, colour: str = GREY, dash: int = 0) -> Any:
-  """A mean (`mean, low, high`) as a line across and a band: x says nothing to it."""
+  """A mean (`mean, low, high`) as a line and a band: x says nothing to it."""
   if told.low is not None and told.high is not None:
     axes.axhspan(told.low, told.high, color=colour, alpha=0.15, linewidth=0)
   return axes.axhline(told.mean, color=colour, linewidth=1.2, label=label,
@@ -385,5 +393,5 @@ def ramp(number: int) -> list[Any]:
   """So many colours in an order, dark to light."""
   import matplotlib  # pylint: disable=g-import-not-at-top
   # The yellow end of the ramp is not seen on white: contrast 3 at least.
-  return [matplotlib.colormaps["plasma"](0.65 * index / max(number - 1, 1))
+  return [matplotlib.colormaps["plasma"](0.63 * index / max(number - 1, 1))
           for index in range(number)]

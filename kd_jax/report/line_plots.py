@@ -1,6 +1,7 @@
 """The pictures of a sweep whose lines are points: learning curves, reliability."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+import itertools
 from typing import Any, NamedTuple
 
 from kd_jax.core.words import counted
@@ -50,7 +51,9 @@ def _panels(sweep: Sweep) -> list[tuple[str, list[_Line]]]:
   """Titles and lines: of points that differ in T alone, and of all others."""
   found = []
   fine = {"linewidth": 1.1, "markersize": 3.5, "markevery": 0.2}
-  for panel in panels.panels(sweep):
+  known = panels.panels(sweep)
+  place = _places(known)
+  for panel in known:
     for line in panel.lines:
       grey = [{"color": canvas.GREY, "linewidth": 1.2, "linestyle": dash}
               for dash in canvas.DASHES]
@@ -62,15 +65,27 @@ def _panels(sweep: Sweep) -> list[tuple[str, list[_Line]]]:
                  canvas.style(index) | fine | {"color": shade}, point)
            for index, (point, shade) in enumerate(zip(line.points, shades))]
           + [_Line(canvas.wrapped(panels.level(point, sweep)), style, point)
-             for point, style in zip(panel.levels, grey)]))
+             for point, style in zip(
+                 panels.beside(line, panel, sweep), grey)]))
     # Of more than so many some would look alike.
     for start in range(0, len(panel.others), canvas.LOOKS):
       some = panel.others[start:start + canvas.LOOKS]
       title, labels = panels.told_apart(some, sweep)
       found.append((title, [
-          _Line(canvas.wrapped(label), canvas.style(index) | fine, point)
-          for index, (label, point) in enumerate(zip(labels, some))]))
+          _Line(canvas.wrapped(label), canvas.style(place(point)) | fine, point)
+          for label, point in zip(labels, some)]))
   return found
+
+
+def _places(known: Sequence[panels.Panel]) -> Callable[[Point], int]:
+  """The look of a point: of its method, where a panel has each method once."""
+  apart = [[_method(point) for point in panel.others] for panel in known]
+  once = all(len({*methods}) == len(methods) for methods in apart)
+  methods = [*dict.fromkeys(itertools.chain(*apart))]
+  index = {id(point): place for panel in known
+           for place, point in enumerate(panel.others)}
+  return lambda point: (
+      methods.index(_method(point)) if once else index[id(point)])
 
 
 def _terms(sweep: Sweep) -> dict[str, list[str]]:

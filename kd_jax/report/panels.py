@@ -97,13 +97,29 @@ def _without(points: Sequence[Point], left_out: Sequence[Point]) -> list[Point]:
   return [point for point in points if id(point) not in known]
 
 
-def told_apart(points: Sequence[Point], sweep: Sweep) -> tuple[str, list[str]]:
-  """What points share, in a phrase, and what tells each from the others."""
+def beside(line: Line, panel: Panel, sweep: Sweep) -> list[Point]:
+  """The levels of a panel that a line is seen beside: no other's reference."""
+  own = {point.reference for point in line.points}
+  return [point for point in panel.levels
+          if not point.is_reference or sweep.label(point) in own]
+
+
+def told_apart(
+    points: Sequence[Point], sweep: Sweep, but: Sequence[str] = ()
+) -> tuple[str, list[str]]:
+  """What points share, in a phrase, and what tells each from the others.
+
+  Args:
+    points: At least one.
+    sweep: Theirs.
+    but: Keys that are left out.
+  """
   found = [settings(point, sweep) for point in points]
-  keys = [key for key in sweep.telling if len(points) > 1 and len(
+  told = [key for key in sweep.telling if key not in but]
+  keys = [key for key in told if len(points) > 1 and len(
       {names.shown(each.get(key)) for each in found}) == 1]
   title = names.label(found[0], keys)
-  rest = [key for key in sweep.telling if key not in keys]
+  rest = [key for key in told if key not in keys]
   labels = [names.label(each, rest) for each in found]
   if not all(labels) or len({*labels}) < len(labels):
     labels = [*map(sweep.label, points)]

@@ -57,7 +57,7 @@ def errors(sweep: Sweep) -> Any:
       title, each = _apart(panel.others, sweep)
       apart.setdefault(title, []).extend(each)
   heights = canvas.stacked_heights(
-      [(panel.title, _labels(panel, sweep), 1) for panel in against], height=2.2)
+      [(*_labels(panel, sweep), 1) for panel in against], height=2.2)
   drawn, parts = canvas.below_each_other(
       [*heights, *[canvas.dots_height(apart)] * bool(apart)])
   values = [panels.temperature(point) for panel in against
@@ -65,7 +65,7 @@ def errors(sweep: Sweep) -> Any:
   lined = [(part, [part.subplots()]) for part, _ in zip(parts, against)]
   for panel, (_, (at,)) in zip(against, lined):
     _against_t(at, panel, sweep, values)
-  canvas.legends(lined, [panel.title for panel in against])
+  canvas.legends(lined, [_labels(panel, sweep)[0] for panel in against])
   if apart:
     canvas.dots(parts[-1], apart, panels.errors_of(sweep) + ", 95% interval")
   return drawn
@@ -80,16 +80,18 @@ def _with_errors(panel: panels.Panel) -> panels.Panel:
       levels=known(panel.levels), others=known(panel.others))
 
 
-def _labels(panel: panels.Panel, sweep: Sweep) -> list[str]:
-  return [canvas.wrapped(line.label) for line in panel.lines] + [
-      canvas.wrapped(panels.level(point, sweep)) for point in panel.levels]
+def _labels(panel: panels.Panel, sweep: Sweep) -> tuple[str, list[str]]:
+  """The title of lines against T; labels of them and of what they are beside."""
+  title, labels = panels.told_apart(
+      [line.points[0] for line in panel.lines] + panel.levels, sweep, [panels.T])
+  return title, [*map(canvas.wrapped, labels)]
 
 
 def _apart(points: Sequence[Point], sweep: Sweep) -> tuple[str, list[canvas.Dot]]:
   """Points as dots, references grey, and what they share."""
   title, labels = panels.told_apart(points, sweep)
   return title, [
-      canvas.Dot(label + ", the reference" * point.is_reference, point.errors,
+      canvas.Dot(label + ", reference" * point.is_reference, point.errors,
                  point.low, point.high, GREY if point.is_reference
                  else canvas.COLOURS[0], not point.is_reference,
                  tooltip(point, sweep))
@@ -99,13 +101,15 @@ def _apart(points: Sequence[Point], sweep: Sweep) -> tuple[str, list[canvas.Dot]
 def _against_t(
     at: Any, panel: panels.Panel, sweep: Sweep, values: Sequence[float]) -> None:
   """Lines of points against T, and levels; `values` are the T of all panels."""
-  for index, point in enumerate(panel.levels):
+  _, labels = _labels(panel, sweep)
+  for index, (point, label) in enumerate(zip(
+      panel.levels, labels[len(panel.lines):])):
     canvas.tell(canvas.level(
         at, statistics.Summary(point.errors, point.sd, point.low, point.high,
-                               point.n), dash=index,
-        label=canvas.wrapped(panels.level(point, sweep))), [tooltip(point, sweep)])
+                               point.n), dash=index, label=label),
+                [tooltip(point, sweep)])
   room = math.log(1.6 * max(values) / min(values))
-  for index, (line, label) in enumerate(zip(panel.lines, _labels(panel, sweep))):
+  for index, (line, label) in enumerate(zip(panel.lines, labels)):
     # A mark's width aside, or the bars of several lines would hide each other.
     aside = math.exp(min(0.018, 0.15 / len(panel.lines)) * room * (
         index - (len(panel.lines) - 1) / 2))
