@@ -4,6 +4,7 @@ import base64
 import csv
 import gzip
 import json
+import math
 import pathlib
 import random
 import re
@@ -603,6 +604,8 @@ def test_every_term_has_a_panel_and_what_is_not_recorded_is_told():
   shown = [axes for axes in drawn.axes if axes.axison]
   assert [axes.get_ylabel().split()[0] for axes in shown] == ["hard", *many]
   assert drawn.get_figwidth() == canvas.WIDTH, "a phone has room for no more"
+  drawn.draw_without_rendering()
+  assert figures.faults(drawn) == []
   # Of labels alone no such term is missed.
   assert {axes.get_title() for axes in shown[1:]} == {"not recorded: 1 of 2"}
   assert shown[0].get_title() == "" and len(shown[0].lines) == 3
@@ -677,6 +680,37 @@ def test_each_mark_tells_its_own_value_where_it_is():
     assert [text.split(";")[1] for *_, text in sorted(
         told, key=lambda one: one[way])] == [
             " 100.0 test errors", " 200.0 test errors", " 400.0 test errors"]
+
+
+def test_a_mark_is_met_in_its_middle_whatever_is_near():
+  sweep = points.gather([
+      row(100 * t + 2 * k, over={"temperature": float(t), "alpha": k / 10})
+      for t in (1, 2, 4) for k in range(1, 6)])
+  root = ElementTree.fromstring(svg.inline(
+      plots.errors(sweep), pathlib.Path("errors.png"), "errors"))
+  found = [[float(area.get(key)) for key in ("cx", "cy", "r")]
+           for area in root.iter("circle")]
+  assert len(found) == 15
+  for x, y, r in found:
+    others = [math.dist((x, y), other[:2]) for other in found if other[:2] != [x, y]]
+    assert len(others) == 14 and 0 < r <= min(8, min(others) / 2 + 0.01)
+  # Nor do intervals that are drawn above hide it.
+  assert root.get("pointer-events") == "none"
+  assert {point.get("pointer-events") for point in root.iter("g")
+          if point.get("class") == "point"} == {"auto"}
+
+
+def test_a_line_is_seen_beside_its_own_reference():
+  sweep = points.gather([
+      each for k in (10, 40) for each in runs(
+          [99, 98, 97], over={"alpha": 0.0, "epochs": k}) + [
+              r for t in (1.0, 4.0) for r in runs([90 + t, 91, 92], over={
+                  "alpha": 0.9, "epochs": k, "temperature": t})]],
+      reference={"alpha": 0})
+  (panel,) = panels.panels(sweep)
+  assert [point.values["epochs"] for point in panel.levels] == [10, 40]
+  assert [[point.values["epochs"] for point in panels.beside(line, panel, sweep)]
+          for line in panel.lines] == [[10], [40]]
 
 
 def test_no_axis_of_errors_goes_below_zero():

@@ -212,7 +212,8 @@ def _draw(rows: Rows, file: pathlib.Path) -> bool:
   for index, each in enumerate(STUDENTS):
     if each.name in said:
       canvas.level(at, statistics.summary([*said[each.name].errors.values()]),
-                   colour=canvas.COLOURS[index + 2], dash=index, label=each.name)
+                   colour=canvas.style(index + 2)["color"], dash=index,
+                   label=each.name)
   at.set_xticks(range(len(recipe.GENERATIONS)))
   at.set(xlabel="generation; 0 learns from labels",
          ylabel=f"test errors of {max(each.examples for each in said.values()):,}")

@@ -120,7 +120,7 @@ def _two_beside(part: Any, number: int) -> list[Any]:
   """So many axes, at most two beside each other."""
   axes = part.subplots(-(-number // 2), min(number, 2), squeeze=False).ravel()
   for empty in axes[number:]:
-    empty.set_axis_off()
+    empty.remove()
   return [*axes[:number]]
 
 

@@ -137,7 +137,7 @@ def learning(sweep: Sweep) -> Any:
       canvas.log_axis(at, "y")
       at.xaxis.get_major_locator().set_params(integer=True)
     for empty in row[len(terms):]:
-      empty.set_axis_off()
+      empty.remove()
   canvas.legends(parts, [title for title, _, _ in shown])
   return drawn
 
