@@ -94,24 +94,24 @@ def _strict_promotion():
 
 @pytest.fixture(autouse=True)
 def _without_pictures(request):
-  """Runs draw none, half the time of a small one, but where a test says so."""
-  # A patch of its own: a test that undoes its `monkeypatch` early would undo this
-  # one too, and what then was patched later would bring it back for good.
-  with pytest.MonkeyPatch.context() as patch:
-    if not request.node.get_closest_marker("pictures"):
-      patch.setattr(plots, "write", lambda *_: {})
-    yield
+  """Runs draw none, half the time of a small one, but where a test says so.
 
-
-@pytest.fixture(autouse=True)
-def _whole_figures(monkeypatch):
-  """Of every figure that is saved the text is whole, plain, and apart."""
+  Of every figure that is saved the text is whole, plain, and apart.
+  """
   save = canvas.save
+
   def checked(drawn, path, **more):
     done = save(drawn, path, **more)
     assert figures.faults(drawn) == [], path
     return done
-  monkeypatch.setattr(canvas, "save", checked)
+
+  # A patch of its own: a test that undoes its `monkeypatch` early would undo this
+  # one too, and what then was patched later would bring it back for good.
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(canvas, "save", checked)
+    if not request.node.get_closest_marker("pictures"):
+      patch.setattr(plots, "write", lambda *_: {})
+    yield
 
 
 @pytest.fixture

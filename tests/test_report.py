@@ -692,7 +692,8 @@ def test_a_mark_is_met_in_its_middle_whatever_is_near():
            for area in root.iter("circle")]
   assert len(found) == 15
   for x, y, r in found:
-    others = [math.dist((x, y), other[:2]) for other in found if other[:2] != [x, y]]
+    others = [distance for other in found
+              if (distance := math.dist((x, y), other[:2]))]
     assert len(others) == 14 and 0 < r <= min(8, min(others) / 2 + 0.01)
   # Nor do intervals that are drawn above hide it.
   assert root.get("pointer-events") == "none"

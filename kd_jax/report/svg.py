@@ -125,7 +125,8 @@ def _told(
     point = ElementTree.Element("g", {"class": "point", "pointer-events": "auto"})
     ElementTree.SubElement(point, "title").text = told[mark]
     shape, at = ("path", {"d": mark.attrib["d"]}) if marks is None else (
-        "circle", {"cx": mark.attrib["x"], "cy": mark.attrib["y"], "r": "6"})
+        "circle", {"cx": mark.attrib["x"], "cy": mark.attrib["y"],
+                   "r": f"{areas[mark]:.3g}", "style": "stroke-width: 1.5"})
     ElementTree.SubElement(point, shape, at | {"class": "area"})
     mark.set("class", "mark")
     point.append(mark)
