@@ -7,7 +7,7 @@ import pathlib
 
 from experiments import claims, sources, words
 from experiments.protocol import Rows
-from kd_jax.report import Row, canvas, clustered, names, statistics
+from kd_jax.report import Row, canvas, clustered, dots, names, statistics
 
 # Errors of 10,000 in the paper, of a single run each.
 PAPER = {"teacher": 67, "small": 146, "distilled, T = 20": 74}
@@ -194,14 +194,14 @@ def draw(rows: Rows, named: Named, best: Named, file: pathlib.Path) -> bool:
   groups = {name: done for name, done in {
       "teacher": _papers(rows, named), **named, **best}.items() if done}
   cells = _cells(groups)
-  dot = lambda label, name: canvas.Dot(
+  dot = lambda label, name: dots.Dot(
       label, *cells.mean(name)[:3], beside=PAPER.get(label))
   found = {"": [dot(name, name) for name in groups if name == "teacher"]} | {
       f"students of {length}": [
           dot(name, f"{name}, {length}") for name, done in group.items() if done]
       for length, group in _by_length(named).items()} | {
           "the best that was found": [dot(name, name) for name in best]}
-  return canvas.save(canvas.of_dots(
+  return canvas.save(dots.alone(
       {title: each for title, each in found.items() if each},
       "test errors of 10,000, 95% interval\norange: the paper's single run",
       shared=True), file)

@@ -8,7 +8,7 @@ import numpy as np
 from experiments import claims, fair, sources, words
 from experiments.hinton15_specialists import plan
 from experiments.protocol import Rows
-from kd_jax.report import Row, canvas, statistics
+from kd_jax.report import Row, canvas, dots, statistics
 
 # Table 3: conditional and test accuracy, %.
 PAPER = {"generalist": ("43.1", "25.0"), "specialists": ("45.9", "26.1")}
@@ -240,10 +240,10 @@ def _draw(found: ByMethod, file: pathlib.Path) -> bool:
     paper = PAPER_COVERED.get(number)
     gains.append(_dot(f"{number}, n = {len(values)}", values)._replace(
         beside=float(paper.split()[-1].strip("%")) if paper else None))
-  heights = [canvas.dots_height({"": each}) for each in (errors, gains)]
+  heights = [dots.height({"": each}) for each in (errors, gains)]
   drawn, (above, below) = canvas.below_each_other(heights)
-  canvas.dots(above, {"": errors}, "test errors, mean and 95% interval")
-  (at,) = canvas.dots(
+  dots.draw(above, {"": errors}, "test errors, mean and 95% interval")
+  (at,) = dots.draw(
       below, {"": gains}, "relative change in top-1 right, %, 95% interval\n"
       "(of two seeds it leaves the picture);\norange: the paper")
   at.set_ylabel("times a class is covered")
@@ -255,6 +255,6 @@ def _draw(found: ByMethod, file: pathlib.Path) -> bool:
   return canvas.save(drawn, file)
 
 
-def _dot(label: str, values: Sequence[float]) -> canvas.Dot:
+def _dot(label: str, values: Sequence[float]) -> dots.Dot:
   told = statistics.summary(values)
-  return canvas.Dot(label, told.mean, told.low, told.high)
+  return dots.Dot(label, told.mean, told.low, told.high)

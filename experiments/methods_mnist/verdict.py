@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 import pathlib
 
 from experiments import claims, sources, words
-from kd_jax.report import Row, canvas, names, statistics
+from kd_jax.report import Row, canvas, dots, names, statistics
 
 Key = tuple[tuple[int, ...], str]
 Named = Mapping[Key, Sequence[Row]]
@@ -66,12 +66,12 @@ def draw(named: Named, file: pathlib.Path) -> bool:
   if not sizes:
     return False
   found = {names.shown(widths): sorted((
-      canvas.compared(key[1], test, sure=judged.verdict(key) != claims.OPEN)
+      dots.compared(key[1], test, sure=judged.verdict(key) != claims.OPEN)
       for key, test in judged.tests.items() if key[0] == widths),
                                        key=lambda dot: (dot.value, dot.label))
            for widths in sizes}
-  drawn = canvas.of_dots(
-      found, f"test errors minus {_REFERENCE}'s\n{canvas.COMPARED}", zero=True)
+  drawn = dots.alone(
+      found, f"test errors minus {_REFERENCE}'s\n{dots.COMPARED}", zero=True)
   return canvas.save(drawn, file)
 
 

@@ -3,12 +3,11 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 import functools
 import io
-import itertools
 import json
 import math
 import pathlib
 import textwrap
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -28,13 +27,8 @@ ON_LIGHT, ON_DARK = "#080808", "#f8f8f8"
 # Inches. On a phone the letters of such a picture are as large as small print.
 WIDTH = 4.4
 TELLS = "tells "  # The id of a line whose marks say something in a page.
-_IN_LEGEND = 0.175  # inches a line
+IN_LEGEND = 0.175  # inches a line
 _LETTERS = 54  # of small print in a line of this width
-_LABEL = 24  # letters of a label beside a dot
-_OF_LINE = 0.14  # inches of a line of such a label
-# How to read differences.
-COMPARED = ("95% interval; filled: p (Holm) < 0.05,\n"
-            "blue fewer, orange more; open: not shown")
 _STYLE = {"font.size": 9, "axes.titlesize": 9, "axes.spines.top": False,
           "axes.spines.right": False, "axes.grid": True,
           "axes.axisbelow": True, "grid.linewidth": 0.3,
@@ -112,7 +106,7 @@ def stacked_heights(
       beside = _columns(labels)
       lines += -(-len(labels) // beside) + sum(
           label.count("\n") for label in labels) // beside
-    heights.append(height * -(-number // 2) + _IN_LEGEND * lines)
+    heights.append(height * -(-number // 2) + IN_LEGEND * lines)
   return heights
 
 
@@ -152,118 +146,6 @@ def style(index: int) -> dict[str, str]:
   """Colour and shape of a line: of the first `LOOKS` no two have both in common."""
   return {"color": COLOURS[index % 7],
           "marker": MARKERS[(index + index // 7) % 7]}
-
-
-class Dot(NamedTuple):
-  """A number with its interval, on a line of its own in `dots`.
-
-  Attributes:
-    label: What it is of.
-    value, low, high: It and its interval, if it has one.
-    colour, filled: Its look.
-    tells: What its mark says in a page.
-    beside: Another's number, as a diamond in the second colour.
-  """
-
-  label: str
-  value: float
-  low: float | None
-  high: float | None
-  colour: str = COLOURS[0]
-  filled: bool = True
-  tells: str = ""
-  beside: float | None = None
-
-
-def compared(
-    label: str, difference: Any, *, sure: bool, tells: str = "") -> Dot:
-  """A difference (`difference, low, high`): in colour and filled if it is sure."""
-  value = difference.difference
-  return Dot(label, value, difference.low, difference.high,
-             COLOURS[0 if value < 0 else 1] if sure else GREY, sure, tells)
-
-
-def dots_height(panels_: Mapping[str, Sequence[Dot]]) -> float:
-  """Inches that `dots` needs."""
-  return 0.6 + sum(
-      0.3 + _IN_LEGEND * len(_above(title, panels_).splitlines())
-      + _places(each)[-1] for title, each in panels_.items())
-
-
-def _above(title: str, panels_: Mapping[str, Sequence[Dot]]) -> str:
-  """A title of dots, as wide as their labels leave room."""
-  longest = max(len(line) for each in panels_.values() for dot in each
-                for line in _beside(dot).splitlines())
-  return wrapped(title, int((WIDTH - 0.2 - 0.065 * longest) / 0.082), 6)
-
-
-def dots(
-    part: Any, panels_: Mapping[str, Sequence[Dot]], xlabel: str, *,
-    zero: bool = False, shared: bool = False) -> list[Any]:
-  """Numbers with their intervals, one below another: where no axis orders them.
-
-  Args:
-    part: A figure, or a part of one, without axes.
-    panels_: The numbers by the titles of their panels.
-    xlabel: What they are.
-    zero: Whether they are differences: a line at 0.
-    shared: Whether panels have one axis in common.
-  """
-  axes = part.subplots(
-      len(panels_), 1, squeeze=False, sharex=shared,
-      height_ratios=[_places(each)[-1] for each in panels_.values()])[:, 0]
-  for at, (title, each) in zip(axes, panels_.items()):
-    *places, end = _places(each)
-    if zero:
-      at.axvline(0, color="black", linewidth=0.8)
-    for look in dict.fromkeys((dot.colour, dot.filled) for dot in each):
-      some = [(dot, place) for dot, place in zip(each, places)
-              if (dot.colour, dot.filled) == look]
-      _intervals(at, *zip(*some), *look)
-    marked = [(dot.beside, place) for dot, place in zip(each, places)
-              if dot.beside is not None]
-    if marked:  # Around a dot that it meets.
-      at.plot(*zip(*marked), "D", color=COLOURS[1], markersize=7,
-              markerfacecolor="none", zorder=3)
-    at.set_yticks(places, [_beside(dot) for dot in each], fontsize=8)
-    at.set_title(_above(title, panels_), loc="left")
-    at.set_ylim(end, 0)
-  axes[-1].set_xlabel(xlabel)
-  return [*axes]
-
-
-def of_dots(panels_: Mapping[str, Sequence[Dot]], xlabel: str, **more: bool) -> Any:
-  """A figure of `dots` alone."""
-  drawn, (part,) = below_each_other([dots_height(panels_)])
-  dots(part, panels_, xlabel, **more)
-  return drawn
-
-
-def _intervals(
-    axes: Any, some: Sequence[Dot], places: Sequence[float], colour: str,
-    filled: bool) -> None:
-  """Dots of one look."""
-  half = lambda end, of: float("nan") if end is None else abs(end - of)
-  line = axes.errorbar(
-      [dot.value for dot in some], places, xerr=[
-          [half(dot.low, dot.value) for dot in some],
-          [half(dot.high, dot.value) for dot in some]],
-      fmt="o", color=colour, capsize=2, markersize=4,
-      markerfacecolor=colour if filled else "white")[0]
-  tell(line, [dot.tells for dot in some])
-
-
-def _beside(dot: Dot) -> str:
-  """The label at the left of a dot."""
-  return wrapped(dot.label, _LABEL, 6)
-
-
-def _places(each: Sequence[Dot]) -> list[float]:
-  """Inches from above to each dot, by the lines of their labels; and to the end.
-  """
-  heights = [_OF_LINE * (_beside(dot).count("\n") + 1) + 0.08 for dot in each]
-  ends = [*itertools.accumulate(heights, initial=0.06)]
-  return [end - height / 2 for end, height in zip(ends[1:], heights)] + ends[-1:]
 
 
 def means(axes: Any, points: Mapping[float, Any], index: int, label: str) -> Any:

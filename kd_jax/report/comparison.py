@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from kd_jax.core import files, strict
 from kd_jax.core.words import counted
-from kd_jax.report import canvas, names, statistics, tables
+from kd_jax.report import canvas, dots, names, statistics, tables
 from kd_jax.runs import arms as arms_lib
 from kd_jax.runs.arms import Arm
 from kd_jax.runs.results import Row
@@ -219,8 +219,8 @@ def draw(results: Sequence[Result], reference: str, file: pathlib.Path) -> bool:
   """Differences from the reference with their intervals; filled if sure."""
   tests, adjusted = differences(results, reference)
   found = sorted(tests.items(), key=lambda item: item[1].difference)
-  shown = {"": [canvas.compared(name, test, sure=adjusted.get(name, 1.0) < LEVEL)
+  shown = {"": [dots.compared(name, test, sure=adjusted.get(name, 1.0) < LEVEL)
                 for name, test in found]}
-  return canvas.save(canvas.of_dots(
-      shown, f"test errors minus those of {reference}\n{canvas.COMPARED}",
+  return canvas.save(dots.alone(
+      shown, f"test errors minus those of {reference}\n{dots.COMPARED}",
       zero=True), file)

@@ -126,8 +126,8 @@ def learning(sweep: Sweep) -> Any:
   drawn, parts = canvas.stacked(
       [(title, [line.label for line in lines], max(2, len(terms)))
        for title, lines, terms in shown], height=2.4)
-  for (_, lines, terms), (_, row) in zip(shown, parts):
-    for (term, note), at in zip(terms.items(), row):
+  for (_, lines, noted), (_, row) in zip(shown, parts):
+    for (term, note), at in zip(noted.items(), row):
       for label, style, point in lines:
         curve = _mean_curve(point.good, f"train_{term}")
         if any(curve):
@@ -136,7 +136,7 @@ def learning(sweep: Sweep) -> Any:
       at.set_title(note, fontsize=8)
       canvas.log_axis(at, "y")
       at.xaxis.get_major_locator().set_params(integer=True)
-    for empty in row[len(terms):]:
+    for empty in row[len(noted):]:
       empty.remove()
   canvas.legends(parts, [title for title, _, _ in shown])
   return drawn
@@ -153,11 +153,11 @@ def inspected(sweep: Sweep) -> Any:
   kinds = [(kind, label) for kind, label in (
       ("share_", "share of gradient's norm"), ("cka_", "linear CKA"))
            if _curves(sweep.points, kind)]
-  known = [point for point in sweep.points
+  found = [point for point in sweep.points
            if any(_curves([point], kind) for kind, _ in kinds)]
-  if not known:
+  if not found:
     return None
-  points, more = known[:_POINTS], len(known) - _POINTS
+  points, more = found[:_POINTS], len(found) - _POINTS
   titles = [*map(sweep.label, points)]
   if more > 0:
     titles[-1] += f" ({counted(more, 'more point')} not shown)"

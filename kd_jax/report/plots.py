@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from kd_jax.core.errors import UserError
 from kd_jax.report import (
   canvas,
+  dots,
   inspected,
   line_plots,
   names,
@@ -51,7 +52,7 @@ def errors(sweep: Sweep) -> Any:
       len(panel.others) for panel in found) < 2:
     return None
   against = [panel for panel in found if panel.lines]
-  apart: dict[str, list[canvas.Dot]] = {}
+  apart: dict[str, list[dots.Dot]] = {}
   for panel in found:
     if panel.others:
       title, each = _apart(panel.others, sweep)
@@ -59,7 +60,7 @@ def errors(sweep: Sweep) -> Any:
   heights = canvas.stacked_heights(
       [(*_labels(panel, sweep), 1) for panel in against], height=2.2)
   drawn, parts = canvas.below_each_other(
-      [*heights, *[canvas.dots_height(apart)] * bool(apart)])
+      [*heights, *[dots.height(apart)] * bool(apart)])
   values = [panels.temperature(point) for panel in against
             for line in panel.lines for point in line.points]
   lined = [(part, [part.subplots()]) for part, _ in zip(parts, against)]
@@ -67,7 +68,7 @@ def errors(sweep: Sweep) -> Any:
     _against_t(at, panel, sweep, values)
   canvas.legends(lined, [_labels(panel, sweep)[0] for panel in against])
   if apart:
-    canvas.dots(parts[-1], apart, panels.errors_of(sweep) + ", 95% interval")
+    dots.draw(parts[-1], apart, panels.errors_of(sweep) + ", 95% interval")
   return drawn
 
 
@@ -87,15 +88,20 @@ def _labels(panel: panels.Panel, sweep: Sweep) -> tuple[str, list[str]]:
   return title, [*map(canvas.wrapped, labels)]
 
 
-def _apart(points: Sequence[Point], sweep: Sweep) -> tuple[str, list[canvas.Dot]]:
+def _apart(points: Sequence[Point], sweep: Sweep) -> tuple[str, list[dots.Dot]]:
   """Points as dots, references grey, and what they share."""
   title, labels = panels.told_apart(points, sweep)
   return title, [
-      canvas.Dot(label + ", reference" * point.is_reference, point.errors,
-                 point.low, point.high, GREY if point.is_reference
-                 else canvas.COLOURS[0], not point.is_reference,
-                 tooltip(point, sweep))
-      for label, point in zip(labels, points)]
+      dots.Dot(label + ", reference" * point.is_reference, mean.mean, mean.low,
+                 mean.high, GREY if point.is_reference else canvas.COLOURS[0],
+                 not point.is_reference, tooltip(point, sweep))
+      for label, point in zip(labels, points) for mean in [_mean(point)]]
+
+
+def _mean(point: Point) -> statistics.Summary:
+  """The mean test errors of a point that has some."""
+  assert point.errors is not None
+  return statistics.Summary(point.errors, point.sd, point.low, point.high, point.n)
 
 
 def _against_t(
@@ -105,9 +111,7 @@ def _against_t(
   for index, (point, label) in enumerate(zip(
       panel.levels, labels[len(panel.lines):])):
     canvas.tell(canvas.level(
-        at, statistics.Summary(point.errors, point.sd, point.low, point.high,
-                               point.n), dash=index, label=label),
-                [tooltip(point, sweep)])
+        at, _mean(point), dash=index, label=label), [tooltip(point, sweep)])
   room = math.log(1.6 * max(values) / min(values))
   for index, (line, label) in enumerate(zip(panel.lines, labels)):
     # A mark's width aside, or the bars of several lines would hide each other.
@@ -171,20 +175,20 @@ def differences(sweep: Sweep) -> Any:
       families.setdefault(point.reference, []).append(point)
   if not families:
     return None
-  found: dict[str, list[canvas.Dot]] = {}
+  found: dict[str, list[dots.Dot]] = {}
   for members in families.values():
     title, labels = panels.told_apart(members, sweep)
     shared = f"{title}, against" if title else "against"
     found.setdefault(f"{shared} {_against(sweep)}", []).extend(
-        canvas.compared(
+        dots.compared(
             label, statistics.Paired(
                 point.difference, point.difference_low, point.difference_high,
                 point.p, point.pairs),
             sure=point.p_holm is not None and point.p_holm < 0.05,
             tells=tooltip(point, sweep))
         for label, point in zip(labels, members))
-  return canvas.of_dots(
-      found, "test errors minus the reference's\n" + canvas.COMPARED, zero=True,
+  return dots.alone(
+      found, "test errors minus the reference's\n" + dots.COMPARED, zero=True,
       shared=True)
 
 
