@@ -564,7 +564,7 @@ def test_labels_of_several_lines_have_their_room():
   long = {"label_smoothing": 0.005241, "optimizer.learning_rate": 0.00125}
   sweep = points.gather([
       row(errors, seed, over={"alpha": 0.9, "temperature": t} | long | {
-          "epochs": int(t)}) for t in (1.0, 2.0, 4.0) for seed, errors in (
+          "epochs": int(t)}) for t in map(float, range(1, 13)) for seed, errors in (
               (0, 90 + t), (1, 92 + t), (2, 94 - t))] + runs(
                   [99, 98, 93], over={"alpha": 0.0, "epochs": 1} | long),
       reference={"alpha": 0})
