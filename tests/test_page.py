@@ -282,7 +282,23 @@ def test_labels_of_pictures_are_whole(opened):
   heat = page.execute_script("""
       return [...document.querySelector("svg[aria-label^='Heat map of mean']")
           .querySelectorAll("text")].map((text) => text.textContent)""")
-  assert "alpha" in heat and "temperature T" in heat and "4.0" in heat
+  # Of alpha 0.5: 0, 4, 13. With alpha 0 no T means anything, and it is no row.
+  assert "alpha" in heat and "temperature T" in heat and "5.7" in heat
+  assert "0" not in heat
+
+
+def test_each_mark_has_its_own_tip(opened):
+  page = opened(1280)
+  number, wrong = page.execute_script("""
+      const marks = [...document.querySelectorAll("svg use.mark")];
+      return [marks.length, marks.filter((mark) => {
+        mark.scrollIntoView({block: "center", behavior: "instant"});
+        const box = mark.getBoundingClientRect();
+        const at = document.elementFromPoint(
+            box.left + box.width / 2, box.top + box.height / 2);
+        return !at || at.closest(".point") !== mark.closest(".point");
+      }).map((mark) => mark.closest(".point").getAttribute("aria-label"))];""")
+  assert number > 15 and wrong == []
 
 
 def test_all_columns_are_seen_at_1280(opened):
