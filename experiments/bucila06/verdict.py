@@ -217,5 +217,6 @@ def _draw(rows: Rows, problems: Sequence[str], file: pathlib.Path) -> bool:
   axes[1][0].set(ylabel="RMSE")
   known = {label: handle for panel in (axes[0][0], axes[1][0]) for handle, label
            in zip(*panel.get_legend_handles_labels())}
-  drawn.legend(known.values(), known, loc="outside upper center", ncols=3)
+  drawn.legend(known.values(), known, loc="outside upper center",
+               ncols=min(3, len(problems)))
   return canvas.save(drawn, file)
