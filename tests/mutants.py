@@ -374,7 +374,7 @@ MUTANTS = (
            "not point.teachers and _1", "False", "test_report.py -k share_a_part"),
     Mutant("lists sort by the text of their numbers", "_setting_number",
            "f'{one:06g}'", "f'{one:g}'", "test_report.py -k lists_sort"),
-    Mutant("errors below 0 in a picture", "errors",
+    Mutant("errors below 0 in a picture", "_against_t",
            "max(0, at.get_ylim()[0])", "at.get_ylim()[0]",
            "test_report.py -k below_zero"),
     Mutant("a mark in a picture says another's value", "_told",
