@@ -141,14 +141,6 @@ def results(
 markdown = functools.partial(comparison.markdown, linked=sources.linked)
 
 
-def phrase(found: Sequence[comparison.Result], reference: str) -> str:
-  """Which arms are better than the reference, and which are worse."""
-  family = claims.Family(comparison.differences(found, reference)[0])
-  listed = lambda verdict: ", ".join(family.having(verdict)) or "none"
-  return (f"better than {reference}: {listed(claims.HOLDS)}; "
-          f"worse: {listed(claims.FAILS)}")
-
-
 def outcome(found: Sequence[comparison.Result], reference: str) -> str:
   """The reference's errors; which arms are better or worse, and by how much."""
   tests = comparison.differences(found, reference)[0]

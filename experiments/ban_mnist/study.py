@@ -15,7 +15,7 @@ import ml_collections
 from configs import born_again as recipe
 from experiments import fair, sources
 from experiments.protocol import Options, Place, Rows, Stage
-from kd_jax.report import Row, canvas, comparison, statistics, tables
+from kd_jax.report import Row, canvas, comparison, statistics
 from kd_jax.runs import arms as arms_lib
 from kd_jax.runs.arms import Arm, arm
 
@@ -188,11 +188,7 @@ def _linked(rows: Rows, name: str) -> str:
 def status(rows: Rows) -> str:
   """Which arms are better than labels alone, which worse, and the fewest errors."""
   said = [each for each in found(rows) if each.errors]
-  means = {each.name: statistics.summary([*each.errors.values()]).mean
-           for each in said}
-  best = min(means, key=lambda name: means[name])
-  return (f"{fair.phrase(said, LABELS.name)}; fewest errors {best}, "
-          f"{tables.number(means[best], 1)}")
+  return f"{fair.outcome(said, LABELS.name)}; {fair.fewest(said, [])}"
 
 
 @canvas.styled

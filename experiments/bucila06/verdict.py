@@ -32,7 +32,7 @@ def conclude(rows: Rows) -> str:
 def status(rows: Rows) -> str:
   """RMSE of labels, compressed and ensemble, in a phrase."""
   told = [f"{problem} " + ", ".join(
-      f"{statistics.summary(_rmse(_main(rows, problem, arm))).mean:.3f} {name}"
+      f"{name} {words.interval(_rmse(_main(rows, problem, arm)), '.4f')}"
       for arm, name in (("labels", "labels"), ("munge", "compressed"),
                         ("ensemble", "ensemble")))
           for problem in _problems(rows)]

@@ -126,7 +126,7 @@ def conclude(rows: Rows) -> str:
 
 def status(rows: Rows) -> str:
   """Which are better than labels alone, and which are worse."""
-  return fair.phrase(found(rows)[:len(ARMS)], "labels")
+  return fair.outcome(found(rows)[:len(ARMS)], "labels")
 
 
 def pictures(rows: Rows, folder: pathlib.Path) -> None:

@@ -181,11 +181,11 @@ def status(rows: Rows) -> str:
   """Which arms are better than matching of mixed digits, and the fewest errors."""
   compared = _compared(rows)
   best, epochs, mean = min(
-      ((name, epochs, mean.mean) for name, points in errors(rows).items()
-       for epochs, mean in points.items()), key=lambda each: each[2])
+      ((name, epochs, mean) for name, points in errors(rows).items()
+       for epochs, mean in points.items()), key=lambda each: each[2].mean)
   return (f"after {compared} epochs "
-          f"{fair.phrase(found(rows, compared), MATCHING.name)}; fewest errors "
-          f"{best} after {epochs:,}, {tables.number(mean, 1)}")
+          f"{fair.outcome(found(rows, compared), MATCHING.name)}; fewest errors "
+          f"{best} after {epochs:,}, {_with_half(mean)} ({mean.n})")
 
 
 @canvas.styled
