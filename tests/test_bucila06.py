@@ -229,7 +229,8 @@ def test_table_2_has_the_papers_numbers_and_the_share_of_the_gain():
   assert "letter.p1: MUNGE minus net, NBE | -0.0052" in told
   assert "MUNGE minus net, labels | -0.0204" in told
   assert verdict.status(rows) == (
-      "RMSE letter.p1 0.101 labels, 0.080 compressed, 0.075 ensemble")
+      "RMSE letter.p1 labels 0.1005 ± 0.0085 (3), compressed 0.0801 ± 0.0089 (3), "
+      "ensemble 0.0753 ± 0.0087 (3)")
 
 
 def test_a_difference_is_called_only_where_it_is_shown():

@@ -11,6 +11,7 @@ from kd_jax.report.sweep import Point, Sweep
 
 # Of bins with fewer examples the accuracy is noise.
 LEAST_IN_BIN = 50
+_OF_BINS = ("count", "confidence", "correct")
 _POINTS = 4  # whose gradients are shown
 
 
@@ -187,7 +188,7 @@ def inspected(sweep: Sweep) -> Any:
 def reliability(sweep: Sweep) -> Any:
   """Accuracy against confidence, bins added up over seeds, a line a point."""
   shown = [(title, lines) for title, lines in _panels(sweep) if any(
-      row.get("test_bins") for line in lines for row in line.point.good)]
+      _binned(line.point.good) for line in lines)]
   if not shown:
     return None
   drawn, parts = canvas.stacked(
@@ -210,10 +211,15 @@ def reliability(sweep: Sweep) -> Any:
 
 def _bins(rows: Sequence[Row]) -> list[tuple[float, float]]:
   """Mean confidence and accuracy of the bins that hold enough."""
-  bins = [row["test_bins"] for row in rows if row.get("test_bins")]
+  bins = _binned(rows)
   total = lambda name: [sum(values) for values in zip(*(b[name] for b in bins))]
-  return accuracy_by_confidence(
-      total("count"), total("confidence"), total("correct"))
+  return accuracy_by_confidence(*map(total, _OF_BINS))
+
+
+def _binned(rows: Sequence[Row]) -> list[dict[str, Sequence[float]]]:
+  """The bins of the rows that have them; those of other programs may not."""
+  return [bins for row in rows
+          if (bins := row.get("test_bins") or {}).keys() >= {*_OF_BINS}]
 
 
 def accuracy_by_confidence(
