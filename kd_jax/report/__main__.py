@@ -65,6 +65,7 @@ def _generate(
   if not file.is_file():
     raise UserError(f"{file}: there is no such file")
   rows, others = results.split(study, fields.reader(everything=everything))
+  gc.freeze()  # Rows hold no circles, and need not be searched for them.
   found = [*rows, *others] if everything else rows
   if not found:
     raise UserError(f"{file}: has no rows yet")

@@ -5,6 +5,7 @@ a figure, or None where there is nothing to draw.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+import gc
 import math
 import pathlib
 from typing import Any, NamedTuple
@@ -309,4 +310,7 @@ def write(
           f"{folder / kind.side}.json: is not what a run writes "
           f"({type(error).__name__}); without it its picture is left out") from None
     found[name] = Picture(file, text, kind.caption)
+    # A figure is a circle of references, which outlives the last one to it.
+    del drawn
+    gc.collect(0)
   return found
