@@ -47,7 +47,7 @@ def inline(drawn: Any, file: pathlib.Path, alternative: str) -> str:
   Example:
     >>> drawn, axes = canvas.figure(1, 1, (3, 2))
     >>> inline(drawn, pathlib.Path("empty.png"), "Nothing")[:42]
-    '<svg viewBox="0 0 216 144" role="img" aria'
+    '<svg pointer-events="none" viewBox="0 0 21'
   """
   width, height = (f"{72 * size:g}" for size in drawn.get_size_inches())
   if crowded(drawn):
