@@ -220,7 +220,7 @@ def save(
   pixels.draw()
   image = Image.fromarray(np.asarray(pixels.buffer_rgba())).convert("RGB")
   # A palette is a third of the size, and lines on white need no more.
-  # To pack a large picture as small as can be takes longer than to find its colours.
+  # To pack a large picture as small as can be takes longer than to quantise it.
   (image.quantize(colours) if colours else image).save(
       path, optimize=colours is None or colours > 64)
   return True
