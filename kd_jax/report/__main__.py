@@ -65,7 +65,8 @@ def _generate(
   if not file.is_file():
     raise UserError(f"{file}: there is no such file")
   rows, others = results.split(study, fields.reader(everything=everything))
-  gc.freeze()  # Rows hold no circles, and need not be searched for them.
+  if not gc.isenabled():  # As in the command: figures alone are then searched.
+    gc.freeze()
   found = [*rows, *others] if everything else rows
   if not found:
     raise UserError(f"{file}: has no rows yet")

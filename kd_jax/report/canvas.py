@@ -129,8 +129,7 @@ def below_each_other(
 
 
 def legends(parts: Sequence[tuple[Any, Any]], titles: Iterable[str]) -> None:
-  """Titles and labels of `stacked` panels, above their axes, where they hide none.
-  """
+  """Titles and labels of `stacked` panels, above their axes to hide no line."""
   for (part, axes), title in zip(parts, titles):
     known: dict[str, Any] = {}
     for at in axes:

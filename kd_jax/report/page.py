@@ -324,7 +324,8 @@ def _runs(sweep: Sweep) -> str:
   rows, several = sweep.rows, len(sweep.teachers) > 1
   columns = {
       "seed": ("number", lambda row: row.get("seed")),
-      "teacher": ("code", lambda row: (names.teacher(row) or "")[:8 * several]),
+      **({"teacher": ("code", lambda row: (names.teacher(row) or "")[:8])}
+         if several else {}),
       "test errors": ("number", lambda row: (
           row.get("test_errors") if row.get("failed") is None
           else f"failed: {row['failed']}")),
