@@ -12,7 +12,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from kd_jax.core import exits
+from kd_jax.core import exits, imports
 from kd_jax.core.errors import UserError, in_words, nearest
 from kd_jax.core.files import at_home, refuse_pipes
 
@@ -50,7 +50,10 @@ def _own(module: ModuleType) -> list[str]:
 
 
 def sha256(name: str) -> str:
-  """The hash of the module of a name, and of the file that its object lies in."""
+  """The hash of the module of a name, and of the file that its object lies in.
+
+  With them that of all files beside the module which these import.
+  """
   place, _, attribute = name.rpartition(":")
   module = _module(place)
   try:
@@ -58,6 +61,7 @@ def sha256(name: str) -> str:
     lies = inspect.getmodule(getattr(module, attribute, module)) or module
     if lies is not module:
       source += inspect.getsource(lies)
+    source += "".join(_beside(module).values())
   except (OSError, TypeError):
     raise UserError(f"{name}: has no source to be known by; name a class or a "
                     "function of a file of yours") from None
@@ -78,7 +82,8 @@ def _module(place: str) -> ModuleType:
         return importlib.import_module(place)
       path = pathlib.Path(file)
       refuse_pipes(path)
-      return _of_file(path, path.read_text())
+      return _of_file(path, path.read_text(),
+                      tuple(imports.beside(path, path.parent).items()))
   except UserError:
     raise
   except BaseException as error:  # Whatever a user's file raises.
@@ -102,13 +107,23 @@ def _absent(place: str, file: str, error: BaseException) -> str:
   return ""
 
 
+def _beside(module: ModuleType) -> dict[str, str]:
+  """The texts of a user's own modules that one imports, by name."""
+  folder = imports.home(module)
+  return {} if folder is None else imports.beside(
+      pathlib.Path(module.__file__ or ""), folder, module.__name__)
+
+
 @functools.cache
-def _of_file(path: pathlib.Path, text: str) -> ModuleType:
-  """The module of a file; one that was edited is another module."""
-  digest = hashlib.sha256(f"{path}\n{text}".encode()).hexdigest()
+def _of_file(
+    path: pathlib.Path, text: str, beside: tuple[tuple[str, str], ...]
+) -> ModuleType:
+  """The module of a file; one that was edited, or what it imports, is another."""
+  digest = hashlib.sha256(f"{path}\n{text}{beside or ''}".encode()).hexdigest()
   spec = importlib.util.spec_from_file_location(f"own_{digest[:12]}", path)
   assert spec is not None and spec.loader is not None
   module = importlib.util.module_from_spec(spec)
   sys.modules[spec.name] = module  # Where dataclasses look for it.
-  spec.loader.exec_module(module)
+  with imports.first(path.parent, dict(beside)):
+    spec.loader.exec_module(module)
   return module
