@@ -92,12 +92,19 @@ class Run:
   def rows(self) -> "pandas.DataFrame":
     """The rows of `results.jsonl`, what was overridden as columns of its own."""
     from kd_jax.runs import results  # pylint: disable=g-import-not-at-top
-    try:
-      import pandas  # pylint: disable=g-import-not-at-top
-    except ImportError:
-      raise UserError("rows: need pip install pandas") from None
-    return pandas.DataFrame([
-        {**row.get("overrides", {}), **row} for row in results.split(self.path)[0]])
+    rows = results.split(self.path)[0]
+    found = _frame([{**row.get("overrides", {}), **row} for row in rows])
+    first = dict.fromkeys(
+        ["net", *(key for row in rows for key in row.get("overrides", {})), "seed",
+         *(f"test_{name}" for name in ("errors", "accuracy", "nll", "ece"))])
+    return found[[*(name for name in first if name in found),
+                  *(name for name in found if name not in first)]]
+
+  @property
+  def metrics(self) -> "pandas.DataFrame":
+    """The epochs of `metrics.jsonl`, by net; in a sweep a list, by lane."""
+    from kd_jax.runs import rows as rows_lib  # pylint: disable=g-import-not-at-top
+    return _frame(rows_lib.every_epoch(self.path))
 
   @property
   def nets(self) -> list[str]:
@@ -113,6 +120,14 @@ class Run:
     """
     from kd_jax.runs import trained  # pylint: disable=g-import-not-at-top
     return Net(trained.load(self.path, name))
+
+
+def _frame(rows: list[dict[str, Any]]) -> "pandas.DataFrame":
+  try:
+    import pandas  # pylint: disable=g-import-not-at-top
+  except ImportError:
+    raise UserError("rows and metrics need pip install pandas") from None
+  return pandas.DataFrame(rows)
 
 
 def run(

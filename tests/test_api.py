@@ -51,6 +51,11 @@ def test_a_run_is_that_of_the_command_and_is_found_again(small, own_data, tmp_pa
   again = kd_jax.load("one")
   assert (again.rows.test_errors == run.rows.test_errors).all()
   assert set(run.rows.net) == {"baseline", "distilled"}
+  assert [*run.rows.columns[:5]] == [
+      "net", "method", "seed", "test_errors", "test_accuracy"]
+  last = run.metrics.groupby("net").last()
+  for row in run.rows.itertuples():
+    assert last.loc[row.net].test_errors == row.test_errors
   # What a net says is what its arrays say.
   with np.load(own_data / "blobs.npz") as arrays:
     images, labels = arrays["x_test"], arrays["y_test"]
@@ -72,6 +77,9 @@ def test_a_config_of_python_sweeps(small, tmp_path):
   run = kd_jax.run(config, "swept", small | {"sweep.lanes": "1x2"}, quiet=True,
                    sweep={"temperature": (1, 4), "seed": [0]})
   rows = run.rows
+  assert [*rows.columns[:3]] == ["temperature", "seed", "test_errors"]
+  lanes = run.metrics[run.metrics.net == "sweep"]
+  assert {len(each) for each in lanes.train_errors} == {2}
   assert sorted(rows.temperature) == [1, 4] and run.config["alpha"] == 0.5
   assert run.summary["compilations"] == 1 and config.temperature == 4.0
   # The same call finds its rows.

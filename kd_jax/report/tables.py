@@ -195,8 +195,10 @@ def _over(sweep: Sweep) -> str:
             "teachers and teachers by cells random, REML, Satterthwaite's degrees "
             "of freedom, and at least the quantile of Cochran & Cox) with the "
             f"standard deviations: {sweep.model}")
-  return (f"Over teachers: it covers others of their kind, of which there are "
-          f"{len(sweep.teachers)}. {made}. Over runs: Student's t of these runs, "
+  each = [point.teachers for point in sweep.points if point.teachers > 1]
+  number = " to ".join(map(str, sorted({min(each), max(each)})))
+  return ("Over teachers: it covers others of their kind, of which a point has "
+          f"{number}. {made}. Over runs: Student's t of these runs, "
           "which have no teacher, or hold given their one teacher. The sd between "
           "teachers is that of their means; sd within is of runs of one teacher.")
 

@@ -76,17 +76,24 @@ def as_students(numbers: Row) -> Row:
 
 def epochs(workdir: pathlib.Path, net: str, fingerprint: str) -> list[Row]:
   """The epochs of a training in `metrics.jsonl`, each as it was told last."""
-  file, known = workdir / "metrics.jsonl", {}
+  return sorted((row for row in every_epoch(workdir) if (
+      row["net"], row["fingerprint"]) == (net, fingerprint)),
+                key=lambda row: row["epoch"])
+
+
+def every_epoch(workdir: pathlib.Path) -> list[Row]:
+  """Those of all trainings, each as it was told last; of a sweep's, all lanes'."""
+  file = workdir / "metrics.jsonl"
+  known: dict[tuple[str, str, int], Row] = {}
   # Of several processes the first alone writes it.
   text = file.read_text(errors="replace") if file.is_file() else ""
   for line in text.splitlines():
     try:
       row = strict.loads(line)
-      if (row["net"], row["fingerprint"]) == (net, fingerprint):
-        known[int(row["epoch"])] = row
+      known[str(row["net"]), str(row["fingerprint"]), int(row["epoch"])] = row
     except (ValueError, KeyError, TypeError, OverflowError):
       continue  # The last line of a killed program, or an event.
-  return [known[epoch] for epoch in sorted(known)]
+  return list(known.values())
 
 
 def curves(epochs: list[Row]) -> Row:
