@@ -471,6 +471,15 @@ def test_curves_are_averaged_once_a_name_however_many_seeds(monkeypatch):
   assert line_plots._curves([point], "train_") == []
 
 
+@pytest.mark.pictures
+def test_lines_of_one_colour_differ_in_their_dash_too():
+  _, ((at,),) = canvas.figure(1, 1, (3, 2))
+  point = types.SimpleNamespace(mean=2.0, low=1.0, high=3.0)
+  lines = [canvas.means(at, {1.0: point, 2.0: point}, index, "")[0]
+           for index in range(28)]
+  assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 28
+
+
 def test_a_legend_of_many_lines_has_its_room_and_its_marks():
   marks = [tuple(canvas.style(index).values()) for index in range(49)]
   assert len(set(marks)) == 49

@@ -148,12 +148,16 @@ def style(index: int) -> dict[str, str]:
 
 
 def means(axes: Any, points: Mapping[float, Any], index: int, label: str) -> Any:
-  """A line of means (`mean, low, high`) with their intervals, by x."""
+  """A line of means (`mean, low, high`) with their intervals, by x.
+
+  One that has the colour of another is dashed.
+  """
   half = [0.0 if each.high is None else each.high - each.mean
           for each in points.values()]
   return axes.errorbar(
       [*points], [each.mean for each in points.values()], yerr=half, capsize=2,
-      markersize=4.5, linewidth=1.2, label=label, **style(index))
+      markersize=4.5, linewidth=1.2, label=label,
+      linestyle=("-", *DASHES)[index // len(COLOURS)], **style(index))
 
 
 def level(
