@@ -72,6 +72,17 @@ def test_the_verdict_compares_with_labels_and_with_trained_teachers():
   assert "| labels |" in text and "reference" in text
 
 
+def test_large_nets_are_compared_themselves():
+  large = {each.name: each.settings[2] for each in study.ARMS}
+  some = rows()
+  for stage, name, errors in (
+      ("table", "a large peer", 200), ("static_table", "a large teacher", 150)):
+    some[stage] += [row(large[name], seed, net="peer", test=errors + noise)
+                    for seed, noise in enumerate(NOISE)]
+  assert "the peer minus the teacher: +50.0" in study.conclude(some)
+  assert "post hoc" not in study.conclude(rows())
+
+
 def test_rows_that_are_not_there_yet_are_left_out():
   some = {name: found for name, found in rows().items()
           if not name.startswith("three_")}

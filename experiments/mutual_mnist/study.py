@@ -14,7 +14,7 @@ import ml_collections
 from configs import mutual
 from experiments import fair
 from experiments.protocol import Options, Rows, Stage
-from kd_jax.report import comparison
+from kd_jax.report import comparison, statistics
 from kd_jax.runs import arms as arms_lib
 from kd_jax.runs.arms import arm
 
@@ -121,7 +121,24 @@ def conclude(rows: Rows) -> str:
     tests, _ = comparison.differences(pair, other)
     if one in tests:
       lines.append(f"- {fair.minus(one, other, tests[one])}")
-  return "\n".join(lines) + "\n"
+  return "\n".join([*lines, *_large(rows)]) + "\n"
+
+
+def _large(rows: Rows) -> list[str]:
+  """The large nets themselves, whom the students of two arms learn from."""
+  by_name = {each.name: each for each in ARMS}
+  peer, teacher = (
+      {row["seed"]: row["test_errors"] for row in rows.get(stage, ())
+       if row.get("net") == "peer" and row["failed"] is None
+       and arms_lib.of(row) == fair.chosen(by_name[name], rows)}
+      for name, stage in (("a large peer", "table"),
+                          ("a large teacher", "static_table")))
+  test = statistics.paired_by_seed(peer, teacher)
+  return [] if test is None else [
+      "- post hoc, of the nets of 2x800 themselves: the peer "
+      f"{fair.with_half([*peer.values()])}, the teacher, with the learning rate "
+      f"0.001, {fair.with_half([*teacher.values()])}; "
+      f"{fair.minus('the peer', 'the teacher', test)}"]
 
 
 def status(rows: Rows) -> str:

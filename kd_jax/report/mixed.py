@@ -297,8 +297,9 @@ def _estimate(model: Model, weights: Mapping[Cell, float]) -> Estimate:
   own, degrees = _degrees(model, by_cell)
   half = float(f"{special.stdtrit(degrees, 0.975) * own**0.5:.5g}")
   p = 2 * special.stdtr(degrees, -abs(value) / own**0.5)
-  return Estimate(
-      value, value - half, value + half, float(f"{p:.5g}"), degrees)
+  # Far out it moves by many times as much as the fit does.
+  p = float(f"{p:.5g}" if p > 1e-4 else f"{p:.2g}")
+  return Estimate(value, value - half, value + half, p, degrees)
 
 
 def _degrees(model: Model, by_cell: np.ndarray) -> tuple[float, float]:
