@@ -1,5 +1,6 @@
 """A user's file may import files beside it; it is known by them too."""
 
+import hashlib
 import sys
 import textwrap
 
@@ -100,10 +101,21 @@ def test_relative_imports_are_of_the_package(write, line, found):
   assert list(imports.beside(file, file.parent.parent, "a.c")) == found
 
 
-def test_what_is_installed_has_no_files_of_a_users(write):
-  del write
+def test_what_is_installed_has_no_files_of_a_users():
   assert imports.home(pytest) is imports.home(sys) is imports.home(sources) is None
-  assert sources.sha256("optax:adam") == sources.sha256("optax:adam")
+
+
+def test_a_file_that_imports_nothing_beside_it_is_known_by_itself(write):
+  text = "import math\ndef value(): return math.pi\n"
+  name = f"{write(math='', mine=text)}:value"
+  assert sources.sha256(name) == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_a_file_beside_it_may_have_another_encoding(write):
+  file = write(mine="import layers\ndef value(): return layers.size")
+  (file.parent / "layers.py").write_bytes(
+      b"# coding: latin-1\nsize = '\xe9'")
+  assert _asked(file) == "é" and sources.sha256(f"{file}:value")
 
 
 def test_an_error_of_a_file_beside_it_is_a_line(write):

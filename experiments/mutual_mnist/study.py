@@ -134,10 +134,11 @@ def _large(rows: Rows) -> list[str]:
       for name, stage in (("a large peer", "table"),
                           ("a large teacher", "static_table")))
   test = statistics.paired_by_seed(peer, teacher)
+  rate = _config("static", quick=False).optimizer.learning_rate
   return [] if test is None else [
       "- post hoc, of the nets of 2x800 themselves: the peer "
       f"{fair.with_half([*peer.values()])}, the teacher, with the learning rate "
-      f"0.001, {fair.with_half([*teacher.values()])}; "
+      f"{rate:g}, {fair.with_half([*teacher.values()])}; "
       f"{fair.minus('the peer', 'the teacher', test)}"]
 
 

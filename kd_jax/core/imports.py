@@ -6,11 +6,12 @@ import contextlib
 import functools
 import pathlib
 import sys
-import sysconfig
 from types import ModuleType
+import warnings
 
 # An edit of these is a matter of versions, which a record has.
 _NOT_OWN = {"kd_jax", *sys.stdlib_module_names}
+_INSTALLED = {"site-packages", "dist-packages"}
 
 
 def home(module: ModuleType) -> pathlib.Path | None:
@@ -23,17 +24,14 @@ def home(module: ModuleType) -> pathlib.Path | None:
     return None
   path, depth = pathlib.Path(file).resolve(), module.__name__.count(".")
   folder = path.parents[depth + (path.name == "__init__.py")]
-  installed = ("stdlib", "platstdlib", "purelib", "platlib")
-  if module.__name__.partition(".")[0] in _NOT_OWN or any(
-      folder.is_relative_to(pathlib.Path(sysconfig.get_path(each)).resolve())
-      for each in installed):
+  if module.__name__.partition(".")[0] in _NOT_OWN or _INSTALLED & {*folder.parts}:
     return None
   return folder
 
 
 def beside(
     file: pathlib.Path, folder: pathlib.Path, name: str = ""
-) -> dict[str, str]:
+) -> dict[str, bytes]:
   """The modules of a folder that a file imports, and those that these import.
 
   Args:
@@ -45,27 +43,29 @@ def beside(
     Their texts by their names, sorted. What is imported by a name that is computed
     is not found.
   """
-  found: dict[str, str] = {}
+  found: dict[str, bytes] = {}
   left = [(name, file)]
   while left:
     importer, path = left.pop()
     package = (importer if path.name == "__init__.py"
                else importer.rpartition(".")[0])
-    for each in _imported(path.read_text(), package):
+    for each in _imported(path.read_bytes(), package):
       place = folder.joinpath(*each.split("."))
       for candidate in (place / "__init__.py", place.with_suffix(".py")):
         if each not in found and candidate != file and candidate.is_file():
-          found[each] = candidate.read_text()
+          found[each] = candidate.read_bytes()
           left.append((each, candidate))
   return dict(sorted(found.items()))
 
 
 @functools.cache
-def _imported(text: str, package: str) -> list[str]:
+def _imported(text: bytes, package: str) -> list[str]:
   """What a text imports, with the packages of each; names in modules among them."""
   names: set[str] = set()
   try:
-    nodes = list(ast.walk(ast.parse(text)))
+    with warnings.catch_warnings():  # The import itself warns.
+      warnings.simplefilter("ignore")
+      nodes = list(ast.walk(ast.parse(text)))
   except (SyntaxError, ValueError):  # What imports it says so.
     return []
   for node in nodes:
@@ -85,7 +85,9 @@ def _imported(text: str, package: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def first(folder: pathlib.Path, modules: Collection[str]) -> Iterator[None]:
+def folder_first(
+    folder: pathlib.Path, modules: Collection[str]
+) -> Iterator[None]:
   """Lets a file of a folder import modules of it, whatever others have their names.
 
   Another folder may have a `utils.py` too, and an edited one is another module: so

@@ -61,11 +61,11 @@ def sha256(name: str) -> str:
     lies = inspect.getmodule(getattr(module, attribute, module)) or module
     if lies is not module:
       source += inspect.getsource(lies)
-    source += "".join(_beside(module).values())
+    beside = b"".join(_beside(module).values())
   except (OSError, TypeError):
     raise UserError(f"{name}: has no source to be known by; name a class or a "
                     "function of a file of yours") from None
-  return hashlib.sha256(source.encode()).hexdigest()
+  return hashlib.sha256(source.encode() + beside).hexdigest()
 
 
 def file(name: str) -> str:
@@ -107,7 +107,7 @@ def _absent(place: str, file: str, error: BaseException) -> str:
   return ""
 
 
-def _beside(module: ModuleType) -> dict[str, str]:
+def _beside(module: ModuleType) -> dict[str, bytes]:
   """The texts of a user's own modules that one imports, by name."""
   folder = imports.home(module)
   return {} if folder is None else imports.beside(
@@ -116,7 +116,7 @@ def _beside(module: ModuleType) -> dict[str, str]:
 
 @functools.cache
 def _of_file(
-    path: pathlib.Path, text: str, beside: tuple[tuple[str, str], ...]
+    path: pathlib.Path, text: str, beside: tuple[tuple[str, bytes], ...]
 ) -> ModuleType:
   """The module of a file; one that was edited, or what it imports, is another."""
   digest = hashlib.sha256(f"{path}\n{text}{beside or ''}".encode()).hexdigest()
@@ -124,6 +124,6 @@ def _of_file(
   assert spec is not None and spec.loader is not None
   module = importlib.util.module_from_spec(spec)
   sys.modules[spec.name] = module  # Where dataclasses look for it.
-  with imports.first(path.parent, dict(beside)):
+  with imports.folder_first(path.parent, dict(beside)):
     spec.loader.exec_module(module)
   return module

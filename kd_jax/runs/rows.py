@@ -78,7 +78,7 @@ def epochs(workdir: pathlib.Path, net: str, fingerprint: str) -> list[Row]:
   """The epochs of a training in `metrics.jsonl`, each as it was told last."""
   return sorted((row for row in every_epoch(workdir) if (
       row["net"], row["fingerprint"]) == (net, fingerprint)),
-                key=lambda row: row["epoch"])
+                key=lambda row: int(row["epoch"]))
 
 
 def every_epoch(workdir: pathlib.Path) -> list[Row]:
