@@ -169,16 +169,24 @@ def _refuse_fewer(
 ) -> None:
   known = committed(folder)
   for stage in stages:
-    # Rows that were recorded before schema 2 may have new names there.
-    here = {row.get(key) for row in stage_rows(workdir / stage)[stage]
+    # Rows that were recorded before schema 2 may have new names there; and whoever
+    # learns from a net that another machine has trained again is another net.
+    rows = stage_rows(workdir / stage)[stage]
+    here = {row.get(key) for row in rows
             for key in ("fingerprint", "fingerprint_of_schema_1")}
+    lanes = {*map(_lane, rows)}
     lost = [row for row in known.get(stage, ())
-            if row["fingerprint"] not in here]
+            if row["fingerprint"] not in here and _lane(row) not in lanes]
     if lost:
       raise UserError(
           f"--record: {folder.name} has {len(lost)} rows of {stage} that {workdir} "
           "does not have; nothing was recorded. Go on to the end, or begin with "
           "--from-record in a new workdir")
+
+
+def _lane(row: Row) -> tuple[Any, ...]:
+  """What a row is of: a net of the recipe, with its overrides and seed."""
+  return row.get("net"), row.get("seed"), strict.dumps(row["overrides"])
 
 
 def _copy(

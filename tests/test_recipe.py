@@ -245,6 +245,27 @@ def test_what_a_sweep_lost_is_made_again(seeds, chain, tmp_path):
   assert second["student"][0]["fingerprint"] != first["student"][0]["fingerprint"]
 
 
+@pytest.mark.slow
+def test_rows_of_another_machine_give_way_to_nets_trained_again(
+    seeds, chain, tmp_path, capsys):
+  """Rows that came without their nets, as those of `reproduce --from-record`."""
+  _, first = seeds
+  theirs = [row | {"test_wrong_ids": [0], "test_errors": 1}
+            for some in first.values() for row in some]
+  shutil.copytree(seeds[0], tmp_path / "run")
+  shutil.rmtree(tmp_path / "run/teachers")
+  results.save(tmp_path / "run", theirs, [])
+  capsys.readouterr()
+  second = chain(*SEEDS)
+  printed = capsys.readouterr().out
+  assert "teacher: 2 nets with a row, but not there for those that" in printed
+  assert printed.count("was trained again, as others learn from it") == 4
+  ids = lambda rows: [row["test_wrong_ids"] for row in rows]
+  assert {name: ids(rows) for name, rows in second.items()} == {
+      **{name: ids(first[name]) for name in NETS[:-1]},
+      NETS[-1]: [[0], [0]]}  # From which nobody learns.
+
+
 @pytest.mark.parametrize(("sweep", "uncut"), [
     pytest.param((), "once", marks=pytest.mark.slow), (SEEDS, "seeds")])
 def test_a_stopped_chain_goes_on_to_the_same_bits(

@@ -49,19 +49,8 @@ def model(
   Raises:
     UserError: If there is no such model, or it does not fit the data.
   """
-  if sources.named(name):
-    built = _own_model(name, size, found, prefix, dtype)
-  else:
-    builder = known(f"{prefix}.name", name, models.MODELS)
-    for option in sorted(size.keys() - {"widths"} - models.options(name)):
-      raise UserError(
-          f"config.{prefix}.model.{option}={size[option]}: {name} has no {option}; "
-          f"those that have: {', '.join(_having(option))}")
-    try:
-      built = builder(num_classes=found.num_classes, dtype=dtype, **size)
-    except ValueError as error:
-      raise UserError(
-          f"config.{prefix}.widths={size.get('widths')}: {name} {error}") from None
+  made = _own_model if sources.named(name) else _listed_model
+  built = made(name, size, found, prefix, dtype)
   inputs = preprocess.seen(found.train.inputs, 2)
   try:
     outputs = lambda: jax.eval_shape(
@@ -101,6 +90,23 @@ def model(
       if len(frozen) > 1:
         remark += f", and {len(frozen) - 1} more"
   return built, {name: tap.shape[1:] for name, tap in features.items()}, remark
+
+
+def _listed_model(
+    name: str, size: Mapping[str, Any], found: data_lib.Dataset, prefix: str,
+    dtype: str,
+) -> types.Model:
+  """A model of `MODELS`."""
+  builder = known(f"{prefix}.name", name, models.MODELS)
+  for option in sorted(size.keys() - {"widths"} - models.options(name)):
+    raise UserError(
+        f"config.{prefix}.model.{option}={size[option]}: {name} has no {option}; "
+        f"those that have: {', '.join(_having(option))}")
+  try:
+    return builder(num_classes=found.num_classes, dtype=dtype, **size)
+  except ValueError as error:
+    raise UserError(
+        f"config.{prefix}.widths={size.get('widths')}: {name} {error}") from None
 
 
 def _outputs(

@@ -161,11 +161,12 @@ def means(axes: Any, points: Mapping[float, Any], index: int, label: str) -> Any
 
 
 def level(
-    axes: Any, told: Any, *, label: str, colour: str = GREY, dash: int = 0) -> Any:
+    axes: Any, summary: Any, *, label: str, colour: str = GREY, dash: int = 0
+) -> Any:
   """A mean (`mean, low, high`) as a line and a band: x says nothing to it."""
-  if told.low is not None and told.high is not None:
-    axes.axhspan(told.low, told.high, color=colour, alpha=0.15, linewidth=0)
-  return axes.axhline(told.mean, color=colour, linewidth=1.2, label=label,
+  if summary.low is not None and summary.high is not None:
+    axes.axhspan(summary.low, summary.high, color=colour, alpha=0.15, linewidth=0)
+  return axes.axhline(summary.mean, color=colour, linewidth=1.2, label=label,
                       linestyle=DASHES[dash % len(DASHES)])
 
 

@@ -136,10 +136,10 @@ class Cells:
     """The mean of a cell, and its interval."""
     runs = self._runs[cell]
     if self._teachers[cell] < 2:
-      told = statistics.summary([run.value for run in runs])
+      found = statistics.summary([run.value for run in runs])
       # Of runs without a teacher each is a group of its own.
-      return Nested(told.mean, told.low, told.high, None, told.sd,
-                    self._teachers[cell] or told.n, told.n)
+      return Nested(found.mean, found.low, found.high, None, found.sd,
+                    self._teachers[cell] or found.n, found.n)
     groups: dict[Any, list[float]] = {}
     for run in runs:
       groups.setdefault(run.teacher, []).append(run.value)

@@ -115,14 +115,14 @@ def fitted_temperature(logits: np.ndarray, label: np.ndarray) -> float:
   return float(np.exp(-(low + high) / 2))
 
 
-def confusion(said: np.ndarray, label: np.ndarray, classes: int) -> np.ndarray:
+def confusion(predicted: np.ndarray, label: np.ndarray, classes: int) -> np.ndarray:
   """How often a label (row) is taken for a class (column), `[classes, classes]`.
 
   Example:
     >>> confusion(np.array([0, 1, 1]), np.array([0, 0, 1]), 2).tolist()
     [[1, 1], [0, 1]]
   """
-  return np.bincount(label * classes + said, minlength=classes**2).reshape(
+  return np.bincount(label * classes + predicted, minlength=classes**2).reshape(
       classes, classes)
 
 
@@ -244,7 +244,7 @@ def draw_reliability(
 
 @canvas.styled
 def draw_flips(
-    images: np.ndarray, label: np.ndarray, said: tuple[np.ndarray, np.ndarray],
+    images: np.ndarray, label: np.ndarray, predicted: tuple[np.ndarray, np.ndarray],
     found: Flips, names: Sequence[str], nets: tuple[str, str], path: pathlib.Path
 ) -> bool:
   """Images, uint8 `[N, H, W, 1 or 3]`, on which one of two nets alone is wrong."""
@@ -262,7 +262,7 @@ def draw_flips(
     for place, number in enumerate(ids):
       at = axes[row + place // columns][place % columns]
       canvas.picture(at, images[number].tolist())
-      first, second = (names[each[number]] for each in said)
+      first, second = (names[each[number]] for each in predicted)
       at.set_title(f"{names[label[number]]}: {first} → {second}", fontsize=7)
     axes[row][0].text(-0.15, 0.5, title, rotation=90, va="center", ha="right",
                       fontsize=8, transform=axes[row][0].transAxes)

@@ -192,22 +192,22 @@ def _table(runs: Iterable[Run]) -> Table:
 
 def _estimable(table: Table) -> tuple[int, ...]:
   """The components that a table can tell apart."""
-  taught = table.teacher >= 0
+  has_teacher = table.teacher >= 0
   if not table.scale:
     return ()
-  if table.sums(taught).max() < 2:
+  if table.sums(has_teacher).max() < 2:
     return (2,)
-  wide = np.bincount(table.teacher[taught]).max() > 1
+  wide = np.bincount(table.teacher[has_teacher]).max() > 1
   repeated = table.degrees.sum() > 0
   return (*(0,) * bool(wide or repeated), *(1,) * bool(wide and repeated), 2)
 
 
 def _parts(table: Table, variances: np.ndarray) -> _Parts:
-  taught = table.teacher >= 0
-  weight = 1 / (variances[1] * taught + variances[2] / table.size)
+  has_teacher = table.teacher >= 0
+  weight = 1 / (variances[1] * has_teacher + variances[2] / table.size)
   total = table.sums(weight)
   shared = np.zeros((len(table.cells), table.teachers))
-  shared[table.cell[taught], table.teacher[taught]] = weight[taught]
+  shared[table.cell[has_teacher], table.teacher[has_teacher]] = weight[has_teacher]
   inner = np.diag(shared.sum(0)) - shared.T @ (shared / total[:, None])
   return _Parts(weight, total, shared,
                 np.eye(table.teachers) + variances[0] * inner)
@@ -216,9 +216,10 @@ def _parts(table: Table, variances: np.ndarray) -> _Parts:
 def _beyond(table: Table, parts: _Parts) -> tuple[np.ndarray, np.ndarray]:
   """What pairs have beyond their cell's weighted mean; its sums by teacher."""
   cells = table.sums(parts.weight * table.mean) / parts.total
-  beyond, taught = table.mean - cells[table.cell], table.teacher >= 0
+  beyond, has_teacher = table.mean - cells[table.cell], table.teacher >= 0
   return beyond, np.bincount(
-      table.teacher[taught], (parts.weight * beyond)[taught], table.teachers)
+      table.teacher[has_teacher], (parts.weight * beyond)[has_teacher],
+      table.teachers)
 
 
 def _deviance(table: Table, variances: np.ndarray) -> float:

@@ -115,11 +115,11 @@ def told_apart(
     but: Keys that are left out.
   """
   found = [settings(point, sweep) for point in points]
-  told = [key for key in sweep.telling if key not in but]
-  keys = [key for key in told if len(points) > 1 and len(
+  telling = [key for key in sweep.telling if key not in but]
+  keys = [key for key in telling if len(points) > 1 and len(
       {names.shown(each.get(key)) for each in found}) == 1]
   title = names.label(found[0], keys)
-  rest = [key for key in told if key not in keys]
+  rest = [key for key in telling if key not in keys]
   labels = [names.label(each, rest) for each in found]
   if not all(labels) or len({*labels}) < len(labels):
     labels = [*map(sweep.label, points)]

@@ -100,31 +100,32 @@ def _plain(root: ElementTree.Element) -> ElementTree.Element:
 
 
 def _areas(
-    marks: Sequence[ElementTree.Element]) -> dict[ElementTree.Element, float]:
+    shapes: Sequence[ElementTree.Element]) -> dict[ElementTree.Element, float]:
   """How far from its middle a mark is met: less than half way to the next one.
 
   Else the area of a mark would hide the middle of another.
   """
-  at = [(float(mark.attrib["x"]), float(mark.attrib["y"])) for mark in marks]
+  at = [(float(mark.attrib["x"]), float(mark.attrib["y"])) for mark in shapes]
   next_ = lambda place: min(
       (math.dist(at[place], other) for each, other in enumerate(at)
        if each != place), default=_AREA * 2)
-  return {mark: min(_AREA, next_(place) / 2) for place, mark in enumerate(marks)}
+  return {mark: min(_AREA, next_(place) / 2) for place, mark in enumerate(shapes)}
 
 
 def _told(
     group: ElementTree.Element, texts: Sequence[str],
     areas: Mapping[ElementTree.Element, float]) -> None:
   """Puts every mark of a line, or the line, into a group with a title."""
-  marks = group.find(".//use/..")
-  parent = group if marks is None else marks
-  told = dict(zip((each for each in parent if each.tag in ("use", "path")), texts))
+  used = group.find(".//use/..")
+  parent = group if used is None else used
+  titles = dict(zip(
+      (each for each in parent if each.tag in ("use", "path")), texts))
   for place, mark in enumerate([*parent]):
-    if mark not in told:
+    if mark not in titles:
       continue
     point = ElementTree.Element("g", {"class": "point", "pointer-events": "auto"})
-    ElementTree.SubElement(point, "title").text = told[mark]
-    shape, at = ("path", {"d": mark.attrib["d"]}) if marks is None else (
+    ElementTree.SubElement(point, "title").text = titles[mark]
+    shape, at = ("path", {"d": mark.attrib["d"]}) if used is None else (
         "circle", {"cx": mark.attrib["x"], "cy": mark.attrib["y"],
                    "r": f"{areas[mark]:.3g}", "style": "stroke-width: 1.5"})
     ElementTree.SubElement(point, shape, at | {"class": "area"})

@@ -312,10 +312,18 @@ class _Driver:
   def _train_lanes(self, planned: Planned) -> None:
     """Trains the chunks that have no rows yet."""
     self._planned += planned
-    meter = estimate.Meter(self._screen, planned, self._results)
+    done: Planned = []
+    missing: Planned = []
     for job, chunk in planned:
-      if all(self._done(job, lane) for lane in chunk.lanes):
-        continue
+      whole = all(self._done(job, lane) for lane in chunk.lanes)
+      (done if whole else missing).append((job, chunk))
+    if again := {lane for _, chunk in missing for lane in chunk.lanes
+                 if self._results.has([lane])}:
+      self._screen.say(
+          f"{planned[0][0].net.name}: {counted(len(again), 'net')} with a row, but "
+          "not there for those that learn from it: trained again")
+    meter = estimate.Meter(self._screen, planned, self._results, done)
+    for job, chunk in missing:
       trained = chunks.train(
           job, chunk, self._programs.get(job, chunk.shape),
           tick=functools.partial(meter.tick, job, chunk))

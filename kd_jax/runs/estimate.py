@@ -31,7 +31,8 @@ class Meter:
   """
 
   def __init__(
-      self, screen: Screen, planned: Sequence[tuple[Job, Chunk]], results: Results):
+      self, screen: Screen, planned: Sequence[tuple[Job, Chunk]], results: Results,
+      done: Sequence[tuple[Job, Chunk]]):
     self._screen, self._results = screen, results
     jobs = {job.program_fingerprint: job for job, _ in planned}
     self._costs = {
@@ -41,7 +42,6 @@ class Meter:
     self._lanes = len({row["fingerprint"] for row in results.rows}.union(
         *(chunk.lanes for _, chunk in planned)))
     self._total = sum(self._cost(*each) for each in planned)
-    done = [each for each in planned if results.has(each[1].lanes)]
     self._done = sum(self._cost(*each) for each in done)
     if done:
       screen.say(f"sweep: {len(results.rows)} of {self._lanes} lanes are done")

@@ -41,7 +41,7 @@ class Results:
       self, workdir: pathlib.Path, say: Callable[[str], None], *,
       writes: bool = True):
     """Reads what is there, and says what is damaged; one process alone `writes`."""
-    self._workdir, self._writes = workdir, writes
+    self._workdir, self._writes, self._say = workdir, writes, say
     # The lanes of the run, and the place of each; of its last row in the file.
     self._wanted: dict[str, int] = {}
     self._rows: list[Row] = []
@@ -90,19 +90,18 @@ class Results:
     self._write()
 
   def add(self, rows: Sequence[Row], *, again: bool = False) -> None:
-    """Writes finished rows; those that were made `again` replace earlier ones.
+    """Writes finished rows; they replace earlier ones of the same lane and packing.
 
-    Raises:
-      UserError: If a row of the same lane and packing has another result.
+    What differs from an earlier one is said, unless it was made `again` on purpose.
     """
     for row in rows:
       before = self._known.get(_result(row))
       if before is not None and not again and differing(before, row):
         names = ", ".join(differing(before, row))
-        raise UserError(
-            f"{self._workdir / _SHOWN}: has another result of "
-            f"{row['fingerprint'][:16]}, which differs in {names}; the machine or "
-            "a version of jax has changed, so use another --workdir")
+        self._say(
+            f"{row.get('row') or row['fingerprint'][:8]}: was trained again, as "
+            f"others learn from it, and differs from its row in {names}: the "
+            "machine or a version of jax has changed. Its row is the new one")
     places = [self._wanted.get(row["fingerprint"], -1) for row in rows]
     if all(one < two for one, two in itertools.pairwise([self._last, *places])):
       # They come after all others of the run: the file need not be written anew,

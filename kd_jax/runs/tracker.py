@@ -60,7 +60,7 @@ def _once(log: Log, failed: Callable[[BaseException], None]) -> Log:
   """A log that is asked no more once it has failed."""
   works = True
 
-  def told(kind: str, what: Mapping[str, Any]) -> None:
+  def logged(kind: str, what: Mapping[str, Any]) -> None:
     nonlocal works
     if not works:
       return
@@ -73,4 +73,4 @@ def _once(log: Log, failed: Callable[[BaseException], None]) -> Log:
       works = False
       failed(error)
 
-  return told
+  return logged

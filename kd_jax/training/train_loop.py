@@ -93,15 +93,13 @@ def run_to_end(
   """Runs a program to its end, or its monitor's; gives the last state.
 
   Args:
-    program: What is run, from `state`, or from where it was interrupted.
-    state: Where it begins.
+    program, state: What is run, and from where, unless it was interrupted.
     total_steps: Where it ends; `per_epoch` steps are an epoch, `segment_steps` at
       most a segment.
     checkpoints: Where an unfinished run is kept.
     stop: Asked between segments.
     ended: Called with every epoch, one segment after it was dispatched.
-    resumed: Called with the step at which it begins: 0, or where an interrupted
-      run goes on.
+    resumed: Called with the step at which it begins: 0, or where it goes on.
     monitor: Sees every epoch, and whatever is to be saved.
     tick: Called with the steps done before each segment within an epoch.
 
@@ -129,13 +127,12 @@ def run_to_end(
     pace.dispatched(length, more)
     if done % per_epoch:
       tick(done)
-    totals = metrics.merge(totals, more)
-    done += length
+    totals, done = metrics.merge(totals, more), done + length
     # What is wanted of this state is dispatched before an epoch is read.
     finished = []
     if done == end:
-      finished = [Epoch(done, totals, program.evaluate(state, done),
-                        monitor.observe(state))]
+      finished += [Epoch(
+          done, totals, program.evaluate(state, done), monitor.observe(state))]
       totals = program.no_totals()
     read()
     unread += finished
