@@ -175,8 +175,13 @@ def fewest(found: Sequence[comparison.Result], labels: Sequence[int]) -> str:
 def with_half(errors: Sequence[int]) -> str:
   """Mean errors ± half their interval, and of how many runs, as arms show them."""
   found = statistics.summary(errors)
+  return f"{mean_with_half(found)} ({found.n})"
+
+
+def mean_with_half(found: statistics.Summary) -> str:
+  """A mean ± half its interval, as tables show it."""
   half = None if found.high is None else found.high - found.mean
-  return f"{tables.with_half(found.mean, half)} ({found.n})"
+  return tables.with_half(found.mean, half)
 
 
 def difference(test: statistics.Paired) -> str:

@@ -14,7 +14,7 @@ from configs import early_stopped as recipe
 from experiments import fair, sources
 from experiments.protocol import Options, Rows, Stage, hold_out
 from kd_jax.config import sweep
-from kd_jax.report import Row, canvas, comparison, statistics, tables
+from kd_jax.report import Row, canvas, comparison, statistics
 from kd_jax.runs import arms as arms_lib
 from kd_jax.runs.arms import arm
 
@@ -133,7 +133,7 @@ def conclude(rows: Rows) -> str:
   if test := statistics.paired_by_seed(_errors(WHOLE, rows), labels):
     mean = statistics.summary([*labels.values()])
     lines.append(
-        f"Labels alone: {_with_half(mean)} ({mean.n}); "
+        f"Labels alone: {fair.mean_with_half(mean)} ({mean.n}); "
         f"{fair.minus(ARMS[WHOLE].name, 'labels', test)}.\n")
   lines += ["| after epoch | the teacher's test errors | its student's |",
             "|--:|--:|--:|"]
@@ -141,13 +141,9 @@ def conclude(rows: Rows) -> str:
   for epoch, mean in teachers(rows).items():
     if own := [*of[f"epoch {epoch}"].values()]:
       label = sources.linked(str(epoch), _of(_at(epoch), rows["table"]))
-      lines.append(f"| {label} | {_with_half(mean)} | "
-                   f"{_with_half(statistics.summary(own))} |")
+      lines.append(f"| {label} | {fair.mean_with_half(mean)} | "
+                   f"{fair.mean_with_half(statistics.summary(own))} |")
   return "\n".join(lines) + "\n"
-
-
-def _with_half(mean: statistics.Summary) -> str:
-  return tables.with_half(mean.mean, mean.high and mean.high - mean.mean)
 
 
 def status(rows: Rows) -> str:

@@ -13,7 +13,7 @@ from configs import patient as recipe
 from experiments import fair, sources
 from experiments.protocol import Options, Rows, Stage
 from kd_jax.config import sweep
-from kd_jax.report import canvas, comparison, statistics, tables
+from kd_jax.report import canvas, comparison, statistics
 from kd_jax.runs import arms as arms_lib
 from kd_jax.runs.arms import Arm, arm
 
@@ -152,7 +152,7 @@ def conclude(rows: Rows) -> str:
           "the last minus the one before"]
   lines += ["| " + " | ".join(head) + " |", "|---" + "|--:" * (len(head) - 1) + "|"]
   for name, points in means.items():
-    cells = [_with_half(points[epochs]) if epochs in points else ""
+    cells = [fair.mean_with_half(points[epochs]) if epochs in points else ""
              for epochs in all_epochs]
     test = tests.get(name)
     cells.append(fair.difference(test) if test else "")
@@ -162,7 +162,7 @@ def conclude(rows: Rows) -> str:
         row for row in rows["table"] if row.get("fingerprint") in own])
     lines.append(f"| {label} | " + " | ".join(cells) + " |")
   if teacher := _teacher(rows):
-    lines.append(f"\nThe teachers: {_with_half(teacher)} ({teacher.n}).")
+    lines.append(f"\nThe teachers: {fair.mean_with_half(teacher)} ({teacher.n}).")
   return "\n".join(lines) + "\n"
 
 
@@ -173,10 +173,6 @@ def _teacher(rows: Rows) -> statistics.Summary | None:
   return statistics.summary([*own.values()]) if own else None
 
 
-def _with_half(mean: statistics.Summary) -> str:
-  return tables.with_half(mean.mean, mean.high and mean.high - mean.mean)
-
-
 def status(rows: Rows) -> str:
   """Which arms are better than matching of mixed digits, and the fewest errors."""
   compared = _compared(rows)
@@ -185,7 +181,7 @@ def status(rows: Rows) -> str:
        for epochs, mean in points.items()), key=lambda each: each[2].mean)
   return (f"after {compared} epochs "
           f"{fair.outcome(found(rows, compared), MATCHING.name)}; fewest errors "
-          f"{best} after {epochs:,}, {_with_half(mean)} ({mean.n})")
+          f"{best} after {epochs:,}, {fair.mean_with_half(mean)} ({mean.n})")
 
 
 @canvas.styled

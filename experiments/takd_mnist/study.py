@@ -16,7 +16,7 @@ from configs import assistant_paths as recipe
 from experiments import fair, sources, words
 from experiments.protocol import Options, Rows, Stage, hold_out
 from kd_jax.config import sweep
-from kd_jax.report import Row, comparison, statistics, tables
+from kd_jax.report import Row, comparison, statistics
 from kd_jax.runs import arms as arms_lib
 from kd_jax.runs.arms import Arm, arm
 
@@ -169,9 +169,8 @@ def conclude(rows: Rows) -> str:
                {shown(path): _choice(path, rows) for path in recipe.PATHS})]
   labels, test = _labels(rows), _against_labels(rows)
   if labels and test:
-    half = labels.high and labels.high - labels.mean
     lines.append(
-        f"Labels alone: {tables.with_half(labels.mean, half)} ({labels.n}); "
+        f"Labels alone: {fair.mean_with_half(labels)} ({labels.n}); "
         f"{fair.minus(direct, 'labels', test)}.\n")
   lines += [*fair.steps("a step over", "errors with it minus without", steps(rows),
                         functools.partial(_linked, rows)),
