@@ -104,16 +104,25 @@ def record(
   main()
 
 
-def take(name: str, stage: str, folder: pathlib.Path) -> None:
-  """Puts what is committed of a stage into its workdir, unless that has rows."""
+def take(
+    name: str, stage: str, folder: pathlib.Path, *, sweep: bool = False) -> None:
+  """Puts what is committed of a stage into its workdir, unless that has rows.
+
+  Args:
+    name: The study's.
+    stage: The stage's.
+    folder: The workdir.
+    sweep: Whether a sweep goes on there, which has a plan.
+  """
   source, files = ROOT / name, _files(name, stage)
   if (folder / "results.jsonl").is_file() or not (
       source / files["results.jsonl"]).is_file():
     return
   folder.mkdir(parents=True, exist_ok=True)
   at = unfinished(source)
-  if at is not None and at["stage"] == stage and at["plan"]:
-    write(folder / "plan.json", at["plan"])
+  if sweep:
+    planned = at["plan"] if at is not None and at["stage"] == stage else None
+    write(folder / "plan.json", planned or {"chunks": []})
   for target, committed_as in files.items():
     if (source / committed_as).is_file():
       shutil.copy(source / committed_as, folder / target)

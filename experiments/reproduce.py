@@ -12,7 +12,7 @@ the table are trained with them. What is finished is kept: the same command goes
 `--record` puts the rows into the study's folder, to be committed, also if the study
 was stopped on the way. `--from-record` begins with what is there, in a new workdir:
 it passes over stages that are whole, and does what is missing of the one that was
-stopped.
+stopped. With `--seeds=N` too, a table that has fewer seeds gets more.
 
 On several machines each gives its part, `--shard=1/3` and so on, and leaves it in
 `WORKDIR/STAGE-1of3`. The parts of a stage are joined before the next begins:
@@ -28,6 +28,7 @@ something else came out.
 """
 
 import argparse
+import itertools
 import os
 import pathlib
 import shlex
@@ -129,7 +130,8 @@ class _Job:
     for stage in self.stages:
       folder = self.workdir / stage.name
       if self.arguments.from_record:
-        index.take(self.name, stage.name, folder)
+        index.take(self.name, stage.name, folder, sweep=(
+            stage.config is not None and not self._recorded(stage)))
       if self._recorded(stage):
         _say(f"{self.name}, stage {stage.name}: as it is recorded")
       elif not (self.shard and _whole(folder)):
@@ -173,8 +175,14 @@ class _Job:
     return 0
 
   def _recorded(self, stage: Stage) -> bool:
-    """Whether a stage is not to be run, as all its rows are committed."""
-    return self.arguments.from_record and index.whole(self.name, stage.name)
+    """Whether a stage is not to be run, as all its rows are committed.
+
+    Those from the table on have more, if other seeds are asked for.
+    """
+    from_table = itertools.dropwhile(lambda each: each.name != "table", self.stages)
+    more = self.arguments.seeds is not None and stage in [*from_table]
+    return (self.arguments.from_record and not more
+            and index.whole(self.name, stage.name))
 
   def _stage(self, stage: Stage, rows, folder: pathlib.Path) -> int:
     place = shards.apart(folder, self.shard)

@@ -2,6 +2,7 @@
 
 import collections
 import re
+import shutil
 
 from conftest import ROOT
 import jax
@@ -11,6 +12,7 @@ import pytest
 from configs import born_again as recipe
 from experiments import fair
 from experiments.ban_mnist import ensembles, study
+from experiments.protocol import Place
 from kd_jax import config as config_lib
 from kd_jax import main
 from kd_jax.config import recipe as recipe_lib
@@ -113,6 +115,28 @@ def test_generations_are_trained_once_and_the_mean_is_of_their_probabilities(
   # As a single net it is the row's: the same logits give the same errors.
   own = ensembles.judged("one", chain[:1], tmp_path, p[0].argmax(-1))
   assert own["test_errors"] == 0
+
+
+def test_means_that_are_there_need_no_logits(tmp_path, monkeypatch):
+  monkeypatch.setattr(ensembles, "_labels", lambda *_: np.array([0, 1]))
+  place = Place(tmp_path / "ensembles", lambda: False, print, None)
+  nets = {(net, seed): {"fingerprint": f"{net}{seed}", "seed": seed}
+          for net in "ab" for seed in (0, 1)}
+
+  def written(logits_of, *seeds):
+    shutil.rmtree(tmp_path / "table", ignore_errors=True)
+    (tmp_path / "table/logits").mkdir(parents=True)
+    for net in "ab":
+      np.savez(tmp_path / f"table/logits/{net}{logits_of}.npz",
+               test=np.array([[1.0, 0.0], [logits_of, 0.0]]))
+    ensembles.write({key: row for key, row in nets.items() if key[1] in seeds},
+                    {"both": ("a", "b")}, None, place)
+    return results.read(place.folder)
+
+  first, = written(0, 0)
+  again, second = written(1, 0, 1)
+  assert again == first and first["members"] == ["a0", "b0"]
+  assert (second["seed"], second["test_errors"]) == (1, 1)
 
 
 def row(net, seed, overrides=None, heldout=None, test=None):

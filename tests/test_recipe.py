@@ -251,7 +251,7 @@ def test_rows_of_another_machine_give_way_to_nets_trained_again(
   """Rows that came without their nets, as those of `reproduce --from-record`."""
   _, first = seeds
   theirs = [row | {"test_wrong_ids": [0], "test_errors": 1}
-            for some in first.values() for row in some]
+            for name in NETS[:-1] for row in first[name]]
   shutil.copytree(seeds[0], tmp_path / "run")
   shutil.rmtree(tmp_path / "run/teachers")
   results.save(tmp_path / "run", theirs, [])
@@ -262,8 +262,34 @@ def test_rows_of_another_machine_give_way_to_nets_trained_again(
   assert printed.count("was trained again, as others learn from it") == 4
   ids = lambda rows: [row["test_wrong_ids"] for row in rows]
   assert {name: ids(rows) for name, rows in second.items()} == {
-      **{name: ids(first[name]) for name in NETS[:-1]},
-      NETS[-1]: [[0], [0]]}  # From which nobody learns.
+      name: ids(rows) for name, rows in first.items()}
+
+
+@pytest.mark.slow
+def test_rows_alone_are_gone_on_from(seeds, chain, tmp_path):
+  """A net that has its row is trained again only if one without learns from it."""
+  _, first = seeds
+  shutil.copytree(seeds[0], tmp_path / "run")
+  shutil.rmtree(tmp_path / "run/teachers")
+  before = (tmp_path / "run/results.jsonl").read_bytes()
+  more = ("--sweep.seed=0,1,2", SEEDS[1])
+  second = chain(*more)
+  assert (tmp_path / "run/results.jsonl").read_bytes().startswith(before[:500])
+  for name in NETS:
+    assert second[name][:2] == first[name] and len(second[name]) == 3
+  trained = [json.loads(path.read_text())["seed"] for path in (
+      tmp_path / "run/teachers").glob("*/record.json")]
+  assert trained == [2, 2]
+  # One that lacks its row has the same teacher again, and the same bits.
+  rows = [row for some in second.values() for row in some]
+  lost = second["student"][1]
+  results.save(tmp_path / "run", [row for row in rows if row != lost], [])
+  shutil.rmtree(tmp_path / "run/teachers")
+  third = chain(*more)
+  assert third["student"][1]["test_wrong_ids"] == lost["test_wrong_ids"]
+  trained = [json.loads(path.read_text())["seed"] for path in (
+      tmp_path / "run/teachers").glob("*/record.json")]
+  assert sorted(trained) == [0, 0, 1, 1]  # Which is trained beside the other seed.
 
 
 @pytest.mark.parametrize(("sweep", "uncut"), [

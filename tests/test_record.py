@@ -103,7 +103,7 @@ def test_a_workdir_begins_with_what_is_committed(toy, tmp_path):
   record(toy, unfinished="table")
   fresh = tmp_path / "fresh"
   for stage in ("choosing", "table", "later"):
-    index.take(NAME, stage, fresh / stage)
+    index.take(NAME, stage, fresh / stage, sweep=stage == "table")
     assert index.whole(NAME, stage) == (stage == "choosing")
   assert not (fresh / "later").exists()
   for file in ("choosing/results.jsonl", "choosing/teachers.jsonl",
@@ -124,19 +124,19 @@ def test_a_study_goes_on_from_what_is_committed(
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
   monkeypatch.setattr(jax, "local_device_count", lambda: 1)
 
-  def config(smoothing):
+  def config(smoothing, seeds=3):
     config = mnist.get_config()
     config.method = "hard"  # Without a teacher, which would be trained each time.
     config.data.name, config.data.dir = "blobs", str(own_data)
     config.student.widths, config.epochs, config.min_steps = (12,), 2, 0
     config.sweep.lanes, config.tensorboard = "1x1", False
     config.sweep.points = tuple(sweep.product(
-        {"label_smoothing": (smoothing,), "seed": range(3)}))
+        {"label_smoothing": (smoothing,), "seed": range(seeds)}))
     return config
 
   toy.module.stages = lambda options: [
       Stage("choosing", config=lambda rows: config(0.1)),
-      Stage("table", config=lambda rows: config(0.0))]
+      Stage("table", config=lambda rows: config(0.0, options.seeds or 3))]
 
   class Signals:
     """Wishes to stop when there is enough."""
@@ -174,6 +174,12 @@ def test_a_study_goes_on_from_what_is_committed(
       for row in rows]
   assert plain(gone_on["table"]) == plain(whole["table"])
   assert state(toy) == "3 rows"
+  # A table has more of them with more seeds.
+  more = run("third", "--from-record", "--seeds=4", "--record")
+  assert not (tmp_path / "third/choosing/plan.json").exists(), "it was run again"
+  assert len(more["table"]) == 4
+  assert [row for row in more["table"] if row["seed"] < 3] == gone_on["table"]
+  assert state(toy) == "4 rows"
 
 
 def test_jax_does_not_start_before_a_sweep_has_set_it_up():

@@ -27,17 +27,20 @@ def write(
     config: For the data.
     place: Where the rows go.
   """
-  before = place.folder.parent / "table"
+  before, file = place.folder.parent / "table", place.folder / "results.jsonl"
   label = _labels(config, before)
-  found = []
+  found = {row["fingerprint"]: row
+           for row in (report.read(place.folder) if file.is_file() else ())}
   for seed in sorted({seed for _, seed in nets}):
-    for name, members in ensembles.items():
-      if all((member, seed) in nets for member in members):
-        found.append(judged(
-            name, [nets[member, seed] for member in members], before, label))
+    for name, names in ensembles.items():
+      members = [nets[each, seed] for each in names if (each, seed) in nets]
+      fingerprint = _fingerprint(members)
+      # Of rows that came from elsewhere the logits may not be here.
+      if len(members) == len(names) and fingerprint not in found:
+        found[fingerprint], = rows.stamp(
+            [judged(name, members, before, label)], study="ban_mnist")
   with records.locked(place.folder):
-    results.write(place.folder / "results.jsonl",
-                  rows.stamp(found, study="ban_mnist"))
+    results.write(file, [*found.values()])
 
 
 def judged(
@@ -46,12 +49,16 @@ def judged(
   """The errors of the mean of the members' probabilities."""
   logits = np.stack([kept_logits.load(folder, row)["test"] for row in members])
   mean = mixtures.mixture_logits(jnp.asarray(logits), 1.0)
-  fingerprints = [row["fingerprint"] for row in members]
   return {
       "overrides": {"ensemble": name}, "seed": members[0]["seed"], "failed": None,
-      "fingerprint": identity.fingerprint({"mean of": fingerprints}),
-      "members": fingerprints, "test_examples": len(label),
+      "fingerprint": _fingerprint(members),
+      "members": [row["fingerprint"] for row in members],
+      "test_examples": len(label),
       "test_errors": int((np.asarray(mean).argmax(-1) != label).sum())}
+
+
+def _fingerprint(members: Sequence[Row]) -> str:
+  return identity.fingerprint({"mean of": [row["fingerprint"] for row in members]})
 
 
 def _labels(

@@ -136,10 +136,10 @@ class Cells:
     """The mean of a cell, and its interval."""
     runs = self._runs[cell]
     if self._teachers[cell] < 2:
-      found = statistics.summary([run.value for run in runs])
+      plain = statistics.summary([run.value for run in runs])
       # Of runs without a teacher each is a group of its own.
-      return Nested(found.mean, found.low, found.high, None, found.sd,
-                    self._teachers[cell] or found.n, found.n)
+      return Nested(plain.mean, plain.low, plain.high, None, plain.sd,
+                    self._teachers[cell] or plain.n, plain.n)
     groups: dict[Any, list[float]] = {}
     for run in runs:
       groups.setdefault(run.teacher, []).append(run.value)

@@ -150,6 +150,13 @@ class _Driver:
     self._before = plan.load(workdir / "plan.json")
     self._programs = Programs(
         run.sweep, screen.say, asked.stop, measure=asked.shard is None)
+    if run.sweep.points and run.values["recipe"]:
+      # Of a chunk that is not whole no lane is done: they are trained together.
+      open_ = {lane for chunk in self._before if not self._results.has(chunk.lanes)
+               for lane in chunk.lanes}
+      points.pass_over(
+          lambda lane: self._results.has([lane]) and lane not in open_,
+          self._results.teachers())
     # Of all entries that leave rows: all but the main job's teachers.
     self._jobs: list[Job] = []
     self._planned: Planned = []
@@ -205,7 +212,9 @@ class _Driver:
     if self._jobs and not any(job.prepared for job in jobs):
       return
     self._recorder.write("config.json", self._run.values)
-    if hosts.first():
+    # What is there of teachers that are passed over is kept.
+    if hosts.first() and (
+        any(job.prepared for job in jobs) or not self._points.passed_over):
       kept_logits.teachers(self._workdir, jobs, self._study)
 
   def _done(self, job: Job, lane: str) -> bool:

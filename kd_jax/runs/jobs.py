@@ -34,12 +34,14 @@ class Wanted(NamedTuple):
     identity: What determines it, but for the machine and the lanes beside it.
     teacher: Whom it asks; None where its method asks nobody.
     start: The net that it starts from, or None.
+    passed_over: Whether it has its row, and nobody without one learns from it.
   """
 
   lane: Lane
   identity: dict[str, Any]
   teacher: PreparedTeacher | None = None
   start: Kept | None = None
+  passed_over: bool = False
 
 
 class Job(NamedTuple):
@@ -75,14 +77,14 @@ class Job(NamedTuple):
 
   @property
   def prepared(self) -> PreparedTeacher | None:
-    """The teacher of the first net, for what is alike in all."""
-    return next(iter(self.wanted.values())).teacher
+    """The teacher of the first net that has one, for what is alike in all."""
+    return next(filter(None, (each.teacher for each in self.wanted.values())), None)
 
   @property
   def own_teachers(self) -> bool:
     """Whether lanes have different teachers."""
-    return len({tuple(each.teacher.identity) for each in self.wanted.values()
-                if each.teacher}) > 1
+    return len({tuple(of) for each in self.wanted.values()
+                if (of := each.identity.get("teachers"))}) > 1
 
   @property
   def program_fingerprint(self) -> str:
@@ -94,9 +96,9 @@ class Job(NamedTuple):
   def rows(self) -> list[tuple[Any, str]]:
     """Each lane's fingerprint, after its seed (and teacher): alike in a row."""
     own = self.own_teachers
-    return [((each.lane.seed, *each.teacher.identity)
-             if own and each.teacher else each.lane.seed, fingerprint)
-            for fingerprint, each in self.wanted.items()]
+    return [((each.lane.seed, *of)
+             if own and (of := each.identity.get("teachers")) else each.lane.seed,
+             fingerprint) for fingerprint, each in self.wanted.items()]
 
   @property
   def per_epoch(self) -> int:
@@ -120,7 +122,8 @@ class Job(NamedTuple):
 
 
 def make(
-    net: Net, setup: Setup, training: Training, wanted: Mapping[str, Wanted]
+    net: Net, setup: Setup, training: Training, wanted: Mapping[str, Wanted],
+    before: Mapping[str, Training],
 ) -> Job:
   """The job of some nets, alike in all that is not traced.
 
@@ -129,28 +132,46 @@ def make(
     setup: The setup of its run.
     training: How it is trained.
     wanted: The nets, by their fingerprints.
+    before: The trainings of the nets before it, by name.
   """
-  teacher = next(iter(wanted.values())).teacher
+  teacher = next((each.teacher.teacher for each in wanted.values()
+                  if each.teacher), None)
+  if teacher is None and all(each.passed_over for each in wanted.values()) and (
+      setup.run.method.needs_teacher):
+    teacher = _shapes_of_teacher(net, setup, before)
   learner = build.learner(
-      setup.run, training, build.method(net, setup.run),
-      teacher and teacher.teacher)
+      setup.run, training, build.method(net, setup.run), teacher)
   # What is evaluated, kept and learnt from is the net that comes out.
   training = training._replace(model=step.deployed(learner))
   return Job(net, setup, training, learner, dict(wanted),
              identity_lib.program(setup.run.values))
 
 
+def _shapes_of_teacher(
+    net: Net, setup: Setup, before: Mapping[str, Training]) -> teachers.Teacher:
+  """The teacher that a net asks, by shapes alone."""
+  of = [before[name] for name in net.teachers]
+  return teacher_store.live(setup.run, net.teachers, of, [
+      cost.variables(each.model, setup.train.inputs) for each in of])
+
+
+def mixture(run: run_lib.Run, teacher: PreparedTeacher) -> dict[str, Any]:
+  """What determines a teacher as a student of a run sees it."""
+  return identity_lib.mixture(
+      run.values, teacher.identity, teacher.teacher.weights.tolist())
+
+
 def identity(
-    net: Net, setup: Setup, teacher: PreparedTeacher | None = None,
-    start: Kept | None = None,
+    net: Net, setup: Setup, teacher: dict[str, Any] | None = None,
+    start: str | None = None,
 ) -> dict[str, Any]:
   """What determines a net, but for the machine and the lanes beside it.
 
   Args:
     net: The net.
     setup: The setup of its run.
-    teacher: Whom it asks, or None where it asks nobody.
-    start: The net that it starts from, if not from new weights.
+    teacher: Of `mixture`; None where it asks nobody.
+    start: The hash of the net that it starts from, if not from new weights.
   """
   run, content = setup.run, setup.dataset.fingerprint
   if net.member is not None:
@@ -158,9 +179,8 @@ def identity(
         run.values, content=content, seed=run.values["teacher.seed"] + net.member,
         source=run.sources["teacher"])
   run = run._replace(values=identity_lib.by_place(run.values, net.teachers))
-  found = _of_student(run, content, teacher and identity_lib.mixture(
-      run.values, teacher.identity, teacher.teacher.weights.tolist()))
-  return found | ({"init_from": start.sha256} if start else {}) | (
+  found = _of_student(run, content, teacher)
+  return found | ({"init_from": start} if start else {}) | (
       {"prune": net.prune} if net.prune else {}) | (
       {"ends_at_epoch": net.epoch} if net.epoch else {}) | (
           {"role": net.role} if net.role else {}) | _of_peers(net, content)
@@ -250,22 +270,20 @@ def check_own_step(
   own = [part for part in run.values["method"].split("+") if sources.named(part)]
   if not own or net.peer is not None:
     return
-  method, inputs, teacher = build.method(net, run), setup.train.inputs, None
+  method, teacher = build.method(net, run), None
   if method.needs_teacher and run.values["teacher.logits"] is not None:
     bank = (len(setup.dataset.train.label), 1, 1, setup.dataset.num_classes)
     teacher = teachers.banked(jax.ShapeDtypeStruct(bank, jnp.float32))  # type: ignore[arg-type]
   elif method.needs_teacher:
-    of = [before[name] for name in net.teachers]
-    teacher = teacher_store.live(
-        run, net.teachers, of, [cost.variables(each.model, inputs) for each in of])
+    teacher = _shapes_of_teacher(net, setup, before)
   with net.errors_named():
     learner = build.learner(run, training, method, teacher)
     segments = segment.make_segment(learner, training.views, training.batch_size)
     key = jax.random.key(0)
     try:
       jax.eval_shape(
-          segments, jax.eval_shape(segment.make_init(learner, inputs), key,
-                                   training.hparams),
+          segments, jax.eval_shape(segment.make_init(learner, setup.train.inputs),
+                                   key, training.hparams),
           setup.train, teacher and teacher.arrays, training.hparams, key, 1)
     except UserError:
       raise

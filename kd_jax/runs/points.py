@@ -1,17 +1,20 @@
 """The points of a run: the nets of each, and those that are trained by now."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
+import itertools
 import json
 import pathlib
 from typing import Any
 
+from kd_jax import teachers
 from kd_jax.config import build, identity, recipe, schema
 from kd_jax.config import run as run_lib
 from kd_jax.config.recipe import Net
 from kd_jax.config.run import Run
 from kd_jax.config.sweep import Lane
 from kd_jax.core.screen import Screen
+from kd_jax.data.views import VIEWS
 from kd_jax.runs import jobs, nets, teacher_store, tracker
 from kd_jax.runs import setup as setup_lib
 from kd_jax.runs.jobs import Job, Wanted
@@ -47,6 +50,8 @@ class Points:
         build.check_net(net)
     known: dict[str, Training] = {}
     self._steps: set[str] = set()  # That were tried: alike in all that is static.
+    # Of each point the trainings of its nets, by name.
+    self._trainings: list[dict[str, Training]] = []
     self._recipes = [self._checked(found, known) for found in recipes]
     needed = _needed(self._recipes)
     self.names = _in_order(needed)
@@ -54,10 +59,65 @@ class Points:
     # Names of nets that others learn or start from.
     self._learnt_from = set().union(*needed.values())
     nets.look(self._roots())
+    # Of each point, by entry, what determines the nets that are passed over; and
+    # the fingerprints of all others.
+    self._passed: dict[int, dict[str, dict[str, Any]]] = {}
+    self._needed: set[str] = set()
     # Of each point and entry its net, and what is known of nets by fingerprint.
     self._fingerprints: dict[tuple[int, str], str] = {}
     self._nets: dict[str, Kept | None] = {}
     self._known_as: dict[str, str] = {}
+
+  def pass_over(
+      self, done: Callable[[str], bool], hashes: Mapping[str, Sequence[str]]
+  ) -> None:
+    """Passes over nets that have rows, unless one that has none learns from them.
+
+    They need not be there: a study goes on from its rows alone.
+
+    Args:
+      done: Whether a net, by its fingerprint, has its row.
+      hashes: Those of the parameters of teachers of rows, by fingerprint.
+    """
+    for number, nets_of in enumerate(self._recipes):
+      found: dict[str, dict[str, Any]] = {}
+      known: dict[str, Sequence[str]] = {}
+      needed: set[str] = set()
+      order = [nets_of[name] for name in self.names if name in nets_of]
+      for net in order:
+        for each in self._by_rows(net, known):
+          if done(fingerprint := identity.fingerprint(each)):
+            found[net.name] = each
+            known[net.name] = hashes.get(fingerprint, ())
+            break
+      for net in reversed(order):
+        if net.name not in found or net.name in needed:
+          needed.update((net.name, *_needs(net)))
+      self._passed[number] = {
+          name: each for name, each in found.items() if name not in needed}
+
+  @property
+  def passed_over(self) -> bool:
+    """Whether any net is."""
+    return any(self._passed.values())
+
+  def _by_rows(
+      self, net: Net, known: Mapping[str, Sequence[str]]
+  ) -> Iterator[dict[str, Any]]:
+    """What may determine a net, by the hashes that are known of its teachers."""
+    setup = self._setup(net)
+    run = setup.run
+    if (not net.in_config or net.start or net.peers or net.peer is not None
+        or run.values["init_from"] is not None):
+      return
+    if not run.method.needs_teacher:
+      yield jobs.identity(net, setup)
+    # Of a file nothing is known here, and a mean over views has other weights.
+    elif net.teachers and run.values["teacher.sees"] not in VIEWS:
+      weights = teachers.weights_of(run.weights, len(net.teachers)).tolist()
+      for of in itertools.product(*(known.get(name, ()) for name in net.teachers)):
+        yield jobs.identity(
+            net, setup, identity.mixture(run.values, of, weights))
 
   def jobs(self, name: str) -> list[Job]:
     """What is to be trained of an entry, all points together."""
@@ -79,8 +139,8 @@ class Points:
 
   def lacks(self, job: Job, fingerprint: str) -> bool:
     """Whether a net that others learn from is not there, though its row may be."""
-    return job.net.name in self._learnt_from and (
-        self.find(job, fingerprint) is None)
+    return (job.net.name in self._learnt_from and fingerprint in self._needed
+            and self.find(job, fingerprint) is None)
 
   def keep(self, fingerprint: str, net: Kept) -> None:
     """Keeps a trained net for those that learn from it."""
@@ -155,6 +215,7 @@ class Points:
             if net == each._replace(name=net.name, epoch=net.epoch))
         continue
       nets_of[net.name], before[net.name], alike[net.name] = net, known[key], key
+    self._trainings.append(before)
     return nets_of
 
   def _program(self, number: int, net: Net) -> str:
@@ -181,10 +242,12 @@ class Points:
       fingerprint = identity.fingerprint(wanted.identity)
       self._fingerprints[number, net.name] = fingerprint
       found.setdefault(fingerprint, []).append(wanted)
+    self._needed.update(fingerprint for fingerprint, same in found.items()
+                        if not all(each.passed_over for each in same))
     job = jobs.make(net, setup, training, {
-        fingerprint: same[0]._replace(lane=self._agreed(
-            net, fingerprint, [each.lane for each in same]))
-        for fingerprint, same in found.items()})
+        fingerprint: min(same, key=lambda each: each.passed_over)._replace(
+            lane=self._agreed(net, fingerprint, [each.lane for each in same]))
+        for fingerprint, same in found.items()}, self._trainings[group[0][0]])
     return job._replace(program=program) if net.in_config else job
 
   def _wanted(
@@ -194,6 +257,8 @@ class Points:
     lane = Lane(self._lanes[number].point, net.values)
     if net.name == "baseline" and not net.in_config:
       lane = lane._replace(point={"method": "hard"})
+    if net.name in (passed := self._passed.get(number, {})):
+      return Wanted(lane, passed[net.name], passed_over=True)
     # Peers are asked in the step, and one that is taken from them asks nobody.
     alone = net.member is not None or net.peers or net.peer is not None
     teacher = None if alone else self._teachers.of(
@@ -203,8 +268,10 @@ class Points:
         self._of_another_run(net, setup, training))
     if start and net.peer is None:
       start = jobs.begun(net, setup, training, start)
-    return Wanted(
-        lane, jobs.identity(net, setup, teacher, start), teacher, start)
+    determining = jobs.identity(
+        net, setup, teacher and jobs.mixture(setup.run, teacher),
+        start and start.sha256)
+    return Wanted(lane, determining, teacher, start)
 
   def _of_another_run(
       self, net: Net, setup: Setup, training: Training) -> Kept | None:

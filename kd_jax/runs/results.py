@@ -76,6 +76,15 @@ class Results:
     """Whether all these lanes are finished, in whatever packing."""
     return self._lanes.issuperset(lanes)
 
+  def teachers(self) -> dict[str, list[str]]:
+    """Hashes of nets that rows learn from, by fingerprint: of two machines two."""
+    found: dict[str, dict[str, None]] = {}
+    for row in self._known.values():
+      hashes, teacher = row.get("teacher_sha256"), row.get("teacher_fingerprint")
+      if hashes and len(hashes) == 1 and teacher:  # Of several it is of them all.
+        found.setdefault(teacher, {})[hashes[0]] = None
+    return {teacher: [*hashes] for teacher, hashes in found.items()}
+
   def convert(self, convert: Callable[[list[Row]], list[Row]]) -> None:
     """Makes rows of schema 2 of older ones."""
     rows = [*self._known.values()]

@@ -31,7 +31,8 @@ def found(job: Job, fingerprint: str, record: Row) -> Row:
 
 def about(job: Job, fingerprint: str) -> Row:
   """What was asked for, and of whom it learnt."""
-  lane, _, teacher, _ = job.wanted[fingerprint]
+  wanted = job.wanted[fingerprint]
+  lane, teacher = wanted.lane, wanted.teacher
   run = job.setup.run
   return {
       "row": f"{job.net.name} {lane.name}" if job.net.in_config else lane.name,

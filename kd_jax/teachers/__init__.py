@@ -10,9 +10,10 @@ from kd_jax.teachers.teacher import (
     live,
     outputs,
     streamed,
+    weights_of,
 )
 
 __all__ = [
     "MEANS", "Teacher", "account", "averaged", "banked", "combine", "live",
-    "outputs", "problem", "streamed",
+    "outputs", "problem", "streamed", "weights_of",
 ]

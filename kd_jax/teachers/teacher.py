@@ -67,8 +67,9 @@ def live(
   """
   names = taps.names if isinstance(taps, methods.OfSeveral) else ()
   return Teacher(
-      _nets(tuple(models), names), tuple(variables), _weights(weights, len(models)),
-      mean, taps if names or len(models) == 1 else _NO_TAPS)
+      _nets(tuple(models), names), tuple(variables),
+      weights_of(weights, len(models)), mean,
+      taps if names or len(models) == 1 else _NO_TAPS)
 
 
 # Teachers of the same nets share compiled programs.
@@ -112,7 +113,7 @@ def banked(
   if features and len(names) > 1:
     taps = methods.OfSeveral(taps, names)
   arrays = (bank, dict(features)) if features else bank
-  return Teacher(_stored, arrays, _weights(weights, bank.shape[2]), mean, taps)
+  return Teacher(_stored, arrays, weights_of(weights, bank.shape[2]), mean, taps)
 
 
 def averaged(
@@ -267,7 +268,8 @@ def combine(
   return jnp.sum(each * logits, axis=0)
 
 
-def _weights(weights: Sequence[float] | None, count: int) -> jax.Array:
+def weights_of(weights: Sequence[float] | None, count: int) -> jax.Array:
+  """The weights of `count` members, float32, summing to 1; None for all alike."""
   if weights is None:
     return jnp.full((count,), 1.0 / count, jnp.float32)
   given = jnp.asarray(weights, jnp.float32)
