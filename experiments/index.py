@@ -7,6 +7,7 @@ that is under way, `unfinished.json` names the stage it is at and holds its plan
 that `reproduce --from-record` goes on from what is committed.
 """
 
+import collections
 from collections.abc import Mapping, Sequence
 import importlib
 import pathlib
@@ -73,7 +74,7 @@ def committed(folder: pathlib.Path) -> dict[str, list[Row]]:
 
 def record(
     name: str, stages: Sequence[str], workdir: pathlib.Path, *,
-    unfinished: str | None = None,
+    unfinished: str | None = None, extends: bool = False,
 ) -> None:
   """Copies the rows of a study into its folder; makes all else anew.
 
@@ -82,12 +83,14 @@ def record(
     stages: Names of all of them.
     workdir: Where they were run.
     unfinished: The stage that was stopped, if one was.
+    extends: Whether the study began with what is committed.
 
   Raises:
-    UserError: If a study that was stopped has not all rows that are committed.
+    UserError: If a study that was stopped, or extended, has not all rows that are
+      committed.
   """
   folder = ROOT / name
-  if unfinished is not None:
+  if unfinished is not None or extends:
     _refuse_fewer(folder, stages, workdir)
   not_committed = getattr(study(name), "NOT_COMMITTED", {})
   for stage in stages:
@@ -180,15 +183,18 @@ def _refuse_fewer(
   for stage in stages:
     # Rows that were recorded before schema 2 may have new names there; and whoever
     # learns from a net that another machine has trained again is another net.
-    rows = stage_rows(workdir / stage)[stage]
-    here = {row.get(key) for row in rows
-            for key in ("fingerprint", "fingerprint_of_schema_1")}
-    lanes = {*map(_lane, rows)}
-    lost = [row for row in known.get(stage, ())
-            if row["fingerprint"] not in here and _lane(row) not in lanes]
+    ids = lambda row: {own for key in ("fingerprint", "fingerprint_of_schema_1")
+                       if (own := row.get(key))}
+    rows, before = stage_rows(workdir / stage)[stage], known.get(stage, [])
+    here, there = (set().union(*map(ids, some)) for some in (rows, before))
+    instead = collections.Counter(
+        _lane(row) for row in rows if not ids(row) & there)
+    gone = collections.Counter(
+        _lane(row) for row in before if row["fingerprint"] not in here)
+    lost = (gone - instead).total()
     if lost:
       raise UserError(
-          f"--record: {folder.name} has {len(lost)} rows of {stage} that {workdir} "
+          f"--record: {folder.name} has {lost} rows of {stage} that {workdir} "
           "does not have; nothing was recorded. Go on to the end, or begin with "
           "--from-record in a new workdir")
 

@@ -155,7 +155,7 @@ class _Job:
   def _record(self, unfinished: str | None = None) -> None:
     if self.arguments.record:
       index.record(self.name, [stage.name for stage in self.stages], self.workdir,
-                   unfinished=unfinished)
+                   unfinished=unfinished, extends=self.arguments.from_record)
 
   def plan(self) -> int:
     """Tells what each stage would take; what is not chosen yet is left open."""

@@ -90,9 +90,19 @@ def test_no_committed_row_is_lost_to_a_stopped_run(toy):
   write(toy.work / "choosing/results.jsonl", rows_of(3))
   record(toy)
   write(toy.work / "choosing/results.jsonl", rows_of(2))
+  for how in ({"unfinished": "choosing"}, {"extends": True}):
+    with pytest.raises(UserError, match="has 1 rows of choosing that"):
+      record(toy, **how)
+  assert len(index.committed(toy.folder)["choosing"]) == 3
+  # Another machine has made other nets of the same settings and seeds.
+  theirs = lambda count: [row | {"fingerprint": f"g{row['seed']}"}
+                          for row in rows_of(count)]
+  write(toy.work / "choosing/results.jsonl", theirs(2))
   with pytest.raises(UserError, match="has 1 rows of choosing that"):
     record(toy, unfinished="choosing")
-  assert len(index.committed(toy.folder)["choosing"]) == 3
+  write(toy.work / "choosing/results.jsonl", theirs(3))
+  record(toy, unfinished="choosing")
+  assert index.committed(toy.folder)["choosing"][0]["fingerprint"] == "g0"
 
 
 def test_a_workdir_begins_with_what_is_committed(toy, tmp_path):

@@ -29,18 +29,19 @@ def write(
   """
   before, file = place.folder.parent / "table", place.folder / "results.jsonl"
   label = _labels(config, before)
-  found = {row["fingerprint"]: row
+  known = {(row["overrides"]["ensemble"], row["fingerprint"]): row
            for row in (report.read(place.folder) if file.is_file() else ())}
+  found = []
   for seed in sorted({seed for _, seed in nets}):
     for name, names in ensembles.items():
       members = [nets[each, seed] for each in names if (each, seed) in nets]
-      fingerprint = _fingerprint(members)
+      if len(members) < len(names):
+        continue
       # Of rows that came from elsewhere the logits may not be here.
-      if len(members) == len(names) and fingerprint not in found:
-        found[fingerprint], = rows.stamp(
-            [judged(name, members, before, label)], study="ban_mnist")
+      found.append(known.get((name, _fingerprint(members))) or rows.stamp(
+          [judged(name, members, before, label)], study="ban_mnist")[0])
   with records.locked(place.folder):
-    results.write(file, [*found.values()])
+    results.write(file, found)
 
 
 def judged(

@@ -156,7 +156,7 @@ class _Driver:
                for lane in chunk.lanes}
       points.pass_over(
           lambda lane: self._results.has([lane]) and lane not in open_,
-          self._results.teachers())
+          self._results.teachers(), [chunk.lanes for chunk in self._before])
     # Of all entries that leave rows: all but the main job's teachers.
     self._jobs: list[Job] = []
     self._planned: Planned = []
@@ -326,8 +326,8 @@ class _Driver:
     for job, chunk in planned:
       whole = all(self._done(job, lane) for lane in chunk.lanes)
       (done if whole else missing).append((job, chunk))
-    if again := {lane for _, chunk in missing for lane in chunk.lanes
-                 if self._results.has([lane])}:
+    if again := {lane for job, chunk in missing for lane in chunk.lanes
+                 if self._results.has([lane]) and self._points.lacks(job, lane)}:
       self._screen.say(
           f"{planned[0][0].net.name}: {counted(len(again), 'net')} with a row, but "
           "not there for those that learn from it: trained again")

@@ -34,7 +34,8 @@ class Wanted(NamedTuple):
     identity: What determines it, but for the machine and the lanes beside it.
     teacher: Whom it asks; None where its method asks nobody.
     start: The net that it starts from, or None.
-    passed_over: Whether it has its row, and nobody without one learns from it.
+    passed_over: Whether it is not to be trained, having its row; then it has no
+      teacher here.
   """
 
   lane: Lane

@@ -1,8 +1,7 @@
 """The points of a run: the nets of each, and those that are trained by now."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import contextlib
-import itertools
 import json
 import pathlib
 from typing import Any
@@ -18,6 +17,7 @@ from kd_jax.data.views import VIEWS
 from kd_jax.runs import jobs, nets, teacher_store, tracker
 from kd_jax.runs import setup as setup_lib
 from kd_jax.runs.jobs import Job, Wanted
+from kd_jax.runs.needed import needed
 from kd_jax.runs.nets import Kept
 from kd_jax.runs.setup import Setup
 from kd_jax.training.settings import Training
@@ -53,69 +53,72 @@ class Points:
     # Of each point the trainings of its nets, by name.
     self._trainings: list[dict[str, Training]] = []
     self._recipes = [self._checked(found, known) for found in recipes]
-    needed = _needed(self._recipes)
-    self.names = _in_order(needed)
+    before = _before(self._recipes)
+    self.names = _in_order(before)
     self.first = next(iter(self._setups.values()))
     # Names of nets that others learn or start from.
-    self._learnt_from = set().union(*needed.values())
+    self._learnt_from = set().union(*before.values())
     nets.look(self._roots())
-    # Of each point, by entry, what determines the nets that are passed over; and
-    # the fingerprints of all others.
-    self._passed: dict[int, dict[str, dict[str, Any]]] = {}
-    self._needed: set[str] = set()
+    # What determines the nets that are passed over, by point and entry.
+    self._passed: dict[tuple[int, str], dict[str, Any]] = {}
     # Of each point and entry its net, and what is known of nets by fingerprint.
     self._fingerprints: dict[tuple[int, str], str] = {}
     self._nets: dict[str, Kept | None] = {}
     self._known_as: dict[str, str] = {}
 
   def pass_over(
-      self, done: Callable[[str], bool], hashes: Mapping[str, Sequence[str]]
+      self, done: Callable[[str], bool], hashes: Mapping[str, Sequence[list[str]]],
+      chunks: Iterable[Sequence[str]],
   ) -> None:
-    """Passes over nets that have rows, unless one that has none learns from them.
+    """Passes over nets that have rows, where no other is trained with their help.
 
     They need not be there: a study goes on from its rows alone.
 
     Args:
       done: Whether a net, by its fingerprint, has its row.
-      hashes: Those of the parameters of teachers of rows, by fingerprint.
+      hashes: Of `Results.teachers`.
+      chunks: The fingerprints of nets that are trained together.
     """
+    found: dict[tuple[int, str], tuple[str, dict[str, Any]]] = {}
+    teachers_of: dict[tuple[int, str], list[tuple[int, str]]] = {}
     for number, nets_of in enumerate(self._recipes):
-      found: dict[str, dict[str, Any]] = {}
-      known: dict[str, Sequence[str]] = {}
-      needed: set[str] = set()
-      order = [nets_of[name] for name in self.names if name in nets_of]
-      for net in order:
-        for each in self._by_rows(net, known):
+      known: dict[str, str] = {}
+      for net in (nets_of[name] for name in self.names if name in nets_of):
+        teachers_of[number, net.name] = [(number, each) for each in _needs(net)]
+        for each in self._by_rows(net, known, hashes):
           if done(fingerprint := identity.fingerprint(each)):
-            found[net.name] = each
-            known[net.name] = hashes.get(fingerprint, ())
+            found[number, net.name] = fingerprint, each
+            known[net.name] = fingerprint
             break
-      for net in reversed(order):
-        if net.name not in found or net.name in needed:
-          needed.update((net.name, *_needs(net)))
-      self._passed[number] = {
-          name: each for name, each in found.items() if name not in needed}
+    without = needed(
+        teachers_of, {key: fingerprint for key, (fingerprint, _) in found.items()},
+        chunks)
+    self._passed = {key: each for key, (_, each) in found.items()
+                    if key not in without}
 
   @property
   def passed_over(self) -> bool:
     """Whether any net is."""
-    return any(self._passed.values())
+    return bool(self._passed)
 
   def _by_rows(
-      self, net: Net, known: Mapping[str, Sequence[str]]
+      self, net: Net, known: Mapping[str, str],
+      hashes: Mapping[str, Sequence[list[str]]],
   ) -> Iterator[dict[str, Any]]:
-    """What may determine a net, by the hashes that are known of its teachers."""
+    """What may determine a net, by what rows say of teachers with fingerprints."""
+    if (not net.in_config or net.start or net.peers or net.peer is not None
+        or net.values["init_from"] is not None):
+      return
     setup = self._setup(net)
     run = setup.run
-    if (not net.in_config or net.start or net.peers or net.peer is not None
-        or run.values["init_from"] is not None):
-      return
     if not run.method.needs_teacher:
       yield jobs.identity(net, setup)
     # Of a file nothing is known here, and a mean over views has other weights.
-    elif net.teachers and run.values["teacher.sees"] not in VIEWS:
+    elif net.teachers and run.values["teacher.sees"] not in VIEWS and (
+        known.keys() >= {*net.teachers}):
       weights = teachers.weights_of(run.weights, len(net.teachers)).tolist()
-      for of in itertools.product(*(known.get(name, ()) for name in net.teachers)):
+      for of in hashes.get(teacher_store.together(
+          [known[name] for name in net.teachers]), ()):
         yield jobs.identity(
             net, setup, identity.mixture(run.values, of, weights))
 
@@ -139,7 +142,8 @@ class Points:
 
   def lacks(self, job: Job, fingerprint: str) -> bool:
     """Whether a net that others learn from is not there, though its row may be."""
-    return (job.net.name in self._learnt_from and fingerprint in self._needed
+    return (job.net.name in self._learnt_from
+            and not job.wanted[fingerprint].passed_over
             and self.find(job, fingerprint) is None)
 
   def keep(self, fingerprint: str, net: Kept) -> None:
@@ -242,11 +246,9 @@ class Points:
       fingerprint = identity.fingerprint(wanted.identity)
       self._fingerprints[number, net.name] = fingerprint
       found.setdefault(fingerprint, []).append(wanted)
-    self._needed.update(fingerprint for fingerprint, same in found.items()
-                        if not all(each.passed_over for each in same))
     job = jobs.make(net, setup, training, {
-        fingerprint: min(same, key=lambda each: each.passed_over)._replace(
-            lane=self._agreed(net, fingerprint, [each.lane for each in same]))
+        fingerprint: same[0]._replace(lane=self._agreed(
+            net, fingerprint, [each.lane for each in same]))
         for fingerprint, same in found.items()}, self._trainings[group[0][0]])
     return job._replace(program=program) if net.in_config else job
 
@@ -257,8 +259,8 @@ class Points:
     lane = Lane(self._lanes[number].point, net.values)
     if net.name == "baseline" and not net.in_config:
       lane = lane._replace(point={"method": "hard"})
-    if net.name in (passed := self._passed.get(number, {})):
-      return Wanted(lane, passed[net.name], passed_over=True)
+    if passed := self._passed.get((number, net.name)):
+      return Wanted(lane, passed, passed_over=True)
     # Peers are asked in the step, and one that is taken from them asks nobody.
     alone = net.member is not None or net.peers or net.peer is not None
     teacher = None if alone else self._teachers.of(
@@ -311,19 +313,19 @@ def _needs(net: Net) -> tuple[str, ...]:
   return (*net.teachers, net.start) if net.start else net.teachers
 
 
-def _needed(recipes: Sequence[dict[str, Net]]) -> dict[str, set[str]]:
+def _before(recipes: Sequence[dict[str, Net]]) -> dict[str, set[str]]:
   """Of each entry, all that it needs at any point."""
-  needed: dict[str, set[str]] = {}
+  before: dict[str, set[str]] = {}
   for nets_of in recipes:
     for net in nets_of.values():
-      needed.setdefault(net.name, set()).update(_needs(net))
-  return needed
+      before.setdefault(net.name, set()).update(_needs(net))
+  return before
 
 
-def _in_order(needed: dict[str, set[str]]) -> list[str]:
+def _in_order(before: dict[str, set[str]]) -> list[str]:
   """The names of entries, each after all that it needs at any point."""
   done: list[str] = []
-  while len(done) < len(needed):
-    done.append(next(name for name in needed if name not in done
-                     and needed[name] <= set(done)))
+  while len(done) < len(before):
+    done.append(next(name for name in before if name not in done
+                     and before[name] <= set(done)))
   return done

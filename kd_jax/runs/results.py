@@ -76,14 +76,17 @@ class Results:
     """Whether all these lanes are finished, in whatever packing."""
     return self._lanes.issuperset(lanes)
 
-  def teachers(self) -> dict[str, list[str]]:
-    """Hashes of nets that rows learn from, by fingerprint: of two machines two."""
-    found: dict[str, dict[str, None]] = {}
+  def teachers(self) -> dict[str, list[list[str]]]:
+    """Of the teachers of rows, by fingerprint, the hashes of their members.
+
+    Where two machines have trained one, it has both.
+    """
+    found: dict[str, dict[str, list[str]]] = {}
     for row in self._known.values():
-      hashes, teacher = row.get("teacher_sha256"), row.get("teacher_fingerprint")
-      if hashes and len(hashes) == 1 and teacher:  # Of several it is of them all.
-        found.setdefault(teacher, {})[hashes[0]] = None
-    return {teacher: [*hashes] for teacher, hashes in found.items()}
+      teacher, hashes = row.get("teacher_fingerprint"), row.get("teacher_sha256")
+      if teacher and hashes:
+        found.setdefault(teacher, {})[str(hashes)] = hashes
+    return {teacher: [*each.values()] for teacher, each in found.items()}
 
   def convert(self, convert: Callable[[list[Row]], list[Row]]) -> None:
     """Makes rows of schema 2 of older ones."""
@@ -108,9 +111,9 @@ class Results:
       if before is not None and not again and differing(before, row):
         names = ", ".join(differing(before, row))
         self._say(
-            f"{row.get('row') or row['fingerprint'][:8]}: was trained again, as "
-            f"others learn from it, and differs from its row in {names}: the "
-            "machine or a version of jax has changed. Its row is the new one")
+            f"{row.get('row') or row['fingerprint'][:8]}: was trained again, and "
+            f"differs from its row in {names}: the machine or a version of jax has "
+            "changed. Its row is the new one")
     places = [self._wanted.get(row["fingerprint"], -1) for row in rows]
     if all(one < two for one, two in itertools.pairwise([self._last, *places])):
       # They come after all others of the run: the file need not be written anew,
@@ -211,10 +214,10 @@ def more_rows(others: int, folder: pathlib.Path) -> str:
 
 
 def differing(one: Row, other: Row) -> list[str]:
-  """The results in which two rows differ that ought to be alike."""
+  """The results that two rows have, in which they differ but ought to be alike."""
   return [key for key in ("failed", "test_errors", "heldout_errors",
                           "test_wrong_ids", "parameters_sha256")
-          if one.get(key) != other.get(key)]
+          if key in one and key in other and one[key] != other[key]]
 
 
 def of_sweep(advice: str) -> Each:

@@ -335,13 +335,18 @@ def judged(
   return record
 
 
+def together(members: Sequence[str]) -> str:
+  """The fingerprint of the teacher that some nets are, by theirs."""
+  return members[0] if len(members) == 1 else identity_lib.fingerprint(
+      {"members": [*members]})
+
+
 def _ensemble_record(members: Sequence[Kept], splits) -> dict[str, Any]:
   """The ensemble's own numbers, and its members'."""
   records = [net.record for net in members]
   return judged(splits, {
       name: split.teacher_logits for name, split in splits.items()}) | {
-      "fingerprint": identity_lib.fingerprint(
-          {"members": [each["fingerprint"] for each in records]}),
+      "fingerprint": together([each["fingerprint"] for each in records]),
       "seconds": sum(each["seconds"] for each in records),
       "parameters": sum(each["parameters"] for each in records),
       "members": records}
