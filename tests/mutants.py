@@ -636,7 +636,7 @@ MUTANTS = (
     Mutant("what is trained beside a needed net is not needed", "needed",
            "beside[rows[key]]", "()", "test_needed.py"),
     Mutant("a net is needed at one point and passed over at another", "needed",
-           "same[fingerprint]", "[]", "test_needed.py"),
+           "(rows[key], *beside[rows[key]])", "beside[rows[key]]", "test_needed.py"),
     Mutant("init_from starts anew", "_started", "not starts", "True",
            "test_recipe.py -k starts_from_another"),
     Mutant("gradients apart are of one term", "_part",

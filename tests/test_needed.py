@@ -1,4 +1,4 @@
-"""Nets that have to be there: those without a row, teachers, what is beside them."""
+"""Nets that have to be there: those without a row, teachers, what is beside."""
 
 from hypothesis import given
 from hypothesis import strategies as st
