@@ -193,8 +193,8 @@ def status(rows: Rows) -> str:
 
 @canvas.styled
 def _draw(rows: Rows, file: pathlib.Path) -> bool:
-  """Test errors against the generation, of nets and of means; controls as lines."""
-  drawn, axes = canvas.figure(1, 1, (5.6, 3.4))
+  """Test errors by generation, of nets and of means; then those of other arms."""
+  drawn, axes = canvas.figure(1, 1, (6.4, 3.8))
   at, said = axes[0][0], {each.name: each for each in found(rows) if each.errors}
   chain = {number: errors for number, name in enumerate(recipe.GENERATIONS)
            if (errors := _errors(name, rows))}
@@ -205,13 +205,16 @@ def _draw(rows: Rows, file: pathlib.Path) -> bool:
     each = {number: statistics.summary([*errors.values()])
             for number, errors in points.items()}
     canvas.means(at, each, index, label)
-  for index, each in enumerate(STUDENTS):
-    if each.name in said:
-      canvas.level(at, statistics.summary([*said[each.name].errors.values()]),
-                   colour=canvas.style(index + 2)["color"], dash=index,
-                   label=each.name)
-  at.set_xticks(range(len(recipe.GENERATIONS)))
-  at.set(xlabel="generation; 0 learns from labels",
+  others = [each.name for each in STUDENTS if each.name in said]
+  ticks = {number: str(number) for number in range(len(recipe.GENERATIONS))}
+  for place, name in enumerate(others, len(ticks)):
+    canvas.means(at, {place: statistics.summary([*said[name].errors.values()])},
+                 2, "nobody learns from it" if name == others[0] else "_")
+    ticks[place] = name
+  at.set_xticks([*ticks], [*ticks.values()])
+  for label in at.get_xticklabels()[len(recipe.GENERATIONS):]:
+    label.set(rotation=30, horizontalalignment="right")
+  at.set(xlabel="generation (0 learns from labels), and the other arms",
          ylabel=f"test errors of {max(each.examples for each in said.values()):,}")
   drawn.legend(*at.get_legend_handles_labels(), loc="outside upper left", ncols=2)
   return canvas.save(drawn, file)
