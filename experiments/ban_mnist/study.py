@@ -194,7 +194,7 @@ def status(rows: Rows) -> str:
 @canvas.styled
 def _draw(rows: Rows, file: pathlib.Path) -> bool:
   """Test errors by generation, of nets and of means; then those of other arms."""
-  drawn, axes = canvas.figure(1, 1, (6.4, 3.8))
+  drawn, axes = canvas.figure(1, 1, (6.4, 4.2))
   at, said = axes[0][0], {each.name: each for each in found(rows) if each.errors}
   chain = {number: errors for number, name in enumerate(recipe.GENERATIONS)
            if (errors := _errors(name, rows))}
@@ -213,7 +213,7 @@ def _draw(rows: Rows, file: pathlib.Path) -> bool:
     ticks[place] = name
   at.set_xticks([*ticks], [*ticks.values()])
   for label in at.get_xticklabels()[len(recipe.GENERATIONS):]:
-    label.set(rotation=30, horizontalalignment="right")
+    label.set(rotation=90)
   at.set(xlabel="generation (0 learns from labels), and the other arms",
          ylabel=f"test errors of {max(each.examples for each in said.values()):,}")
   drawn.legend(*at.get_legend_handles_labels(), loc="outside upper left", ncols=2)
