@@ -98,7 +98,8 @@ def fingerprint(lane, dataset, row: Row, teachers: Sequence[Row]) -> str:
         bank, weights=run_lib.read(lane.values).weights))
   setup = setup_lib.Setup(run_lib.read(lane.values), dataset, *[None] * 8)
   net = recipe.Net("student", lane.values)
-  return identity.fingerprint(jobs.identity(net, setup, prepared))
+  return identity.fingerprint(jobs.identity(
+      net, setup, prepared and jobs.mixture(setup.run, prepared)))
 
 
 def teachers_of(row: Row, teachers: Sequence[Row]) -> list[str] | None:

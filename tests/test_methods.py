@@ -143,7 +143,8 @@ def test_rows_that_were_recorded_keep_their_fingerprints(monkeypatch):
       dataset=types.SimpleNamespace(fingerprint="d"))
   prepared = types.SimpleNamespace(
       identity=["t"], teacher=types.SimpleNamespace(weights=np.ones(1)))
-  made = jobs.identity(recipe.Net("distilled", {}), setup, prepared)
+  made = jobs.identity(
+      recipe.Net("distilled", {}), setup, jobs.mixture(setup.run, prepared))
   assert made.pop("lane") == "kd"  # Rows of main runs had none.
   assert identity.fingerprint(made)[:16] == DISTILLED
   setup.run = run_lib.read(config_lib.flatten(config) | {"method": "hard"})
