@@ -233,10 +233,7 @@ def test_rows_are_whole(name):
       assert each.get("data", "raw") != "embedded" or (
           name, stage) == ("ocr_teacher", "table")
       if not stage.endswith("teachers"):
-        # Of ban_mnist nothing differed but the rows that it had recorded before,
-        # which counted then (its README says so).
-        recorded = name == "ban_mnist" and stage in ("table", "ensembles")
-        assert each["study"] == name and each["dirty"] is recorded, stage
+        assert each["study"] == name and each["dirty"] is False, stage
         assert each["commit"] and each["versions"]["jax"], stage
       if "test_wrong_ids" in each:
         assert len(each["test_wrong_ids"]) == each["test_errors"]

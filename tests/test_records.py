@@ -72,9 +72,11 @@ def test_rows_go_beside_those_that_the_run_does_not_ask_for(tmp_path, capsys):
   assert (asked, others) == (_rows(*"bcde"), _rows("a"))
   found.add(_rows("c", errors=8), again=True)
   assert results.read(tmp_path)[1] == _rows("c", errors=8)[0]
+  with pytest.raises(UserError, match="has another result of c"):
+    found.add(_rows("c", errors=9))
   assert capsys.readouterr().out == ""
   # Of a net that was trained again for its students, on another machine.
-  found.add(_rows("c", errors=9))
+  found.add(_rows("c", errors=9), for_others=True)
   assert "from its row in test_errors" in capsys.readouterr().out
   assert results.read(tmp_path)[1] == _rows("c", errors=9)[0]
   # One that nobody asks for is there, but not shown.

@@ -343,14 +343,14 @@ class _Driver:
           self._points.keep(lane, nets.save(
               job.setup, job.training, job.wanted[lane].identity, variables, row))
       made = [row for row, _ in trained]
-      self._add(made, chunk.shape)
+      self._add(made, chunk.shape, for_others=bool(again.intersection(chunk.lanes)))
       chunks.forget(job, chunk)
       meter.finished(job, chunk)
       _tell_tensorboard(self._recorder, made)
 
   def _add(
       self, made: list[Row], shape: Shape | None = None, *,
-      again: bool = False) -> None:
+      again: bool = False, for_others: bool = False) -> None:
     """Writes rows; those that this run has trained so have a command."""
     labelled = all(job.setup.dataset.train.known.all() for job in self._jobs)
     whole = [row | {
@@ -358,7 +358,7 @@ class _Driver:
         "command": "" if shape is None else commands.single_run(
             self._run.values, self._asked.command, self._base, row["overrides"],
             shape, labelled=labelled)} for row in rows.stamp(made)]
-    self._results.add(whole, again=again)
+    self._results.add(whole, again=again, for_others=for_others)
     for row in whole:
       self._recorder.log("result", row)
 

@@ -248,10 +248,7 @@ def _is_ours(lock: filelock.BaseFileLock) -> bool:
 
 @functools.cache  # What runs is what was there when the program started.
 def commit() -> tuple[str | None, bool | None]:
-  """Commit of the source tree this package runs from, and whether it is dirty.
-
-  It is if a file of the program differs: rows that a study has recorded are none.
-  """
+  """Commit of the source tree this package runs from, and whether it is dirty."""
   root = pathlib.Path(kd_jax.__file__).parents[1]
   if not (root / ".git").exists():
     return None, None
@@ -259,8 +256,6 @@ def commit() -> tuple[str | None, bool | None]:
       ["git", "-C", str(root), *words], capture_output=True, text=True,
       check=True).stdout.strip()
   try:
-    return git("rev-parse", "HEAD"), bool(git(
-        "status", "--porcelain", "--", "*.py", "requirements*.txt",
-        "pyproject.toml"))
+    return git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))
   except (OSError, subprocess.CalledProcessError):
     return None, None

@@ -101,19 +101,34 @@ class Results:
       self._wanted.setdefault(lane, len(self._wanted))
     self._write()
 
-  def add(self, rows: Sequence[Row], *, again: bool = False) -> None:
-    """Writes finished rows; they replace earlier ones of the same lane and packing.
+  def add(
+      self, rows: Sequence[Row], *, again: bool = False, for_others: bool = False
+  ) -> None:
+    """Writes finished rows.
 
-    What differs from an earlier one is said, unless it was made `again` on purpose.
+    Args:
+      rows: Those of a chunk, or of a net.
+      again: Whether they were made again on purpose, and replace earlier ones.
+      for_others: Whether they were made again for those that learn from them: they
+        replace earlier ones too, and it is said what differs.
+
+    Raises:
+      UserError: If a row of the same lane and packing has another result otherwise.
     """
     for row in rows:
       before = self._known.get(_result(row))
-      if before is not None and not again and differing(before, row):
-        names = ", ".join(differing(before, row))
-        self._say(
-            f"{row.get('row') or row['fingerprint'][:8]}: was trained again, and "
-            f"differs from its row in {names}: the machine or a version of jax has "
-            "changed. Its row is the new one")
+      if before is None or again or not differing(before, row):
+        continue
+      names = ", ".join(differing(before, row))
+      changed = "the machine or a version of jax has changed"
+      if not for_others:
+        raise UserError(
+            f"{self._workdir / _SHOWN}: has another result of "
+            f"{row['fingerprint'][:16]}, which differs in {names}; {changed}, so "
+            "use another --workdir")
+      self._say(
+          f"{row.get('row') or row['fingerprint'][:8]}: was trained again, and "
+          f"differs from its row in {names}: {changed}. Its row is the new one")
     places = [self._wanted.get(row["fingerprint"], -1) for row in rows]
     if all(one < two for one, two in itertools.pairwise([self._last, *places])):
       # They come after all others of the run: the file need not be written anew,

@@ -131,7 +131,7 @@ def run_to_end(
     # What is wanted of this state is dispatched before an epoch is read.
     finished = []
     if done == end:
-      finished += [Epoch(
+      finished = [Epoch(
           done, totals, program.evaluate(state, done), monitor.observe(state))]
       totals = program.no_totals()
     read()
