@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -386,4 +387,5 @@ def test_a_committed_row_is_what_its_command_trains(study, official_data, tmp_pa
            if name not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")} | {
                "KD_JAX_DATA": str(official_data)})
   assert done.returncode == 0, done.stdout + done.stderr
-  assert "verified: the row has" in done.stdout
+  # Another processor than the row's gives other bits: as many errors, then.
+  assert re.search(r"^(verified|consistent) \(.+\): the row has", done.stdout, re.M)
