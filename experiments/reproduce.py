@@ -10,9 +10,10 @@ A study runs in stages: settings are chosen on held-out data first, then the net
 the table are trained with them. What is finished is kept: the same command goes on.
 
 `--record` puts the rows into the study's folder, to be committed, also if the study
-was stopped on the way. `--from-record` begins with what is there, in a new workdir:
-it passes over stages that are whole, and does what is missing of the one that was
-stopped. With `--seeds=N` too, a table that has fewer seeds gets more.
+was stopped on the way; changes of the source are committed before. `--from-record`
+begins with what is there, in a new workdir: it passes over stages that are whole,
+and does what is missing of the one that was stopped. With `--seeds=N` too, a table
+that has fewer seeds gets more.
 
 On several machines each gives its part, `--shard=1/3` and so on, and leaves it in
 `WORKDIR/STAGE-1of3`. The parts of a stage are joined before the next begins:
@@ -43,6 +44,7 @@ from kd_jax.config import schema
 from kd_jax.core import exits
 from kd_jax.core.errors import Parser, UserError, minutes, nearest, whole
 from kd_jax.core.files import at_home
+from kd_jax.core.machine import use_all_cores
 from kd_jax.runs import shard as shards
 
 STUDIES = index.STUDIES
@@ -186,6 +188,8 @@ class _Job:
 
   def _stage(self, stage: Stage, rows, folder: pathlib.Path) -> int:
     place = shards.apart(folder, self.shard)
+    if self.arguments.record:
+      _refuse_changes()
     if stage.config is not None:
       return door.train(
           self._at(stage.config(rows)), place, self.stop,
@@ -227,6 +231,15 @@ def _whole(folder: pathlib.Path) -> bool:
   if summary is not None:
     return not summary.get("missing")
   return (folder / "results.jsonl").is_file()
+
+
+def _refuse_changes() -> None:
+  """Of a recorded row the commit is all there is to train it again from."""
+  use_all_cores()
+  from kd_jax.runs import records  # Late: it imports jax.
+  if records.commit()[1]:
+    raise UserError("--record: rows name a commit, and there are changes that are "
+                    "in none (git status); commit them, then give it again")
 
 
 def _say(line: str) -> None:

@@ -14,6 +14,7 @@ from experiments import index, reproduce
 from experiments.protocol import Stage
 from kd_jax.config import sweep
 from kd_jax.core.errors import UserError
+from kd_jax.runs import records
 
 NAME = "hinton15_temperature"  # What the toy is called; `reproduce` knows no other.
 
@@ -133,6 +134,7 @@ def test_a_study_goes_on_from_what_is_committed(
   monkeypatch.chdir(ROOT)
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
   monkeypatch.setattr(jax, "local_device_count", lambda: 1)
+  monkeypatch.setattr(records, "commit", lambda: ("c" * 40, False))
 
   def config(smoothing, seeds=3):
     config = mnist.get_config()
@@ -190,6 +192,20 @@ def test_a_study_goes_on_from_what_is_committed(
   assert len(more["table"]) == 4
   assert [row for row in more["table"] if row["seed"] < 3] == gone_on["table"]
   assert state(toy) == "4 rows"
+
+
+@pytest.mark.parametrize("stage", [
+    {"config": lambda rows: mnist.get_config()},
+    {"run": lambda rows, place: None}])
+def test_nothing_is_trained_for_the_record_of_a_tree_with_changes(
+    stage, toy, tmp_path, monkeypatch, capsys):
+  """The rows could be trained again by nobody."""
+  toy.module.stages = lambda options: [Stage("table", **stage)]
+  monkeypatch.setattr(records, "commit", lambda: ("c" * 40, True))
+  monkeypatch.setattr(reproduce.door, "train", None)  # It would be called in vain.
+  assert reproduce.main([NAME, f"--workdir={tmp_path}/w", "--record"]) == 2
+  assert "commit them" in capsys.readouterr().err
+  assert not (toy.folder / "results.jsonl").exists()
 
 
 def test_jax_does_not_start_before_a_sweep_has_set_it_up():
