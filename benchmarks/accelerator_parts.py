@@ -26,6 +26,7 @@ from benchmarks import kd_jax_loops as loops
 from benchmarks import mnist_step, sweep_parts, sweep_tables
 from benchmarks import problem as problem_lib
 from benchmarks.problem import BATCH
+from kd_jax.core import machine
 from kd_jax.core.errors import UserError
 
 # The least that a timing should last.
@@ -359,7 +360,7 @@ def _resnet8_of_torch(module, problem, spec: Spec, *, tf32: bool, **how) -> Time
   system = module.convolution(problem, torch_start(), **how)
 
   def epoch() -> float:
-    module.configure(mnist_step._cores(), tf32=tf32)
+    module.configure(machine.cores(), tf32=tf32)
     return system.epoch()
 
   return Timed(repeated(epoch, problem.steps, spec), {"unit": "step"})
@@ -368,7 +369,7 @@ def _resnet8_of_torch(module, problem, spec: Spec, *, tf32: bool, **how) -> Time
 def _agreement(problem) -> Row:
   """How far both libraries' losses lie apart after a few steps from one start."""
   module = mnist_step._module("torch")
-  module.configure(mnist_step._cores(), tf32=False)
+  module.configure(machine.cores(), tf32=False)
   loops.precision(False)
   a = loops.convolution(problem).epoch()
   b = module.convolution(

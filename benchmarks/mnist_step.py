@@ -30,7 +30,7 @@ from benchmarks import problem as problem_lib
 from benchmarks import tables
 from benchmarks.problem import Problem, System
 from kd_jax import data as data_lib
-from kd_jax.core import strict
+from kd_jax.core import machine, strict
 from kd_jax.core.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -115,14 +115,8 @@ def _libraries(tf32: bool) -> list[str]:
   _module("jax").precision(tf32)
   if importlib.util.find_spec("torch") is None:
     return ["jax"]
-  _module("torch").configure(_cores(), tf32=tf32)
+  _module("torch").configure(machine.cores(), tf32=tf32)
   return ["jax", "torch"]
-
-
-def _cores() -> int:
-  if hasattr(os, "sched_getaffinity"):
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1
 
 
 def _check(problem: Problem, tf32: bool) -> dict[str, dict[str, float]]:
@@ -171,7 +165,7 @@ def _alone(name: str, problem: Problem, tf32: bool) -> dict[str, float]:
   if name in "ab":
     module.precision(tf32)
   else:
-    module.configure(_cores(), tf32=tf32)
+    module.configure(machine.cores(), tf32=tf32)
   start = time.perf_counter()
   system = _system(name, problem)
   ready = time.perf_counter() - start
@@ -243,7 +237,8 @@ def _machine(libraries: list[str]) -> dict:
   versions = {"python": platform.python_version(), "numpy": np.__version__}
   for library in libraries:
     versions |= _module(library).VERSIONS
-  return {"cpu": _cpu(), "cores": _cores(), "versions": versions,
+  return {"cpu": machine.processor(), "cores": machine.cores(),
+          "versions": versions,
           "device": {name: _module(name).device() for name in libraries}}
 
 
@@ -264,22 +259,6 @@ def _commit() -> str:
       ["git", "describe", "--always", "--dirty"], cwd=ROOT, check=False,
       stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
   return done.stdout.strip() or "unknown"
-
-
-def _cpu() -> str:
-  """The processor's name, and its family and model where that is vague."""
-  facts = {}
-  if os.path.exists("/proc/cpuinfo"):
-    with open("/proc/cpuinfo") as lines:
-      for line in lines:
-        key, _, value = line.partition(":")
-        facts.setdefault(key.strip(), value.strip())
-  if "model name" not in facts:
-    return platform.processor() or platform.machine()
-  number = ", ".join(
-      f"{key.removeprefix('cpu ')} {facts[key]}"
-      for key in ("cpu family", "model") if key in facts)
-  return f"{facts['model name']} ({number})"
 
 
 if __name__ == "__main__":

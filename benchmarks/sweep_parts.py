@@ -20,7 +20,7 @@ from benchmarks import mnist_step, sweep, sweep_tables
 from benchmarks import problem as problem_lib
 from benchmarks.problem import BATCH, CLASSES, Problem
 from kd_jax import config, methods, teachers
-from kd_jax.core import compilation, randomness
+from kd_jax.core import compilation, machine, randomness
 from kd_jax.core.errors import UserError
 from kd_jax.data import views
 from kd_jax.runs import plan, probe
@@ -220,7 +220,7 @@ def _others(problem: Problem, libraries: list[str], spec: dict):
     few = problem.first(BATCH * _TORCH_BATCHES)
     epoch = mnist_step._system("d", few).epoch
     # A small net may want one thread.
-    for threads in {1, mnist_step._cores()}:
+    for threads in {1, machine.cores()}:
       calls[f"torch, threads: {threads}"] = functools.partial(
           _torch_step, epoch, threads, few.steps, spec["timing"])
   return calls

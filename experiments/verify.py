@@ -30,7 +30,7 @@ from kd_jax.report import Row, names, statistics
 # What makes a net, of which the first that differs explains the others; what else
 # its bits depend on; what is compared, as much of it as the committed row has.
 _NET = ("numerics", "method", "teacher_sha256", "fingerprint")
-_MACHINE = ("packing", "device", "cores")
+_MACHINE = ("packing", "device", "processor", "cores")
 _RESULTS = ("test_errors", "heldout_errors", "test_wrong_ids", "test_nll")
 # What the commands of one run differ in.
 _LANES = re.compile(r" --config\.sweep\.lanes=\S+")
@@ -228,11 +228,12 @@ def tolerance(others: Sequence[int]) -> float | None:
 
 def unlike(row: Row, fresh: Row) -> str:
   """What rows differ in that their bits depend on: those of one, and of the row."""
-  # Rows from before they said it are of version 2.
-  old, new = ({"numerics": 2, **one, **one["versions"]} for one in (row, fresh))
+  # Rows from before they said it are of version 2, and may be of any processor.
+  unsaid = {"numerics": 2, "processor": fresh.get("processor")}
+  old, new = ({**unsaid, **one, **one["versions"]} for one in (row, fresh))
   differ = lambda keys: [key for key in keys if old.get(key) != new.get(key)]
   return ", ".join(
-      f"{key} {new.get(key)!s:.24} (the row's {old.get(key) or 'unknown'!s:.24})"
+      f"{key} {new.get(key)!s:.64} (the row's {old.get(key) or 'unknown'!s:.64})"
       for key in [*differ(_NET)[:1], *differ(_MACHINE), *differ(new["versions"])])
 
 

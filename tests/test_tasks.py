@@ -52,7 +52,8 @@ def test_rows_say_who_made_them(tmp_path):
   first = report.read(tmp_path)[0]
   assert rows(tmp_path) == ["a", "a", "b", "b"]
   assert first["schema"] == 2 and first["study"] == "planted"
-  assert {"commit", "dirty", "versions", "device", "cores", "seconds"} <= set(first)
+  assert {"commit", "dirty", "versions", "device", "processor", "cores",
+          "seconds"} <= set(first)
   assert world.said[-2].startswith("planted: 1 of 2, a: 0:0") and (
       world.said[-2].endswith("left"))
   assert world.said[-1].startswith("planted: 2 of 2, b: ")

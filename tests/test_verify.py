@@ -111,9 +111,13 @@ def test_as_many_errors_with_other_ids_are_consistent_alone(toy, capsys):
     ({"numerics": 3, "fingerprint": "b42"}, "numerics 3 (the row's 2)"),
     ({"method": "kd", "teacher_sha256": ["a"]}, "method kd (the row's hard)"),
     ({"packing": "2x1x1", "versions": {"jax": "2"}},
-     "packing 2x1x1 (the row's 1x1x1), jax 2 (the row's 1)")])
+     "packing 2x1x1 (the row's 1x1x1), jax 2 (the row's 1)"),
+    ({"processor": "B"}, "processor B (the row's A)")])
 def test_what_bits_depend_on_is_named_with_its_values(changed, says):
-  assert verify.unlike(row(3, 12), row(3, 12, **changed)) == says
+  one = row(3, 12, processor="A")
+  assert verify.unlike(one, one | changed) == says
+  # Of rows from before they said it the processor is not known.
+  assert verify.unlike(row(3, 12), one) == ""
   assert verify.unlike(row(3, 12, packing=None), row(3, 12)) == (
       "packing 1x1x1 (the row's unknown)")
 

@@ -23,12 +23,20 @@ def memory() -> int:
 
 
 def processor() -> str:
-  """The name of the processor, as far as the system tells it."""
+  """The processor's name; where the system tells them, its family and model too.
+
+  A name such as "Xeon Processor @ 2.80GHz" is of several kinds.
+  """
+  facts: dict[str, str] = {}
   with contextlib.suppress(OSError):
     for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
-      if line.startswith("model name"):
-        return line.partition(":")[2].strip()
-  return platform.processor() or platform.machine()
+      key, _, value = line.partition(":")
+      facts.setdefault(key.strip(), value.strip())
+  if "model name" not in facts:
+    return platform.processor() or platform.machine()
+  kind = [f"{key.removeprefix('cpu ')} {facts[key]}"
+          for key in ("cpu family", "model") if key in facts]
+  return facts["model name"] + (f" ({', '.join(kind)})" if kind else "")
 
 
 def check_installed() -> None:

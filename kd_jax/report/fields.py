@@ -144,7 +144,7 @@ _OF_SWEEP = {
     **dict.fromkeys(("fingerprint", "command"), Kind("text", str)),
     **dict.fromkeys((
         "net", "method", "loss", "teacher_fingerprint", "data_sha256", "commit",
-        "device", "study", "packing", "test_set"),
+        "device", "processor", "study", "packing", "test_set"),
         Kind("text", str, compact=sys.intern)),
     "heldout_curve": _CURVE,
     **dict.fromkeys(

@@ -12,7 +12,7 @@ from kd_jax.runs.results import Row
 # Of a row: who made it, when and where, not what came out.
 _CIRCUMSTANCES = (
     "commit", "cores", "command", "device", "dirty", "fingerprint_of_schema_1",
-    "schema", "seconds", "study", "teacher_sha256", "versions")
+    "processor", "schema", "seconds", "study", "teacher_sha256", "versions")
 _ONE_TEACHER = ("train one, give all shards its --config.teacher.dir=DIR, and run "
                 "one of these parts again")
 

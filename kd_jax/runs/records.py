@@ -22,7 +22,7 @@ import kd_jax
 from kd_jax.core import hosts, strict
 from kd_jax.core.errors import UserError
 from kd_jax.core.files import refuse_pipes
-from kd_jax.core.machine import cores
+from kd_jax.core.machine import cores, processor
 from kd_jax.runs import tracker
 from kd_jax.training import parameters
 
@@ -47,7 +47,8 @@ def manifest(**more: Any) -> dict[str, Any]:
   versions |= {name: metadata.version(name) for name in packages}
   name, dirty = commit()
   return {"schema": SCHEMA, "versions": versions, "commit": name,
-          "dirty": dirty, **runtime(), "system": platform.platform(),
+          "dirty": dirty, **runtime(), "processor": processor(),
+          "system": platform.platform(),
           "command": shlex.join(["python", "-m", "kd_jax.main", *sys.argv[1:]]),
           "numerics": kd_jax.NUMERICS, **more}
 

@@ -109,6 +109,7 @@ def curves(epochs: list[Row]) -> Row:
 def stamp(rows: list[Row], **more: Any) -> list[Row]:
   """Adds what rows that were made together share: schema, machine, commit."""
   manifest = records.manifest()
-  shared = ("commit", "dirty", "versions", "numerics", "device", "cores")
+  shared = (
+      "commit", "dirty", "versions", "numerics", "device", "processor", "cores")
   return [{"schema": results.SCHEMA, **row, **more,
            **{key: manifest[key] for key in shared}} for row in rows]

@@ -21,8 +21,8 @@ _OF_ROWS = {
     "schema", "study", "row", "net", "overrides", "command", "packing", "data",
     "data_sha256", "teacher_seed", "teacher_fingerprint", "teacher_sha256",
     "teacher_bank",
-    "commit", "dirty", "versions", "device", "cores", "curve", "heldout_curve",
-    "failed"}
+    "commit", "dirty", "versions", "device", "processor", "cores", "curve",
+    "heldout_curve", "failed"}
 _FIGURES = (("test_errors", "d"), ("test_accuracy", ".2%"), ("test_nll", ".4f"),
             ("test_ece", ".4f"), ("agreement", ".2%"), ("parameters", ",d"))
 # Of the table of a sweep: columns shown beside its settings, and the most points.
