@@ -308,8 +308,9 @@ def _provenance(rows: Sequence[Row]) -> str:
       str(row["commit"])[:12] + (" with changes" if row.get("dirty") else "")
       for row in rows if row.get("commit")})
   machines = sorted({
-      row["device"] + (
-          f", {counted(row['cores'], 'core')}" if row.get("cores") else "")
+      ", ".join((
+          row["device"], *([row["processor"]] if row.get("processor") else []),
+          *([counted(row["cores"], "core")] if row.get("cores") else [])))
       for row in rows if row.get("device")})
   words = []
   if commits:
