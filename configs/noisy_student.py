@@ -23,7 +23,8 @@ Variants:
 The loss of an example is CE + KL at T = 1, without CE where its label is unknown.
 The paper's students are EfficientNets with RandAugment and stochastic depth, which
 see a label or a pseudo label of each image: 88.4% of ImageNet, a corruption error
-(mCE) of 28.3 and not 45.7. Scores here: experiments/noisy_student_mnist.
+(mCE) of 28.3; the best before had 45.7. Scores here:
+experiments/noisy_student_mnist.
 """
 
 from kd_jax import config as config_lib

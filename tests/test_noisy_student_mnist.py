@@ -175,21 +175,60 @@ def test_shares_by_hand():
   assert study.clean(one) == pytest.approx(1.23)
   assert study.corrupted(one) == pytest.approx(20.0)
   one["corrupted_errors"]["blur"] = [10_000, 10_000, 10_000]
-  # Seven kinds of 20% and one of 100%.
-  assert study.corrupted(one) == pytest.approx((7 * 20 + 100) / 8)
+  # Six kinds of 20% and one of 100%; shifts are noise of training, and not counted.
+  one["corrupted_errors"]["shift"] = [0, 0, 0]
+  assert study.corrupted(one) == pytest.approx((6 * 20 + 100) / 7)
 
 
-@pytest.mark.parametrize(("errors", "said"), [
-    (alike, "clean digits: 300 labels 0 better, 0 worse, 1,000 labels 0 better"),
-    (lambda n, kind, r: (
-        500 - 100 * (kind == (False, True, True) and r == 3), 2_000),
-     "clean digits: 300 labels 1 better, 0 worse, 1,000 labels 1 better"),
-    (lambda n, kind, r: (500, 2_000 + 300 * (n == 300 and bool(kind) and r == 3)),
-     "corrupted digits: 300 labels 0 better, 8 worse, 1,000 labels 0 better, 0")])
-def test_the_verdict_can_go_either_way(errors, said):
+def verdicts(text, label):
+  """Of the claim, by labels: clean and corrupted."""
+  lines = [[cell.strip() for cell in line.split("|")[2:-1]]
+           for line in text.splitlines() if line.startswith(f"| {label}")]
+  return {line[0]: (line[3], line[6]) for line in lines}
+
+
+@pytest.mark.parametrize(("errors", "first", "last"), [
+    (alike, ("is not shown", "is not shown"), ("is not shown", "is not shown")),
+    (lambda n, kind, r: (500 - 100 * (kind == study.CLAIMED and r == 3), 2_000),
+     ("is not shown", "is not shown"), ("holds", "is not shown")),
+    (lambda n, kind, r: (500, 2_000 + 300 * bool(kind)),
+     ("is not shown", "does not hold"), ("is not shown", "does not hold"))])
+def test_the_verdict_can_go_either_way(errors, first, last):
   text = study.conclude(rows_of(errors))
-  assert said in text
-  assert "over all 48" in text and "over 24" in text
+  assert verdicts(text, "after round 1") == dict.fromkeys(
+      ("300", "1,000", "3,000"), first)
+  assert verdicts(text, "after round 3") == dict.fromkeys(
+      ("300", "1,000", "3,000"), last)
+  # The claim is a family of its own, as the others are.
+  assert "The claim has 12 comparisons" in text
+  assert "over the 12 of the claim" in text and "over the 42 of all other" in text
+  assert "over 24" in text
+
+
+def test_other_arms_are_named_where_something_is_shown_of_them():
+  text = study.conclude(rows_of(lambda n, kind, r: (
+      500 - 100 * (n == 300 and kind == (True, False, False) and r == 3),
+      2_000 + 300 * (n == 3_000 and bool(kind) and r == 3))))
+  clean, corrupted = (line for line in text.splitlines()
+                      if line.startswith("Of the other 7 arms"))
+  assert "first teacher: argmax (300 labels). More: none." in clean
+  assert "first teacher: none. More: soft (3,000 labels); " in corrupted
+  assert corrupted.count("3,000 labels") == 7, "all others"
+
+
+def test_what_is_told_before_there_are_rows():
+  chosen = {**rows_of(alike), "table": []}
+  assert "no rows yet" in study.status(chosen)
+  assert study.conclude(chosen) and study.conclude({})
+  first = rows_of(alike)
+  first["table"] = [each for each in first["table"] if each["net"] != "student"]
+  assert "after round 3 |" in study.conclude(first)
+
+
+def test_what_stands_at_an_end_of_what_was_tried_is_named():
+  told = study.conclude(rows_of(alike)).splitlines()[-1]
+  assert "hidden dropout 0.2 (the lowest of 2), " in told
+  assert "5 of 9 have a number at an end" in told
 
 
 def test_a_factor_is_compared_with_all_else_alike():
@@ -199,17 +238,18 @@ def test_a_factor_is_compared_with_all_else_alike():
     argmax, noise, larger = kind
     return (500 + 40 * argmax - 20 * (rounds - 1),
             2_000 - 500 * noise - 100 * larger * noise)
-  found = study.effects(study.Nets(rows_of(errors)))
-  effect = lambda measure, name: found[measure, 1_000, name].test.difference
+  found = study.effects(study.Nets(rows_of(errors))).tests
+  effect = lambda measure, name: found[measure, 1_000, name].difference
   assert effect("clean", "argmax") == pytest.approx(0.4, abs=0.01)
   assert effect("clean", "two more rounds") == pytest.approx(-0.4)
   assert effect("corrupted", "noise") == pytest.approx(-5.5, abs=0.02)
   # Half of the pairs have noise.
   assert effect("corrupted", "larger") == pytest.approx(-0.5, abs=0.02)
   assert effect("corrupted", "two more rounds") == pytest.approx(0.0)
-  against = study.against_teachers(study.Nets(rows_of(errors)))
-  best = against["corrupted", 300, (False, True, True)]
-  assert best.sure and best.test.difference == pytest.approx(-16.0, abs=0.02)
+  against = study.of_the_claim(study.Nets(rows_of(errors)))
+  best = "corrupted", 300, (False, True, True), 3
+  assert against.verdict(best) == "holds"
+  assert against.tests[best].difference == pytest.approx(-16.0, abs=0.02)
 
 
 def test_a_net_that_diverged_is_left_out():
@@ -217,8 +257,12 @@ def test_a_net_that_diverged_is_left_out():
   for each in rows["table"]:
     if each["seed"] == 4 and each["net"] == "student":
       each["failed"], each["corrupted_errors"] = "not finite in epoch 1", {}
-  found = study.against_teachers(study.Nets(rows))
-  assert {effect.test.n for effect in found.values()} == {4}
+  nets = study.Nets(rows)
+  assert {test.n for test in study.of_others(nets).tests.values()} == {4}
+  claim = study.of_the_claim(nets).tests
+  assert {key[-1]: test.n for key, test in claim.items()} == {1: 5, 3: 4}
+  text = study.conclude(rows)
+  assert "] (4)" in text and "Left out, as not finite: 24 nets." in text
 
 
 def test_the_figure_has_every_round(tmp_path):

@@ -9,7 +9,7 @@ pixels are those of an image of 28 pixels, and grow with it.
   scale     to 0.85, 0.7, 0.55 of its size
   shift     by 1, 2, 3 pixels down and right
   shot      y = 255 k / c, k of Poisson(c x / 255), c = 12, 4, 1.5 photons
-  impulse   5, 10, 20% of the pixels are 0 or 255
+  impulse   5, 10, 20% of the pixels, to the next 256th, are 0 or 255
   blur      a Gaussian of deviation 1, 1.5, 2 pixels
   stripes   2, 4, 6 columns at the left and right are inverted, x <- 255 - x
 
