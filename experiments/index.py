@@ -19,6 +19,7 @@ from experiments import sources, words
 from kd_jax import report
 from kd_jax.core import exits, strict
 from kd_jax.core.errors import UserError
+from kd_jax.core.machine import use_all_cores
 from kd_jax.core.words import counted
 from kd_jax.report import Row, names
 
@@ -105,6 +106,24 @@ def record(
         "plan": report.side_file(workdir / unfinished, "plan.json")})
   # All of them: a verdict may stand on another study's rows.
   main()
+
+
+def refuse_changes(asked: str) -> None:
+  """Refuses to train what is to be committed from a tree with changes.
+
+  Of a row that is committed, its commit is all there is to train it again from.
+
+  Args:
+    asked: What the user asked for, for the message.
+
+  Raises:
+    UserError: If there are any.
+  """
+  use_all_cores()
+  from kd_jax.runs import records  # Late: it imports jax.
+  if records.commit()[1]:
+    raise UserError(f"{asked}: rows name a commit, and there are changes that are "
+                    "in none (git status); commit them, then give it again")
 
 
 def take(

@@ -44,7 +44,6 @@ from kd_jax.config import schema
 from kd_jax.core import exits
 from kd_jax.core.errors import Parser, UserError, minutes, nearest, whole
 from kd_jax.core.files import at_home
-from kd_jax.core.machine import use_all_cores
 from kd_jax.runs import shard as shards
 
 STUDIES = index.STUDIES
@@ -189,7 +188,7 @@ class _Job:
   def _stage(self, stage: Stage, rows, folder: pathlib.Path) -> int:
     place = shards.apart(folder, self.shard)
     if self.arguments.record:
-      _refuse_changes()
+      index.refuse_changes("--record")
     if stage.config is not None:
       return door.train(
           self._at(stage.config(rows)), place, self.stop,
@@ -231,15 +230,6 @@ def _whole(folder: pathlib.Path) -> bool:
   if summary is not None:
     return not summary.get("missing")
   return (folder / "results.jsonl").is_file()
-
-
-def _refuse_changes() -> None:
-  """Of a recorded row the commit is all there is to train it again from."""
-  use_all_cores()
-  from kd_jax.runs import records  # Late: it imports jax.
-  if records.commit()[1]:
-    raise UserError("--record: rows name a commit, and there are changes that are "
-                    "in none (git status); commit them, then give it again")
 
 
 def _say(line: str) -> None:

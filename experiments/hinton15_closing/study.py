@@ -2,11 +2,14 @@
 
 The student is 2x800 at T = 20, its images are not shifted. Three things are tried
 on held-out data: targets that are averaged over the shifts of an image (`targets`),
-22 kinds of teachers (`kinds`), and optimisers other than Adam (`sgd`). What is best
+optimisers other than Adam (`sgd`), and 22 kinds of teachers (`kinds`). What is best
 of the last two is trained on all images, and looks at the test set once: the best
 kind of teacher against the base of all (`table`), and the best optimiser for 10 to
-1,000 epochs, with soft targets and with labels alone (`long_N`). Of each training
-by these optimisers the last weights are judged, and their moving average.
+1,000 epochs, with soft targets and with labels alone (`long`). Of each training by
+these optimisers the last weights are judged, and their moving average.
+
+The teachers of `targets`, `sgd` and `long` are their logits, made by `teachers.py`:
+so a student can be trained anywhere, without the half hour of its teacher.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +21,7 @@ import ml_collections
 
 from configs import mnist
 from experiments import fair
-from experiments.hinton15_closing import verdict
+from experiments.hinton15_closing import teachers, verdict
 from experiments.protocol import Options, Rows, Stage, hold_out
 from kd_jax.config import sweep
 from kd_jax.report import Row, statistics
@@ -35,16 +38,19 @@ NOT_COMMITTED = dict.fromkeys(("targets", "kinds", "sgd"), fair.NOT_COMMITTED)
 Point = dict[str, Any]
 Named = Mapping[str, Point]
 
-TEACHERS = 3
-SHORT, LONG = 40, 320  # Epochs of students, of `targets`.
-TRIED, LENGTHS = 150, (10, 40, 150, 1000)  # The same, of `sgd` and of `long_N`.
+TEACHERS = len(teachers.SEEDS)
+# Epochs of students: of `targets`, with seeds of each; of `sgd`; of `long`.
+TARGETED = {40: 4, 320: 3}
+SHORT, TRIED, LENGTHS = 40, 150, (10, 40, 150, 1000)
 LONGEST = LENGTHS[-1]
 
 # ---- a. Targets of the image itself, and averaged over its 25 shifts.
 TARGETS: Named = {
-    f"{name}, {epochs} epochs": {"teacher.sees": sees, "epochs": epochs}
-    for epochs in (SHORT, LONG)
-    for name, sees in ((verdict.OWN, "views"), (verdict.AVERAGED, "shift2"))}
+    f"{name}, {epochs} epochs": {
+        "teacher.logits": teachers.file(logits), "epochs": epochs}
+    for epochs in TARGETED
+    for name, logits in ((verdict.OWN, teachers.FIRST),
+                         (verdict.AVERAGED, teachers.AVERAGED))}
 
 # ---- b. Kinds of teachers. What each changes of the base.
 BASE = verdict.BASE
@@ -79,7 +85,7 @@ _SLOWEST = "200 epochs"
 
 # ---- c. Optimisers. SGD is that of the paper on dropout, but for its rates.
 LOSSES: Named = {verdict.SOFT: {"alpha": 0.9, "temperature": 20.0},
-                 verdict.HARD: {"alpha": 0.0, "temperature": 1.0}}
+                 verdict.HARD: {"method": "hard"}}
 ADAM = verdict.ADAM
 _SGD = {"optimizer.name": "sgd", "optimizer.schedule": "exponential",
         "optimizer.factor": 0.998, "optimizer.momentum": 0.5,
@@ -91,7 +97,7 @@ SETTINGS: Named = {
     ADAM: {"optimizer.name": "adam"},
     **{f"SGD {rate:g}{norm}": _SGD | {"optimizer.learning_rate": rate} | more
        for rate in (0.05, 0.2, 0.5)
-       for norm, more in (("", {}), (", max-norm", _NORM))},
+       for norm, more in (("", {}), (verdict.BOUND, _NORM))},
     **{f"AdamW, decay {decay:g}": {
         "optimizer.name": "adamw", "optimizer.weight_decay": decay}
        for decay in (0.1, 0.3, 1.0)},
@@ -99,6 +105,8 @@ SETTINGS: Named = {
 # A training has both, so each setting stands for two nets.
 _AVERAGE, _AVERAGED = {"optimizer.ema": 0.999}, ", averaged"
 _QUICK = {"steps": 60, "teacher.steps": 100}
+# What points of one name may differ in.
+_OF_TEACHERS = ("teacher.logits", "teacher.seed")
 
 
 def stages(options: Options) -> list[Stage]:
@@ -106,26 +114,32 @@ def stages(options: Options) -> list[Stage]:
   small = smaller if options.quick else lambda config: config
   # The first two of what there is are enough to see that it runs.
   few = lambda named: dict([*named.items()][:2] if options.quick else named)
-  seeds, lasting = options.seeds or 12, options.seeds or 6
+  seeds, lasting = (2, 1) if options.quick else (
+      options.seeds or 12, options.seeds or 6)
   return [
       Stage("targets", config=lambda _: small(targets(few(TARGETS)))),
-      Stage("kinds", config=lambda _: small(kinds(few(KINDS)))),
-      Stage("table", config=lambda rows: small(table(
-          rows, 2 if options.quick else seeds))),
       Stage("sgd", config=lambda _: small(sgd(few(SETTINGS)))),
-      *(Stage(verdict.long(teacher), config=lambda rows, teacher=teacher: small(
-          longest(rows, teacher, lasting)))
-        for teacher in range(1 if options.quick else min(TEACHERS, lasting)))]
+      Stage("kinds", config=lambda _: small(kinds(few(KINDS)))),
+      Stage("table", config=lambda rows: small(table(rows, seeds))),
+      Stage("long", config=lambda rows: small(longest(rows, lasting)))]
 
 
 def targets(named: Named) -> ml_collections.ConfigDict:
   """Students of a teacher of 200 epochs, by what its targets are the answer to."""
-  return _tried(named, seeds=2)
+  return _tried(*((point, TARGETED[point["epochs"]]) for point in named.values()))
+
+
+def sgd(named: Named) -> ml_collections.ConfigDict:
+  """Each optimiser with soft targets and with labels alone."""
+  whose = {verdict.SOFT: {"teacher.logits": teachers.file(teachers.FIRST)},
+           verdict.HARD: {}}
+  return _tried(*((trained(setting, loss, TRIED) | whose[loss], 1)
+                  for loss in LOSSES for setting in named.values()))
 
 
 def kinds(named: Named) -> ml_collections.ConfigDict:
   """Students of a teacher of each kind."""
-  return _short_teachers(_tried(named, seeds=2))
+  return _short_teachers(_tried(*((point, 2) for point in named.values())))
 
 
 def table(rows: Rows, seeds: int) -> ml_collections.ConfigDict:
@@ -138,19 +152,19 @@ def table(rows: Rows, seeds: int) -> ml_collections.ConfigDict:
   return config
 
 
-def sgd(named: Named) -> ml_collections.ConfigDict:
-  """Each optimiser with soft targets and with labels alone."""
-  return _tried({f"{loss}, {name}": trained(setting, loss, TRIED)
-                 for loss in LOSSES for name, setting in named.items()}, seeds=1)
+def longest(rows: Rows, seeds: int) -> ml_collections.ConfigDict:
+  """The best optimiser of each loss for each length, on all images.
 
-
-def longest(rows: Rows, teacher: int, seeds: int) -> ml_collections.ConfigDict:
-  """The best optimiser of each loss for each length, on all images."""
-  config, own = _config(), range(teacher, seeds, TEACHERS)
-  config.sweep.points = tuple(sweep.product(
-      sweep.chain(*(sweep.fixed(point) for epochs in LENGTHS
-                    for point in lasting(rows, epochs).values())),
-      sweep.zipped({"seed": own, "teacher.seed": [teacher] * len(own)})))
+  Soft targets are of the teachers in turn; labels alone have none.
+  """
+  each = range(seeds)
+  whose = {verdict.SOFT: {"teacher.logits": [
+      teachers.file(teachers.SEEDS[seed % TEACHERS]) for seed in each]},
+           verdict.HARD: {}}
+  config = _config()
+  config.sweep.points = tuple(sweep.chain(*(
+      sweep.product(sweep.fixed(point), sweep.zipped({"seed": each, **whose[loss]}))
+      for epochs in LENGTHS for loss, point in lasting(rows, epochs).items())))
   return config
 
 
@@ -190,7 +204,7 @@ def both(found: Mapping[str, Sequence[Row]], errors: str) -> dict[str, list[Row]
 
 
 def lasting(rows: Rows, epochs: int = LONGEST) -> Named:
-  """What `long_N` train for so long, by loss."""
+  """What `long` trains for so long, by loss."""
   return {loss: trained(
       SETTINGS[chosen(rows, loss).removesuffix(_AVERAGED)], loss, epochs)
           for loss in LOSSES}
@@ -204,9 +218,11 @@ def named(done: Sequence[Row], points: Named) -> dict[str, list[Row]]:
 
 def all_named(done: Sequence[Row], points: Named) -> dict[str, list[Row]]:
   """The same with those that did not."""
-  bare = lambda row: {key: value for key, value in arms_lib.of(row).items()
-                      if key not in ("teacher.seed", *_QUICK)}
-  return {name: [row for row in arms_lib.judged(done) if bare(row) == point]
+  def fits(row: Row, point: Point) -> bool:
+    own = arms_lib.of(row)
+    return own == {key: own.get(key) for key in (*_QUICK, *_OF_TEACHERS)
+                   if key in own} | point
+  return {name: [row for row in arms_lib.judged(done) if fits(row, point)]
           for name, point in points.items()}
 
 
@@ -216,12 +232,15 @@ def _fewest(found: Mapping[str, Sequence[Row]], otherwise: str) -> str:
   return min(means, default=otherwise, key=lambda name: means.get(name, math.inf))
 
 
-def _tried(points: Named, seeds: int) -> ml_collections.ConfigDict:
-  """Points on 54,000 images; 6,000 are held out, and the test set stays unseen."""
+def _tried(*points: tuple[Point, int]) -> ml_collections.ConfigDict:
+  """Points, with so many seeds of each, on 54,000 images.
+
+  The other 6,000 are held out, and the test set stays unseen.
+  """
   config, first = hold_out(_config()), arms_lib.FIRST_SEED
-  config.sweep.points = tuple(sweep.product(
-      sweep.chain(*map(sweep.fixed, points.values())),
-      {"seed": range(first, first + seeds)}))
+  config.sweep.points = tuple(sweep.chain(*(
+      sweep.product(sweep.fixed(point), {"seed": range(first, first + seeds)})
+      for point, seeds in points)))
   return config
 
 
@@ -245,9 +264,19 @@ def smaller(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   """The same program in a minute or two: few digits, small nets, short runs."""
   config.data.embedded = "auto"
   # A point that has epochs has them unless it has steps too.
-  config.sweep.points = tuple(point | _QUICK for point in config.sweep.points)
+  config.sweep.points = tuple(
+      _with_a_net(point) | _QUICK for point in config.sweep.points)
   config.student.widths, config.teacher.widths = (40, 40), (60, 60)
   return config
+
+
+def _with_a_net(point: Point) -> Point:
+  """A point whose teacher is trained: there are no logits of few digits."""
+  if "teacher.logits" not in point:
+    return point
+  averaged = point["teacher.logits"] == teachers.file(teachers.AVERAGED)
+  return {key: value for key, value in point.items() if key != "teacher.logits"} | (
+      {"teacher.sees": "shift2"} if averaged else {})
 
 
 # ---- What the rows say.
@@ -257,33 +286,39 @@ def conclude(rows: Rows) -> str:
   """What each stage found, as far as it is run."""
   told = [f"**{status(rows)}.**\n"] if rows.get("table") else []
   if done := rows.get("targets"):
-    told.append(verdict.targets(named(done, TARGETS), (SHORT, LONG)))
-  if done := rows.get("kinds"):
-    told.append(verdict.kinds(named(done, KINDS), rows.get("kinds_teachers", ())))
-  if rows.get("table"):
-    told.append(verdict.table(_compared(rows)))
+    told.append(verdict.targets(named(done, TARGETS), [*TARGETED]))
   if done := rows.get("sgd"):
     told.append(verdict.sgd({
         loss: both(all_named(done, {
             name: trained(setting, loss, TRIED)
             for name, setting in SETTINGS.items()}), "heldout_errors")
         for loss in LOSSES}, TRIED))
-  if any((found := _lasting(rows)).values()):
-    told.append(verdict.longest(
-        found, {loss: chosen(rows, loss) for loss in LOSSES}, LONGEST,
-        _both_lasting(rows)))
-    told.append(verdict.lengths(_lengths(rows)))
+    best = {loss: SETTINGS[chosen(rows, loss).removesuffix(_AVERAGED)]
+            for loss in LOSSES}
+    told.append(fair.at_ends({
+        f"{loss}, {chosen(rows, loss)}": (own, [
+            each for each in SETTINGS.values() if each.keys() == own.keys()])
+        for loss, own in best.items()}))
+  if done := rows.get("kinds"):
+    told.append(verdict.kinds(named(done, KINDS), rows.get("kinds_teachers", ())))
+  if rows.get("table"):
+    told.append(verdict.table(_compared(rows)))
+  if done := rows.get("long"):
+    told.append(verdict.long(
+        _lengths(rows), {loss: chosen(rows, loss) for loss in LOSSES},
+        _both_lasting(rows), sum(row["failed"] is not None for row in done)))
   return "\n".join(told)
 
 
 def status(rows: Rows) -> str:
   """The best kind of teacher against the base, and the longest training."""
-  return verdict.phrase(_compared(rows), _lasting(rows), LONGEST)
+  return verdict.phrase(_compared(rows), _lengths(rows)[LONGEST], LONGEST)
 
 
 def pictures(rows: Rows, folder: pathlib.Path) -> None:
   """Students' errors against what their teachers are like, and against epochs."""
-  if any((found := _lengths(rows))[LONGEST].values()):
+  found = {epochs: of for epochs, of in _lengths(rows).items() if any(of.values())}
+  if found:
     verdict.draw_lengths(found, folder / "epochs.png")
   if done := rows.get("kinds"):
     verdict.draw(named(done, KINDS), rows.get("kinds_teachers", ()),
@@ -295,17 +330,12 @@ def _compared(rows: Rows) -> dict[str, list[Row]]:
 
 
 def _both_lasting(rows: Rows, epochs: int = LONGEST) -> dict[str, list[Row]]:
-  done = [row for teacher in range(TEACHERS)
-          for row in rows.get(verdict.long(teacher), ())]
-  return both(named(done, lasting(rows, epochs)), "test_errors")
+  return both(named(rows.get("long", ()), lasting(rows, epochs)), "test_errors")
 
 
 def _lengths(rows: Rows) -> dict[int, dict[str, list[Row]]]:
-  return {epochs: _lasting(rows, epochs) for epochs in LENGTHS}
-
-
-def _lasting(rows: Rows, epochs: int = LONGEST) -> dict[str, list[Row]]:
-  """Of each loss that of the two nets which was chosen on held-out data."""
-  found = _both_lasting(rows, epochs)
-  suffix = lambda loss: _AVERAGED if chosen(rows, loss).endswith(_AVERAGED) else ""
-  return {loss: found[loss + suffix(loss)] for loss in LOSSES}
+  """Of each length and loss that of the two nets which held-out data chose."""
+  suffix = {loss: _AVERAGED if chosen(rows, loss).endswith(_AVERAGED) else ""
+            for loss in LOSSES}
+  return {epochs: {loss: found[loss + suffix[loss]] for loss in LOSSES}
+          for epochs in LENGTHS for found in [_both_lasting(rows, epochs)]}

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kd_jax import losses
+from kd_jax import teachers as kd_teachers
 from kd_jax.config import identity
 from kd_jax.core import hosts, types
 from kd_jax.core.errors import UserError
@@ -24,6 +25,8 @@ from kd_jax.training import parameters
 _TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 20.0)
 _SHOWN = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0, 10.0, 14.0, 20.0, 40.0)
 _EXAMPLES = 6
+# Training examples that an entropy is the mean over, at most.
+_MOST = 60_000
 
 
 def teachers(workdir: pathlib.Path, jobs: Sequence[Job], study: str) -> None:
@@ -49,7 +52,7 @@ def teachers(workdir: pathlib.Path, jobs: Sequence[Job], study: str) -> None:
     members = record.pop("members", [])
     if members:
       record["members"] = [member["fingerprint"] for member in members]
-    record["entropy"] = _entropies(job.prepared)
+    record |= {"entropy": _entropies(job.prepared), **_of_training(job)}
     for net, each in [("teacher", record)] + [("member", m) for m in members]:
       rows.setdefault(each["fingerprint"], about | {"net": net} | each)
   if rows:
@@ -121,6 +124,26 @@ def _entropies(teacher: PreparedTeacher) -> dict[str, float]:
     return {}
   return {f"{t:g}": round(float(jnp.mean(_entropy(logits, t))), 6)
           for t in _TEMPERATURES}
+
+
+def _of_training(job: Job) -> dict[str, Any]:
+  """The same of training examples, of the image itself, if they are in a bank."""
+  assert job.prepared is not None
+  teacher = job.prepared.teacher
+  bank = teacher.arrays[0] if isinstance(teacher.arrays, tuple) else teacher.arrays
+  # Of a bank that stays on the host little is here, and of other means the weights
+  # of an example are not.
+  if not isinstance(bank, jax.Array) or teacher.rows is not None or (
+      teacher.mean not in ("probabilities", "logits")):
+    return {}
+  ids = np.asarray(job.setup.train.ids)[:_MOST]
+  members = jnp.moveaxis(losses.at_least_float32(
+      bank.addressable_data(0)[ids, 0]), 1, 0)  # All devices have all of it.
+  of = lambda t: _entropy(kd_teachers.combine(
+      members, jnp.asarray(np.asarray(teacher.weights)), t, mean=teacher.mean,
+      classes=teacher.classes), t)
+  return {"train_entropy": {
+      f"{t:g}": round(float(jnp.mean(of(t))), 6) for t in _TEMPERATURES}}
 
 
 def _write_soft_targets(file: pathlib.Path, jobs: Sequence[Job]) -> None:
