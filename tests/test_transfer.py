@@ -161,3 +161,19 @@ def test_what_the_nets_say_is_kept(own_data, tmp_path):
   for logits, row in zip(each, members, strict=True):
     assert np.flatnonzero(
         logits.argmax(1) != label).tolist() == row["test_wrong_ids"]
+
+
+def test_the_entropy_of_targets_is_that_of_training_examples_by_hand(
+    own_data, tmp_path):
+  label = np.load(own_data / "blobs.npz")["y_train"]
+  # The answers differ in the order of their classes alone.
+  np.save(tmp_path / "logits.npy", np.float32(3.0) * np.eye(7, dtype="f4")[label])
+  code, lines = run(own_data, tmp_path / "w", "--sweep.seed=0",
+                    f"--config.teacher.logits={tmp_path / 'logits.npy'}")
+  assert code == 0
+  teacher, = lines("teachers.jsonl")
+  assert teacher["entropy"] == {}, "of test examples the file says nothing"
+  for t, found in teacher["train_entropy"].items():
+    p = np.array([np.exp(3 / float(t)), *[1.0] * 6])
+    p /= p.sum()
+    assert found == pytest.approx(-np.sum(p * np.log(p)), abs=2e-6)
