@@ -1,6 +1,7 @@
 """What is committed of a study that was stopped, and going on from it."""
 
 import json
+import shutil
 import subprocess
 import sys
 import types
@@ -12,6 +13,7 @@ import pytest
 from configs import mnist
 from experiments import index, reproduce
 from experiments.protocol import Stage
+from kd_jax import main
 from kd_jax.config import sweep
 from kd_jax.core.errors import UserError
 from kd_jax.runs import records
@@ -206,6 +208,54 @@ def test_nothing_is_trained_for_the_record_of_a_tree_with_changes(
   assert reproduce.main([NAME, f"--workdir={tmp_path}/w", "--record"]) == 2
   assert "commit them" in capsys.readouterr().err
   assert not (toy.folder / "results.jsonl").exists()
+
+
+def test_teachers_whose_students_all_have_rows_are_not_trained_again(
+    own_data, tmp_path, monkeypatch):
+  """Of two teachers of the main job, one has a student without a row."""
+  monkeypatch.chdir(ROOT)
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+  monkeypatch.setattr(jax, "local_device_count", lambda: 1)
+
+  def run(where, seeds="0,1"):
+    words = ["--config=configs/mnist.py:smoke", "--config.data.name=blobs",
+             f"--config.data.dir={own_data}", "--config.tensorboard=false",
+             "--config.student.widths=(6,)", "--config.teacher.widths=(8,)",
+             "--config.steps=6", "--config.teacher.steps=6",
+             "--config.sweep.lanes=1x1", "--sweep.teacher.label_smoothing=0.0,0.1",
+             f"--sweep.seed={seeds}", f"--workdir={tmp_path / where}"]
+    with jax.numpy_dtype_promotion("standard"):
+      assert main.run(words) == 0
+    read = lambda name: [json.loads(line) for line in (
+        tmp_path / where / name).read_text().splitlines()]
+    return read("results.jsonl"), read("teachers.jsonl")
+
+  trained = lambda where: sorted(
+      each.name for each in (tmp_path / where / "teachers").glob("[!.]*")
+      if each.is_dir())
+  rows, taught = run("whole")
+  assert len(rows) == 4 and len(taught) == len(trained("whole")) == 2
+  # The same command again, without the nets, and with all rows.
+  shutil.rmtree(tmp_path / "whole/teachers")
+  assert run("whole") == (rows, taught) and trained("whole") == []
+  # Without the last row of the second: its teacher is there again, and alone.
+  left = tmp_path / "left"
+  left.mkdir()
+  index.write(left / "plan.json", {"chunks": []})
+  write(left / "results.jsonl", [
+      row for row in rows if row["overrides"] | {"seed": 1} == row["overrides"]
+      or row["overrides"]["teacher.label_smoothing"] == 0.0])
+  write(left / "teachers.jsonl", taught)
+  again, other = run("left")
+  assert trained("left") == [
+      each["fingerprint"][:16] for each in taught
+      if each["teacher"].get("label_smoothing")]
+  plain = lambda found: {row["fingerprint"]: row["test_wrong_ids"] for row in found}
+  assert plain(again) == plain(rows) and len(again) == 4
+  assert [each["fingerprint"] for each in other] == [
+      each["fingerprint"] for each in taught]
+  # Another seed of both: both are trained.
+  assert len(run("left", "0,1,2")[0]) == 6 and len(trained("left")) == 2
 
 
 def test_jax_does_not_start_before_a_sweep_has_set_it_up():

@@ -150,7 +150,7 @@ class _Driver:
     self._before = plan.load(workdir / "plan.json")
     self._programs = Programs(
         run.sweep, screen.say, asked.stop, measure=asked.shard is None)
-    if run.sweep.points and run.values["recipe"]:
+    if run.sweep.points:
       # Of a chunk that is not whole no lane is done: they are trained together.
       open_ = {lane for chunk in self._before if not self._results.has(chunk.lanes)
                for lane in chunk.lanes}
@@ -168,8 +168,9 @@ class _Driver:
     jobs = self._points.jobs(name)
     if jobs[0].net.member is not None:
       for job in jobs:
-        for lane in job.wanted:
-          self._points.keep(lane, alone.train(job, lane))
+        for lane, wanted in job.wanted.items():
+          if not wanted.passed_over:
+            self._points.keep(lane, alone.train(job, lane))
       return
     self._begin(jobs)
     self._jobs += jobs
@@ -215,7 +216,8 @@ class _Driver:
     # What is there of teachers that are passed over is kept.
     if hosts.first() and (
         any(job.prepared for job in jobs) or not self._points.passed_over):
-      kept_logits.teachers(self._workdir, jobs, self._study)
+      kept_logits.teachers(
+          self._workdir, jobs, self._study, more=self._points.passed_over)
 
   def _done(self, job: Job, lane: str) -> bool:
     return self._results.has([lane]) and not self._points.lacks(job, lane)

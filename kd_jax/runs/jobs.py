@@ -138,7 +138,7 @@ def make(
   teacher = next((each.teacher.teacher for each in wanted.values()
                   if each.teacher), None)
   if teacher is None and all(each.passed_over for each in wanted.values()) and (
-      setup.run.method.needs_teacher):
+      net.teachers and setup.run.method.needs_teacher):
     teacher = _shapes_of_teacher(net, setup, before)
   learner = build.learner(
       setup.run, training, build.method(net, setup.run), teacher)

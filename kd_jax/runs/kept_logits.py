@@ -29,14 +29,26 @@ _EXAMPLES = 6
 _MOST = 60_000
 
 
-def teachers(workdir: pathlib.Path, jobs: Sequence[Job], study: str) -> None:
+def teachers(
+    workdir: pathlib.Path, jobs: Sequence[Job], study: str, *, more: bool = False,
+) -> None:
   """Writes what the teachers of jobs know, for the report and for tables.
 
   `teacher.json` has the soft targets of the first; `teachers.jsonl` a row for each,
   its members' after it; `logits/` the logits, if they are asked for.
+
+  Args:
+    workdir: Where.
+    jobs: The students'.
+    study: Name in the rows.
+    more: Whether the run has other teachers too, which have their rows there.
   """
   _write_soft_targets(workdir / "teacher.json", jobs)
-  rows: dict[str, dict[str, Any]] = {}
+  file = workdir / "teachers.jsonl"
+  rows: dict[str, dict[str, Any]] = {
+      row["fingerprint"]: row for row in (
+          results.read(workdir, file.name) if more and file.is_file() else ())}
+  made: dict[str, dict[str, Any]] = {}
   for job in jobs:
     if job.prepared is None:
       continue
@@ -54,9 +66,9 @@ def teachers(workdir: pathlib.Path, jobs: Sequence[Job], study: str) -> None:
       record["members"] = [member["fingerprint"] for member in members]
     record |= {"entropy": _entropies(job.prepared), **_of_training(job)}
     for net, each in [("teacher", record)] + [("member", m) for m in members]:
-      rows.setdefault(each["fingerprint"], about | {"net": net} | each)
-  if rows:
-    results.write(workdir / "teachers.jsonl", list(rows.values()))
+      made.setdefault(each["fingerprint"], about | {"net": net} | each)
+  if rows := rows | made:
+    results.write(file, list(rows.values()))
 
 
 def keep(job: Job, fingerprint: str, variables: types.Variables) -> None:

@@ -201,6 +201,15 @@ def find(setup: Setup, training: Training, fingerprint: str) -> Kept | None:
   return None if record is None else checked(setup, training, path, record)
 
 
+def there(setup: Setup, fingerprint: str) -> bool:
+  """Whether the store has a net; whether it is whole, `find` says."""
+  try:
+    record = parameters.load_record(_folder(setup, fingerprint))
+  except parameters.Damaged:
+    return False
+  return record is not None and record.get("fingerprint") == fingerprint
+
+
 def finished(
     setup: Setup, name: str, path: pathlib.Path, fingerprint: str
 ) -> dict[str, Any] | None:

@@ -72,7 +72,8 @@ class Points:
   ) -> None:
     """Passes over nets that have rows, where no other is trained with their help.
 
-    They need not be there: a study goes on from its rows alone.
+    They need not be there: a study goes on from its rows alone. The main job's
+    teachers have none; one that is not there is passed over with all its students.
 
     Args:
       done: Whether a net, by its fingerprint, has its row.
@@ -85,6 +86,12 @@ class Points:
       known: dict[str, str] = {}
       for net in (nets_of[name] for name in self.names if name in nets_of):
         teachers_of[number, net.name] = [(number, each) for each in _needs(net)]
+        if net.member is not None:
+          each = jobs.identity(net, self._setup(net))
+          fingerprint = identity.fingerprint(each)
+          if self._gone(number, net, fingerprint):
+            found[number, net.name] = fingerprint, each
+            known[net.name] = fingerprint
         for each in self._by_rows(net, known, hashes):
           if done(fingerprint := identity.fingerprint(each)):
             found[number, net.name] = fingerprint, each
@@ -106,8 +113,9 @@ class Points:
       hashes: Mapping[str, Sequence[list[str]]],
   ) -> Iterator[dict[str, Any]]:
     """What may determine a net, by what rows say of teachers with fingerprints."""
-    if (not net.in_config or net.start or net.peers or net.peer is not None
-        or net.values["init_from"] is not None):
+    if (net.member is not None or net.start or net.peers or net.peer is not None
+        or net.values["init_from"] is not None
+        or not (net.in_config or net.teachers)):
       return
     setup = self._setup(net)
     run = setup.run
@@ -121,6 +129,14 @@ class Points:
           [known[name] for name in net.teachers]), ()):
         yield jobs.identity(
             net, setup, identity.mixture(run.values, of, weights))
+
+  def _gone(self, number: int, net: Net, fingerprint: str) -> bool:
+    """Whether a teacher would have to be trained; one of a file is read again."""
+    setup, training = self._setup(net), self._trainings[number][net.name]
+    return (training.model.on_host is None
+            and setup.run.values["teacher.state_dict"] is None
+            and not setup.run.sweep.keep_logits  # Which would lack its own.
+            and not nets.there(setup, fingerprint))
 
   def jobs(self, name: str) -> list[Job]:
     """What is to be trained of an entry, all points together."""
