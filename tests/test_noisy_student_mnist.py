@@ -262,7 +262,7 @@ def test_a_net_that_diverged_is_left_out():
   claim = study.of_the_claim(nets).tests
   assert {key[-1]: test.n for key, test in claim.items()} == {1: 5, 3: 4}
   text = study.conclude(rows)
-  assert "] (4)" in text and "Left out, as not finite: 24 nets." in text
+  assert "] (4)" in text and "one that is not: 24 nets." in text
 
 
 def test_the_figure_has_every_round(tmp_path):

@@ -283,6 +283,27 @@ def test_rows_alone_are_gone_on_from(seeds, chain, tmp_path):
   assert _kept(tmp_path / "run/teachers") == [("first", 2), ("teacher", 2)]
 
 
+def test_what_needs_a_net_that_is_not_finite_is_told_and_harms_no_other(
+    chain, tmp_path, capsys):
+  words = ("--sweep.nets.teacher.optimizer.learning_rate=0.001,1e38",
+           "--config.sweep.lanes=1x1")
+  rows = chain(*words)
+  assert [[row["failed"] for row in rows[net]] for net in NETS] == [
+      [None, "not finite in epoch 1"],
+      [None, "teacher, which it needs, is not finite"],
+      [None, "first, which it needs, is not finite"]]
+  summary = json.loads((tmp_path / "run/summary.json").read_text())
+  assert summary["failed"] == 3 and (tmp_path / "run/table.md").exists()
+  # The same nets as without the other.
+  alone = chain("--sweep.nets.teacher.optimizer.learning_rate=0.001",
+                "--config.sweep.lanes=1x1", workdir="alone")
+  for net in NETS:
+    assert rows[net][0]["test_wrong_ids"] == alone[net][0]["test_wrong_ids"]
+  capsys.readouterr()
+  assert chain(*words) == rows
+  assert "trained again" not in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_what_is_trained_together_is_trained_again_together(
     chain, tmp_path, monkeypatch):

@@ -357,7 +357,8 @@ def _table(nets: Nets) -> Iterator[str]:
               *_told(nets, family, (measure, labelled, kind, LAST)))])
     yield ""
   failed = "" if not nets.failed else (
-      f" Left out, as not finite: {counted(nets.failed, 'net')}.")
+      " Left out, as not finite or taught by one that is not: "
+      f"{counted(nets.failed, 'net')}.")
   yield ("± and brackets: 95%, over draws. Differences are paired by draw; where "
          f"some of {nets.draws} are lost, of how many stands behind. Corrupted: "
          f"without {' and '.join(_AS_NOISE)}, which is noise of training too. p by "

@@ -226,8 +226,10 @@ class _Driver:
     """The chunks of an entry that are this shard's, planned before or now."""
     lanes = [(job, lane) for job in jobs for lane in job.wanted]
     self._say_other_data(jobs)
-    # Nets that were trained before, in another workdir or run.
+    # Nets that were trained before, in another workdir or run, or cannot be.
     for job, lane in lanes:
+      if job.wanted[lane].lost and not self._results.has([lane]):
+        self._add([rows.lost(job, lane)])
       if not self._results.has([lane]) and (net := self._points.find(job, lane)):
         more = self._looked_at(job, lane, net.variables)
         self._add([rows.found(job, lane, net.record) | more])

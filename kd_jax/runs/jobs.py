@@ -36,6 +36,7 @@ class Wanted(NamedTuple):
     start: The net that it starts from, or None.
     passed_over: Whether it is not to be trained, having its row; then it has no
       teacher here.
+    lost: Why it cannot be trained, as one that it needs is not finite; or "".
   """
 
   lane: Lane
@@ -43,6 +44,7 @@ class Wanted(NamedTuple):
   teacher: PreparedTeacher | None = None
   start: Kept | None = None
   passed_over: bool = False
+  lost: str = ""
 
 
 class Job(NamedTuple):
@@ -85,7 +87,7 @@ class Job(NamedTuple):
   def own_teachers(self) -> bool:
     """Whether lanes have different teachers."""
     return len({tuple(of) for each in self.wanted.values()
-                if (of := each.identity.get("teachers"))}) > 1
+                if not each.lost and (of := each.identity.get("teachers"))}) > 1
 
   @property
   def program_fingerprint(self) -> str:
@@ -99,7 +101,8 @@ class Job(NamedTuple):
     own = self.own_teachers
     return [((each.lane.seed, *of)
              if own and (of := each.identity.get("teachers")) else each.lane.seed,
-             fingerprint) for fingerprint, each in self.wanted.items()]
+             fingerprint) for fingerprint, each in self.wanted.items()
+            if not each.lost]
 
   @property
   def per_epoch(self) -> int:
@@ -137,7 +140,8 @@ def make(
   """
   teacher = next((each.teacher.teacher for each in wanted.values()
                   if each.teacher), None)
-  if teacher is None and all(each.passed_over for each in wanted.values()) and (
+  if teacher is None and all(
+      each.passed_over or each.lost for each in wanted.values()) and (
       net.teachers and setup.run.method.needs_teacher):
     teacher = _shapes_of_teacher(net, setup, before)
   learner = build.learner(

@@ -65,6 +65,8 @@ class Points:
     self._fingerprints: dict[tuple[int, str], str] = {}
     self._nets: dict[str, Kept | None] = {}
     self._known_as: dict[str, str] = {}
+    # Those that are not finite, and those that need one of these.
+    self._failed: set[str] = set()
 
   def pass_over(
       self, done: Callable[[str], bool], hashes: Mapping[str, Sequence[list[str]]],
@@ -153,18 +155,21 @@ class Points:
     if job.net.name not in self._learnt_from:
       return None
     if fingerprint not in self._nets:
-      self._nets[fingerprint] = nets.find(job.setup, job.training, fingerprint)
+      self.keep(fingerprint, nets.find(job.setup, job.training, fingerprint))
     return self._nets[fingerprint]
 
   def lacks(self, job: Job, fingerprint: str) -> bool:
     """Whether a net that others learn from is not there, though its row may be."""
+    wanted = job.wanted[fingerprint]
     return (job.net.name in self._learnt_from
-            and not job.wanted[fingerprint].passed_over
+            and not wanted.passed_over and not wanted.lost
             and self.find(job, fingerprint) is None)
 
-  def keep(self, fingerprint: str, net: Kept) -> None:
-    """Keeps a trained net for those that learn from it."""
+  def keep(self, fingerprint: str, net: Kept | None) -> None:
+    """Keeps a trained net, if it is there, for those that learn from it."""
     self._nets[fingerprint] = net
+    if net is not None and net.record.get("failed"):
+      self._failed.add(fingerprint)
 
   def _roots(self) -> list[tuple[Setup, dict[str, Any]]]:
     """Setup and identity of the nets that others learn from, and that learn from
@@ -261,6 +266,8 @@ class Points:
       wanted = self._wanted(number, own, setup._replace(run=each.run), training)
       fingerprint = identity.fingerprint(wanted.identity)
       self._fingerprints[number, net.name] = fingerprint
+      if wanted.lost:
+        self._failed.add(fingerprint)
       found.setdefault(fingerprint, []).append(wanted)
     job = jobs.make(net, setup, training, {
         fingerprint: same[0]._replace(lane=self._agreed(
@@ -277,6 +284,11 @@ class Points:
       lane = lane._replace(point={"method": "hard"})
     if passed := self._passed.get((number, net.name)):
       return Wanted(lane, passed, passed_over=True)
+    if lost := self._lost(number, net):
+      # What they have learnt is nothing, so what they are determines it.
+      return Wanted(lane, jobs.identity(net, setup, identity.mixture(
+          net.values, [self._fingerprints[number, each] for each in _needs(net)],
+          [])), lost=lost)
     # Peers are asked in the step, and one that is taken from them asks nobody.
     alone = net.member is not None or net.peers or net.peer is not None
     teacher = None if alone else self._teachers.of(
@@ -290,6 +302,13 @@ class Points:
         net, setup, teacher and jobs.mixture(setup.run, teacher),
         start and start.sha256)
     return Wanted(lane, determining, teacher, start)
+
+  def _lost(self, number: int, net: Net) -> str:
+    """Why a net cannot be trained, or "": one that it needs is not finite."""
+    # What is taken from nets that trained together says of each what it is.
+    needed_ = () if net.peer is not None else _needs(net)
+    return next((f"{name}, which it needs, is not finite" for name in needed_
+                 if self._fingerprints[number, name] in self._failed), "")
 
   def _of_another_run(
       self, net: Net, setup: Setup, training: Training) -> Kept | None:

@@ -29,6 +29,13 @@ def found(job: Job, fingerprint: str, record: Row) -> Row:
           "alpha": job.setup.run.values["alpha"]}
 
 
+def lost(job: Job, fingerprint: str) -> Row:
+  """The row of a net that cannot be trained, as one that it needs has failed."""
+  return {"curve": {}, **about(job, fingerprint), **loss(job, fingerprint),
+          "net": job.net.name, "failed": job.wanted[fingerprint].lost,
+          "test_errors": None, "seconds": 0.0}
+
+
 def about(job: Job, fingerprint: str) -> Row:
   """What was asked for, and of whom it learnt."""
   wanted = job.wanted[fingerprint]
