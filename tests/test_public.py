@@ -303,8 +303,8 @@ WITH_ARGPARSE = (
     "benchmarks.mnist_step", "benchmarks.sweep", "benchmarks.lane_parts",
     "benchmarks.scaling", "benchmarks.accelerator", "benchmarks.report",
     "benchmarks.convolution", "benchmarks.memory", "benchmarks.exports",
-    "experiments.queue", "kd_jax.explain", "kd_jax.predict", "kd_jax.export",
-    "kd_jax.evaluate")
+    "experiments.queue", "experiments.hinton15_closing.teachers", "kd_jax.explain",
+    "kd_jax.predict", "kd_jax.export", "kd_jax.evaluate")
 WITHOUT_FLAGS = ("docs.methods", "docs.nets", "experiments.index")
 # Flags that the documents and --help tell of, in no whole command.
 TOLD_FLAGS = (
