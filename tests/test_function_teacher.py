@@ -374,6 +374,7 @@ def test_an_exported_net_teaches_by_its_file(
 def test_a_forest_of_scikit_learn_teaches_digits(tmp_path):
   code = main.run([
       "--config=mnist:smoke", f"--workdir={tmp_path}", "--config.steps=20",
+      "--config.data.embedded=only",
       "--config.teacher.name=examples/teachers.py:scikit_learn"])
   summary = json.loads((tmp_path / "summary.json").read_text())
   assert code == 0 and summary["teacher"]["test_errors"] < 100

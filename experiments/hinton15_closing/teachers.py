@@ -18,7 +18,6 @@ goes on.
 
 import argparse
 from collections.abc import Callable, Sequence
-import json
 import pathlib
 import sys
 from typing import Any
@@ -30,6 +29,7 @@ from configs import mnist
 from experiments import index
 from experiments.protocol import hold_out
 from kd_jax import config as config_lib
+from kd_jax.core import strict
 from kd_jax.core.errors import Parser, UserError
 from kd_jax.runs import arms
 
@@ -164,7 +164,7 @@ def main(argv: Sequence[str]) -> int:
         continue
       row = make(name, asked.workdir / name, _FOLDER)
       with (_FOLDER / "made.jsonl").open("a", encoding="utf-8") as made:
-        made.write(json.dumps(row) + "\n")
+        made.write(strict.dumps(row) + "\n")
       print(f"{name}: {file(name)}, {row['test_errors']} errors of "
             f"{row['test_examples']:,} ({row['test_set']})", flush=True)
   except KeyboardInterrupt as stopped:
