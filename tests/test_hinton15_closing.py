@@ -233,7 +233,7 @@ def final(points, errors, alone=()):
           for name, point in points.items() for seed in range(6)]
 
 
-def test_the_best_kind_is_judged_over_teachers(monkeypatch):
+def test_the_best_kind_is_judged_over_teachers():
   rows = rows_of_kinds({"base": 60, "affine": 50})
   noise = (1, -1, 0, 2, 0, -2)
   rows["table"] = final(study.compared(rows), {

@@ -290,8 +290,8 @@ def test_what_needs_a_net_that_is_not_finite_is_told_and_harms_no_other(
   rows = chain(*words)
   assert [[row["failed"] for row in rows[net]] for net in NETS] == [
       [None, "not finite in epoch 1"],
-      [None, "teacher, which it needs, is not finite"],
-      [None, "first, which it needs, is not finite"]]
+      [None, "teacher, which it needs, has failed"],
+      [None, "first, which it needs, has failed"]]
   summary = json.loads((tmp_path / "run/summary.json").read_text())
   assert summary["failed"] == 3 and (tmp_path / "run/table.md").exists()
   # The same nets as without the other.

@@ -24,6 +24,7 @@ from typing import Any
 
 import ml_collections
 import numpy as np
+from scipy import special
 
 from configs import mnist
 from experiments import index
@@ -75,7 +76,8 @@ def centred(logits: np.ndarray) -> np.ndarray:
 
 def averaged(ask: Ask, images: np.ndarray, views: Sequence[Any]) -> np.ndarray:
   """T log p, p the mean of the softmax at T over views, `[N, classes]`."""
-  mean = sum(_softmax(ask(np.asarray(view(images))) / T) for view in views)
+  seen = (np.asarray(view(images)) for view in views)
+  mean = sum(special.softmax(ask(each) / T, -1) for each in seen)
   return T * np.log(mean / len(views))
 
 
@@ -86,26 +88,17 @@ def entropy(logits: np.ndarray, temperature: float = T) -> float:
     >>> round(entropy(np.zeros((3, 10))), 6), entropy(np.array([[9e4, 0.0]]))
     (2.302585, 0.0)
   """
-  p = _softmax(logits.astype(np.float64) / temperature)
-  return float(-np.sum(p * np.log(np.maximum(p, 1e-300)), -1).mean() + 0.0)
+  p = special.softmax(logits.astype(np.float64) / temperature, -1)
+  return float(special.entr(p).sum(-1).mean())
 
 
-def _softmax(z: np.ndarray) -> np.ndarray:
-  e = np.exp(z - z.max(-1, keepdims=True))
-  return e / e.sum(-1, keepdims=True)
-
-
-def make(
-    name: str, workdir: pathlib.Path, folder: pathlib.Path,
-    given: ml_collections.ConfigDict | None = None,
-) -> dict[str, Any]:
+def make(name: str, workdir: pathlib.Path, folder: pathlib.Path) -> dict[str, Any]:
   """Trains a teacher, or goes on; leaves its logits, and gives its row.
 
   Args:
     name: `FIRST`, or one of `SEEDS`.
     workdir: Of its run.
     folder: Where its logits go.
-    given: Its config; by default `config(name)`.
   """
   # pylint: disable=g-import-not-at-top
   import jax
@@ -113,8 +106,7 @@ def make(
   import kd_jax
   from kd_jax.data.views import VIEWS
   from kd_jax.runs import rows, trained
-  row = kd_jax.run(config(name) if given is None else given, workdir).summary[
-      "teacher"]
+  row = kd_jax.run(config(name), workdir).summary["teacher"]
   net = trained.load(workdir, "teacher")
   dataset = trained.build.dataset(net.values)
   asked = jax.jit(net.logits)

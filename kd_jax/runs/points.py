@@ -307,7 +307,7 @@ class Points:
     """Why a net cannot be trained, or "": one that it needs is not finite."""
     # What is taken from nets that trained together says of each what it is.
     needed_ = () if net.peer is not None else _needs(net)
-    return next((f"{name}, which it needs, is not finite" for name in needed_
+    return next((f"{name}, which it needs, has failed" for name in needed_
                  if self._fingerprints[number, name] in self._failed), "")
 
   def _of_another_run(
