@@ -102,9 +102,17 @@ class Run:
 
   @property
   def metrics(self) -> "pandas.DataFrame":
-    """The epochs of `metrics.jsonl`, by net; in a sweep a list, by lane."""
+    """The epochs of `metrics.jsonl`, by net; in a sweep a list, by lane.
+
+    Of a net of a single run that was trained again with another config, these are
+    of the last training.
+    """
     from kd_jax.runs import rows as rows_lib  # pylint: disable=g-import-not-at-top
-    return _frame(rows_lib.every_epoch(self.path))
+    rows = rows_lib.every_epoch(self.path)
+    if not self.config["sweep.points"]:
+      last = {row["net"]: row["fingerprint"] for row in rows}
+      rows = [row for row in rows if row["fingerprint"] == last[row["net"]]]
+    return _frame(rows)
 
   @property
   def nets(self) -> list[str]:

@@ -5,6 +5,7 @@ import signal
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 
 import kd_jax
@@ -69,6 +70,19 @@ def test_a_run_is_that_of_the_command_and_is_found_again(small, own_data, tmp_pa
   jax.tree.map(np.testing.assert_array_equal,
                again.net("distilled").variables, kept)
   assert again.net().name == "distilled" and "7 classes" in repr(again.net())
+
+
+def test_metrics_are_of_the_last_training_of_a_net(small, tmp_path):
+  run = kd_jax.run("mnist:smoke", "one", small, quiet=True)
+  whole, file = run.metrics, tmp_path / "one/metrics.jsonl"
+  # One with another config was killed before, and this one in its first epoch.
+  lines = file.read_text().splitlines()
+  other = [json.dumps(row | {"fingerprint": "other", "test_errors": 99})
+           for row in map(json.loads, lines) if row.get("net") == "distilled"]
+  file.write_text("\n".join([*lines[:1], *other, *lines]) + "\n")
+  pd.testing.assert_frame_equal(run.metrics, whole)
+  table = run.metrics.pivot(index="epoch", columns="net", values="test_errors")
+  assert {"baseline", "distilled"} <= {*table.columns}
 
 
 def test_a_config_of_python_sweeps(small, tmp_path):

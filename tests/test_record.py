@@ -211,19 +211,19 @@ def test_nothing_is_trained_for_the_record_of_a_tree_with_changes(
 
 
 def test_teachers_whose_students_all_have_rows_are_not_trained_again(
-    own_data, tmp_path, monkeypatch):
+    own_data, tmp_path, monkeypatch, capsys):
   """Of two teachers of the main job, one has a student without a row."""
   monkeypatch.chdir(ROOT)
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
   monkeypatch.setattr(jax, "local_device_count", lambda: 1)
 
-  def run(where, seeds="0,1"):
+  def run(where, seeds="0,1", more=()):
     words = ["--config=configs/mnist.py:smoke", "--config.data.name=blobs",
              f"--config.data.dir={own_data}", "--config.tensorboard=false",
              "--config.student.widths=(6,)", "--config.teacher.widths=(8,)",
              "--config.steps=6", "--config.teacher.steps=6",
              "--config.sweep.lanes=1x1", "--sweep.teacher.label_smoothing=0.0,0.1",
-             f"--sweep.seed={seeds}", f"--workdir={tmp_path / where}"]
+             f"--sweep.seed={seeds}", f"--workdir={tmp_path / where}", *more]
     with jax.numpy_dtype_promotion("standard"):
       assert main.run(words) == 0
     read = lambda name: [json.loads(line) for line in (
@@ -238,6 +238,10 @@ def test_teachers_whose_students_all_have_rows_are_not_trained_again(
   # The same command again, without the nets, and with all rows.
   shutil.rmtree(tmp_path / "whole/teachers")
   assert run("whole") == (rows, taught) and trained("whole") == []
+  # Nor is it said of a folder of the user's that they are trained there.
+  capsys.readouterr()
+  assert run("whole", more=[f"--config.teacher.dir={tmp_path / 'own'}"])[0] == rows
+  assert "holds no teacher" not in capsys.readouterr().out
   # Without the last row of the second: its teacher is there again, and alone.
   left = tmp_path / "left"
   left.mkdir()

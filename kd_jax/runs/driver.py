@@ -109,6 +109,7 @@ def train(
     log = tracker.start(run.values, workdir, screen.say)
     points = Points(run, lanes, workdir, stack, screen, asked.stop, log)
     driver = _Driver(run, workdir, screen, asked, points)
+    points.look()
     try:
       for name in points.names:
         driver.train(name)

@@ -58,7 +58,6 @@ class Points:
     self.first = next(iter(self._setups.values()))
     # Names of nets that others learn or start from.
     self._learnt_from = set().union(*before.values())
-    nets.look(self._roots())
     # What determines the nets that are passed over, by point and entry.
     self._passed: dict[tuple[int, str], dict[str, Any]] = {}
     # Of each point and entry its net, and what is known of nets by fingerprint.
@@ -109,6 +108,14 @@ class Points:
   def passed_over(self) -> bool:
     """Whether any net is."""
     return bool(self._passed)
+
+  def look(self) -> None:
+    """Looks for the teachers of a user's folder, but for those passed over.
+
+    Raises:
+      UserError: If one is not there and cannot be put there.
+    """
+    nets.look(self._roots())
 
   def _by_rows(
       self, net: Net, known: Mapping[str, str],
@@ -174,9 +181,10 @@ class Points:
   def _roots(self) -> list[tuple[Setup, dict[str, Any]]]:
     """Setup and identity of the nets that others learn from, and that learn from
     nobody: those that are known before anything is trained."""
-    found = [(net, self._setup(net)) for nets_of in self._recipes
+    found = [(net, self._setup(net)) for number, nets_of in enumerate(self._recipes)
              for net in nets_of.values()
-             if net.name in self._learnt_from and not _needs(net)]
+             if net.name in self._learnt_from and not _needs(net)
+             and (number, net.name) not in self._passed]
     return [(setup, jobs.identity(net, setup)) for net, setup in found
             if net.member is not None or not (
                 setup.run.method.needs_teacher or net.values["init_from"])]

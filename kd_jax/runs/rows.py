@@ -98,7 +98,9 @@ def every_epoch(workdir: pathlib.Path) -> list[Row]:
   for line in text.splitlines():
     try:
       row = strict.loads(line)
-      known[str(row["net"]), str(row["fingerprint"]), int(row["epoch"])] = row
+      key = str(row["net"]), str(row["fingerprint"]), int(row["epoch"])
+      known.pop(key, None)  # What was told last stands last.
+      known[key] = row
     except (ValueError, KeyError, TypeError, OverflowError):
       continue  # The last line of a killed program, or an event.
   return list(known.values())
