@@ -1,7 +1,8 @@
 r"""Teacher assistants (Mirzadeh et al. 2020, arXiv 1902.03393) on MNIST.
 
 A 2x1200 teacher, then ever smaller nets, each the student of the one before: 2x400,
-2x100, 2x30. The last is far smaller than the first, and learns from one like it.
+2x100, 2x30. The last is far smaller than the first; its own teacher is not much
+larger than it.
 
   python -m kd_jax.main --config=configs/assistant.py --workdir=runs/assistant
 
@@ -9,7 +10,7 @@ Each net has the keys of a student: `nets.NAME.widths`, `.temperature`, `.alpha`
 `.epochs`, `.optimizer.learning_rate` and all others; one that is not set is the
 run's, `temperature`, `alpha`, `epochs`. Other chains:
 
-  --config.nets.student.teachers="('teacher',)"         past all assistants
+  --config.nets.student.teachers="('teacher',)"         without assistants
   --config.nets.student.teachers="('first','second')"   of both at once
   --sweep.nets.student.temperature=1,4,20 --sweep.seed=0,1,2
 
@@ -53,8 +54,8 @@ def get_config(variant: str = "default"):
     config.steps = 300
     widths = {"teacher": 200, "first": 100, "second": 50, "student": 30}
   config.nets.teacher.views = "shift2"
-  for above, name in enumerate(NETS):
+  for number, name in enumerate(NETS):
     config.nets[name].widths = (widths[name], widths[name])
     config.nets[name].teachers = NETS[
-        0 if variant == "densely" else max(above - 1, 0):above]
+        0 if variant == "densely" else max(number - 1, 0):number]
   return config

@@ -51,5 +51,5 @@ def get_config(variant: str = "default"):
 
   if variant == "smoke":
     config.data.pseudo_size, config.steps = 10_000, 1000
-    config.teacher.count, config.teacher.steps = 2, 300
+    config.teacher.count, config.teacher.steps = 2, 1000
   return config

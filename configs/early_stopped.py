@@ -10,8 +10,8 @@ teacher for the first half of its own training and from labels alone for the res
 Each net has the keys of a student, such as `nets.of_5.temperature`. Others:
 
   --config.temperature=2                            of all students
-  --config.nets.stopped.teacher_epochs="(10,)"      both ends early
-  --config.nets.stopped.schedules.alpha_percent=75  later
+  --config.nets.stopped.teacher_epochs="(10,)"      KD for half, of an early teacher
+  --config.nets.stopped.schedules.alpha_percent=75  KD for three quarters
 
 Variants:
   configs/early_stopped.py          20 epochs of each student
@@ -25,7 +25,8 @@ is the share of the SOFT term. Scores: experiments/early_stopped_mnist.
 from kd_jax import config as config_lib
 
 VARIANTS = ("default", "smoke")
-EPOCHS = (1, 2, 5, 10, 20, WHOLE := 40)
+LAST = 40
+EPOCHS = (1, 2, 5, 10, 20, LAST)
 STUDENTS = tuple(f"of_{epoch}" for epoch in EPOCHS)
 
 
@@ -45,12 +46,12 @@ def get_config(variant: str = "default"):
   config.optimizer.schedule = "cosine"
 
   config.nets.teacher.widths = (400, 400)
-  config.nets.teacher.epochs = WHOLE
+  config.nets.teacher.epochs = LAST
   config.nets.labels.widths = (30, 30)
-  for name, epoch in zip((*STUDENTS, "stopped"), (*EPOCHS, WHOLE)):
+  for name, epoch in zip((*STUDENTS, "stopped"), (*EPOCHS, LAST), strict=True):
     net = config.nets[name]
     net.widths, net.teachers = (30, 30), ("teacher",)
-    net.teacher_epochs = (epoch % WHOLE,)  # 0 for the last.
+    net.teacher_epochs = (0 if epoch == LAST else epoch,)  # 0 is the last.
   config.nets.stopped.schedules.alpha = "jump"
   config.nets.stopped.schedules.alpha_end = 0.0
   config.nets.stopped.schedules.alpha_percent = 50.0

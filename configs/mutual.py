@@ -9,7 +9,7 @@ The row `student+peer` is of both as one, by the mean of their probabilities;
 `student` and `peer` are of each. Others:
 
   --config.nets.peer.widths="(30,30)"   a small net beside a large one
-  --config.method=hard                  the control: nets that do not listen
+  --config.method=hard                  the control: each learns from labels alone
 
 Variants:
   configs/mutual.py           20 epochs

@@ -1,9 +1,10 @@
 r"""Noisy students (Xie et al. 2020, arXiv 1911.04252) on MNIST with few labels.
 
 1,000 of the 60,000 labels are known. A teacher learns from these alone; a student
-sees all digits, learns what the teacher says of them, and is the teacher of the
+sees all digits, learns the teacher's outputs for them, and is the teacher of the
 next: three rounds. The student has noise, which is views (shifts) and dropout; the
-teacher, when it is asked, has none. A student is as large as its teacher or larger.
+teacher sees the digit itself, without dropout. A student is as large as its teacher
+or larger.
 
   python -m kd_jax.main --config=configs/noisy_student.py --workdir=runs/noisy
 
@@ -50,8 +51,8 @@ def get_config(variant: str = "default"):
   teacher = config.nets.teacher
   teacher.widths, teacher.steps = (800, 800), 3_000
   teacher.views, teacher.hidden_dropout = "shift2", 0.5
-  for above, name in zip(("teacher", *students), students, strict=False):
-    config.nets[name].teachers = (above,)
+  for before, name in zip(("teacher", *students), students, strict=False):
+    config.nets[name].teachers = (before,)
 
   if variant == "smoke":
     config.steps = teacher.steps = 60

@@ -5,7 +5,8 @@ their labels, and learns from both at once. Of each class the teacher counts tha
 knows it (`teacher_classes`); of each digit the one that is surer of it
 (`teacher_mean`). In `features` they are unlike nets, and the student compares its
 last vector with those of both too, each through a regressor of its own; the tap of
-a teacher is `NAME.tap` (`features.pairs`).
+a teacher is `NAME.tap` (`features.pairs`). All nets are tested on all ten digits,
+so a teacher of five of them misses at least the other half.
 
   python -m kd_jax.main --config=configs/tasks.py --workdir=runs/tasks
 

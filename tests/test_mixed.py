@@ -185,6 +185,23 @@ def test_runs_that_vary_unlike_are_noticed():
       stats.bartlett(*one[:, 0]).pvalue)
 
 
+def test_teachers_that_vary_unlike_are_noticed_by_one_run_of_each():
+  rng = np.random.default_rng(0)
+  alike = rng.normal(0, 1, (3, 8, 1))
+  unlike = alike * np.array([1, 1, 8])[:, None, None]
+  labels = [Run("labels", None, value) for value in rng.normal(0, 99, 8)]
+  for values, differ in ((alike, False), (unlike, True)):
+    model = mixed.fit([*runs_of(values), *labels])
+    assert model.runs_differ() == 1
+    # Labels have no teachers; without these it is scipy's test of the others.
+    assert model.teachers_differ() == approx(stats.bartlett(*values[..., 0]).pvalue)
+    assert (model.teachers_differ() < 1e-4) == differ
+  # By means of a teacher's runs, where it has several.
+  several = simulated(rng, 3, 6, 4, 1, 1, 1)
+  assert mixed.fit(runs_of(several)).teachers_differ() == approx(
+      stats.bartlett(*several.mean(-1)).pvalue)
+
+
 # Cells.
 
 
@@ -238,6 +255,10 @@ def test_cells_whose_runs_vary_unlike_are_judged_apart():
   assert cells.mean("narrow") == clustered.nested(groups)
   found = cells.difference("wide", "narrow")
   assert found.n == 3  # teachers
+  # By one run of each teacher too.
+  one = lambda sd: [(f"t{at}", at, rng.normal(0, sd)) for at in range(8)]
+  assert cells_of(a=one(1), b=one(20)).model is None
+  assert cells_of(a=one(1), b=one(1)).model is not None
 
 
 def several_kinds(rng, teacher, interaction, residual):

@@ -65,9 +65,9 @@ def test_the_verdict_compares_with_labels_and_with_trained_teachers():
   text = study.conclude(rows())
   assert "a large teacher minus" not in text
   # 290 - 295, 280 - 260 and 270 - 290, the same noise on both sides.
-  for line in ("a peer like it minus a teacher like it: −5.0",
-               "a large peer minus a large teacher: +20.0",
-               "two peers like it minus a peer like it: −20.0"):
+  for line in ("a peer like it minus a teacher like it | −5.0",
+               "a large peer minus a large teacher | +20.0",
+               "two peers like it minus a peer like it | −20.0"):
     assert line in text
   assert "| labels |" in text and "reference" in text
 
@@ -80,7 +80,17 @@ def test_large_nets_are_compared_themselves():
     some[stage] += [row(large[name], seed, net="peer", test=errors + noise)
                     for seed, noise in enumerate(NOISE)]
   assert "the peer minus the teacher: +50.0" in study.conclude(some)
-  assert "post hoc" not in study.conclude(rows())
+  assert "of the nets of 2x800" not in study.conclude(rows())
+
+
+def test_the_other_net_from_labels_and_means_are_compared_afterwards():
+  text = study.conclude(rows())
+  # Of each seed 300 and 1 error from labels; the same noise in the first alone.
+  student = [280 + noise * (seed + 1) for seed, noise in enumerate(NOISE)]
+  both = [(300 + noise * (seed + 1) + 1) / 2 for seed, noise in enumerate(NOISE)]
+  mean = np.mean(student) - np.mean(both)
+  assert f"the mean of the errors of both: +{mean:.1f}" in text
+  assert "two peers, as one minus two from labels, as one: +25.0" in text
 
 
 def test_rows_that_are_not_there_yet_are_left_out():

@@ -205,8 +205,10 @@ def test_a_swept_chain_is_trained_once_and_is_its_single_runs(
     chain, tmp_path, lanes):
   swept = chain("--sweep.seed=0,1", "--sweep.nets.student.temperature=2,8",
                 f"--config.sweep.lanes={lanes}", workdir="swept")
-  assert {name: len(some) for name, some in swept.items()} == {
-      "teacher": 2, "first": 2, "student": 4}
+  number = {"teacher": 2, "first": 2, "student": 4}
+  assert {name: len(some) for name, some in swept.items()} == number
+  summary = json.loads((tmp_path / "swept/summary.json").read_text())
+  assert summary["nets"] == number and summary["lanes"] == 8
   assert all(row["overrides"] == {"seed": row["seed"]} for row in swept["first"])
   # Each student learns from the net of its own seed.
   by_print = {row["fingerprint"]: row for some in swept.values() for row in some}

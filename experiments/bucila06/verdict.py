@@ -190,31 +190,29 @@ def _sizes(rows: Rows) -> list[int]:
 @canvas.styled
 def _draw(rows: Rows, problems: Sequence[str], file: pathlib.Path) -> bool:
   drawn, axes = canvas.figure(2, len(problems), (3.2 * len(problems), 5.2))
-  mean = lambda part: statistics.summary(_rmse(part)).mean
+  of = lambda part: statistics.summary(_rmse(part))
   for column, problem in enumerate(problems):
     above, below = axes[0][column], axes[1][column]
     for number, arm in enumerate(plan.GENERATORS):
-      sizes = [size for size in _sizes(rows) if _main(rows, problem, arm, size)]
-      above.plot([size / 1000 for size in sizes],
-                 [mean(_main(rows, problem, arm, size)) for size in sizes],
-                 markersize=4, label=plan.ARMS[arm], **canvas.style(number))
+      canvas.means(above, {
+          size / 1000: of(part) for size in _sizes(rows)
+          if (part := _main(rows, problem, arm, size))}, number, plan.ARMS[arm])
     for number, arm in enumerate(("munge", "labels")):
       size = _main(rows, problem, arm)[0]["overrides"]["size"]
       units = sorted({row["overrides"]["hidden"] for row in _of(rows, problem, arm)
                       if row["overrides"]["size"] == size})
-      below.plot(
-          units, [mean(_at(rows, problem, arm, size, each)) for each in units],
-          markersize=4, label=plan.ARMS[arm], **canvas.style(3 * number))
+      canvas.means(below, {
+          each: of(_at(rows, problem, arm, size, each)) for each in units},
+                   3 * number, plan.ARMS[arm])
     for panel in (above, below):
-      panel.axhline(mean(_main(rows, problem, "ensemble")), color=canvas.GREY,
-                    linestyle="--", label="ensemble")
+      canvas.level(panel, of(_main(rows, problem, "ensemble")), label="ensemble")
       canvas.log_axis(panel, "x")
-    above.axhline(mean(_main(rows, problem, "labels")), color=canvas.GREY,
-                  linestyle=":", label="net, labels, 256 units")
+    canvas.level(above, of(_main(rows, problem, "labels")),
+                 label="net, labels, 256 units", dash=1)
     above.set(title=problem, xlabel="thousands of pseudo examples")
     below.set(xlabel="hidden units")
-  axes[0][0].set(ylabel="RMSE")
-  axes[1][0].set(ylabel="RMSE")
+  for row in axes:
+    row[0].set(ylabel="RMSE, 95% interval")
   known = {label: handle for panel in (axes[0][0], axes[1][0]) for handle, label
            in zip(*panel.get_legend_handles_labels())}
   drawn.legend(known.values(), known, loc="outside upper center",

@@ -11,7 +11,7 @@ import pathlib
 import ml_collections
 
 from configs import early_stopped as recipe
-from experiments import fair, sources
+from experiments import claims, fair, sources
 from experiments.protocol import Options, Rows, Stage, hold_out
 from kd_jax.config import sweep
 from kd_jax.report import Row, canvas, comparison, statistics
@@ -115,7 +115,7 @@ def teachers(rows: Rows) -> dict[int, statistics.Summary]:
 
 def _at(epoch: int) -> str:
   """The net that the teacher is after an epoch."""
-  return "teacher" if epoch == recipe.WHOLE else f"teacher_at_{epoch}"
+  return "teacher" if epoch == recipe.LAST else f"teacher_at_{epoch}"
 
 
 def _errors(net: str, rows: Rows) -> dict[int, int]:
@@ -124,17 +124,24 @@ def _errors(net: str, rows: Rows) -> dict[int, int]:
           if row["failed"] is None}
 
 
+def against_labels(rows: Rows) -> dict[str, statistics.Paired]:
+  """The errors of each student minus those of labels alone, paired by seed."""
+  labels = _errors("labels", rows)
+  tests = {each.name: statistics.paired_by_seed(_errors(name, rows), labels)
+           for name, each in ARMS.items()}
+  return {name: test for name, test in tests.items() if test is not None}
+
+
 def conclude(rows: Rows) -> str:
-  """Each student against that of the whole teacher; labels; the teachers."""
+  """Each student against that of the whole teacher, and labels; the teachers."""
   results = found(rows)
   lines = [f"**{status(rows)}.**\n", fair.markdown(
       results, ARMS[WHOLE].name, [*ARMS.values()], _of(WHOLE, rows["choosing"]))]
-  labels = _errors("labels", rows)
-  if test := statistics.paired_by_seed(_errors(WHOLE, rows), labels):
-    mean = statistics.summary([*labels.values()])
-    lines.append(
-        f"Labels alone: {fair.mean_with_half(mean)} ({mean.n}); "
-        f"{fair.minus(ARMS[WHOLE].name, 'labels', test)}.\n")
+  if tests := against_labels(rows):
+    labels = fair.with_half([*_errors("labels", rows).values()])
+    lines += [f"Labels alone, with nothing to choose, make {labels} errors. The "
+              "claim is that early stopping is better than these:\n",
+              *fair.steps("arm", "errors minus labels alone", tests, str), ""]
   lines += ["| after epoch | the teacher's test errors | its student's |",
             "|--:|--:|--:|"]
   of = {each.name: each.errors for each in results}
@@ -147,10 +154,18 @@ def conclude(rows: Rows) -> str:
 
 
 def status(rows: Rows) -> str:
-  """Which students are better than the whole teacher's, which worse; the best."""
+  """Which students are better than the whole teacher's or labels, which worse."""
   results = [each for each in found(rows) if each.errors]
   best = fair.fewest(results, [*_errors("labels", rows).values()])
-  return f"{fair.outcome(results, ARMS[WHOLE].name)}; {best}"
+  family = claims.Family(against_labels(rows))
+
+  def listed(verdict: str) -> str:
+    those = family.having(verdict)
+    return f"all {len(those)}" if len(those) == len(ARMS) else (
+        ", ".join(those) or "none")
+
+  return (f"{fair.outcome(results, ARMS[WHOLE].name)}; better than labels alone: "
+          f"{listed(claims.HOLDS)}; worse: {listed(claims.FAILS)}; {best}")
 
 
 @canvas.styled

@@ -7,6 +7,7 @@ with 20 seeds. Pairs of students are judged as one too, by the mean of their
 probabilities.
 """
 
+from collections.abc import Sequence
 import pathlib
 
 import ml_collections
@@ -20,7 +21,8 @@ from kd_jax.runs.arms import arm
 
 CLAIM = ("nets that learn from each other from the start are better than by labels "
          "alone, and than by a powerful teacher that is trained before; more peers "
-         "are better (CIFAR-100, Market-1501)")
+         "are better; CIFAR-100: ResNet-32 from 68.99 to 71.19%, MobileNet from "
+         "73.65 to 76.13% (numbers from memory)")
 DATA = "MNIST; the paper's CIFAR-100, Market-1501"
 UNIT = "errors of 10,000; the paper's: accuracy in %"
 COMMAND = "--config=configs/mutual.py"
@@ -48,6 +50,7 @@ STATIC = (
     arm("a teacher like it", {_PEER: (SMALL,), **_ALONE}),
     arm("a large teacher", {_PEER: (LARGE,), **_ALONE}))
 ARMS = (*TOGETHER, *THREE, *STATIC)
+_BY_NAME = {each.name: each for each in ARMS}
 _KINDS = {"": ("default", TOGETHER), "three_": ("three", THREE),
           "static_": ("static", STATIC)}
 # As one, by the mean of their probabilities: arms of `TOGETHER`.
@@ -92,9 +95,8 @@ def found(rows: Rows) -> list[comparison.Result]:
              for each in fair.results(ARMS, rows, stages_of)]
   pairs = [row for row in rows.get("table", ())
            if row.get("net") == "student+peer"]
-  by_name = {each.name: each for each in ARMS}
   for name, shown in _PAIRS.items():
-    each = by_name[name]
+    each = _BY_NAME[name]
     results.append(comparison.result(
         each, fair.chosen(each, rows), [], pairs)._replace(name=shown))
   return results
@@ -108,31 +110,45 @@ def _together(each: comparison.Result, rows: Rows) -> float:
 
 
 def conclude(rows: Rows) -> str:
-  """Every arm against labels, and then against the trained teacher of its size."""
+  """Every arm against labels, what else the paper claims, and what was seen."""
   results = found(rows)
   tried = [row for prefix in _KINDS
            for row in arms_lib.judged(rows.get(f"{prefix}choosing", ()))]
   lines = [f"**{status(rows)}.**\n",
-           fair.markdown(results, "labels", ARMS, tried)]
+           fair.markdown(results, "labels", ARMS, tried),
+           *fair.steps("planned besides", "difference of errors",
+                       _planned(results), str), ""]
+  return "\n".join([*lines, *_large(rows), *_second(rows, results)]) + "\n"
+
+
+def _planned(
+    results: Sequence[comparison.Result]
+) -> dict[str, statistics.Paired]:
+  """A peer against a trained teacher of its size, and two peers against one."""
+  tests = {}
   for one, other in (("a peer like it", "a teacher like it"),
                      ("a large peer", "a large teacher"),
                      ("two peers like it", "a peer like it")):
     pair = [each for each in results if each.name in (one, other)]
-    tests, _ = comparison.differences(pair, other)
-    if one in tests:
-      lines.append(f"- {fair.minus(one, other, tests[one])}")
-  return "\n".join([*lines, *_large(rows)]) + "\n"
+    if one in (test := comparison.differences(pair, other)[0]):
+      tests[f"{one} minus {other}"] = test[one]
+  return tests
+
+
+def _errors(
+    net: str, name: str, rows: Rows, stage: str = "table"
+) -> dict[int, int]:
+  """The test errors of a net of an arm, by seed."""
+  setting = fair.chosen(_BY_NAME[name], rows)
+  return {row["seed"]: row["test_errors"] for row in rows.get(stage, ())
+          if row.get("net") == net and row["failed"] is None
+          and arms_lib.of(row) == setting}
 
 
 def _large(rows: Rows) -> list[str]:
   """The large nets themselves, whom the students of two arms learn from."""
-  by_name = {each.name: each for each in ARMS}
-  peer, teacher = (
-      {row["seed"]: row["test_errors"] for row in rows.get(stage, ())
-       if row.get("net") == "peer" and row["failed"] is None
-       and arms_lib.of(row) == fair.chosen(by_name[name], rows)}
-      for name, stage in (("a large peer", "table"),
-                          ("a large teacher", "static_table")))
+  peer = _errors("peer", "a large peer", rows)
+  teacher = _errors("peer", "a large teacher", rows, "static_table")
   test = statistics.paired_by_seed(peer, teacher)
   rate = _config("static", quick=False).optimizer.learning_rate
   return [] if test is None else [
@@ -140,6 +156,24 @@ def _large(rows: Rows) -> list[str]:
       f"{fair.with_half([*peer.values()])}, the teacher, with the learning rate "
       f"{rate:g}, {fair.with_half([*teacher.values()])}; "
       f"{fair.minus('the peer', 'the teacher', test)}"]
+
+
+def _second(rows: Rows, results: Sequence[comparison.Result]) -> list[str]:
+  """The two nets of labels, of which one is the arm; and means against means."""
+  first, second = (_errors(net, "labels", rows) for net in ("student", "peer"))
+  both = {seed: (first[seed] + second[seed]) / 2
+          for seed in first.keys() & second.keys()}
+  test = statistics.paired_by_seed(
+      _errors("student", "a large peer", rows), both)
+  lines = [] if test is None else [
+      "- post hoc, of the two nets that learn from the same labels: the other "
+      f"{fair.with_half([*second.values()])}; "
+      f"{fair.minus('a large peer', 'the mean of the errors of both', test)}"]
+  labels, peers = _PAIRS.values()
+  pair = [each for each in results if each.name in (labels, peers)]
+  if peers in (tests := comparison.differences(pair, labels)[0]):
+    lines.append(f"- post hoc: {fair.minus(peers, labels, tests[peers])}")
+  return lines
 
 
 def status(rows: Rows) -> str:

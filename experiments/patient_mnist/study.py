@@ -129,15 +129,31 @@ def _compared(rows: Rows) -> int:
   return min(max(points) for points in errors(rows).values() if points)
 
 
+def _lengths(rows: Rows) -> dict[str, dict[int, dict[int, int]]]:
+  """The errors of each arm by the number of epochs, then by seed."""
+  each = [(result, epochs) for epochs in epochs_of(rows)
+          for result in found(rows, epochs) if result.errors]
+  return {one.name: {epochs: result.errors for result, epochs in each
+                     if result.name == one.name} for one in ARMS}
+
+
 def patience(rows: Rows) -> dict[str, statistics.Paired]:
   """Of each arm, the most epochs minus the next fewer, paired by seed."""
   tests = {}
-  for each in ARMS:
-    own = [result.errors for epochs in epochs_of(rows)
-           for result in found(rows, epochs)
-           if result.name == each.name and result.errors]
+  for name, of in _lengths(rows).items():
+    own = [*of.values()]
     if len(own) > 1 and (test := statistics.paired_by_seed(own[-1], own[-2])):
-      tests[each.name] = test
+      tests[name] = test
+  return tests
+
+
+def against_teachers(rows: Rows) -> dict[str, statistics.Paired]:
+  """Each arm after its most epochs minus the teacher of its seed."""
+  teachers = _teachers(rows)
+  tests = {}
+  for name, of in _lengths(rows).items():
+    if of and (test := statistics.paired_by_seed(of[max(of)], teachers)):
+      tests[f"{name}, {max(of):,} epochs"] = test
   return tests
 
 
@@ -161,16 +177,18 @@ def conclude(rows: Rows) -> str:
     label = sources.linked(name, [
         row for row in rows["table"] if row.get("fingerprint") in own])
     lines.append(f"| {label} | " + " | ".join(cells) + " |")
-  if teacher := _teacher(rows):
-    lines.append(f"\nThe teachers: {fair.mean_with_half(teacher)} ({teacher.n}).")
+  if teachers := _teachers(rows):
+    lines += [f"\nThe teachers: {fair.with_half([*teachers.values()])}.\n",
+              *fair.steps("after its most epochs", "errors minus its teacher's",
+                          against_teachers(rows), str)]
   return "\n".join(lines) + "\n"
 
 
-def _teacher(rows: Rows) -> statistics.Summary | None:
-  own = {row["seed"]: row["test_errors"]
-         for row in arms_lib.judged(rows["table"], "teacher")
-         if row["failed"] is None}
-  return statistics.summary([*own.values()]) if own else None
+def _teachers(rows: Rows) -> dict[int, int]:
+  """The test errors of the teacher of each seed."""
+  return {row["seed"]: row["test_errors"]
+          for row in arms_lib.judged(rows["table"], "teacher")
+          if row["failed"] is None}
 
 
 def status(rows: Rows) -> str:
@@ -191,8 +209,8 @@ def _draw(rows: Rows, file: pathlib.Path) -> bool:
   at = axes[0][0]
   for index, (name, points) in enumerate(errors(rows).items()):
     canvas.means(at, points, index, name)
-  if teacher := _teacher(rows):
-    canvas.level(at, teacher, label="teacher")
+  if teachers := _teachers(rows):
+    canvas.level(at, statistics.summary([*teachers.values()]), label="teacher")
   canvas.log_axis(at, "x")
   canvas.log_axis(at, "y")
   at.set(xlabel="epochs of the student", ylabel="test errors, 95% interval")

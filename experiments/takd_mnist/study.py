@@ -16,7 +16,7 @@ from configs import assistant_paths as recipe
 from experiments import fair, sources, words
 from experiments.protocol import Options, Rows, Stage, hold_out
 from kd_jax.config import sweep
-from kd_jax.report import Row, comparison, statistics
+from kd_jax.report import Row, canvas, comparison, statistics
 from kd_jax.runs import arms as arms_lib
 from kd_jax.runs.arms import Arm, arm
 
@@ -209,7 +209,29 @@ def _against_labels(rows: Rows) -> statistics.Paired | None:
   return statistics.paired_by_seed(direct.errors, _errors_of_labels(rows))
 
 
+@canvas.styled
+def _draw(rows: Rows, file: pathlib.Path) -> bool:
+  """The accuracy of the last net of every path, and of labels alone."""
+  results = [each for each in found(rows) if each.errors]
+  of = {each.name: statistics.summary([
+      100 * (1 - errors / each.examples) for errors in each.errors.values()])
+        for each in results}
+  drawn, axes = canvas.figure(1, 1, (5.6, 4.4))
+  at = axes[0][0]
+  line = canvas.means(at, dict(enumerate(of.values())), 0, "last net of the path")[0]
+  line.set_linestyle("none")  # Paths have no order.
+  if labels := _errors_of_labels(rows):
+    canvas.level(at, statistics.summary([
+        100 * (1 - errors / results[0].examples) for errors in labels.values()]),
+                 label="labels alone")
+  at.set_xticks(range(len(of)), [*of], rotation=90)
+  at.set(ylabel="test accuracy in %")
+  drawn.legend(*at.get_legend_handles_labels(), loc="outside upper left", ncols=2)
+  return canvas.save(drawn, file)
+
+
 def pictures(rows: Rows, folder: pathlib.Path) -> None:
-  """Test errors of the last net of every path, minus those of direct KD."""
+  """The last net of every path: its accuracy, and its errors minus direct KD's."""
+  _draw(rows, folder / "accuracy.png")
   comparison.draw([each for each in found(rows) if each.errors], shown(_DIRECT),
                   folder / "paths.png")

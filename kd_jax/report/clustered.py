@@ -13,8 +13,8 @@ import numpy as np
 from kd_jax.report import mixed, statistics
 from kd_jax.report.statistics import Values
 
-# Where runs of cells vary unlike, with a p of Bartlett's test below this, each cell
-# is judged by its own teachers alone.
+# Where teachers or runs of cells vary unlike, with a p of Bartlett's test below
+# this, each cell is judged by its own teachers alone.
 _ALIKE = 0.01
 
 Pair = tuple[float, float]
@@ -120,12 +120,13 @@ class Cells:
 
   @functools.cached_property
   def model(self) -> mixed.Model | None:
-    """The table's model, if a cell has several teachers and runs vary alike."""
+    """The table's model, if a cell has several teachers and all vary alike."""
     if not self.several:
       return None
     fitted = mixed.fit(mixed.Run(cell, run.teacher, run.value)
                        for cell, runs in self._runs.items() for run in runs)
-    return fitted if fitted.runs_differ() >= _ALIKE else None
+    p = min(fitted.teachers_differ(), fitted.runs_differ())
+    return fitted if p >= _ALIKE else None
 
   def over(self, *cells: Hashable) -> str:
     """What the interval of a cell, or of a difference, is over."""

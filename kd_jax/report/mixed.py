@@ -9,9 +9,9 @@ restricted maximum likelihood (REML), so that three teachers of twelve cells giv
 more than two degrees of freedom. In the difference of two cells of the same
 teachers u cancels.
 
-The model takes teachers and runs to vary alike in all cells; `runs_differ` tests
-the latter. That cells share seeds is left out, which makes differences a little
-wide.
+The model takes teachers and runs to vary alike in all cells; `teachers_differ` and
+`runs_differ` test this. That cells share seeds is left out, which makes differences
+a little wide.
 
 Sources: Patterson & Thompson (1971), Biometrika 58; Henderson (1975), Biometrics
 31; Satterthwaite (1946), Biometrics Bulletin 2; Cochran & Cox (1950), Experimental
@@ -130,6 +130,18 @@ class Model:
   def difference(self, cell: Cell, other: Cell) -> Estimate:
     """The mean of a cell minus that of another, over teachers."""
     return _estimate(self, {cell: 1.0, other: -1.0})
+
+  def teachers_differ(self) -> float:
+    """p of "what runs of a teacher give, on average, varies alike in all cells".
+
+    Cells that share teachers vary together, which makes Bartlett's test find less.
+    """
+    table = self.table
+    taught = table.teacher >= 0
+    number = table.sums(taught)
+    center = table.sums(taught * table.mean) / np.maximum(number, 1)
+    squares = table.sums(taught * (table.mean - center[table.cell])**2)
+    return _bartlett(squares, number - 1)
 
   def runs_differ(self) -> float:
     """p of "runs vary alike in all cells" (Bartlett 1937)."""

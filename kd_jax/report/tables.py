@@ -188,8 +188,9 @@ def _plus_minus(sweep: Sweep) -> str:
 def _over(sweep: Sweep) -> str:
   """What the intervals of a sweep with several teachers are over, and how made."""
   if sweep.model is None:
-    made = ("As runs vary unlike in the points (Bartlett's test, p < 0.01) each is "
-            "judged by itself, by the t-interval over its teachers' means")
+    made = ("As teachers or runs vary unlike in the points (Bartlett's test, "
+            "p < 0.01) each is judged by itself, by the t-interval over its "
+            "teachers' means")
   else:
     made = ("It is that of one mixed model of the table (kd_jax/report/mixed.py: "
             "teachers and teachers by cells random, REML, Satterthwaite's degrees "

@@ -1,4 +1,4 @@
-"""Which nets of a sweep are needed, where some have rows but are there no more."""
+"""Which nets of a sweep must be trained, where some have rows but no weights."""
 
 import collections
 from collections.abc import Hashable, Iterable, Mapping, Sequence

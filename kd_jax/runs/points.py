@@ -56,6 +56,7 @@ class Points:
     before = _before(self._recipes)
     self.names = _in_order(before)
     self.first = next(iter(self._setups.values()))
+    setup_lib.say_seen(self.first, run)
     # Names of nets that others learn or start from.
     self._learnt_from = set().union(*before.values())
     # What determines the nets that are passed over, by point and entry.
@@ -293,7 +294,8 @@ class Points:
     if passed := self._passed.get((number, net.name)):
       return Wanted(lane, passed, passed_over=True)
     if lost := self._lost(number, net):
-      # What they have learnt is nothing, so what they are determines it.
+      # It is not trained. Its identity has the nets that failed, as no numbers of
+      # theirs are known.
       return Wanted(lane, jobs.identity(net, setup, identity.mixture(
           net.values, [self._fingerprints[number, each] for each in _needs(net)],
           [])), lost=lost)

@@ -74,6 +74,18 @@ class Setup(NamedTuple):
         "parallel": self.devices.kind, "processes": jax.process_count()}
 
 
+def say_seen(setup: Setup, run: Run) -> None:
+  """Says how many of the training examples the main job's students see.
+
+  Nets of a recipe, and points of a sweep, may each see others.
+  """
+  dataset = setup.dataset
+  seen = len(build.transfer_set(run.values, dataset).train_ids)
+  if seen < len(dataset.train_ids) and not (
+      run.sweep.points or run.values["recipe"]):
+    setup.screen.say(f"data: students see {seen} of these training examples")
+
+
 def prepare(
     run: Run,
     workdir: pathlib.Path,
@@ -96,10 +108,6 @@ def prepare(
   _refuse_unlike(run.values)
   dataset = build.dataset(run.values, say=screen.say, fetching=fetching)
   screen.say(in_words(dataset))
-  seen = len(build.transfer_set(run.values, dataset).train_ids)
-  if seen < len(dataset.train_ids) and not (
-      run.sweep.points or run.values["recipe"]):
-    screen.say(f"data: students see {seen} of these training examples")
   for notice in notices(run, dataset):
     screen.say(f"\n*** {notice} ***\n", style="bold yellow")
   scaling = preprocess.of(run.values["data.scale"], dataset.train.inputs)

@@ -1,5 +1,6 @@
 """`summary.json`: what a run was, for scripts, and its table for people."""
 
+import collections
 from collections.abc import Callable, Mapping, Sequence
 import html
 import pathlib
@@ -43,6 +44,7 @@ def of_sweep(
   """The summary of a sweep, or of a shard of it."""
   return {
       **_of_any(jobs),
+      "nets": _nets(jobs),
       "groups": len(jobs),
       "compilations": programs.compilations,
       "probe_compilations": programs.probes,
@@ -121,6 +123,14 @@ def _show_intervals(
     if max(lows) <= min(highs):
       screen.say("those of baseline and distilled overlap: this run does not tell "
                  "which of the two losses is better")
+
+
+def _nets(jobs: Sequence[Job]) -> dict[str, int]:
+  """How many nets of each name the points need; what they share counts once."""
+  found: collections.Counter[str] = collections.Counter()
+  for job in jobs:
+    found[job.net.name] += len(job.wanted)
+  return dict(found)
 
 
 def _of_any(jobs: Sequence[Job]) -> dict[str, Any]:

@@ -58,6 +58,7 @@ def examine(
     screen, read = Screen(quiet=True), []
     screen.say = lambda text, **_: read.append(text)  # type: ignore[method-assign]
     setup = setup_lib.prepare(run, folder, screen, lambda: False, _fetching)
+    setup_lib.say_seen(setup, run)
     stack.callback(setup.recorder.close)
     visit.fact("data", sources.describe(setup.dataset))
     for line in read:
