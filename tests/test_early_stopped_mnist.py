@@ -115,17 +115,20 @@ def test_t_of_each_student_is_chosen_by_its_own_held_out_errors():
 @pytest.mark.parametrize(("errors", "says"), [
     (lambda name: 300 - 40 * (name == "of_5"),
      # ± 3.182 * 0.816 / 2, of the noise 1, 0, -1, 0.
-     "; better: epoch 5 −40.0 [−41.3, −38.7]; worse: none; fewest errors epoch 5"),
+     "; better: epoch 5 −40.0 [−41.3, −38.7]; worse: none; better than labels "
+     "alone: all 7; worse: none; fewest errors epoch 5"),
     (lambda name: 300 + 40 * (name == "stopped"),
-     "; better: none; worse: KD for half of it +40.0 [+40.0, +40.0]; fewest"),
-    (lambda name: 300, "; better: none; worse: none"),
+     "; better: none; worse: KD for half of it +40.0 [+40.0, +40.0]; better than "
+     "labels alone: epoch 1, epoch 2, epoch 5, epoch 10, epoch 20, epoch 40; worse: "
+     "KD for half of it; fewest"),
+    (lambda name: 300, "; better: none; worse: none; better than labels alone: all 7"),
 ])
 def test_the_verdict_can_go_either_way(errors, says):
   said = study.conclude(rows_of(errors))
   assert says in said and said.startswith("**epoch 40 304.5 ± ")
   assert "| minus epoch 40 |" in said and "over the 6 comparisons" in said
   # 330 of labels, 300 of the whole teacher's student with noise 1, 0, -1, 0.
-  assert "epoch 40 minus labels: −30.0 [" in said
+  assert "| epoch 40 | −30.0 [" in said
   # The teacher, as it was made above; its student: 300 + 4.5.
   assert "| 40 | 160.0 ± 0.0 | 304.5 ±" in said
 

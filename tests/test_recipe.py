@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import shutil
 
 from conftest import ROOT
@@ -202,13 +203,16 @@ def key(row):
 @pytest.mark.parametrize("lanes", [
     pytest.param("1x1", marks=pytest.mark.slow), "2x2"])
 def test_a_swept_chain_is_trained_once_and_is_its_single_runs(
-    chain, tmp_path, lanes):
+    chain, tmp_path, lanes, capsys):
   swept = chain("--sweep.seed=0,1", "--sweep.nets.student.temperature=2,8",
                 f"--config.sweep.lanes={lanes}", workdir="swept")
   number = {"teacher": 2, "first": 2, "student": 4}
   assert {name: len(some) for name, some in swept.items()} == number
   summary = json.loads((tmp_path / "swept/summary.json").read_text())
   assert summary["nets"] == number and summary["lanes"] == 8
+  # Each net has a bar of its own.
+  bars = re.findall(r"(\w+) +100%  (\d) of (\d) lanes", capsys.readouterr().out)
+  assert bars == [(name, *2 * (str(of),)) for name, of in number.items()]
   assert all(row["overrides"] == {"seed": row["seed"]} for row in swept["first"])
   # Each student learns from the net of its own seed.
   by_print = {row["fingerprint"]: row for some in swept.values() for row in some}

@@ -218,8 +218,9 @@ def _draw(rows: Rows, file: pathlib.Path) -> bool:
         for each in results}
   drawn, axes = canvas.figure(1, 1, (5.6, 4.4))
   at = axes[0][0]
-  line = canvas.means(at, dict(enumerate(of.values())), 0, "last net of the path")[0]
-  line.set_linestyle("none")  # Paths have no order.
+  drawn_means = canvas.means(
+      at, dict(enumerate(of.values())), 0, "last net of the path")
+  drawn_means[0].set_linestyle("none")  # Paths have no order.
   if labels := _errors_of_labels(rows):
     canvas.level(at, statistics.summary([
         100 * (1 - errors / results[0].examples) for errors in labels.values()]),

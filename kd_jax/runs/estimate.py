@@ -14,7 +14,7 @@ from kd_jax.data import Dataset, with_labels
 from kd_jax.runs import plan, probe, programs, teacher_store
 from kd_jax.runs.jobs import Job
 from kd_jax.runs.plan import Chunk
-from kd_jax.runs.results import Results
+from kd_jax.runs.results import Results, Row
 from kd_jax.runs.shard import Shard
 from kd_jax.training import cost
 from kd_jax.training.lanes import Shape
@@ -25,7 +25,7 @@ _PARTS = 10_000
 
 
 class Meter:
-  """One bar for the whole sweep: lanes done, best so far, time left.
+  """One bar for a sweep, or for a net of a recipe: lanes done, best, time left.
 
   Steps count by what they cost, so that small nets first promise nothing.
   """
@@ -39,12 +39,21 @@ class Meter:
         program: cost.step_seconds(
             job.training, job.setup.train.inputs, job.learner.teacher)
         for program, job in jobs.items()}
-    self._lanes = len({row["fingerprint"] for row in results.rows}.union(
+    self._what = next(
+        (job.net.name for job in jobs.values() if job.net.in_config), "sweep")
+    self._lanes = len({row["fingerprint"] for row in self._rows}.union(
         *(chunk.lanes for _, chunk in planned)))
     self._total = sum(self._cost(*each) for each in planned)
     self._done = sum(self._cost(*each) for each in done)
     if done:
-      screen.say(f"sweep: {len(results.rows)} of {self._lanes} lanes are done")
+      screen.say(
+          f"{self._what}: {len(self._rows)} of {self._lanes} lanes are done")
+
+  @property
+  def _rows(self) -> list[Row]:
+    """Those of what the bar is of."""
+    return [row for row in self._results.rows
+            if row.get("net") in (None, self._what)]
 
   def tick(self, job: Job, chunk: Chunk, step: int) -> None:
     """Shows that a chunk has come to a step; its end is told by `finished`."""
@@ -59,14 +68,14 @@ class Meter:
 
   def _show(self, job: Job, now: float) -> None:
     split = "heldout" if "heldout" in job.setup.splits else "test"
-    errors = [row[f"{split}_errors"] for row in self._results.rows
-              if row["failed"] is None and row.get("net") in (None, job.net.name)]
+    rows = self._rows
+    errors = [row[f"{split}_errors"] for row in rows if row["failed"] is None]
     best = f"  best {min(errors)} errors ({split})" if errors else ""
     # Whole parts, as the bar wants; all of them only with the last row.
     done = (_PARTS if now >= self._total * (1 - 1e-9)
             else int(_PARTS * now / self._total))
-    self._screen.advance("sweep", done, _PARTS, (
-        f"{len(self._results.rows)} of {self._lanes} lanes{best}"))
+    self._screen.advance(self._what, done, _PARTS, (
+        f"{len(rows)} of {self._lanes} lanes{best}"))
 
   def _cost(self, job: Job, chunk: Chunk) -> float:
     return (self._costs[job.program_fingerprint] * job.training.last_step
