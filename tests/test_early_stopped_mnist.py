@@ -118,10 +118,11 @@ def test_t_of_each_student_is_chosen_by_its_own_held_out_errors():
      "; better: epoch 5 −40.0 [−41.3, −38.7]; worse: none; better than labels "
      "alone: all 7; worse: none; fewest errors epoch 5"),
     (lambda name: 300 + 40 * (name == "stopped"),
-     "; better: none; worse: KD for half of it +40.0 [+40.0, +40.0]; better than "
-     "labels alone: epoch 1, epoch 2, epoch 5, epoch 10, epoch 20, epoch 40; worse: "
-     "KD for half of it; fewest"),
-    (lambda name: 300, "; better: none; worse: none; better than labels alone: all 7"),
+     "; better: none; worse: KD for half of it +40.0 [+40.0, +40.0]; better "
+     "than labels alone: epoch 1, epoch 2, epoch 5, epoch 10, epoch 20, epoch 40; "
+     "worse: KD for half of it; fewest"),
+    (lambda name: 300,
+     "; better: none; worse: none; better than labels alone: all 7; worse: none"),
 ])
 def test_the_verdict_can_go_either_way(errors, says):
   said = study.conclude(rows_of(errors))
