@@ -381,7 +381,7 @@ def test_rows_of_several_programs_are_all_there(tmp_path, monkeypatch):
   monkeypatch.setattr(exports, "read", slow)
 
   def add(number):
-    with exports.alone(tmp_path):
+    with exports.in_turn(tmp_path):
       exports.record(tmp_path, [a_row(number)])
 
   threads = [threading.Thread(target=add, args=(number,)) for number in range(6)]
@@ -395,7 +395,7 @@ def test_rows_of_several_programs_are_all_there(tmp_path, monkeypatch):
 def test_the_command_waits_for_who_writes_rows(own_run):
   done = threading.Thread(target=command.main, args=([
       str(own_run), "--format=npz"],))
-  with exports.alone(own_run):
+  with exports.in_turn(own_run):
     done.start()
     while not (own_run / "exports/distilled.npz").is_file():
       time.sleep(0.05)

@@ -143,9 +143,9 @@ def test_waiting_for_a_shelf_ends_with_a_wish_to_stop(tmp_path):
     asked.append(1)
     return len(asked) > 3
 
-  alone = lambda **options: records.alone(
+  in_turn = lambda **options: records.in_turn(
       tmp_path / "shelf" / "net", say=said.append, **options)
-  with alone(stop=lambda: False), alone(stop=stop):
+  with in_turn(stop=lambda: False), in_turn(stop=stop):
     pass
   assert len(asked) == 4
   assert len(said) == 1 and "waiting for it" in said[0]

@@ -103,7 +103,7 @@ def _of_format(
       failed.append(str(error))
       row, gone = error.older, error.gone
     licence = {} if asked.licence is None else {"licence": asked.licence}
-    with exports.alone(asked.place):
+    with exports.in_turn(asked.place):
       if row or gone:
         exports.record(asked.place, [row | licence] if row else [],
                        gone=[(own, name, kind)] if gone else [])
@@ -140,7 +140,7 @@ def _show(asked: Asked, rows: Sequence[Row]) -> None:
   asked.say(f"{counted(len(rows), 'file')} in {asked.folder}, rows in "
             f"{asked.place / exports.NAME}")
   if asked.place == asked.workdir:
-    with exports.alone(asked.place):
+    with exports.in_turn(asked.place):
       _into_report(asked.workdir)
 
 

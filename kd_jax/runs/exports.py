@@ -16,11 +16,11 @@ COLUMNS = ("net", "format", "int8", "size", "errors", "agreement", "1 input, us"
 
 
 @contextlib.contextmanager
-def alone(folder: pathlib.Path) -> Iterator[None]:
+def in_turn(folder: pathlib.Path) -> Iterator[None]:
   """Waits until no other program changes the rows of a folder; keeps others out."""
   # It starts jax, which those who only read rows can do without.
   from kd_jax.runs import records  # pylint: disable=g-import-not-at-top
-  with records.alone(
+  with records.in_turn(
       folder / NAME, say=lambda line: None, stop=lambda: False):
     yield
 

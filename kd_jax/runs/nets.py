@@ -61,7 +61,7 @@ def stored(setup: Setup, fingerprint: str) -> Iterator[pathlib.Path]:
   Programs that share a store train a net once; the others wait for it.
   """
   path = _folder(setup, fingerprint)
-  with records.alone(path, say=setup.screen.say, stop=setup.stop):
+  with records.in_turn(path, say=setup.screen.say, stop=setup.stop):
     yield path
 
 

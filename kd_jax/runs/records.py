@@ -208,7 +208,7 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def alone(
+def in_turn(
     path: pathlib.Path, *, say: Callable[[str], None],
     stop: Callable[[], bool]) -> Iterator[None]:
   """Waits until no other program is at work on the net at `path`, or `stop`."""
