@@ -1,9 +1,8 @@
 r"""Early-stopped teachers (Cho & Hariharan 2019, arXiv 1910.01348) on MNIST.
 
-A teacher of 2x400 and students of 2x30 that learn from it as it is after 1, 2, 5,
-10, 20 and 40 of its 40 epochs: `of_1` to `of_40`. `stopped` learns from the whole
-teacher for the first half of its own training and from labels alone for the rest
-(early-stopped KD, ESKD); `labels` from labels alone.
+`of_1` to `of_40`, of 2x30, learn from a teacher of 2x400 as it is after 1, 2, 5,
+10, 20 and 40 epochs, its last; `stopped` from the last for half of its training,
+then from labels alone (early-stopped KD, ESKD); `labels` from labels alone.
 
   python -m kd_jax.main --config=configs/early_stopped.py --workdir=runs/early
 
@@ -17,9 +16,9 @@ Variants:
   configs/early_stopped.py          20 epochs of each student
   configs/early_stopped.py:smoke    the same program, teachers of 64 to 384 steps
 
-An early teacher is one and the same training, cut: its learning rate is still high
-then. The loss of each student is hard_weight * CE + soft_weight * T**2 * KL; alpha
-is the share of the SOFT term. Scores: experiments/early_stopped_mnist.
+All are one training of the teacher, cut: early, its learning rate is still high.
+Loss of a student: hard_weight * CE + soft_weight * T**2 * KL; alpha is the share of
+the SOFT term. Scores: experiments/early_stopped_mnist.
 """
 
 from kd_jax import config as config_lib

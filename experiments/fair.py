@@ -3,7 +3,7 @@
 A group has arms that are compared with one another, such as those of one student.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import functools
 from typing import Any
 
@@ -208,6 +208,11 @@ def between(
     return ""
   test = comparison.differences(both, other)[0].get(one)
   return "" if test is None else f"\n{minus(one, other, test)}.\n"
+
+
+def linked(text: str, results: Iterable[comparison.Result]) -> str:
+  """A label of a table that leads to the rows of these arms."""
+  return sources.linked(text, [row for each in results for row in each.rows])
 
 
 def steps(

@@ -139,8 +139,8 @@ def test_each_arm_is_compared_with_its_teacher_after_its_most_epochs():
   errors = lambda name, epochs: 300 - epochs // 10
   found = study.against_teachers(rows_of(errors))
   # Of 1,000 and 300 epochs, with 0, 3, 6 and 9 more by seed; teachers make 200.
-  assert found["the same, mixed, 1,000 epochs"].difference == 0 + 4.5
-  assert found["fixed, 300 epochs"].difference == 70 + 4.5
+  assert found["the same, mixed", 1000].difference == 0 + 4.5
+  assert found["fixed", 300].difference == 70 + 4.5
   assert len(found) == 8 and all(test.n == 4 for test in found.values())
 
 

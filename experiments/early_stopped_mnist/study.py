@@ -135,18 +135,19 @@ def against_labels(rows: Rows) -> dict[str, statistics.Paired]:
 def conclude(rows: Rows) -> str:
   """Each student against that of the whole teacher, and labels; the teachers."""
   results = found(rows)
+  of = {each.name: each for each in results}
   lines = [f"**{status(rows)}.**\n", fair.markdown(
       results, ARMS[WHOLE].name, [*ARMS.values()], _of(WHOLE, rows["choosing"]))]
   if tests := against_labels(rows):
     labels = fair.with_half([*_errors("labels", rows).values()])
     lines += [f"Labels alone, with nothing to choose, make {labels} errors. The "
               "claim is that early stopping is better than these:\n",
-              *fair.steps("arm", "errors minus labels alone", tests, str), ""]
+              *fair.steps("arm", "errors minus labels alone", tests, lambda name: (
+                  fair.linked(name, [of[name]]))), ""]
   lines += ["| after epoch | the teacher's test errors | its student's |",
             "|--:|--:|--:|"]
-  of = {each.name: each.errors for each in results}
   for epoch, mean in teachers(rows).items():
-    if own := [*of[f"epoch {epoch}"].values()]:
+    if own := [*of[f"epoch {epoch}"].errors.values()]:
       label = sources.linked(str(epoch), _of(_at(epoch), rows["table"]))
       lines.append(f"| {label} | {fair.mean_with_half(mean)} | "
                    f"{fair.mean_with_half(statistics.summary(own))} |")

@@ -117,7 +117,9 @@ def conclude(rows: Rows) -> str:
   lines = [f"**{status(rows)}.**\n",
            fair.markdown(results, "labels", ARMS, tried),
            *fair.steps("planned besides", "difference of errors",
-                       _planned(results), str), ""]
+                       _planned(results), lambda name: fair.linked(
+                           name, [each for each in results
+                                  if each.name in name.split(" minus ")])), ""]
   return "\n".join([*lines, *_large(rows), *_second(rows, results)]) + "\n"
 
 

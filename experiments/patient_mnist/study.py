@@ -5,6 +5,7 @@ Students of 2x100 learn from a teacher of 2x800, for 10 to 1,000 epochs of the s
 the digits as they are; with mixed digits or without; and from labels alone.
 """
 
+import functools
 import pathlib
 
 import ml_collections
@@ -147,14 +148,21 @@ def patience(rows: Rows) -> dict[str, statistics.Paired]:
   return tests
 
 
-def against_teachers(rows: Rows) -> dict[str, statistics.Paired]:
+def against_teachers(rows: Rows) -> dict[tuple[str, int], statistics.Paired]:
   """Each arm after its most epochs minus the teacher of its seed."""
   teachers = _teachers(rows)
   tests = {}
   for name, of in _lengths(rows).items():
     if of and (test := statistics.paired_by_seed(of[max(of)], teachers)):
-      tests[f"{name}, {max(of):,} epochs"] = test
+      tests[name, max(of)] = test
   return tests
+
+
+def _linked(rows: Rows, after: tuple[str, int]) -> str:
+  """The label of an arm after so many epochs."""
+  name, epochs = after
+  return fair.linked(f"{name}, {epochs:,} epochs", [
+      each for each in found(rows, epochs) if each.name == name])
 
 
 def conclude(rows: Rows) -> str:
@@ -180,7 +188,7 @@ def conclude(rows: Rows) -> str:
   if teachers := _teachers(rows):
     lines += [f"\nThe teachers: {fair.with_half([*teachers.values()])}.\n",
               *fair.steps("after its most epochs", "errors minus its teacher's",
-                          against_teachers(rows), str)]
+                          against_teachers(rows), functools.partial(_linked, rows))]
   return "\n".join(lines) + "\n"
 
 
