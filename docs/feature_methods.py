@@ -63,6 +63,13 @@ Where a method here is not its paper's, by choice:
   its own; the training errors of a row are those of this net, too. The student's
   own last layer learns nothing, as the paper's hard weight is 0: the term `hard` of
   the curves is the cross-entropy of that layer, which nobody uses.
+- `dogo` (Distill on the Go) is for nets that train together
+  (`configs/on_the_go.py`), each of which shows the other its projections; a trained
+  teacher shows its tap. Both see the same two views, and BatchNorm has statistics
+  of both views at once; in the authors' code each net has two views of its own, one
+  after the other. K is of the rows of both views, theirs of those of one. Their
+  weight, 100 of a sum over 256**2 pairs, is 100 / 256 of a mean over rows. Labels
+  train the last layer alone.
 - The weights of `wkd_f`, `reviewkd`, `nd` and `cat` are those of resnet32x4 to
   resnet8x4; the papers have others for other pairs."""
 _PROOF = """
@@ -71,10 +78,11 @@ with values of the released modules. Padding has no influence whatever it holds,
 modules and running statistics included; no gradient reaches the teacher; batches of
 one and two examples, equal rows and zeros are finite (`test_maps.py`,
 `test_similarity.py`, `test_rkd.py`, `test_contrastive.py`, `test_features.py`,
-`test_projected.py`, `test_stages.py`, `test_wasserstein.py`). Whole losses, with
+`test_projected.py`, `test_stages.py`, `test_wasserstein.py`,
+`test_self_supervised.py`). Whole losses, with
 weights and modules, are compared in `test_feature_terms.py` and
-`test_module_terms.py`; with several teachers, each method with the sum of single
-ones in `test_unlike_teachers.py`.
+`test_module_terms.py`, that of two views in `test_two_views.py`; with several
+teachers, each method with the sum of single ones in `test_unlike_teachers.py`.
 """
 # By method: equations of `kd_jax.losses`, and names of tests less their `test_`.
 PROOFS = {
@@ -147,6 +155,10 @@ PROOFS = {
     "crd": (("contrastive.contrastive_loss",), (
         "golden_values_of_the_released_modules", "constant_scores_by_hand",
         "a_memory_changes_where_the_batch_is_and_nowhere_else")),
+    "dogo": (("self_supervised.nt_xent", "self_supervised.likeness_divergence"), (
+        "the_other_view_among_all_rows_is_numpys",
+        "nets_that_find_the_same_alike_learn_nothing_from_each_other",
+        "each_net_is_shown_the_others_projections")),
     "crd_drawn": (("contrastive.contrastive_loss",), (
         "all_are_the_mean_over_draws",
         "draws_are_of_other_classes_and_without_replacement")),

@@ -228,10 +228,6 @@ _LEFT_OUT = """
   code also standardises the logits of both nets, in tests too.
 - VkD (Miles et al. 2024): an orthogonal projector, for vision transformers, of
   which there is none here.
-- Distill on the Go (Bhat et al. 2021): nets that train together without labels,
-  each with a contrastive loss of two views. All training here has one view of an
-  example, and a net is judged by its logits. Nets that train together are there
-  (`configs/mutual.py`), with labels.
 - DOT (Zhao et al. 2023): an optimizer with a momentum for each term. It is no loss;
   gradients of named terms apart, which it needs, are there (`Method.gradients`).
 """

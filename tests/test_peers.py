@@ -166,10 +166,13 @@ def test_what_comes_out_is_the_mean_of_their_probabilities(key, device_data):
       np.sum(np.argmax(logits, -1) != np.asarray(batch.label)))
 
 
-@pytest.mark.parametrize("method", ["hint", "simkd", "kd+rkd", "crd"])
-def test_methods_that_need_more_than_logits_are_refused(method):
-  with pytest.raises(ValueError, match="logits alone"):
-    peers.method(methods.find(method), NAMES, "probabilities")
+@pytest.mark.parametrize(("method", "nets", "words"), [
+    ("hint", 3, "the taps of two nets, not of 3"), ("kd+rkd", 3, "of two nets"),
+    ("simkd", 2, "more of a teacher"), ("crd", 2, "more of a teacher")])
+def test_methods_that_need_more_than_logits_and_taps_are_refused(
+    method, nets, words):
+  with pytest.raises(ValueError, match=words):
+    peers.method(methods.find(method), NAMES[:nets], "probabilities")
 
 
 def test_each_peer_has_what_a_method_learns_of_its_own(key, device_data):
@@ -322,8 +325,8 @@ def test_a_method_that_peers_cannot_learn_by_is_a_line(own_data, tmp_path, capsy
   with _as_users_run_it():
     assert main.run([
         *PEERS, f"--config.data.dir={own_data}", f"--workdir={tmp_path / 'w'}",
-        "--config.nets.one.method=hint", "--config.nets.two.method=hint"]) == 2
-  message = "config.method=hint: is none for one+two"
+        "--config.nets.one.method=crd", "--config.nets.two.method=crd"]) == 2
+  message = "config.method=crd: is none for one+two"
   assert message in capsys.readouterr().err
 
 

@@ -21,7 +21,8 @@ from kd_jax.runs import results
 RECIPES = {
     "annealed": (), "assistant": (), "assistant_paths": (), "born_again": (),
     "deploy": (),
-    "mutual": (), "patient": ("--config.nets.teacher.views=none",), "tasks": (),
+    "mutual": (), "on_the_go": (), "tasks": (),
+    "patient": ("--config.nets.teacher.views=none",),
     "compress": ("--config.data.name=table", "--config.data.split_size=200",
                  "--config.data.pseudo_size=100", "--config.student.widths=(6,)",
                  "--config.teacher.widths=(6,)", "--config.teacher.steps=12"),
@@ -160,11 +161,12 @@ def test_a_sweep_trains_what_its_points_have_in_common_once(
     name, run, tmp_path):
   config, place = asked(name), tmp_path / "swept"
   # Of nets that train together, and of the main job, the key is the run's.
-  last = "" if name in ("mutual", "compress") else f"nets.{config.recipe[-1]}."
+  of_run = name in ("mutual", "on_the_go", "compress")
+  last = "" if of_run else f"nets.{config.recipe[-1]}."
   assert run(name, place, f"--sweep.{last}optimizer.learning_rate=0.001,0.003",
              "--config.sweep.lanes=1x1") == 0
   rows = by_net(place)
-  expected = dict.fromkeys(entries(config), 2 if name == "mutual" else 1)
+  expected = dict.fromkeys(entries(config), 2 if of_run else 1)
   if name == "compress":
     expected = {None: 2}  # Of its teachers there are no rows.
     assert len(list((place / "teachers").glob("*/record.json"))) == (

@@ -135,8 +135,32 @@ def student(values: Values, found: data_lib.Dataset) -> Training:
   elif sees != "views" and seen.count > 1:
     clean = sees == "clean"
     seen = dataclasses.replace(seen, clean=clean, independent=not clean)
+  model, method = training.model, names.method(values["method"])
+  if method.two_views:
+    _check_two_views(values, seen)
+    seen = dataclasses.replace(seen, independent=True, twice=True)
+  if method.probe:
+    if "pooled" not in training.taps:
+      raise UserError(
+          f"config.method={values['method']}: trains the last layer alone by the "
+          f"labels, behind the tap `pooled`, which {values['student.name']} has "
+          "not; use another net, such as resnet")
+    model = models.probed(model)
   return training._replace(
-      views=seen, schedules=_schedules(values, training.total_steps))
+      model=model, views=seen, schedules=_schedules(values, training.total_steps))
+
+
+def _check_two_views(values: Values, seen: views.Views) -> None:
+  """Refuses what a method that sees each example in two views has no use for."""
+  key = f"config.method={values['method']}: sees each example in two views"
+  if seen.count == 1:
+    raise UserError(f"{key}, and there is one; give views, such as "
+                    "--config.student.views=crop4_flip_strong")
+  if values["mixup"]:
+    raise UserError(f"{key}, which mixup={values['mixup']:g} would mix with "
+                    "others; use mixup=0")
+  if values["teacher.sees"] != "views":
+    raise UserError(f"{key}, both nets the same two; use teacher.sees=views")
 
 
 def _check_images(
@@ -184,12 +208,15 @@ def training(net: recipe.Net, found: data_lib.Dataset) -> Training:
   each = []
   for name, values in net.peers:
     with recipe.errors_named(name):
-      each.append(student(values, found).model)
+      each.append(student(values, found))
   with net.errors_named():
     made = (student(net.values, found) if net.member is None
             else teacher(net.values, found, net.member))
   if net.peers:
-    made = made._replace(taps={}, model=peers.model(each))
+    _check_peers(net, each)
+    made = made._replace(
+        taps=peers.taps([one.taps for one in each]),
+        model=peers.model([one.model for one in each]))
   made = made._replace(seed=randomness.of_role(made.seed, net.role))
   if net.prune:
     made = made._replace(model=compression.sparse(made.model))
@@ -202,6 +229,14 @@ def training(net: recipe.Net, found: data_lib.Dataset) -> Training:
         f"config.nets: {net.name} is a teacher at an epoch after its training, "
         f"which has {made.total_steps} steps")
   return made._replace(ends=steps, patience=None)
+
+
+def _check_peers(net: recipe.Net, each: list[Training]) -> None:
+  """Refuses two nets that train together whose taps their method cannot compare."""
+  run = run_lib.read(net.values)
+  if run.method.pairs is not None:
+    for own, other in (each, each[::-1]):
+      bound(run, own, run.method, other.taps)
 
 
 def teacher(values: Values, found: data_lib.Dataset, member: int) -> Training:
@@ -241,7 +276,9 @@ def learner(
   Raises:
     UserError: If the method compares taps that a net does not have.
   """
-  method, pairs = bound(run, training, method, teacher.taps if teacher else {})
+  # Without a teacher, as among peers, taps are compared with those of the net.
+  method, pairs = bound(
+      run, training, method, teacher.taps if teacher else training.taps)
   return step.Learner(
       training.model, method, training.optimizer_spec, teacher, pairs=pairs,
       skip_nonfinite=run.values["nonfinite"] == "skip",
@@ -264,7 +301,7 @@ def method(net: recipe.Net, run: run_lib.Run) -> methods.Method:
   except ValueError as error:
     raise UserError(
         f"config.method={run.values['method']}: is none for {net.name}, which "
-        f"train together: {error}; use a method on logits, such as kd") from None
+        f"train together: {error}; use one on logits, such as kd") from None
 
 
 def bound(
@@ -280,7 +317,7 @@ def bound(
   given = methods.ALL if given == ("all",) else given
   try:
     found = methods.bind(method, training.taps, taps, given)
-    if found[1]:
+    if found[1] and method.needs_teacher:
       fitting.check(method, training.taps, taps, given, training.hparams)
     return found
   except ValueError as error:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 
 # A nested dict of arrays. Flax calls it a variable collection, jax a pytree.
 Tree = Any
@@ -25,6 +26,7 @@ class Batch(NamedTuple):
       share in [0, 1/2], float32 `[B]`; else None.
     other: The view that `clean` is, int32 `[B]`; None where it is the image itself.
     weight: Of the hard term, float32 `[B]`; None where all are alike.
+    second: Of `twice`, whether a row is the second of its example, bool `[2 B]`.
   """
 
   inputs: Tree
@@ -36,6 +38,21 @@ class Batch(NamedTuple):
   mixed: tuple[jax.Array, jax.Array] | None = None
   other: jax.Array | None = None
   weight: jax.Array | None = None
+  second: jax.Array | None = None
+
+  def twice(self) -> "Batch":
+    """Each example in two rows, b and B + b: as it is here, and as `clean` is.
+
+    Without another view, both rows are alike.
+    """
+    two = lambda first, second: jax.tree.map(
+        lambda *rows: jnp.concatenate(rows), first,
+        first if second is None else second)
+    return Batch(
+        two(self.inputs, self.clean), two(self.label, None), two(self.id, None),
+        two(self.view, self.other), two(self.mask, None),
+        weight=two(self.weight, None),
+        second=jnp.arange(2 * len(self.id)) >= len(self.id))
 
 
 class Outputs(NamedTuple):

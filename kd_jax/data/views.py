@@ -24,6 +24,8 @@ class Views:
     view: `(image, index) -> image`, `[H, W, C]` of any dtype to the same shape.
     clean: Whether a student alone sees them, and its teacher the images themselves.
     independent: Whether its teacher sees views that are drawn for it alone.
+    twice: Whether each example is in a batch twice, in two independent views, which
+      its teacher sees too.
     averaged: Of a teacher whose answer is the mean over all views of a family, this
       family, whatever its student sees.
   """
@@ -32,12 +34,14 @@ class Views:
   view: Callable[[jax.Array, jax.Array], jax.Array]
   clean: bool = False
   independent: bool = False
+  twice: bool = False
   averaged: "Views | None" = None
 
   @property
   def of_teacher(self) -> "Views":
     """What the teacher of a student sees."""
-    return self.averaged or (VIEWS["none"] if self.clean else self)
+    once = dataclasses.replace(self, twice=False) if self.twice else self
+    return self.averaged or (VIEWS["none"] if self.clean else once)
 
 
 def _identity(image: jax.Array, index: jax.Array) -> jax.Array:

@@ -71,7 +71,8 @@ def _problem(bound, student, teacher, pairs, hparams) -> str | None:
           for place, of in enumerate((student, teacher))]
   key = jax.random.key(0)
   ids = jnp.arange(_BATCH)
-  batch = types.Batch((), ids % _CLASSES, ids, ids, ids >= 0)
+  batch = types.Batch(jnp.zeros(_BATCH), ids % _CLASSES, ids, ids, ids >= 0)
+  batch = batch.twice() if bound.two_views else batch
 
   def tried(hparams):
     more = sizes(bound, _BATCH, _CLASSES)
@@ -82,8 +83,9 @@ def _problem(bound, student, teacher, pairs, hparams) -> str | None:
     params, state = bound.init(key, *taps, **more)
     own = Own(params, state, labels=batch.label, key=key,
               heads=(head(student), head(teacher)))
-    outputs = [types.Outputs(jnp.zeros((_BATCH, _CLASSES)), {
-        name: jnp.zeros((_BATCH, *shape)) for name, shape in each.items()})
+    rows = len(batch.id)
+    outputs = [types.Outputs(jnp.zeros((rows, _CLASSES)), {
+        name: jnp.zeros((rows, *shape)) for name, shape in each.items()})
                for each in taps]
     return bound.terms(own, *outputs, batch, hparams.replace(progress=0.0))
 

@@ -83,6 +83,13 @@ class Method(NamedTuple):
     weights: Of hard_weight, soft_weight and `numbers` those that weigh its terms:
       if all are 0, there is nothing to learn. () if that cannot be, or is unknown.
     added: The formula without the labels, where it can stand beside another.
+    two_views: Whether each example goes through the net twice in a step, in two
+      views that are drawn apart: `batch` is then one of `Batch.twice`.
+    probe: Whether the labels train the last layer alone, and all below it learns
+      without them: a linear probe, whose errors say how good the features are.
+    embed: `(own, Outputs, batch) -> Outputs`: what of its taps a net that trains
+      beside others shows them, by what the method has of its own; None for the
+      taps themselves.
     members: Of several methods together, each by its name.
   """
 
@@ -108,6 +115,9 @@ class Method(NamedTuple):
   gradients: Callable[..., Any] | None = None
   weights: tuple[str, ...] = ()
   added: str = ""
+  two_views: bool = False
+  probe: bool = False
+  embed: Callable[..., Any] | None = None
   members: "Mapping[str, Method] | None" = None
 
   @property

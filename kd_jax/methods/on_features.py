@@ -16,6 +16,7 @@ _taps = functools.partial(function, "feature_terms")
 _relations = functools.partial(function, "relation_terms")
 _projectors = functools.partial(function, "projector_terms")
 _stages = functools.partial(function, "stage_terms")
+_views = functools.partial(function, "view_terms")
 _TRANSPORT = (
     "{target:g} * p_y CE + {weight:.3g} * W of the other classes, cost 1 - "
     "exp(-{sharpness:g} (1 - cos)), r = {regularisation:g}, to 0 from {decay:.3g} "
@@ -165,4 +166,19 @@ ON_FEATURES: dict[str, Method] = {
         "crd", "all examples of other classes, as {negatives:g} of them"),
     "crd_drawn": _contrast(
         "crd_drawn", "{negatives:g} drawn examples of other classes"),
+}
+
+# Of nets that learn without labels, but for their last layer.
+SELF_SUPERVISED: dict[str, Method] = {
+    "dogo": beside(
+        "{contrast:.3g} * NT-Xent at {tau:g} + {weight:.3g} * KL of likenesses at "
+        "{likeness_tau:g}", _views("dogo_init"), _views("dogo"),
+        pairs=taps.pooled, relations=True, two_views=True, probe=True,
+        # The released code has 100, and divides by the square of its batch of 256.
+        numbers={"contrast": 1.0, "weight": 100 / 256, "tau": 0.5,
+                 "likeness_tau": 0.1},
+        within={"tau": (1e-2, 1e6), "likeness_tau": (1e-2, 1e6)},
+        embed=_views("dogo_embed"))._replace(
+            added="", weights=("hard_weight", "contrast", "weight"),
+            paper="Bhat et al. (2021), arXiv 2104.09866"),
 }

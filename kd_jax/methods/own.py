@@ -113,7 +113,8 @@ def checked(method: Method, *, key: str, file: str) -> Method:
           f"{key}: its {field} is {_kind(function)}, must be a function")
   asked = functools.partial(_asked, key, file)
   more: dict[str, Any] = {field: asked(getattr(method, field)) for field in (
-      "pairs", "inference", "gradients") if getattr(method, field) is not None}
+      "pairs", "inference", "gradients", "embed")
+                          if getattr(method, field) is not None}
   return method._replace(
       init=_init(asked(method.init), key), **more,
       terms=_terms(asked(method.terms), key, relations=method.relations))

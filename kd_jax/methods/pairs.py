@@ -1,6 +1,8 @@
 """Which taps of two nets a method compares, by their names and shapes."""
 
+import collections
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 Shapes = Mapping[str, tuple[int, ...]]
 # Names of taps, of the student and of the teacher.
@@ -52,6 +54,20 @@ def joined(names: Sequence[str], taps: Sequence[Shapes]) -> Shapes:
     return taps[0]
   return OfSeveral({f"{name}.{tap}": shape for name, of in zip(
       names, taps, strict=True) for tap, shape in of.items()}, names)
+
+
+def of_pairs(
+    taps: Mapping[str, Any], pairs: Pairs, of: int
+) -> collections.OrderedDict[str, Any]:
+  """The taps of pairs under the pairs' names, alike for both nets.
+
+  Example:
+    >>> dict(of_pairs({"stage1": 1, "pooled": 2}, (("pooled", "stage3"),), 0))
+    {'pooled-stage3': 2}
+  """
+  # jax sorts the keys of a dict, and some methods go from each tap to the next.
+  return collections.OrderedDict(
+      ("-".join(pair), taps[pair[of]]) for pair in pairs)
 
 
 class TooFew(ValueError):

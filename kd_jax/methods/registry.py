@@ -1,9 +1,10 @@
 """The methods by name: which named terms a student's loss is the weighted sum of.
 
 A new method is an equation, a function in a file of terms (or of one's own) that
-binds it to the numbers of a run, and an entry in `ON_LOGITS` or `ON_FEATURES`. Its
-own numbers are keys of the config at once, `config.METHOD.NAME`. Nothing in the
-step, the loop or the trainer knows a method by name.
+binds it to the numbers of a run, and an entry in `ON_LOGITS`, `ON_FEATURES` or
+`SELF_SUPERVISED`. Its own numbers are keys of the config at once,
+`config.METHOD.NAME`. Nothing in the step, the loop or the trainer knows a method by
+name.
 """
 
 from collections.abc import Mapping
@@ -12,12 +13,12 @@ from typing import Any
 from kd_jax.core import calls, sources
 from kd_jax.core.errors import UserError
 from kd_jax.methods.method import Method
-from kd_jax.methods.on_features import ON_FEATURES
+from kd_jax.methods.on_features import ON_FEATURES, SELF_SUPERVISED
 from kd_jax.methods.on_logits import ON_LOGITS
 from kd_jax.methods.own import checked, of_loss
 from kd_jax.methods.several import together
 
-METHODS: dict[str, Method] = {**ON_LOGITS, **ON_FEATURES}
+METHODS: dict[str, Method] = {**ON_LOGITS, **ON_FEATURES, **SELF_SUPERVISED}
 
 
 def parts(name: str) -> list[str]:
@@ -124,6 +125,7 @@ def find(name: str) -> Method:
     return METHODS[first]
   staying = [part for part in (first, *others) if METHODS[part].inference]
   for part in (first, *others):
-    if METHODS[part].gradients or part in staying[1:]:
+    own = METHODS[part]
+    if own.gradients or own.embed or part in staying[1:]:
       raise KeyError(part)  # It says what becomes of the whole loss or net.
   return together({part: METHODS[part] for part in (first, *others)})

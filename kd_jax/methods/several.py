@@ -172,6 +172,8 @@ def together(
       memory=any(m.memory for m in members.values()),
       classes=any(m.classes for m in members.values()),
       heads=any(m.heads for m in members.values()),
+      two_views=any(m.two_views for m in members.values()),
+      probe=any(m.probe for m in members.values()),
       setting=first.setting, weights=_weights(members),
       any_temperature=any(m.any_temperature for m in members.values()),
       inference=next((functools.partial(_inference, m.inference, name, pairs or {})

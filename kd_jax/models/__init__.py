@@ -16,7 +16,7 @@ from kd_jax.core.words import counted
 from kd_jax.models import compression, function, linen, nnx
 from kd_jax.models.convnet import Convnet
 from kd_jax.models.convolutional import Cnn
-from kd_jax.models.head import head
+from kd_jax.models.head import head, probed
 from kd_jax.models.inception import Googlenet
 from kd_jax.models.mlp import Mlp
 from kd_jax.models.mobile import (
@@ -31,7 +31,7 @@ from kd_jax.models.resnet import BottleneckResnet, Resnet, WideResnet
 
 __all__ = [
     "MODELS", "check", "compression", "function", "head", "linen_model",
-    "nnx_model", "options", "own_model", "understands"]
+    "nnx_model", "options", "own_model", "probed", "understands"]
 
 # Of modules that are not ours.
 linen_model = checking(linen.linen_model)

@@ -38,5 +38,22 @@ def head(params: types.Tree) -> types.Tree:
   return {"kernel": kernel, "bias": layer.get("bias", zeros)}
 
 
+def probed(model: types.Model) -> types.Model:
+  """The model with a linear probe: its last layer learns and sends nothing back.
+
+  Its logits are those of the model; the gradient of a loss of them is that of the
+  last layer alone. All else learns from the taps.
+  """
+  def apply(variables, inputs, **context):
+    outputs, state = model.apply(variables, inputs, **context)
+    layer = head(variables.params)
+    below = jax.lax.stop_gradient(outputs.features["pooled"])
+    kernel, bias = (layer[name].astype(below.dtype) for name in ("kernel", "bias"))
+    logits = (below @ kernel + bias[None]).astype(outputs.logits.dtype)
+    return outputs._replace(logits=logits), state
+
+  return model._replace(apply=apply)
+
+
 def _words(path: tuple) -> str:
   return jax.tree_util.keystr(path, simple=True, separator="/")

@@ -250,8 +250,8 @@ def _deployed(
   if method.inference is None:
     return training.model
   teachers = [nets[name]._replace(epoch=None) for name in net.teachers]
-  taps = build.training(teachers[0], dataset).taps if teachers else {}
-  method, pairs = build.bound(run, training, method, taps)
+  asked = build.training(teachers[0], dataset) if teachers else training
+  method, pairs = build.bound(run, training, method, asked.taps)
   return step.deployed(step.Learner(
       training.model, method, training.optimizer_spec, pairs=pairs))
 

@@ -58,7 +58,7 @@ def step_flops(
     inputs: Of the data set, for shapes and types.
     teacher: Who is asked in every step; its arrays may be mere shapes.
   """
-  number = training.batch_size
+  number = training.rows
   own = 3 * forward_flops(training.model, inputs, number)
   if teacher is None:
     return own
@@ -112,7 +112,7 @@ def lane_bytes(training: Training, inputs: Any) -> int:
   widest = max(
       (leaf.shape[-1] for leaf in jax.tree.leaves(held) if leaf.shape), default=0)
   layers = len(jax.tree.leaves(held.params))
-  return 4 * (4 * weights + 2 * training.batch_size * widest * layers)
+  return 4 * (4 * weights + 2 * training.rows * widest * layers)
 
 
 def shapes(tree: Any) -> Any:

@@ -58,7 +58,8 @@ def take(
 ) -> types.Batch:
   """The batch of the examples `ids` `[B]`, each in its `view` `[B]`.
 
-  `other` `[N]` are the views that a teacher sees, as of `other_views`.
+  `other` `[N]` are the views that a teacher sees, as of `other_views`; or those of
+  a second row of each example, with `views.twice`.
   """
   # Ids are ours, so in bounds: no clamping, no filling.
   rows = lambda x: x.at[ids].get(mode="promise_in_bounds")
@@ -68,9 +69,9 @@ def take(
       seen(view), rows(data.label), ids, view, mask,
       data.preprocess(stored) if views.clean else None,
       weight=jax.tree.map(rows, data.weight))
-  if other is None:
-    return batch
-  return batch._replace(clean=seen(other[ids]), other=other[ids])
+  if other is not None:
+    batch = batch._replace(clean=seen(other[ids]), other=other[ids])
+  return batch.twice() if views.twice else batch
 
 
 def mixed(batch: types.Batch, other: types.Batch, share: jax.Array) -> types.Batch:

@@ -51,6 +51,11 @@ class Training(NamedTuple):
   patience: int | None = None
 
   @property
+  def rows(self) -> int:
+    """Of a batch: an example may be in two."""
+    return self.batch_size * (2 if self.views.twice else 1)
+
+  @property
   def last_step(self) -> int:
     """The step at which it ends."""
     return self.ends or self.total_steps

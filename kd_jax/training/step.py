@@ -1,6 +1,5 @@
 """One step of training, `make_step`: two nets' outputs, a loss, an update."""
 
-import collections
 from collections.abc import Callable, Hashable
 import functools
 from typing import Any, NamedTuple
@@ -67,18 +66,11 @@ def key_of(learner: Learner) -> Hashable:
   return learner._replace(method=id(learner.method), teacher=teacher)  # type: ignore[arg-type]
 
 
-def _paired(taps, pairs: methods.Pairs, of: int) -> collections.OrderedDict:
-  """The taps of pairs under the pairs' names, alike for both nets."""
-  # jax sorts the keys of a dict, and some methods go from each tap to the next.
-  return collections.OrderedDict(
-      ("-".join(pair), taps[pair[of]]) for pair in pairs)
-
-
 def compared(
     outputs: types.Outputs, pairs: methods.Pairs, of: int
 ) -> types.Outputs:
   """Outputs with the taps that are compared, and no others."""
-  return outputs._replace(features=_paired(outputs.features, pairs, of))
+  return outputs._replace(features=methods.of_pairs(outputs.features, pairs, of))
 
 
 def make_step(learner: Learner, *, axis_name: str | None = None) -> Step:
@@ -435,6 +427,6 @@ def _tap_shapes(
   found = jax.eval_shape(
       lambda held: learner.model.apply(held, inputs, train=False)[0], student)
   own = {name: tap.shape[1:] for name, tap in found.features.items()}
-  taps = learner.teacher.taps if learner.teacher else {}
-  return (_paired(own, learner.pairs, 0), _paired(taps, learner.pairs, 1),
-          found.logits.shape[-1])
+  taps = learner.teacher.taps if learner.teacher else own  # Peers' are their own.
+  return (methods.of_pairs(own, learner.pairs, 0),
+          methods.of_pairs(taps, learner.pairs, 1), found.logits.shape[-1])

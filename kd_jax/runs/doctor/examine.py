@@ -119,7 +119,7 @@ def begin(visit: Visit, setup: Setup, nets: list[Net]) -> dict[str, Begun]:
         visit.fact("", answers)
         for note in notes:
           visit.tell(f"{_prefix(net)}.name: {note}", fatal=False)
-      if made.learner.pairs:
+      if made.learner.pairs and net.peer is None:
         visit.fact("compared", first_batch.compared(made))
       if made.training.remark:
         visit.tell(made.training.remark, fatal=False)

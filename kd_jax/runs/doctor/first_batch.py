@@ -179,6 +179,14 @@ def compared(begun: Begun) -> str:
   """The taps that its method compares, and what of its own each pair trains."""
   learner, teacher = begun.learner, begun.learner.teacher
   shown = lambda shape: "x".join(map(str, shape))
+  state = size(cost.num_bytes(begun.state.method_state))
+  if begun.net.peers:  # Two, each with the taps of the other.
+    shapes, of = begun.training.taps, {
+        f"peer_{place}": name for place, (name, _) in enumerate(begun.net.peers)}
+    taps = [f"{of[at]}.{tap} {shown(shapes[whole])}" for whole, _ in learner.pairs
+            for at, tap in [methods.parted(whole)]]
+    number = parameters.num_parameters(begun.state.method)
+    return f"{', '.join(taps)}: {number:,} parameters; {state} of state"
   own = jax.tree_util.tree_leaves_with_path(begun.state.method)
   lines = []
   names = (teacher.taps.names if teacher and isinstance(
@@ -192,8 +200,7 @@ def compared(begun: Begun) -> str:
     lines.append(
         f"{student} {shown(begun.training.taps[student])} with {other} "
         f"{shown(teacher.taps[other]) if teacher else ''}, {number:,} parameters")
-  state = cost.num_bytes(begun.state.method_state)
-  return "; ".join(lines) + f"; {size(state)} of state"
+  return "; ".join(lines) + f"; {state} of state"
 
 
 def _on_one_device(tree: types.Tree) -> types.Tree:

@@ -1,0 +1,55 @@
+r"""Distill on the Go (Bhat et al. 2021, arXiv 2104.09866) on MNIST.
+
+Two nets learn features together, without labels: each tells the other view of a
+digit from all other digits of the batch (SimCLR), and finds those digits alike that
+the other net finds alike. Labels train the last layer alone, so the errors of a
+net are those of a linear probe of its features.
+
+  python -m kd_jax.main --config=configs/on_the_go.py --workdir=runs/go
+
+Then a net goes on from these features with a few labels:
+
+  python -m kd_jax.main --config=configs/mnist.py --workdir=runs/few \
+    --config.method=hard --config.student.widths="(100,100)" \
+    --config.transfer.labelled=300 --config.init_from=runs/go/parameters/student
+
+Others:
+
+  --config.dogo.weight=0                 the control: each net by itself, SimCLR
+  --config.nets.peer.widths="(100,100)"  a peer of the same size
+  --config.student.views=elastic         other views
+
+Variants:
+  configs/on_the_go.py         40 epochs
+  configs/on_the_go.py:smoke   the same program, 60 steps
+
+The loss of each net is CE (of the probe) + contrast * NT-Xent + weight * KL of
+likenesses. Numbers are of the authors' code, for ResNet-18 on CIFAR-10 and 1,000
+epochs; nothing is chosen or measured here.
+"""
+
+from kd_jax import config as config_lib
+
+VARIANTS = ("default", "smoke")
+
+
+def get_config(variant: str = "default"):
+  """The config of a variant."""
+  config_lib.check_variant(variant, VARIANTS)
+  config = config_lib.default("student+peer")
+
+  config.data.name = "mnist"
+  config.method = "dogo"
+  config.alpha, config.hard_weight, config.soft_weight = None, 1.0, 0.0
+  config.student.views = "distort"
+  config.batch_size = 256
+  config.epochs = 40
+  config.optimizer.name = "adam"
+  config.optimizer.learning_rate = 1e-3
+  config.optimizer.schedule = "cosine"
+  config.nets.student.widths = (100, 100)
+  config.nets.peer.widths = (800, 800)
+
+  if variant == "smoke":
+    config.steps, config.batch_size = 60, 64
+  return config
