@@ -1,6 +1,7 @@
 """A finished run goes on: the nets of a new one start from its nets."""
 
 import contextlib
+import json
 import signal
 
 from conftest import ROOT, segments
@@ -8,10 +9,12 @@ import jax
 import numpy as np
 import pytest
 
+from kd_jax import config as config_lib
 from kd_jax import main
 from kd_jax.checkpoint import load_parameters
+from kd_jax.config import recipe
 from kd_jax.report import plots
-from kd_jax.runs import results
+from kd_jax.runs import nets, results
 from kd_jax.training import cost
 
 # Without momentum an optimiser that begins anew goes on as it was.
@@ -137,3 +140,20 @@ def test_a_net_of_another_size_is_refused_with_what_differs(
   run(tmp_path / "wide", f"--config.init_from={folder}",
       "--config.student.widths=(13,)", code=2)
   assert "student.widths was [12], is [13]; give what" in capsys.readouterr().err
+
+
+def test_a_net_of_a_recipe_is_compared_with_its_own_settings(tmp_path):
+  config = config_lib.default("first", "student")
+  config.data.name, config.alpha = "mnist", 0.5
+  config.nets.first.widths, config.nets.student.widths = (30,), (7,)
+  config.nets.student.views = "shift2"
+  values = config_lib.flatten(config)
+  (tmp_path / "config.json").write_text(json.dumps(values))
+  now = config_lib.changed(
+      config_lib.flatten(config_lib.default()),
+      {"data.name": "mnist", "alpha": 0.5, "student.widths": (7,),
+       "method": "hard"})
+  own = recipe.Net("baseline", now)
+  changed = lambda name: nets._changed(tmp_path / "parameters" / name, own, now)
+  assert changed("student") == ["student.views was shift2, is none"]
+  assert changed("first") == ["student.widths was [30], is [7]"]

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 import kd_jax
 from kd_jax.config import identity as identity_lib
-from kd_jax.config import schema
+from kd_jax.config import recipe, schema
 from kd_jax.config.recipe import Net
 from kd_jax.core import hosts, types
 from kd_jax.core.errors import UserError
@@ -284,7 +284,7 @@ def given(net: Net, setup: Setup, training: Training) -> Kept | None:
               "give the folder of a finished run, or of one of its nets")
       raise UserError(f"{key}: there is no net {net.name}; {hint}")
   variables = load(setup, training.model, path)
-  changed = _changed(path.parent.parent, net, setup.run.values)
+  changed = _changed(path, net, setup.run.values)
   if shapes(variables) != shapes(_blank(setup, training.model)):
     why = "; ".join(each for each in changed if each.startswith("student."))
     raise UserError(
@@ -306,17 +306,20 @@ _OF_LENGTH = (
 
 
 def _changed(
-    run: pathlib.Path, net: Net, values: Mapping[str, Any]) -> list[str]:
-  """What is other of a net's loss, size and data than in the run of a folder."""
+    path: pathlib.Path, net: Net, values: Mapping[str, Any]) -> list[str]:
+  """What is other of a net's loss, size and data than of the net in a folder."""
   try:
-    before = trained.config(run)
+    run = trained.config(path.parent.parent)
+    # Of a recipe, the config whose student it is.
+    before = next((each.values for each in recipe.nets(run, swept=False)
+                   if each.name == path.name), run)
   except UserError:  # A net may lie elsewhere, without its run.
     return []
   known = schema.every()
   idle = {schema.OBJECTIVE} if net.values["method"] == "hard" else set()
   kept = lambda found: {
       name: value for name, value in identity_lib.as_json(found).items()
-      if not name.startswith(_OF_LENGTH)
+      if not name.startswith((*_OF_LENGTH, "nets."))
       and not (name in known and known[name].affects in idle)}
   return checkpoints.changes(kept(before), kept(values))
 
