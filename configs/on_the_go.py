@@ -7,11 +7,8 @@ net are those of a linear probe of its features.
 
   python -m kd_jax.main --config=configs/on_the_go.py --workdir=runs/go
 
-Then a net goes on from these features with a few labels:
-
-  python -m kd_jax.main --config=configs/mnist.py --workdir=runs/few \
-    --config.method=hard --config.student.widths="(100,100)" \
-    --config.transfer.labelled=300 --config.init_from=runs/go/parameters/student
+A net of another run, with as many units, goes on from these features, such as with
+few labels, `transfer.labelled=300`, by `init_from=runs/go/parameters/student`.
 
 Others:
 
