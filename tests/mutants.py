@@ -928,7 +928,7 @@ MUTANTS = (
            "test_feature_terms.py -k gets_no_gradient"),
     Mutant("taps keep their padding", "paired", "layers.clean(tap, mask)", "tap",
            "test_feature_terms.py -k padding"),
-    Mutant("taps in the order of the alphabet", "_paired",
+    Mutant("taps in the order of the alphabet", "of_pairs",
            "collections.OrderedDict(_1)", "dict(_1)",
            "test_feature_terms.py -k order"),
     Mutant("taps of zeros are divided by zero", "unit",

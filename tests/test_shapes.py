@@ -35,7 +35,7 @@ LOSSES = _public()
 OF_ANY = {
     "attention_distance", "selectivity_distance", "distance_loss", "angle_loss",
     "similarity_loss", "affinity_loss", "kernel_loss", "information_loss",
-    "valid_rows"}
+    "valid_rows", "likeness_divergence"}
 
 
 def _given(name, key):
@@ -49,7 +49,7 @@ def _given(name, key):
       "margin": -jnp.ones(3),
       "centre": draw(BATCH, 3), "variance": jnp.ones(3), "mean": draw(BATCH, 3),
       "cost": 1 - jnp.eye(CLASSES), "alpha": 0.5,
-      "mask": jnp.ones(BATCH, bool)}
+      "mask": jnp.ones(BATCH, bool), "second": jnp.arange(BATCH) >= 2}
   shape = "map" if name == "class_map_distance" else "tap"
   return {
       each: kinds[each.partition("_")[2] or shape]()

@@ -9,7 +9,7 @@ sum, whatever finite it holds, and gets gradient 0 from those of others.
 import jax
 import jax.numpy as jnp
 
-from kd_jax.losses import contrastive
+from kd_jax.losses import contrastive, rkd
 
 # Likeness of what does not count, in float32: exp gives 0, and no NaN.
 _NEVER = -1e9
@@ -73,6 +73,9 @@ def likeness_divergence(
   Returns:
     L in nats, `[2 B]`, finite; of a masked row it says nothing.
 
+  Raises:
+    ValueError: If the batches differ.
+
   Example:
     >>> z = jnp.array([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0], [0.0, 3.0]])
     >>> same, second = jnp.ones((4, 1)), jnp.arange(4) >= 2
@@ -83,11 +86,11 @@ def likeness_divergence(
   2104.09866; NeurAI-Lab/DoGo, branch dogo, `criterion/kl.py` has the rows of one
   view alone.
   """
-  valid = jnp.ones(len(student), bool) if mask is None else mask
+  s, t, valid = rkd.valid_rows(student, teacher, mask)
   across = _across(second, valid)
   log_share = lambda z: jax.nn.log_softmax(
       jnp.where(across, _likeness(z, temperature), _NEVER), axis=1)
-  log_q, log_p = log_share(student), log_share(jax.lax.stop_gradient(teacher))
+  log_q, log_p = log_share(s), log_share(t)
   return jnp.sum(jnp.where(across, jnp.exp(log_p) * (log_p - log_q), 0.0), axis=1)
 
 
