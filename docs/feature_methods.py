@@ -68,8 +68,10 @@ Where a method here is not its paper's, by choice:
   teacher shows its tap. Both see the same two views, and BatchNorm has statistics
   of both views at once; in the authors' code each net has two views of its own, one
   after the other. K is of the rows of both views, theirs of those of one. Their
-  weight, 100 of a sum over 256**2 pairs, is 100 / 256 of a mean over rows. Labels
-  train the last layer alone.
+  weight, 100 of a mean over 256**2 pairs, is 100 / 256 of a mean over rows, here
+  for any batch; it is that of a net with NT-Xent, and SimSiam, their other
+  objective, is not here. Labels train the last layer alone, along with the features
+  and on the same views; they train it afterwards, on a net that stays as it is.
 - The weights of `wkd_f`, `reviewkd`, `nd` and `cat` are those of resnet32x4 to
   resnet8x4; the papers have others for other pairs."""
 _PROOF = """

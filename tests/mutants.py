@@ -1141,7 +1141,7 @@ MUTANTS = (
     Mutant("rows of padding are told from", "_across", "_1 & valid[None]", "_1",
            "test_self_supervised.py -k masked_rows"),
     Mutant("labels train all of a probed net", "probed",
-           "jax.lax.stop_gradient(_1)", "_1",
+           "path[:-1] == place", "True",
            "test_two_views.py -k 'last_layer and mlp'"),
     Mutant("both rows of an example are of one view", "Batch.twice",
            "two(self.inputs, self.clean)", "two(self.inputs, None)",

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,14 +59,14 @@ def test_a_batch_has_each_example_in_both_of_its_views(device_data):
   view, other = (jnp.full(len(device_data.label), each) for each in (4, 9))
   once = segment.take(device_data, APART, ids, view[ids], ids < 4, other)
   both = segment.take(device_data, TWICE, ids, view[ids], ids < 4, other)
-  np.testing.assert_array_equal(
-      both.inputs, jnp.concatenate([once.inputs, once.clean]))
-  assert not np.array_equal(both.inputs[:2], both.inputs[2:])
-  np.testing.assert_array_equal(both.id, [5, 3, 5, 3])
-  np.testing.assert_array_equal(both.view, [4, 4, 9, 9])
-  np.testing.assert_array_equal(both.mask, [False, True] * 2)
-  np.testing.assert_array_equal(both.second, [False, False, True, True])
-  np.testing.assert_array_equal(both.label, jnp.tile(once.label, 2))
+  np.testing.assert_array_equal(both.inputs[::2], once.inputs)
+  np.testing.assert_array_equal(both.inputs[1::2], once.clean)
+  assert not np.array_equal(once.inputs, once.clean)
+  np.testing.assert_array_equal(both.id, [5, 5, 3, 3])
+  np.testing.assert_array_equal(both.view, [4, 9, 4, 9])
+  np.testing.assert_array_equal(both.mask, [False, False, True, True])
+  np.testing.assert_array_equal(both.second, [False, True] * 2)
+  np.testing.assert_array_equal(both.label, jnp.repeat(once.label, 2))
   assert both.clean is None and both.other is None and both.weight is None
 
 
@@ -75,9 +76,9 @@ def test_a_step_sees_two_views_that_are_drawn_apart(key, device_data):
 
   def look(own, student, teacher, batch, hparams):
     seen.append(batch)
-    differ = jnp.any(batch.inputs[:BATCH] != batch.inputs[BATCH:], (1, 2, 3))
+    differ = jnp.any(batch.inputs[::2] != batch.inputs[1::2], (1, 2, 3))
     return {"hard": terms.labels(student, batch, hparams), "differ": terms.Term(
-        0.0, jnp.tile(differ.astype(jnp.float32), 2))}
+        0.0, jnp.repeat(differ.astype(jnp.float32), 2))}
 
   for two in (False, True):
     hard = methods.METHODS["hard"]
@@ -87,7 +88,8 @@ def test_a_step_sees_two_views_that_are_drawn_apart(key, device_data):
         jnp.float32), hyper())
     _, totals = segment.compiled_segment(looks, TWICE if two else APART, BATCH)(
         state, device_data, (), hyper(), key, jnp.int32(1))
-    assert totals["errors"].count == BATCH * (1 + two)
+    assert totals["errors"].count == BATCH  # Of examples.
+    assert totals["hard"].count == BATCH * (1 + two)
   assert seen[0].second.shape == (2 * BATCH,)
   # One of 25 pairs of views is of one view.
   assert totals["differ"].compute() > 0.8
@@ -222,10 +224,10 @@ def test_each_net_is_shown_the_others_projections(key, device_data):
 
 @pytest.mark.parametrize("kind", ["pmap", "sharded"])
 def test_devices_and_padding_change_nothing(key, device_data, kind):
-  """Rows of one example lie elsewhere in the batch of several devices."""
+  """Also which units are dropped, which depends on the place of a row."""
   example = device_data.inputs[:1].astype(jnp.float32)
   joined = together("dogo", example, probe=True)
-  numbers = asked("dogo", learning_rate=0.05)
+  numbers = asked("dogo", learning_rate=0.05, rates={"input": 0.1, "hidden": 0.5})
   data = device_data._replace(ids=jnp.arange(19, dtype=jnp.int32))
   after = []
   for where in (devices.choose("single"), devices.choose(kind, most=8)):
@@ -248,6 +250,36 @@ def test_no_part_of_it_stays_in_the_nets_that_come_out(key, device_data):
       "peer_0", "peer_1"]
 
 
+class Own(nn.Module):
+  """A user's net, with more than a layer behind its tap."""
+
+  @nn.compact
+  def __call__(self, image, *, train):
+    x = nn.relu(nn.Dense(8)(image.reshape((len(image), -1))))
+    return nn.Dense(5)(3.0 * nn.LayerNorm()(x)), {"pooled": x}
+
+
+@pytest.mark.parametrize("name", ["mlp", "own"])
+def test_a_probe_is_of_the_net_as_it_is(key, device_data, name):
+  """Also with dropout, and with what stands between a tap and the last layer."""
+  model, context = models.linen_model(Own()), {"train": True}
+  if name == "mlp":
+    model = a_model("mlp", (16,))
+    context |= {"rngs": {"dropout": key}, "rates": {
+        "input": jnp.float32(0.1), "hidden": jnp.float32(0.5)}}
+  batch, probe = a_batch(device_data), models.probed(model)
+  held = model.init(key, batch.inputs)
+  says = lambda net, params: net.apply(
+      held._replace(params=params), batch.inputs, **context)[0].logits
+  np.testing.assert_allclose(
+      says(probe, held.params), says(model, held.params), rtol=1e-6)
+  gradient = jax.grad(lambda params: jnp.sum(says(probe, params)**2))(held.params)
+  moved = [path for path, x in jax.tree_util.tree_flatten_with_path(gradient)[0]
+           if jnp.any(x != 0)]
+  assert len(moved) == 2 and len({path[:-1] for path in moved}) == 1
+  assert models.probed(model) is probe
+
+
 # ---- The config
 
 
@@ -264,7 +296,6 @@ def values(**changes):
     ({"mixup": 0.2}, "use mixup=0"),
     ({"teacher.sees": "clean"}, "use teacher.sees=views"),
     ({"accumulate": 2}, "use accumulate=1"),
-    ({"student.name": "convnet"}, "behind the tap `pooled`, which convnet has not"),
     ({"method": "dogo+rkd"}, "dogo"),
     ({"method": "kd+dogo"}, "dogo"),
     ({"dogo.tau": 0.0}, "config.dogo.tau=0.0"),
@@ -278,6 +309,41 @@ def test_what_two_views_cannot_be_with_is_a_line(own_data, changes, words):
   with pytest.raises(UserError) as refused:
     made()
   assert words in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("words", [
+    ("--config.nets.peer.name=convnet", "--config.nets.peer.widths=()"),
+    ("--config.nets.student.features.pairs=(('pooled','pooled'),)",)])
+def test_taps_that_two_nets_cannot_compare_are_a_line(
+    own_data, tmp_path, capsys, words):
+  assert main.run([
+      "--config=configs/on_the_go.py:smoke", f"--config.data.dir={own_data}",
+      "--config.data.name=blobs", "--config.student.views=shift2",
+      f"--workdir={tmp_path / 'w'}", "--plan", *words]) == 2
+  error = capsys.readouterr().err
+  assert error.count("\n") == 1 and "config." in error
+
+
+@pytest.mark.parametrize("method", [
+    name for name, own in methods.METHODS.items()
+    if own.pairs and not any(getattr(own, field) for field in (
+        "inference", "gradients", "memory", "classes", "heads"))])
+def test_two_nets_compare_the_taps_that_a_student_and_its_teacher_would(method):
+  """Nets of three and of four stages, with taps before a ReLU, and a dash."""
+  nets = [{"stem": (8, 8, 4), **{
+      tap: (8 >> stage, 8 >> stage, 4) for stage in range(stages)
+      for tap in (f"stage{stage + 1}", f"stage{stage + 1}.preact", f"a-{stage}")},
+           "pooled": (4,)} for stages in (3, 4)]
+  own = methods.find(method)
+  every = peers.taps(nets)
+  made, pairs = methods.bind(
+      peers.method(own, NAMES, "probabilities"), every, every, ())
+  each = peers._of_each({"-".join(pair): every[pair[0]] for pair in pairs}, 2)
+  assert each == nets
+  for place in range(2):
+    assert peers._bound(own, each, place)[1] == methods.bind(
+        own, nets[place], nets[1 - place], ())[1]
+  assert made.pairs is not None
 
 
 def test_three_nets_cannot_compare_taps(own_data, tmp_path, capsys):

@@ -139,13 +139,7 @@ def student(values: Values, found: data_lib.Dataset) -> Training:
   if method.two_views:
     _check_two_views(values, seen)
     seen = dataclasses.replace(seen, independent=True, twice=True)
-  if method.probe:
-    if "pooled" not in training.taps:
-      raise UserError(
-          f"config.method={values['method']}: trains the last layer alone by the "
-          f"labels, behind the tap `pooled`, which {values['student.name']} has "
-          "not; use another net, such as resnet")
-    model = models.probed(model)
+  model = models.probed(model) if method.probe else model
   return training._replace(
       model=model, views=seen, schedules=_schedules(values, training.total_steps))
 
@@ -234,9 +228,16 @@ def training(net: recipe.Net, found: data_lib.Dataset) -> Training:
 def _check_peers(net: recipe.Net, each: list[Training]) -> None:
   """Refuses two nets that train together whose taps their method cannot compare."""
   run = run_lib.read(net.values)
-  if run.method.pairs is not None:
+  if run.method.pairs is None:
+    return
+  try:
     for own, other in (each, each[::-1]):
-      bound(run, own, run.method, other.taps)
+      methods.bind(run.method, own.taps, other.taps, ())
+      fitting.check(run.method, own.taps, other.taps, (), own.hparams)
+  except ValueError as error:
+    raise UserError(
+        f"config.method={run.values['method']}: {error}; use another method, or "
+        f"other nets for {net.name}") from None
 
 
 def teacher(values: Values, found: data_lib.Dataset, member: int) -> Training:

@@ -164,7 +164,8 @@ def _together(
             "from new weights and have no other teacher; leave it out")
     own[name] = _of_net(shared, given, name, len(names_of) - 1, peers=True)
   first = own[names_of[0]]
-  for key, usual in (("teacher.sees", "views"), ("teacher.bank", "auto")):
+  for key, usual in (("teacher.sees", "views"), ("teacher.bank", "auto"),
+                     ("features.pairs", ())):
     if first[key] not in (usual, "never"):
       raise UserError(
           f"config.{key}={first[key]}: {entry} train together, each the teacher of "

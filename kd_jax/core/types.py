@@ -41,18 +41,19 @@ class Batch(NamedTuple):
   second: jax.Array | None = None
 
   def twice(self) -> "Batch":
-    """Each example in two rows, b and B + b: as it is here, and as `clean` is.
+    """Each example in two rows, 2 b and 2 b + 1: as it is here, and as `clean` is.
 
-    Without another view, both rows are alike.
+    Without another view, both rows are alike. A device that has a part of a batch
+    has the same part of this one.
     """
+    rows = lambda *pair: jnp.stack(pair, 1).reshape((-1, *pair[0].shape[1:]))
     two = lambda first, second: jax.tree.map(
-        lambda *rows: jnp.concatenate(rows), first,
-        first if second is None else second)
+        rows, first, first if second is None else second)
     return Batch(
         two(self.inputs, self.clean), two(self.label, None), two(self.id, None),
         two(self.view, self.other), two(self.mask, None),
         weight=two(self.weight, None),
-        second=jnp.arange(2 * len(self.id)) >= len(self.id))
+        second=jnp.arange(2 * len(self.id)) % 2 == 1)
 
 
 class Outputs(NamedTuple):

@@ -90,7 +90,8 @@ class Method(NamedTuple):
     embed: `(own, Outputs, batch) -> Outputs`: what of its taps a net that trains
       beside others shows them, by what the method has of its own; None for the
       taps themselves.
-    members: Of several methods together, each by its name.
+    members: Of several methods together, each by its name; {} where nothing of its
+      own stays in the finished net.
   """
 
   formula: str

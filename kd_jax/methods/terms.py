@@ -3,7 +3,8 @@
 A method is a function `(own, student, teacher, batch, hparams) -> Terms`, which
 binds equations (`kd_jax.losses`) to the numbers of a run: those of methods on
 logits in `logit_terms.py`, of relations between examples in `relation_terms.py`,
-of taps in `feature_terms.py`, `stage_terms.py` and `projector_terms.py`.
+of taps in `feature_terms.py`, `stage_terms.py` and `projector_terms.py`, of two
+views in `view_terms.py`.
 """
 
 from collections.abc import Iterable, Mapping

@@ -17,11 +17,10 @@ _HIDDEN, _PROJECTION = 512, 128
 
 def dogo_init(key, student, teacher):
   """A projector of each pair's tap: dense, BatchNorm, ReLU, dense."""
-  del teacher
   params, states = {}, {}
   for place, (pair, shape) in enumerate(student.items()):
-    if len(shape) != 1:
-      raise ValueError(f"it projects vectors, and the tap of {pair} is a map")
+    if len(shape) != 1 or len(teacher[pair]) != 1:
+      raise ValueError(f"it compares vectors, and a tap of {pair} is a map")
     first, last = jax.random.split(jax.random.fold_in(key, place))
     norm, states[pair] = layers.norm_init(_HIDDEN)
     params[pair] = {

@@ -25,34 +25,44 @@ def head(params: types.Tree) -> types.Tree:
     ...       "Conv_11": layer(1, 1, 2, 4)})["kernel"].shape
     (3, 5)
   """
-  found = [(path[:-1], leaf) for path, leaf in
+  layer = functools.reduce(
+      lambda tree, key: tree[key.key], _place(params), params)
+  kernel = layer["kernel"]
+  zeros = jnp.zeros(kernel.shape[1], kernel.dtype)
+  return {"kernel": kernel, "bias": layer.get("bias", zeros)}
+
+
+@functools.lru_cache(maxsize=32)  # The same model shares its programs.
+def probed(model: types.Model) -> types.Model:
+  """The model with a linear probe: labels train its last layer alone.
+
+  Its outputs are those of the model. The gradient of a loss of its logits is that
+  of `head` and 0 elsewhere, where a net learns from its taps.
+  """
+  def apply(variables, inputs, **context):
+    outputs, state = model.apply(variables, inputs, **context)
+    place = _place(variables.params)
+    still = jax.tree_util.tree_map_with_path(
+        lambda path, x: x if path[:-1] == place else jax.lax.stop_gradient(x),
+        variables.params)
+    # The same numbers again, which the compiler computes once.
+    logits = model.apply(
+        variables._replace(params=still), inputs, **context)[0].logits
+    return outputs._replace(logits=logits), state
+
+  return model._replace(apply=apply)
+
+
+def _place(params: types.Tree) -> tuple:
+  """Where the layer of `head` is."""
+  found = [path[:-1] for path, leaf in
            jax.tree_util.tree_flatten_with_path(params)[0]
            if leaf.ndim == 2 and _words(path[-1:]) == "kernel"]
   if not found:
     raise UserError("the method looks at the dense layer that makes a net's "
                     "logits, and a net has none; use another method or net")
   number = lambda path: [int(digits) for digits in re.findall(r"\d+", _words(path))]
-  path, kernel = max(found, key=lambda each: number(each[0]))
-  layer = functools.reduce(lambda tree, key: tree[key.key], path, params)
-  zeros = jnp.zeros(kernel.shape[1], kernel.dtype)
-  return {"kernel": kernel, "bias": layer.get("bias", zeros)}
-
-
-def probed(model: types.Model) -> types.Model:
-  """The model with a linear probe: its last layer learns and sends nothing back.
-
-  Its logits are those of the model; the gradient of a loss of them is that of the
-  last layer alone. All else learns from the taps.
-  """
-  def apply(variables, inputs, **context):
-    outputs, state = model.apply(variables, inputs, **context)
-    layer = head(variables.params)
-    below = jax.lax.stop_gradient(outputs.features["pooled"])
-    kernel, bias = (layer[name].astype(below.dtype) for name in ("kernel", "bias"))
-    logits = (below @ kernel + bias[None]).astype(outputs.logits.dtype)
-    return outputs._replace(logits=logits), state
-
-  return model._replace(apply=apply)
+  return max(found, key=number)
 
 
 def _words(path: tuple) -> str:

@@ -437,7 +437,7 @@ def streams(
 def _may_stream(run: Run, student: Training, taps: methods.Shapes) -> bool:
   """One training at a time, of one draw of views; of logits alone, on a disk."""
   return (not run.sweep.points and student.views.of_teacher.count > 1
-          and not student.views.averaged
+          and not student.views.averaged and not student.views.twice
           and jax.process_count() == 1 and not compared(run, student, taps))
 
 

@@ -89,7 +89,7 @@ def _of_each(every: Mapping[str, Any], number: int) -> list[dict[str, Any]]:
   """The taps of each net, out of those of pairs of all."""
   found: list[dict[str, Any]] = [{} for _ in range(number)]
   for pair, x in every.items():
-    name, tap = methods.parted(pair.partition("-")[0])
+    name, tap = methods.parted(pair[:len(pair) // 2])  # With itself.
     found[int(name.removeprefix("peer_"))][tap] = x
   return found
 
@@ -116,20 +116,14 @@ def method(
   return own._replace(
       init=functools.partial(_init, own, len(names)),
       terms=functools.partial(_terms, own, names, mean),
-      pairs=None if own.pairs is None else functools.partial(_pairs, own),
+      pairs=own.pairs and _every_tap,
       needs_teacher=False, members={}, inference=_together)
 
 
-def _pairs(own, every, same) -> methods.Pairs:
-  """The taps that either net compares, each with itself: `_bound` has the pairs."""
+def _every_tap(every: methods.Shapes, same: methods.Shapes) -> methods.Pairs:
+  """Every tap with itself, as what is compared depends on all: see `_bound`."""
   del same
-  each = [{tap: shape for whole, shape in every.items()
-           for name, tap in [methods.parted(whole)] if name == _at(place)}
-          for place in range(2)]
-  used = [(place, tap) for place in range(2)
-          for pair in _bound(own, each, place)[1]
-          for place, tap in ((place, pair[0]), (1 - place, pair[1]))]
-  return tuple((f"{_at(place)}.{tap}",) * 2 for place, tap in dict.fromkeys(used))
+  return tuple((tap, tap) for tap in every)
 
 
 def _bound(own, each, place: int) -> tuple[methods.Method, methods.Pairs]:

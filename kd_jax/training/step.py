@@ -314,8 +314,10 @@ def _totals(learner, own, view, terms, hparams):
   student, _, batch = view
   inference = learner.method.inference
   deployed = student if inference is None else inference(own, student)
+  # Of an example that is in a batch twice, its first row.
+  once = known if batch.second is None else known & ~batch.second
   totals = {"errors": metrics.Mean.of(
-      metrics.errors(deployed.logits, batch.label), known)}
+      metrics.errors(deployed.logits, batch.label), once)}
   for name, term in terms.items():
     totals[name] = metrics.Mean.of(
         term.value, known if terms_lib.of_labels(name) else batch.mask)

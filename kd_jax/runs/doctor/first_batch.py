@@ -181,12 +181,9 @@ def compared(begun: Begun) -> str:
   shown = lambda shape: "x".join(map(str, shape))
   state = size(cost.num_bytes(begun.state.method_state))
   if begun.net.peers:  # Two, each with the taps of the other.
-    shapes, of = begun.training.taps, {
-        f"peer_{place}": name for place, (name, _) in enumerate(begun.net.peers)}
-    taps = [f"{of[at]}.{tap} {shown(shapes[whole])}" for whole, _ in learner.pairs
-            for at, tap in [methods.parted(whole)]]
     number = parameters.num_parameters(begun.state.method)
-    return f"{', '.join(taps)}: {number:,} parameters; {state} of state"
+    return (f"taps of {' and '.join(name for name, _ in begun.net.peers)}, "
+            f"{number:,} parameters; {state} of state")
   own = jax.tree_util.tree_leaves_with_path(begun.state.method)
   lines = []
   names = (teacher.taps.names if teacher and isinstance(
