@@ -1154,7 +1154,7 @@ MUTANTS = (
            "test_peers.py -k begin_apart"),
     Mutant("peers drop the same units", "model",
            "jax.random.fold_in(key, place)", "key", "test_peers.py -k begin_apart"),
-    Mutant("the last layer is the first", "head", "max(found, key=_1)",
+    Mutant("the last layer is the first", "_place", "max(found, key=_1)",
            "min(found, key=_1)", "test_module_terms.py -k several_dense"),
     Mutant("modules see padding", "clean", "jnp.where(of_rows(mask, x), x, 0.0)",
            "x", "test_module_terms.py -k 'garbage and simkd'"),

@@ -87,7 +87,7 @@ class Work:
         fingerprint = identity.fingerprint(wanted.identity)
         kept = alone.train(jobs.make(
             member, setup, build.training(member, setup.dataset),
-            {fingerprint: wanted}), fingerprint)
+            {fingerprint: wanted}, {}), fingerprint)
       finally:
         setup.recorder.close()
     ask = _asking(kept.training.model, kept.variables, setup.train.preprocess,

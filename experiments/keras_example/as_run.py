@@ -145,7 +145,7 @@ def _trained_teacher(
     fingerprint = identity.fingerprint(asked.identity)
     alone.train(jobs.make(
         member, setup, build.training(member, setup.dataset),
-        {fingerprint: asked}), fingerprint)
+        {fingerprint: asked}, {}), fingerprint)
     path = setup.workdir / own
   return parameters.load_parameters(path)
 
