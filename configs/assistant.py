@@ -1,7 +1,7 @@
 r"""Teacher assistants (Mirzadeh et al. 2020, arXiv 1902.03393) on MNIST.
 
 A 2x1200 teacher, then ever smaller nets, each the student of the one before: 2x400,
-2x100, 2x30: none is much smaller than its own teacher.
+2x100, 2x30: each has a third or a quarter of its teacher's units.
 
   python -m kd_jax.main --config=configs/assistant.py --workdir=runs/assistant
 

@@ -168,7 +168,7 @@ def test_what_comes_out_is_the_mean_of_their_probabilities(key, device_data):
 
 @pytest.mark.parametrize(("method", "nets", "words"), [
     ("hint", 3, "the taps of two nets, not of 3"), ("kd+rkd", 3, "of two nets"),
-    ("simkd", 2, "more of a teacher"), ("crd", 2, "more of a teacher")])
+    ("simkd", 2, "needs more"), ("crd", 2, "needs more")])
 def test_methods_that_need_more_than_logits_and_taps_are_refused(
     method, nets, words):
   with pytest.raises(ValueError, match=words):

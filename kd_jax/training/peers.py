@@ -11,8 +11,8 @@ p_k enters the KL through a cross-entropy, which is linear in the teacher, the m
 may stand inside or outside. All nets are updated at once, from the same batch; in
 the paper's algorithm one after the other.
 
-A method that compares taps is for two nets, each of which has the other's as its
-teacher's; what a method embeds them in is then trained by its own net alone.
+A method that compares taps is for two nets: those of the other are a teacher's. If
+it projects taps, the other is shown projections, which it does not train.
 
 The nets are one model here, with the parameters of each by its place, so all that
 trains a net trains them: devices, lanes, resuming. Its logits are
@@ -109,7 +109,7 @@ def method(
   """
   lacking = [field for field in _NOT_AMONG_PEERS if getattr(own, field)]
   if lacking:
-    raise ValueError("it asks for more of a teacher than logits and taps")
+    raise ValueError("it needs more than the logits and taps of both nets")
   if own.pairs is not None and len(names) > 2:
     raise ValueError(f"it compares the taps of two nets, not of {len(names)}")
   # Of what a method has of its own nothing stays in nets that are one: no members.
